@@ -6,7 +6,7 @@ use wasmtime::{Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use crate::engine::Engine;
 use crate::error::{Cause, Phase};
-use crate::proxy_wasm::{Met, ROOT, State};
+use crate::proxy_wasm::{EpochAction, ROOT, State};
 use crate::sandbox::{self, Usage};
 
 /// Time limit of instantiation, start and configuration together, in engine ticks: one second.
@@ -34,10 +34,10 @@ impl Entry {
         let mut store = Store::new(engine.wasmtime(), state);
         store.limiter(|state| &mut state.limits);
         store.epoch_deadline_callback(|mut store| {
-            Ok(match store.data_mut().meet_beat() {
-                Met::GoesOn => UpdateDeadline::Continue(NEXT_BEAT),
-                Met::GivesWay => UpdateDeadline::Yield(NEXT_BEAT),
-                Met::Ends => UpdateDeadline::Interrupt,
+            Ok(match store.data_mut().on_epoch() {
+                EpochAction::Continue => UpdateDeadline::Continue(NEXT_BEAT),
+                EpochAction::Yield => UpdateDeadline::Yield(NEXT_BEAT),
+                EpochAction::Interrupt => UpdateDeadline::Interrupt,
             })
         });
         store.data_mut().may_run = START_TICKS;

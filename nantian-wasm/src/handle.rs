@@ -13,34 +13,34 @@ use crate::stream::{Action, Direction, StreamContext};
 pub(crate) struct StreamHandle(Owner);
 
 enum Owner {
-    Alone(Box<Shared>),
+    Alone(Box<StreamState>),
     /// The lock is held for one step of a poll, never across a pending one.
     OneOfSome {
-        shared: Arc<Mutex<Shared>>,
-        waiting: Option<OwnedMutexLockFuture<Shared>>,
+        shared: Arc<Mutex<StreamState>>,
+        waiting: Option<OwnedMutexLockFuture<StreamState>>,
     },
     /// Somebody else has it.
     Gone,
 }
 
 /// A stream, and what a body led to while the headers of its response had not left.
-pub(crate) struct Shared {
+pub(crate) struct StreamState {
     pub(crate) context: StreamContext,
     /// [`Action::Respond`] or [`Action::Fail`]: to be sent instead of what the body belonged to.
     pub(crate) refusal: Option<Box<Action>>,
 }
 
 /// A stream that an owner takes a step with.
-pub(crate) enum Grip<'a> {
-    Alone(&'a mut Shared),
-    Locked(OwnedMutexGuard<Shared>),
+pub(crate) enum StreamGuard<'a> {
+    Alone(&'a mut StreamState),
+    Locked(OwnedMutexGuard<StreamState>),
 }
 
 // === impl StreamHandle ===
 
 impl StreamHandle {
     pub(crate) fn new(context: StreamContext) -> Self {
-        Self(Owner::Alone(Box::new(Shared { context, refusal: None })))
+        Self(Owner::Alone(Box::new(StreamState { context, refusal: None })))
     }
 
     /// Another owner's way to the same stream.
@@ -60,20 +60,20 @@ impl StreamHandle {
     }
 
     /// Takes hold of the stream; pending only while another task takes a step with it, and for ever if it is gone.
-    pub(crate) fn poll_lock(&mut self, cx: &mut Context<'_>) -> Poll<Grip<'_>> {
+    pub(crate) fn poll_lock(&mut self, cx: &mut Context<'_>) -> Poll<StreamGuard<'_>> {
         let (shared, waiting) = match &mut self.0 {
-            Owner::Alone(alone) => return Poll::Ready(Grip::Alone(alone)),
+            Owner::Alone(alone) => return Poll::Ready(StreamGuard::Alone(alone)),
             Owner::OneOfSome { shared, waiting } => (shared, waiting),
             Owner::Gone => return Poll::Pending,
         };
         if waiting.is_none()
             && let Some(locked) = shared.try_lock_owned()
         {
-            return Poll::Ready(Grip::Locked(locked));
+            return Poll::Ready(StreamGuard::Locked(locked));
         }
         let locked = ready!(waiting.get_or_insert_with(|| Arc::clone(shared).lock_owned()).poll_unpin(cx));
         *waiting = None;
-        Poll::Ready(Grip::Locked(locked))
+        Poll::Ready(StreamGuard::Locked(locked))
     }
 
     /// Counts bytes of a body that no plugin was shown.
@@ -93,12 +93,12 @@ impl StreamHandle {
     }
 }
 
-// === impl Grip ===
+// === impl StreamGuard ===
 
-impl Deref for Grip<'_> {
-    type Target = Shared;
+impl Deref for StreamGuard<'_> {
+    type Target = StreamState;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &StreamState {
         match self {
             Self::Alone(shared) => shared,
             Self::Locked(shared) => shared,
@@ -106,8 +106,8 @@ impl Deref for Grip<'_> {
     }
 }
 
-impl DerefMut for Grip<'_> {
-    fn deref_mut(&mut self) -> &mut Shared {
+impl DerefMut for StreamGuard<'_> {
+    fn deref_mut(&mut self) -> &mut StreamState {
         match self {
             Self::Alone(shared) => shared,
             Self::Locked(shared) => shared,

@@ -16,7 +16,7 @@ use crate::show::{has_content, local, reset};
 use crate::stream::{Action, Direction, StreamContext};
 
 /// A message whose headers wait for its body. The headers are in the stream's hands.
-pub(crate) struct Held<P, B> {
+pub(crate) struct HeldMessage<P, B> {
     parts: P,
     body: Pin<Box<B>>,
     relay: Relay,
@@ -37,9 +37,9 @@ enum Awaited {
     Nothing,
 }
 
-// === impl Held ===
+// === impl HeldMessage ===
 
-impl<P, B> Held<P, B>
+impl<P, B> HeldMessage<P, B>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -99,7 +99,7 @@ where
     }
 }
 
-impl<P, B> Held<P, B> {
+impl<P, B> HeldMessage<P, B> {
     pub(crate) fn new(parts: P, body: Pin<Box<B>>, relay: Relay) -> Self {
         Self { parts, body, relay, front: None, awaited: Awaited::Plugin, is_resized: false }
     }
@@ -130,7 +130,7 @@ impl<P, B> Held<P, B> {
     }
 }
 
-impl<B> Held<http::request::Parts, B> {
+impl<B> HeldMessage<http::request::Parts, B> {
     /// The request, once its headers are let go.
     pub(crate) fn into_request(mut self) -> Request<RequestBody<B>> {
         let mut headers = std::mem::take(&mut self.parts.headers);
@@ -141,7 +141,7 @@ impl<B> Held<http::request::Parts, B> {
     }
 }
 
-impl<T> Held<http::response::Parts, Source<T>> {
+impl<T> HeldMessage<http::response::Parts, Source<T>> {
     /// The response, once its headers are let go; one that is made here is promised no length that it may not have.
     pub(crate) fn into_response(
         mut self,
@@ -167,7 +167,7 @@ impl<T> Held<http::response::Parts, Source<T>> {
     }
 }
 
-impl<B> Held<http::request::Parts, B>
+impl<B> HeldMessage<http::request::Parts, B>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -183,7 +183,7 @@ where
     }
 }
 
-impl<B> Held<http::response::Parts, B>
+impl<B> HeldMessage<http::response::Parts, B>
 where
     B: Body,
     B::Error: Into<BoxError>,

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures_util::lock::Mutex;
 use http::{HeaderMap, Request, Response};
 
+use crate::callout_limits::CalloutPermit;
 use crate::inbox::Job;
 use crate::pool::Slot;
 use crate::stream::Exchange;
-use crate::under_way::Place;
 
 /// Largest response body of a call-out that reaches a guest, in bytes.
 const MAX_RESPONSE_BODY: usize = 4 << 20;
@@ -175,7 +175,7 @@ pub struct HttpCallResponse {
 
 /// Where the outcome of an HTTP call-out goes.
 pub struct HttpReply {
-    address: Address,
+    address: ReplyAddress,
     is_sent: bool,
 }
 
@@ -183,7 +183,7 @@ pub struct HttpReply {
 ///
 /// A guest that leaves too much of it lying about loses the call: it is closed with status 8 (resource exhausted).
 pub struct GrpcReplies {
-    address: Address,
+    address: ReplyAddress,
     is_closed: AtomicBool,
 }
 
@@ -197,17 +197,17 @@ pub(crate) enum GrpcEvent {
 }
 
 /// Which call of which instance.
-pub(crate) struct Address {
+pub(crate) struct ReplyAddress {
     pub(crate) slot: Weak<Slot>,
     pub(crate) generation: u64,
     pub(crate) id: u32,
     /// Free for another call when nothing more of this one can come.
-    pub(crate) place: Place,
-    pub(crate) runner: Runner,
+    pub(crate) permit: CalloutPermit,
+    pub(crate) runner: ReplyRunner,
 }
 
 /// Who runs the guest when there is something for it.
-pub(crate) enum Runner {
+pub(crate) enum ReplyRunner {
     /// Whoever brings it.
     Bringer,
     /// The task of this stream, or else upkeep.
@@ -268,14 +268,14 @@ fn weight(headers: &HeaderMap) -> usize {
 // === impl HttpReply ===
 
 impl HttpReply {
-    pub(crate) fn new(address: Address) -> Self {
+    pub(crate) fn new(address: ReplyAddress) -> Self {
         Self { address, is_sent: false }
     }
 
     /// Notes that so many bytes of the response have been read by now. False if all that the plugin's call-outs have read and are
     /// to send is more than 64 MiB then: this one is to end, by [`CallFailure::Reset`].
     pub fn holds(&self, bytes: usize) -> bool {
-        self.address.place.holds(bytes)
+        self.address.permit.holds(bytes)
     }
 
     /// Hands the outcome to the guest. Runs it here when its instance is free, if its host
@@ -311,14 +311,14 @@ impl fmt::Debug for HttpReply {
 // === impl GrpcReplies ===
 
 impl GrpcReplies {
-    pub(crate) fn new(address: Address) -> Self {
+    pub(crate) fn new(address: ReplyAddress) -> Self {
         Self { address, is_closed: AtomicBool::new(false) }
     }
 
     /// Notes that so many bytes have been read of a message that is not yet complete. False if that is too much, as for
     /// [`HttpReply::holds`]: the call is to end.
     pub fn holds(&self, bytes: usize) -> bool {
-        self.address.place.holds(bytes)
+        self.address.permit.holds(bytes)
     }
 
     /// The server's initial metadata.
@@ -367,16 +367,16 @@ impl fmt::Debug for GrpcReplies {
     }
 }
 
-// === impl Address ===
+// === impl ReplyAddress ===
 
-impl Address {
+impl ReplyAddress {
     /// False when the instance has no room for it.
     fn post(&self, job: impl FnOnce(u32) -> Job) -> bool {
         let Some(slot) = self.slot.upgrade() else { return true };
         let is_posted = slot.post(self.generation, job(self.id));
         match &self.runner {
-            Runner::Bringer => slot.settle(),
-            Runner::Stream(exchange) => {
+            ReplyRunner::Bringer => slot.settle(),
+            ReplyRunner::Stream(exchange) => {
                 let exchange = exchange.upgrade();
                 // Whoever has it now looks for what has come before it waits.
                 if let Some(mut exchange) = exchange.as_ref().and_then(|exchange| exchange.try_lock()) {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
-use crate::pool::{Cell, Slot};
+use crate::pool::{InstanceCell, Slot};
 use crate::stream::SharedExchange;
 
 /// Bytes of replies and messages that wait for one instance: as many as one stream may await, 16 replies of 4 MiB.
@@ -175,7 +175,7 @@ impl Slot {
 }
 
 /// Makes the guest calls that wait. Those about an exchange that somebody has wait on, in their order.
-async fn work_off(slot: &Weak<Slot>, cell: &mut Cell) {
+async fn work_off(slot: &Weak<Slot>, cell: &mut InstanceCell) {
     let jobs = slot.upgrade().map(|slot| slot.inbox().take()).unwrap_or_default();
     let mut deferred: Vec<(u64, Job)> = Vec::new();
     for (generation, job) in jobs {

@@ -122,7 +122,7 @@ impl Instance {
     }
 
     /// Gives a stream a context of an id that is unique among those alive.
-    pub(crate) fn register(&mut self, exchange: SharedExchange, seat: usize) -> Result<u32, Cause> {
+    pub(crate) fn register(&mut self, exchange: SharedExchange, plugin_index: usize) -> Result<u32, Cause> {
         let contexts = &mut self.entry.store.data_mut().contexts;
         if contexts.len() >= MAX_CONTEXTS {
             return Err(Cause::Budget { what: "stream contexts" });
@@ -131,7 +131,7 @@ impl Instance {
         while context <= ROOT || contexts.contains(context) {
             context = context.wrapping_add(1);
         }
-        contexts.insert(context, Registered { exchange, seat });
+        contexts.insert(context, Registered { exchange, plugin_index });
         self.next_context = context.wrapping_add(1);
         Ok(context)
     }
@@ -173,9 +173,14 @@ impl Instance {
         match job {
             Job::Close { context, exchange, .. } => {
                 let Some(mut exchange) = exchange.try_lock_owned() else { return false };
-                let seat =
-                    self.entry.store.data().contexts.get(*context).map_or(0, |registered| registered.seat);
-                exchange.begin(seat, false);
+                let plugin_index = self
+                    .entry
+                    .store
+                    .data()
+                    .contexts
+                    .get(*context)
+                    .map_or(0, |registered| registered.plugin_index);
+                exchange.begin(plugin_index, false);
                 self.lend(exchange);
                 true
             }

@@ -25,15 +25,15 @@ use crate::stream::StreamInfo;
 #[derive(Debug, Clone)]
 pub struct WasmLayer<R = DefaultResponder> {
     plugins: Arc<[Plugin]>,
-    teller: Teller,
+    teller: StreamInfoSource,
     responder: R,
 }
 
 /// Tells what the embedder knows of a stream.
 #[derive(Clone)]
-pub(crate) struct Teller(Arc<Tell>);
+pub(crate) struct StreamInfoSource(Arc<StreamInfoFn>);
 
-type Tell = dyn Fn(&mut Extensions) -> StreamInfo + Send + Sync;
+type StreamInfoFn = dyn Fn(&mut Extensions) -> StreamInfo + Send + Sync;
 
 // === impl WasmLayer ===
 
@@ -44,7 +44,7 @@ impl WasmLayer {
     pub fn new(plugins: impl IntoIterator<Item = Plugin>) -> Self {
         Self {
             plugins: plugins.into_iter().collect(),
-            teller: Teller::default(),
+            teller: StreamInfoSource::default(),
             responder: DefaultResponder,
         }
     }
@@ -64,7 +64,7 @@ impl<R> WasmLayer<R> {
         self,
         tell: impl Fn(&mut Extensions) -> StreamInfo + Send + Sync + 'static,
     ) -> Self {
-        Self { teller: Teller(Arc::new(tell)), ..self }
+        Self { teller: StreamInfoSource(Arc::new(tell)), ..self }
     }
 }
 
@@ -76,21 +76,21 @@ impl<S, R: Clone> Layer<S> for WasmLayer<R> {
     }
 }
 
-// === impl Teller ===
+// === impl StreamInfoSource ===
 
-impl Teller {
+impl StreamInfoSource {
     pub(crate) fn tell(&self, known: &mut Extensions) -> StreamInfo {
         (self.0)(known)
     }
 }
 
-impl Default for Teller {
+impl Default for StreamInfoSource {
     fn default() -> Self {
         Self(Arc::new(|known| known.get::<StreamInfo>().cloned().unwrap_or_default()))
     }
 }
 
-impl fmt::Debug for Teller {
+impl fmt::Debug for StreamInfoSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Teller").finish_non_exhaustive()
     }

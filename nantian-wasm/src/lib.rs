@@ -102,12 +102,13 @@
 //! not found, and neither is what only Envoy has: its `node`, the metadata of its listeners, routes, clusters and hosts (that
 //! of filters is there and empty), the names in certificates, and how long the backend took.
 
+mod background_calls;
 mod body;
+mod callout_limits;
 mod config;
 mod engine;
 mod entry;
 mod error;
-mod farewell;
 mod future;
 mod handle;
 mod held;
@@ -122,13 +123,12 @@ mod plugin;
 mod pool;
 mod proxy_wasm;
 mod respond;
+mod retiring;
 mod running;
 mod sandbox;
 mod service;
 mod show;
 mod stream;
-mod unattended;
-mod under_way;
 mod waiting;
 
 pub use self::body::{BodyError, RequestBody, ResponseBody};
@@ -144,7 +144,7 @@ pub use self::host::{
 };
 pub use self::layer::WasmLayer;
 pub use self::module::{Digest, Inventory, Module, ParseDigestError};
-pub use self::observe::{Metric, MetricKind, PluginStatus, Spent, Traps};
+pub use self::observe::{BudgetUsage, Metric, MetricKind, PluginStatus, Traps};
 pub use self::plugin::Plugin;
 pub use self::proxy_wasm::Abi;
 pub use self::respond::{DefaultResponder, Responder};

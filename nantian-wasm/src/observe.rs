@@ -51,13 +51,13 @@ pub struct PluginStatus {
     /// Metrics the guest defined.
     pub metrics: Vec<Metric>,
     /// The most that one stream that is over has cost, by budget.
-    pub peaks: Vec<Spent>,
+    pub peaks: Vec<BudgetUsage>,
 }
 
 /// How much of a limit is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Spent {
+pub struct BudgetUsage {
     /// What is limited.
     pub what: &'static str,
     /// What is used.

@@ -12,8 +12,8 @@ use crate::instance::Instance;
 use crate::log_rate::LogRate;
 use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
-use crate::pool::{CellGuard, Lease, LeaseError, Pool, Slot};
-use crate::proxy_wasm::{Abi, Facts, Shared};
+use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
+use crate::proxy_wasm::{Abi, Facts, SharedStore};
 use crate::running::finish;
 use crate::sandbox::{Budgets, Peaks, Usage};
 use crate::stream::{Direction, Streaming};
@@ -91,7 +91,7 @@ impl Plugin {
         module: &Module,
         config: PluginConfig,
         host: Option<Arc<dyn Host>>,
-        shared: Arc<Shared>,
+        shared: Arc<SharedStore>,
     ) -> Result<Self, PluginError> {
         config.sandbox.validate(host.is_some())?;
         let instances = config.instances.or_else(|| std::thread::available_parallelism().ok());
@@ -219,7 +219,7 @@ impl Plugin {
     }
 
     /// Takes an instance for a new stream.
-    pub(crate) fn lease(&self) -> Result<(Lease, CellGuard), LeaseError> {
+    pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
         self.inner.pool.lease()
     }
 
@@ -263,7 +263,7 @@ impl fmt::Debug for Plugin {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.module.engine().see_off(self.pool.slots());
+        self.module.engine().retire(self.pool.slots());
     }
 }
 
@@ -303,7 +303,7 @@ impl Inner {
     }
 
     /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again later.
-    fn replace(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: CellGuard) {
+    fn replace(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: InstanceGuard) {
         self.facts.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let began = self.module.engine().ticks();
         let start = Instance::start(&self.module, &self.sandbox, slot);
@@ -321,7 +321,7 @@ impl Inner {
 }
 
 /// Lets an instance tick.
-async fn tick(slot: Weak<Slot>, mut cell: CellGuard) {
+async fn tick(slot: Weak<Slot>, mut cell: InstanceGuard) {
     let Some(instance) = cell.instance() else { return };
     let ticked = instance.tick().await;
     let Some(slot) = slot.upgrade() else { return };

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
+use crate::background_calls::BackgroundCalls;
 use crate::engine::Clock;
 use crate::error::{Cause, Phase};
 use crate::inbox::{Inbox, Job};
 use crate::instance::Instance;
 use crate::proxy_wasm::Facts;
 use crate::sandbox::Peaks;
-use crate::stream::{Berth, SharedExchange};
-use crate::unattended::Unattended;
+use crate::stream::{ReusableFuture, SharedExchange};
 
 /// Milliseconds that earn one replacement of an instance.
 const REBUILD_EVERY: u64 = 50;
@@ -33,7 +33,7 @@ pub(crate) struct Pool {
 /// A place for one instance; streams hold on to their slot.
 pub(crate) struct Slot {
     facts: Arc<Facts>,
-    cell: Arc<Mutex<Cell>>,
+    cell: Arc<Mutex<InstanceCell>>,
     /// Counts the instances that ended here, so that a stream knows whether its own still lives.
     generation: AtomicU64,
     /// The thread that used the slot last; zero when none did.
@@ -43,19 +43,19 @@ pub(crate) struct Slot {
     memory: AtomicU64,
     peaks: Peaks,
     inbox: Inbox,
-    unattended: Unattended,
+    background_calls: BackgroundCalls,
     /// The beat of the engine's clock after which the guest that runs was last let run.
     resumed_at: AtomicU64,
 }
 
 /// The lock of a slot.
-pub(crate) type CellGuard = OwnedMutexGuard<Cell>;
+pub(crate) type InstanceGuard = OwnedMutexGuard<InstanceCell>;
 
 /// What the lock of a slot protects.
-pub(crate) struct Cell {
+pub(crate) struct InstanceCell {
     instance: Option<Instance>,
-    /// Where the guest is visited next.
-    berth: Option<Berth>,
+    /// The memory of the next call's future.
+    future: Option<ReusableFuture>,
 }
 
 /// A stream's hold on the instance it is pinned to.
@@ -93,7 +93,7 @@ impl Pool {
     /// Takes an instance for a new stream: this thread's own if it can be had, else any that is alive.
     ///
     /// Builds none: starting a guest may take a second, which upkeep has and a request has not.
-    pub(crate) fn lease(&self) -> Result<(Lease, CellGuard), LeaseError> {
+    pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
         let thread = thread_key();
         let mut busy = None;
         for pass in [Slot::is_own, Slot::is_free, Slot::is_foreign] {
@@ -129,7 +129,7 @@ impl Slot {
     pub(crate) fn new(facts: Arc<Facts>) -> Arc<Self> {
         Arc::new(Self {
             facts,
-            cell: Arc::new(Mutex::new(Cell { instance: None, berth: None })),
+            cell: Arc::new(Mutex::new(InstanceCell { instance: None, future: None })),
             generation: AtomicU64::new(0),
             owner: AtomicU64::new(0),
             streams: AtomicU64::new(0),
@@ -137,7 +137,7 @@ impl Slot {
             memory: AtomicU64::new(0),
             peaks: Peaks::default(),
             inbox: Inbox::default(),
-            unattended: Unattended::default(),
+            background_calls: BackgroundCalls::default(),
             resumed_at: AtomicU64::new(0),
         })
     }
@@ -170,7 +170,7 @@ impl Slot {
         self.generation.load(Ordering::Acquire)
     }
 
-    pub(crate) fn try_lock(&self) -> Option<CellGuard> {
+    pub(crate) fn try_lock(&self) -> Option<InstanceGuard> {
         self.cell.try_lock_owned()
     }
 
@@ -188,19 +188,19 @@ impl Slot {
     }
 
     /// Waits for the slot; the lock is let go again by whoever polls this.
-    pub(crate) fn wait(&self) -> OwnedMutexLockFuture<Cell> {
+    pub(crate) fn wait(&self) -> OwnedMutexLockFuture<InstanceCell> {
         Arc::clone(&self.cell).lock_owned()
     }
 
     /// Puts a new instance in.
-    pub(crate) fn fill(&self, cell: &mut Cell, instance: Instance) {
+    pub(crate) fn fill(&self, cell: &mut InstanceCell, instance: Instance) {
         self.memory.store(instance.memory_bytes(), Ordering::Relaxed);
         cell.instance = Some(instance);
         self.live.store(true, Ordering::Relaxed);
     }
 
     /// Drops an instance that ended, and wakes the streams it held.
-    pub(crate) fn bury(&self, cell: &mut Cell, phase: Phase, cause: &Cause) {
+    pub(crate) fn bury(&self, cell: &mut InstanceCell, phase: Phase, cause: &Cause) {
         self.facts.counters.trapped(&self.facts.name, phase, cause);
         if cell.instance.take_if(|instance| !instance.is_alive()).is_none() {
             return;
@@ -219,8 +219,8 @@ impl Slot {
         self.streams.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn unattended(&self) -> &Unattended {
-        &self.unattended
+    pub(crate) fn background_calls(&self) -> &BackgroundCalls {
+        &self.background_calls
     }
 
     pub(crate) fn inbox(&self) -> &Inbox {
@@ -236,16 +236,16 @@ impl Slot {
     }
 
     /// Notes how much memory the guest has now.
-    pub(crate) fn measure(&self, cell: &mut Cell) {
+    pub(crate) fn measure(&self, cell: &mut InstanceCell) {
         if let Some(instance) = cell.instance() {
             self.memory.store(instance.memory_bytes(), Ordering::Relaxed);
         }
     }
 }
 
-// === impl Cell ===
+// === impl InstanceCell ===
 
-impl Cell {
+impl InstanceCell {
     /// The instance, if it is still the one a stream was pinned to.
     pub(crate) fn instance_of(&mut self, slot: &Slot, generation: u64) -> Option<&mut Instance> {
         self.instance.as_mut().filter(|_| slot.generation() == generation)
@@ -255,12 +255,12 @@ impl Cell {
         self.instance.as_mut()
     }
 
-    pub(crate) fn take_berth(&mut self) -> Option<Berth> {
-        self.berth.take()
+    pub(crate) fn take_future(&mut self) -> Option<ReusableFuture> {
+        self.future.take()
     }
 
-    pub(crate) fn keep_berth(&mut self, berth: Berth) {
-        self.berth = Some(berth);
+    pub(crate) fn keep_future(&mut self, future: ReusableFuture) {
+        self.future = Some(future);
     }
 }
 

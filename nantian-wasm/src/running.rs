@@ -9,7 +9,7 @@ use crate::pool::Slot;
 /// A guest call under way, with everything it works on: the locks of its instance and of its exchange among them.
 ///
 /// A guest that runs when the engine ticks gives way: the call is pending then, and goes on when it is polled again.
-pub(crate) struct Running<T> {
+pub(crate) struct RunningCall<T> {
     slot: Arc<Slot>,
     stage: Arc<Mutex<Stage<T>>>,
 }
@@ -22,33 +22,33 @@ enum Stage<T> {
 }
 
 /// What the first slice of a call led to.
-pub(crate) enum Begun<T> {
+pub(crate) enum Started<T> {
     /// The call is over, as most are.
     Over(T),
-    Running(Running<T>),
+    Running(RunningCall<T>),
 }
 
 /// What a call leaves behind for whoever waits for it.
-pub(crate) trait Outcome: Send + 'static {
+pub(crate) trait ReleaseInstance: Send + 'static {
     /// Lets the instance go, since whoever waits may not come for long.
     fn let_go(&mut self, slot: &Slot);
 }
 
 /// A call that somebody else may go on with.
-pub(crate) trait Turn: Send + Sync {
+pub(crate) trait Resumable: Send + Sync {
     /// One slice; ready when the call is over.
-    fn turn(&self, slot: &Weak<Slot>, cx: &mut Context<'_>) -> Poll<()>;
+    fn resume(&self, slot: &Weak<Slot>, cx: &mut Context<'_>) -> Poll<()>;
 }
 
-// === impl Running ===
+// === impl RunningCall ===
 
-impl<T: Send + 'static> Running<T> {
+impl<T: Send + 'static> RunningCall<T> {
     /// Runs the first slice of a call, with nobody to be woken for the next.
-    pub(crate) fn begin(slot: &Arc<Slot>, future: impl Future<Output = T> + Send + 'static) -> Begun<T> {
+    pub(crate) fn begin(slot: &Arc<Slot>, future: impl Future<Output = T> + Send + 'static) -> Started<T> {
         let mut future = Box::pin(future);
         match first_slice(slot, future.as_mut()) {
-            Poll::Ready(output) => Begun::Over(output),
-            Poll::Pending => Begun::Running(Self::begun(slot, future)),
+            Poll::Ready(output) => Started::Over(output),
+            Poll::Pending => Started::Running(Self::begun(slot, future)),
         }
     }
 
@@ -80,7 +80,7 @@ impl<T: Send + 'static> Running<T> {
     }
 }
 
-impl<T: Outcome> Running<T> {
+impl<T: ReleaseInstance> RunningCall<T> {
     /// Lets upkeep go on with the call while whoever waits for it does not.
     pub(crate) fn share(&self) {
         let stage: Weak<Mutex<Stage<T>>> = Arc::downgrade(&self.stage);
@@ -88,8 +88,8 @@ impl<T: Outcome> Running<T> {
     }
 }
 
-impl<T: Outcome> Turn for Mutex<Stage<T>> {
-    fn turn(&self, slot: &Weak<Slot>, cx: &mut Context<'_>) -> Poll<()> {
+impl<T: ReleaseInstance> Resumable for Mutex<Stage<T>> {
+    fn resume(&self, slot: &Weak<Slot>, cx: &mut Context<'_>) -> Poll<()> {
         let mut stage = locked(self);
         if let Stage::Going(future) = &mut *stage {
             let mut output = ready!(future.as_mut().poll(cx));

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use wasmtime::{FrameInfo, StoreLimits, StoreLimitsBuilder, Trap, WasmBacktrace};
 
+use crate::callout_limits;
 use crate::config::Sandbox;
 use crate::error::Cause;
-use crate::observe::Spent;
-use crate::under_way;
+use crate::observe::BudgetUsage;
 
 /// Most elements of a guest's table; the largest real one has 8 096.
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 16 * 1024;
@@ -161,7 +161,7 @@ impl Budgets {
         Self {
             from_guest: bodies(COPIES, MIN_FROM_GUEST),
             into_guest: bodies(COPIES, MIN_INTO_GUEST),
-            call_body: bodies(CALL_BODIES, MIN_CALL_BODY).min(count(under_way::MAX_BODY)),
+            call_body: bodies(CALL_BODIES, MIN_CALL_BODY).min(count(callout_limits::MAX_BODY)),
         }
     }
 
@@ -279,8 +279,11 @@ impl Peaks {
     }
 
     /// The highest of several instances.
-    pub(crate) fn highest<'a>(all: impl IntoIterator<Item = &'a Self>, budgets: &Budgets) -> Vec<Spent> {
-        let mut highest = budgets.all().map(|(what, limit)| Spent { what, used: 0, limit });
+    pub(crate) fn highest<'a>(
+        all: impl IntoIterator<Item = &'a Self>,
+        budgets: &Budgets,
+    ) -> Vec<BudgetUsage> {
+        let mut highest = budgets.all().map(|(what, limit)| BudgetUsage { what, used: 0, limit });
         for peaks in all {
             for (highest, peak) in highest.iter_mut().zip(&peaks.0) {
                 highest.used = highest.used.max(peak.load(Ordering::Relaxed));

@@ -10,7 +10,7 @@ use tower_service::Service;
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::BoxError;
 use crate::future::ResponseFuture;
-use crate::layer::Teller;
+use crate::layer::StreamInfoSource;
 use crate::plugin::Plugin;
 use crate::respond::Responder;
 use crate::stream::StreamContext;
@@ -22,14 +22,14 @@ use crate::stream::StreamContext;
 pub struct WasmService<S, R> {
     inner: S,
     plugins: Arc<[Plugin]>,
-    teller: Teller,
+    teller: StreamInfoSource,
     responder: R,
 }
 
 // === impl WasmService ===
 
 impl<S, R> WasmService<S, R> {
-    pub(crate) fn new(inner: S, plugins: Arc<[Plugin]>, teller: Teller, responder: R) -> Self {
+    pub(crate) fn new(inner: S, plugins: Arc<[Plugin]>, teller: StreamInfoSource, responder: R) -> Self {
         Self { inner, plugins, teller, responder }
     }
 

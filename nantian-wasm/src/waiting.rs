@@ -11,12 +11,12 @@ use http_body::{Body, Frame};
 use crate::body::{Relay, RequestBody, ResponseBody, Source, poll_plain};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
-use crate::held::Held;
+use crate::held::HeldMessage;
 use crate::show::{Watching, forwarded, replied};
-use crate::stream::{Content, Direction};
+use crate::stream::{BodyBytes, Direction};
 
 /// Headers that wait, and their body.
-pub(crate) struct Waiting<P, B> {
+pub(crate) struct WaitingMessage<P, B> {
     pub(crate) parts: P,
     /// Neither a body nor trailers follow.
     pub(crate) end: bool,
@@ -32,7 +32,7 @@ enum Incoming<B> {
 /// What has come of a body.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    pub(crate) bytes: Content,
+    pub(crate) bytes: BodyBytes,
     pub(crate) ending: Option<Ending>,
 }
 
@@ -50,9 +50,9 @@ pub(crate) enum Released<M, H> {
     Later(Box<H>),
 }
 
-// === impl Waiting ===
+// === impl WaitingMessage ===
 
-impl<P, B> Waiting<P, B> {
+impl<P, B> WaitingMessage<P, B> {
     pub(crate) fn new(parts: P, body: B, end: bool) -> Self {
         Self { parts, end, body: Incoming::Untouched(body) }
     }
@@ -63,9 +63,9 @@ impl<P, B> Waiting<P, B> {
         direction: Direction,
         is_local: bool,
         stream: &mut StreamHandle,
-    ) -> Held<P, B> {
+    ) -> HeldMessage<P, B> {
         let (parts, body, relay) = self.open(direction, is_local, stream);
-        Held::new(parts, body, relay)
+        HeldMessage::new(parts, body, relay)
     }
 
     /// The headers, and the body with its way past the plugins.
@@ -83,7 +83,7 @@ impl<P, B> Waiting<P, B> {
     }
 }
 
-impl<P, B> Waiting<P, B>
+impl<P, B> WaitingMessage<P, B>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -116,13 +116,13 @@ where
     }
 }
 
-impl<B> Waiting<request::Parts, B> {
+impl<B> WaitingMessage<request::Parts, B> {
     /// The request, whose plugins have let its headers go.
     pub(crate) fn released(
         self,
         watching: Watching,
         stream: &mut StreamHandle,
-    ) -> Released<Request<RequestBody<B>>, Held<request::Parts, B>> {
+    ) -> Released<Request<RequestBody<B>>, HeldMessage<request::Parts, B>> {
         match self.body {
             Incoming::Untouched(body) if watching != Watching::Length => {
                 Released::Now(forwarded(self.parts, body, watching, stream))
@@ -137,13 +137,13 @@ impl<B> Waiting<request::Parts, B> {
     }
 }
 
-impl<T> Waiting<response::Parts, Source<T>> {
+impl<T> WaitingMessage<response::Parts, Source<T>> {
     /// The response, whose plugins have let its headers go.
     pub(crate) fn released(
         self,
         watching: Watching,
         stream: &mut StreamHandle,
-    ) -> Released<Response<ResponseBody<T>>, Held<response::Parts, Source<T>>> {
+    ) -> Released<Response<ResponseBody<T>>, HeldMessage<response::Parts, Source<T>>> {
         match self.body {
             Incoming::Untouched(source) if watching != Watching::Length => {
                 Released::Now(replied(self.parts, source, watching, stream))

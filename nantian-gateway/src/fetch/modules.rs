@@ -33,7 +33,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Modules that are on their way at a time, from the first byte that is fetched until nobody has their bytes any more. More
 /// of them wait: whoever may write plugins must not decide how much memory that takes.
-const ON_THE_WAY: usize = 8;
+const MAX_IN_FLIGHT: usize = 8;
 
 /// How modules are fetched.
 #[derive(Debug, Clone)]
@@ -78,9 +78,9 @@ struct Entry {
 }
 
 /// Bytes that have their place among those on their way.
-struct Placed {
+struct PermittedBytes {
     bytes: Bytes,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What is known of a module.
@@ -101,7 +101,7 @@ impl Modules {
     /// Fetches nothing yet.
     pub fn new(config: FetchConfig) -> Self {
         let client = Client { networks: config.networks, tenancy: config.tenancy, tls: config.tls };
-        let room = Arc::new(Semaphore::new(ON_THE_WAY));
+        let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
         let inner = Inner { client, entries: Mutex::default(), room, arrived: Notify::new() };
         Self { inner: Arc::new(inner) }
     }
@@ -184,11 +184,11 @@ async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
 /// Fetches a module once there is room for it, which its bytes have until they are dropped.
 async fn attempt(modules: &Inner, module: &ModuleKey) -> Result<Bytes, FetchError> {
     let limit = ATTEMPT;
-    let place = Arc::clone(&modules.room).acquire_owned().await;
-    let place = place.map_err(|_| FetchError::Timeout { limit })?;
+    let permit = Arc::clone(&modules.room).acquire_owned().await;
+    let permit = permit.map_err(|_| FetchError::Timeout { limit })?;
     let bytes = timeout(limit, get(&modules.client, module)).await;
     let bytes = bytes.unwrap_or(Err(FetchError::Timeout { limit }))?;
-    Ok(Bytes::from_owner(Placed { bytes, _place: place }))
+    Ok(Bytes::from_owner(PermittedBytes { bytes, _permit: permit }))
 }
 
 async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
@@ -212,7 +212,7 @@ async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
     verified.await.unwrap_or_else(|error| Err(FetchError::Artifact { reason: error.to_string() }))
 }
 
-impl AsRef<[u8]> for Placed {
+impl AsRef<[u8]> for PermittedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -300,11 +300,11 @@ mod tests {
             }
         });
         let modules = modules();
-        let keys: Vec<_> = (0..=ON_THE_WAY)
+        let keys: Vec<_> = (0..=MAX_IN_FLIGHT)
             .map(|n| ModuleKey { url: format!("http://{origin}/{n}"), credentials: None, sha256: None })
             .collect();
         let ready = || keys.iter().filter(|key| matches!(modules.get(key), Fetched::Ready(_))).count();
-        while ready() < ON_THE_WAY {
+        while ready() < MAX_IN_FLIGHT {
             modules.changed().await;
         }
         let held = keys.iter().map(|key| modules.get(key)).collect::<Vec<_>>();

@@ -10,8 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{Passed, poll_plain};
 use crate::error::{BoxError, Failure};
-use crate::handle::{Shared, StreamHandle};
-use crate::stream::{Action, Content, Direction};
+use crate::handle::{StreamHandle, StreamState};
+use crate::stream::{Action, BodyBytes, Direction};
 use crate::waiting::{Ending, Gathered};
 
 /// A plugin ended a body before its time.
@@ -204,7 +204,7 @@ impl Relay {
                         self.stream = None;
                         return Poll::Ready(Some(Err(error.into())));
                     }
-                    let passed = Content::Frame(std::mem::take(&mut self.passed));
+                    let passed = BodyBytes::Frame(std::mem::take(&mut self.passed));
                     self.passed = passed.followed_by(std::mem::take(&mut self.chunk)).into_bytes();
                     // Whoever reads so many bytes as were announced does not ask for the end.
                     let is_end_next = matches!(self.stage, Stage::ShowBytes { .. });
@@ -328,7 +328,7 @@ impl Relay {
 }
 
 /// What an action means for a body.
-fn settle(action: Action, shared: &mut Shared) -> Result<(), BodyError> {
+fn settle(action: Action, shared: &mut StreamState) -> Result<(), BodyError> {
     let Some(error) = BodyError::of(&action) else { return Ok(()) };
     // Whoever waits for headers sends this instead; once a response's have left, nobody does.
     if !matches!(action, Action::BreakOff(_)) {

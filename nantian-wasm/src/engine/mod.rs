@@ -14,11 +14,11 @@ pub(crate) use self::allocation::is_full;
 pub(crate) use self::clock::Clock;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
-use crate::farewell::Farewell;
 use crate::module::ModuleCache;
 use crate::plugin;
 use crate::pool::Slot;
 use crate::proxy_wasm::HostFunctions;
+use crate::retiring::RetiringInstance;
 
 /// How long guests get one slice after the other in a round of upkeep, in ticks.
 const ROUND: u64 = 10;
@@ -56,7 +56,7 @@ struct Inner {
     modules: ModuleCache,
     plugins: Mutex<Vec<Weak<plugin::Inner>>>,
     /// Instances of plugins that are gone, until they have ended what they began.
-    leaving: Mutex<Vec<Farewell>>,
+    leaving: Mutex<Vec<RetiringInstance>>,
 }
 
 // === impl Engine ===
@@ -138,7 +138,7 @@ impl Engine {
         // In turn, so that none waits for another's guest to end.
         while plugins.iter().filter(|plugin| plugin.give_turns()).count() > 0 && self.ticks() < round_ends {}
         let mut leaving = std::mem::take(&mut *self.leaving());
-        leaving.retain(|farewell| !farewell.is_over_at(self.ticks()));
+        leaving.retain(|retiring| !retiring.is_over_at(self.ticks()));
         self.leaving().append(&mut leaving);
     }
 
@@ -182,11 +182,11 @@ impl Engine {
     }
 
     /// Takes over the instances of a plugin that is gone.
-    pub(crate) fn see_off(&self, slots: &[Arc<Slot>]) {
-        self.leaving().extend(slots.iter().filter_map(Farewell::of));
+    pub(crate) fn retire(&self, slots: &[Arc<Slot>]) {
+        self.leaving().extend(slots.iter().filter_map(RetiringInstance::of));
     }
 
-    fn leaving(&self) -> MutexGuard<'_, Vec<Farewell>> {
+    fn leaving(&self) -> MutexGuard<'_, Vec<RetiringInstance>> {
         self.inner.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use super::inspect::{
     MAX_FUNCTIONS, MAX_GLOBALS, MAX_IMPORTS, MAX_TYPES,
 };
 use crate::error::ModuleError;
-use crate::observe::Spent;
+use crate::observe::BudgetUsage;
 use crate::proxy_wasm::{Abi, GUEST_EXPORTS, PINGORA, PINGORA_EXPORTS};
 
 /// One WebAssembly page, in bytes.
@@ -29,7 +29,7 @@ pub struct Inventory {
     /// Memory it starts with, in bytes; none when it has none of its own.
     pub initial_memory: Option<u64>,
     /// What is limited before anything is compiled, and how much of it the module uses.
-    pub sizes: Vec<Spent>,
+    pub sizes: Vec<BudgetUsage>,
 }
 
 // === impl Inventory ===
@@ -64,7 +64,7 @@ impl Inventory {
         }
         let known = if this.abi == Some(Abi::Pingora) { PINGORA_EXPORTS } else { GUEST_EXPORTS };
         this.callbacks.retain(|callback| known.iter().any(|(known, _)| known == callback));
-        let size = |what, used, limit| Spent { what, used, limit };
+        let size = |what, used, limit| BudgetUsage { what, used, limit };
         this.sizes = vec![
             size("bytes", u64::try_from(bytes.len()).unwrap_or(u64::MAX), MAX_BYTES),
             size("types", counts.types, MAX_TYPES),

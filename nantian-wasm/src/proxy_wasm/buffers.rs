@@ -4,10 +4,10 @@ use bytes::{Bytes, BytesMut};
 use wasmtime::Caller;
 
 use super::abi::{BufferKind, Status};
-use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch, slice, view};
+use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch, slice, view};
 use super::state::State;
 use crate::error::{Cause, Phase};
-use crate::stream::{Content, Direction, Exchange, Window};
+use crate::stream::{BodyBuffer, BodyBytes, Direction, Exchange};
 
 pub(super) fn get_bytes(
     caller: &mut Caller<'_, State>,
@@ -16,7 +16,7 @@ pub(super) fn get_bytes(
     max: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let kind = BufferKind::from_code(kind)?;
     let mut out = scratch(caller);
     let state = caller.data();
@@ -37,7 +37,7 @@ pub(super) fn get_configuration(
     caller: &mut Caller<'_, State>,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let mut out = scratch(caller);
     let facts = &caller.data().facts;
     let is_configuring = caller.data().phase == Phase::Configure;
@@ -51,7 +51,7 @@ pub(super) fn get_status(
     kind: u32,
     return_length: u32,
     return_flags: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let kind = BufferKind::from_code(kind)?;
     let length = u32::try_from(contents(caller.data(), kind)?.len()).unwrap_or(u32::MAX);
     put_u32(caller, return_length, length)?;
@@ -66,7 +66,7 @@ pub(super) fn set_bytes(
     size: u32,
     pointer: u32,
     length: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let kind = BufferKind::from_code(kind)?;
     slice(view(caller)?.0, pointer, length)?;
     let Some(direction) = direction(kind) else {
@@ -93,19 +93,19 @@ pub(super) fn set_bytes(
         refuse_body(state, direction);
         return Ok(());
     }
-    window.bytes = Content::Frame(changed);
+    window.bytes = BodyBytes::Frame(changed);
     Ok(())
 }
 
 /// The part of a body that the guest is shown.
-fn own_window(state: &mut State, direction: Direction) -> Result<&mut Window, Status> {
-    let seat = state.exchange_mut().and_then(Exchange::own).ok_or(Status::BadArgument)?;
-    seat.side(direction).window.as_mut().ok_or(Status::BadArgument)
+fn own_window(state: &mut State, direction: Direction) -> Result<&mut BodyBuffer, Status> {
+    let plugin_state = state.exchange_mut().and_then(Exchange::own).ok_or(Status::BadArgument)?;
+    plugin_state.side(direction).window.as_mut().ok_or(Status::BadArgument)
 }
 
 /// How long the guest may make it. A frame may be larger than the limit as it comes; growth is the guest's doing, if of what a
 /// client has sent.
-fn longest(window: &Window) -> usize {
+fn longest(window: &BodyBuffer) -> usize {
     window.limit.max(window.bytes.len())
 }
 
@@ -135,7 +135,7 @@ pub(super) fn contents(state: &State, kind: BufferKind) -> Result<&[u8], Status>
     }
 }
 
-fn window(exchange: &Exchange, direction: Direction) -> Option<&Window> {
+fn window(exchange: &Exchange, direction: Direction) -> Option<&BodyBuffer> {
     exchange.own_ref()?.side_ref(direction).window.as_ref()
 }
 

@@ -12,13 +12,15 @@ use wasmtime::Caller;
 
 use super::abi::{MapKind, Status};
 use super::calls::CallKind;
+use super::header_interner::HeaderInterner;
 use super::joined::join;
-use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch, slice, view};
-use super::scribe::Scribe;
+use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch, slice, view};
 use super::state::State;
 use super::{pairs, protobuf};
 use crate::error::Cause;
-use crate::host::{Address, CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, Runner};
+use crate::host::{
+    CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, ReplyAddress, ReplyRunner,
+};
 use crate::observe;
 
 /// Longest time of a call-out; also that of one without a time limit of its own.
@@ -60,15 +62,15 @@ pub(super) fn http_call(
     trailers_size: u32,
     timeout: i32,
     return_id: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let upstream = name(caller, (upstream, upstream_size))?;
     let block = read(caller, headers, headers_size)?;
     let body = body_of(caller, (body, body_size), Status::InternalFailure)?;
     let trailer_block = read(caller, trailers, trailers_size)?;
     put_u32(caller, return_id, 0)?;
     let Ok(milliseconds) = u64::try_from(timeout) else { return Err(Status::BadArgument.into()) };
-    let request = request(&mut caller.data_mut().scribe, &block).ok_or(Status::BadArgument)?;
-    let trailers = fields(&mut caller.data_mut().scribe, &trailer_block).ok_or(Status::BadArgument)?;
+    let request = request(&mut caller.data_mut().interner, &block).ok_or(Status::BadArgument)?;
+    let trailers = fields(&mut caller.data_mut().interner, &trailer_block).ok_or(Status::BadArgument)?;
     let timeout = limited(milliseconds);
     let (id, address) = begin(caller, CallKind::Http, timeout, block.len() + trailer_block.len())?;
     let body = counted(caller, body).ok_or(Status::InternalFailure)?;
@@ -101,7 +103,7 @@ pub(super) fn grpc_call(
     message_size: u32,
     timeout: u32,
     return_id: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let names = [(upstream, upstream_size), (service, service_size), (method, method_size)];
     let message = body_of(caller, (message, message_size), Status::InternalFailure)?;
     let unary = Some((message, limited(u64::from(timeout))));
@@ -120,7 +122,7 @@ pub(super) fn grpc_stream(
     metadata: u32,
     metadata_size: u32,
     return_id: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let names = [(upstream, upstream_size), (service, service_size), (method, method_size)];
     open_grpc(caller, names, (metadata, metadata_size), None, return_id)
 }
@@ -131,13 +133,13 @@ fn open_grpc(
     metadata: Span,
     unary: Option<(Vec<u8>, Duration)>,
     return_id: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let target = short(caller, upstream)?;
     let upstream = protobuf::cluster(&target)
         .map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
     let (service, method) = (name(caller, service)?, name(caller, method)?);
     let block = read(caller, metadata.0, metadata.1)?;
-    let metadata = fields(&mut caller.data_mut().scribe, &block).ok_or(Status::InternalFailure)?;
+    let metadata = fields(&mut caller.data_mut().interner, &block).ok_or(Status::InternalFailure)?;
     put_u32(caller, return_id, 0)?;
     let kind = if unary.is_some() { CallKind::GrpcCall } else { CallKind::GrpcStream };
     let (message, timeout) = unary.unzip();
@@ -164,7 +166,7 @@ pub(super) fn grpc_send(
     message: u32,
     message_size: u32,
     end_of_stream: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let message = body_of(caller, (message, message_size), Status::BadArgument)?;
     if CallKind::of(id) != Some(CallKind::GrpcStream) {
         return Err(Status::BadArgument.into());
@@ -182,13 +184,13 @@ pub(super) fn grpc_send(
     Ok(())
 }
 
-pub(super) fn grpc_cancel(caller: &mut Caller<'_, State>, id: u32) -> Result<(), Stop> {
+pub(super) fn grpc_cancel(caller: &mut Caller<'_, State>, id: u32) -> Result<(), HostCallError> {
     known_grpc(id)?;
     if caller.data_mut().calls.remove_grpc(id) { Ok(()) } else { Err(Status::NotFound.into()) }
 }
 
 /// Ends the sending half of a stream, and the whole of a unary call.
-pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), Stop> {
+pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), HostCallError> {
     if known_grpc(id)? == CallKind::GrpcCall {
         return grpc_cancel(caller, id);
     }
@@ -205,7 +207,7 @@ pub(super) fn call_foreign_function(
     arguments_size: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let name = name(caller, (function, function_size))?;
     let arguments = read(caller, arguments, arguments_size)?;
     let facts = &caller.data().facts;
@@ -225,7 +227,7 @@ pub(super) fn call_foreign_function(
         None => return Err(Status::NotFound.into()),
     };
     if return_pointer == 0 || return_length == 0 {
-        return Ok(Wanted::NOTHING);
+        return Ok(AllocationSize::NOTHING);
     }
     let mut out = scratch(caller);
     out.extend_from_slice(&result);
@@ -238,7 +240,7 @@ fn begin(
     kind: CallKind,
     timeout: Duration,
     head: usize,
-) -> Result<(u32, Address), Stop> {
+) -> Result<(u32, ReplyAddress), HostCallError> {
     let state = caller.data_mut();
     if !state.facts.allow_network {
         observe::denied_call(&state.facts.name);
@@ -253,19 +255,19 @@ fn begin(
     if state.calls.count(state.caller_context()) >= MAX_CONCURRENT {
         return Err(Status::InternalFailure.into());
     }
-    let place = state.facts.shared.under_way.begin(head).ok_or(Status::InternalFailure)?;
+    let permit = state.facts.shared.callout_limits.begin(head).ok_or(Status::InternalFailure)?;
     let until = state.now.saturating_add(u64::try_from((timeout + GRACE).as_millis()).unwrap_or(u64::MAX));
-    if let Some(seat) = state.exchange_mut().and_then(|exchange| exchange.own()) {
-        seat.calls_until = seat.calls_until.max(until);
+    if let Some(plugin_state) = state.exchange_mut().and_then(|exchange| exchange.own()) {
+        plugin_state.calls_until = plugin_state.calls_until.max(until);
     }
     let id = state.calls.next_id(kind);
     let runner = if state.facts.host.may_run_guests() {
-        Runner::Bringer
+        ReplyRunner::Bringer
     } else {
         let stream = state.contexts.get(state.caller_context());
-        Runner::Stream(stream.map(|stream| Arc::downgrade(&stream.exchange)).unwrap_or_default())
+        ReplyRunner::Stream(stream.map(|stream| Arc::downgrade(&stream.exchange)).unwrap_or_default())
     };
-    Ok((id, Address { slot: state.slot.clone(), generation: state.generation, id, place, runner }))
+    Ok((id, ReplyAddress { slot: state.slot.clone(), generation: state.generation, id, permit, runner }))
 }
 
 /// What the guest wants to send, if it is no more than may be sent at once; this status otherwise.
@@ -273,7 +275,7 @@ fn body_of(
     caller: &mut Caller<'_, State>,
     (pointer, length): Span,
     refused: Status,
-) -> Result<Vec<u8>, Stop> {
+) -> Result<Vec<u8>, HostCallError> {
     slice(view(caller)?.0, pointer, length)?;
     let state = caller.data_mut();
     if !state.facts.budgets.admits_call_body(length) {
@@ -285,7 +287,7 @@ fn body_of(
 
 /// Bytes to be sent; none if the plugin has no room for them.
 fn counted(caller: &Caller<'_, State>, bytes: Vec<u8>) -> Option<Bytes> {
-    caller.data().facts.shared.under_way.count(bytes)
+    caller.data().facts.shared.callout_limits.count(bytes)
 }
 
 fn refusal(error: CallError, unknown: Status) -> Status {
@@ -302,12 +304,12 @@ fn known_grpc(id: u32) -> Result<CallKind, Status> {
     }
 }
 
-fn name(caller: &mut Caller<'_, State>, span: Span) -> Result<String, Stop> {
+fn name(caller: &mut Caller<'_, State>, span: Span) -> Result<String, HostCallError> {
     Ok(String::from_utf8_lossy(&short(caller, span)?).into_owned())
 }
 
 /// The bytes of a name.
-fn short(caller: &mut Caller<'_, State>, (pointer, length): Span) -> Result<Vec<u8>, Stop> {
+fn short(caller: &mut Caller<'_, State>, (pointer, length): Span) -> Result<Vec<u8>, HostCallError> {
     if length > MAX_NAME {
         return Err(Status::BadArgument.into());
     }
@@ -323,10 +325,10 @@ fn limited(milliseconds: u64) -> Duration {
 }
 
 /// Header fields of a block; none when one of them is no HTTP.
-fn fields(scribe: &mut Scribe, block: &[u8]) -> Option<HeaderMap> {
+fn fields(interner: &mut HeaderInterner, block: &[u8]) -> Option<HeaderMap> {
     let mut map = HeaderMap::new();
     for (name, value) in pairs::decode(block).unwrap_or_default() {
-        if let Some((name, value)) = scribe.field(name, value).ok()? {
+        if let Some((name, value)) = interner.field(name, value).ok()? {
             map.append(name, value);
         }
     }
@@ -334,7 +336,7 @@ fn fields(scribe: &mut Scribe, block: &[u8]) -> Option<HeaderMap> {
 }
 
 /// A request made of a block that has `:method`, `:path` and `:authority`.
-fn request(scribe: &mut Scribe, block: &[u8]) -> Option<Request<()>> {
+fn request(interner: &mut HeaderInterner, block: &[u8]) -> Option<Request<()>> {
     let pairs = pairs::decode(block).unwrap_or_default();
     let pseudo = |wanted: &[u8]| {
         pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| *value)
@@ -348,7 +350,7 @@ fn request(scribe: &mut Scribe, block: &[u8]) -> Option<Request<()>> {
     for (name, value) in
         pairs.iter().filter(|(name, _)| !name.starts_with(b":") && !name.eq_ignore_ascii_case(b"host"))
     {
-        if let Some((name, value)) = scribe.field(name, value).ok()? {
+        if let Some((name, value)) = interner.field(name, value).ok()? {
             request.headers_mut().append(name, value);
         }
     }

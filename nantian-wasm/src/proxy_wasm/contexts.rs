@@ -19,7 +19,7 @@ pub(crate) struct Contexts(VecDeque<(u32, Registered)>);
 /// A stream context.
 pub(crate) struct Registered {
     pub(crate) exchange: SharedExchange,
-    pub(crate) seat: usize,
+    pub(crate) plugin_index: usize,
 }
 
 // === impl Contexts ===
@@ -66,7 +66,7 @@ impl Registered {
     /// Nobody waits for long: two threads may want each other's, and whoever waits here holds up all that its thread does.
     pub(super) fn borrow(&self, facts: &Facts) -> Option<OwnedMutexGuard<Exchange>> {
         let mut exchange = self.exchange.try_lock_owned().or_else(|| self.wait(facts))?;
-        exchange.begin(self.seat, facts.fails_open);
+        exchange.begin(self.plugin_index, facts.fails_open);
         Some(exchange)
     }
 

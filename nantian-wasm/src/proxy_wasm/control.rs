@@ -9,9 +9,11 @@ use http::{HeaderMap, HeaderValue};
 use wasmtime::Caller;
 
 use super::abi::{MapKind, Status};
+use super::header_interner::HeaderInterner;
 use super::joined::join;
-use super::memory::{Stop, Wanted, hand_over, put_u32, put_u64, read, read_text, scratch, slice, view};
-use super::scribe::Scribe;
+use super::memory::{
+    AllocationSize, HostCallError, hand_over, put_u32, put_u64, read, read_text, scratch, slice, view,
+};
 use super::state::{ROOT, State};
 use super::{edits, pairs};
 use crate::error::Cause;
@@ -30,7 +32,12 @@ const MAX_DETAILS: usize = 256;
 /// Largest body of an answer, in bytes.
 const MAX_ANSWER_BODY: u32 = 1 << 20;
 
-pub(super) fn log(caller: &mut Caller<'_, State>, level: u32, message: u32, length: u32) -> Result<(), Stop> {
+pub(super) fn log(
+    caller: &mut Caller<'_, State>,
+    level: u32,
+    message: u32,
+    length: u32,
+) -> Result<(), HostCallError> {
     if level > 5 {
         return Err(Status::BadArgument.into());
     }
@@ -40,11 +47,14 @@ pub(super) fn log(caller: &mut Caller<'_, State>, level: u32, message: u32, leng
     Ok(())
 }
 
-pub(super) fn get_log_level(caller: &mut Caller<'_, State>, return_level: u32) -> Result<(), Stop> {
+pub(super) fn get_log_level(caller: &mut Caller<'_, State>, return_level: u32) -> Result<(), HostCallError> {
     put_u32(caller, return_level, observe::log_level())
 }
 
-pub(super) fn get_current_time(caller: &mut Caller<'_, State>, return_time: u32) -> Result<(), Stop> {
+pub(super) fn get_current_time(
+    caller: &mut Caller<'_, State>,
+    return_time: u32,
+) -> Result<(), HostCallError> {
     put_u64(caller, return_time, unix_nanos(SystemTime::now()))
 }
 
@@ -58,7 +68,10 @@ pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn set_tick_period(caller: &mut Caller<'_, State>, milliseconds: u32) -> Result<(), Stop> {
+pub(super) fn set_tick_period(
+    caller: &mut Caller<'_, State>,
+    milliseconds: u32,
+) -> Result<(), HostCallError> {
     let period = Some(u64::from(milliseconds)).filter(|period| *period > 0);
     let state = caller.data_mut();
     state.tick_period = period.map(|period| period.max(MIN_TICK_PERIOD));
@@ -67,12 +80,15 @@ pub(super) fn set_tick_period(caller: &mut Caller<'_, State>, milliseconds: u32)
     Ok(())
 }
 
-pub(super) fn set_effective_context(caller: &mut Caller<'_, State>, context: u32) -> Result<(), Stop> {
+pub(super) fn set_effective_context(
+    caller: &mut Caller<'_, State>,
+    context: u32,
+) -> Result<(), HostCallError> {
     Ok(caller.data_mut().choose(context)?)
 }
 
 /// The root context is done, if that is waited for: a stream is deleted whatever its `proxy_on_done` returned.
-pub(super) fn done(caller: &mut Caller<'_, State>) -> Result<(), Stop> {
+pub(super) fn done(caller: &mut Caller<'_, State>) -> Result<(), HostCallError> {
     let was_awaited = std::mem::take(&mut caller.data_mut().is_ending);
     if was_awaited { Ok(()) } else { Err(Status::NotFound.into()) }
 }
@@ -83,7 +99,7 @@ pub(super) fn get_status(
     return_code: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let code = caller.data().received.as_ref().map_or(0, |received| received.status);
     put_u32(caller, return_code, code)?;
     let mut message = scratch(caller);
@@ -94,7 +110,7 @@ pub(super) fn get_status(
 }
 
 /// Lets a held message go; one that is not held goes on as it would.
-pub(super) fn continue_stream(caller: &mut Caller<'_, State>, stream: u32) -> Result<(), Stop> {
+pub(super) fn continue_stream(caller: &mut Caller<'_, State>, stream: u32) -> Result<(), HostCallError> {
     let direction = match stream {
         0 => Direction::Request,
         1 => Direction::Response,
@@ -111,7 +127,7 @@ pub(super) fn continue_stream(caller: &mut Caller<'_, State>, stream: u32) -> Re
     Ok(())
 }
 
-pub(super) fn close_stream(caller: &mut Caller<'_, State>, stream: u32) -> Result<(), Stop> {
+pub(super) fn close_stream(caller: &mut Caller<'_, State>, stream: u32) -> Result<(), HostCallError> {
     match stream {
         0 | 1 => {}
         2 | 3 => return Ok(()),
@@ -137,7 +153,7 @@ pub(super) fn send_local_response(
     header_pairs: u32,
     header_pairs_length: u32,
     grpc_status: i32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let details = read_text(caller, details, details_length, MAX_DETAILS)?;
     slice(view(caller)?.0, body, body_length)?;
     let is_too_large = body_length > MAX_ANSWER_BODY;
@@ -153,7 +169,7 @@ pub(super) fn send_local_response(
         _ if is_too_large => Err(format!("body of {body_length} bytes")),
         Err(budget) => Err(budget.to_string()),
         Ok(Err(budget)) => Err(budget.to_string()),
-        Ok(Ok(())) => answer(&mut state.scribe, status, &block).map_err(|cause| cause.to_string()),
+        Ok(Ok(())) => answer(&mut state.interner, status, &block).map_err(|cause| cause.to_string()),
     };
     let Some(exchange) = state.exchange_mut() else {
         observe::ignored_answer(&state.facts.name, state.effective == ROOT);
@@ -170,12 +186,12 @@ pub(super) fn send_local_response(
         Err(reason) => Err(Cause::InvalidAnswer { reason }),
     };
     exchange.is_touched = true;
-    let Some(seat) = exchange.own() else { return Ok(()) };
-    match (&mut seat.answer, answered) {
+    let Some(plugin_state) = exchange.own() else { return Ok(()) };
+    match (&mut plugin_state.answer, answered) {
         // The first one is sent; for logs, the reason is the last one's.
         (Some(first), Ok(answer)) => first.details = answer.details,
         (Some(_), Err(_)) => {}
-        (None, Ok(answer)) => seat.answer = Some(Box::new(answer)),
+        (None, Ok(answer)) => plugin_state.answer = Some(Box::new(answer)),
         (None, Err(cause)) => exchange.fail(cause),
     }
     Ok(())
@@ -187,7 +203,11 @@ fn details_of(details: &str) -> String {
 }
 
 /// Checks status and headers of an answer; headers that frame a message are left out.
-fn answer(scribe: &mut Scribe, status: u32, block: &[u8]) -> Result<(http::StatusCode, HeaderMap), Cause> {
+fn answer(
+    interner: &mut HeaderInterner,
+    status: u32,
+    block: &[u8],
+) -> Result<(http::StatusCode, HeaderMap), Cause> {
     let status = edits::status(status.to_string().as_bytes())?;
     let mut map = HeaderMap::new();
     for (name, value) in pairs::decode(block).unwrap_or_default() {
@@ -197,7 +217,7 @@ fn answer(scribe: &mut Scribe, status: u32, block: &[u8]) -> Result<(http::Statu
         if name.eq_ignore_ascii_case(b"content-length") {
             // The right one takes its place.
             map.insert(CONTENT_LENGTH, HeaderValue::from(0));
-        } else if let Some((name, value)) = scribe.field(name, value)? {
+        } else if let Some((name, value)) = interner.field(name, value)? {
             // No more pairs decode than a map has room for.
             map.append(name, value);
         }

@@ -8,11 +8,11 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::abi::MapKind;
+use super::header_interner::HeaderInterner;
 use super::headers::{Pseudo, is_pseudo};
-use super::scribe::Scribe;
 use super::{authority, joined};
 use crate::error::Cause;
-use crate::stream::{Direction, Exchange, Lacking, RequestHead};
+use crate::stream::{Direction, Exchange, RemovedPseudoHeaders, RequestHead};
 
 /// One change a guest makes to a map.
 #[derive(Debug, Clone, Copy)]
@@ -42,15 +42,15 @@ pub(super) fn entries(exchange: &mut Exchange, kind: MapKind) -> usize {
 /// Makes one change.
 pub(crate) fn edit(
     exchange: &mut Exchange,
-    scribe: &mut Scribe,
+    interner: &mut HeaderInterner,
     kind: MapKind,
     edit: Edit<'_>,
 ) -> Result<(), EditError> {
-    let may_change = exchange.own_ref().is_some_and(|seat| match kind {
-        MapKind::RequestHeaders => seat.request.has_headers,
-        MapKind::RequestTrailers => seat.request.has_trailers,
-        MapKind::ResponseHeaders => seat.response.has_headers,
-        MapKind::ResponseTrailers => seat.response.has_trailers,
+    let may_change = exchange.own_ref().is_some_and(|plugin_state| match kind {
+        MapKind::RequestHeaders => plugin_state.request.has_headers,
+        MapKind::RequestTrailers => plugin_state.request.has_trailers,
+        MapKind::ResponseHeaders => plugin_state.response.has_headers,
+        MapKind::ResponseTrailers => plugin_state.response.has_trailers,
         _ => false,
     });
     let added = added_trailers(exchange, kind);
@@ -60,13 +60,13 @@ pub(crate) fn edit(
     exchange.before_change();
     if let Some(direction) = added {
         *exchange.trailers_mut(direction) = Some(Box::default());
-        if let Some(seat) = exchange.own() {
-            seat.side(direction).has_trailers = true;
+        if let Some(plugin_state) = exchange.own() {
+            plugin_state.side(direction).has_trailers = true;
         }
     }
     note_length(exchange, kind, edit);
     if let Edit::SetAll(pairs) = edit {
-        return set_all(exchange, scribe, kind, pairs);
+        return set_all(exchange, interner, kind, pairs);
     }
     let (Edit::Add(name, _) | Edit::Replace(name, _) | Edit::Remove(name)) = edit else { return Ok(()) };
     if is_pseudo(kind == MapKind::RequestHeaders, name) {
@@ -88,13 +88,13 @@ pub(crate) fn edit(
     let Some(map) = map_mut(exchange, kind) else { return Err(EditError::Unavailable) };
     match edit {
         Edit::Remove(_) => {
-            if let Some(name) = scribe.name(name) {
+            if let Some(name) = interner.name(name) {
                 remove(map, &name);
             }
             Ok(())
         }
-        Edit::Add(name, value) => add(map, scribe, joined, (name, value)),
-        Edit::Replace(name, value) => replace(map, scribe, name, value),
+        Edit::Add(name, value) => add(map, interner, joined, (name, value)),
+        Edit::Replace(name, value) => replace(map, interner, name, value),
         Edit::SetAll(_) => Ok(()),
     }
 }
@@ -121,10 +121,10 @@ fn note_length(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) {
         }),
         Edit::Remove(_) => false,
     };
-    let Some(seat) = exchange.own().filter(|_| is_written) else { return };
+    let Some(plugin_state) = exchange.own().filter(|_| is_written) else { return };
     match kind {
-        MapKind::RequestHeaders => seat.request.is_resized = true,
-        MapKind::ResponseHeaders => seat.response.is_resized = true,
+        MapKind::RequestHeaders => plugin_state.request.is_resized = true,
+        MapKind::ResponseHeaders => plugin_state.response.is_resized = true,
         _ => {}
     }
 }
@@ -160,11 +160,11 @@ pub(super) fn excerpt(bytes: &[u8]) -> String {
 /// Adds a value behind those that are there; to the one that is there, if the name is one of `joined`.
 fn add(
     map: &mut HeaderMap,
-    scribe: &mut Scribe,
+    interner: &mut HeaderInterner,
     joined: &[&str],
     (name, value): (&[u8], &[u8]),
 ) -> Result<(), EditError> {
-    let Some((name, value)) = scribe.field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
+    let Some((name, value)) = interner.field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
     if let Some(present) = map.get_mut(&name).filter(|_| joined.contains(&name.as_str())) {
         *present = joined::both(present, &value).ok_or(EditError::TooMany)?;
         return Ok(());
@@ -173,8 +173,13 @@ fn add(
 }
 
 /// Puts a value in the place of all that are there; as a new header it comes last.
-fn replace(map: &mut HeaderMap, scribe: &mut Scribe, name: &[u8], value: &[u8]) -> Result<(), EditError> {
-    let Some((name, value)) = scribe.field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
+fn replace(
+    map: &mut HeaderMap,
+    interner: &mut HeaderInterner,
+    name: &[u8],
+    value: &[u8],
+) -> Result<(), EditError> {
+    let Some((name, value)) = interner.field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
     remove(map, &name);
     map.try_append(name, value).map(drop).map_err(|_| EditError::TooMany)
 }
@@ -203,7 +208,7 @@ fn remove(map: &mut HeaderMap, name: &HeaderName) {
 /// Replaces a map. Pseudo headers that are absent and headers that frame the message stay as they were.
 fn set_all(
     exchange: &mut Exchange,
-    scribe: &mut Scribe,
+    interner: &mut HeaderInterner,
     kind: MapKind,
     pairs: &[(&[u8], &[u8])],
 ) -> Result<(), EditError> {
@@ -229,7 +234,7 @@ fn set_all(
         } else if let Some(map) = map_mut(exchange, kind) {
             match length.take_if(|_| name.eq_ignore_ascii_case(b"content-length")) {
                 Some(length) => drop(map.insert(CONTENT_LENGTH, length)),
-                None => add(map, scribe, joined::names(kind), (*name, *value))?,
+                None => add(map, interner, joined::names(kind), (*name, *value))?,
             }
         }
     }
@@ -238,12 +243,12 @@ fn set_all(
 
 /// Takes a part of a request out of the guests' sight; whether it can do without is judged when it leaves.
 fn take_pseudo(request: &mut RequestHead, name: &[u8]) {
-    let lacking = request.lacking.get_or_insert_default();
+    let removed = request.removed.get_or_insert_default();
     match Pseudo::of(name) {
-        Some(Pseudo::Path) => lacking.path = Some(Bytes::new()),
-        Some(Pseudo::Method) => lacking.method = true,
-        Some(Pseudo::Authority) => lacking.authority = true,
-        Some(Pseudo::Scheme) => lacking.scheme = true,
+        Some(Pseudo::Path) => removed.path = Some(Bytes::new()),
+        Some(Pseudo::Method) => removed.method = true,
+        Some(Pseudo::Authority) => removed.authority = true,
+        Some(Pseudo::Scheme) => removed.scheme = true,
         Some(Pseudo::Status) | None => {}
     }
 }
@@ -258,27 +263,27 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
                 return Err(invalid());
             }
             exchange.request.method = method;
-            found(exchange, |lacking| lacking.method = false);
+            found(exchange, |removed| removed.method = false);
         }
         (MapKind::RequestHeaders, Pseudo::Path) => {
             let is_path =
                 value.starts_with(b"/") || (value == b"*" && exchange.request.method == Method::OPTIONS);
             if is_path {
                 authority::set_path(&mut exchange.request, value).ok_or_else(invalid)?;
-                found(exchange, |lacking| lacking.path = None);
+                found(exchange, |removed| removed.path = None);
             } else {
                 HeaderValue::from_bytes(value).map_err(|_| invalid())?;
-                let lacking = exchange.request.lacking.get_or_insert_default();
-                lacking.path = Some(Bytes::copy_from_slice(value));
+                let removed = exchange.request.removed.get_or_insert_default();
+                removed.path = Some(Bytes::copy_from_slice(value));
             }
         }
         (MapKind::RequestHeaders, Pseudo::Scheme) => {
             authority::set_scheme(&mut exchange.request, value).ok_or_else(invalid)?;
-            found(exchange, |lacking| lacking.scheme = false);
+            found(exchange, |removed| removed.scheme = false);
         }
         (MapKind::RequestHeaders, Pseudo::Authority) => {
             authority::set_authority(&mut exchange.request, value).ok_or_else(invalid)?;
-            found(exchange, |lacking| lacking.authority = false);
+            found(exchange, |removed| removed.authority = false);
         }
         (MapKind::ResponseHeaders, Pseudo::Status) => {
             let status = status(value).map_err(EditError::Invalid)?;
@@ -292,9 +297,9 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
 }
 
 /// Notes that a request has again what was taken from it.
-fn found(exchange: &mut Exchange, note: impl FnOnce(&mut Lacking)) {
-    if let Some(lacking) = &mut exchange.request.lacking {
-        note(lacking);
+fn found(exchange: &mut Exchange, note: impl FnOnce(&mut RemovedPseudoHeaders)) {
+    if let Some(removed) = &mut exchange.request.removed {
+        note(removed);
     }
 }
 

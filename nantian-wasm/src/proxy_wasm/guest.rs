@@ -6,7 +6,7 @@ use wasmtime::{Func, Instance, Memory, Store, TypedFunc, WasmParams, WasmResults
 
 use super::abi::Abi;
 use super::pingora::{self, Verdicts};
-use super::shim::{Beside, Callback};
+use super::shim::{Callback, ShimInstance};
 use super::state::State;
 use crate::config::Capabilities;
 use crate::module::Traits;
@@ -108,7 +108,7 @@ impl Guest {
         instance: &Instance,
         store: &mut Store<State>,
         traits: Traits,
-        shim: Beside,
+        shim: ShimInstance,
     ) -> wasmtime::Result<Self> {
         let facts = Arc::clone(&store.data().facts);
         let instance = &Exports { instance, capabilities: &facts.capabilities };

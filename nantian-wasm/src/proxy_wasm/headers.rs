@@ -24,12 +24,12 @@ pub(crate) fn fields(state: &State, kind: MapKind) -> Option<Fields<'_>> {
         }
         _ => {
             let exchange = state.exchange()?;
-            let seat = exchange.own_ref()?;
+            let plugin_state = exchange.own_ref()?;
             let may_look = match kind {
-                MapKind::RequestHeaders => exchange.is_logged || seat.request.has_headers,
-                MapKind::RequestTrailers => !exchange.is_logged && seat.request.has_trailers,
-                MapKind::ResponseHeaders => exchange.is_logged || seat.response.has_headers,
-                _ => exchange.is_logged || seat.response.has_trailers,
+                MapKind::RequestHeaders => exchange.is_logged || plugin_state.request.has_headers,
+                MapKind::RequestTrailers => !exchange.is_logged && plugin_state.request.has_trailers,
+                MapKind::ResponseHeaders => exchange.is_logged || plugin_state.response.has_headers,
+                _ => exchange.is_logged || plugin_state.response.has_trailers,
             };
             if may_look { of_exchange(exchange, kind) } else { None }
         }
@@ -94,7 +94,7 @@ impl<'a> Fields<'a> {
             Self::Request(exchange) => {
                 let request = &exchange.request;
                 let hosts = request.headers.get_all(HOST).iter().count();
-                let pseudo = match request.lacking {
+                let pseudo = match request.removed {
                     Some(_) => {
                         let has = |name: &&&[u8]| request_pseudo(exchange, name).is_some();
                         REQUEST_PSEUDO.iter().filter(has).count()
@@ -181,14 +181,14 @@ pub(super) fn is_pseudo(is_request: bool, name: &[u8]) -> bool {
 fn request_pseudo<'a>(exchange: &'a Exchange, name: &[u8]) -> Option<&'a [u8]> {
     let request = &exchange.request;
     let pseudo = Pseudo::of(name)?;
-    if let Some(lacking) = &request.lacking {
+    if let Some(removed) = &request.removed {
         match pseudo {
-            Pseudo::Path if lacking.path.is_some() => {
-                return lacking.path.as_deref().filter(|path| !path.is_empty());
+            Pseudo::Path if removed.path.is_some() => {
+                return removed.path.as_deref().filter(|path| !path.is_empty());
             }
-            Pseudo::Method if lacking.method => return None,
-            Pseudo::Scheme if lacking.scheme => return None,
-            Pseudo::Authority if lacking.authority => return None,
+            Pseudo::Method if removed.method => return None,
+            Pseudo::Scheme if removed.scheme => return None,
+            Pseudo::Authority if removed.authority => return None,
             _ => {}
         }
     }

@@ -5,13 +5,19 @@ use wasmtime::Caller;
 use super::abi::{Abi, MapKind, Status};
 use super::edits::{self, Edit, EditError};
 use super::headers;
-use super::memory::{Stop, Wanted, hand_over, hand_over_found, put_u32, read, scratch, slice, view};
+use super::memory::{
+    AllocationSize, HostCallError, hand_over, hand_over_found, put_u32, read, scratch, slice, view,
+};
 use super::pairs;
 use super::state::State;
 use crate::error::{Cause, Phase};
 
 /// Bytes of all names and values: the size Envoy gives.
-pub(super) fn get_size(caller: &mut Caller<'_, State>, kind: u32, return_size: u32) -> Result<(), Stop> {
+pub(super) fn get_size(
+    caller: &mut Caller<'_, State>,
+    kind: u32,
+    return_size: u32,
+) -> Result<(), HostCallError> {
     let kind = MapKind::from_code(kind)?;
     // Only maps that a guest could change have a size, as in Envoy.
     let may_change = matches!(
@@ -32,7 +38,7 @@ pub(super) fn get_pairs(
     kind: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let kind = MapKind::from_code(kind)?;
     let mut block = scratch(caller);
     if let Some(fields) = headers::fields(caller.data(), kind).filter(|fields| fields.count() > 0) {
@@ -49,12 +55,12 @@ pub(super) fn get_value(
     name_length: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let kind = MapKind::from_code(kind)?;
     hand_over_found(caller, return_pointer, return_length, |memory, state, value| {
         let name = slice(memory, name, name_length)?;
-        let place = state.scribe.learn(name);
-        let known = place.and_then(|place| state.scribe.known(place));
+        let place = state.interner.learn(name);
+        let known = place.and_then(|place| state.interner.known(place));
         let fields = headers::fields(state, kind);
         let is_logged = state.exchange().is_some_and(|exchange| exchange.is_logged);
         match fields.map(|fields| known.map_or_else(|| fields.get(name), |known| fields.get_known(known))) {
@@ -77,7 +83,7 @@ pub(super) fn set_pairs(
     kind: u32,
     block: u32,
     length: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let kind = MapKind::from_code(kind)?;
     let block = read(caller, block, length)?;
     let state = caller.data_mut();
@@ -99,7 +105,7 @@ pub(super) fn add(
     name_length: u32,
     value: u32,
     value_length: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     write(caller, kind, (name, name_length), (value, value_length), |name, value| Edit::Add(name, value))
 }
 
@@ -110,7 +116,7 @@ pub(super) fn replace(
     name_length: u32,
     value: u32,
     value_length: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     write(caller, kind, (name, name_length), (value, value_length), |name, value| Edit::Replace(name, value))
 }
 
@@ -119,7 +125,7 @@ pub(super) fn remove(
     kind: u32,
     name: u32,
     name_length: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let kind = MapKind::from_code(kind)?;
     let (memory, state) = view(caller)?;
     let name = slice(memory, name, name_length)?;
@@ -132,7 +138,7 @@ fn write(
     name: (u32, u32),
     value: (u32, u32),
     edit: impl for<'a> FnOnce(&'a [u8], &'a [u8]) -> Edit<'a>,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let kind = MapKind::from_code(kind)?;
     let (memory, state) = view(caller)?;
     let name = slice(memory, name.0, name.1)?;
@@ -152,10 +158,10 @@ pub(super) fn fail(state: &mut State, cause: Cause) {
 }
 
 /// Makes a change, or sees to it that the stream ends: the SDKs accept no status but `Ok` for what is no HTTP.
-pub(super) fn apply(state: &mut State, kind: MapKind, edit: Edit<'_>) -> Result<(), Stop> {
-    let (exchange, scribe) = state.exchange_to_write().ok_or(Status::BadArgument)?;
+pub(super) fn apply(state: &mut State, kind: MapKind, edit: Edit<'_>) -> Result<(), HostCallError> {
+    let (exchange, interner) = state.exchange_to_write().ok_or(Status::BadArgument)?;
     let before = edits::entries(exchange, kind);
-    match edits::edit(exchange, scribe, kind, edit) {
+    match edits::edit(exchange, interner, kind, edit) {
         Ok(()) => {}
         Err(EditError::Unavailable) => return Err(Status::BadArgument.into()),
         // Whoever sent the message may have filled the map.

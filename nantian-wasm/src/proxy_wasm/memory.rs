@@ -10,7 +10,7 @@ use crate::sandbox::HostTrap;
 const KEPT_SCRATCH: usize = 64 << 10;
 
 /// Bytes that wait for the guest to allocate memory for them.
-pub(crate) struct Offer {
+pub(crate) struct PendingAllocation {
     bytes: Vec<u8>,
     /// Where it wants to be told of their place and their length; none if the call returns both.
     told_at: Option<(u32, u32)>,
@@ -18,50 +18,52 @@ pub(crate) struct Offer {
 
 /// Bytes the guest is to allocate before a host call can end; none when it has ended.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted(u32);
+pub(crate) struct AllocationSize(u32);
 
 /// How a host call ends when it does not end well.
 #[derive(Debug)]
-pub(crate) enum Stop {
+pub(crate) enum HostCallError {
     /// The guest gets a status.
     Status(Status),
     /// The guest gets nothing: it ends here.
     Trap(wasmtime::Error),
 }
 
-impl From<Status> for Stop {
+impl From<Status> for HostCallError {
     fn from(status: Status) -> Self {
         Self::Status(status)
     }
 }
 
-impl From<HostTrap> for Stop {
+impl From<HostTrap> for HostCallError {
     fn from(trap: HostTrap) -> Self {
         Self::Trap(wasmtime::Error::new(trap))
     }
 }
 
 /// Turns the end of a host call into what the guest's side of the call returns.
-pub(crate) fn reply(result: Result<(), Stop>) -> wasmtime::Result<u32> {
+pub(crate) fn reply(result: Result<(), HostCallError>) -> wasmtime::Result<u32> {
     match result {
         Ok(()) => Ok(Status::Ok as u32),
-        Err(Stop::Status(status)) => Ok(status as u32),
-        Err(Stop::Trap(error)) => Err(error),
+        Err(HostCallError::Status(status)) => Ok(status as u32),
+        Err(HostCallError::Trap(error)) => Err(error),
     }
 }
 
 /// Turns the first half of a host call that hands bytes over into what the shim understands.
-pub(crate) fn prepared(result: Result<Wanted, Stop>) -> wasmtime::Result<i32> {
+pub(crate) fn prepared(result: Result<AllocationSize, HostCallError>) -> wasmtime::Result<i32> {
     match result {
         // A stream gets far less than 2 GiB.
-        Ok(Wanted(wanted)) => Ok(wanted.cast_signed()),
-        Err(Stop::Status(status)) => Ok(-(status as i32)),
-        Err(Stop::Trap(error)) => Err(error),
+        Ok(AllocationSize(wanted)) => Ok(wanted.cast_signed()),
+        Err(HostCallError::Status(status)) => Ok(-(status as i32)),
+        Err(HostCallError::Trap(error)) => Err(error),
     }
 }
 
 /// Guest memory and state side by side.
-pub(crate) fn view<'a>(caller: &'a mut Caller<'_, State>) -> Result<(&'a mut [u8], &'a mut State), Stop> {
+pub(crate) fn view<'a>(
+    caller: &'a mut Caller<'_, State>,
+) -> Result<(&'a mut [u8], &'a mut State), HostCallError> {
     let memory = caller.data().memory.ok_or(Status::InvalidMemoryAccess)?;
     Ok(memory.data_and_store_mut(caller))
 }
@@ -81,12 +83,12 @@ pub(crate) fn put(memory: &mut [u8], pointer: u32, bytes: &[u8]) -> Result<(), S
 }
 
 /// Writes a number through an out-pointer.
-pub(crate) fn put_u32(caller: &mut Caller<'_, State>, pointer: u32, value: u32) -> Result<(), Stop> {
+pub(crate) fn put_u32(caller: &mut Caller<'_, State>, pointer: u32, value: u32) -> Result<(), HostCallError> {
     Ok(put_number(view(caller)?.0, pointer, value.to_le_bytes())?)
 }
 
 /// Writes a number through an out-pointer.
-pub(crate) fn put_u64(caller: &mut Caller<'_, State>, pointer: u32, value: u64) -> Result<(), Stop> {
+pub(crate) fn put_u64(caller: &mut Caller<'_, State>, pointer: u32, value: u64) -> Result<(), HostCallError> {
     Ok(put_number(view(caller)?.0, pointer, value.to_le_bytes())?)
 }
 
@@ -98,7 +100,11 @@ fn put_number<const N: usize>(memory: &mut [u8], pointer: u32, number: [u8; N]) 
 }
 
 /// Bytes the guest points at, copied out and charged for.
-pub(crate) fn read(caller: &mut Caller<'_, State>, pointer: u32, length: u32) -> Result<Vec<u8>, Stop> {
+pub(crate) fn read(
+    caller: &mut Caller<'_, State>,
+    pointer: u32,
+    length: u32,
+) -> Result<Vec<u8>, HostCallError> {
     let (memory, state) = view(caller)?;
     let bytes = slice(memory, pointer, length)?;
     state.charge_from_guest(bytes.len())?;
@@ -112,7 +118,7 @@ pub(crate) fn read_text(
     pointer: u32,
     length: u32,
     most: usize,
-) -> Result<String, Stop> {
+) -> Result<String, HostCallError> {
     /// Bytes of a character behind its first.
     const REST: usize = 3;
     let (memory, state) = view(caller)?;
@@ -139,14 +145,14 @@ pub(crate) fn hand_over(
     bytes: Vec<u8>,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let told_at = (return_pointer, return_length);
     if bytes.is_empty() {
         tell(caller, told_at, 0, 0)?;
         keep(caller.data_mut(), bytes);
-        return Ok(Wanted::NOTHING);
+        return Ok(AllocationSize::NOTHING);
     }
-    Ok(Wanted(offer(caller, bytes, Some(told_at))?))
+    Ok(AllocationSize(request_allocation(caller, bytes, Some(told_at))?))
 }
 
 /// Gives the guest what `find` puts into a buffer, as [`hand_over`] does. What is not found leaves the buffer for the next.
@@ -154,8 +160,8 @@ pub(crate) fn hand_over_found(
     caller: &mut Caller<'_, State>,
     return_pointer: u32,
     return_length: u32,
-    find: impl FnOnce(&[u8], &mut State, &mut Vec<u8>) -> Result<(), Stop>,
-) -> Result<Wanted, Stop> {
+    find: impl FnOnce(&[u8], &mut State, &mut Vec<u8>) -> Result<(), HostCallError>,
+) -> Result<AllocationSize, HostCallError> {
     let mut bytes = scratch(caller);
     let (memory, state) = view(caller)?;
     if let Err(stop) = find(memory, state, &mut bytes) {
@@ -166,19 +172,19 @@ pub(crate) fn hand_over_found(
 }
 
 /// The second half of a host call that hands bytes over: the guest has allocated memory for them.
-pub(crate) fn take_over(caller: &mut Caller<'_, State>, pointer: u32) -> Result<(), Stop> {
+pub(crate) fn take_over(caller: &mut Caller<'_, State>, pointer: u32) -> Result<(), HostCallError> {
     let (length, told_at) = accept(caller, pointer)?;
     told_at.map_or(Ok(()), |told_at| tell(caller, told_at, pointer, length))
 }
 
 /// Puts bytes by for the guest to allocate memory for them, and returns how many they are.
-pub(super) fn offer(
+pub(super) fn request_allocation(
     caller: &mut Caller<'_, State>,
     bytes: Vec<u8>,
     told_at: Option<(u32, u32)>,
-) -> Result<u32, Stop> {
+) -> Result<u32, HostCallError> {
     let state = caller.data_mut();
-    if state.offer.is_some() {
+    if state.pending_allocation.is_some() {
         return Err(HostTrap::InsideAllocator.into());
     }
     state.charge_into_guest(bytes.len())?;
@@ -186,7 +192,7 @@ pub(super) fn offer(
         return Err(Status::InvalidMemoryAccess.into());
     }
     let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
-    state.offer = Some(Offer { bytes, told_at });
+    state.pending_allocation = Some(PendingAllocation { bytes, told_at });
     Ok(length)
 }
 
@@ -194,8 +200,9 @@ pub(super) fn offer(
 pub(super) fn accept(
     caller: &mut Caller<'_, State>,
     pointer: u32,
-) -> Result<(u32, Option<(u32, u32)>), Stop> {
-    let Offer { bytes, told_at } = caller.data_mut().offer.take().ok_or(Status::InternalFailure)?;
+) -> Result<(u32, Option<(u32, u32)>), HostCallError> {
+    let PendingAllocation { bytes, told_at } =
+        caller.data_mut().pending_allocation.take().ok_or(Status::InternalFailure)?;
     if pointer == 0 && !bytes.is_empty() {
         return Err(Status::InvalidMemoryAccess.into());
     }
@@ -207,7 +214,12 @@ pub(super) fn accept(
 }
 
 /// Tells the guest where its bytes are.
-fn tell(caller: &mut Caller<'_, State>, at: (u32, u32), pointer: u32, length: u32) -> Result<(), Stop> {
+fn tell(
+    caller: &mut Caller<'_, State>,
+    at: (u32, u32),
+    pointer: u32,
+    length: u32,
+) -> Result<(), HostCallError> {
     let (memory, _) = view(caller)?;
     put_number(memory, at.0, pointer.to_le_bytes())?;
     Ok(put_number(memory, at.1, length.to_le_bytes())?)
@@ -220,9 +232,9 @@ fn keep(state: &mut State, buffer: Vec<u8>) {
     }
 }
 
-// === impl Wanted ===
+// === impl AllocationSize ===
 
-impl Wanted {
+impl AllocationSize {
     pub(crate) const NOTHING: Self = Self(0);
 }
 

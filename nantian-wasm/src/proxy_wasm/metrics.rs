@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::memory::{Stop, put_u32, put_u64, read_text};
+use super::memory::{HostCallError, put_u32, put_u64, read_text};
 use super::shared::locked;
 use super::state::State;
 use crate::observe::{Metric, MetricKind};
@@ -80,7 +80,7 @@ pub(super) fn define_metric(
     name: u32,
     name_length: u32,
     return_id: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let kind = match kind {
         0 => MetricKind::Counter,
         1 => MetricKind::Gauge,
@@ -113,7 +113,11 @@ fn defined(known: &mut Vec<usize>, place: usize, others: usize) -> (usize, usize
 }
 
 /// Sets a gauge, adds to a counter, observes a value in a histogram.
-pub(super) fn record_metric(caller: &mut Caller<'_, State>, id: u32, value: u64) -> Result<(), Stop> {
+pub(super) fn record_metric(
+    caller: &mut Caller<'_, State>,
+    id: u32,
+    value: u64,
+) -> Result<(), HostCallError> {
     with_metric(caller, id, |metric| {
         metric.observations = metric.observations.wrapping_add(1);
         metric.value = match metric.kind {
@@ -124,7 +128,11 @@ pub(super) fn record_metric(caller: &mut Caller<'_, State>, id: u32, value: u64)
     })
 }
 
-pub(super) fn increment_metric(caller: &mut Caller<'_, State>, id: u32, offset: i64) -> Result<(), Stop> {
+pub(super) fn increment_metric(
+    caller: &mut Caller<'_, State>,
+    id: u32,
+    offset: i64,
+) -> Result<(), HostCallError> {
     scalar(id)?;
     with_metric(caller, id, |metric| {
         if metric.kind == MetricKind::Counter && offset <= 0 {
@@ -136,7 +144,11 @@ pub(super) fn increment_metric(caller: &mut Caller<'_, State>, id: u32, offset: 
     })
 }
 
-pub(super) fn get_metric(caller: &mut Caller<'_, State>, id: u32, return_value: u32) -> Result<(), Stop> {
+pub(super) fn get_metric(
+    caller: &mut Caller<'_, State>,
+    id: u32,
+    return_value: u32,
+) -> Result<(), HostCallError> {
     scalar(id)?;
     let mut value = 0;
     with_metric(caller, id, |metric| {
@@ -155,7 +167,7 @@ fn with_metric(
     caller: &Caller<'_, State>,
     id: u32,
     change: impl FnOnce(&mut Metric) -> Result<(), Status>,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let state = caller.data();
     let id = usize::try_from(id).unwrap_or(usize::MAX);
     let known = state.metrics.get(id % METRIC_STEP);

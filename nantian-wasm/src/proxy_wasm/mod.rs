@@ -9,6 +9,7 @@ mod contexts;
 mod control;
 mod edits;
 mod guest;
+mod header_interner;
 mod headers;
 mod joined;
 mod maps;
@@ -19,7 +20,6 @@ mod pingora;
 mod properties;
 mod protobuf;
 mod queues;
-mod scribe;
 mod shared;
 mod shim;
 mod state;
@@ -41,9 +41,9 @@ pub(crate) use self::pingora::{
     EXPORTS as PINGORA_EXPORTS, GET_BODY, MODULE as PINGORA, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, Step,
     carry_out, set_kept,
 };
-pub(crate) use self::shared::Shared;
+pub(crate) use self::shared::SharedStore;
 use self::shim::Shim;
-pub(crate) use self::state::{Facts, Met, ROOT, State};
+pub(crate) use self::state::{EpochAction, Facts, ROOT, State};
 use crate::error::ModuleError;
 use crate::module::Traits;
 

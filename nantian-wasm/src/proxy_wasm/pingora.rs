@@ -12,8 +12,8 @@ use wasmtime::{Caller, Linker, TypedFunc};
 use super::abi::{BufferKind, MapKind, Status};
 use super::buffers::contents;
 use super::edits::{Edit, EditError};
-use super::memory::{self, Stop, put, read, slice, view};
-use super::scribe::Scribe;
+use super::header_interner::HeaderInterner;
+use super::memory::{self, HostCallError, put, read, slice, view};
 use super::state::State;
 use super::{headers, maps};
 use crate::config::Hooks;
@@ -119,15 +119,17 @@ pub(crate) fn carry_out(state: &mut State, verdict: u32, is_streaming: bool) -> 
     }
     let status = u16::try_from(verdict).ok().filter(|status| *status >= 200);
     let status = status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FORBIDDEN);
-    if let Some(seat) = exchange.own() {
-        seat.answer.get_or_insert_with(|| Box::new(LocalResponse::refusing(status)));
+    if let Some(plugin_state) = exchange.own() {
+        plugin_state.answer.get_or_insert_with(|| Box::new(LocalResponse::refusing(status)));
     }
     CONTINUE
 }
 
 /// Puts what a request's hook has set into the headers of the response.
 pub(crate) fn set_kept(exchange: &mut Exchange) {
-    let Some(kept) = exchange.own().and_then(|seat| seat.response_headers.take()) else { return };
+    let Some(kept) = exchange.own().and_then(|plugin_state| plugin_state.response_headers.take()) else {
+        return;
+    };
     if let Some(headers) = exchange.response.as_mut().and_then(|response| response.headers.map_mut()) {
         for (name, value) in kept.iter() {
             headers.insert(name, value.clone());
@@ -193,10 +195,10 @@ fn may_call(caller: &Caller<'_, State>, name: &str) -> bool {
 }
 
 /// A function without a result: what has no meaning has no effect.
-fn silent(result: Result<(), Stop>) -> wasmtime::Result<()> {
+fn silent(result: Result<(), HostCallError>) -> wasmtime::Result<()> {
     match result {
-        Ok(()) | Err(Stop::Status(_)) => Ok(()),
-        Err(Stop::Trap(error)) => Err(error),
+        Ok(()) | Err(HostCallError::Status(_)) => Ok(()),
+        Err(HostCallError::Trap(error)) => Err(error),
     }
 }
 
@@ -213,13 +215,13 @@ fn fill(caller: &mut Caller<'_, State>, bytes: &[u8], out: u32) -> wasmtime::Res
     });
     match written {
         Ok(()) => Ok(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
-        Err(Stop::Status(_)) => Ok(0),
-        Err(Stop::Trap(error)) => Err(error),
+        Err(HostCallError::Status(_)) => Ok(0),
+        Err(HostCallError::Trap(error)) => Err(error),
     }
 }
 
 /// The SDK's levels are 0 for information, 1 for warnings and 2 for errors.
-fn log(caller: &mut Caller<'_, State>, level: u32, line: u32, length: u32) -> Result<(), Stop> {
+fn log(caller: &mut Caller<'_, State>, level: u32, line: u32, length: u32) -> Result<(), HostCallError> {
     let (memory, state) = view(caller)?;
     let line = slice(memory, line, length)?;
     state.log(level.saturating_add(2).min(4), line);
@@ -230,11 +232,11 @@ fn log(caller: &mut Caller<'_, State>, level: u32, line: u32, length: u32) -> Re
 pub(super) fn get_header(caller: &mut Caller<'_, State>, name: u32, length: u32) -> wasmtime::Result<i32> {
     let value = if may_call(caller, GET_HEADER) { value_of(caller, name, length) } else { None };
     let Some(value) = value else { return Ok(NO_HEADER) };
-    match memory::offer(caller, value, None) {
+    match memory::request_allocation(caller, value, None) {
         Ok(length) => Ok(length.cast_signed()),
         // A header that is there must not look as if it were not.
-        Err(Stop::Status(_)) => Err(wasmtime::Error::new(HostTrap::NoMemory)),
-        Err(Stop::Trap(error)) => Err(error),
+        Err(HostCallError::Status(_)) => Err(wasmtime::Error::new(HostTrap::NoMemory)),
+        Err(HostCallError::Trap(error)) => Err(error),
     }
 }
 
@@ -242,8 +244,8 @@ pub(super) fn get_header(caller: &mut Caller<'_, State>, name: u32, length: u32)
 pub(super) fn pack(caller: &mut Caller<'_, State>, pointer: u32) -> wasmtime::Result<u64> {
     match memory::accept(caller, pointer) {
         Ok((length, _)) => Ok((u64::from(pointer) << 32) | u64::from(length)),
-        Err(Stop::Status(_)) => Err(wasmtime::Error::new(HostTrap::NoMemory)),
-        Err(Stop::Trap(error)) => Err(error),
+        Err(HostCallError::Status(_)) => Err(wasmtime::Error::new(HostTrap::NoMemory)),
+        Err(HostCallError::Trap(error)) => Err(error),
     }
 }
 
@@ -255,7 +257,11 @@ fn value_of(caller: &mut Caller<'_, State>, name: u32, length: u32) -> Option<Ve
 }
 
 /// Sets a header of the response: that which is there, or, of a request's hook, that which will be.
-fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32)) -> Result<(), Stop> {
+fn set_header(
+    caller: &mut Caller<'_, State>,
+    name: (u32, u32),
+    value: (u32, u32),
+) -> Result<(), HostCallError> {
     let name = read(caller, name.0, name.1)?;
     let value = read(caller, value.0, value.1)?;
     let state = caller.data_mut();
@@ -266,12 +272,12 @@ fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32
     let is_request = matches!(state.phase, Phase::RequestHeaders | Phase::RequestBody);
     if !is_request {
         return match maps::apply(state, MapKind::ResponseHeaders, Edit::Replace(&name, &value)) {
-            Err(Stop::Status(_)) => Ok(()),
+            Err(HostCallError::Status(_)) => Ok(()),
             applied => applied,
         };
     }
-    let (exchange, scribe) = state.exchange_to_write().ok_or(Status::BadArgument)?;
-    match keep(exchange, scribe, &name, &value) {
+    let (exchange, interner) = state.exchange_to_write().ok_or(Status::BadArgument)?;
+    match keep(exchange, interner, &name, &value) {
         Ok(()) | Err(EditError::Unavailable) => Ok(()),
         Err(EditError::TooMany) => {
             exchange.fail(Cause::StreamBudget { what: "header entries" });
@@ -288,12 +294,17 @@ fn set_header(caller: &mut Caller<'_, State>, name: (u32, u32), value: (u32, u32
 const MAX_KEPT: usize = 256;
 
 /// Keeps a header for the response.
-fn keep(exchange: &mut Exchange, scribe: &mut Scribe, name: &[u8], value: &[u8]) -> Result<(), EditError> {
-    let Some((name, value)) = scribe.field(name, value).map_err(EditError::Invalid)? else {
+fn keep(
+    exchange: &mut Exchange,
+    interner: &mut HeaderInterner,
+    name: &[u8],
+    value: &[u8],
+) -> Result<(), EditError> {
+    let Some((name, value)) = interner.field(name, value).map_err(EditError::Invalid)? else {
         return Ok(());
     };
-    let Some(seat) = exchange.own() else { return Ok(()) };
-    let kept = seat.response_headers.get_or_insert_default();
+    let Some(plugin_state) = exchange.own() else { return Ok(()) };
+    let kept = plugin_state.response_headers.get_or_insert_default();
     if kept.len() >= MAX_KEPT && !kept.contains_key(&name) {
         return Err(EditError::TooMany);
     }

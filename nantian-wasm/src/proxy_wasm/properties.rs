@@ -11,7 +11,7 @@ use super::abi::{MapKind, Status};
 use super::control::unix_nanos;
 use super::headers::{self, Fields};
 use super::maps;
-use super::memory::{Stop, Wanted, hand_over_found, read, slice};
+use super::memory::{AllocationSize, HostCallError, hand_over_found, read, slice};
 use super::state::State;
 use crate::error::Cause;
 use crate::stream::{Direction, Exchange, UpstreamAddress, grpc_status_of};
@@ -34,7 +34,7 @@ pub(super) fn get(
     path_length: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     if path_length > MAX_PATH {
         return Err(Status::NotFound.into());
     }
@@ -51,7 +51,7 @@ pub(super) fn set(
     path_length: u32,
     value: u32,
     value_length: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let path = Bytes::from(read(caller, path, path_length)?);
     let value = Bytes::from(read(caller, value, value_length)?);
     let state = caller.data_mut();
@@ -70,9 +70,9 @@ pub(super) fn set(
     }
     if let Some(direction) = limited(&path)
         && let Some(most) = std::str::from_utf8(&value).ok().and_then(|most| most.parse().ok())
-        && let Some(seat) = exchange.own()
+        && let Some(plugin_state) = exchange.own()
     {
-        seat.side(direction).most = Some(most);
+        plugin_state.side(direction).most = Some(most);
     }
     match exchange.properties.iter_mut().find(|(known, _)| *known == path) {
         Some((_, old)) => *old = value,

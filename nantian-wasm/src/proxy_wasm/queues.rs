@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
+use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch};
 use super::shared::locked;
 use super::state::State;
 use crate::inbox::Job;
@@ -69,7 +69,7 @@ pub(super) fn register(
     name: u32,
     name_length: u32,
     return_token: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let name = read(caller, name, name_length)?;
     let state = caller.data();
     let (slot, generation) = (state.slot.clone(), state.generation);
@@ -103,7 +103,7 @@ pub(super) fn resolve(
     name: u32,
     name_length: u32,
     return_token: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let vm_id = read(caller, vm_id, vm_id_length)?;
     let name = read(caller, name, name_length)?;
     let facts = &caller.data().facts;
@@ -119,7 +119,7 @@ pub(super) fn enqueue(
     token: u32,
     item: u32,
     item_length: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let item = read(caller, item, item_length)?;
     let facts = &caller.data().facts;
     let (lost, slot, generation) = {
@@ -140,7 +140,7 @@ pub(super) fn dequeue(
     token: u32,
     return_pointer: u32,
     return_length: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let mut out = scratch(caller);
     {
         let mut queues = locked(&caller.data().facts.shared.queues);

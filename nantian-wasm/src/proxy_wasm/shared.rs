@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wasmtime::Caller;
 
 use super::abi::Status;
-use super::memory::{Stop, Wanted, hand_over, put_u32, read, scratch};
+use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch};
 use super::metrics::Metrics;
 use super::queues::Queues;
 use super::state::State;
+use crate::callout_limits::CalloutLimits;
 use crate::observe::Metric;
-use crate::under_way::UnderWay;
 
 const MAX_KEYS: usize = 1_000;
 /// Longest key and value together, in bytes.
@@ -21,11 +21,11 @@ const MAX_DATA_BYTES: usize = 4 << 20;
 
 /// Shared state of one plugin. Its locks are held for a map access, never while a guest runs.
 #[derive(Default)]
-pub(crate) struct Shared {
+pub(crate) struct SharedStore {
     data: Mutex<Data>,
     pub(super) metrics: Mutex<Metrics>,
     pub(super) queues: Mutex<Queues>,
-    pub(super) under_way: Arc<UnderWay>,
+    pub(super) callout_limits: Arc<CalloutLimits>,
 }
 
 /// Values by key. Keys may be made of what clients send, and guests cannot delete one: those that were written longest ago
@@ -47,9 +47,9 @@ struct Entry {
     written: u64,
 }
 
-// === impl Shared ===
+// === impl SharedStore ===
 
-impl Shared {
+impl SharedStore {
     /// The metrics the guest defined, in the order of their definition.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
         locked(&self.metrics).named().to_vec()
@@ -104,7 +104,7 @@ pub(super) fn get_data(
     return_pointer: u32,
     return_length: u32,
     return_cas: u32,
-) -> Result<Wanted, Stop> {
+) -> Result<AllocationSize, HostCallError> {
     let key = read(caller, key, key_length)?;
     let mut value = scratch(caller);
     let cas = {
@@ -124,7 +124,7 @@ pub(super) fn set_data(
     value: u32,
     value_length: u32,
     cas: u32,
-) -> Result<(), Stop> {
+) -> Result<(), HostCallError> {
     let key = read(caller, key, key_length)?;
     let value = read(caller, value, value_length)?;
     let facts = &caller.data().facts;

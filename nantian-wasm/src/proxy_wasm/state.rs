@@ -9,9 +9,9 @@ use wasmtime::{Memory, StoreLimits};
 use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
 use super::contexts::Contexts;
-use super::memory::Offer;
-use super::scribe::Scribe;
-use super::shared::Shared;
+use super::header_interner::HeaderInterner;
+use super::memory::PendingAllocation;
+use super::shared::SharedStore;
 use crate::config::{Capabilities, Hooks};
 use crate::engine::Clock;
 use crate::error::{Cause, Phase};
@@ -40,7 +40,7 @@ pub(crate) struct Facts {
     pub(crate) budgets: Budgets,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) clock: Clock,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<SharedStore>,
     pub(crate) counters: Counters,
     /// How many there are of the plugin.
     pub(crate) instances: u64,
@@ -57,10 +57,10 @@ pub(crate) struct State {
     /// The guest can allocate memory for what it is given.
     pub(crate) has_allocator: bool,
     /// The guest's allocator is running for this: nothing else that needs it may.
-    pub(crate) offer: Option<Offer>,
+    pub(crate) pending_allocation: Option<PendingAllocation>,
     /// Carries bytes on their way into the guest, so that a host call does not allocate.
     pub(crate) scratch: Vec<u8>,
-    pub(crate) scribe: Scribe,
+    pub(crate) interner: HeaderInterner,
     pub(crate) phase: Phase,
     /// The context the running callback was called for.
     pub(crate) active: u32,
@@ -106,12 +106,12 @@ const FIRST_SLICE: u64 = 2;
 
 /// What a callback does that a beat of the clock has met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Met {
-    GoesOn,
+pub(crate) enum EpochAction {
+    Continue,
     /// To other tasks of its thread.
-    GivesWay,
+    Yield,
     /// Its time is over.
-    Ends,
+    Interrupt,
 }
 
 // === impl State ===
@@ -124,9 +124,9 @@ impl State {
             limits,
             memory: None,
             has_allocator: false,
-            offer: None,
+            pending_allocation: None,
             scratch: Vec::new(),
-            scribe: Scribe::default(),
+            interner: HeaderInterner::default(),
             phase: Phase::Start,
             active: ROOT,
             effective: ROOT,
@@ -156,7 +156,7 @@ impl State {
         self.active = context;
         self.effective = context;
         self.phase = phase;
-        self.offer = None;
+        self.pending_allocation = None;
         self.usage.begin_callback();
     }
 
@@ -168,10 +168,10 @@ impl State {
         let is_beginning = self.phase == Phase::RequestHeaders;
         let Some(exchange) = self.exchange_mut() else { return true };
         exchange.is_logged = false;
-        let Some(seat) = exchange.own() else { return true };
-        seat.request.has_headers |= is_beginning;
+        let Some(plugin_state) = exchange.own() else { return true };
+        plugin_state.request.has_headers |= is_beginning;
         // A stream is forgotten whatever became of it.
-        !is_beginning || (seat.answer.is_none() && seat.fault.is_none())
+        !is_beginning || (plugin_state.answer.is_none() && plugin_state.fault.is_none())
     }
 
     /// Says whether the stream is over and being logged.
@@ -190,7 +190,7 @@ impl State {
 
     /// Takes over the exchange of the context that will be active, whose stream is charged from now on.
     pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>) {
-        self.usage = exchange.own_ref().map(|seat| seat.usage).unwrap_or_default();
+        self.usage = exchange.own_ref().map(|plugin_state| plugin_state.usage).unwrap_or_default();
         self.exchange = Some(exchange);
     }
 
@@ -198,7 +198,7 @@ impl State {
     /// is that of one callback.
     pub(crate) fn charge_asker(&mut self, limit: u64) -> bool {
         let Some(exchange) = self.reserved.as_mut() else { return true };
-        self.usage = exchange.own_ref().map(|seat| seat.usage).unwrap_or_default();
+        self.usage = exchange.own_ref().map(|plugin_state| plugin_state.usage).unwrap_or_default();
         self.usage.begin_callback();
         let has_time = self.usage.has_time_at(self.facts.clock.ticks(), limit);
         if !has_time {
@@ -236,17 +236,17 @@ impl State {
     }
 
     /// Meets the running callback at a beat of the clock, which ends its slice unless that is the first one.
-    pub(crate) fn meet_beat(&mut self) -> Met {
+    pub(crate) fn on_epoch(&mut self) -> EpochAction {
         let clock = &self.facts.clock;
         let now = clock.beats();
         let slice = self.slot.upgrade().map_or(0, |slot| now.saturating_sub(slot.resumed_at()));
         if self.ran == 0 && slice < FIRST_SLICE {
             clock.hurry(false);
-            return Met::GoesOn;
+            return EpochAction::Continue;
         }
         clock.hurry(true);
         self.ran = self.ran.saturating_add(slice.max(1));
-        if self.ran <= self.may_run { Met::GivesWay } else { Met::Ends }
+        if self.ran <= self.may_run { EpochAction::Yield } else { EpochAction::Interrupt }
     }
 
     /// Lets the guest's period begin. A callback that has taken long is followed by a rest, that of all instances of the
@@ -261,7 +261,7 @@ impl State {
     pub(crate) fn reserve(&mut self, context: u32) -> bool {
         let Some(registered) = self.contexts.get(context) else { return true };
         let Some(mut exchange) = registered.exchange.try_lock_owned() else { return false };
-        exchange.begin(registered.seat, self.facts.fails_open);
+        exchange.begin(registered.plugin_index, self.facts.fails_open);
         (self.asker, self.reserved) = (Some(context), Some(exchange));
         true
     }
@@ -270,8 +270,8 @@ impl State {
     pub(crate) fn undo_reply(&mut self) {
         self.choose_active();
         if let Some(exchange) = self.reserved.as_mut() {
-            let seat = exchange.seat;
-            exchange.roll_back(seat);
+            let plugin_index = exchange.current;
+            exchange.roll_back(plugin_index);
         }
     }
 
@@ -281,10 +281,10 @@ impl State {
         self.received = None;
         self.asker = None;
         let usage = std::mem::take(&mut self.usage);
-        if let Some(seat) =
+        if let Some(plugin_state) =
             self.reserved.as_mut().or(self.exchange.as_mut()).and_then(|exchange| exchange.own())
         {
-            seat.usage = usage;
+            plugin_state.usage = usage;
         }
         if let Some(mut exchange) = self.reserved.take() {
             exchange.notify();
@@ -333,8 +333,8 @@ impl State {
     }
 
     /// The same, and what writes header fields into it.
-    pub(crate) fn exchange_to_write(&mut self) -> Option<(&mut Exchange, &mut Scribe)> {
-        Some((self.exchange.as_deref_mut()?, &mut self.scribe))
+    pub(crate) fn exchange_to_write(&mut self) -> Option<(&mut Exchange, &mut HeaderInterner)> {
+        Some((self.exchange.as_deref_mut()?, &mut self.interner))
     }
 
     pub(crate) fn exchange_mut(&mut self) -> Option<&mut Exchange> {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use wasmtime::{Caller, Linker};
 
 use super::control::{nanos, unix_nanos};
-use super::memory::{Stop, put, put_u32, put_u64, slice, view};
+use super::memory::{HostCallError, put, put_u32, put_u64, slice, view};
 use super::state::State;
 use crate::sandbox::HostTrap;
 
@@ -123,26 +123,30 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 fn answer<'a>(
     caller: &mut Caller<'a, State>,
     name: &str,
-    call: impl FnOnce(&mut Caller<'a, State>) -> Result<Result<(), Stop>, u32>,
+    call: impl FnOnce(&mut Caller<'a, State>) -> Result<Result<(), HostCallError>, u32>,
 ) -> wasmtime::Result<u32> {
     if caller.data().facts.capabilities.allow(name) { errno(call(caller)) } else { Ok(NOTCAPABLE) }
 }
 
 /// An errno for the guest: a wrong pointer is `FAULT`, a trap stays one.
-fn errno(result: Result<Result<(), Stop>, u32>) -> wasmtime::Result<u32> {
+fn errno(result: Result<Result<(), HostCallError>, u32>) -> wasmtime::Result<u32> {
     match result {
         Ok(Ok(())) => Ok(SUCCESS),
-        Ok(Err(Stop::Status(_))) => Ok(FAULT),
-        Ok(Err(Stop::Trap(error))) => Err(error),
+        Ok(Err(HostCallError::Status(_))) => Ok(FAULT),
+        Ok(Err(HostCallError::Trap(error))) => Err(error),
         Err(errno) => Ok(errno),
     }
 }
 
-fn no_strings(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<Result<(), Stop>, u32> {
+fn no_strings(
+    caller: &mut Caller<'_, State>,
+    count: u32,
+    bytes: u32,
+) -> Result<Result<(), HostCallError>, u32> {
     Ok(put_u32(caller, count, 0).and_then(|()| put_u32(caller, bytes, 0)))
 }
 
-fn environ_sizes(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<(), Stop> {
+fn environ_sizes(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<(), HostCallError> {
     let environment = &caller.data().facts.environment;
     let number = u32::try_from(environment.len()).unwrap_or(u32::MAX);
     let size = environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
@@ -150,7 +154,7 @@ fn environ_sizes(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Resu
     put_u32(caller, bytes, u32::try_from(size).unwrap_or(u32::MAX))
 }
 
-fn environ(caller: &mut Caller<'_, State>, mut pointers: u32, mut out: u32) -> Result<(), Stop> {
+fn environ(caller: &mut Caller<'_, State>, mut pointers: u32, mut out: u32) -> Result<(), HostCallError> {
     let facts = std::sync::Arc::clone(&caller.data().facts);
     for (name, value) in &facts.environment {
         let text = format!("{name}={value}\0");
@@ -162,7 +166,11 @@ fn environ(caller: &mut Caller<'_, State>, mut pointers: u32, mut out: u32) -> R
     Ok(())
 }
 
-fn clock_resolution(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+fn clock_resolution(
+    caller: &mut Caller<'_, State>,
+    clock: u32,
+    out: u32,
+) -> Result<Result<(), HostCallError>, u32> {
     if clock > 1 {
         return Err(INVAL);
     }
@@ -170,7 +178,11 @@ fn clock_resolution(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Res
 }
 
 /// The clock of wall time shows what `proxy_get_current_time_nanoseconds` shows.
-fn clock_time(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+fn clock_time(
+    caller: &mut Caller<'_, State>,
+    clock: u32,
+    out: u32,
+) -> Result<Result<(), HostCallError>, u32> {
     let time = match clock {
         REALTIME => unix_nanos(SystemTime::now()),
         MONOTONIC => nanos(caller.data().facts.clock.monotonic()),
@@ -180,7 +192,7 @@ fn clock_time(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Result<Re
 }
 
 /// Standard streams are character devices that can be written to.
-fn fdstat(caller: &mut Caller<'_, State>, fd: u32, out: u32) -> Result<Result<(), Stop>, u32> {
+fn fdstat(caller: &mut Caller<'_, State>, fd: u32, out: u32) -> Result<Result<(), HostCallError>, u32> {
     const CHARACTER_DEVICE: u8 = 2;
     const RIGHT_FD_WRITE: u64 = 1 << 6;
     if fd > 2 {
@@ -203,7 +215,7 @@ fn write(
     vectors: u32,
     count: u32,
     written: u32,
-) -> Result<Result<(), Stop>, u32> {
+) -> Result<Result<(), HostCallError>, u32> {
     let level = match fd {
         1 => 2,
         2 => 4,
@@ -218,7 +230,7 @@ fn write(
     }))
 }
 
-fn gather(caller: &mut Caller<'_, State>, vectors: u32, count: u32) -> Result<Vec<u8>, Stop> {
+fn gather(caller: &mut Caller<'_, State>, vectors: u32, count: u32) -> Result<Vec<u8>, HostCallError> {
     let (memory, state) = view(caller)?;
     let mut line = Vec::new();
     for vector in slice(memory, vectors, count.saturating_mul(8))?.chunks_exact(8) {
@@ -231,7 +243,7 @@ fn gather(caller: &mut Caller<'_, State>, vectors: u32, count: u32) -> Result<Ve
     Ok(line)
 }
 
-fn random(caller: &mut Caller<'_, State>, out: u32, length: u32) -> Result<Result<(), Stop>, u32> {
+fn random(caller: &mut Caller<'_, State>, out: u32, length: u32) -> Result<Result<(), HostCallError>, u32> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     if length > MAX_RANDOM {
         return Err(INVAL);

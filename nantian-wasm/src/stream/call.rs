@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
+use super::active_plugin::{ActivePlugin, CallOutcome};
 use super::exchange::{Direction, Undo};
-use super::seat::Content;
-use super::visit::{Member, Visit};
-use super::visiting::{Visited, Visiting};
+use super::guest_call::{GuestCall, GuestCallResult};
+use super::plugin_state::BodyBytes;
 use super::wait::Wait;
-use super::{Action, StreamContext, Turn};
+use super::{Action, PluginCursor, StreamContext};
 use crate::config::FailurePolicy;
 use crate::error::{Cause, Phase};
 use crate::instance::Instance;
-use crate::pool::CellGuard;
-use crate::running::{Begun, Outcome as _, Running};
+use crate::pool::InstanceGuard;
+use crate::running::{ReleaseInstance as _, RunningCall, Started};
 use crate::sandbox::NO_TIME;
 
 /// What a guest is called for.
@@ -50,31 +50,31 @@ pub(super) enum Call {
 
 /// The calls of a stream: one at a time, for each has the exchange.
 #[derive(Default)]
-pub(super) struct Calls {
-    running: Option<Box<Ongoing>>,
-    request: Option<Box<Concluded>>,
-    response: Option<Box<Concluded>>,
+pub(super) struct StreamCalls {
+    running: Option<Box<PendingCall>>,
+    request: Option<Box<FinishedCall>>,
+    response: Option<Box<FinishedCall>>,
     /// Bytes that a plugin has let go and that wait for the call that is running, by direction.
-    fronts: [Content; 2],
+    fronts: [BodyBytes; 2],
     /// Who is waiting for the running call, by direction.
     wakers: [Option<Waker>; 2],
 }
 
 /// A call that has used up a slice.
-struct Ongoing {
+struct PendingCall {
     direction: Direction,
     index: usize,
     call: Call,
-    running: Running<Visited>,
+    running: RunningCall<GuestCallResult>,
     /// Others have not had their turn since the last slice.
     is_fresh: bool,
 }
 
 /// A call that has ended while its step was waiting.
-struct Concluded {
+struct FinishedCall {
     index: usize,
     call: Call,
-    visit: Visit,
+    visit: CallOutcome,
 }
 
 // === impl Call ===
@@ -112,14 +112,14 @@ impl Call {
     }
 }
 
-// === impl Calls ===
+// === impl StreamCalls ===
 
-impl Calls {
+impl StreamCalls {
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    fn concluded(&mut self, direction: Direction) -> &mut Option<Box<Concluded>> {
+    fn concluded(&mut self, direction: Direction) -> &mut Option<Box<FinishedCall>> {
         match direction {
             Direction::Request => &mut self.request,
             Direction::Response => &mut self.response,
@@ -127,7 +127,7 @@ impl Calls {
     }
 
     /// Bytes that go on together with what the running call lets go.
-    pub(super) fn front(&mut self, direction: Direction) -> &mut Content {
+    pub(super) fn front(&mut self, direction: Direction) -> &mut BodyBytes {
         let [request, response] = &mut self.fronts;
         match direction {
             Direction::Request => request,
@@ -152,15 +152,16 @@ impl Calls {
     }
 
     /// A call that has ended without a verdict while its step was waiting.
-    fn take_end(&mut self, direction: Direction) -> Option<Box<Concluded>> {
-        let is_end =
-            |concluded: &mut Box<Concluded>| matches!(concluded.visit, Visit::Over(_) | Visit::Skipped);
+    fn take_end(&mut self, direction: Direction) -> Option<Box<FinishedCall>> {
+        let is_end = |concluded: &mut Box<FinishedCall>| {
+            matches!(concluded.visit, CallOutcome::Over(_) | CallOutcome::Skipped)
+        };
         self.concluded(direction).take_if(is_end)
     }
 
     /// What a request's plugin did that its own step did not come back for.
-    pub(super) fn take_end_of_request(&mut self) -> Option<Visit> {
-        let is_end = |concluded: &mut Box<Concluded>| matches!(concluded.visit, Visit::Over(_));
+    pub(super) fn take_end_of_request(&mut self) -> Option<CallOutcome> {
+        let is_end = |concluded: &mut Box<FinishedCall>| matches!(concluded.visit, CallOutcome::Over(_));
         self.request.take_if(is_end).map(|concluded| concluded.visit)
     }
 }
@@ -169,19 +170,24 @@ impl Calls {
 
 impl StreamContext {
     /// Runs a guest for this stream, with the exchange in its hands; `cell` is its instance, if that is locked already.
-    pub(super) fn visit(&mut self, turn: &Turn<'_>, cell: &mut Option<CellGuard>, call: Call) -> Visit {
-        let Turn { plugin, index, direction } = *turn;
+    pub(super) fn visit(
+        &mut self,
+        cursor: &PluginCursor<'_>,
+        cell: &mut Option<InstanceGuard>,
+        call: Call,
+    ) -> CallOutcome {
+        let PluginCursor { plugin, index, direction } = *cursor;
         let concluded = self.calls.concluded(direction);
         let ended = concluded.take_if(|ended| ended.index == index && ended.call.is_kind_of(call));
         if let Some(ended) = ended {
             return ended.visit;
         }
-        let Some(Member { lease: Some(lease), context, .. }) = self.members.get(index) else {
-            return Visit::Skipped;
+        let Some(ActivePlugin { lease: Some(lease), context, .. }) = self.active.get(index) else {
+            return CallOutcome::Skipped;
         };
         let context = *context;
-        let seat = self.exchange.as_ref().and_then(|exchange| exchange.seats.get(index));
-        if !seat.is_none_or(|seat| plugin.has_time_for(&seat.usage)) {
+        let plugin_state = self.exchange.as_ref().and_then(|exchange| exchange.plugins.get(index));
+        if !plugin_state.is_none_or(|plugin_state| plugin.has_time_for(&plugin_state.usage)) {
             if let Some(exchange) = self.exchange.as_mut() {
                 exchange.begin(index, false);
             }
@@ -189,7 +195,7 @@ impl StreamContext {
         }
         let Some(mut guard) = cell.take().or_else(|| lease.slot().try_lock()) else {
             *self.waits.of(direction) = Some(Wait::for_instance(lease.slot()));
-            return Visit::Pending;
+            return CallOutcome::Pending;
         };
         if guard.instance_of(lease.slot(), lease.generation()).is_none() {
             if let Some(exchange) = self.exchange.as_mut() {
@@ -197,29 +203,34 @@ impl StreamContext {
             }
             return self.failed(plugin, index, call.phase(), Cause::InstanceLost);
         }
-        let Some(mut exchange) = self.exchange.take() else { return Visit::Skipped };
+        let Some(mut exchange) = self.exchange.take() else { return CallOutcome::Skipped };
         exchange.begin(index, plugin.failure_policy() == FailurePolicy::FailOpen);
-        let visiting = Visiting { cell: guard, exchange, call, context };
-        match visiting.begin(lease.slot()) {
-            Begun::Over(visited) => {
-                let (visit, guard) = self.conclude(turn, call.phase(), visited);
+        let guest_call = GuestCall { cell: guard, exchange, call, context };
+        match guest_call.begin(lease.slot()) {
+            Started::Over(returned) => {
+                let (visit, guard) = self.conclude(cursor, call.phase(), returned);
                 *cell = guard;
                 visit
             }
-            Begun::Running(running) => {
+            Started::Running(running) => {
                 running.share();
-                let ongoing = Ongoing { direction, index, call, running, is_fresh: true };
+                let ongoing = PendingCall { direction, index, call, running, is_fresh: true };
                 self.calls.running = Some(Box::new(ongoing));
                 *self.waits.of(direction) = Some(Wait::Running);
-                Visit::Pending
+                CallOutcome::Pending
             }
         }
     }
 
     /// Takes back what a call had, and looks at what the guest did.
-    fn conclude(&mut self, turn: &Turn<'_>, phase: Phase, visited: Visited) -> (Visit, Option<CellGuard>) {
-        let Turn { plugin, index, direction } = *turn;
-        let Visited { mut cell, exchange, result, expects_calls, .. } = visited;
+    fn conclude(
+        &mut self,
+        cursor: &PluginCursor<'_>,
+        phase: Phase,
+        returned: GuestCallResult,
+    ) -> (CallOutcome, Option<InstanceGuard>) {
+        let PluginCursor { plugin, index, direction } = *cursor;
+        let GuestCallResult { mut cell, exchange, result, expects_calls, .. } = returned;
         self.exchange = exchange;
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.notify();
@@ -228,9 +239,9 @@ impl StreamContext {
                 side.is_continued = false;
             }
         }
-        if let Some(member) = self.members.get_mut(index) {
-            member.expects_calls = expects_calls;
-            if let (Err(cause), Some(lease), Some(cell)) = (&result, &member.lease, &mut cell) {
+        if let Some(active) = self.active.get_mut(index) {
+            active.expects_calls = expects_calls;
+            if let (Err(cause), Some(lease), Some(cell)) = (&result, &active.lease, &mut cell) {
                 lease.slot().bury(cell, phase, cause);
             }
         }
@@ -241,7 +252,7 @@ impl StreamContext {
                 if let Some(exchange) = self.exchange.as_mut().filter(|_| code == 0) {
                     exchange.undo = Undo::default();
                 }
-                outcome.unwrap_or(Visit::Done(code))
+                outcome.unwrap_or(CallOutcome::Done(code))
             }
         };
         (visit, cell)
@@ -251,7 +262,7 @@ impl StreamContext {
     pub(super) fn ended(&mut self, direction: Direction) -> Option<Action> {
         if let Some(ended) = self.calls.take_end(direction) {
             let front = std::mem::take(self.calls.front(direction));
-            if let Visit::Over(action) = ended.visit {
+            if let CallOutcome::Over(action) = ended.visit {
                 self.end_by(direction, &action);
                 return Some(action);
             }
@@ -260,7 +271,7 @@ impl StreamContext {
                 side.kept = front.followed_by(std::mem::take(&mut side.kept).into_bytes());
             }
         }
-        self.course_ref(direction).over.clone().map(Action::BreakOff)
+        self.message_ref(direction).over.clone().map(Action::BreakOff)
     }
 
     /// Goes on with the call that is running, whichever direction it is for; ready when none is.
@@ -277,15 +288,15 @@ impl StreamContext {
         if polled.is_pending() {
             *self.calls.waker(waiter) = Some(cx.waker().clone());
         }
-        let visited = ready!(polled);
+        let returned = ready!(polled);
         let Some(ongoing) = self.calls.running.take() else { return Poll::Ready(()) };
-        let Ongoing { direction, index, call, .. } = *ongoing;
+        let PendingCall { direction, index, call, .. } = *ongoing;
         let plugins = self.plugins.clone().unwrap_or_default();
         let Some(plugin) = plugins.get(index) else { return Poll::Ready(()) };
-        let (visit, cell) = self.conclude(&Turn { plugin, index, direction }, call.phase(), visited);
+        let (visit, cell) = self.conclude(&PluginCursor { plugin, index, direction }, call.phase(), returned);
         drop(cell);
         self.exchange = None;
-        *self.calls.concluded(direction) = Some(Box::new(Concluded { index, call, visit }));
+        *self.calls.concluded(direction) = Some(Box::new(FinishedCall { index, call, visit }));
         self.settle();
         self.calls.wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
         Poll::Ready(())
@@ -294,12 +305,12 @@ impl StreamContext {
     /// Leaves the call that is running to upkeep: nobody will poll it any more.
     pub(super) fn leave_running(&mut self) {
         if let Some(ongoing) = self.calls.running.take() {
-            let Ongoing { index, running, .. } = *ongoing;
-            let slot = self.members.get(index).and_then(|member| member.lease.as_ref());
+            let PendingCall { index, running, .. } = *ongoing;
+            let slot = self.active.get(index).and_then(|active| active.lease.as_ref());
             let slot = slot.map(|lease| Arc::downgrade(lease.slot())).unwrap_or_default();
-            running.leave(move |mut visited| {
+            running.leave(move |mut returned| {
                 if let Some(slot) = slot.upgrade() {
-                    visited.let_go(&slot);
+                    returned.let_go(&slot);
                 }
             });
         }

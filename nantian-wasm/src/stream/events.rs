@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::seat::Content;
+use super::plugin_state::BodyBytes;
 
 /// The bytes behind the last whole event, and how far they have been looked at.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Events {
-    unfinished: Content,
+    unfinished: BodyBytes,
     lines: Lines,
 }
 
@@ -37,12 +37,12 @@ impl Events {
             }
         };
         let whole = self.take().followed_by(bytes);
-        self.unfinished = Content::Frame(rest);
+        self.unfinished = BodyBytes::Frame(rest);
         whole.into_bytes()
     }
 
     /// Everything that is no whole event yet; it goes on as it is.
-    pub(super) fn take(&mut self) -> Content {
+    pub(super) fn take(&mut self) -> BodyBytes {
         std::mem::take(&mut self.unfinished)
     }
 

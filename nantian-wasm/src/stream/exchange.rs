@@ -13,8 +13,8 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
 use super::Streaming;
 use super::fields::HeaderFields;
-use super::lacking::Lacking;
-use super::seat::{Pause, Seat, Side, Window};
+use super::plugin_state::{BodyBuffer, Pause, PluginState, Side};
+use super::removed_pseudo_headers::RemovedPseudoHeaders;
 use super::upstream::UpstreamAddress;
 use crate::error::{Cause, Phase};
 use crate::proxy_wasm::MapKind;
@@ -60,9 +60,9 @@ pub(crate) struct Exchange {
     pub(crate) response: Option<ResponseHead>,
     pub(crate) response_trailers: Option<Box<HeaderMap>>,
     /// One for each plugin the request has reached.
-    pub(crate) seats: Vec<Seat>,
-    /// Whose seat the guest sits in that has the exchange.
-    pub(crate) seat: usize,
+    pub(crate) plugins: Vec<PluginState>,
+    /// The plugin whose guest has the exchange.
+    pub(crate) current: usize,
     pub(crate) streaming: Streaming,
     /// The stream is over and being logged: everything can be read, nothing changed.
     pub(crate) is_logged: bool,
@@ -94,7 +94,7 @@ pub(crate) struct RequestHead {
     pub(crate) version: Version,
     pub(crate) headers: HeaderFields,
     /// What of it guests have taken away; absent while they have taken nothing.
-    pub(crate) lacking: Option<Box<Lacking>>,
+    pub(crate) removed: Option<Box<RemovedPseudoHeaders>>,
 }
 
 #[derive(Debug, Clone)]
@@ -121,8 +121,8 @@ pub(crate) struct Undo {
 struct Saved {
     messages: Option<Messages>,
     /// Body bytes in the plugin's hands: a callback can change those of either message.
-    request_window: Option<Window>,
-    response_window: Option<Window>,
+    request_window: Option<BodyBuffer>,
+    response_window: Option<BodyBuffer>,
 }
 
 /// Both messages without their bodies.
@@ -176,7 +176,7 @@ impl Direction {
 // === impl Saved ===
 
 impl Saved {
-    fn window(&mut self, direction: Direction) -> &mut Option<Window> {
+    fn window(&mut self, direction: Direction) -> &mut Option<BodyBuffer> {
         match direction {
             Direction::Request => &mut self.request_window,
             Direction::Response => &mut self.response_window,
@@ -197,8 +197,8 @@ impl Exchange {
             request_trailers: None,
             response: None,
             response_trailers: None,
-            seats: Vec::with_capacity(plugins),
-            seat: 0,
+            plugins: Vec::with_capacity(plugins),
+            current: 0,
             streaming: Streaming::No,
             is_logged: false,
             properties: Vec::new(),
@@ -265,18 +265,18 @@ impl Exchange {
         }
     }
 
-    /// The seat of the guest that has the exchange.
-    pub(crate) fn own(&mut self) -> Option<&mut Seat> {
-        self.seats.get_mut(self.seat)
+    /// What the plugin has whose guest has the exchange.
+    pub(crate) fn own(&mut self) -> Option<&mut PluginState> {
+        self.plugins.get_mut(self.current)
     }
 
-    pub(crate) fn own_ref(&self) -> Option<&Seat> {
-        self.seats.get(self.seat)
+    pub(crate) fn own_ref(&self) -> Option<&PluginState> {
+        self.plugins.get(self.current)
     }
 
     /// What a plugin has of a message.
     pub(crate) fn side(&mut self, index: usize, direction: Direction) -> Option<&mut Side> {
-        self.seats.get_mut(index).map(|seat| seat.side(direction))
+        self.plugins.get_mut(index).map(|own| own.side(direction))
     }
 
     /// Puts headers and trailers by before the first change, for a plugin that fails open.
@@ -299,14 +299,14 @@ impl Exchange {
         if !self.undo.wanted || saved.is_some() {
             return;
         }
-        let window = self.own_ref().and_then(|seat| seat.side_ref(direction).window.clone());
+        let window = self.own_ref().and_then(|own| own.side_ref(direction).window.clone());
         *self.undo.saved.get_or_insert_default().window(direction) = window;
     }
 
-    /// Takes back every change since the last callback began, if that was of the plugin in this seat: what others have
+    /// Takes back every change since the last callback began, if that was of this plugin: what others have
     /// made of a message since is theirs. Body bytes that have left the plugin's hands meanwhile do not come back.
-    pub(crate) fn roll_back(&mut self, seat: usize) {
-        let Some(saved) = self.undo.saved.take_if(|_| self.seat == seat) else { return };
+    pub(crate) fn roll_back(&mut self, plugin_index: usize) {
+        let Some(saved) = self.undo.saved.take_if(|_| self.current == plugin_index) else { return };
         if let Some(messages) = saved.messages {
             self.request = messages.request;
             self.request_trailers = messages.request_trailers;
@@ -317,7 +317,7 @@ impl Exchange {
             [(Direction::Request, saved.request_window), (Direction::Response, saved.response_window)]
         {
             if let Some(saved) = window
-                && let Some(window) = self.own().and_then(|seat| seat.side(direction).window.as_mut())
+                && let Some(window) = self.own().and_then(|own| own.side(direction).window.as_mut())
             {
                 *window = saved;
             }
@@ -327,26 +327,26 @@ impl Exchange {
     /// Ends the stream for a reason other than a trap; the first reason stays, unless only the second one is a refusal.
     pub(crate) fn fail(&mut self, cause: Cause) {
         self.is_touched = true;
-        if let Some(seat) = self.own()
-            && seat.fault.as_ref().is_none_or(|first| cause.is_refusal() && !first.is_refusal())
+        if let Some(own) = self.own()
+            && own.fault.as_ref().is_none_or(|first| cause.is_refusal() && !first.is_refusal())
         {
-            seat.fault = Some(cause);
+            own.fault = Some(cause);
         }
     }
 
-    /// Prepares for one callback of the plugin in this seat.
-    pub(crate) fn begin(&mut self, seat: usize, undo: bool) {
-        self.seat = seat;
+    /// Prepares for one callback of this plugin.
+    pub(crate) fn begin(&mut self, plugin_index: usize, undo: bool) {
+        self.current = plugin_index;
         self.undo = Undo { wanted: undo, ..Undo::default() };
     }
 
     /// Lets the held message of a direction go, if it is held or turns out to be.
     pub(crate) fn resume(&mut self, direction: Direction) {
-        let Some(seat) = self.own() else { return };
+        let Some(own) = self.own() else { return };
         // Whichever way is continued, the request is out of the guest's hands then, as it is in Envoy.
-        seat.request.has_headers = false;
-        seat.request.has_trailers = false;
-        let side = seat.side(direction);
+        own.request.has_headers = false;
+        own.request.has_trailers = false;
+        let side = own.side(direction);
         side.is_continued = true;
         if side.pause.is_held() {
             side.pause = Pause::Over;

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use http::{request, response};
 
+use super::active_plugin::{ActivePlugin, CallOutcome};
 use super::call::Call;
 use super::exchange::{Direction, ResponseHead};
-use super::seat::{Pause, Seat};
-use super::visit::{Member, Visit};
+use super::plugin_state::{Pause, PluginState};
 use super::wait::Wait;
-use super::{Action, StreamContext, Turn};
+use super::{Action, PluginCursor, StreamContext};
 use crate::body::BodyError;
 use crate::error::{Cause, Failure, Phase};
 use crate::plugin::Plugin;
-use crate::pool::{CellGuard, LeaseError};
+use crate::pool::{InstanceGuard, LeaseError};
 use crate::proxy_wasm::{HeadersVerdict, MapKind, set_kept};
 
 /// What is done with a message after one plugin's part in a step.
@@ -43,10 +43,10 @@ impl StreamContext {
 
     fn pass_headers(&mut self, plugins: &[Plugin], direction: Direction, end: bool) -> Action {
         while let Some((index, plugin)) =
-            self.member_at(plugins, direction, self.course_ref(direction).released)
+            self.plugin_at(plugins, direction, self.message_ref(direction).released)
         {
             match self.headers_step(plugin, index, direction, end) {
-                Step::Next => self.course(direction).released += 1,
+                Step::Next => self.message(direction).released += 1,
                 Step::Kept => return Action::Hold,
                 Step::Over(action) => return action,
             }
@@ -60,7 +60,7 @@ impl StreamContext {
             return None;
         }
         let exchange = self.exchange.as_mut()?;
-        let answer = exchange.request.lacking.as_ref()?.answer()?;
+        let answer = exchange.request.removed.as_ref()?.answer()?;
         exchange.details = Some(answer.details.clone());
         self.end_message(direction, &BodyError::Answered);
         Some(Action::Respond(answer))
@@ -69,12 +69,12 @@ impl StreamContext {
     fn headers_step(&mut self, plugin: &Plugin, index: usize, direction: Direction, end: bool) -> Step {
         let is_joining = self.calls.resumes(direction, index) == Some(Call::Create);
         let mut cell = None;
-        if (index == self.members.len() || is_joining)
+        if (index == self.active.len() || is_joining)
             && let Some(step) = self.join(plugin, index, &mut cell)
         {
             return step;
         }
-        if !self.members.get(index).is_some_and(Member::is_active) {
+        if !self.active.get(index).is_some_and(ActivePlugin::is_active) {
             // Bytes that it held go on with the body's next step.
             if self.side(index, direction).is_some_and(|side| !side.holds_bytes()) {
                 self.release(index, direction);
@@ -97,8 +97,8 @@ impl StreamContext {
     }
 
     /// Leases an instance for the next plugin, and creates its context if it is not shown the request's headers next.
-    fn join(&mut self, plugin: &Plugin, index: usize, cell: &mut Option<CellGuard>) -> Option<Step> {
-        if index == self.members.len()
+    fn join(&mut self, plugin: &Plugin, index: usize, cell: &mut Option<InstanceGuard>) -> Option<Step> {
+        if index == self.active.len()
             && let Some(step) = self.take_seat(plugin, index, cell)
         {
             return Some(step);
@@ -107,16 +107,16 @@ impl StreamContext {
             return None;
         }
         self.lease_of(index)?;
-        let turn = Turn { plugin, index, direction: Direction::Request };
-        match self.visit(&turn, cell, Call::Create) {
-            Visit::Pending => Some(Step::Over(Action::Pending)),
-            Visit::Over(action) => Some(Step::Over(action)),
-            Visit::Skipped => Some(Step::Next),
-            Visit::Done(_) => None,
+        let cursor = PluginCursor { plugin, index, direction: Direction::Request };
+        match self.visit(&cursor, cell, Call::Create) {
+            CallOutcome::Pending => Some(Step::Over(Action::Pending)),
+            CallOutcome::Over(action) => Some(Step::Over(action)),
+            CallOutcome::Skipped => Some(Step::Next),
+            CallOutcome::Done(_) => None,
         }
     }
 
-    fn take_seat(&mut self, plugin: &Plugin, index: usize, cell: &mut Option<CellGuard>) -> Option<Step> {
+    fn take_seat(&mut self, plugin: &Plugin, index: usize, cell: &mut Option<InstanceGuard>) -> Option<Step> {
         let (lease, mut guard) = match plugin.lease() {
             Ok(leased) => leased,
             Err(LeaseError::Busy(slot)) => {
@@ -124,12 +124,15 @@ impl StreamContext {
                 return Some(Step::Over(Action::Pending));
             }
             Err(LeaseError::Dead(cause)) => {
-                self.seat(Member::default());
+                self.add_plugin(ActivePlugin::default());
                 return Some(self.fails_to_join(plugin, index, cause));
             }
         };
         let registered = guard.instance().map(|instance| instance.register(Arc::clone(&self.shared), index));
-        self.seat(Member::serving(lease, registered.as_ref().and_then(|id| id.as_ref().ok()).copied()));
+        self.add_plugin(ActivePlugin::serving(
+            lease,
+            registered.as_ref().and_then(|id| id.as_ref().ok()).copied(),
+        ));
         *cell = Some(guard);
         match registered {
             Some(Err(cause)) => Some(self.fails_to_join(plugin, index, cause)),
@@ -142,15 +145,15 @@ impl StreamContext {
             exchange.begin(index, false);
         }
         match self.failed(plugin, index, Phase::RequestHeaders, cause) {
-            Visit::Over(action) => Step::Over(action),
+            CallOutcome::Over(action) => Step::Over(action),
             _ => Step::Next,
         }
     }
 
-    fn seat(&mut self, member: Member) {
-        self.members.push(member);
+    fn add_plugin(&mut self, active: ActivePlugin) {
+        self.active.push(active);
         if let Some(exchange) = self.exchange.as_mut() {
-            exchange.seats.push(Seat::default());
+            exchange.plugins.push(PluginState::default());
         }
     }
 
@@ -160,7 +163,7 @@ impl StreamContext {
         index: usize,
         direction: Direction,
         end: bool,
-        cell: &mut Option<CellGuard>,
+        cell: &mut Option<InstanceGuard>,
     ) -> Step {
         let (phase, kind) = (direction.headers_phase(), direction.headers_kind());
         let is_wanted = match direction {
@@ -176,16 +179,16 @@ impl StreamContext {
             side.has_headers = direction == Direction::Response;
         }
         let count = self.count(kind);
-        let turn = Turn { plugin, index, direction };
-        let verdict = match self.visit(&turn, cell, Call::Headers { phase, count, end }) {
-            Visit::Pending => return Step::Over(Action::Pending),
-            Visit::Over(action) => {
+        let cursor = PluginCursor { plugin, index, direction };
+        let verdict = match self.visit(&cursor, cell, Call::Headers { phase, count, end }) {
+            CallOutcome::Pending => return Step::Over(Action::Pending),
+            CallOutcome::Over(action) => {
                 self.end_by(direction, &action);
                 self.show_as_response(direction, &action);
                 return Step::Over(action);
             }
-            Visit::Skipped => HeadersVerdict::Continue,
-            Visit::Done(code) => HeadersVerdict::of(code, plugin.module().abi()),
+            CallOutcome::Skipped => HeadersVerdict::Continue,
+            CallOutcome::Done(code) => HeadersVerdict::of(code, plugin.module().abi()),
         };
         match verdict {
             HeadersVerdict::Continue => {
@@ -212,7 +215,7 @@ impl StreamContext {
     fn set_kept(&mut self, index: usize, direction: Direction) {
         if direction == Direction::Response
             && let Some(exchange) = self.exchange.as_mut()
-            && exchange.seats.get(index).is_some_and(|seat| seat.response_headers.is_some())
+            && exchange.plugins.get(index).is_some_and(|plugin_state| plugin_state.response_headers.is_some())
         {
             exchange.begin(index, false);
             set_kept(exchange);
@@ -236,32 +239,32 @@ impl StreamContext {
     }
 
     fn set_holds(&mut self, index: usize, direction: Direction, holds: bool) {
-        if let Some(member) = self.members.get_mut(index) {
-            member.holds.set(direction, holds);
+        if let Some(active) = self.active.get_mut(index) {
+            active.holds.set(direction, holds);
         }
     }
 
     /// A message that its guest holds: it goes on when the guest says so, or ends when its time is over.
     pub(super) fn held(&mut self, plugin: &Plugin, index: usize, direction: Direction, phase: Phase) -> Step {
-        let seat = self.exchange.as_ref().and_then(|exchange| exchange.seats.get(index));
-        let deadline = seat.map_or(0, |seat| match seat.side_ref(direction).pause {
-            Pause::Until(until) => until.max(seat.calls_until),
+        let plugin_state = self.exchange.as_ref().and_then(|exchange| exchange.plugins.get(index));
+        let deadline = plugin_state.map_or(0, |plugin_state| match plugin_state.side_ref(direction).pause {
+            Pause::Until(until) => until.max(plugin_state.calls_until),
             Pause::None | Pause::Over => u64::MAX,
         });
-        let member = self.members.get(index);
-        let cause = if member.is_none_or(Member::is_lost) {
+        let active = self.active.get(index);
+        let cause = if active.is_none_or(ActivePlugin::is_lost) {
             Cause::InstanceLost
         } else if plugin.now() >= deadline {
             Cause::Paused
         } else {
-            if let Some(lease) = member.and_then(|member| member.lease.as_ref()) {
+            if let Some(lease) = active.and_then(|active| active.lease.as_ref()) {
                 lease.slot().note_pause(&self.shared, deadline);
             }
             *self.waits.of(direction) = Some(Wait::Guest(index));
             return Step::Over(Action::Pending);
         };
         match self.failed(plugin, index, phase, cause) {
-            Visit::Over(action) => {
+            CallOutcome::Over(action) => {
                 self.end_by(direction, &action);
                 self.show_as_response(direction, &action);
                 Step::Over(action)
@@ -273,7 +276,7 @@ impl StreamContext {
     /// Ends a message that broke off while a plugin held its headers.
     pub(crate) fn break_off(&mut self, direction: Direction) -> Action {
         self.step(direction, |this| {
-            let holder = this.member_at(this.plugins(), direction, this.course_ref(direction).released);
+            let holder = this.plugin_at(this.plugins(), direction, this.message_ref(direction).released);
             let Some(plugin) = holder.map(|(_, plugin)| plugin.shared_name()) else {
                 return Action::Continue;
             };
@@ -293,8 +296,8 @@ impl StreamContext {
         self.request.is_released = true;
         let keep = self.plugins().iter().any(Plugin::needs_request_later);
         if let Some(exchange) = self.exchange.as_mut() {
-            let is_resized = |seat: &Seat| seat.request.is_resized;
-            self.request.is_resized = exchange.seats.iter().any(is_resized);
+            let is_resized = |plugin_state: &PluginState| plugin_state.request.is_resized;
+            self.request.is_resized = exchange.plugins.iter().any(is_resized);
             exchange.return_request(parts, keep);
             exchange.has_request = keep;
         }
@@ -308,8 +311,8 @@ impl StreamContext {
         self.response.is_released = true;
         let keep = self.plugins().iter().any(Plugin::reads_exchange);
         if let Some(exchange) = self.exchange.as_mut() {
-            let is_resized = |seat: &Seat| seat.response.is_resized;
-            self.response.is_resized = exchange.seats.iter().any(is_resized);
+            let is_resized = |plugin_state: &PluginState| plugin_state.response.is_resized;
+            self.response.is_resized = exchange.plugins.iter().any(is_resized);
             exchange.return_response(parts, keep);
         }
     }

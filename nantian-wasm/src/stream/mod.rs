@@ -1,20 +1,20 @@
 //! The synchronous core: one stream and the plugins it passes, without a socket or a future.
 
+mod active_plugin;
 mod answer;
+mod body;
 mod call;
-mod course;
 mod end;
 mod events;
 mod exchange;
 mod fields;
+mod guest_call;
 mod headers;
-mod lacking;
+mod plugin_state;
 mod release;
-mod seat;
+mod removed_pseudo_headers;
 mod trailers;
 mod upstream;
-mod visit;
-mod visiting;
 mod wait;
 
 use std::fmt;
@@ -27,18 +27,18 @@ use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Version, request, response};
 use smallvec::SmallVec;
 
+use self::active_plugin::{ActivePlugin, MessageState};
 pub use self::answer::LocalResponse;
 pub(crate) use self::answer::grpc_status_of;
 use self::answer::is_grpc;
-use self::call::Calls;
-use self::course::Turn;
+use self::body::PluginCursor;
+use self::call::StreamCalls;
 pub use self::exchange::StreamInfo;
 pub(crate) use self::exchange::{Direction, Exchange, RequestHead, ResponseHead, SharedExchange};
-pub(crate) use self::lacking::Lacking;
-pub(crate) use self::seat::{Content, Window};
+pub(crate) use self::guest_call::ReusableFuture;
+pub(crate) use self::plugin_state::{BodyBuffer, BodyBytes};
+pub(crate) use self::removed_pseudo_headers::RemovedPseudoHeaders;
 pub use self::upstream::UpstreamAddress;
-use self::visit::{Course, Member};
-pub(crate) use self::visiting::Berth;
 use self::wait::Waits;
 use crate::body::BodyError;
 use crate::error::Failure;
@@ -71,16 +71,16 @@ pub struct StreamContext {
     /// Present during a step, and until the next one if no guest wants it meanwhile.
     exchange: Option<OwnedMutexGuard<Exchange>>,
     /// One for each plugin the request has reached.
-    members: SmallVec<[Member; 1]>,
-    request: Course,
-    response: Course,
+    active: SmallVec<[ActivePlugin; 1]>,
+    request: MessageState,
+    response: MessageState,
     is_grpc: bool,
     /// The client has asked for a stream of events.
     awaits_events: bool,
     streaming: Streaming,
     is_event_stream: bool,
     waits: Waits,
-    calls: Calls,
+    calls: StreamCalls,
 }
 
 /// What becomes of a message after its plugins saw a part of it.
@@ -125,18 +125,18 @@ impl StreamContext {
     /// A stream that no plugin has seen yet.
     pub fn new(plugins: Arc<[Plugin]>, info: StreamInfo) -> Self {
         Self {
-            members: SmallVec::with_capacity(plugins.len()),
+            active: SmallVec::with_capacity(plugins.len()),
             shared: Arc::new(Mutex::new(Exchange::new(info, plugins.len()))),
             plugins: Some(plugins),
             exchange: None,
-            request: Course::default(),
-            response: Course::default(),
+            request: MessageState::default(),
+            response: MessageState::default(),
             is_grpc: false,
             awaits_events: false,
             streaming: Streaming::No,
             is_event_stream: false,
             waits: Waits::default(),
-            calls: Calls::default(),
+            calls: StreamCalls::default(),
         }
     }
 
@@ -302,7 +302,7 @@ impl StreamContext {
 
     /// Whether a plugin has written a length of its own into the headers of a message that have left the stream.
     pub(crate) fn is_resized(&self, direction: Direction) -> bool {
-        self.course_ref(direction).is_resized
+        self.message_ref(direction).is_resized
     }
 
     fn plugins(&self) -> &[Plugin] {
@@ -310,16 +310,16 @@ impl StreamContext {
     }
 
     fn wants_body(&self, direction: Direction) -> bool {
-        let course = match direction {
+        let message = match direction {
             Direction::Request => &self.request,
             Direction::Response => &self.response,
         };
-        course.over.is_none()
+        message.over.is_none()
             && self
-                .members
+                .active
                 .iter()
                 .zip(self.plugins())
-                .any(|(member, plugin)| member.is_active() && plugin.wants_body(direction, self.streaming))
+                .any(|(active, plugin)| active.is_active() && plugin.wants_body(direction, self.streaming))
     }
 }
 

@@ -5,7 +5,7 @@ use http::HeaderMap;
 
 use super::exchange::Direction;
 use super::headers::Step;
-use super::seat::{Content, Pause, Shown};
+use super::plugin_state::{BodyBytes, Pause, Shown};
 use super::wait::Wait;
 use super::{Action, StreamContext};
 
@@ -24,7 +24,7 @@ impl StreamContext {
         &mut self,
         index: usize,
         direction: Direction,
-        front: Content,
+        front: BodyBytes,
         part: &mut Part<'_>,
         step: Step,
     ) -> Step {
@@ -69,7 +69,7 @@ impl StreamContext {
     }
 
     /// Waits for an instance with bytes in hand that it has let go: they are put back for the next time.
-    pub(super) fn wait_for_with(&mut self, index: usize, direction: Direction, front: Content) -> Step {
+    pub(super) fn wait_for_with(&mut self, index: usize, direction: Direction, front: BodyBytes) -> Step {
         if let Some(side) = self.side(index, direction).filter(|_| !front.is_empty()) {
             side.kept = front;
             side.pause = Pause::Over;

@@ -1,13 +1,13 @@
 //! The end of a body that has trailers, and the trailers.
 
+use super::active_plugin::{ActivePlugin, CallOutcome};
+use super::body::{BodyOutcome, PluginCursor};
 use super::call::Call;
-use super::course::{Seen, Turn};
 use super::headers::Step;
+use super::plugin_state::{BodyBuffer, Shown};
 use super::release::Part;
-use super::seat::{Shown, Window};
-use super::visit::{Member, Visit};
 use super::{Action, StreamContext};
-use crate::pool::CellGuard;
+use crate::pool::InstanceGuard;
 
 // === impl StreamContext ===
 
@@ -15,36 +15,36 @@ impl StreamContext {
     /// Shows all held bytes as the end of the body; they stay in the guest's hands until it has seen the trailers.
     pub(super) fn show_end_before_trailers(
         &mut self,
-        turn: &Turn<'_>,
-        cell: &mut Option<CellGuard>,
+        cursor: &PluginCursor<'_>,
+        cell: &mut Option<InstanceGuard>,
     ) -> Option<Step> {
-        let limit = self.most_of(turn);
-        let is_resumed = self.calls.resumes(turn.direction, turn.index).is_some();
-        if let Some(side) = self.side(turn.index, turn.direction).filter(|_| !is_resumed) {
+        let limit = self.most_of(cursor);
+        let is_resumed = self.calls.resumes(cursor.direction, cursor.index).is_some();
+        if let Some(side) = self.side(cursor.index, cursor.direction).filter(|_| !is_resumed) {
             let bytes = side.take_bytes();
-            side.window = Some(Window { bytes, limit });
+            side.window = Some(BodyBuffer { bytes, limit });
         }
-        let seen = self.visit_body(turn, cell, true, true);
-        if !matches!(seen, Seen::Instead(Step::Over(Action::Pending)))
-            && let Some(side) = self.side(turn.index, turn.direction)
+        let seen = self.visit_body(cursor, cell, true, true);
+        if !matches!(seen, BodyOutcome::Instead(Step::Over(Action::Pending)))
+            && let Some(side) = self.side(cursor.index, cursor.direction)
         {
             side.shown = Shown::End;
         }
         match seen {
             // All of it was held before, and whatever the guest asks for is not forgotten.
-            Seen::Verdict(_) | Seen::Instead(Step::Next) => None,
-            Seen::Instead(step) => Some(step),
+            BodyOutcome::Verdict(_) | BodyOutcome::Instead(Step::Next) => None,
+            BodyOutcome::Instead(step) => Some(step),
         }
     }
 
     pub(super) fn show_trailers(
         &mut self,
-        turn: &Turn<'_>,
-        cell: &mut Option<CellGuard>,
+        cursor: &PluginCursor<'_>,
+        cell: &mut Option<InstanceGuard>,
         part: &mut Part<'_>,
     ) -> Step {
-        let Turn { plugin, index, direction } = *turn;
-        if !self.members.get(index).is_some_and(Member::is_active) {
+        let PluginCursor { plugin, index, direction } = *cursor;
+        if !self.active.get(index).is_some_and(ActivePlugin::is_active) {
             return self.let_go(index, direction, part);
         }
         if self.calls.resumes(direction, index).is_none() {
@@ -57,20 +57,20 @@ impl StreamContext {
         }
         let phase = direction.trailers_phase();
         let count = self.count(direction.trailers_kind());
-        let visit = self.visit(turn, cell, Call::Trailers { phase, count });
-        if let Some(side) = self.side(index, direction).filter(|_| !matches!(visit, Visit::Pending)) {
+        let visit = self.visit(cursor, cell, Call::Trailers { phase, count });
+        if let Some(side) = self.side(index, direction).filter(|_| !matches!(visit, CallOutcome::Pending)) {
             side.shown = Shown::Trailers;
         }
         match visit {
-            Visit::Pending => return Step::Over(Action::Pending),
-            Visit::Over(action) => return Step::Over(action),
-            Visit::Done(code) if code != 0 => {
+            CallOutcome::Pending => return Step::Over(Action::Pending),
+            CallOutcome::Over(action) => return Step::Over(action),
+            CallOutcome::Done(code) if code != 0 => {
                 self.pause(index, direction, plugin.pause_deadline());
                 if let step @ Step::Over(_) = self.held(plugin, index, direction, phase) {
                     return step;
                 }
             }
-            Visit::Done(_) | Visit::Skipped => {
+            CallOutcome::Done(_) | CallOutcome::Skipped => {
                 if let Some(side) = self.side(index, direction) {
                     side.has_trailers = false;
                 }

@@ -6,12 +6,12 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_util::FutureExt as _;
 use futures_util::lock::OwnedMutexLockFuture;
 
+use super::active_plugin::ActivePlugin;
 use super::exchange::{Direction, Exchange, Waiter};
-use super::seat::{Pause, Seat};
-use super::visit::Member;
+use super::plugin_state::{Pause, PluginState};
 use super::{Action, StreamContext};
 use crate::error::Phase;
-use crate::pool::{Cell, Slot};
+use crate::pool::{InstanceCell, Slot};
 
 /// What each direction waits for.
 #[derive(Default)]
@@ -23,10 +23,10 @@ pub(super) struct Waits {
 /// What a step waits for.
 pub(super) enum Wait {
     /// An instance that another thread is using.
-    Instance(Arc<Slot>, OwnedMutexLockFuture<Cell>),
+    Instance(Arc<Slot>, OwnedMutexLockFuture<InstanceCell>),
     /// The exchange, which another thread's guest has.
     Exchange(OwnedMutexLockFuture<Exchange>),
-    /// The guest in this seat.
+    /// The guest of this plugin.
     Guest(usize),
     /// A guest that is running.
     Running,
@@ -77,13 +77,13 @@ impl StreamContext {
     /// Whether a guest may want the exchange between two steps: one that is entered for something else, has calls under way
     /// or holds a message. Otherwise it is locked once for all steps.
     fn is_wanted(&self) -> bool {
-        self.may_interrupt() || self.members.iter().any(Member::is_waiting)
+        self.may_interrupt() || self.active.iter().any(ActivePlugin::is_waiting)
     }
 
     /// Makes guest calls that wait for the instances of this stream. Whoever waits for one of them does so after it has left
     /// word: replies that wake it come before or after.
     pub(super) fn settle(&self) {
-        for lease in self.members.iter().filter_map(|member| member.lease.as_ref()) {
+        for lease in self.active.iter().filter_map(|active| active.lease.as_ref()) {
             lease.slot().settle();
         }
     }
@@ -121,8 +121,7 @@ impl StreamContext {
                     };
                     exchange.await_touch(Waiter::from(direction), cx.waker());
                     if let Some(deadline) = self.held_until(&exchange, index, direction) {
-                        if let Some(lease) = self.members.get(index).and_then(|member| member.lease.as_ref())
-                        {
+                        if let Some(lease) = self.active.get(index).and_then(|active| active.lease.as_ref()) {
                             lease.slot().note_pause(&self.shared, deadline);
                         }
                         drop(exchange);
@@ -151,14 +150,14 @@ impl StreamContext {
     ///
     /// Whatever makes it ready is gone when an empty part was shown: the message has gone on, or is broken off.
     fn poll_released(&mut self, direction: Direction, waker: &Waker) -> Poll<()> {
-        let course = self.course(direction);
-        if course.over.is_some() {
+        let message = self.message(direction);
+        if message.over.is_some() {
             return Poll::Ready(());
         }
-        if !course.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(waker)) {
-            course.waiting = Some(waker.clone());
+        if !message.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(waker)) {
+            message.waiting = Some(waker.clone());
         }
-        if !self.members.iter().any(|member| member.holds.contains(direction)) {
+        if !self.active.iter().any(|active| active.holds.contains(direction)) {
             return Poll::Pending;
         }
         // A guest that has the exchange now is followed by a step.
@@ -167,12 +166,14 @@ impl StreamContext {
             return Poll::Pending;
         };
         exchange.await_touch(Waiter::from(direction), waker);
-        let lets_go = |(member, seat): (&Member, &Seat)| {
-            member.holds.contains(direction)
-                && (seat.side_ref(direction).pause == Pause::Over || !member.is_active() || member.is_lost())
+        let lets_go = |(active, plugin_state): (&ActivePlugin, &PluginState)| {
+            active.holds.contains(direction)
+                && (plugin_state.side_ref(direction).pause == Pause::Over
+                    || !active.is_active()
+                    || active.is_lost())
         };
         let is_ready =
-            self.members.iter().zip(&exchange.seats).any(lets_go) || self.is_interrupted(&exchange);
+            self.active.iter().zip(&exchange.plugins).any(lets_go) || self.is_interrupted(&exchange);
         if is_ready {
             return Poll::Ready(());
         }
@@ -206,42 +207,48 @@ impl StreamContext {
         Poll::Pending
     }
 
-    /// Until when a step waits for the guest in this seat; none when it can be taken.
+    /// Until when a step waits for the guest of this plugin; none when it can be taken.
     fn held_until(&self, exchange: &Exchange, index: usize, direction: Direction) -> Option<u64> {
-        let seat = exchange.seats.get(index)?;
-        let deadline = match seat.side_ref(direction).pause {
-            Pause::Until(until) => until.max(seat.calls_until),
+        let plugin_state = exchange.plugins.get(index)?;
+        let deadline = match plugin_state.side_ref(direction).pause {
+            Pause::Until(until) => until.max(plugin_state.calls_until),
             Pause::None | Pause::Over => return None,
         };
         let now = self.plugins().get(index).map_or(u64::MAX, crate::plugin::Plugin::now);
         let may_go_on = now >= deadline
-            || self.course_ref(direction).over.is_some()
+            || self.message_ref(direction).over.is_some()
             || self.is_interrupted(exchange)
-            || self.members.get(index).is_none_or(Member::is_lost);
+            || self.active.get(index).is_none_or(ActivePlugin::is_lost);
         (!may_go_on).then_some(deadline)
     }
 
     /// Whether a guest answered or ended the stream from somewhere else.
     fn is_interrupted(&self, exchange: &Exchange) -> bool {
-        exchange.seats.iter().any(|seat| seat.answer.is_some() || seat.fault.is_some())
+        exchange
+            .plugins
+            .iter()
+            .any(|plugin_state| plugin_state.answer.is_some() || plugin_state.fault.is_some())
     }
 
     /// What a guest did to the stream from somewhere else.
     pub(super) fn interrupted(&mut self, direction: Direction) -> Option<Action> {
         if direction == Direction::Response
-            && let Some(super::visit::Visit::Over(action)) = self.calls.take_end_of_request()
+            && let Some(super::active_plugin::CallOutcome::Over(action)) = self.calls.take_end_of_request()
         {
             return Some(self.replaced(direction, action));
         }
-        if self.course_ref(direction).over.is_some() {
+        if self.message_ref(direction).over.is_some() {
             return None;
         }
         let exchange = self.exchange.as_ref()?;
-        let index = exchange.seats.iter().position(|seat| seat.answer.is_some() || seat.fault.is_some())?;
+        let index = exchange
+            .plugins
+            .iter()
+            .position(|plugin_state| plugin_state.answer.is_some() || plugin_state.fault.is_some())?;
         let plugin = self.plugins().get(index)?.clone();
         let phase = if self.response.is_released { direction.body_phase() } else { Phase::CallResponse };
         match self.outcome(&plugin, index, phase)? {
-            super::visit::Visit::Over(action) => Some(self.replaced(direction, action)),
+            super::active_plugin::CallOutcome::Over(action) => Some(self.replaced(direction, action)),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use nantian_wasm::Spent;
+use nantian_wasm::BudgetUsage;
 
 /// Most lines of a body that are shown.
 const MAX_LINES: usize = 40;
@@ -24,9 +24,9 @@ pub(super) fn list(title: &str, items: &[String], out: &mut impl Write) -> anyho
     Ok(())
 }
 
-pub(super) fn budgets(title: &str, budgets: &[Spent], out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn budgets(title: &str, budgets: &[BudgetUsage], out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "{title}")?;
-    for Spent { what, used, limit, .. } in budgets {
+    for BudgetUsage { what, used, limit, .. } in budgets {
         writeln!(out, "           {what:<30} {used} of {limit}")?;
     }
     Ok(())

@@ -4,8 +4,8 @@ mod config;
 mod foreign;
 mod grpc;
 mod host;
-mod running;
-mod start;
+mod managed_plugin;
+mod starter;
 
 use std::{
     collections::BTreeMap,
@@ -38,11 +38,11 @@ use crate::{
     upstream::{ClientConfig, Destination},
 };
 
-pub use self::start::PluginNews;
+pub use self::starter::PluginNews;
 use self::{
     host::PluginHost,
-    running::{Running, State},
-    start::{Starter, Wanted},
+    managed_plugin::{ManagedPlugin, StartState},
+    starter::{PluginStarter, StartRequest},
 };
 
 /// The running plugins of the process.
@@ -54,8 +54,8 @@ pub struct WasmPlugins {
     outside: Option<Outside>,
     /// Started when the first plugin may call out.
     calls: Option<CallThread>,
-    starter: Starter,
-    running: BTreeMap<PolicyId, Running>,
+    starter: PluginStarter,
+    running: BTreeMap<PolicyId, ManagedPlugin>,
 }
 
 /// How plugins reach what is outside of the process.
@@ -144,9 +144,9 @@ impl WasmPlugins {
             }
             let mut running = match known {
                 Some(running) if running.config == *config => running,
-                known => Running::new(config, host, known),
+                known => ManagedPlugin::new(config, host, known),
             };
-            running.look();
+            running.take_outcome();
             if running.is_to_start() {
                 self.start(&mut running);
             }
@@ -154,10 +154,11 @@ impl WasmPlugins {
         }
         if let Some(Outside { modules, .. }) = &self.outside {
             // Who has its module needs the bytes no more.
-            let waiting = self.running.values().filter(|running| matches!(running.state, State::Waits(_)));
+            let waiting =
+                self.running.values().filter(|running| matches!(running.state, StartState::Waits(_)));
             modules.retain(&waiting.filter_map(|running| module_key(&running.config)).collect::<Vec<_>>());
         }
-        self.starter.news().remind_at(self.running.values().filter_map(Running::due).min());
+        self.starter.news().remind_at(self.running.values().filter_map(ManagedPlugin::due).min());
         // Why a module is missing has been said already.
         let failed = self
             .running
@@ -185,8 +186,8 @@ impl WasmPlugins {
     /// Whether one is still to come without which its targets serve nobody.
     pub fn are_awaited(&self) -> bool {
         let fails_closed =
-            |running: &&Running| running.config.failure_policy == ir::FailurePolicy::FailClosed;
-        self.running.values().filter(fails_closed).any(Running::is_to_come)
+            |running: &&ManagedPlugin| running.config.failure_policy == ir::FailurePolicy::FailClosed;
+        self.running.values().filter(fails_closed).any(ManagedPlugin::is_to_come)
     }
 
     /// Who makes call-outs, if anybody can.
@@ -199,7 +200,7 @@ impl WasmPlugins {
     }
 
     /// Lets a plugin be started, if its module is there.
-    fn start(&mut self, running: &mut Running) {
+    fn start(&mut self, running: &mut ManagedPlugin) {
         // One that is tried again fails as before until it is known to do better.
         let told = running.retry.and_then(|_| running.fault());
         let known = running.module.clone();
@@ -209,7 +210,7 @@ impl WasmPlugins {
         let fetched = if is_known { Ok(None) } else { self.fetched(&running.config, key.as_ref()) };
         let started = fetched.and_then(|fetched| {
             let engine = self.engine.clone();
-            let wanted = Wanted {
+            let wanted = StartRequest {
                 engine: engine.ok_or_else(|| invalid("this machine cannot run WebAssembly"))?,
                 config: running.config.clone(),
                 fetched,
@@ -225,9 +226,9 @@ impl WasmPlugins {
             })
         });
         running.state = match started {
-            Ok(start) => State::Starts(start, told.unwrap_or_else(running::starting)),
-            Err(why) if why.reason == Reason::Pending => State::Waits(told.unwrap_or(why)),
-            Err(why) => State::Waits(why),
+            Ok(start) => StartState::Starts(start, told.unwrap_or_else(managed_plugin::starting)),
+            Err(why) if why.reason == Reason::Pending => StartState::Waits(told.unwrap_or(why)),
+            Err(why) => StartState::Waits(why),
         };
     }
 
@@ -266,7 +267,7 @@ impl WasmPlugins {
         let mut plugins = Vec::new();
         for id in ids {
             match self.running.get(id) {
-                Some(Running { plugin: Some(plugin), .. }) => plugins.push(plugin.clone()),
+                Some(ManagedPlugin { plugin: Some(plugin), .. }) => plugins.push(plugin.clone()),
                 Some(running) if running.config.failure_policy == ir::FailurePolicy::FailOpen => {}
                 _ => return Some(Plugins::Missing),
             }
@@ -275,7 +276,7 @@ impl WasmPlugins {
         (!plugins.is_empty()).then(|| {
             let place = PluginPlace { wants_address, ..place };
             let layer = WasmLayer::new(plugins).with_stream_info(move |known| place.tell(known));
-            Plugins::Run(layer.with_responder(refuse as Refusing))
+            Plugins::Run(layer.with_responder(refuse as RefuseFn))
         })
     }
 }
@@ -295,7 +296,7 @@ fn invalid(message: impl Into<String>) -> NotRunning {
 #[non_exhaustive]
 pub enum Plugins {
     /// They run in this order.
-    Run(WasmLayer<Refusing>),
+    Run(WasmLayer<RefuseFn>),
     /// One that fails closed cannot be had: nothing passes.
     Missing,
 }
@@ -338,7 +339,7 @@ where
 }
 
 /// How streams are refused.
-type Refusing = fn(&Failure) -> Response<Bytes>;
+type RefuseFn = fn(&Failure) -> Response<Bytes>;
 
 /// What Envoy says, with words for whoever has to say more than nothing.
 fn refuse(failure: &Failure) -> Response<Bytes> {

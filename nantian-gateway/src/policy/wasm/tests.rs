@@ -52,7 +52,7 @@ impl Process {
         self.reload(plugin)
     }
 
-    fn running(&self) -> &Running {
+    fn running(&self) -> &ManagedPlugin {
         &self.plugins.running[&self.id]
     }
 }
@@ -141,12 +141,12 @@ async fn plugin_that_refuses_its_configuration_is_tried_again_later_and_its_modu
     assert!(why.message.contains("refused its configuration"), "{why:?}");
     assert_eq!(process.plugins.engine().unwrap().module_count(), 1, "is not to be compiled again");
     assert_eq!(process.reload(&refuses), Some(why), "nothing is tried at every reload");
-    assert!(matches!(process.running().state, State::Fails(_)));
+    assert!(matches!(process.running().state, StartState::Fails(_)));
 
     while !process.running().is_to_start() {
         process.plugins.news().changed().await;
     }
     process.reload(&refuses);
-    assert!(matches!(process.running().state, State::Starts(..)), "its time has come");
+    assert!(matches!(process.running().state, StartState::Starts(..)), "its time has come");
     process.plugins.started_within(Duration::ZERO).await;
 }

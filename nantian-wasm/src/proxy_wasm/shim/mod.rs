@@ -91,7 +91,7 @@ pub(super) struct Shim {
 }
 
 /// The shim beside one guest.
-pub(super) struct Beside {
+pub(super) struct ShimInstance {
     instance: wasmtime::Instance,
     callbacks: Table,
     pub(super) begin: TypedFunc<(u32, u32, u32, u32), u32>,
@@ -131,20 +131,20 @@ impl Shim {
     }
 
     /// Puts a shim into a store.
-    pub(super) async fn start(&self, store: &mut Store<State>) -> wasmtime::Result<Beside> {
+    pub(super) async fn start(&self, store: &mut Store<State>) -> wasmtime::Result<ShimInstance> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let callbacks = instance.get_table(&mut *store, CALLBACKS);
         let callbacks = callbacks.ok_or_else(|| wasmtime::Error::msg("the shim has no table"))?;
         let begin = instance.get_typed_func(&mut *store, BEGIN)?;
         let end = instance.get_typed_func(&mut *store, END)?;
         let finish = instance.get_typed_func(&mut *store, FINISH)?;
-        Ok(Beside { instance, callbacks, begin, end, finish })
+        Ok(ShimInstance { instance, callbacks, begin, end, finish })
     }
 }
 
-// === impl Beside ===
+// === impl ShimInstance ===
 
-impl Beside {
+impl ShimInstance {
     /// The function a guest gets for an import, if it is one of the shim's.
     pub(super) fn function(&self, store: &mut Store<State>, module: &str, name: &str) -> Option<Func> {
         let is_known = match module {

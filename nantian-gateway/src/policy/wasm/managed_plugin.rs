@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use super::{
     NotRunning,
     host::PluginHost,
-    start::{Compiled, Failed, Outcome, Retry, Start},
+    starter::{Compiled, PendingStart, Retry, StartFailure, StartOutcome},
 };
 use crate::{ir, translate::conditions::Reason};
 
 /// A plugin of the process.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct ManagedPlugin {
     pub(super) config: ir::Plugin,
     /// The last good one: an edit that cannot be started leaves it in place.
     pub(super) plugin: Option<Plugin>,
@@ -22,29 +22,29 @@ pub(super) struct Running {
     pub(super) host: Arc<PluginHost>,
     /// The module of the configuration, once it is known: not compiled again for as long as it is kept.
     pub(super) module: Option<Arc<Compiled>>,
-    pub(super) state: State,
+    pub(super) state: StartState,
     pub(super) retry: Option<Retry>,
 }
 
 /// How far the present configuration of a plugin has come.
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum StartState {
     /// Its module is not there.
     Waits(NotRunning),
     /// It is being compiled and started; meanwhile this is told.
-    Starts(Start, NotRunning),
+    Starts(PendingStart, NotRunning),
     Runs,
     Fails(NotRunning),
 }
 
-// === impl Running ===
+// === impl ManagedPlugin ===
 
-impl Running {
+impl ManagedPlugin {
     /// A plugin that is new or edited: what served before serves on until it has started.
     pub(super) fn new(config: &ir::Plugin, host: Arc<PluginHost>, last: Option<Self>) -> Self {
         let (plugin, module) = last.map(|last| (last.plugin, last.module)).unwrap_or_default();
         let config = config.clone();
-        Self { config, plugin, host, module, state: State::Waits(starting()), retry: None }
+        Self { config, plugin, host, module, state: StartState::Waits(starting()), retry: None }
     }
 
     /// What it may reach; `None` if it may call out and cannot.
@@ -54,56 +54,56 @@ impl Running {
     }
 
     /// Takes in what has become of its being started.
-    pub(super) fn look(&mut self) {
-        let State::Starts(start, _) = &self.state else { return };
-        let Some(Outcome { module, result }) = start.take() else { return };
+    pub(super) fn take_outcome(&mut self) {
+        let StartState::Starts(start, _) = &self.state else { return };
+        let Some(StartOutcome { module, result }) = start.take() else { return };
         self.module = module;
         self.state = match result {
             Ok(plugin) => {
                 (self.plugin, self.retry) = (Some(plugin), None);
-                State::Runs
+                StartState::Runs
             }
-            Err(Failed { why, may_pass }) => {
+            Err(StartFailure { why, may_pass }) => {
                 self.retry = may_pass.then(|| Retry::after(self.retry));
-                State::Fails(why)
+                StartState::Fails(why)
             }
         };
     }
 
     pub(super) fn is_to_start(&self) -> bool {
         match self.state {
-            State::Waits(_) => true,
-            State::Fails(_) => self.due().is_some_and(|due| due <= Instant::now()),
-            State::Starts(..) | State::Runs => false,
+            StartState::Waits(_) => true,
+            StartState::Fails(_) => self.due().is_some_and(|due| due <= Instant::now()),
+            StartState::Starts(..) | StartState::Runs => false,
         }
     }
 
     /// When to try again.
     pub(super) fn due(&self) -> Option<Instant> {
-        matches!(self.state, State::Fails(_)).then_some(self.retry?.at)
+        matches!(self.state, StartState::Fails(_)).then_some(self.retry?.at)
     }
 
     /// Why the present configuration is not the one that runs.
     pub(super) fn fault(&self) -> Option<NotRunning> {
         match &self.state {
-            State::Waits(why) | State::Starts(_, why) | State::Fails(why) => Some(why.clone()),
-            State::Runs => None,
+            StartState::Waits(why) | StartState::Starts(_, why) | StartState::Fails(why) => Some(why.clone()),
+            StartState::Runs => None,
         }
     }
 
     /// Whether it has not run yet, and may do so soon.
     pub(super) fn is_to_come(&self) -> bool {
         let is_on_its_way = match &self.state {
-            State::Waits(why) => why.reason == Reason::Pending,
-            State::Starts(..) => true,
-            State::Runs | State::Fails(_) => false,
+            StartState::Waits(why) => why.reason == Reason::Pending,
+            StartState::Starts(..) => true,
+            StartState::Runs | StartState::Fails(_) => false,
         };
         self.plugin.is_none() && self.retry.is_none() && is_on_its_way
     }
 
     /// Until when a reload waits for it: not at all for one that is tried again.
     pub(super) fn awaited(&self, patience: Duration) -> Option<Instant> {
-        let State::Starts(start, _) = &self.state else { return None };
+        let StartState::Starts(start, _) = &self.state else { return None };
         let until = start.begun + patience;
         (self.retry.is_none() && !start.is_over() && Instant::now() < until).then_some(until)
     }

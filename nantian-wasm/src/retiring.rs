@@ -11,7 +11,7 @@ use crate::pool::Slot;
 const PATIENCE: u64 = 60_000;
 
 /// An instance that serves no stream any more, and may have streams and calls to end.
-pub(crate) struct Farewell {
+pub(crate) struct RetiringInstance {
     slot: Arc<Slot>,
     progress: Arc<Progress>,
 }
@@ -23,9 +23,9 @@ struct Progress {
     is_over: AtomicBool,
 }
 
-// === impl Farewell ===
+// === impl RetiringInstance ===
 
-impl Farewell {
+impl RetiringInstance {
     /// That of an instance which has something to end; one that has not can go at once.
     pub(crate) fn of(slot: &Arc<Slot>) -> Option<Self> {
         let has_calls = slot.has_left() || !slot.inbox().is_empty();

@@ -7,7 +7,7 @@ use super::LocalResponse;
 
 /// What guests see no more of a request.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lacking {
+pub(crate) struct RemovedPseudoHeaders {
     /// What stands in the place of its path and leads nowhere: nothing, or no path.
     pub(crate) path: Option<Bytes>,
     pub(crate) method: bool,
@@ -15,9 +15,9 @@ pub(crate) struct Lacking {
     pub(crate) scheme: bool,
 }
 
-// === impl Lacking ===
+// === impl RemovedPseudoHeaders ===
 
-impl Lacking {
+impl RemovedPseudoHeaders {
     /// What Envoy's router answers to such a request; nothing, if it can be sent on.
     pub(super) fn answer(&self) -> Option<Box<LocalResponse>> {
         if self.path.is_some() {

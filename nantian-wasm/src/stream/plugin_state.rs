@@ -14,7 +14,7 @@ use crate::sandbox::Usage;
 
 /// What one plugin has of an exchange.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Seat {
+pub(crate) struct PluginState {
     pub(crate) request: Side,
     pub(crate) response: Side,
     /// The guest's own answer, if it gave one.
@@ -40,9 +40,9 @@ pub(crate) struct Side {
     /// The guest is shown the end of a body without trailers, and may add some.
     pub(crate) may_add_trailers: bool,
     /// Bytes the guest can look at.
-    pub(crate) window: Option<Window>,
+    pub(crate) window: Option<BodyBuffer>,
     /// Bytes in front of them that it has seen and holds.
-    pub(crate) kept: Content,
+    pub(crate) kept: BodyBytes,
     /// It has asked to see the last part again, together with the next one.
     is_buffering: bool,
     /// How many bytes of the body it has said that it may hold back, if it has.
@@ -81,15 +81,15 @@ pub(crate) enum Pause {
 
 /// A body's bytes in the hands of a guest.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Window {
-    pub(crate) bytes: Content,
+pub(crate) struct BodyBuffer {
+    pub(crate) bytes: BodyBytes,
     /// Longest the guest may make it.
     pub(crate) limit: usize,
 }
 
 /// Bytes as they came, or as a guest's buffering has gathered them.
 #[derive(Debug, Clone)]
-pub(crate) enum Content {
+pub(crate) enum BodyBytes {
     Frame(Bytes),
     Gathered(BytesMut),
 }
@@ -102,9 +102,9 @@ impl Pause {
     }
 }
 
-// === impl Seat ===
+// === impl PluginState ===
 
-impl Seat {
+impl PluginState {
     pub(crate) fn side(&mut self, direction: Direction) -> &mut Side {
         match direction {
             Direction::Request => &mut self.request,
@@ -124,7 +124,7 @@ impl Seat {
 
 impl Side {
     /// Everything the plugin holds back; it holds nothing afterwards.
-    pub(crate) fn take_bytes(&mut self) -> Content {
+    pub(crate) fn take_bytes(&mut self) -> BodyBytes {
         let unfinished = self.events.take().into_bytes();
         self.take_shown().followed_by(unfinished)
     }
@@ -142,7 +142,7 @@ impl Side {
             }
             BodyVerdict::Buffer => {
                 let limit = self.window.as_ref().map_or(0, |window| window.limit);
-                self.window = Some(Window { bytes: self.take_shown(), limit });
+                self.window = Some(BodyBuffer { bytes: self.take_shown(), limit });
             }
             _ => self.kept = self.take_shown(),
         }
@@ -150,7 +150,7 @@ impl Side {
     }
 
     /// What the plugin holds back of what it has seen.
-    pub(crate) fn take_shown(&mut self) -> Content {
+    pub(crate) fn take_shown(&mut self) -> BodyBytes {
         let window = self.window.take().unwrap_or_default();
         std::mem::take(&mut self.kept).followed_by(window.bytes.into_bytes())
     }
@@ -160,9 +160,9 @@ impl Side {
     }
 }
 
-// === impl Content ===
+// === impl BodyBytes ===
 
-impl Content {
+impl BodyBytes {
     /// With more bytes behind; gathering costs each byte one copy, not one for each frame that follows.
     pub(crate) fn followed_by(self, bytes: Bytes) -> Self {
         match self {
@@ -191,13 +191,13 @@ impl Content {
     }
 }
 
-impl Default for Content {
+impl Default for BodyBytes {
     fn default() -> Self {
         Self::Frame(Bytes::new())
     }
 }
 
-impl Deref for Content {
+impl Deref for BodyBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {

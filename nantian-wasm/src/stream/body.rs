@@ -3,28 +3,28 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
+use super::active_plugin::{ActivePlugin, CallOutcome, MessageState};
 use super::call::Call;
 use super::exchange::Direction;
 use super::headers::Step;
+use super::plugin_state::{BodyBuffer, BodyBytes, Pause, Shown, Side};
 use super::release::Part;
-use super::seat::{Content, Pause, Shown, Side, Window};
-use super::visit::{Course, Member, Visit};
 use super::{Action, StreamContext};
 use crate::config::StreamFraming;
 use crate::error::Cause;
 use crate::plugin::Plugin;
-use crate::pool::{CellGuard, Lease};
+use crate::pool::{InstanceGuard, Lease};
 use crate::proxy_wasm::{Abi, BodyVerdict};
 
 /// What a body callback led to.
-pub(super) enum Seen {
+pub(super) enum BodyOutcome {
     Verdict(BodyVerdict),
     /// This instead of a verdict.
     Instead(Step),
 }
 
 /// Whose turn it is with a part.
-pub(super) struct Turn<'a> {
+pub(super) struct PluginCursor<'a> {
     pub(super) plugin: &'a Plugin,
     pub(super) index: usize,
     pub(super) direction: Direction,
@@ -41,9 +41,9 @@ impl StreamContext {
         trailers: Option<&mut HeaderMap>,
     ) -> Action {
         // Those that a plugin adds are a part for the ones behind it, as if they had come.
-        let mut added = self.course(direction).added.take();
+        let mut added = self.message(direction).added.take();
         let action = self.drive_part(direction, chunk, end, trailers, &mut added);
-        self.course(direction).added = added;
+        self.message(direction).added = added;
         action
     }
 
@@ -56,7 +56,7 @@ impl StreamContext {
         added: &mut Option<Box<HeaderMap>>,
     ) -> Action {
         let plugins = self.plugins.clone().unwrap_or_default();
-        if !std::mem::replace(&mut self.course(direction).is_counted, true) {
+        if !std::mem::replace(&mut self.message(direction).is_counted, true) {
             if let Some(exchange) = self.exchange.as_mut() {
                 let bytes = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
                 exchange.bytes_come = exchange.bytes_come.saturating_add(bytes);
@@ -69,14 +69,14 @@ impl StreamContext {
             return action;
         }
         loop {
-            let Course { progress, released, .. } = *self.course_ref(direction);
+            let MessageState { progress, released, .. } = *self.message_ref(direction);
             if progress >= released {
                 match self.drive_headers(direction, false) {
                     Action::Continue | Action::Hold => {}
                     action => return action,
                 }
             }
-            let Some((index, plugin)) = self.member_at(&plugins, direction, progress) else { break };
+            let Some((index, plugin)) = self.plugin_at(&plugins, direction, progress) else { break };
             let trailers = trailers.as_deref_mut().or(added.as_deref_mut());
             let ends_here = end && trailers.is_none();
             let mut part = Part { chunk: &mut *chunk, end: ends_here, trailers };
@@ -90,9 +90,9 @@ impl StreamContext {
                             side.has_trailers = false;
                         }
                     }
-                    let course = self.course(direction);
-                    course.progress += 1;
-                    course.released = course.released.max(course.progress);
+                    let message = self.message(direction);
+                    message.progress += 1;
+                    message.released = message.released.max(message.progress);
                 }
                 Step::Kept => break,
                 Step::Over(action) => {
@@ -101,8 +101,8 @@ impl StreamContext {
                 }
             }
         }
-        let course = self.course(direction);
-        (course.progress, course.is_counted) = (0, false);
+        let message = self.message(direction);
+        (message.progress, message.is_counted) = (0, false);
         // Those of a request as they come, those of a response as they leave: as in Envoy.
         if direction == Direction::Response {
             self.count_bytes(direction, chunk.len());
@@ -126,12 +126,12 @@ impl StreamContext {
         if self.lease_of(index).is_none() || !plugin.wants_body(direction, self.streaming) {
             return self.let_go(index, direction, part);
         }
-        let turn = Turn { plugin, index, direction };
-        let (mut front, mut cell) = (Content::default(), None);
+        let cursor = PluginCursor { plugin, index, direction };
+        let (mut front, mut cell) = (BodyBytes::default(), None);
         if self.calls.resumes(direction, index).is_some() {
             front = std::mem::take(self.calls.front(direction));
         } else {
-            if let Some(step) = self.before_part(&turn, part, &mut front) {
+            if let Some(step) = self.before_part(&cursor, part, &mut front) {
                 return step;
             }
             cell = self.lease_of(index).and_then(|lease| lease.slot().try_lock());
@@ -140,7 +140,7 @@ impl StreamContext {
                 return self.wait_for_with(index, direction, front);
             }
         }
-        let step = self.show_part(&turn, &mut cell, part);
+        let step = self.show_part(&cursor, &mut cell, part);
         drop(cell);
         if matches!(step, Step::Over(Action::Pending)) && self.calls.is_running() {
             *self.calls.front(direction) = front;
@@ -150,9 +150,14 @@ impl StreamContext {
     }
 
     /// What is done with a part before the plugin sees it: `front` is what it has let go meanwhile.
-    fn before_part(&mut self, turn: &Turn<'_>, part: &mut Part<'_>, front: &mut Content) -> Option<Step> {
-        let Turn { plugin, index, direction } = *turn;
-        let is_lost = self.members.get(index).is_none_or(Member::is_lost);
+    fn before_part(
+        &mut self,
+        cursor: &PluginCursor<'_>,
+        part: &mut Part<'_>,
+        front: &mut BodyBytes,
+    ) -> Option<Step> {
+        let PluginCursor { plugin, index, direction } = *cursor;
+        let is_lost = self.active.get(index).is_none_or(ActivePlugin::is_lost);
         let Some(side) = self.side(index, direction) else { return Some(Step::Next) };
         let has_seen_all = match side.shown {
             Shown::Parts => false,
@@ -182,14 +187,19 @@ impl StreamContext {
     }
 
     /// Shows one plugin body bytes, its trailers, or both.
-    fn show_part(&mut self, turn: &Turn<'_>, cell: &mut Option<CellGuard>, part: &mut Part<'_>) -> Step {
-        let resumed = self.calls.resumes(turn.direction, turn.index);
+    fn show_part(
+        &mut self,
+        cursor: &PluginCursor<'_>,
+        cell: &mut Option<InstanceGuard>,
+        part: &mut Part<'_>,
+    ) -> Step {
+        let resumed = self.calls.resumes(cursor.direction, cursor.index);
         if resumed.is_none()
             && self.is_event_stream
-            && turn.direction == Direction::Response
-            && turn.plugin.stream_framing() == StreamFraming::Events
+            && cursor.direction == Direction::Response
+            && cursor.plugin.stream_framing() == StreamFraming::Events
         {
-            self.cut(turn, part);
+            self.cut(cursor, part);
             if part.chunk.is_empty() && !part.end && part.trailers.is_none() {
                 return Step::Next;
             }
@@ -200,7 +210,7 @@ impl StreamContext {
             None => part.end || !part.chunk.is_empty(),
         };
         if shows_bytes {
-            let step = self.show_bytes(turn, cell, part.chunk, part.end);
+            let step = self.show_bytes(cursor, cell, part.chunk, part.end);
             if !matches!(step, Step::Next) && (part.trailers.is_none() || matches!(step, Step::Over(_))) {
                 return step;
             }
@@ -210,25 +220,25 @@ impl StreamContext {
         }
         // Held bytes are shown once more as the end of the body before trailers: a guest that waits for the end to
         // judge a body must not be passed by a peer that adds a trailer.
-        let side = self.side(turn.index, turn.direction);
+        let side = self.side(cursor.index, cursor.direction);
         let is_to_come = side.is_some_and(|side| {
             // As in Envoy, headers of an empty body wait for trailers; in `pingora` the request's hook is still to run.
-            let is_awaited = side.waits_for_body && turn.plugin.module().abi() == Abi::Pingora;
+            let is_awaited = side.waits_for_body && cursor.plugin.module().abi() == Abi::Pingora;
             (side.holds_bytes() || is_awaited) && side.shown == Shown::Parts
         });
         if (is_to_come || matches!(resumed, Some(Call::LastBody { .. })))
-            && let Some(step) = self.show_end_before_trailers(turn, cell)
+            && let Some(step) = self.show_end_before_trailers(cursor, cell)
         {
             return step;
         }
-        self.show_trailers(turn, cell, part)
+        self.show_trailers(cursor, cell, part)
     }
 
     /// Leaves whole events in the part, and puts the rest by for the next one.
-    fn cut(&mut self, turn: &Turn<'_>, part: &mut Part<'_>) {
-        let limit = self.most_of(turn);
-        let Some(side) = self.side(turn.index, turn.direction) else { return };
-        let mut whole = Content::Frame(side.events.whole(std::mem::take(part.chunk)));
+    fn cut(&mut self, cursor: &PluginCursor<'_>, part: &mut Part<'_>) {
+        let limit = self.most_of(cursor);
+        let Some(side) = self.side(cursor.index, cursor.direction) else { return };
+        let mut whole = BodyBytes::Frame(side.events.whole(std::mem::take(part.chunk)));
         if part.end || part.trailers.is_some() || side.events.len() > limit {
             whole = whole.followed_by(side.events.take().into_bytes());
         }
@@ -237,29 +247,29 @@ impl StreamContext {
 
     fn show_bytes(
         &mut self,
-        turn: &Turn<'_>,
-        cell: &mut Option<CellGuard>,
+        cursor: &PluginCursor<'_>,
+        cell: &mut Option<InstanceGuard>,
         chunk: &mut Bytes,
         end: bool,
     ) -> Step {
-        let Turn { plugin, index, direction } = *turn;
+        let PluginCursor { plugin, index, direction } = *cursor;
         let phase = direction.body_phase();
-        let limit = self.most_of(turn);
+        let limit = self.most_of(cursor);
         let is_resumed = self.calls.resumes(direction, index).is_some();
         if let Some(side) = self.side(index, direction).filter(|_| !is_resumed) {
             let shown = side.window.take().unwrap_or_default().bytes;
-            side.window = Some(Window { bytes: shown.followed_by(std::mem::take(chunk)), limit });
+            side.window = Some(BodyBuffer { bytes: shown.followed_by(std::mem::take(chunk)), limit });
         }
-        let verdict = match self.visit_body(turn, cell, end, false) {
-            Seen::Verdict(verdict) => verdict,
-            Seen::Instead(step) => {
+        let verdict = match self.visit_body(cursor, cell, end, false) {
+            BodyOutcome::Verdict(verdict) => verdict,
+            BodyOutcome::Instead(step) => {
                 if matches!(step, Step::Next) {
                     self.take_bytes_into(index, direction, chunk);
                 }
                 return step;
             }
         };
-        let may_be_continued = self.members.get(index).is_some_and(|member| member.expects_calls);
+        let may_be_continued = self.active.get(index).is_some_and(|active| active.expects_calls);
         let Some(side) = self.side(index, direction) else { return Step::Next };
         let is_kept = side.keep(verdict);
         if verdict == BodyVerdict::Continue {
@@ -270,7 +280,7 @@ impl StreamContext {
         let length = side.kept.len() + side.window.as_ref().map_or(0, |window| window.bytes.len());
         if length > limit && is_kept && verdict != BodyVerdict::Watermark {
             return match self.failed(plugin, index, phase, Cause::BodyTooLarge { limit }) {
-                Visit::Over(action) => Step::Over(action),
+                CallOutcome::Over(action) => Step::Over(action),
                 _ => {
                     self.take_bytes_into(index, direction, chunk);
                     Step::Next
@@ -303,42 +313,43 @@ impl StreamContext {
     }
 
     /// How many bytes of a body a plugin may hold back: those of its sandbox, or fewer if it has said so.
-    pub(super) fn most_of(&self, turn: &Turn<'_>) -> usize {
-        let seat = self.exchange.as_ref().and_then(|exchange| exchange.seats.get(turn.index));
-        let said = seat.and_then(|seat| seat.side_ref(turn.direction).most);
-        said.unwrap_or(usize::MAX).min(turn.plugin.max_buffered_body())
+    pub(super) fn most_of(&self, cursor: &PluginCursor<'_>) -> usize {
+        let plugin_state = self.exchange.as_ref().and_then(|exchange| exchange.plugins.get(cursor.index));
+        let said = plugin_state.and_then(|plugin_state| plugin_state.side_ref(cursor.direction).most);
+        said.unwrap_or(usize::MAX).min(cursor.plugin.max_buffered_body())
     }
 
     /// Runs a body callback.
     pub(super) fn visit_body(
         &mut self,
-        turn: &Turn<'_>,
-        cell: &mut Option<CellGuard>,
+        cursor: &PluginCursor<'_>,
+        cell: &mut Option<InstanceGuard>,
         end: bool,
         is_last: bool,
-    ) -> Seen {
-        let phase = turn.direction.body_phase();
-        let window = self.side(turn.index, turn.direction).and_then(|side| side.window.as_ref());
+    ) -> BodyOutcome {
+        let phase = cursor.direction.body_phase();
+        let window = self.side(cursor.index, cursor.direction).and_then(|side| side.window.as_ref());
         let length = u32::try_from(window.map_or(0, |window| window.bytes.len())).unwrap_or(u32::MAX);
         let call = if is_last { Call::LastBody { phase, length } } else { Call::Body { phase, length, end } };
-        if let Some(side) = self.side(turn.index, turn.direction) {
+        if let Some(side) = self.side(cursor.index, cursor.direction) {
             side.may_add_trailers = end && !is_last;
         }
-        let visit = self.visit(turn, cell, call);
-        if let Some(side) = self.side(turn.index, turn.direction).filter(|_| !matches!(visit, Visit::Pending))
+        let visit = self.visit(cursor, cell, call);
+        if let Some(side) =
+            self.side(cursor.index, cursor.direction).filter(|_| !matches!(visit, CallOutcome::Pending))
         {
             side.may_add_trailers = false;
         }
         match visit {
-            Visit::Pending => Seen::Instead(Step::Over(Action::Pending)),
-            Visit::Done(code) => Seen::Verdict(BodyVerdict::of(code)),
-            Visit::Skipped => Seen::Instead(Step::Next),
-            Visit::Over(action) => Seen::Instead(Step::Over(action)),
+            CallOutcome::Pending => BodyOutcome::Instead(Step::Over(Action::Pending)),
+            CallOutcome::Done(code) => BodyOutcome::Verdict(BodyVerdict::of(code)),
+            CallOutcome::Skipped => BodyOutcome::Instead(Step::Next),
+            CallOutcome::Over(action) => BodyOutcome::Instead(Step::Over(action)),
         }
     }
 
     /// The plugin at a place in the order of a direction.
-    pub(super) fn member_at<'a>(
+    pub(super) fn plugin_at<'a>(
         &self,
         plugins: &'a [Plugin],
         direction: Direction,
@@ -346,28 +357,28 @@ impl StreamContext {
     ) -> Option<(usize, &'a Plugin)> {
         let index = match direction {
             Direction::Request => place,
-            Direction::Response => self.members.len().checked_sub(place + 1)?,
+            Direction::Response => self.active.len().checked_sub(place + 1)?,
         };
         plugins.get(index).map(|plugin| (index, plugin))
     }
 
     /// The instance of a plugin that still takes part in the stream.
     pub(super) fn lease_of(&self, index: usize) -> Option<&Lease> {
-        self.members.get(index).filter(|member| member.is_active())?.lease.as_ref()
+        self.active.get(index).filter(|active| active.is_active())?.lease.as_ref()
     }
 
     pub(super) fn side(&mut self, index: usize, direction: Direction) -> Option<&mut Side> {
         self.exchange.as_mut()?.side(index, direction)
     }
 
-    pub(super) fn course(&mut self, direction: Direction) -> &mut Course {
+    pub(super) fn message(&mut self, direction: Direction) -> &mut MessageState {
         match direction {
             Direction::Request => &mut self.request,
             Direction::Response => &mut self.response,
         }
     }
 
-    pub(super) fn course_ref(&self, direction: Direction) -> &Course {
+    pub(super) fn message_ref(&self, direction: Direction) -> &MessageState {
         match direction {
             Direction::Request => &self.request,
             Direction::Response => &self.response,

@@ -1,4 +1,4 @@
-//! A guest's visit to a stream, and the memory in which it takes place.
+//! One call of a guest for a stream, and the memory of its future.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use pin_project_lite::pin_project;
 use super::call::Call;
 use super::exchange::Exchange;
 use crate::error::{Cause, Phase};
-use crate::pool::{CellGuard, Slot};
-use crate::running::{Begun, Outcome, Running, first_slice};
+use crate::pool::{InstanceGuard, Slot};
+use crate::running::{ReleaseInstance, RunningCall, Started, first_slice};
 
 /// What a guest is given for one call.
-pub(super) struct Visiting {
-    pub(super) cell: CellGuard,
+pub(super) struct GuestCall {
+    pub(super) cell: InstanceGuard,
     pub(super) exchange: OwnedMutexGuard<Exchange>,
     pub(super) call: Call,
     pub(super) context: u32,
 }
 
 /// What a call leaves behind.
-pub(crate) struct Visited {
+pub(crate) struct GuestCallResult {
     /// None if the instance has been let go meanwhile.
-    pub(super) cell: Option<CellGuard>,
+    pub(super) cell: Option<InstanceGuard>,
     pub(super) exchange: Option<OwnedMutexGuard<Exchange>>,
     pub(super) result: Result<u32, Cause>,
     pub(super) phase: Phase,
@@ -32,58 +32,58 @@ pub(crate) struct Visited {
     pub(super) expects_calls: bool,
 }
 
-/// Memory for one visit after the other to the guest of one instance: what was used last is nearest to the processor.
-pub(crate) struct Berth(Pin<Box<dyn Occupy + Send>>);
+/// Memory for one call after the other of the guest of one instance: what was used last is nearest to the processor.
+pub(crate) struct ReusableFuture(Pin<Box<dyn Reusable + Send>>);
 
 /// A future whose place is taken by the next one when it has ended.
-trait Occupy: Future<Output = Visited> {
-    fn occupy(self: Pin<&mut Self>, visiting: Visiting);
+trait Reusable: Future<Output = GuestCallResult> {
+    fn restart(self: Pin<&mut Self>, guest_call: GuestCall);
 }
 
 pin_project! {
-    struct Place<M, F> {
+    struct FutureSlot<M, F> {
         make: M,
         #[pin]
         future: Option<F>,
     }
 }
 
-// === impl Visiting ===
+// === impl GuestCall ===
 
-impl Visiting {
+impl GuestCall {
     /// Runs the first slice of the call.
-    pub(super) fn begin(mut self, slot: &Arc<Slot>) -> Begun<Visited> {
-        let Berth(mut place) = self.cell.take_berth().unwrap_or_default();
-        place.as_mut().occupy(self);
+    pub(super) fn begin(mut self, slot: &Arc<Slot>) -> Started<GuestCallResult> {
+        let ReusableFuture(mut place) = self.cell.take_future().unwrap_or_default();
+        place.as_mut().restart(self);
         match first_slice(slot, place.as_mut()) {
-            Poll::Ready(mut visited) => {
-                if let Some(cell) = &mut visited.cell {
-                    cell.keep_berth(Berth(place));
+            Poll::Ready(mut returned) => {
+                if let Some(cell) = &mut returned.cell {
+                    cell.keep_future(ReusableFuture(place));
                 }
-                Begun::Over(visited)
+                Started::Over(returned)
             }
-            Poll::Pending => Begun::Running(Running::begun(slot, place)),
+            Poll::Pending => Started::Running(RunningCall::begun(slot, place)),
         }
     }
 
-    async fn visit(self) -> Visited {
+    async fn visit(self) -> GuestCallResult {
         let Self { mut cell, exchange, call, context } = self;
         let phase = call.phase();
         let Some(instance) = cell.instance() else {
             let (cell, exchange, result) = (Some(cell), Some(exchange), Err(Cause::InstanceLost));
-            return Visited { cell, exchange, result, phase, expects_calls: false };
+            return GuestCallResult { cell, exchange, result, phase, expects_calls: false };
         };
         instance.lend(exchange);
         let result = call.make(instance, context).await;
         let exchange = instance.give_back();
         let expects_calls = instance.expects_calls(context);
-        Visited { cell: Some(cell), exchange, result, phase, expects_calls }
+        GuestCallResult { cell: Some(cell), exchange, result, phase, expects_calls }
     }
 }
 
-// === impl Visited ===
+// === impl GuestCallResult ===
 
-impl Outcome for Visited {
+impl ReleaseInstance for GuestCallResult {
     fn let_go(&mut self, slot: &Slot) {
         let Some(mut cell) = self.cell.take() else { return };
         if let Err(cause) = &self.result {
@@ -95,40 +95,40 @@ impl Outcome for Visited {
     }
 }
 
-// === impl Berth ===
+// === impl ReusableFuture ===
 
-impl Default for Berth {
+impl Default for ReusableFuture {
     fn default() -> Self {
-        Self(Box::pin(Place { make: Visiting::visit, future: None }))
+        Self(Box::pin(FutureSlot { make: GuestCall::visit, future: None }))
     }
 }
 
-// === impl Place ===
+// === impl FutureSlot ===
 
-impl<M, F> Occupy for Place<M, F>
+impl<M, F> Reusable for FutureSlot<M, F>
 where
-    M: Fn(Visiting) -> F,
-    F: Future<Output = Visited>,
+    M: Fn(GuestCall) -> F,
+    F: Future<Output = GuestCallResult>,
 {
-    fn occupy(self: Pin<&mut Self>, visiting: Visiting) {
+    fn restart(self: Pin<&mut Self>, guest_call: GuestCall) {
         let mut this = self.project();
-        let future = (this.make)(visiting);
+        let future = (this.make)(guest_call);
         this.future.set(Some(future));
     }
 }
 
-impl<M, F> Future for Place<M, F>
+impl<M, F> Future for FutureSlot<M, F>
 where
-    F: Future<Output = Visited>,
+    F: Future<Output = GuestCallResult>,
 {
-    type Output = Visited;
+    type Output = GuestCallResult;
 
     /// Pending for ever while nobody is here.
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Visited> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<GuestCallResult> {
         let mut this = self.project();
         let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
-        let visited = ready!(future.poll(cx));
+        let returned = ready!(future.poll(cx));
         this.future.set(None);
-        Poll::Ready(visited)
+        Poll::Ready(returned)
     }
 }

@@ -16,15 +16,15 @@ pub(crate) const MAX_BODY: usize = MAX_BYTES - (1 << 20);
 
 /// The call-outs of all instances of a plugin, those of its predecessors among them.
 #[derive(Debug, Default)]
-pub(crate) struct UnderWay {
+pub(crate) struct CalloutLimits {
     calls: AtomicUsize,
     bytes: AtomicUsize,
 }
 
 /// The place of one call-out; it is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    under_way: Arc<UnderWay>,
+pub(crate) struct CalloutPermit {
+    callout_limits: Arc<CalloutLimits>,
     /// Bytes of its head.
     head: usize,
     /// Bytes of its response that are held.
@@ -34,23 +34,24 @@ pub(crate) struct Place {
 /// Bytes that a call-out is to send, counted as long as anybody has them.
 struct Counted {
     bytes: Vec<u8>,
-    under_way: Arc<UnderWay>,
+    callout_limits: Arc<CalloutLimits>,
 }
 
-// === impl UnderWay ===
+// === impl CalloutLimits ===
 
-impl UnderWay {
+impl CalloutLimits {
     /// A place for a call-out whose head takes so many bytes; none if there is no room for it.
-    pub(crate) fn begin(self: &Arc<Self>, head: usize) -> Option<Place> {
+    pub(crate) fn begin(self: &Arc<Self>, head: usize) -> Option<CalloutPermit> {
         if !take(&self.calls, 1, MAX_CALLS) {
             return None;
         }
-        let mut place = Place { under_way: Arc::clone(self), head: 0, read: AtomicUsize::new(0) };
+        let mut permit =
+            CalloutPermit { callout_limits: Arc::clone(self), head: 0, read: AtomicUsize::new(0) };
         if !take(&self.bytes, head, MAX_BYTES) {
             return None;
         }
-        place.head = head;
-        Some(place)
+        permit.head = head;
+        Some(permit)
     }
 
     /// Bytes to be sent; none if there is no room for them.
@@ -59,7 +60,7 @@ impl UnderWay {
             return Some(Bytes::new());
         }
         let has_room = take(&self.bytes, bytes.len(), MAX_BYTES);
-        has_room.then(|| Bytes::from_owner(Counted { bytes, under_way: Arc::clone(self) }))
+        has_room.then(|| Bytes::from_owner(Counted { bytes, callout_limits: Arc::clone(self) }))
     }
 }
 
@@ -69,28 +70,28 @@ fn take(number: &AtomicUsize, more: usize, most: usize) -> bool {
     number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
 }
 
-// === impl Place ===
+// === impl CalloutPermit ===
 
-impl Place {
+impl CalloutPermit {
     /// Notes how many bytes of its response the call holds now; false if there is no room for them.
     pub(crate) fn holds(&self, bytes: usize) -> bool {
         let before = self.read.load(Ordering::Relaxed);
-        if bytes > before && !take(&self.under_way.bytes, bytes - before, MAX_BYTES) {
+        if bytes > before && !take(&self.callout_limits.bytes, bytes - before, MAX_BYTES) {
             return false;
         }
         if bytes < before {
-            self.under_way.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
+            self.callout_limits.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
         }
         self.read.store(bytes, Ordering::Relaxed);
         true
     }
 }
 
-impl Drop for Place {
+impl Drop for CalloutPermit {
     fn drop(&mut self) {
         let held = self.head + *self.read.get_mut();
-        self.under_way.bytes.fetch_sub(held, Ordering::Relaxed);
-        self.under_way.calls.fetch_sub(1, Ordering::Relaxed);
+        self.callout_limits.bytes.fetch_sub(held, Ordering::Relaxed);
+        self.callout_limits.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -104,7 +105,7 @@ impl AsRef<[u8]> for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.under_way.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.callout_limits.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
     }
 }
 
@@ -116,12 +117,12 @@ mod tests {
 
     #[test]
     fn place_is_had_by_so_many_calls_and_is_free_again_after_each() {
-        let under_way = Arc::<UnderWay>::default();
-        let mut places: Vec<_> = (0..MAX_CALLS).map(|_| under_way.begin(100).unwrap()).collect();
-        assert!(under_way.begin(0).is_none());
-        places.pop();
-        assert!(under_way.begin(MAX_BYTES).is_none(), "there is no room for its head");
-        assert!(under_way.begin(100).is_some(), "and that has cost no place");
+        let callout_limits = Arc::<CalloutLimits>::default();
+        let mut permits: Vec<_> = (0..MAX_CALLS).map(|_| callout_limits.begin(100).unwrap()).collect();
+        assert!(callout_limits.begin(0).is_none());
+        permits.pop();
+        assert!(callout_limits.begin(MAX_BYTES).is_none(), "there is no room for its head");
+        assert!(callout_limits.begin(100).is_some(), "and that has cost no place");
     }
 
     proptest! {
@@ -131,27 +132,27 @@ mod tests {
         fn bytes_are_counted_while_they_are_there(
             steps in prop::collection::vec((0..4_u8, 0..30_usize << 20), 0..60),
         ) {
-            let under_way = Arc::<UnderWay>::default();
-            let (mut bodies, mut places) = (Vec::new(), Vec::new());
+            let callout_limits = Arc::<CalloutLimits>::default();
+            let (mut bodies, mut permits) = (Vec::new(), Vec::new());
             for (step, bytes) in steps {
-                let held = |places: &[(Place, usize, usize)]| {
-                    places.iter().map(|(_, head, read)| head + read).sum::<usize>()
+                let held = |permits: &[(CalloutPermit, usize, usize)]| {
+                    permits.iter().map(|(_, head, read)| head + read).sum::<usize>()
                 };
-                let present = bodies.iter().map(Bytes::len).sum::<usize>() + held(&places);
+                let present = bodies.iter().map(Bytes::len).sum::<usize>() + held(&permits);
                 match step {
-                    0 => bodies.extend(under_way.count(vec![0; bytes / 1024]).map(|body| body.slice(..))),
-                    1 => places.extend(under_way.begin(bytes).map(|place| (place, bytes, 0))),
-                    2 => if let Some((place, _, read)) = places.last_mut() {
+                    0 => bodies.extend(callout_limits.count(vec![0; bytes / 1024]).map(|body| body.slice(..))),
+                    1 => permits.extend(callout_limits.begin(bytes).map(|permit| (permit, bytes, 0))),
+                    2 => if let Some((permit, _, read)) = permits.last_mut() {
                         let fits = present - *read + bytes <= MAX_BYTES;
-                        prop_assert_eq!(place.holds(bytes), fits);
+                        prop_assert_eq!(permit.holds(bytes), fits);
                         *read = if fits { bytes } else { *read };
                     },
-                    _ => drop((bodies.pop(), places.pop())),
+                    _ => drop((bodies.pop(), permits.pop())),
                 }
-                let present = bodies.iter().map(Bytes::len).sum::<usize>() + held(&places);
-                prop_assert_eq!(under_way.bytes.load(Ordering::Relaxed), present);
+                let present = bodies.iter().map(Bytes::len).sum::<usize>() + held(&permits);
+                prop_assert_eq!(callout_limits.bytes.load(Ordering::Relaxed), present);
                 prop_assert!(present <= MAX_BYTES);
-                prop_assert_eq!(under_way.calls.load(Ordering::Relaxed), places.len());
+                prop_assert_eq!(callout_limits.calls.load(Ordering::Relaxed), permits.len());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One plugin's turn: its guest runs, and its failure policy decides what a bad end means.
+//! The plugins of a stream on its way past them, and what their failure policies make of a bad end.
 
 use std::task::Waker;
 
@@ -14,7 +14,7 @@ use crate::pool::Lease;
 
 /// How far the message of one direction has come.
 #[derive(Default)]
-pub(super) struct Course {
+pub(super) struct MessageState {
     /// Plugins that have seen the part under way; they are not asked again after [`Action::Pending`].
     pub(super) progress: usize,
     /// The bytes of the part under way are counted.
@@ -37,7 +37,7 @@ pub(super) struct Course {
 
 /// One plugin's side of a stream.
 #[derive(Default)]
-pub(super) struct Member {
+pub(super) struct ActivePlugin {
     /// Absent when the plugin had no instance to give and fails open.
     pub(super) lease: Option<Lease>,
     pub(super) context: u32,
@@ -45,20 +45,20 @@ pub(super) struct Member {
     pub(super) expects_calls: bool,
     /// The plugin failed this stream: it is not asked any more.
     is_out: bool,
-    pub(super) holds: Holds,
+    pub(super) holds: HeldMessages,
     /// The stream is over, and the plugin has logged it.
     pub(super) is_logged: bool,
 }
 
 /// Directions in which a plugin holds something.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Holds {
+pub(super) struct HeldMessages {
     request: bool,
     response: bool,
 }
 
 /// How a guest's part in a step ended.
-pub(super) enum Visit {
+pub(super) enum CallOutcome {
     /// Not yet: the guest is running, or its instance is taken. The stream waits.
     Pending,
     /// With this verdict.
@@ -69,9 +69,9 @@ pub(super) enum Visit {
     Over(Action),
 }
 
-// === impl Holds ===
+// === impl HeldMessages ===
 
-impl Holds {
+impl HeldMessages {
     pub(super) fn contains(self, direction: Direction) -> bool {
         match direction {
             Direction::Request => self.request,
@@ -87,9 +87,9 @@ impl Holds {
     }
 }
 
-// === impl Member ===
+// === impl ActivePlugin ===
 
-impl Member {
+impl ActivePlugin {
     /// A plugin that serves the stream with this instance, under the id of a context; without one it is not called.
     pub(super) fn serving(lease: Lease, context: Option<u32>) -> Self {
         let lease = context.is_some().then_some(lease);
@@ -115,17 +115,23 @@ impl Member {
 
 impl StreamContext {
     /// What a guest did to the stream besides answering with a verdict.
-    pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<Visit> {
-        let seat = self.exchange.as_mut()?.seats.get_mut(index)?;
-        if let Some(fault) = seat.fault.take() {
+    pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<CallOutcome> {
+        let plugin_state = self.exchange.as_mut()?.plugins.get_mut(index)?;
+        if let Some(fault) = plugin_state.fault.take() {
             return Some(self.failed(plugin, index, phase, fault));
         }
-        let answer = seat.answer.take()?;
+        let answer = plugin_state.answer.take()?;
         Some(self.answered(plugin, index, phase, answer))
     }
 
     /// Sends a guest's own answer, unless a response's headers have left already.
-    fn answered(&mut self, plugin: &Plugin, index: usize, phase: Phase, answer: Box<LocalResponse>) -> Visit {
+    fn answered(
+        &mut self,
+        plugin: &Plugin,
+        index: usize,
+        phase: Phase,
+        answer: Box<LocalResponse>,
+    ) -> CallOutcome {
         if self.response.is_released {
             return self.failed(plugin, index, phase, Cause::LateAnswer);
         }
@@ -133,16 +139,24 @@ impl StreamContext {
             exchange.details = Some(answer.details.clone());
         }
         self.end_message(Direction::Request, &BodyError::Answered);
-        Visit::Over(Action::Respond(answer))
+        CallOutcome::Over(Action::Respond(answer))
     }
 
     /// Applies the failure policy: whatever happens to the stream, the plugin sees no more of it. A refusal stands under
     /// either policy, and so does one that the guest had spoken before it failed.
-    pub(super) fn failed(&mut self, plugin: &Plugin, index: usize, phase: Phase, cause: Cause) -> Visit {
+    pub(super) fn failed(
+        &mut self,
+        plugin: &Plugin,
+        index: usize,
+        phase: Phase,
+        cause: Cause,
+    ) -> CallOutcome {
         let failure = Failure { plugin: plugin.shared_name(), phase, cause };
         plugin.note_failure(&failure);
-        let seat = self.exchange.as_mut().and_then(|exchange| exchange.seats.get_mut(index));
-        let (answer, fault) = seat.map(|seat| (seat.answer.take(), seat.fault.take())).unwrap_or_default();
+        let plugin_state = self.exchange.as_mut().and_then(|exchange| exchange.plugins.get_mut(index));
+        let (answer, fault) = plugin_state
+            .map(|plugin_state| (plugin_state.answer.take(), plugin_state.fault.take()))
+            .unwrap_or_default();
         let is_refused = [Some(&failure.cause), fault.as_ref()].into_iter().flatten().any(Cause::is_refusal);
         if plugin.failure_policy() == FailurePolicy::FailOpen && !is_refused {
             self.leave_out(index);
@@ -156,7 +170,7 @@ impl StreamContext {
             // What it holds goes on.
             self.wake_waiting(Direction::Request);
             self.wake_waiting(Direction::Response);
-            return Visit::Skipped;
+            return CallOutcome::Skipped;
         }
         // As in Envoy, a guest whose header is no HTTP sees what is made of its request.
         if failure.phase.is_response() || !matches!(failure.cause, Cause::InvalidHeader { .. }) {
@@ -171,19 +185,19 @@ impl StreamContext {
         if self.response.is_released {
             self.end_message(Direction::Response, &end);
         }
-        Visit::Over(Action::Fail(failure))
+        CallOutcome::Over(Action::Fail(failure))
     }
 
     /// Calls a plugin no more for this stream.
     fn leave_out(&mut self, index: usize) {
-        if let Some(member) = self.members.get_mut(index) {
-            member.is_out = true;
+        if let Some(active) = self.active.get_mut(index) {
+            active.is_out = true;
         }
     }
 
     /// Nothing more of a message goes on; the first end is the one that is told.
     pub(super) fn end_message(&mut self, direction: Direction, end: &BodyError) {
-        self.course(direction).over.get_or_insert_with(|| end.clone());
+        self.message(direction).over.get_or_insert_with(|| end.clone());
         self.wake_waiting(direction);
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.wake();
@@ -198,7 +212,7 @@ impl StreamContext {
     }
 
     fn wake_waiting(&mut self, direction: Direction) {
-        if let Some(waiting) = self.course(direction).waiting.take() {
+        if let Some(waiting) = self.message(direction).waiting.take() {
             waiting.wake();
         }
     }

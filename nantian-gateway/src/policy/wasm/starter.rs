@@ -34,7 +34,7 @@ pub(super) struct Compiled {
 
 /// Starts plugins.
 #[derive(Debug, Default)]
-pub(super) struct Starter {
+pub(super) struct PluginStarter {
     /// Started with the first plugin.
     thread: Option<JobThread>,
     news: PluginNews,
@@ -55,13 +55,13 @@ struct News {
 
 /// A plugin on its way; dropped, it does not set out any more.
 #[derive(Debug)]
-pub(super) struct Start {
-    outcome: Arc<Mutex<Option<Outcome>>>,
+pub(super) struct PendingStart {
+    outcome: Arc<Mutex<Option<StartOutcome>>>,
     pub(super) begun: Instant,
 }
 
 /// What it needs to set out.
-pub(super) struct Wanted {
+pub(super) struct StartRequest {
     pub(super) engine: Engine,
     pub(super) config: ir::Plugin,
     /// The bytes that were fetched; none if the configuration has them, or the module is known.
@@ -78,14 +78,14 @@ pub(super) struct Wanted {
 
 /// What became of it.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct StartOutcome {
     pub(super) module: Option<Arc<Compiled>>,
-    pub(super) result: Result<Plugin, Failed>,
+    pub(super) result: Result<Plugin, StartFailure>,
 }
 
 /// Why a plugin did not start.
 #[derive(Debug)]
-pub(super) struct Failed {
+pub(super) struct StartFailure {
     pub(super) why: NotRunning,
     /// Whether it can be otherwise another time.
     pub(super) may_pass: bool,
@@ -98,9 +98,9 @@ pub(super) struct Retry {
     wait: Duration,
 }
 
-// === impl Starter ===
+// === impl PluginStarter ===
 
-impl Starter {
+impl PluginStarter {
     pub(super) fn news(&self) -> &PluginNews {
         &self.news
     }
@@ -109,7 +109,7 @@ impl Starter {
     ///
     /// # Errors
     /// When there is no thread for it.
-    pub(super) fn begin(&mut self, wanted: Wanted) -> io::Result<Start> {
+    pub(super) fn begin(&mut self, wanted: StartRequest) -> io::Result<PendingStart> {
         let thread = match &mut self.thread {
             Some(thread) => thread,
             none => none.insert(JobThread::start("wasm-start")?),
@@ -117,13 +117,13 @@ impl Starter {
         let outcome = Arc::default();
         let (told, news) = (Arc::downgrade(&outcome), self.news.clone());
         thread.run(move || {
-            if let Some(told) = Weak::<Mutex<Option<Outcome>>>::upgrade(&told) {
+            if let Some(told) = Weak::<Mutex<Option<StartOutcome>>>::upgrade(&told) {
                 let outcome = wanted.start();
                 *locked(&told) = Some(outcome);
                 news.inner.arrived.notify_one();
             }
         });
-        Ok(Start { outcome, begun: Instant::now() })
+        Ok(PendingStart { outcome, begun: Instant::now() })
     }
 }
 
@@ -156,23 +156,23 @@ impl PluginNews {
     }
 }
 
-// === impl Start ===
+// === impl PendingStart ===
 
-impl Start {
+impl PendingStart {
     pub(super) fn is_over(&self) -> bool {
         locked(&self.outcome).is_some()
     }
 
     /// What became of it, once.
-    pub(super) fn take(&self) -> Option<Outcome> {
+    pub(super) fn take(&self) -> Option<StartOutcome> {
         locked(&self.outcome).take()
     }
 }
 
-// === impl Wanted ===
+// === impl StartRequest ===
 
-impl Wanted {
-    fn start(self) -> Outcome {
+impl StartRequest {
+    fn start(self) -> StartOutcome {
         let compiled = match (&self.fetched, &self.config.source, &self.known) {
             (Some(bytes), ..) => self.compile(bytes),
             (None, ir::PluginSource::Bytes(bytes), _) => self.compile(bytes),
@@ -181,17 +181,19 @@ impl Wanted {
         };
         let module = match compiled {
             Ok(module) => module,
-            Err(why) => return Outcome { module: None, result: Err(Failed { why, may_pass: false }) },
+            Err(why) => {
+                return StartOutcome { module: None, result: Err(StartFailure { why, may_pass: false }) };
+            }
         };
         let result = match &module.result {
             Ok(module) => self.run(module),
             // What is somewhere else may be a module the next time.
-            Err((_, error)) => Err(Failed {
+            Err((_, error)) => Err(StartFailure {
                 why: invalid(format!("spec.wasm: {}", ErrorChain(error))),
                 may_pass: self.key.is_some(),
             }),
         };
-        Outcome { module: Some(module), result }
+        StartOutcome { module: Some(module), result }
     }
 
     /// The module of these bytes, or why there is none. The engine knows those that are in use by their digest.
@@ -206,7 +208,7 @@ impl Wanted {
         Ok(Arc::new(Compiled { key: self.key.clone(), result }))
     }
 
-    fn run(&self, module: &Module) -> Result<Plugin, Failed> {
+    fn run(&self, module: &Module) -> Result<Plugin, StartFailure> {
         let mut settings = config::plugin(&self.config);
         settings.instances = self.instances;
         let host: Option<Arc<dyn Host>> = self.host.clone().map(|host| host as _);
@@ -217,14 +219,14 @@ impl Wanted {
             (None, None) => Plugin::new(module, settings),
         };
         plugin.map_err(|error| match error {
-            PluginError::Full { .. } => Failed {
+            PluginError::Full { .. } => StartFailure {
                 why: NotRunning {
                     reason: Reason::NoResources,
                     message: format!("{error} (--max-plugin-instances)"),
                 },
                 may_pass: true,
             },
-            error => Failed {
+            error => StartFailure {
                 may_pass: matches!(error, PluginError::Start { .. } | PluginError::Rejected { .. }),
                 why: invalid(format!("spec: {}", ErrorChain(&error))),
             },

@@ -17,14 +17,14 @@ const PIECE: usize = 4 << 10;
 
 /// Makes header fields for one guest.
 #[derive(Debug, Default)]
-pub(crate) struct Scribe {
+pub(crate) struct HeaderInterner {
     names: Vec<HeaderName>,
     values: BytesMut,
 }
 
-// === impl Scribe ===
+// === impl HeaderInterner ===
 
-impl Scribe {
+impl HeaderInterner {
     /// Checks a field before any of it is kept; nothing, if it is not a guest's to write.
     pub(super) fn field(
         &mut self,
@@ -99,17 +99,17 @@ mod tests {
                 0..100,
             ),
         ) {
-            let mut scribe = Scribe::default();
+            let mut interner = HeaderInterner::default();
             let mut made = Vec::new();
             for (name, value) in &written {
-                made.push((scribe.name(name.as_bytes()), scribe.value(value)));
+                made.push((interner.name(name.as_bytes()), interner.value(value)));
             }
             for ((name, value), made) in written.iter().zip(made) {
                 let name = HeaderName::from_bytes(name.as_bytes()).ok();
                 prop_assert_eq!((name, HeaderValue::from_bytes(value).ok()), made);
             }
-            let names: std::collections::HashSet<_> = scribe.names.iter().collect();
-            prop_assert!(names.len() == scribe.names.len() && names.len() <= NAMES);
+            let names: std::collections::HashSet<_> = interner.names.iter().collect();
+            prop_assert!(names.len() == interner.names.len() && names.len() <= NAMES);
         }
     }
 }
