@@ -24,6 +24,8 @@ const MOST_MEMBERS: usize = 1 << 14;
 #[derive(Clone, Debug)]
 struct Member {
     key: Range<usize>,
+    /// There are escapes in the name.
+    is_escaped: bool,
     value: Range<usize>,
 }
 
@@ -37,10 +39,13 @@ impl<'a> Object<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut scanner = Scanner::new();
         let mut members = Vec::with_capacity(16);
-        let mut member = Member { key: 0..0, value: 0..0 };
+        let mut member = Member { key: 0..0, is_escaped: false, value: 0..0 };
         scanner.push(body, |mark, at| match mark {
             Mark::KeyStart => member.key.start = at,
-            Mark::KeyEnd => member.key.end = at,
+            Mark::KeyEnd => {
+                member.key.end = at;
+                member.is_escaped = body.get(member.key.clone()).is_some_and(|key| key.contains(&b'\\'));
+            }
             Mark::ValueStart => member.value.start = at,
             Mark::ValueEnd => {
                 member.value.end = at;
@@ -184,11 +189,8 @@ impl<'a> Object<'a> {
     }
 
     fn is_named(&self, member: &Member, name: &str) -> bool {
-        let Some(key) = self.body.get(member.key.clone()) else {
-            return false;
-        };
-        if !key.contains(&b'\\') {
-            return key == name.as_bytes();
+        if !member.is_escaped {
+            return self.body.get(member.key.clone()) == Some(name.as_bytes());
         }
         let quoted = member.key.start - 1..member.key.end + 1;
         self.body

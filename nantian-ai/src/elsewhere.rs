@@ -1,6 +1,8 @@
 //! What a request only refers to: a conversation or a file that the provider has stored, or what lies behind a URL.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::{self, Finder};
 
 use crate::dialect::Dialect;
 use crate::edit::Object;
@@ -8,14 +10,22 @@ use crate::edit::Object;
 /// Members of Responses that stand for what came before.
 const STORED: [&str; 3] = ["previous_response_id", "conversation", "prompt"];
 
+/// What is in every body that refers to anything but by those; in most there is neither.
+static MARKS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| ["\"file_id\"", "url\""].map(Finder::new));
+
 /// How far from the name of a picture its URL begins at most.
 const NEAR: usize = 256;
 
 /// Whether the model is given more than the body says, of which no estimate of the body knows.
 pub(crate) fn refers(dialect: Dialect, object: &Object<'_>, body: &[u8]) -> bool {
     let is_stored = |name: &&str| object.value(name).is_some_and(|value| value != b"null");
-    (dialect == Dialect::Responses && STORED.iter().any(is_stored))
-        || values(body, b"\"file_id\"").any(is_text)
+    if dialect == Dialect::Responses && STORED.iter().any(is_stored) {
+        return true;
+    }
+    if MARKS.iter().all(|mark| mark.find(body).is_none()) {
+        return false;
+    }
+    values(body, b"\"file_id\"").any(is_text)
         || values(body, b"\"file_url\"").any(is_text)
         || values(body, b"\"type\"").any(|value| value.starts_with(b"\"url\""))
         || values(body, b"\"image_url\"").any(is_far)

@@ -15,7 +15,10 @@ pub(crate) struct Weight(u64);
 const BLOCK: usize = 64;
 
 /// So many blocks in a row that may be base64 are worth a look at where they stand.
-const RUN_BLOCKS: u32 = 8;
+const RUN_BLOCKS: usize = 8;
+
+/// Their bytes.
+const RUN: usize = RUN_BLOCKS * BLOCK;
 
 /// Estimates the input tokens of a request body.
 ///
@@ -35,13 +38,20 @@ pub fn estimate_tokens(body: &[u8]) -> u64 {
     let mut attachments = Attachments::default();
     let mut at = 0;
     while let Some(block) = body.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) {
+        let ahead = body.get(at..).and_then(|rest| rest.first_chunk::<RUN>()).filter(|_| run == 0);
+        if let Some(ahead) = ahead.filter(|ahead| !ahead.last_chunk().is_some_and(may_be_base64)) {
+            // None that begins in these is so long.
+            sum += Weight::of(ahead);
+            at += RUN;
+            continue;
+        }
         at += BLOCK;
         sum += Weight::of(block);
         run = if may_be_base64(block) { run + 1 } else { 0 };
         if run != RUN_BLOCKS {
             continue;
         }
-        let start = at - RUN_BLOCKS as usize * BLOCK;
+        let start = at - RUN;
         if let Some(attachment) = attachments.find(body, start) {
             sum.0 -= (at - start) as u64;
             sum.0 += attachment.tokens() * 4;

@@ -15,8 +15,10 @@ use crate::error::Error;
 /// [`Error::UnsupportedEncoding`] if it is compressed in another.
 pub(crate) fn is_packed(headers: &HeaderMap) -> Result<bool, Error> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
-    let (Some(coding), None) = (codings.next(), codings.next()) else {
-        return if headers.contains_key(CONTENT_ENCODING) { Err(unsupported(headers)) } else { Ok(false) };
+    let coding = match (codings.next(), codings.next()) {
+        (None, _) => return Ok(false),
+        (Some(coding), None) => coding,
+        (Some(_), Some(_)) => return Err(unsupported(headers)),
     };
     match coding.to_str().map(str::trim) {
         Ok(coding) if coding.eq_ignore_ascii_case("identity") => Ok(false),

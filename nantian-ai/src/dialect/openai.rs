@@ -110,10 +110,9 @@ pub(crate) fn event(data: &[u8]) -> Signal {
 
 /// Reads the `usage` member of a buffered reply.
 pub(crate) fn usage(data: &[u8]) -> Reported {
-    serde_json::from_slice::<Option<Usage>>(data)
-        .ok()
-        .flatten()
-        .map_or_else(Reported::default, |usage| usage.reported())
+    let usage =
+        std::str::from_utf8(data).ok().and_then(|json| serde_json::from_str::<Option<Usage>>(json).ok());
+    usage.flatten().map_or_else(Reported::default, |usage| usage.reported())
 }
 
 /// All tokens that came out: xAI counts those of reasoning apart from the others, and in the total.

@@ -40,21 +40,21 @@ const STORED: [(&str, &[Method]); 3] =
     [("/cancel", &[Method::POST]), ("/input_items", &[Method::GET]), ("", &[Method::GET, Method::DELETE])];
 
 /// Path suffix as clients send it; how much of it is the prefix a base URL already has; what it is.
-/// The longer of two suffixes that both match comes first.
+/// The longer of two suffixes that both match comes first, and before others what is asked for most.
 const PATHS: &[(&str, &str, Dialect, Operation)] = &[
+    ("", "/chat/completions", Dialect::OpenAi, Operation::Chat),
+    ("", "/messages", Dialect::Anthropic, Operation::Chat),
+    ("", "/responses", Dialect::Responses, Operation::Chat),
     ("/api", "/chat", Dialect::Ollama, Operation::Chat),
     ("/api", "/embed", Dialect::Ollama, Operation::Embeddings),
     ("/api", "/embeddings", Dialect::Ollama, Operation::Embeddings),
     ("/api", "/generate", Dialect::Ollama, Operation::Generate),
     ("/api", "/tags", Dialect::Ollama, Operation::Models),
     ("", "/messages/count_tokens", Dialect::Anthropic, Operation::CountTokens),
-    ("", "/messages", Dialect::Anthropic, Operation::Chat),
-    ("", "/chat/completions", Dialect::OpenAi, Operation::Chat),
     ("", "/completions", Dialect::OpenAi, Operation::Generate),
     ("", "/embeddings", Dialect::OpenAi, Operation::Embeddings),
     ("", "/responses/compact", Dialect::Responses, Operation::Compact),
     ("", "/responses/input_tokens", Dialect::Responses, Operation::CountTokens),
-    ("", "/responses", Dialect::Responses, Operation::Chat),
     ("", "/models", Dialect::OpenAi, Operation::Models),
 ];
 

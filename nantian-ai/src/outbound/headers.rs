@@ -2,43 +2,13 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONNECTION, HeaderMap, HeaderName};
+use http::header::{ALT_SVC, CONNECTION, HeaderMap, HeaderName, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 
 use crate::dialect::Dialect;
-
-/// Headers of the client that end here, in alphabetical order: what selects an account with its credentials; what concerns
-/// only its own connection; what only says where it is. Its credentials themselves are told by [`is_credential`].
-const ENDING: &[&str] = &[
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "openai-organization",
-    "openai-project",
-    "origin",
-    "proxy-connection",
-    "referer",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-amz-content-sha256",
-    "x-amz-date",
-    "x-goog-user-project",
-    "x-nantian-strict",
-    "x-real-ip",
-];
 
 /// In which features are asked for by their names.
 pub(crate) const ANTHROPIC_BETA: &str = "anthropic-beta";
 pub(crate) const OPENAI_BETA: &str = "openai-beta";
-
-/// Headers of the upstream that speak of its own site, not of the answer.
-const SITE_HEADERS: [&str; 3] = ["alt-svc", "set-cookie", "strict-transport-security"];
 
 /// Parameters of the operations that pass, encoded or not, in alphabetical order. All others end here: clients put credentials
 /// under any name into a query, and those that a route knows are no business of the provider.
@@ -62,7 +32,7 @@ const PARAMETERS: [&str; 15] = [
 
 /// Removes what an upstream says about its own site, not about the answer.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
-    for name in SITE_HEADERS {
+    for name in [ALT_SVC, SET_COOKIE, STRICT_TRANSPORT_SECURITY] {
         headers.remove(name);
     }
 }
@@ -70,20 +40,51 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
 /// What of a client's headers the upstream gets.
 pub(super) fn upstream_headers(client: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
+    // RFC 9110, 7.6.1: headers that `connection` names concern only the connection.
+    let named = client.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let named: Vec<_> = named.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let is_named = |name: &HeaderName| named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str()));
     for (name, value) in client {
-        if !ends_here(name) && !is_named_by_connection(client, name) {
+        if !ends_here(name) && !is_named(name) {
             headers.append(name.clone(), value.clone());
         }
     }
     headers
 }
 
+/// Whether a header of the client ends here: what selects an account with its credentials; what concerns only its own connection;
+/// what only says where it is; and its credentials themselves.
 fn ends_here(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.starts_with("x-forwarded-")
+    let is_known = matches!(
+        name,
+        "accept-encoding"
+            | "connection"
+            | "content-length"
+            | "expect"
+            | "forwarded"
+            | "host"
+            | "keep-alive"
+            | "openai-organization"
+            | "openai-project"
+            | "origin"
+            | "proxy-connection"
+            | "referer"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "via"
+            | "x-amz-content-sha256"
+            | "x-amz-date"
+            | "x-goog-user-project"
+            | "x-nantian-strict"
+            | "x-real-ip"
+    );
+    is_known
+        || name.starts_with("x-forwarded-")
         || name.starts_with("sec-")
         || name.starts_with("access-control-")
-        || ENDING.binary_search(&name).is_ok()
         || is_credential(name)
 }
 
@@ -118,16 +119,6 @@ pub(super) fn names_features_of(name: &HeaderName, dialect: Dialect) -> bool {
     }
 }
 
-/// RFC 9110, 7.6.1: headers that `connection` names concern only the connection.
-fn is_named_by_connection(client: &HeaderMap, name: &HeaderName) -> bool {
-    client
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
-}
-
 /// What of a client's query the upstream gets.
 pub(super) fn upstream_query(query: &str) -> Cow<'_, str> {
     let passes = |parameter: &&str| {
@@ -146,8 +137,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lists_can_be_searched() {
-        assert!(ENDING.is_sorted() && PARAMETERS.is_sorted());
+    fn the_list_can_be_searched() {
+        assert!(PARAMETERS.is_sorted());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reads the usage of a reply while it passes, in bounded memory.
 
 use http::StatusCode;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::about::About;
 use super::format::Format;
@@ -112,13 +112,13 @@ impl Meter {
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.sent |= status == StatusCode::GATEWAY_TIMEOUT;
         self.tally = Tally::of(self.choices);
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if self.surface.dialect() == Dialect::Bedrock {
-            self.tally.reported.input = text(bedrock::INPUT_TOKENS).and_then(|count| count.parse().ok());
+            let count = text(headers.get(bedrock::INPUT_TOKENS));
+            self.tally.reported.input = count.and_then(|count| count.parse().ok());
         }
-        let format = text(CONTENT_TYPE.as_str()).map_or(Format::Other, Format::of);
+        let format = text(headers.get(CONTENT_TYPE)).map_or(Format::Other, Format::of);
         self.stream = format.is_stream();
-        let plain = text(CONTENT_ENCODING.as_str()).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
+        let plain = text(headers.get(CONTENT_ENCODING)).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
         self.reader = match format {
             _ if !status.is_success() => Reader::Refusal,
             _ if !plain => Reader::Opaque,
@@ -316,6 +316,10 @@ impl Meter {
         };
         counted.tokens().max(self.tally.reported.output.unwrap_or(0))
     }
+}
+
+fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    value?.to_str().ok()
 }
 
 #[cfg(test)]

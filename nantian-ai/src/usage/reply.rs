@@ -15,7 +15,7 @@ pub(super) struct Reply {
     broken: bool,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Capture {
     name: Vec<u8>,
     value: Vec<u8>,
@@ -23,9 +23,8 @@ struct Capture {
 }
 
 /// What the bytes that come next belong to.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Of {
-    #[default]
     Nothing,
     Name,
     Value,
@@ -35,7 +34,10 @@ enum Of {
 
 impl Reply {
     pub(super) fn new(wanted: &'static [&'static str]) -> Self {
-        Self { scanner: Scanner::new(), wanted, capture: Capture::default(), broken: false }
+        // As much as names and counts mostly take.
+        let (name, value) = (Vec::with_capacity(32), Vec::with_capacity(256));
+        let capture = Capture { name, value, of: Of::Nothing };
+        Self { scanner: Scanner::new(), wanted, capture, broken: false }
     }
 
     /// Reads the next chunk and reports the wanted members that end in it, with their JSON.
