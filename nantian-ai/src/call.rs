@@ -46,7 +46,7 @@ pub(crate) struct Call<K: UsageSink> {
     /// Gone once the last attempt is under way.
     prepared: Option<Prepared>,
     streaming: bool,
-    metering: Metering<K>,
+    metering: Box<Metering<K>>,
     watch: Watch,
     deadline: Option<Deadline>,
     /// What a failure means to those who count.

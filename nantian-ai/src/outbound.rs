@@ -9,7 +9,7 @@ use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
 };
 use http::request::Parts;
-use http::{Extensions, Method, Request, Uri};
+use http::{Extensions, Request, Version};
 
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
@@ -24,7 +24,6 @@ use crate::foreign;
 use crate::ir::Losses;
 use crate::lookalike;
 use crate::packed::{is_packed, unpack};
-use crate::provider::Provider;
 use crate::renamed;
 use crate::target::Target;
 use crate::translate::Translation;
@@ -33,10 +32,7 @@ use crate::wish::Wish;
 /// A request as the upstream gets it, to be made as often as it is tried.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    extensions: Extensions,
+    head: Parts,
     body: RequestBody,
     facts: RequestFacts,
     way: Way,
@@ -95,7 +91,7 @@ impl Target {
         }
     }
 
-    fn pass(&self, surface: &Surface, head: Parts, body: Bytes) -> Result<Prepared, Error> {
+    fn pass(&self, surface: &Surface, mut head: Parts, body: Bytes) -> Result<Prepared, Error> {
         let query = head.uri.query().map(upstream_query);
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
@@ -148,27 +144,17 @@ impl Target {
             };
             (facts, RequestBody::from(pieces))
         };
-        let mut headers = upstream_headers(&head.headers);
-        self.introduce(&mut headers);
+        head.uri = uri;
+        head.headers = upstream_headers(&head.headers);
+        self.introduce(&mut head);
         if has_body {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            head.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
-        Ok(Prepared {
-            method: head.method,
-            uri,
-            headers,
-            extensions: head.extensions,
-            body,
-            facts,
-            wish,
-            may_lower: false,
-            way,
-            lost,
-        })
+        Ok(Prepared { head, body, facts, wish, may_lower: false, way, lost })
     }
 
-    fn translate(&self, client: &Surface, head: Parts, body: &Bytes) -> Result<Prepared, Error> {
+    fn translate(&self, client: &Surface, mut head: Parts, body: &Bytes) -> Result<Prepared, Error> {
         let facts = self.facts(client, &Object::parse(body)?, body);
         let strict = self.is_strict(&head.headers);
         let (translation, body) = Translation::with_facts(self, client, &head.headers, body, &facts, strict)?;
@@ -190,20 +176,20 @@ impl Target {
                 .and_then(|(path, query)| self.endpoint().uri(&path, query)),
             _ => self.uri(surface.path(), None),
         };
-        let uri = uri.ok_or(Error::MalformedQuery)?;
-        let mut headers = upstream_headers(&head.headers);
+        head.uri = uri.ok_or(Error::MalformedQuery)?;
+        head.headers = upstream_headers(&head.headers);
         let is_foreign =
             |name: &&HeaderName| is_of_a_dialect(name) && !names_features_of(name, self.dialect());
-        let theirs: Vec<_> = headers.keys().filter(is_foreign).cloned().collect();
+        let theirs: Vec<_> = head.headers.keys().filter(is_foreign).cloned().collect();
         for name in theirs {
-            headers.remove(name);
+            head.headers.remove(name);
         }
-        self.introduce(&mut headers);
+        self.introduce(&mut head);
         if self.dialect() == Dialect::Bedrock {
-            headers.insert(ACCEPT, bedrock::accept(translation.is_stream()));
+            head.headers.insert(ACCEPT, bedrock::accept(translation.is_stream()));
         }
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let asks_usage = translation.is_stream() && self.must_ask_for_usage();
         let wish = translation.wish().filter(|wish| match wish {
             Wish::Usage => asks_usage,
@@ -211,10 +197,7 @@ impl Target {
             Wish::Betas | Wish::Reasoning | Wish::Thinking => !strict,
         });
         let prepared = Prepared {
-            method: head.method,
-            uri,
-            headers,
-            extensions: head.extensions,
+            head,
             body: RequestBody::from(vec![body]),
             may_lower: !strict && facts.max_tokens.is_some(),
             facts,
@@ -265,11 +248,13 @@ impl Target {
     }
 
     fn must_ask_for_usage(&self) -> bool {
-        Provider::find(&self.config().provider).is_none_or(|provider| provider.asks_for_usage)
+        self.provider().is_none_or(|provider| provider.asks_for_usage)
     }
 
     /// Writes what the upstream wants to see of this side, but for a signature.
-    fn introduce(&self, headers: &mut HeaderMap) {
+    fn introduce(&self, head: &mut Parts) {
+        head.version = Version::HTTP_11;
+        let headers = &mut head.headers;
         headers.insert(HOST, self.endpoint().host().clone());
         // A compressed reply could not be metered.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -312,7 +297,7 @@ impl Prepared {
         let Some(wish) = self.wish.take() else { return self };
         if let Some(body) = wish.taken_out(&self.body.joined()) {
             self.body = RequestBody::from(vec![body]);
-            self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+            self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
         if let Some(loss) = wish.loss() {
             self.lost.add(loss);
@@ -335,7 +320,7 @@ impl Prepared {
         let (true, Way::Translated(translation)) = (self.may_lower, &mut self.way) else { return false };
         let Some(body) = lowered(&self.body.joined(), most) else { return false };
         self.body = RequestBody::from(vec![body]);
-        self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         Arc::make_mut(translation).lose(LOST);
         self.lost.add(LOST);
         true
@@ -358,21 +343,16 @@ impl Prepared {
 
     /// What other layers have left with the request.
     pub fn extensions(&self) -> &Extensions {
-        &self.extensions
+        &self.head.extensions
     }
 
     /// The request, once more.
     pub fn request(&self) -> Request<RequestBody> {
-        self.clone().into_request()
+        Request::from_parts(self.head.clone(), self.body.clone())
     }
 
     /// The request, for the last time.
     pub fn into_request(self) -> Request<RequestBody> {
-        let mut request = Request::new(self.body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        *request.extensions_mut() = self.extensions;
-        request
+        Request::from_parts(self.head, self.body)
     }
 }

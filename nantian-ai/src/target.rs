@@ -29,6 +29,7 @@ use self::place::{base, check_place, in_its_header, is_azure, unknown};
 #[derive(Clone, Debug)]
 pub struct Target {
     config: TargetConfig,
+    provider: Option<&'static Provider>,
     dialect: Dialect,
     endpoint: Endpoint,
     stamps: Vec<Stamp>,
@@ -151,6 +152,7 @@ impl Target {
             calibration: Arc::default(),
             forgoes_wish: Arc::default(),
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
+            provider,
             dialect,
             endpoint,
             config,
@@ -182,8 +184,9 @@ impl Target {
     pub fn speaks(&self, surface: &Surface) -> bool {
         match (surface.dialect(), self.dialect) {
             (client, own) if client == own => true,
-            (Dialect::Responses, Dialect::OpenAi) => Provider::find(&self.config.provider)
-                .is_some_and(|provider| provider.speaks(Dialect::Responses)),
+            (Dialect::Responses, Dialect::OpenAi) => {
+                self.provider.is_some_and(|provider| provider.speaks(Dialect::Responses))
+            }
             (Dialect::OpenAi, Dialect::Responses) => surface.operation() != Operation::Chat,
             _ => false,
         }
@@ -210,6 +213,11 @@ impl Target {
         }
     }
 
+    /// What is known of the provider.
+    pub(crate) fn provider(&self) -> Option<&'static Provider> {
+        self.provider
+    }
+
     /// The model the upstream sees.
     pub fn model(&self) -> &str {
         &self.config.model
@@ -222,7 +230,7 @@ impl Target {
 
     /// The absolute URL of an operation; `None` if the path or the query cannot be part of one.
     pub(crate) fn uri(&self, path: &str, query: Option<&str>) -> Option<Uri> {
-        if !is_azure(Provider::find(&self.config.provider)) {
+        if !is_azure(self.provider) {
             return self.endpoint.uri(path, query);
         }
         let version = self.config.api_version.as_deref();

@@ -28,7 +28,8 @@ pin_project! {
     {
         #[pin]
         body: B,
-        metering: Option<Metering<K>>,
+        // In a box, because responses are moved about.
+        metering: Option<Box<Metering<K>>>,
         // Whoever reads the body says when its end is to be told, and what is known only then.
         held: bool,
         end: Option<End>,
@@ -67,7 +68,7 @@ where
     K: UsageSink,
 {
     /// Without metering the body only passes.
-    pub(crate) fn new(body: B, mut metering: Option<Metering<K>>) -> Self {
+    pub(crate) fn new(body: B, mut metering: Option<Box<Metering<K>>>) -> Self {
         if let Some(metering) = metering.as_mut()
             && body.is_end_stream()
         {
@@ -159,9 +160,9 @@ where
 // === impl Metering ===
 
 impl<K: UsageSink> Metering<K> {
-    pub(crate) fn new(meter: Meter, sink: K) -> Self {
+    pub(crate) fn new(meter: Meter, sink: K) -> Box<Self> {
         let (call, started) = (CallReport::default(), Instant::now());
-        Self { meter, sink: Some(sink), call, started, tokens: None, kept: None, calibration: None }
+        Box::new(Self { meter, sink: Some(sink), call, started, tokens: None, kept: None, calibration: None })
     }
 
     /// Compares the estimate of the input with what the provider reports.

@@ -22,14 +22,14 @@ pin_project! {
     {
         #[pin]
         inner: F,
-        metering: Option<Metering<K>>,
+        metering: Option<Box<Metering<K>>>,
     }
 }
 
 // === impl UsageFuture ===
 
 impl<F, K: UsageSink> UsageFuture<F, K> {
-    pub(super) fn new(inner: F, metering: Option<Metering<K>>) -> Self {
+    pub(super) fn new(inner: F, metering: Option<Box<Metering<K>>>) -> Self {
         Self { inner, metering }
     }
 }
