@@ -65,7 +65,7 @@ pub enum Failure<'a> {
     },
 }
 
-/// How many attempts a response took. In the extensions of every response that was tried for.
+/// How many attempts a response took. In the extensions of every response that took more than one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Attempts(pub u32);
 

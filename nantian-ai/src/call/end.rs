@@ -77,8 +77,8 @@ impl<K: UsageSink> Call<K> {
     where
         B: Body<Data = Bytes>,
     {
-        let attempts = Attempts(self.attempts());
-        self.metering.count_attempts(attempts.0);
+        let attempts = self.attempts();
+        self.metering.count_attempts(attempts);
         let mut head = answer.head;
         clean_response(&mut head.headers);
         if let Some(lost) = self.lost.take() {
@@ -104,7 +104,7 @@ impl<K: UsageSink> Call<K> {
             }
         };
         let mut response = Response::from_parts(head, body);
-        response.extensions_mut().insert(attempts);
+        note(attempts, &mut response);
         keep(self.deadline, &mut response);
         response
     }
@@ -122,7 +122,7 @@ impl<K: UsageSink> Call<K> {
         {
             self.metering.end(End::Failed);
             let mut response = shared.count(self.surface.dialect(), estimate);
-            response.extensions_mut().insert(Attempts(self.attempts()));
+            note(self.attempts(), &mut response);
             return response;
         }
         if self.onward.more && failed.error.may_fail_over() {
@@ -137,8 +137,15 @@ impl<K: UsageSink> Call<K> {
                 response.headers_mut().entry(name).or_insert(value);
             }
         }
-        response.extensions_mut().insert(Attempts(self.attempts()));
+        note(self.attempts(), &mut response);
         response
+    }
+}
+
+/// Tells how often the target was asked, if it was more than once.
+fn note<B>(attempts: u32, response: &mut Response<B>) {
+    if attempts > 1 {
+        response.extensions_mut().insert(Attempts(attempts));
     }
 }
 

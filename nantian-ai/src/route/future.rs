@@ -138,10 +138,9 @@ where
                         Ok(body) => body,
                         Err(error) => return Poll::Ready(Ok(refuse(error, *this.dialect))),
                     };
-                    let order = |model| this.route.order(model, |below| fastrand::u64(..below));
                     *this.left = match this.route.chooses() {
-                        true => order(model_of(&body).as_deref()),
-                        false => order(None),
+                        true => this.route.order(model_of(&body).as_deref(), |below| fastrand::u64(..below)),
+                        false => vec![0],
                     };
                     request.body = body;
                 }
@@ -290,7 +289,9 @@ impl Head {
         *request.uri_mut() = self.uri;
         *request.headers_mut() = self.headers;
         *request.extensions_mut() = self.extensions;
-        request.extensions_mut().insert(onward);
+        if onward != Onward::default() {
+            request.extensions_mut().insert(onward);
+        }
         request
     }
 }

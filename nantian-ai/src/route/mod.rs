@@ -57,7 +57,7 @@ pub use self::service::{Choice, ModelRoute};
 pub struct StandIn;
 
 /// In the extensions of a request that may go on to another model: what its failure means to those who count.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Onward {
     /// Another model will be asked if this one fails.
     pub(crate) more: bool,
