@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
+use nantian_ai::{body::RequestBody as Held, route::RouteBody};
 use nantian_lb::body::ResponseBody as Balanced;
 use nantian_wasm::{RequestBody as Shown, ResponseBody as Watched};
 
@@ -24,6 +25,7 @@ pub struct Body(Kind);
 
 enum Kind {
     Full(Full<Bytes>),
+    Held(Held),
     Client(ClientBody),
     Upstream(UpstreamBody),
     Balanced(Balanced<UpstreamBody>),
@@ -85,6 +87,19 @@ impl From<Watched<Body>> for Body {
     }
 }
 
+impl From<Held> for Body {
+    fn from(body: Held) -> Self {
+        Self(Kind::Held(body))
+    }
+}
+
+impl From<RouteBody<Body>> for Body {
+    /// The body of a model stays what it was.
+    fn from(body: RouteBody<Body>) -> Self {
+        body.into_inner().unwrap_or_else(Self::full)
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         Self::full(bytes)
@@ -101,6 +116,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
             Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::Held(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::Client(body) => Pin::new(body).poll_frame(cx),
             Kind::Upstream(body) => Pin::new(body).poll_frame(cx),
             Kind::Balanced(body) => Pin::new(body).poll_frame(cx),
@@ -112,6 +128,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Full(body) => body.is_end_stream(),
+            Kind::Held(body) => body.is_end_stream(),
             Kind::Client(body) => body.is_end_stream(),
             Kind::Upstream(body) => body.is_end_stream(),
             Kind::Balanced(body) => body.is_end_stream(),
@@ -123,6 +140,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Full(body) => body.size_hint(),
+            Kind::Held(body) => body.size_hint(),
             Kind::Client(body) => body.size_hint(),
             Kind::Upstream(body) => body.size_hint(),
             Kind::Balanced(body) => body.size_hint(),
@@ -142,6 +160,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.0 {
             Kind::Full(_) => "full",
+            Kind::Held(_) => "held",
             Kind::Client(_) => "client",
             Kind::Upstream(_) => "upstream",
             Kind::Balanced(_) => "balanced",

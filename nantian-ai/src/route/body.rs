@@ -35,6 +35,17 @@ impl<B> RouteBody<B> {
         Self { kind: Kind::Model { body } }
     }
 
+    /// The body of the model's response, or the bytes of the route's own.
+    ///
+    /// # Errors
+    /// The bytes, as far as they have not been read.
+    pub fn into_inner(self) -> Result<B, Bytes> {
+        match self.kind {
+            Kind::Model { body } => Ok(body),
+            Kind::Own { bytes } => Err(bytes.unwrap_or_default()),
+        }
+    }
+
     pub(super) fn own(bytes: Bytes) -> Self {
         Self { kind: Kind::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
     }

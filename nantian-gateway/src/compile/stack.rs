@@ -196,11 +196,11 @@ fn target(
                 .layer(policy::balance_layer(balancer, sessions))
                 .service(Connect::new(context.client.clone(), tls.clone(), rule.is_of_calls())),
         ),
-        Target::AiService(provider, destination, observer) => LocalService::new(
-            ServiceBuilder::new()
-                .layer(policy::ai_layer(Arc::clone(provider), observer.clone()))
-                .service(context.client.to(destination.clone())),
-        ),
+        Target::AiService(provider, destination, observer) => ServiceBuilder::new()
+            .layer(policy::ai_layer(Arc::clone(provider), observer.clone()))
+            .map_response(|response: Response<_>| response.map(Body::from))
+            .map_err(BoxError::from)
+            .service(context.client.to(destination.clone())),
         Target::Invalid => no_backend(),
     }
 }

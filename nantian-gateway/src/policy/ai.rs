@@ -11,11 +11,11 @@ use http::{Request, Response};
 use nantian_ai::{
     AiLayer, Credential, Growth, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
-    route::{Choice, ModelRoute, StandIn},
+    route::{Choice, ModelRoute, RouteBody, StandIn},
     token::Exchange,
     usage::UsageLayer,
 };
-use nantian_ratelimit::{Attempted, HeldBytes};
+use nantian_ratelimit::Attempted;
 use tower::{Layer, Service, ServiceBuilder};
 
 use self::settle::settle;
@@ -251,16 +251,12 @@ pub fn model_route(models: impl IntoIterator<Item = ModelChoice>) -> LocalServic
         model: model.model,
         weight: model.weight,
         service: ServiceBuilder::new()
-            .map_request(|mut request: Request<RequestBody>| {
-                let held = HeldBytes(request.body().len());
-                request.extensions_mut().insert(held);
-                request.map(Body::boxed)
-            })
+            .map_request(|request: Request<RequestBody>| request.map(Body::from))
             .service(model.service),
     });
     LocalService::new(
         ServiceBuilder::new()
-            .map_response(|response: Response<_>| note_attempts(response).map(Body::boxed))
+            .map_response(|response: Response<RouteBody<_>>| note_attempts(response).map(Body::from))
             .layer(UNSENT)
             .service(ModelRoute::new(models)),
     )

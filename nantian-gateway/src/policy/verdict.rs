@@ -4,12 +4,13 @@ use std::{
     error::Error,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::{Extensions, Request, Response, StatusCode};
 use nantian_ai::{Surface, Unasked, Unsent};
 use nantian_ratelimit::{ReservationHandle, Settlement};
+use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
@@ -43,6 +44,7 @@ pub(super) struct VerdictService<S> {
 }
 
 /// A reservation whose request has not ended yet.
+#[derive(Debug)]
 struct OpenReservation {
     reservation: Option<ReservationHandle>,
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
@@ -108,12 +110,10 @@ impl<S> Layer<S> for VerdictLayer {
 impl<S, B> Service<Request<Body>> for VerdictService<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
-    S::Future: 'static,
-    B: 'static,
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>>>>;
+    type Future = VerdictFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx)
@@ -122,20 +122,39 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let VerdictLayer { concerns, verdict } = self.layer;
         let reservation = request.extensions().get::<ReservationHandle>().filter(|_| concerns(&request));
-        let mut open = OpenReservation { reservation: reservation.cloned(), verdict };
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let result = answer.await;
-            open.end(match &result {
-                Ok(response) => RequestEnd::Answered(response.status(), response.extensions()),
-                Err(error) => RequestEnd::Failed(error.as_ref()),
-            });
-            result
-        })
+        let open = OpenReservation { reservation: reservation.cloned(), verdict };
+        VerdictFuture { answer: self.inner.call(request), open }
     }
 }
 
-// === impl Open ===
+pin_project! {
+    /// The future of [`VerdictService`]; dropping it settles the reservation of a request that nobody waits for any more.
+    #[derive(Debug)]
+    pub(super) struct VerdictFuture<F> {
+        #[pin]
+        answer: F,
+        open: OpenReservation,
+    }
+}
+
+impl<F, B> Future for VerdictFuture<F>
+where
+    F: Future<Output = Result<Response<B>, BoxError>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.answer.poll(cx));
+        this.open.end(match &result {
+            Ok(response) => RequestEnd::Answered(response.status(), response.extensions()),
+            Err(error) => RequestEnd::Failed(error.as_ref()),
+        });
+        Poll::Ready(result)
+    }
+}
+
+// === impl OpenReservation ===
 
 impl OpenReservation {
     fn end(&mut self, end: RequestEnd<'_>) {

@@ -1,8 +1,7 @@
 //! The client as tower services.
 
 use std::{
-    future::Future,
-    pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -12,7 +11,7 @@ use tower::Service;
 
 use super::{Client, Destination, Unanswered, UpstreamBody, UpstreamTls, client::Exchange};
 use crate::{
-    body::{Body, BoxError},
+    body::Body,
     grpc,
     ir::{Address, Protocol},
     listen::RequestInfo,
@@ -31,7 +30,7 @@ pub struct Connect {
 #[derive(Debug, Clone)]
 pub struct ConnectTo {
     client: Client,
-    destination: Destination,
+    destination: Rc<Destination>,
 }
 
 impl Connect {
@@ -45,7 +44,7 @@ impl Connect {
 impl Client {
     /// A service that sends to `destination`.
     pub fn to(&self, destination: Destination) -> ConnectTo {
-        ConnectTo { client: self.clone(), destination }
+        ConnectTo { client: self.clone(), destination: Rc::new(destination) }
     }
 }
 
@@ -84,21 +83,16 @@ impl Service<Routed<Destination, Request<Body>>> for Connect {
 
 // === impl ConnectTo ===
 
-impl<B> Service<Request<B>> for ConnectTo
-where
-    B: http_body::Body<Data = bytes::Bytes> + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>>>>;
+impl<B: Into<Body>> Service<Request<B>> for ConnectTo {
+    type Response = Response<UpstreamBody>;
+    type Error = Unanswered;
+    type Future = Exchange;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unanswered>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let exchange = self.client.send(self.destination.clone(), request.map(Body::boxed));
-        Box::pin(async move { Ok(exchange.await?.map(Body::from)) })
+        self.client.send((*self.destination).clone(), request.map(Into::into))
     }
 }
