@@ -26,7 +26,7 @@ pin_project! {
     /// # Cancellation
     ///
     /// Dropping it drops the inner call; its request stays charged, its tokens as they were reserved, unless somebody
-    /// settled them. One that waits in a queue leaves it and has cost nothing but what
+    /// settled them. One that waits in a queue, or for the inner service, leaves and has cost nothing but what
     /// [`begin`](crate::RateLimitLayer::begin) has taken.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B>
@@ -49,7 +49,7 @@ pin_project! {
         Admitted {
             service: S,
             request: Option<Request<B>>,
-            guard: Option<SettleGuard>,
+            guard: CancelGuard,
         },
         Passed {
             // Before the guard, so that a usage observer inside may settle when both are dropped.
@@ -62,6 +62,9 @@ pin_project! {
         },
     }
 }
+
+/// The charge of a request that the inner service has not seen: when this is dropped it comes back.
+struct CancelGuard(Option<SettleGuard>);
 
 /// A request that was not decided on yet, and the service that is to be made ready for it.
 pub(crate) struct PendingRequest<S, B> {
@@ -115,13 +118,11 @@ where
                 }
                 StateProj::Admitted { service, request, guard } => {
                     if let Err(error) = ready!(service.poll_ready(cx)) {
-                        if let Some(guard) = guard.take() {
-                            guard.cancel();
-                        }
+                        drop(CancelGuard(guard.0.take()));
                         return Poll::Ready(Err(error));
                     }
                     let Some(request) = request.take() else { return Poll::Pending };
-                    State::Passed { inner: service.call(request), guard: guard.take() }
+                    State::Passed { inner: service.call(request), guard: guard.0.take() }
                 }
                 StateProj::Deciding { decision, pending } => {
                     let outcome = ready!(decision.as_mut().poll(cx));
@@ -131,13 +132,21 @@ where
                     };
                     match settings.act(outcome, begun, parts, body) {
                         Verdict::Pass(request, guard) => {
-                            State::Admitted { service, request: Some(request), guard }
+                            State::Admitted { service, request: Some(request), guard: CancelGuard(guard) }
                         }
                         Verdict::Refuse(response) => State::Refused { response: Some(response) },
                     }
                 }
             };
             state.as_mut().project_replace(next);
+        }
+    }
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if let Some(guard) = self.0.take() {
+            guard.cancel();
         }
     }
 }

@@ -55,9 +55,8 @@ pub enum OnLimit {
     Warn,
 }
 
-/// How requests wait for a limit: first come, first served, for each key; what waits has cost nothing yet.
-///
-/// A request is refused at once if there is no place, or if its turn comes first but too late.
+/// How requests wait for a limit: first come, first served, for each key, among those who need tokens and among those who need
+/// none. What waits has cost nothing yet. One is refused at once if there is no place, or if its turn comes first but too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Queue {

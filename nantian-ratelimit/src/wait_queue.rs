@@ -1,4 +1,5 @@
-//! Requests that wait until a limit has room for them: first come, first served, for each key.
+//! Requests that wait until a limit has room for them: first come, first served, for each key, among
+//! those who need tokens and among those who need none; who is next of the two is not said.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;

@@ -44,7 +44,8 @@ pub(super) fn to_absolute_form(
 ) -> Result<(), UpstreamError> {
     *request.version_mut() = Version::HTTP_2;
     let uri = Uri::builder().scheme(if destination.security.tls().is_some() { "https" } else { "http" });
-    let uri = match request.headers_mut().remove(header::HOST) {
+    // HTTP/1.0 may have an empty one.
+    let uri = match request.headers_mut().remove(header::HOST).filter(|host| !host.is_empty()) {
         Some(host) => uri.authority(host.as_bytes()),
         None => uri.authority(authority(request, destination)),
     };

@@ -181,9 +181,9 @@ impl RedisDriver {
             agreed = Arc::new(AgreedSecret::from_bytes(secret).ok_or_else(unexpected_answer)?);
             store.agreed.store(Arc::clone(&agreed));
         }
+        self.look(connection).await?;
         let known = store.link.load();
         if known.as_ref().is_none_or(|known| known.agreed.bytes != agreed.bytes) {
-            self.look(connection).await?;
             let scripts = self.load_scripts(connection).await?;
             store.link.store(Some(Arc::new(Link { connection: connection.clone(), agreed, scripts })));
         }

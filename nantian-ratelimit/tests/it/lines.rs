@@ -187,3 +187,26 @@ async fn who_waits_keeps_no_place_of_the_service_that_others_need() {
     assert_eq!(other.call(of("alice")).await.unwrap().status(), 200);
     assert!(waiting.as_mut().poll(&mut context()).is_ready());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_before_the_service_has_a_place_has_cost_nothing() {
+    let limiter = limiter([Limit::requests_per_minute(60)], Queue::default());
+    let layer = RateLimitLayer::new(limiter.clone());
+    let inner = OneAtATime { free: Arc::new(AtomicUsize::new(1)), is_ready: false };
+    let mut service = layer.layer(inner.clone());
+    let of = || Request::builder().header("x", "alice").body(()).unwrap();
+    for _ in 0..60 {
+        service.ready().await.unwrap().call(of()).await.unwrap();
+    }
+    let mut waiting = Box::pin(service.ready().await.unwrap().call(of()));
+    assert!(waiting.as_mut().poll(&mut context()).is_pending());
+    let mut other = inner.clone();
+    assert!(other.poll_ready(&mut context()).is_ready(), "the only place is taken");
+    advance(Duration::from_secs(1)).await;
+    assert!(waiting.as_mut().poll(&mut context()).is_pending(), "its turn has come, but there is no place");
+    drop((waiting, other));
+    let mut again = Box::pin(service.ready().await.unwrap().call(of()));
+    assert!(again.as_mut().poll(&mut context()).is_ready(), "what it was charged is back");
+    let mut next = Box::pin(service.ready().await.unwrap().call(of()));
+    assert!(next.as_mut().poll(&mut context()).is_pending(), "one came back, and no more");
+}

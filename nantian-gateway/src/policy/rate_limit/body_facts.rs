@@ -201,7 +201,7 @@ impl Authorized {
     fn by(headers: &HeaderMap) -> Self {
         let Some(credentials) = headers.get(AUTHORIZATION) else { return Self::Nobody };
         let credentials = credentials.as_bytes().trim_ascii();
-        let scheme = credentials.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let scheme = credentials.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         if !scheme.eq_ignore_ascii_case(b"basic") {
             return Self::Nobody;
         }
