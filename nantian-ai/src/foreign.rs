@@ -20,11 +20,12 @@ use crate::dialect::{Dialect, Few, Operation, Surface, anthropic, responses};
 use crate::edit::Object;
 use crate::ir::Losses;
 
+/// Who has said what.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Message<'a> {
+pub(crate) struct Message<'a> {
     #[serde(borrow)]
-    role: Cow<'a, str>,
+    pub(crate) role: Cow<'a, str>,
     #[serde(borrow)]
     content: Option<&'a RawValue>,
 }
@@ -37,9 +38,9 @@ enum Cut {
 }
 
 /// One of a list.
-struct Item<'a> {
+pub(crate) struct Item<'a> {
     range: Range<usize>,
-    json: &'a str,
+    pub(crate) json: &'a str,
     is_cut: bool,
 }
 
@@ -155,7 +156,7 @@ fn begins_a_text(json: &[u8], mark: &str) -> bool {
 }
 
 /// The items of a list that is in `whole`; `None` if it is no list, or a longer one than any conversation is.
-fn items<'a>(whole: &[u8], list: &'a str) -> Option<Vec<Item<'a>>> {
+pub(crate) fn items<'a>(whole: &[u8], list: &'a str) -> Option<Vec<Item<'a>>> {
     let Few::<&RawValue>(items) = serde_json::from_str(list).ok()?;
     let place = |item: &'a RawValue| {
         let json = item.get();
@@ -163,6 +164,15 @@ fn items<'a>(whole: &[u8], list: &'a str) -> Option<Vec<Item<'a>>> {
         Some(Item { range: start..start + json.len(), json, is_cut: false })
     };
     items.into_iter().map(place).collect()
+}
+
+// === impl Message ===
+
+impl<'a> Message<'a> {
+    /// What is none, or of another shape, says nothing.
+    pub(crate) fn of(json: &'a str) -> Self {
+        serde_json::from_str(json).unwrap_or_default()
+    }
 }
 
 // === impl Cut ===

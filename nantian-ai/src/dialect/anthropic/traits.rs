@@ -7,6 +7,8 @@ use crate::ir::Effort;
 pub(crate) struct Traits {
     /// Wants a budget for its thinking; newer models decide by themselves and take an effort.
     pub(crate) takes_budget: bool,
+    /// Takes an effort, beside a budget or without.
+    pub(crate) takes_effort: bool,
     /// Is one of Anthropic's, not of others that speak this dialect.
     pub(crate) is_claude: bool,
     /// Takes temperature and its like at all.
@@ -56,6 +58,7 @@ impl Traits {
         let Some(Name { family, version }) = Name::parse(bare) else { return Self::of_others() };
         Self {
             takes_budget: version < (4, 6),
+            takes_effort: version >= (4, 6) || (family, version) == ("opus", (4, 5)),
             is_claude: true,
             takes_sampling: version <= (4, 6),
             takes_one: version >= (4, 0),
@@ -85,6 +88,7 @@ impl Traits {
     pub(crate) fn of_others() -> Self {
         Self {
             takes_budget: true,
+            takes_effort: false,
             is_claude: false,
             takes_sampling: true,
             takes_one: false,

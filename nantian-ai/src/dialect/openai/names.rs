@@ -34,10 +34,7 @@ pub(crate) fn known_names(
 }
 
 /// Where a message is of a role, in its quotes. In a text quotes are escaped, so that `"role"` can be found there only after a backslash.
-pub(crate) fn said_by<'m>(
-    messages: &'m [u8],
-    role: &'static str,
-) -> impl Iterator<Item = Range<usize>> + use<'m> {
+fn said_by<'m>(messages: &'m [u8], role: &'static str) -> impl Iterator<Item = Range<usize>> + use<'m> {
     const NAME: &[u8] = b"\"role\"";
     let is_escaped = |at: usize| at.checked_sub(1).and_then(|at| messages.get(at)) == Some(&b'\\');
     memchr::memmem::find_iter(messages, NAME).filter(move |at| !is_escaped(*at)).filter_map(|at| {
