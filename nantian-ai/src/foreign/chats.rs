@@ -13,14 +13,18 @@ use crate::ir::{Losses, short_id};
 /// A message that the model has said begins so, where it says nothing of what it thought.
 const NO_REASONING: &str = r#""reasoning_content":"","#;
 
-/// Cuts the members of these names out of the messages, for a provider that is known not to take reasoning back.
+/// Cuts the members of these names out of the messages and the calls in them, for a provider that is known not to take reasoning back.
 pub(crate) fn without(object: &Object<'_>, names: &[&str], losses: &mut Losses) -> Vec<Edit> {
     let mut cuts = Vec::new();
     let is_cut = |name: &[u8]| names.iter().any(|cut| cut.as_bytes() == name);
     let is_there =
         |json: &[u8]| names.iter().any(|name| memmem::find(json, format!("\"{name}\"").as_bytes()).is_some());
     each_message(object, is_there, |at, message| {
-        cut_out(message.members().map(|(name, range)| (range, is_cut(name))), at, &mut cuts);
+        let mut cut_of = |at: usize, object: &Object<'_>| {
+            cut_out(object.members().map(|(name, range)| (range, is_cut(name))), at, &mut cuts);
+        };
+        cut_of(at, message);
+        each_call(message, |within, call| cut_of(at + within, call));
     });
     if !cuts.is_empty() {
         losses.add("messages.reasoning");
@@ -78,16 +82,25 @@ fn shorten(name: &str, at: usize, object: &Object<'_>, edits: &mut Vec<(Range<us
 }
 
 /// Looks at each message, and where it is, of a conversation in which something is.
-fn each_message(
-    object: &Object<'_>,
-    is_there: impl Fn(&[u8]) -> bool,
-    mut look: impl FnMut(usize, &Object<'_>),
-) {
-    let Some((at, json)) = object.place("messages").filter(|(_, json)| is_there(json)) else { return };
-    let messages = std::str::from_utf8(json).ok().and_then(|list| items(json, list)).unwrap_or_default();
-    for message in messages {
-        if let Ok(object) = Object::parse(message.json.as_bytes()) {
-            look(at + message.range.start, &object);
+fn each_message(object: &Object<'_>, is_there: impl Fn(&[u8]) -> bool, look: impl FnMut(usize, &Object<'_>)) {
+    if let Some((at, json)) = object.place("messages").filter(|(_, json)| is_there(json)) {
+        each_object(at, json, look);
+    }
+}
+
+/// Looks at each call of a message, and where in it that is.
+fn each_call(message: &Object<'_>, look: impl FnMut(usize, &Object<'_>)) {
+    if let Some((at, json)) = message.place("tool_calls") {
+        each_object(at, json, look);
+    }
+}
+
+/// Looks at each object of a list.
+fn each_object(at: usize, json: &[u8], mut look: impl FnMut(usize, &Object<'_>)) {
+    let list = std::str::from_utf8(json).ok().and_then(|list| items(json, list)).unwrap_or_default();
+    for item in list {
+        if let Ok(object) = Object::parse(item.json.as_bytes()) {
+            look(at + item.range.start, &object);
         }
     }
 }
@@ -130,10 +143,25 @@ mod tests {
             (r#"{"thinking_blocks":[]}"#, "{}", cut),
             (r#"{"content":"\"thinking_blocks\":1"}"#, r#"{"content":"\"thinking_blocks\":1"}"#, ""),
             (r#"{"content":[{"reasoning":1}]}"#, r#"{"content":[{"reasoning":1}]}"#, ""),
+            (
+                r#"{"tool_calls":[{"id":"abcdefgh9","extra_content":{"google":{"thought_signature":"s"}},"type":"function"},{"id":"abcdefgh8"}],"reasoning":"b"}"#,
+                r#"{"tool_calls":[{"id":"abcdefgh9","type":"function"},{"id":"abcdefgh8"}]}"#,
+                cut,
+            ),
             ("1", "1", ""),
         ] {
             assert_eq!(sent("mistral", message), (kept.to_owned(), lost.to_owned()), "{message}");
         }
+    }
+
+    #[test]
+    fn only_who_reads_signatures_of_gemini_gets_them() {
+        let message = |more: &str| format!(r#"{{"tool_calls":[{{"id":"abcdefgh9"{more}}}]}}"#);
+        let signed = message(r#","extra_content":{"google":{"thought_signature":"s"}}"#);
+        for provider in ["azure-openai", "fireworks", "groq", "mistral", "openai"] {
+            assert_eq!(sent(provider, &signed).0, message(""), "{provider}");
+        }
+        assert_eq!(sent("openrouter", &signed).0, signed);
     }
 
     #[test]

@@ -89,13 +89,16 @@ pub(crate) fn wants_newer_limit(provider: &str, model: &str) -> bool {
     is_one(provider, &["openai", azure::NAME]) && Thinker::of(model).is_some()
 }
 
-/// The members of messages in which a provider refuses the reasoning of earlier turns, that of others or its own.
+/// The members of messages, and of the calls in them, in which a provider refuses the reasoning of earlier turns, that of others or
+/// its own. `extra_content` has Gemini's signatures.
 pub(crate) fn refused_reasoning(provider: &str) -> &'static [&'static str] {
-    const MEMBERS: [&str; 4] = ["reasoning_content", "reasoning_details", "thinking_blocks", "reasoning"];
+    const MEMBERS: [&str; 5] =
+        ["extra_content", "reasoning_content", "reasoning_details", "thinking_blocks", "reasoning"];
     match provider.to_ascii_lowercase().as_str() {
         azure::NAME | "mistral" | "openai" => &MEMBERS,
         // It takes back what it tells in the last one.
         "groq" => MEMBERS.split_last().map_or(&[], |(_, others)| others),
+        "fireworks" => &["extra_content"],
         _ => &[],
     }
 }
