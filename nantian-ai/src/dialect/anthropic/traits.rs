@@ -25,6 +25,8 @@ pub(crate) struct Traits {
     pub(crate) off: Off,
     /// Knows the effort between `high` and `max`.
     takes_xhigh: bool,
+    /// Keeps beginnings of conversations where it is asked to.
+    pub(crate) keeps_prompts: bool,
     /// The most tokens that it answers with.
     pub(crate) most_output: u64,
 }
@@ -72,6 +74,7 @@ impl Traits {
                 _ => Off::Disabled,
             },
             takes_xhigh: version >= (4, 7),
+            keeps_prompts: version >= (3, 7) || (family, version) == ("haiku", (3, 5)),
             most_output: match (family, version) {
                 // It is not known.
                 (_, (u32::MAX, _)) => 32_000,
@@ -97,6 +100,7 @@ impl Traits {
             takes_forced_tools: true,
             off: Off::Disabled,
             takes_xhigh: true,
+            keeps_prompts: false,
             most_output: 4_096,
         }
     }

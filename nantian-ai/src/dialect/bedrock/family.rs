@@ -51,12 +51,12 @@ impl Family {
 
     /// Whether it keeps beginnings of conversations.
     pub(super) fn keeps_conversations(self) -> bool {
-        matches!(self, Self::Claude(_) | Self::Nova { .. })
+        matches!(self, Self::Nova { .. }) || self.keeps_more()
     }
 
     /// Whether it keeps tools, and anything for an hour.
     pub(super) fn keeps_more(self) -> bool {
-        matches!(self, Self::Claude(_))
+        matches!(self, Self::Claude(traits) if traits.keeps_prompts)
     }
 
     /// Whether reasoning comes back to it.
@@ -83,5 +83,20 @@ mod tests {
         assert!(matches!(Family::of("openai.gpt-oss-120b-1:0"), Family::GptOss));
         let own = "arn:aws:bedrock:us-east-1:1:application-inference-profile/x";
         assert!(matches!(Family::of(own), Family::Other));
+    }
+
+    #[test]
+    fn older_models_refuse_to_keep_conversations() {
+        for (model, keeps) in [
+            ("us.anthropic.claude-3-haiku-20240307-v1:0", false),
+            ("anthropic.claude-3-5-sonnet-20240620-v1:0", false),
+            ("us.anthropic.claude-3-5-haiku-20241022-v1:0", true),
+            ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", true),
+            ("us.anthropic.claude-opus-4-8-v1", true),
+            ("amazon.nova-pro-v1:0", true),
+            ("meta.llama3-70b-instruct-v1:0", false),
+        ] {
+            assert_eq!(Family::of(model).keeps_conversations(), keeps, "{model}");
+        }
     }
 }
