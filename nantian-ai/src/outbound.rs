@@ -109,7 +109,7 @@ impl Target {
                 return self.translate(surface, head, &body);
             }
             let facts = self.facts(surface, &object, &body);
-            way = renamed::name(surface, &facts, self.model()).map_or(Way::Same, Way::Renamed);
+            way = renamed::passing(surface, &facts, self.model()).map_or(Way::Same, Way::Renamed);
             let model = ("model", self.model_json());
             let options = self.usage_wish(surface, &facts, &object);
             let mut adapted = Vec::new();

@@ -1,6 +1,7 @@
 //! The model of an answer that passes, by the name that its client has asked for.
 //!
-//! Claude Code gives reasoning back only to the model that has thought it, which it tells by the name in the answer.
+//! Claude Code gives reasoning back only to the model that has thought it, which it tells by the name in the answer. What others than
+//! Claude have signed it had better keep: Claude refuses it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::memmem;
 
-use crate::dialect::{Dialect, Operation, Surface};
+use crate::dialect::{Dialect, Operation, Surface, anthropic};
 use crate::edit::Object;
 use crate::facts::RequestFacts;
 
@@ -25,6 +26,11 @@ pub(crate) fn whole(body: Bytes, name: &str) -> Bytes {
     let named = Object::parse(&body).ok().filter(|object| object.value("model").is_some());
     let renamed = named.map(|object| Bytes::from(object.set(&body, &[("model", name)]).concat()));
     renamed.unwrap_or(body)
+}
+
+/// The same where the answer passes as it is: what a model of another family says stays under its own name.
+pub(crate) fn passing(surface: &Surface, facts: &RequestFacts, model: &str) -> Option<Arc<str>> {
+    name(surface, facts, model).filter(|_| anthropic::Traits::of(model).is_claude)
 }
 
 /// The beginning of a stream under another name.

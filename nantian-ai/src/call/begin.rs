@@ -63,7 +63,7 @@ impl<O: UsageObserver> Shared<O> {
             deadline,
             prepared: Some(prepared),
             lost,
-            is_renamed: renamed.is_some(),
+            is_renamed: renamed.is_some() && !matches!(way, Way::Same),
             way,
             surface,
             turn: fastrand::usize(..self.target.secrets().max(1)),

@@ -294,3 +294,14 @@ async fn an_answer_of_anthropic_names_the_model_that_the_client_has_asked_for() 
         }
     }
 }
+
+#[tokio::test]
+async fn what_others_than_claude_have_thought_is_not_said_to_be_of_claude() {
+    const WHOLE: &str =
+        r#"{"model":"glm-4.6","content":[{"type":"thinking","thinking":"hm","signature":"of-glm"}]}"#;
+    let glm = TargetConfig::new("demo/glm", "anthropic", "glm-4.6").endpoint("http://glm/api");
+    let upstream = Upstream::new().replies(json(200, WHOLE));
+    let asked = post("/v1/messages", r#"{"model":"claude-opus-4-8","max_tokens":9,"messages":[]}"#);
+    let (head, body) = send(layer(glm), &upstream, asked).await;
+    assert_eq!((&*body, head.headers.get("x-nantian-model")), (WHOLE, None));
+}
