@@ -15,7 +15,7 @@ use nantian_ai::{
     token::Exchange,
     usage::UsageLayer,
 };
-use nantian_ratelimit::Attempted;
+use nantian_ratelimit::{Attempted, HeldBytes};
 use tower::{Layer, Service, ServiceBuilder};
 
 use self::settle::settle;
@@ -251,7 +251,12 @@ pub fn model_route(models: impl IntoIterator<Item = ModelChoice>) -> LocalServic
         model: model.model,
         weight: model.weight,
         service: ServiceBuilder::new()
-            .map_request(|request: Request<RequestBody>| request.map(Body::from))
+            .map_request(|mut request: Request<RequestBody>| {
+                // Limits behind a plugin could not tell from its body.
+                let held = HeldBytes(request.body().len());
+                request.extensions_mut().insert(held);
+                request.map(Body::from)
+            })
             .service(model.service),
     });
     LocalService::new(
@@ -291,5 +296,31 @@ where
                 .layer(UNSENT)
                 .service(inner),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whatever_hides_a_body_from_limits_they_know_how_much_is_held() {
+        const BODY: &str = r#"{"model":"m","messages":[]}"#;
+        let limits = service_fn(async |request: Request<Body>| {
+            let held = request.extensions().get::<HeldBytes>().map(|HeldBytes(bytes)| *bytes);
+            assert_eq!(held, Some(BODY.len() as u64));
+            Ok::<_, BoxError>(Response::new(Body::empty()))
+        });
+        let choice = Choice {
+            name: "demo/m".to_owned(),
+            model: "m".to_owned(),
+            weight: 1,
+            service: LocalService::new(limits),
+        };
+        let request = Request::post("/v1/chat/completions").header("content-type", "application/json");
+        let request = request.body(Body::full(BODY)).unwrap();
+        assert_eq!(model_route([choice]).oneshot(request).await.unwrap().status(), 200);
     }
 }

@@ -3,10 +3,9 @@
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use http::{Request, Response, request::Parts};
-use http_body::Body as _;
 use nantian_ratelimit::{
-    Decision, HeldBytes, KeyExtractor, Limit, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled,
-    Settlement, Unit, client_network,
+    Decision, KeyExtractor, Limit, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement,
+    Unit, client_network,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -165,21 +164,11 @@ where
             Some(facts) => LocalService::new(facts.layer(limited)),
             None => limited,
         };
-        if self.is_read {
-            return LocalService::new(ServiceBuilder::new().map_request(held).service(facts));
-        }
         match &self.before_body {
-            Some(before_body) => LocalService::new(before_body.layer(facts)),
-            None => facts,
+            Some(before_body) if !self.is_read => LocalService::new(before_body.layer(facts)),
+            _ => facts,
         }
     }
-}
-
-/// Notes how much of a request is held in memory while it waits, where its body has been read.
-fn held(mut request: Request<Body>) -> Request<Body> {
-    let held = HeldBytes(request.body().size_hint().lower());
-    request.extensions_mut().insert(held);
-    request
 }
 
 /// What requests are expected to use, if some limit counts tokens.
