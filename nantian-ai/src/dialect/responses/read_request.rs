@@ -116,7 +116,12 @@ fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<T
                     choice.rest(losses);
                     Some(ToolChoice::Tool(name))
                 }
-                _ => None,
+                // It only says which of them may be called.
+                Some("allowed_tools") | None => None,
+                Some(kind) => {
+                    let problem = format!("names `{kind}`, which is no tool that the client runs");
+                    return Err(Invalid::new("tool_choice", problem));
+                }
             }
         }
     };
