@@ -85,10 +85,10 @@ pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
         })
 }
 
-/// A body for Anthropic without any reasoning; `None` if there is none in it.
-pub(crate) fn without_thoughts(body: &Bytes) -> Option<Bytes> {
+/// A body for Anthropic without any reasoning; `None` if there is none in it. What is left out is named.
+pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
-    let edits = of_messages(&object, &object.text("model")?, Cut::All, &mut Losses::default())?;
+    let edits = of_messages(&object, &object.text("model")?, Cut::All, losses)?;
     (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat().into())
 }
 

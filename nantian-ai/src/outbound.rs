@@ -295,21 +295,16 @@ impl Prepared {
     /// The request for a provider that refuses what is wished.
     pub(crate) fn without_wish(mut self) -> Self {
         let Some(wish) = self.wish.take() else { return self };
-        if let Some(body) = wish.taken_out(&self.body.joined()) {
-            self.body = RequestBody::from(vec![body]);
-            self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        }
-        if let Some(loss) = wish.loss() {
-            self.lost.add(loss);
-        }
+        let mut lost = Losses::default();
+        wish.loss().into_iter().for_each(|loss| lost.add(loss));
+        let Some(body) = wish.taken_out(&self.body.joined(), &mut lost) else { return self };
+        self.body = RequestBody::from(vec![body]);
+        self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        self.lost.extend(lost);
         match &mut self.way {
             Way::Same | Way::Renamed(_) => {}
             Way::HidingUsage => self.way = Way::Same,
-            Way::Translated(translation) => {
-                if let Some(loss) = wish.loss() {
-                    Arc::make_mut(translation).lose(loss);
-                }
-            }
+            Way::Translated(translation) => Arc::make_mut(translation).lose(self.lost.clone()),
         }
         self
     }
@@ -321,8 +316,8 @@ impl Prepared {
         let Some(body) = lowered(&self.body.joined(), most) else { return false };
         self.body = RequestBody::from(vec![body]);
         self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        Arc::make_mut(translation).lose(LOST);
         self.lost.add(LOST);
+        Arc::make_mut(translation).lose(self.lost.clone());
         true
     }
 

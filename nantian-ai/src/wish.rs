@@ -7,6 +7,7 @@ use memchr::memmem;
 
 use crate::edit::Object;
 use crate::foreign;
+use crate::ir::Losses;
 
 /// What may be refused. Each dialect has one at most.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,15 +72,15 @@ impl Wish {
         }
     }
 
-    /// A body without it; `None` if it is not there.
-    pub(crate) fn taken_out(self, body: &Bytes) -> Option<Bytes> {
+    /// A body without it; `None` if it is not there. What else has to go with it is named.
+    pub(crate) fn taken_out(self, body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
         let object = Object::parse(body).ok()?;
         let left = match self {
             Self::Betas => {
                 let own = Object::parse(object.value(OWN)?).ok()?.without("anthropic_beta").concat();
                 object.set(body, &[(OWN, std::str::from_utf8(&own).ok()?)]).concat()
             }
-            Self::Reasoning => return foreign::without_thoughts(body),
+            Self::Reasoning => return foreign::without_thoughts(body, losses),
             Self::Thinking => object.without("think").concat(),
             Self::Usage => object.without("stream_options").concat(),
         };
@@ -107,10 +108,11 @@ mod tests {
                 r#"{"messages":[],"additionalModelRequestFields":{"top_k":1}}"#,
             ),
         ] {
-            assert_eq!(wish.taken_out(&Bytes::from_static(body.as_bytes())).unwrap(), left);
+            let body = Bytes::from_static(body.as_bytes());
+            assert_eq!(wish.taken_out(&body, &mut Losses::default()).unwrap(), left);
         }
         for wish in [Wish::Betas, Wish::Reasoning] {
-            assert_eq!(wish.taken_out(&Bytes::from_static(b"{}")), None);
+            assert_eq!(wish.taken_out(&Bytes::from_static(b"{}"), &mut Losses::default()), None);
         }
     }
 }

@@ -182,8 +182,8 @@ impl Translation {
     }
 
     /// Notes what is not asked for any more.
-    pub(crate) fn lose(&mut self, loss: &'static str) {
-        self.losses.add(loss);
+    pub(crate) fn lose(&mut self, losses: Losses) {
+        self.losses.extend(losses);
     }
 
     /// Whether the client asked for a stream.

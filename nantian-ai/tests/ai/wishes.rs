@@ -267,7 +267,7 @@ async fn reasoning_that_a_provider_refuses_is_left_out_and_named() {
     let upstream = Upstream::new().replies(reply(400, REFUSED)).replies(reply(200, OF_ANTHROPIC));
     let (head, body) = send(layer(claude()), &upstream, post("/v1/messages", BODY)).await;
     assert_eq!((head.status.as_u16(), head.extensions.get()), (200, Some(&Attempts(2))), "{body}");
-    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
+    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning,thinking");
     assert_eq!(asked(&upstream, "/messages/1/content/0/type"), ["thinking", "tool_use"]);
     // It does not think in a turn of which the beginning is gone.
     assert_eq!(asked(&upstream, "/thinking/type"), ["enabled", "disabled"]);
