@@ -120,8 +120,9 @@ impl Target {
                     if openai::wants_reasoning(&self.config().provider, self.model()) {
                         edits.extend(foreign::filled(&object));
                     }
-                    if openai::is_mistral(&self.config().provider) {
-                        adapted = foreign::for_mistral(&object);
+                    let provider = &self.config().provider;
+                    if openai::takes_turns(provider, self.model()) {
+                        adapted = foreign::for_mistral(&object, openai::is_mistral(provider));
                     }
                     edits
                 }

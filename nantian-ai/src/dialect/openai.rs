@@ -15,7 +15,7 @@ mod write_request;
 mod write_stream;
 
 pub(crate) use self::names::known_names;
-pub(crate) use self::profile::{is_mistral, refused_reasoning, wants_reasoning};
+pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns, wants_reasoning};
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;

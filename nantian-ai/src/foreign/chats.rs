@@ -48,9 +48,9 @@ pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
     edits
 }
 
-/// What Mistral refuses of a conversation with tools: ids that another provider, or the client, has made, and a user who speaks right
-/// after a tool.
-pub(crate) fn for_mistral(object: &Object<'_>) -> Vec<(Range<usize>, String)> {
+/// What models of Mistral refuse of a conversation with tools, which is a user who speaks right after a tool, and, with `short_ids`, ids
+/// that another provider, or the client, has made.
+pub(crate) fn for_mistral(object: &Object<'_>, short_ids: bool) -> Vec<(Range<usize>, String)> {
     let mut edits = Vec::new();
     let is_there = |json: &[u8]| memmem::find(json, b"\"tool_call").is_some();
     let mut is_after_tool = false;
@@ -61,14 +61,11 @@ pub(crate) fn for_mistral(object: &Object<'_>) -> Vec<(Range<usize>, String)> {
             edits.push((at..at, said));
         }
         is_after_tool = role == "tool";
-        shorten("tool_call_id", at, message, &mut edits);
-        let Some((within, json)) = message.place("tool_calls") else { return };
-        let calls = std::str::from_utf8(json).ok().and_then(|list| items(json, list)).unwrap_or_default();
-        for call in calls {
-            if let Ok(said) = Object::parse(call.json.as_bytes()) {
-                shorten("id", at + within + call.range.start, &said, &mut edits);
-            }
+        if !short_ids {
+            return;
         }
+        shorten("tool_call_id", at, message, &mut edits);
+        each_call(message, |within, call| shorten("id", at + within, call, &mut edits));
     });
     edits
 }
@@ -175,8 +172,12 @@ mod tests {
     }
 
     fn as_mistral_gets_it(body: &Bytes) -> String {
+        as_it_is_sent(body, true)
+    }
+
+    fn as_it_is_sent(body: &Bytes, short_ids: bool) -> String {
         let object = Object::parse(body).unwrap();
-        let adapted = for_mistral(&object);
+        let adapted = for_mistral(&object, short_ids);
         let edits = adapted.iter().map(|(place, instead)| (place.clone(), instead.as_str())).collect();
         String::from_utf8(object.set_and(body, &[], edits).concat()).unwrap()
     }
@@ -190,6 +191,8 @@ mod tests {
         };
         let body = Bytes::from(said("call_PTLP8xhu3uwZk4l3nlnrrJha", "abcdefgh9"));
         assert_eq!(as_mistral_gets_it(&body), said(&short_id("call_PTLP8xhu3uwZk4l3nlnrrJha"), "abcdefgh9"));
+        // Other servers of its models make other ids.
+        assert_eq!(as_it_is_sent(&body, false), body);
     }
 
     #[test]

@@ -305,3 +305,15 @@ async fn what_others_than_claude_have_thought_is_not_said_to_be_of_claude() {
     let (head, body) = send(layer(glm), &upstream, asked).await;
     assert_eq!((&*body, head.headers.get("x-nantian-model")), (WHOLE, None));
 }
+
+#[tokio::test]
+async fn a_user_does_not_speak_right_after_a_tool_to_a_model_of_mistral_wherever_it_runs() {
+    const CHAT: &str = r#"{"model":"any","messages":[{"role":"assistant","tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"call_1","content":"1"},{"role":"user","content":"And?"}]}"#;
+    for (model, speaks) in [("mistralai/Devstral-Small-2507", true), ("qwen/qwen3-coder", false)] {
+        let config = TargetConfig::new("demo/router", "openrouter", model);
+        let upstream = Upstream::new().replies(json(200, "{}"));
+        send(layer(config), &upstream, post("/v1/chat/completions", CHAT)).await;
+        let sent = String::from_utf8(upstream.request().1.to_vec()).unwrap();
+        assert_eq!((sent.contains("Understood."), sent.matches("call_1").count()), (speaks, 2), "{sent}");
+    }
+}

@@ -108,9 +108,14 @@ pub(crate) fn wants_reasoning(provider: &str, model: &str) -> bool {
     is_one(provider, &["deepseek"]) && !begins(model, &["deepseek-chat"])
 }
 
-/// Whether a provider is Mistral, which is strict about whose turn it is, and about the ids of tool calls.
+/// Whether a provider is Mistral, which is strict about the ids of tool calls.
 pub(crate) fn is_mistral(provider: &str) -> bool {
     is_one(provider, &["mistral"])
+}
+
+/// Whether a model speaks in turn with the user, also after a tool. Those of Mistral do.
+pub(crate) fn takes_turns(provider: &str, model: &str) -> bool {
+    is_mistral(provider) || begins(&model.to_ascii_lowercase(), &MISTRALS)
 }
 
 fn begins(model: &str, starts: &[&str]) -> bool {
@@ -129,7 +134,7 @@ impl Profile {
         let is = |names: &[&str]| is_one(provider, names);
         let thinker = Thinker::of(model);
         let (deepseek, mistral) = (is(&["deepseek"]), is_mistral(provider));
-        let takes_turns = mistral || begins(&model.to_ascii_lowercase(), &MISTRALS);
+        let takes_turns = takes_turns(provider, model);
         // A deployment of Azure may be named anything.
         let newer_limit = thinker.is_some() || is(&[azure::NAME]);
         let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
