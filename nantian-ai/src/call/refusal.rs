@@ -46,7 +46,7 @@ impl<K: UsageSink> Call<K> {
         }
         let passes = !matches!(self.way, Way::Translated(_)) && is_json(response.headers());
         let aim = match passes {
-            true if is_of_the_request(status) => Aim::Objection,
+            true if is_judged_by_words(status) => Aim::Objection,
             true => return Step::Pass(response),
             false => Aim::Refusal,
         };
@@ -119,7 +119,8 @@ impl<K: UsageSink> Call<K> {
     }
 }
 
-/// Statuses by which providers say that something in a request cannot be.
-fn is_of_the_request(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 422)
+/// Statuses of which only the words tell what is meant: that something in a request cannot be, or with 429 that the account has no
+/// credit left.
+fn is_judged_by_words(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 422 | 429)
 }

@@ -140,6 +140,26 @@ async fn an_account_without_credit_is_not_told_to_the_client() {
 }
 
 #[tokio::test]
+async fn an_account_without_credit_is_told_apart_from_a_limit_of_its_rate() {
+    let spent = r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
+    let upstream = Upstream::new().replies(reply(429, spent));
+    let (head, body) = send(layer(openai()), &upstream, chat()).await;
+    assert_eq!(head.status, 502);
+    assert!(!body.contains("billing"), "{body}");
+
+    let busy = r#"{"error":{"message":"Rate limit reached","type":"requests","code":"rate_limit_exceeded"}}"#;
+    let mut refusal = reply(429, busy);
+    refusal.headers_mut().insert("retry-after", HeaderValue::from_static("7"));
+    let upstream = Upstream::new().replies(refusal);
+    let (head, body) = send(layer(openai()), &upstream, chat()).await;
+    assert_eq!(
+        (head.status.as_u16(), &head.headers["retry-after"], &*body),
+        (429, &HeaderValue::from_static("7"), busy)
+    );
+    assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+}
+
+#[tokio::test]
 async fn the_providers_own_errors_pass_as_they_are() {
     let error = r#"{"error":{"message":"no such thing","type":"invalid_request_error"}}"#;
     for (status, is_of_the_provider) in [(404, true), (400, false)] {
