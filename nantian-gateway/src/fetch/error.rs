@@ -78,7 +78,7 @@ pub enum FetchError {
         url: String,
     },
     /// The bytes are not those that were asked for.
-    #[error("sha256 is {actual}, expected {expected}")]
+    #[error("it is not that of spec.wasm.sha256: sha256 is {actual}, expected {expected}")]
     Digest {
         /// What was asked for.
         expected: String,

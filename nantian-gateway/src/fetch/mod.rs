@@ -7,6 +7,7 @@ mod modules;
 mod oci;
 mod unpack;
 
+pub(crate) use self::modules::LONGEST_WAIT_FOR_OTHER_BYTES;
 pub use self::{
     error::FetchError,
     guard::{InvalidNetwork, SourceNetworks},

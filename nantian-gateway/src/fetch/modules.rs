@@ -31,9 +31,17 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait between attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait after bytes have come that are not the ones: each attempt costs as many again.
+pub(crate) const LONGEST_WAIT_FOR_OTHER_BYTES: Duration = Duration::from_secs(15 * 60);
 /// Modules that are on their way at a time, from the first byte that is fetched until nobody has their bytes any more. More
 /// of them wait: whoever may write plugins must not decide how much memory that takes.
 const MAX_IN_FLIGHT: usize = 8;
+/// How many of these places further attempts have together: sources that say nothing must not keep out what is new.
+const RETRIES: usize = 4;
+/// How many first attempts of one namespace have places or stand in line for them: namespaces do not wait for one another.
+const OF_A_NAMESPACE: usize = 4;
+/// The same of further attempts.
+const RETRIES_OF_A_NAMESPACE: usize = 2;
 
 /// How modules are fetched.
 #[derive(Debug, Clone)]
@@ -57,6 +65,9 @@ struct Inner {
     client: Client,
     entries: Mutex<BTreeMap<ModuleKey, Entry>>,
     room: Arc<Semaphore>,
+    retries: Arc<Semaphore>,
+    /// Of a namespace, for its first attempts and for further ones.
+    namespaces: Mutex<BTreeMap<(String, AttemptKind), Arc<Semaphore>>>,
     arrived: Notify,
 }
 
@@ -64,12 +75,20 @@ struct Inner {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct ModuleKey {
+    /// Who asks: the namespace of the plugin.
+    pub namespace: String,
     /// Where the module is.
     pub url: String,
     /// What a registry is told, as `user:password`.
     pub credentials: Option<Secret>,
     /// The digest of its bytes in hexadecimal digits; any module will do without.
     pub sha256: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum AttemptKind {
+    First,
+    Retry,
 }
 
 struct Entry {
@@ -80,7 +99,7 @@ struct Entry {
 /// Bytes that have their place among those on their way.
 struct PermittedBytes {
     bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// What is known of a module.
@@ -102,7 +121,9 @@ impl Modules {
     pub fn new(config: FetchConfig) -> Self {
         let client = Client { networks: config.networks, tenancy: config.tenancy, tls: config.tls };
         let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        let inner = Inner { client, entries: Mutex::default(), room, arrived: Notify::new() };
+        let retries = Arc::new(Semaphore::new(RETRIES));
+        let (entries, namespaces) = Default::default();
+        let inner = Inner { client, entries, room, retries, namespaces, arrived: Notify::new() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -129,6 +150,8 @@ impl Modules {
             }
             is_wanted
         });
+        // Whoever has a place of a namespace, or waits for one, has a handle.
+        lock(&self.inner.namespaces).retain(|_, places| Arc::strong_count(places) > 1);
     }
 
     /// Waits until there is news of a module.
@@ -142,8 +165,9 @@ impl Modules {
 
 impl fmt::Debug for ModuleKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, credentials, sha256 } = self;
+        let Self { namespace, url, credentials, sha256 } = self;
         f.debug_struct("ModuleKey")
+            .field("namespace", namespace)
             .field("url", &public(url))
             .field("credentials", credentials)
             .field("sha256", sha256)
@@ -162,33 +186,52 @@ impl fmt::Debug for Inner {
 
 /// Tries until the module is there.
 async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
-    let mut wait = FIRST_WAIT;
+    let (mut wait, mut kind) = (FIRST_WAIT, AttemptKind::First);
     loop {
-        let state = match attempt(&modules, &module).await {
-            Ok(bytes) => Fetched::Ready(bytes),
-            Err(error) => Fetched::Failed(ErrorChain(&error).to_string()),
+        let error = match attempt(&modules, &module, kind).await {
+            Ok(bytes) => {
+                modules.note(&module, Fetched::Ready(bytes));
+                tracing::info!(url = public(&module.url), "module fetched");
+                return;
+            }
+            Err(error) => error,
         };
-        let is_ready = matches!(state, Fetched::Ready(_));
-        if modules.note(&module, state) {
-            modules.arrived.notify_one();
-        }
-        if is_ready {
-            tracing::info!(url = public(&module.url), "module fetched");
-            return;
-        }
+        modules.note(&module, Fetched::Failed(ErrorChain(&error).to_string()));
         sleep(wait.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        (wait, kind) = (next_wait(wait, &error), AttemptKind::Retry);
     }
 }
 
+/// How long the attempt after the next one is waited for.
+fn next_wait(wait: Duration, error: &FetchError) -> Duration {
+    let longest = match error {
+        FetchError::Digest { .. }
+        | FetchError::NoModule { .. }
+        | FetchError::TooLarge { .. }
+        | FetchError::Artifact { .. } => LONGEST_WAIT_FOR_OTHER_BYTES,
+        _ => LONGEST_WAIT,
+    };
+    (wait * 2).min(longest)
+}
+
 /// Fetches a module once there is room for it, which its bytes have until they are dropped.
-async fn attempt(modules: &Inner, module: &ModuleKey) -> Result<Bytes, FetchError> {
+async fn attempt(modules: &Inner, module: &ModuleKey, kind: AttemptKind) -> Result<Bytes, FetchError> {
     let limit = ATTEMPT;
-    let permit = Arc::clone(&modules.room).acquire_owned().await;
-    let permit = permit.map_err(|_| FetchError::Timeout { limit })?;
+    // In this order a namespace never has more in the lines of all.
+    let of_namespace = place(&modules.of_namespace(&module.namespace, kind)).await?;
+    let _retry = match kind {
+        AttemptKind::First => None,
+        AttemptKind::Retry => Some(place(&modules.retries).await?),
+    };
+    let permits = [of_namespace, place(&modules.room).await?];
     let bytes = timeout(limit, get(&modules.client, module)).await;
     let bytes = bytes.unwrap_or(Err(FetchError::Timeout { limit }))?;
-    Ok(Bytes::from_owner(PermittedBytes { bytes, _permit: permit }))
+    Ok(Bytes::from_owner(PermittedBytes { bytes, _permits: permits }))
+}
+
+async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, FetchError> {
+    let place = Arc::clone(places).acquire_owned().await;
+    place.map_err(|_| FetchError::Timeout { limit: ATTEMPT })
 }
 
 async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
@@ -221,100 +264,26 @@ impl AsRef<[u8]> for PermittedBytes {
 // === impl Inner ===
 
 impl Inner {
-    /// Returns whether that is news.
-    fn note(&self, module: &ModuleKey, state: Fetched) -> bool {
+    /// Keeps what is known of a module, and tells of it if that is news.
+    fn note(&self, module: &ModuleKey, state: Fetched) {
         let mut entries = lock(&self.entries);
-        let Some(entry) = entries.get_mut(module).filter(|entry| entry.state != state) else { return false };
-        entry.state = state;
-        true
+        let Some(entry) = entries.get_mut(module) else { return };
+        if !matches!((&entry.state, &state), (Fetched::Failed(last), Fetched::Failed(now)) if last == now) {
+            entry.state = state;
+            self.arrived.notify_one();
+        }
+    }
+
+    fn of_namespace(&self, namespace: &str, kind: AttemptKind) -> Arc<Semaphore> {
+        let most = match kind {
+            AttemptKind::First => OF_A_NAMESPACE,
+            AttemptKind::Retry => RETRIES_OF_A_NAMESPACE,
+        };
+        let mut namespaces = lock(&self.namespaces);
+        let places = namespaces.entry((namespace.to_owned(), kind));
+        Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(most))))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
-        time::Instant,
-    };
-
-    use super::*;
-
-    fn modules() -> Modules {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = TlsConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-        let (networks, tenancy) = (SourceNetworks::default(), Tenancy::Single);
-        Modules::new(FetchConfig { networks, tenancy, tls: Arc::new(tls) })
-    }
-
-    /// What becomes of the first attempt at a server that answers with these bytes, then says nothing.
-    async fn first_attempt(answer: Vec<u8>) -> Fetched {
-        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", server.local_addr().unwrap());
-        let (modules, key) = (modules(), ModuleKey { url, credentials: None, sha256: None });
-        assert_eq!(modules.get(&key), Fetched::Pending);
-        let serving = async {
-            let (mut stream, _) = server.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 1024]).await;
-            // Who has seen enough closes.
-            let _ = stream.write_all(&answer).await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = modules.changed() => modules.get(&key),
-            () = serving => unreachable!("it serves for ever"),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn server_that_says_nothing_is_given_up_after_half_a_minute() {
-        let begun = Instant::now();
-        let fetched = first_attempt(Vec::new()).await;
-        assert_eq!(fetched, Fetched::Failed("not there after 30s".to_owned()));
-        assert_eq!(begun.elapsed().as_secs(), 30);
-    }
-
-    #[tokio::test]
-    async fn module_without_end_is_given_up_at_the_limit() {
-        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n".to_vec();
-        let fetched = first_attempt([head, vec![0; crate::fetch::MAX_BYTES + 1]].concat()).await;
-        assert_eq!(fetched, Fetched::Failed("more than 33554432 bytes".to_owned()));
-    }
-
-    #[tokio::test]
-    async fn what_is_no_module_is_asked_for_again() {
-        let error_page = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>".to_vec();
-        let Fetched::Failed(why) = first_attempt(error_page).await else { panic!("it is kept") };
-        assert!(why.ends_with("no WebAssembly module"), "{why}");
-    }
-
-    #[tokio::test]
-    async fn bytes_on_their_way_are_bounded_until_nobody_has_them() {
-        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let origin = server.local_addr().unwrap();
-        crate::runtime::spawn(async move {
-            while let Ok((mut stream, _)) = server.accept().await {
-                let _ = stream.read(&mut [0; 1024]).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n\0asm").await;
-            }
-        });
-        let modules = modules();
-        let keys: Vec<_> = (0..=MAX_IN_FLIGHT)
-            .map(|n| ModuleKey { url: format!("http://{origin}/{n}"), credentials: None, sha256: None })
-            .collect();
-        let ready = || keys.iter().filter(|key| matches!(modules.get(key), Fetched::Ready(_))).count();
-        while ready() < MAX_IN_FLIGHT {
-            modules.changed().await;
-        }
-        let held = keys.iter().map(|key| modules.get(key)).collect::<Vec<_>>();
-        let last = keys.iter().position(|key| modules.get(key) == Fetched::Pending).unwrap();
-        modules.retain(&keys[last..=last]);
-        assert_eq!(modules.get(&keys[last]), Fetched::Pending, "the bytes are still somebody's");
-        drop(held);
-        while modules.get(&keys[last]) == Fetched::Pending {
-            modules.changed().await;
-        }
-        assert!(matches!(modules.get(&keys[last]), Fetched::Ready(_)));
-    }
-}
+mod tests;

@@ -145,11 +145,11 @@ named! {
         Conflicted,
         /// The target of a policy does not exist.
         TargetNotFound,
-        /// A Wasm module could not be fetched.
+        /// A Wasm module could not be fetched, or what came is none or has another digest.
         FetchFailed,
         /// Running it takes more than this process may have.
         NoResources,
-        /// A Wasm module does not compile, or has another digest.
+        /// A Wasm module does not compile, or one in the cluster has another digest.
         ModuleInvalid,
     }
 }

@@ -120,6 +120,36 @@ async fn module_is_fetched_anew_for_another_digest_and_when_what_came_was_none()
 }
 
 #[tokio::test]
+async fn module_that_runs_is_pinned_without_being_fetched_anew() {
+    let (asked, is_moved) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let origin = Backend::answering({
+        let (asked, is_moved) = (Arc::clone(&asked), Arc::clone(&is_moved));
+        move |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            if is_moved.load(Ordering::Relaxed) { ok(b"\0asm, another") } else { ok(&add_header()) }
+        }
+    })
+    .await;
+    let backend = Backend::echo("a").await;
+    let at = |more: &str| plugin("r", &format!("url: \"http://{}/plugin.wasm\"{more}", origin.address));
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &at(""))
+        .start()
+        .await;
+    eventually("the module is served", async || gateway.get("/").await.status() == 200).await;
+    is_moved.store(true, Ordering::Relaxed);
+    let pinned = at(&format!(", sha256: {}", Digest::of(&add_header())));
+    gateway.edit("plugin", &pinned.replace("wasm:", "config: pinned\n  wasm:")).await;
+    eventually("the edit takes effect", async || {
+        gateway.condition("WasmPlugin demo/r", "Programmed").await["status"] == "True"
+    })
+    .await;
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "what runs is the one");
+}
+
+#[tokio::test]
 async fn module_of_another_digest_or_from_a_private_place_is_not_served() {
     let origin = Backend::answering(|_| ok(&add_header())).await;
     let backend = Backend::echo("a").await;

@@ -64,7 +64,7 @@ impl ManagedPlugin {
                 StartState::Runs
             }
             Err(StartFailure { why, may_pass }) => {
-                self.retry = may_pass.then(|| Retry::after(self.retry));
+                self.retry = may_pass.then(|| Retry::after(self.retry, self.module.as_deref()));
                 StartState::Fails(why)
             }
         };

@@ -205,8 +205,7 @@ impl WasmPlugins {
         let told = running.retry.and_then(|_| running.fault());
         let known = running.module.clone();
         let key = module_key(&running.config);
-        let is_known =
-            known.as_ref().is_some_and(|known| key.is_some() && known.key == key && known.result.is_ok());
+        let is_known = known.as_ref().zip(key.as_ref()).is_some_and(|(known, key)| known.is_what(key));
         let fetched = if is_known { Ok(None) } else { self.fetched(&running.config, key.as_ref()) };
         let started = fetched.and_then(|fetched| {
             let engine = self.engine.clone();
@@ -284,7 +283,8 @@ impl WasmPlugins {
 /// What is to be fetched for a plugin, if anything is.
 fn module_key(config: &ir::Plugin) -> Option<ModuleKey> {
     let url = config.source.url()?.to_owned();
-    Some(ModuleKey { url, credentials: config.credentials.clone(), sha256: config.sha256.clone() })
+    let namespace = config.object.namespace.clone();
+    Some(ModuleKey { namespace, url, credentials: config.credentials.clone(), sha256: config.sha256.clone() })
 }
 
 fn invalid(message: impl Into<String>) -> NotRunning {

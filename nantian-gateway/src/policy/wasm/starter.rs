@@ -16,7 +16,13 @@ use tokio::{
 };
 
 use super::{NotRunning, config, host::PluginHost, invalid};
-use crate::{fetch::ModuleKey, ir, respond::ErrorChain, runtime::JobThread, translate::conditions::Reason};
+use crate::{
+    fetch::{LONGEST_WAIT_FOR_OTHER_BYTES, ModuleKey},
+    ir,
+    respond::ErrorChain,
+    runtime::JobThread,
+    translate::conditions::Reason,
+};
 
 /// The first wait until a plugin that did not start is tried again.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -173,11 +179,10 @@ impl PendingStart {
 
 impl StartRequest {
     fn start(self) -> StartOutcome {
-        let compiled = match (&self.fetched, &self.config.source, &self.known) {
-            (Some(bytes), ..) => self.compile(bytes),
-            (None, ir::PluginSource::Bytes(bytes), _) => self.compile(bytes),
-            (None, _, Some(known)) => Ok(Arc::clone(known)),
-            (None, _, None) => self.compile(&[]),
+        let compiled = match (&self.fetched, &self.config.source) {
+            (Some(bytes), _) => self.compile(bytes),
+            (None, ir::PluginSource::Bytes(bytes)) => self.compile(bytes),
+            (None, _) => self.known.clone().ok_or_else(|| invalid("spec.wasm.url: nothing was fetched")),
         };
         let module = match compiled {
             Ok(module) => module,
@@ -237,6 +242,13 @@ impl StartRequest {
 // === impl Compiled ===
 
 impl Compiled {
+    /// Whether this is what would be fetched: from the same place, or by its digest.
+    pub(super) fn is_what(&self, wanted: &ModuleKey) -> bool {
+        let Ok(module) = &self.result else { return false };
+        let is_pinned = wanted.sha256.as_deref().is_some_and(|sha256| sha256.parse() == Ok(module.digest()));
+        is_pinned || self.key.as_ref() == Some(wanted)
+    }
+
     /// Whether these are the bytes that have turned out to be no module.
     fn cannot_be(&self, bytes: &[u8]) -> bool {
         let Err((digest, error)) = &self.result else { return false };
@@ -247,9 +259,12 @@ impl Compiled {
 // === impl Retry ===
 
 impl Retry {
-    /// After one more failure: soon at first, then ever more seldom.
-    pub(super) fn after(last: Option<Self>) -> Self {
-        let wait = last.map_or(FIRST_WAIT, |last| (last.wait * 2).min(LONGEST_WAIT));
+    /// After one more failure with this module: soon at first, then ever more seldom.
+    pub(super) fn after(last: Option<Self>, module: Option<&Compiled>) -> Self {
+        // What is none is fetched anew.
+        let is_none = module.is_some_and(|module| module.result.is_err());
+        let longest = if is_none { LONGEST_WAIT_FOR_OTHER_BYTES } else { LONGEST_WAIT };
+        let wait = last.map_or(FIRST_WAIT, |last| (last.wait * 2).min(longest));
         Self { at: Instant::now() + wait, wait }
     }
 }

@@ -1,4 +1,10 @@
-use super::*;
+use nantian_wasm::{Digest, Module};
+use tokio::time::Instant;
+
+use super::{
+    starter::{Compiled, Retry},
+    *,
+};
 use crate::ir::{FailurePolicy, ObjectName, Sandbox, StreamFraming};
 
 fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
@@ -149,4 +155,16 @@ async fn plugin_that_refuses_its_configuration_is_tried_again_later_and_its_modu
     process.reload(&refuses);
     assert!(matches!(process.running().state, StartState::Starts(..)), "its time has come");
     process.plugins.started_within(Duration::ZERO).await;
+}
+
+#[test]
+fn what_was_fetched_and_is_no_module_is_tried_again_ever_more_seldom() {
+    let mut engine = WasmPlugins::default();
+    let mut waits = |bytes: &[u8]| {
+        let module = Module::compile(engine.engine().unwrap(), bytes, None);
+        let module = Compiled { key: None, result: module.map_err(|error| (Digest::of(bytes), error)) };
+        let retry = (0..16).fold(None, |last, _| Some(Retry::after(last, Some(&module))));
+        (retry.unwrap().at - Instant::now()).as_secs() / 10
+    };
+    assert_eq!((waits(b"\0asm"), waits(&module(""))), (89, 5));
 }

@@ -1,0 +1,145 @@
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    time::Instant,
+};
+
+use super::*;
+
+fn modules() -> Modules {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = TlsConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let (networks, tenancy) = (SourceNetworks::default(), Tenancy::Single);
+    Modules::new(FetchConfig { networks, tenancy, tls: Arc::new(tls) })
+}
+
+fn key(namespace: impl Into<String>, url: String) -> ModuleKey {
+    ModuleKey { namespace: namespace.into(), url, credentials: None, sha256: None }
+}
+
+/// Where the first connections get these answers, and all others a module.
+async fn origin(first: Vec<&'static [u8]>) -> String {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    crate::runtime::spawn(async move {
+        let mut first = first.into_iter();
+        while let Ok((mut stream, _)) = server.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let answer = first.next().unwrap_or(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n\0asm");
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    url
+}
+
+/// Whether a module of a namespace comes though as many as `silent` are asked for of sources that say nothing, and have been
+/// for this long.
+async fn comes_beside(silent: Vec<String>, long: Duration, url: String) -> bool {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let says_nothing = server.local_addr().unwrap();
+    let modules = modules();
+    for (n, namespace) in silent.into_iter().enumerate() {
+        modules.get(&key(namespace, format!("http://{says_nothing}/{n}")));
+    }
+    sleep(long).await;
+    // What answers does so in the time of this machine.
+    tokio::time::resume();
+    let wanted = key("wanted", url);
+    let comes = async {
+        while !matches!(modules.get(&wanted), Fetched::Ready(_)) {
+            modules.changed().await;
+        }
+    };
+    timeout(Duration::from_secs(20), comes).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_that_say_nothing_do_not_keep_out_what_is_new() {
+    let silent = (0..=MAX_IN_FLIGHT).map(|n| format!("silent-{n}")).collect();
+    assert!(comes_beside(silent, ATTEMPT + Duration::from_secs(1), origin(Vec::new()).await).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_attempts_of_one_namespace_do_not_keep_out_another() {
+    let silent = vec!["silent".to_owned(); 20];
+    assert!(comes_beside(silent, Duration::from_secs(1), origin(Vec::new()).await).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn further_attempts_of_one_namespace_do_not_keep_out_another() {
+    let silent = vec!["silent".to_owned(); 12];
+    let unavailable = b"HTTP/1.1 503 Not Now\r\ncontent-length: 0\r\n\r\n";
+    let url = origin(vec![unavailable, unavailable]).await;
+    assert!(comes_beside(silent, ATTEMPT * 4, url).await);
+}
+
+#[test]
+fn bytes_that_are_not_the_ones_are_fetched_ever_more_seldom() {
+    let other = FetchError::NoModule { url: String::new() };
+    let silent = FetchError::Timeout { limit: ATTEMPT };
+    let waits = |error| (0..16).fold(FIRST_WAIT, |wait, _| next_wait(wait, error)).as_secs();
+    assert_eq!((waits(&other), waits(&silent)), (900, 60));
+    assert_eq!(next_wait(LONGEST_WAIT_FOR_OTHER_BYTES, &silent), LONGEST_WAIT);
+}
+
+/// What becomes of the first attempt at a server that answers with these bytes, then says nothing.
+async fn first_attempt(answer: Vec<u8>) -> Fetched {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", server.local_addr().unwrap());
+    let (modules, key) = (modules(), key("demo", url));
+    assert_eq!(modules.get(&key), Fetched::Pending);
+    let serving = async {
+        let (mut stream, _) = server.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+        // Who has seen enough closes.
+        let _ = stream.write_all(&answer).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = modules.changed() => modules.get(&key),
+        () = serving => unreachable!("it serves for ever"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_says_nothing_is_given_up_after_half_a_minute() {
+    let begun = Instant::now();
+    let fetched = first_attempt(Vec::new()).await;
+    assert_eq!(fetched, Fetched::Failed("not there after 30s".to_owned()));
+    assert_eq!(begun.elapsed().as_secs(), 30);
+}
+
+#[tokio::test]
+async fn module_without_end_is_given_up_at_the_limit() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n".to_vec();
+    let fetched = first_attempt([head, vec![0; crate::fetch::MAX_BYTES + 1]].concat()).await;
+    assert_eq!(fetched, Fetched::Failed("more than 33554432 bytes".to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_no_module_is_asked_for_again() {
+    let error_page = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>".to_vec();
+    let Fetched::Failed(why) = first_attempt(error_page).await else { panic!("it is kept") };
+    assert!(why.ends_with("no WebAssembly module"), "{why}");
+}
+
+#[tokio::test]
+async fn bytes_on_their_way_are_bounded_until_nobody_has_them() {
+    let (origin, modules) = (origin(Vec::new()).await, modules());
+    let keys: Vec<_> =
+        (0..=MAX_IN_FLIGHT).map(|n| key(format!("demo-{n}"), format!("{origin}/{n}"))).collect();
+    let ready = || keys.iter().filter(|key| matches!(modules.get(key), Fetched::Ready(_))).count();
+    while ready() < MAX_IN_FLIGHT {
+        modules.changed().await;
+    }
+    let held = keys.iter().map(|key| modules.get(key)).collect::<Vec<_>>();
+    let last = keys.iter().position(|key| modules.get(key) == Fetched::Pending).unwrap();
+    modules.retain(&keys[last..=last]);
+    assert_eq!(modules.inner.room.available_permits(), 0, "the bytes are still somebody's");
+    drop(held);
+    while modules.get(&keys[last]) == Fetched::Pending {
+        modules.changed().await;
+    }
+    assert!(matches!(modules.get(&keys[last]), Fetched::Ready(_)));
+}
