@@ -220,7 +220,7 @@ pub struct Sandbox {
     #[schemars(range(min = 1, max = 60_000))]
     pub max_execution_time_ms: u64,
     /// Time that the module may hold a message before it must continue it; a call-out for the message extends it to the
-    /// call-out's own time limit.
+    /// call-out's own time limit and a second more, in which the module hears that it was reached.
     ///
     /// Unit: milliseconds. Range: 1 to 600000. Default: 15000. Source: `spec.sandbox.maxPauseMs`.
     #[schemars(range(min = 1, max = 600_000))]

@@ -280,8 +280,6 @@ impl Failure {
 // === impl Cause ===
 
 impl Cause {
-    /// Whether the guest refused the stream, in however bad a way, or could not be shown or do all that it wanted to judge by:
-    /// what a plugin that fails open must not let pass, since clients could make it so.
     /// One word for metrics, the same for all causes of a kind.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -303,6 +301,8 @@ impl Cause {
         }
     }
 
+    /// Whether the guest refused the stream, in however bad a way, or could not be shown or do all that it wanted to judge by:
+    /// what a plugin that fails open must not let pass, since clients could make it so.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,

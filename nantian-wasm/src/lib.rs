@@ -65,10 +65,10 @@
 //!   plugin makes 1024 at a time, with 64 MiB of requests to be sent and responses to be read. One too many at a time is an
 //!   internal failure, as where Envoy's circuit breaker is open. What is sent is twice [`Sandbox::max_buffered_body`] long at
 //!   most, but no more than 63 MiB, and 1 MiB in any case; a response is 4 MiB.
-//! * A message may be held for [`Sandbox::max_pause`], or as long as a call-out made for it takes; then the failure policy
-//!   decides. Waiting for more of a body does not count. Holding a body back buffers up to
-//!   [`Sandbox::max_buffered_body`], or less where the plugin says so as it does in Higress (`set_decoder_buffer_limit`,
-//!   `set_encoder_buffer_limit`): these raise nothing.
+//! * A message may be held for [`Sandbox::max_pause`], or until a second after the time limit of a call-out made for it, in
+//!   which the module hears that it was reached; then the failure policy decides. Waiting for more of a body does not count.
+//!   Holding a body back buffers up to [`Sandbox::max_buffered_body`], or less where the plugin says so as it does in Higress
+//!   (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`): these raise nothing.
 //! * Continuing a stream that is not held has no effect, and neither have answers for the root context, or while a stream is
 //!   logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.

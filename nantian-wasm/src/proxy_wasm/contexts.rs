@@ -10,6 +10,8 @@ use crate::stream::{Exchange, SharedExchange};
 
 /// How long an exchange is waited for that another thread has.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// How often it is looked for at least: while this thread or the other one has no core, time goes on.
+const TURNS: usize = 20;
 
 /// Stream contexts by their ids. Ids are given in ascending order, so a new one comes last; short streams leave from there, and
 /// long ones often from the front: a map costs each of them several times as much.
@@ -71,13 +73,48 @@ impl Registered {
     }
 
     fn wait(&self, facts: &Facts) -> Option<OwnedMutexGuard<Exchange>> {
-        let until = facts.clock.monotonic() + PATIENCE;
-        while facts.clock.monotonic() < until {
-            std::thread::yield_now();
-            if let Some(exchange) = self.exchange.try_lock_owned() {
-                return Some(exchange);
-            }
+        look_for(
+            || facts.clock.monotonic(),
+            || {
+                std::thread::yield_now();
+                self.exchange.try_lock_owned()
+            },
+        )
+    }
+}
+
+fn look_for<T>(now: impl Fn() -> Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = now() + PATIENCE;
+    let mut turns = 0;
+    while turns < TURNS || now() < until {
+        turns += 1;
+        if let Some(found) = look() {
+            return Some(found);
         }
-        None
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Whether it is found that is there at the look `last`, and after how many looks, of which each costs the rest of a quota.
+    fn found_at(last: usize) -> (bool, usize) {
+        let (time, mut looks) = (Cell::new(Duration::ZERO), 0);
+        let now = || time.replace(time.get() + Duration::from_millis(90));
+        let found = look_for(now, || {
+            looks += 1;
+            (looks == last).then_some(())
+        });
+        (found.is_some(), looks)
+    }
+
+    #[test]
+    fn exchange_is_looked_for_some_times_though_time_runs_away() {
+        assert_eq!(found_at(10), (true, 10));
+        assert_eq!(found_at(usize::MAX), (false, TURNS));
     }
 }
