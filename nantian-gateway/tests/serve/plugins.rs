@@ -380,5 +380,8 @@ async fn last_good_module_serves_on_and_the_status_tells_what_is_wrong_with_the_
         assert_eq!(backend.last().header("x-wasm-plugin"), Some("demo/r"), "{wasm}");
     }
     gateway.edit("plugin", &good).await;
-    assert_eq!(gateway.condition("WasmPlugin demo/r", "Programmed").await["status"], "True");
+    eventually("it has started again", async || {
+        gateway.condition("WasmPlugin demo/r", "Programmed").await["status"] == "True"
+    })
+    .await;
 }
