@@ -71,7 +71,7 @@ async fn further_attempts_of_one_namespace_do_not_keep_out_another() {
     let silent = vec!["silent".to_owned(); 12];
     let unavailable = b"HTTP/1.1 503 Not Now\r\ncontent-length: 0\r\n\r\n";
     let url = origin(vec![unavailable, unavailable]).await;
-    assert!(comes_beside(silent, ATTEMPT * 4, url).await);
+    assert!(comes_beside(silent, ATTEMPT * 5 / 2, url).await);
 }
 
 #[test]
