@@ -224,7 +224,12 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
     }));
     // Responses takes no lower limit.
     let numbers = (16..99_u64, option::of(0..10_u8), vec("[a-z]{1,3}", 0..4), any::<bool>());
-    (messages, vec(tool, 0..3), choice, output, numbers).prop_map(
+    // Of several of one name, Responses keeps the last.
+    let tools = vec(tool, 0..3).prop_map(|mut tools| {
+        tools.dedup_by(|one, other| one.name == other.name);
+        tools
+    });
+    (messages, tools, choice, output, numbers).prop_map(
         move |(messages, tools, choice, output, (limit, temperature, stop, stream))| Request {
             model: "m".to_owned(),
             messages,
