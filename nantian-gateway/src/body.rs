@@ -16,12 +16,12 @@ use nantian_wasm::{RequestBody as Shown, ResponseBody as Watched};
 use crate::{listen::ClientBody, upstream::UpstreamBody};
 
 /// Any error that ends a body or a service.
-pub use tower::BoxError;
+pub(crate) use tower::BoxError;
 
 /// The body of every request and response between the listener and the upstream connection.
 ///
 /// What passes through untouched is never boxed; a policy that wraps a body pays for one box.
-pub struct Body(Kind);
+pub(crate) struct Body(Kind);
 
 enum Kind {
     Full(Full<Bytes>),
@@ -35,17 +35,17 @@ enum Kind {
 
 impl Body {
     /// No bytes at all.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
     /// These bytes.
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
         Self(Kind::Full(Full::new(bytes.into())))
     }
 
     /// Any other body, behind one box.
-    pub fn boxed<B>(body: B) -> Self
+    pub(crate) fn boxed<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + 'static,
         B::Error: Into<BoxError>,

@@ -15,7 +15,7 @@ const MOST: usize = 3;
 
 /// This process as a hop; its clones are the same one.
 #[derive(Debug, Clone)]
-pub struct Hop {
+pub(crate) struct Hop {
     name: Arc<str>,
     value: HeaderValue,
 }

@@ -24,15 +24,14 @@ use crate::{
 
 /// In the extensions of a response of the gateway's own: its text, for whoever says it in the words of an API.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_structs, reason = "it is one text")]
-pub struct LocalReplyText(pub Arc<str>);
+pub(crate) struct LocalReplyText(pub(crate) Arc<str>);
 
 /// In the extensions of a response of the gateway's own: why it is one, for the access log. Clients are not told.
 #[derive(Debug, Clone)]
 pub(crate) struct LoggedError(pub(crate) Arc<str>);
 
 /// A response of the gateway's own: a status and one line of text.
-pub fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
+pub(crate) fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
     let mut response = Response::new(B::from(format!("{text}\n").into()));
     *response.status_mut() = status;
     response
@@ -44,11 +43,11 @@ pub fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<B> {
 
 /// Turns every error of the layers below into a response.
 #[derive(Debug, Clone, Copy)]
-pub struct RespondLayer;
+pub(crate) struct RespondLayer;
 
 /// The service of [`RespondLayer`].
 #[derive(Debug, Clone)]
-pub struct Respond<S> {
+pub(crate) struct Respond<S> {
     inner: S,
 }
 
@@ -81,7 +80,7 @@ where
 pin_project! {
     /// The future of [`Respond`]; dropping it drops the inner call.
     #[derive(Debug)]
-    pub struct RespondFuture<F> {
+    pub(crate) struct RespondFuture<F> {
         #[pin]
         inner: F,
     }

@@ -12,7 +12,7 @@ use crate::{
 
 /// One generation of the data path.
 #[derive(Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) ports: BTreeMap<PortKey, Port>,
     pub(crate) rules: Vec<Arc<CompiledRule>>,
@@ -20,7 +20,7 @@ pub struct Snapshot {
 
 /// One socket.
 #[derive(Debug)]
-pub struct Port {
+pub(crate) struct Port {
     /// The port that clients know.
     pub(crate) number: u16,
     pub(crate) router: Router,
@@ -73,18 +73,18 @@ pub(crate) struct StreamBinding {
 
 impl Snapshot {
     /// Its number; later ones are higher.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
     /// The socket of a connection to `local` that was accepted on `key`: that one, or the one that took its place.
-    pub fn port_of(&self, key: &PortKey, local: IpAddr) -> Option<&Port> {
+    pub(crate) fn port_of(&self, key: &PortKey, local: IpAddr) -> Option<&Port> {
         let at = |address| self.ports.get(&PortKey { address, ..*key });
         self.ports.get(key).or_else(|| at(Some(local))).or_else(|| at(None))
     }
 
     /// The socket of this address and port.
-    pub fn port(&self, key: &PortKey) -> Option<&Port> {
+    pub(crate) fn port(&self, key: &PortKey) -> Option<&Port> {
         self.ports.get(key)
     }
 
@@ -94,7 +94,7 @@ impl Snapshot {
     }
 
     /// Every socket.
-    pub fn port_keys(&self) -> impl Iterator<Item = PortKey> + '_ {
+    pub(crate) fn port_keys(&self) -> impl Iterator<Item = PortKey> + '_ {
         self.ports.keys().copied()
     }
 

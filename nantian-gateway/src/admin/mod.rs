@@ -37,7 +37,7 @@ const LAST: Duration = Duration::from_millis(500);
 ///
 /// # Cancellation
 /// Dropping the future closes the server.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     view: View,
     metrics: Arc<Metrics>,

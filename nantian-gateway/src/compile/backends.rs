@@ -21,27 +21,27 @@ type BackendService = LocalService<Response<Body>, BoxError>;
 
 /// One service of a rule.
 #[derive(Debug)]
-pub struct Share {
+pub(crate) struct Share {
     /// The share of the requests; with 0 it keeps its sessions and gets nothing else.
-    pub weight: u32,
+    pub(crate) weight: u32,
     /// Where they go.
-    pub service: BackendService,
+    pub(crate) service: BackendService,
     /// Where its sessions are at home.
-    pub home: Option<SessionHome>,
+    pub(crate) home: Option<SessionHome>,
 }
 
 /// Where sessions are at home.
 #[derive(Debug, Clone)]
-pub struct SessionHome {
+pub(crate) struct SessionHome {
     /// The sessions.
-    pub sessions: Sessions,
+    pub(crate) sessions: Sessions,
     /// The endpoints that they are with.
-    pub balancer: Balancer<Destination>,
+    pub(crate) balancer: Balancer<Destination>,
 }
 
 /// Sends each request to one of several services: that of its session, or else by weight.
 #[derive(Debug, Clone)]
-pub struct Backends {
+pub(crate) struct Backends {
     choices: Weighted<BackendService>,
     /// The services with sessions, if there are several services.
     homes: Vec<(SessionHome, BackendService)>,
@@ -50,7 +50,7 @@ pub struct Backends {
 
 impl Backends {
     /// Shares requests out by weight; without any weight every request that has no session is answered with 500.
-    pub fn new(shares: impl IntoIterator<Item = Share>) -> Self {
+    pub(crate) fn new(shares: impl IntoIterator<Item = Share>) -> Self {
         let shares: Vec<_> = shares.into_iter().collect();
         let choices = Weighted::new(shares.iter().map(|share| (share.weight, share.service.clone())));
         let is_clear = shares.len() == choices.len() && choices.len() == 1;

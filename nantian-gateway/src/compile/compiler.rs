@@ -25,17 +25,17 @@ use crate::{
 
 /// Something valid that cannot be served after all; becomes a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The object.
-    pub object: ObjectRef,
+    pub(crate) object: ObjectRef,
     /// The listener, where the object is a Gateway and one of its listeners is meant.
-    pub listener: Option<ListenerId>,
+    pub(crate) listener: Option<ListenerId>,
     /// What is not true of it.
-    pub condition: ConditionType,
+    pub(crate) condition: ConditionType,
     /// Why, for programs.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// The field and what is wrong with it.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Problem {
@@ -80,9 +80,9 @@ impl Problem {
 #[derive(Debug)]
 pub struct Compiled {
     /// The snapshot.
-    pub snapshot: Arc<Snapshot>,
+    pub(crate) snapshot: Arc<Snapshot>,
     /// What is not served.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 /// Makes generation `generation` of the data path; state in `registry` is used again where its identity is the same.

@@ -15,13 +15,13 @@ use tower::Service;
 use crate::body::Body;
 
 /// A boxed future of one worker.
-pub struct LocalFuture<R, E>(Pin<Box<dyn Future<Output = Result<R, E>>>>);
+pub(crate) struct LocalFuture<R, E>(Pin<Box<dyn Future<Output = Result<R, E>>>>);
 
 /// A service without its type; its clones are one service.
 ///
 /// Every service of the gateway is always ready (decisions are made in `call`), so `call` needs no turn at
 /// `poll_ready`.
-pub struct LocalService<R, E>(Rc<RefCell<dyn ErasedService<R, E>>>);
+pub(crate) struct LocalService<R, E>(Rc<RefCell<dyn ErasedService<R, E>>>);
 
 trait ErasedService<R, E> {
     fn call(&mut self, request: Request<Body>) -> LocalFuture<R, E>;
@@ -43,7 +43,7 @@ where
 
 impl<R, E> LocalService<R, E> {
     /// Hides the type of `service`.
-    pub fn new<S>(service: S) -> Self
+    pub(crate) fn new<S>(service: S) -> Self
     where
         S: Service<Request<Body>, Response = R, Error = E> + 'static,
         S::Future: 'static,
@@ -52,7 +52,7 @@ impl<R, E> LocalService<R, E> {
     }
 
     /// Starts the call.
-    pub fn call(&self, request: Request<Body>) -> LocalFuture<R, E> {
+    pub(crate) fn call(&self, request: Request<Body>) -> LocalFuture<R, E> {
         self.0.borrow_mut().call(request)
     }
 }
@@ -87,7 +87,7 @@ impl<R, E> fmt::Debug for LocalService<R, E> {
 
 impl<R, E> LocalFuture<R, E> {
     /// Hides the type of `future`.
-    pub fn new(future: impl Future<Output = Result<R, E>> + 'static) -> Self {
+    pub(crate) fn new(future: impl Future<Output = Result<R, E>> + 'static) -> Self {
         Self(Box::pin(future))
     }
 }

@@ -9,14 +9,16 @@ mod identities;
 mod model_stats;
 mod registry;
 mod rule;
-pub mod stack;
+pub(crate) mod stack;
 mod stream;
 
-pub use self::{
-    backends::Backends,
-    compiler::{Compiled, Problem, compile},
+pub(crate) use self::{
+    compiler::Problem,
     erased::{LocalFuture, LocalService},
-    registry::Registry,
     rule::{CompiledBackend, CompiledMirror, CompiledRule, RulePosition, Target},
     stack::{Context, RouteFuture, RouteService},
+};
+pub use self::{
+    compiler::{Compiled, compile},
+    registry::Registry,
 };

@@ -104,23 +104,23 @@ impl Registry {
     }
 
     /// The regular expressions of matches.
-    pub fn patterns(&self) -> &Patterns {
+    pub(crate) fn patterns(&self) -> &Patterns {
         &self.patterns
     }
 
     /// Who the gateway itself is at the clouds, if credentials can be exchanged for tokens.
-    pub fn identities(&self) -> Option<&OwnIdentities> {
+    pub(crate) fn identities(&self) -> Option<&OwnIdentities> {
         self.tokens.as_ref().map(Tokens::identities)
     }
 
     /// Where limits are kept, if not in this process.
-    pub fn limit_store(&self) -> Option<&RedisStore> {
+    pub(crate) fn limit_store(&self) -> Option<&RedisStore> {
         self.limiters.store()
     }
 
     /// With modules that are fetched and plugins that call out; without, a plugin that needs either is a problem.
     #[must_use]
-    pub fn reaching_out(mut self, outside: Outside) -> Self {
+    pub(crate) fn reaching_out(mut self, outside: Outside) -> Self {
         self.plugins.reach_out(outside);
         self
     }
@@ -128,7 +128,11 @@ impl Registry {
     /// With at most so many instances of all plugins together, or the engine's own default, and of each plugin one for
     /// each of so many workers, or for each core.
     #[must_use]
-    pub fn with_plugin_instances(mut self, most: Option<NonZeroU32>, workers: Option<NonZeroUsize>) -> Self {
+    pub(crate) fn with_plugin_instances(
+        mut self,
+        most: Option<NonZeroU32>,
+        workers: Option<NonZeroUsize>,
+    ) -> Self {
         if let Some(most) = most {
             self.plugins.limit_instances(most);
         }
@@ -138,14 +142,14 @@ impl Registry {
 
     /// With collectors that are told of the calls of AIServices.
     #[must_use]
-    pub fn telling(mut self, telemetry: Telemetry) -> Self {
+    pub(crate) fn telling(mut self, telemetry: Telemetry) -> Self {
         self.telemetry = Some(telemetry);
         self
     }
 
     /// With credentials of AIServices that are exchanged for tokens.
     #[must_use]
-    pub fn exchanging(mut self, tokens: Tokens) -> Self {
+    pub(crate) fn exchanging(mut self, tokens: Tokens) -> Self {
         self.tokens = Some(tokens);
         self
     }
@@ -153,13 +157,13 @@ impl Registry {
     /// Trusts `roots` where a BackendTLSPolicy asks for the roots of the system; without, those Services have no certificate
     /// that is accepted.
     #[must_use]
-    pub fn trusting(mut self, roots: Roots) -> Self {
+    pub(crate) fn trusting(mut self, roots: Roots) -> Self {
         self.roots = roots;
         self
     }
 
     /// Tells when a plugin has started since the last snapshot was compiled, or is to be tried again.
-    pub fn plugin_news(&self) -> &PluginNews {
+    pub(crate) fn plugin_news(&self) -> &PluginNews {
         self.plugins.news()
     }
 
@@ -167,14 +171,14 @@ impl Registry {
     ///
     /// # Cancellation
     /// They go on starting.
-    pub async fn start_plugins(&mut self, ir: &Ir, is_first: bool) {
+    pub(crate) async fn start_plugins(&mut self, ir: &Ir, is_first: bool) {
         self.update_balancers(ir);
         self.update_plugins(ir);
         self.plugins.started_within(if is_first { START } else { GRACE }).await;
     }
 
     /// Whether a plugin is still to come that fails closed: its targets answer nobody meanwhile.
-    pub fn awaits_plugins(&self) -> bool {
+    pub(crate) fn awaits_plugins(&self) -> bool {
         self.plugins.are_awaited()
     }
 
@@ -182,19 +186,19 @@ impl Registry {
     ///
     /// # Errors
     /// When the machine cannot run compiled WebAssembly.
-    pub fn engine(&mut self) -> Result<&Engine, EngineError> {
+    pub(crate) fn engine(&mut self) -> Result<&Engine, EngineError> {
         self.plugins.engine()
     }
 
     /// Seals with other keys from the next snapshot on; whether they are others.
-    pub fn set_session_keys(&mut self, keys: SessionKeys) -> bool {
+    pub(crate) fn set_session_keys(&mut self, keys: SessionKeys) -> bool {
         let changed = self.session_keys != keys;
         self.session_keys = keys;
         changed
     }
 
     /// Brings endpoints and balancing up to date with `ir`, for an edit that is about nothing else.
-    pub fn update_balancers(&mut self, ir: &Ir) {
+    pub(crate) fn update_balancers(&mut self, ir: &Ir) {
         self.balancers.retain(|id, _| ir.backends.contains_key(id));
         for (id, backend) in &ir.backends {
             let endpoints = ir.endpoints.get(id).map(Vec::as_slice).unwrap_or_default();
@@ -214,7 +218,7 @@ impl Registry {
     }
 
     /// The state of every balancer, for the admin page.
-    pub fn balancers(&self) -> impl Iterator<Item = (&BackendId, &Balancer<Destination>)> {
+    pub(crate) fn balancers(&self) -> impl Iterator<Item = (&BackendId, &Balancer<Destination>)> {
         self.balancers.iter().map(|(id, backend)| (id, backend.balancer()))
     }
 

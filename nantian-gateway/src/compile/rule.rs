@@ -15,7 +15,7 @@ use crate::{
 
 /// A rule whose parts are ready to be stacked, shared by all workers.
 #[derive(Debug)]
-pub struct CompiledRule {
+pub(crate) struct CompiledRule {
     /// Where the rule stands in the configuration.
     pub(crate) place: RulePosition,
     pub(crate) metrics: Arc<RouteMetrics>,
@@ -36,18 +36,18 @@ pub struct CompiledRule {
 
 /// Where a rule stands in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RulePosition {
+pub(crate) struct RulePosition {
     /// The Gateway, `namespace/name`.
-    pub gateway: Arc<str>,
+    pub(crate) gateway: Arc<str>,
     /// The route as metrics and logs name it.
-    pub route: Arc<str>,
+    pub(crate) route: Arc<str>,
     /// The route.
-    pub id: ir::RouteId,
+    pub(crate) id: ir::RouteId,
 }
 
 /// One share of a rule.
 #[derive(Debug)]
-pub struct CompiledBackend {
+pub(crate) struct CompiledBackend {
     pub(crate) weight: u32,
     pub(crate) filters: Option<FilterLayer>,
     pub(crate) plugins: Option<Plugins>,
@@ -66,7 +66,7 @@ pub struct CompiledBackend {
 
 /// Where copies of requests go.
 #[derive(Debug)]
-pub struct CompiledMirror {
+pub(crate) struct CompiledMirror {
     pub(crate) share: ir::Share,
     pub(crate) target: Target,
 }
@@ -74,7 +74,7 @@ pub struct CompiledMirror {
 /// Where a share goes.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Target {
+pub(crate) enum Target {
     /// The endpoints of a Service, and the TLS that takes the place of theirs.
     Service(Balancer<Destination>, Option<UpstreamTls>),
     /// The provider of an AIService, and who is told of its calls.

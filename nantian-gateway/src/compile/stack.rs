@@ -30,29 +30,29 @@ use crate::{
 };
 
 /// The service of a rule: whatever happens, there is a response.
-pub type RouteService = LocalService<Response<ObservedBody>, Infallible>;
+pub(crate) type RouteService = LocalService<Response<ObservedBody>, Infallible>;
 /// The future of a [`RouteService`].
-pub type RouteFuture = LocalFuture<Response<ObservedBody>, Infallible>;
+pub(crate) type RouteFuture = LocalFuture<Response<ObservedBody>, Infallible>;
 type BackendService = LocalService<Response<Body>, BoxError>;
 type Answers =
     Stack<TimeoutLayer, Stack<RespondLayer, Stack<MapErrLayer<fn(Infallible) -> BoxError>, Identity>>>;
 
 /// What the services of one worker share.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// The number of the worker.
-    pub worker: usize,
+    pub(crate) worker: usize,
     /// Its connections to backends.
-    pub client: Client,
+    pub(crate) client: Client,
     /// The access log, if there is one.
-    pub access_log: Option<AccessLog>,
+    pub(crate) access_log: Option<AccessLog>,
     /// Where requests without a route are counted.
-    pub unmatched: Arc<RouteMetrics>,
+    pub(crate) unmatched: Arc<RouteMetrics>,
 }
 
 /// A rule: counted and logged, filtered, answered in the words of its clients, then in time, seen by plugins as is whatever it comes
 /// to, within limits, to one of its backends, or redirected.
-pub fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
+pub(crate) fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
     let observe = ObserveLayer::new(
         Arc::clone(&rule.place.route),
         Arc::clone(&rule.metrics),
@@ -206,7 +206,7 @@ fn target(
 }
 
 /// A request that no rule matches, and no plugin of its listener looks at.
-pub fn unmatched(context: &Context) -> RouteService {
+pub(crate) fn unmatched(context: &Context) -> RouteService {
     let observe = ObserveLayer::new(
         Arc::from(""),
         Arc::clone(&context.unmatched),

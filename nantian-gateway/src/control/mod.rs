@@ -8,8 +8,8 @@ mod startup_gate;
 mod view;
 
 pub(crate) use self::engine_threads::EngineThreads;
-pub use self::{
-    reload::{Control, Reload},
-    session_keys::{InvalidKeyFile, SessionKeySource},
+pub(crate) use self::{
+    reload::Control,
+    session_keys::SessionKeySource,
     view::{ConfigView, View},
 };

@@ -25,7 +25,7 @@ use crate::{
 
 /// Keeps the data path in step with the sources.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     source: Box<dyn Source>,
     gates: FeatureGates,
     here: Locality,
@@ -63,20 +63,20 @@ struct Rejected {
 
 /// What a reload did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reload {
+pub(crate) struct Reload {
     /// The objects that were added, replaced or removed.
-    pub changed: Vec<ObjectRef>,
+    pub(crate) changed: Vec<ObjectRef>,
     /// Faults in the sources.
-    pub faults: usize,
+    pub(crate) faults: usize,
     /// Whether the data path was given a new generation.
-    pub installed: bool,
+    pub(crate) installed: bool,
     /// How long it took until every worker served it.
-    pub took: Duration,
+    pub(crate) took: Duration,
 }
 
 impl Control {
     /// Serves the objects of `source` with `workers` and the state in `registry`; nothing is read before the first reload.
-    pub fn new(
+    pub(crate) fn new(
         source: impl Source + 'static,
         gates: FeatureGates,
         session_keys: SessionKeySource,
@@ -111,7 +111,7 @@ impl Control {
 
     /// For a gateway that runs `here`; without, no endpoint is nearer than another one.
     #[must_use]
-    pub fn located(mut self, here: Locality) -> Self {
+    pub(crate) fn located(mut self, here: Locality) -> Self {
         self.here = here;
         self
     }
@@ -120,7 +120,7 @@ impl Control {
     ///
     /// # Cancellation
     /// Dropping the future may leave the view behind the data path; the next reload brings it up to date.
-    pub async fn reload(&mut self) -> Reload {
+    pub(crate) async fn reload(&mut self) -> Reload {
         self.reconcile(false).await
     }
 
@@ -128,7 +128,7 @@ impl Control {
     ///
     /// # Cancellation
     /// As that of [`reload`](Self::reload).
-    pub async fn reload_and_retry(&mut self) -> Reload {
+    pub(crate) async fn reload_and_retry(&mut self) -> Reload {
         self.reconcile(!self.unbound.is_empty() || !self.problems.is_empty()).await
     }
 
@@ -169,7 +169,7 @@ impl Control {
     }
 
     /// Waits until it is time to [`retry`](Self::retry); for ever if every socket is bound.
-    pub async fn retry_due(&self) {
+    pub(crate) async fn retry_due(&self) {
         self.backoff.due().await;
     }
 
@@ -177,7 +177,7 @@ impl Control {
     ///
     /// # Cancellation
     /// As that of [`reload`](Self::reload).
-    pub async fn retry(&mut self) {
+    pub(crate) async fn retry(&mut self) {
         self.workers.install(Arc::clone(&self.snapshot));
         let unbound = self.workers.settled(self.generation).await;
         if unbound == self.unbound {
@@ -193,7 +193,7 @@ impl Control {
     }
 
     /// Brings conditions up to date with what changes without a reload.
-    pub fn refresh_conditions(&mut self) {
+    pub(crate) fn refresh_conditions(&mut self) {
         let mut translation = self.translation();
         self.correct_conditions(&mut translation);
         self.show(&Arc::new(translation));
@@ -226,7 +226,7 @@ impl Control {
     }
 
     /// Is ready no more, lets requests finish, then ends the workers.
-    pub fn drain(self) {
+    pub(crate) fn drain(self) {
         self.view.clear();
         self.workers.drain();
     }

@@ -11,7 +11,7 @@ use nantian_lb::session::{NoRandomness, SessionKeys};
 
 /// Where the keys of session tokens come from: a file that replicas share, or chance.
 #[derive(Debug)]
-pub struct SessionKeySource {
+pub(crate) struct SessionKeySource {
     path: Option<PathBuf>,
     keys: SessionKeys,
 }
@@ -19,7 +19,7 @@ pub struct SessionKeySource {
 /// A key file that gives no keys. What it holds is not shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum InvalidKeyFile {
+pub(crate) enum InvalidKeyFile {
     /// It cannot be read.
     #[error("{path:?} cannot be read")]
     Unreadable {
@@ -64,7 +64,7 @@ impl SessionKeySource {
     ///
     /// # Errors
     /// [`NoRandomness`].
-    pub fn random() -> Result<Self, NoRandomness> {
+    pub(crate) fn random() -> Result<Self, NoRandomness> {
         Ok(Self { path: None, keys: SessionKeys::random()? })
     }
 
@@ -73,18 +73,18 @@ impl SessionKeySource {
     ///
     /// # Errors
     /// [`InvalidKeyFile`].
-    pub fn file(path: PathBuf) -> Result<Self, InvalidKeyFile> {
+    pub(crate) fn file(path: PathBuf) -> Result<Self, InvalidKeyFile> {
         let keys = read(&path)?;
         Ok(Self { path: Some(path), keys })
     }
 
     /// The file, if there is one.
-    pub fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
     /// The keys as they were read last.
-    pub fn keys(&self) -> &SessionKeys {
+    pub(crate) fn keys(&self) -> &SessionKeys {
         &self.keys
     }
 

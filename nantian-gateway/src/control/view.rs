@@ -11,61 +11,62 @@ use crate::{compile::Problem, ir::BackendId, translate::Translation, upstream::D
 
 /// The configuration as `/config` shows it.
 #[derive(Debug, Clone, Default)]
-pub struct ConfigView {
+pub(crate) struct ConfigView {
     /// The generation that serves.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// The IR, the status of each object, and what closed gates hide.
-    pub translation: Arc<Translation>,
+    pub(crate) translation: Arc<Translation>,
     /// Valid configuration that cannot be served.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// Faults in the sources.
-    pub faults: Vec<String>,
+    pub(crate) faults: Vec<String>,
     /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does not serve.
-    pub unserved: Vec<String>,
+    pub(crate) unserved: Vec<String>,
     /// Whether a socket is bound, or none is asked for.
-    pub listening: bool,
+    pub(crate) listening: bool,
     /// Until when readiness waits for plugins that routes cannot do without; none once it need not.
-    pub awaits_plugins_until: Option<Instant>,
+    pub(crate) awaits_plugins_until: Option<Instant>,
     /// The endpoints of each backend; what is told of them is as of the moment of the question.
-    pub balancers: Vec<(BackendId, Balancer<Destination>)>,
+    pub(crate) balancers: Vec<(BackendId, Balancer<Destination>)>,
 }
 
 /// The present [`ConfigView`], shared with the admin server and whoever reports it.
 #[derive(Debug, Clone, Default)]
-pub struct View {
+pub(crate) struct View {
     present: Arc<watch::Sender<Option<Arc<ConfigView>>>>,
 }
 
 impl View {
     /// Shows `config` from now on.
-    pub fn set(&self, config: ConfigView) {
+    pub(crate) fn set(&self, config: ConfigView) {
         self.present.send_replace(Some(Arc::new(config)));
     }
 
     /// Shows nothing any more: the process is about to end.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.present.send_replace(None);
     }
 
     /// What is served, once something is.
-    pub fn get(&self) -> Option<Arc<ConfigView>> {
+    pub(crate) fn get(&self) -> Option<Arc<ConfigView>> {
         self.present.borrow().clone()
     }
 
     /// What is served from now on, and whenever it changes.
-    pub fn watch(&self) -> watch::Receiver<Option<Arc<ConfigView>>> {
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Arc<ConfigView>>> {
         self.present.subscribe()
     }
 }
 
 impl ConfigView {
     /// Whether clients may be sent here.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.listening && self.awaits_plugins_until.is_none_or(|until| until <= Instant::now())
     }
 
     /// The view as JSON; secrets are redacted by their type.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let problems: Vec<Value> = self
             .problems
             .iter()

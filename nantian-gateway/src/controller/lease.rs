@@ -29,7 +29,7 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 
 /// A candidate for the lease that only one replica holds.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     api: Api<Object>,
     identity: String,
     holds: watch::Sender<bool>,
@@ -48,14 +48,14 @@ struct Failing {
 
 impl Lease {
     /// A candidate of this name, which no other replica has.
-    pub fn new(client: Client, identity: String) -> Self {
+    pub(crate) fn new(client: Client, identity: String) -> Self {
         let api = Api::default_namespaced(client);
         let holds = watch::Sender::new(false);
         Self { api, identity, holds, seen: None, renewed: Instant::now(), failing: None }
     }
 
     /// Whether the lease is held.
-    pub fn holds(&self) -> watch::Receiver<bool> {
+    pub(crate) fn holds(&self) -> watch::Receiver<bool> {
         self.holds.subscribe()
     }
 
@@ -63,7 +63,7 @@ impl Lease {
     ///
     /// # Cancellation
     /// Dropping the future leaves the lease to expire.
-    pub async fn run(mut self, end: impl Future<Output = ()>) {
+    pub(crate) async fn run(mut self, end: impl Future<Output = ()>) {
         let mut end = std::pin::pin!(end);
         loop {
             let failure = match timeout(PERIOD, self.step()).await {

@@ -12,8 +12,8 @@ mod recorder;
 mod status;
 mod writer;
 
-pub use self::{
-    features::supported,
+pub use self::features::supported;
+pub(crate) use self::{
     gateway_services::{GatewayServiceConfig, GatewayServices, ServiceKind},
     lease::Lease,
     writer::Writer,

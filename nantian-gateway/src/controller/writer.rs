@@ -43,7 +43,7 @@ pub(super) const REFUSED: Duration = Duration::from_secs(30);
 const AT_ONCE: usize = 16;
 
 /// Writes status and events while it is the leader.
-pub struct Writer {
+pub(crate) struct Writer {
     client: Client,
     cache: Arc<ObjectCache>,
     view: watch::Receiver<Option<Arc<ConfigView>>>,
@@ -91,7 +91,7 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// Writes what `view` shows into the objects of `cache`, while the process holds `lease`. GatewayClasses claim
     /// `features`.
-    pub fn new(
+    pub(crate) fn new(
         client: Client,
         cache: Arc<ObjectCache>,
         view: &View,
@@ -121,7 +121,7 @@ impl Writer {
     ///
     /// # Cancellation
     /// Dropping the future may leave a status unwritten; whoever leads next writes it.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut reports = self.cache.reports();
         let mut again: Option<Duration> = None;
         loop {

@@ -8,7 +8,7 @@ use nantian_wasm::Digest;
 /// A module could not be fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// The URL cannot be asked.
     #[error("{url:?} is no URL that modules are fetched from: {reason}")]
     Url {

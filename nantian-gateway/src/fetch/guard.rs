@@ -12,14 +12,14 @@ use crate::tenancy::{Tenancy, never_asked};
 
 /// Networks inside of which modules may be fetched too, also without TLS.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SourceNetworks(Vec<IpNet>);
+pub(crate) struct SourceNetworks(Vec<IpNet>);
 
 /// The text is no list of networks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{entry:?} is neither a network nor an address")]
-pub struct InvalidNetwork {
+pub(crate) struct InvalidNetwork {
     /// The entry.
-    pub entry: String,
+    pub(crate) entry: String,
 }
 
 /// One step on the way to a module.

@@ -8,9 +8,9 @@ mod oci;
 mod unpack;
 
 pub(crate) use self::modules::LONGEST_WAIT_FOR_OTHER_BYTES;
-pub use self::{
+pub(crate) use self::{
     error::FetchError,
-    guard::{InvalidNetwork, SourceNetworks},
+    guard::SourceNetworks,
     modules::{FetchConfig, Fetched, ModuleKey, Modules},
 };
 

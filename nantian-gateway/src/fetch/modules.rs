@@ -45,19 +45,19 @@ const RETRIES_OF_A_NAMESPACE: usize = 2;
 
 /// How modules are fetched.
 #[derive(Debug, Clone)]
-pub struct FetchConfig {
+pub(crate) struct FetchConfig {
     /// Networks inside of which modules may be fetched.
-    pub networks: SourceNetworks,
+    pub(crate) networks: SourceNetworks,
     /// Whether those who write the URLs trust one another.
-    pub tenancy: Tenancy,
+    pub(crate) tenancy: Tenancy,
     /// Roots for TLS.
-    pub tls: Arc<TlsConfig>,
+    pub(crate) tls: Arc<TlsConfig>,
 }
 
 /// Modules on their way to those who asked for them. A cheap handle; what it fetches ends when nobody
 /// [asks](Self::retain) for it any more.
 #[derive(Debug, Clone)]
-pub struct Modules {
+pub(crate) struct Modules {
     inner: Arc<Inner>,
 }
 
@@ -73,16 +73,15 @@ struct Inner {
 
 /// What is asked for, and as whom: what a registry gives to one it may not give to another.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(clippy::exhaustive_structs, reason = "plain data")]
-pub struct ModuleKey {
+pub(crate) struct ModuleKey {
     /// Who asks: the namespace of the plugin.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Where the module is.
-    pub url: String,
+    pub(crate) url: String,
     /// What a registry is told, as `user:password`.
-    pub credentials: Option<Secret>,
+    pub(crate) credentials: Option<Secret>,
     /// The digest of its bytes in hexadecimal digits; any module will do without.
-    pub sha256: Option<String>,
+    pub(crate) sha256: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,7 +104,7 @@ struct PermittedBytes {
 /// What is known of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fetched {
+pub(crate) enum Fetched {
     /// The bytes.
     Ready(Bytes),
     /// The first attempt is under way.
@@ -118,7 +117,7 @@ pub enum Fetched {
 
 impl Modules {
     /// Fetches nothing yet.
-    pub fn new(config: FetchConfig) -> Self {
+    pub(crate) fn new(config: FetchConfig) -> Self {
         let client = Client { networks: config.networks, tenancy: config.tenancy, tls: config.tls };
         let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
         let retries = Arc::new(Semaphore::new(RETRIES));
@@ -130,7 +129,7 @@ impl Modules {
     /// A module; the first one to ask starts its being fetched.
     ///
     /// To be called on the control runtime.
-    pub fn get(&self, module: &ModuleKey) -> Fetched {
+    pub(crate) fn get(&self, module: &ModuleKey) -> Fetched {
         let mut entries = lock(&self.inner.entries);
         if let Some(entry) = entries.get(module) {
             return entry.state.clone();
@@ -141,7 +140,7 @@ impl Modules {
     }
 
     /// Forgets all but these modules: their bytes too, and whoever asks for one again has it fetched anew.
-    pub fn retain(&self, modules: &[ModuleKey]) {
+    pub(crate) fn retain(&self, modules: &[ModuleKey]) {
         let mut entries = lock(&self.inner.entries);
         entries.retain(|module, entry| {
             let is_wanted = modules.contains(module);
@@ -158,7 +157,7 @@ impl Modules {
     ///
     /// # Cancellation
     /// News that comes before the next call is not lost.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.inner.arrived.notified().await;
     }
 }

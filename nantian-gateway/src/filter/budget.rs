@@ -11,25 +11,25 @@ const WINDOW: Duration = Duration::from_secs(10);
 const FLOOR: u32 = 10;
 
 /// The retries of a route to one of its backends; each worker has its own.
-pub struct RetryBudget(Box<[TpsBudget]>);
+pub(crate) struct RetryBudget(Box<[TpsBudget]>);
 
 // === impl RetryBudget ===
 
 impl RetryBudget {
     /// For so many workers.
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self((0..workers).map(|_| TpsBudget::new(WINDOW, FLOOR, SHARE)).collect())
     }
 
     /// Counts a request of `worker`.
-    pub fn deposit(&self, worker: usize) {
+    pub(crate) fn deposit(&self, worker: usize) {
         if let Some(budget) = self.0.get(worker) {
             budget.deposit();
         }
     }
 
     /// Takes a retry of `worker`, if there may be one more.
-    pub fn withdraw(&self, worker: usize) -> bool {
+    pub(crate) fn withdraw(&self, worker: usize) -> bool {
         self.0.get(worker).is_some_and(TpsBudget::withdraw)
     }
 }

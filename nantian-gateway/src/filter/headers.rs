@@ -7,7 +7,7 @@ use crate::ir;
 /// A header name or value that HTTP does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no valid header, or its value is none")]
-pub struct InvalidHeader(pub String);
+pub(crate) struct InvalidHeader(pub(crate) String);
 
 /// Header changes, ready to be applied.
 #[derive(Debug, Clone)]

@@ -22,7 +22,7 @@ use crate::{body::Body, ir, respond};
 /// Applies filters in their order; CORS, which comes first, answers a preflight without the inner service. A redirect is none
 /// of them: it takes the place of a backend, [`RedirectLayer`](super::RedirectLayer).
 #[derive(Debug, Clone)]
-pub struct FilterLayer {
+pub(crate) struct FilterLayer {
     filters: Arc<Filters>,
 }
 
@@ -50,7 +50,7 @@ impl FilterLayer {
     ///
     /// # Errors
     /// [`InvalidHeader`].
-    pub fn new(filters: &[ir::Filter]) -> Result<Option<Self>, InvalidHeader> {
+    pub(crate) fn new(filters: &[ir::Filter]) -> Result<Option<Self>, InvalidHeader> {
         let mut compiled = Filters { cors: None, request: Vec::new(), response: Vec::new() };
         for filter in filters {
             match filter {
@@ -123,7 +123,7 @@ impl<S> Layer<S> for FilterLayer {
 
 /// The service of [`FilterLayer`].
 #[derive(Debug, Clone)]
-pub struct FilterService<S> {
+pub(crate) struct FilterService<S> {
     inner: S,
     filters: Arc<Filters>,
 }
@@ -155,7 +155,7 @@ where
 pin_project! {
     /// The future of [`FilterService`]; dropping it drops the inner call.
     #[derive(Debug)]
-    pub struct FilterFuture<F> {
+    pub(crate) struct FilterFuture<F> {
         #[pin]
         state: State<F>,
         crossing: Option<CorsRequest>,

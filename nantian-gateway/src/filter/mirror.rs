@@ -39,7 +39,7 @@ const DRAINED: usize = 65_536;
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// One mirror of a rule, for one worker.
-pub struct Mirror {
+pub(crate) struct Mirror {
     sample: Sample,
     service: LocalService<Response<Body>, BoxError>,
     metrics: Arc<RouteMetrics>,
@@ -60,13 +60,13 @@ struct Sample {
 
 /// Sends copies of requests to mirrors, which neither slow nor fail the requests themselves.
 #[derive(Debug, Clone)]
-pub struct MirrorLayer {
+pub(crate) struct MirrorLayer {
     mirrors: Rc<[Rc<Mirror>]>,
 }
 
 /// The service of [`MirrorLayer`].
 #[derive(Debug, Clone)]
-pub struct MirrorService<S> {
+pub(crate) struct MirrorService<S> {
     inner: S,
     mirrors: Rc<[Rc<Mirror>]>,
 }
@@ -86,7 +86,7 @@ struct Head {
 
 impl MirrorLayer {
     /// The layer for `mirrors`, or `None` if there are none.
-    pub fn new(mirrors: impl IntoIterator<Item = Mirror>) -> Option<Self> {
+    pub(crate) fn new(mirrors: impl IntoIterator<Item = Mirror>) -> Option<Self> {
         let mirrors: Rc<[_]> = mirrors.into_iter().map(Rc::new).collect();
         (!mirrors.is_empty()).then_some(Self { mirrors })
     }
@@ -181,7 +181,7 @@ impl Sample {
 
 impl Mirror {
     /// Sends `share` of the requests to `service`; copies are counted in the shard of `worker`.
-    pub fn new(
+    pub(crate) fn new(
         share: Share,
         service: LocalService<Response<Body>, BoxError>,
         metrics: Arc<RouteMetrics>,

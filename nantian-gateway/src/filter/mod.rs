@@ -11,12 +11,11 @@ mod rewrite;
 mod tee;
 mod timeout;
 
-pub use self::{
+pub(crate) use self::{
     budget::RetryBudget,
-    headers::InvalidHeader,
-    layer::{FilterFuture, FilterLayer, FilterService},
-    mirror::{Mirror, MirrorLayer, MirrorService},
-    redirect::{RedirectLayer, RedirectService},
-    retry::{Retry, RetryLayer},
+    layer::FilterLayer,
+    mirror::{Mirror, MirrorLayer},
+    redirect::RedirectLayer,
+    retry::RetryLayer,
     timeout::{TimedOut, TimeoutLayer},
 };

@@ -15,13 +15,13 @@ use crate::{body::Body, ir, listen::RequestInfo};
 
 /// Answers with a redirect, in place of a backend.
 #[derive(Debug, Clone)]
-pub struct RedirectLayer {
+pub(crate) struct RedirectLayer {
     redirect: Arc<ir::Redirect>,
 }
 
 /// The service of [`RedirectLayer`].
 #[derive(Debug, Clone)]
-pub struct RedirectService<S> {
+pub(crate) struct RedirectService<S> {
     inner: S,
     redirect: Arc<ir::Redirect>,
 }
@@ -30,7 +30,7 @@ pub struct RedirectService<S> {
 
 impl RedirectLayer {
     /// The layer for the redirect among `filters`, if there is one.
-    pub fn new(filters: &[ir::Filter]) -> Option<Self> {
+    pub(crate) fn new(filters: &[ir::Filter]) -> Option<Self> {
         filters.iter().find_map(|filter| match filter {
             ir::Filter::Redirect(redirect) => Some(Self { redirect: Arc::new(redirect.clone()) }),
             _ => None,

@@ -32,7 +32,7 @@ const DRAINED: usize = 65_536;
 
 /// Sends a request again that has failed.
 #[derive(Debug, Clone)]
-pub struct RetryLayer {
+pub(crate) struct RetryLayer {
     retry: ir::RouteRetry,
     budget: Arc<RetryBudget>,
     metrics: Arc<RouteMetrics>,
@@ -41,7 +41,7 @@ pub struct RetryLayer {
 
 /// The service of [`RetryLayer`].
 #[derive(Debug, Clone)]
-pub struct Retry {
+pub(crate) struct Retry {
     inner: LocalService<Response<Body>, BoxError>,
     layer: RetryLayer,
 }
@@ -50,7 +50,7 @@ pub struct Retry {
 
 impl RetryLayer {
     /// Takes retries from the part of `worker` in `budget`, and counts them in its shard.
-    pub fn new(
+    pub(crate) fn new(
         retry: ir::RouteRetry,
         budget: Arc<RetryBudget>,
         metrics: Arc<RouteMetrics>,

@@ -31,12 +31,12 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The exchange took longer than its limit. Maps to 504 if the response has not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no complete answer within {0:?}")]
-pub struct TimedOut(pub Duration);
+pub(crate) struct TimedOut(pub(crate) Duration);
 
 /// Ends an exchange that takes longer than a limit, the response body included; a call of gRPC has that of its client
 /// besides (`grpc-timeout`).
 #[derive(Debug, Clone, Copy)]
-pub struct TimeoutLayer {
+pub(crate) struct TimeoutLayer {
     limit: Option<Duration>,
     place: TimeoutScope,
     /// Whether AIServices are told, which end in their clients' words.
@@ -65,38 +65,38 @@ struct ExchangeEnd {
 
 impl TimeoutLayer {
     /// Allows `limit` for each exchange.
-    pub const fn new(limit: Duration) -> Self {
+    pub(crate) const fn new(limit: Duration) -> Self {
         Self { limit: Some(limit), ..Self::of_calls() }
     }
 
     /// The same, and tells those who answer how long they have.
-    pub const fn told(limit: Duration) -> Self {
+    pub(crate) const fn told(limit: Duration) -> Self {
         Self { tells: true, ..Self::new(limit) }
     }
 
     /// Allows `limit` for each attempt at one endpoint, which has failed if it does not answer in time.
-    pub const fn of_attempt(limit: Duration) -> Self {
+    pub(crate) const fn of_attempt(limit: Duration) -> Self {
         Self { place: TimeoutScope::Attempt, ..Self::new(limit) }
     }
 
     /// Allows each call of gRPC what its client does.
-    pub const fn of_calls() -> Self {
+    pub(crate) const fn of_calls() -> Self {
         let place = TimeoutScope::Outside { is_asked: false };
         Self { limit: None, place, tells: false, bounds_waits: false }
     }
 
     /// Lets a layer further [`inside`](Self::inside) end the exchange at the same time.
-    pub const fn asked_inside(self, is_asked: bool) -> Self {
+    pub(crate) const fn asked_inside(self, is_asked: bool) -> Self {
         Self { place: TimeoutScope::Outside { is_asked }, ..self }
     }
 
     /// Tells limits further inside how long a request may wait for its turn: who would come later is refused at once.
-    pub const fn bounding_waits(self, bounds_waits: bool) -> Self {
+    pub(crate) const fn bounding_waits(self, bounds_waits: bool) -> Self {
         Self { bounds_waits, ..self }
     }
 
     /// Ends the exchange when a layer around it would: what is in between sees the answer.
-    pub const fn inside() -> Self {
+    pub(crate) const fn inside() -> Self {
         Self { place: TimeoutScope::Inside, ..Self::of_calls() }
     }
 
@@ -139,7 +139,7 @@ impl<S> Layer<S> for TimeoutLayer {
 
 /// The service of [`TimeoutLayer`].
 #[derive(Debug, Clone)]
-pub struct Timeout<S> {
+pub(crate) struct Timeout<S> {
     inner: S,
     layer: TimeoutLayer,
 }
@@ -171,7 +171,7 @@ where
 pin_project! {
     /// The future of [`Timeout`]; dropping it drops the inner call.
     #[derive(Debug)]
-    pub struct TimeoutFuture<F> {
+    pub(crate) struct TimeoutFuture<F> {
         #[pin]
         inner: F,
         sleep: Option<Pin<Box<Sleep>>>,

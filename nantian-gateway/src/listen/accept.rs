@@ -33,13 +33,13 @@ const LAST_CALL: Duration = Duration::from_millis(300);
 
 /// What a socket is known by: its address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PortKey {
+pub(crate) struct PortKey {
     /// The address; `None` is all interfaces.
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// What carries its bytes.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
 }
 
 impl From<&ir::Port> for PortKey {
@@ -63,7 +63,7 @@ impl fmt::Display for PortKey {
 
 /// The sockets that one worker accepts on.
 #[derive(Debug, Default)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// Dropping the sender ends the accept loop.
     open: BTreeMap<PortKey, watch::Sender<()>>,
 }
@@ -72,7 +72,11 @@ impl Listeners {
     /// Opens the sockets that `snapshot` has and closes those that it has not; the others are not touched.
     ///
     /// Returns what could not be bound; it is tried again with the next snapshot.
-    pub fn reconcile(&mut self, snapshot: &Snapshot, worker: &Rc<Worker>) -> Vec<(PortKey, BindError)> {
+    pub(crate) fn reconcile(
+        &mut self,
+        snapshot: &Snapshot,
+        worker: &Rc<Worker>,
+    ) -> Vec<(PortKey, BindError)> {
         self.open.retain(|key, _| snapshot.port(key).is_some());
         let mut failed = Vec::new();
         for key in snapshot.port_keys() {
@@ -96,7 +100,7 @@ impl Listeners {
     }
 
     /// Closes every socket; open connections are not touched.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.open.clear();
     }
 }

@@ -21,12 +21,12 @@ const DATAGRAMS: usize = 4 * 1024 * 1024;
 /// A socket that cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{address} cannot be bound")]
-pub struct BindError {
+pub(crate) struct BindError {
     /// The address and port.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Why.
     #[source]
-    pub source: io::Error,
+    pub(crate) source: io::Error,
 }
 
 /// Binds `address`, or all interfaces, with `SO_REUSEPORT`; must be called on the worker's runtime.

@@ -17,15 +17,15 @@ use crate::body::BoxError;
 /// A body that breaks off or breaks the rules of its framing. Maps to 400.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request cannot be read")]
-pub struct BrokenBody(#[source] hyper::Error);
+pub(crate) struct BrokenBody(#[source] hyper::Error);
 
 /// A body whose next bytes did not come in time. Maps to 408.
 #[derive(Debug, thiserror::Error)]
 #[error("the client does not go on with the body of its request")]
-pub struct LateBody;
+pub(crate) struct LateBody;
 
 /// The body of a request; it notes when the client keeps it waiting.
-pub struct ClientBody {
+pub(crate) struct ClientBody {
     /// There until it is dropped.
     incoming: Option<Incoming>,
     timer: Rc<StallTimer>,

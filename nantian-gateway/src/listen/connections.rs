@@ -24,7 +24,7 @@ use crate::snapshot::StreamBinding;
 
 /// The connections of one worker; its clones share them.
 #[derive(Clone)]
-pub struct Connections {
+pub(crate) struct Connections {
     inner: Rc<Inner>,
 }
 
@@ -88,17 +88,17 @@ impl Connections {
     }
 
     /// How many are open, tunnels included.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.inner.entries.borrow().len() + self.inner.tunnels.load(Relaxed)
     }
 
     /// Whether none is open.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Moves the clock by one tick of 100 ms and ends the connections whose time is over.
-    pub fn tick(&self, timeouts: &Timeouts) {
+    pub(crate) fn tick(&self, timeouts: &Timeouts) {
         let now = self.inner.clock.load(Relaxed).wrapping_add(1);
         self.inner.clock.store(now, Relaxed);
         for (_, entry) in &*self.inner.entries.borrow() {
@@ -111,7 +111,7 @@ impl Connections {
     }
 
     /// Lets every connection close after the next response that begins, over HTTP/1.1, or announce its end.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         for (_, entry) in &*self.inner.entries.borrow() {
             entry.give(ConnectionCommand::Drain);
         }
@@ -127,7 +127,7 @@ impl Connections {
     }
 
     /// Lets every connection finish the requests that it has begun, then close.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         for (_, entry) in &*self.inner.entries.borrow() {
             entry.give(ConnectionCommand::Finish);
         }

@@ -28,11 +28,11 @@ const WRITTEN: usize = 4;
 
 /// Networks whose word about the client is believed. Default: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TrustedProxies(Vec<IpNet>);
+pub(crate) struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
     /// Whether `address` is one of them.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
@@ -54,38 +54,38 @@ impl FromStr for TrustedProxies {
 
 /// What later stages ask about a request that its headers do not say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestInfo {
+pub(crate) struct RequestInfo {
     /// The client: the peer, or what a trusted proxy says of it.
-    pub client: IpAddr,
+    pub(crate) client: IpAddr,
     /// The other end of the connection.
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// This end of it.
-    pub local: SocketAddr,
+    pub(crate) local: SocketAddr,
     /// A number that no other connection of this process has.
-    pub connection: u64,
+    pub(crate) connection: u64,
     /// Whether the peer spoke TLS.
-    pub tls: bool,
+    pub(crate) tls: bool,
     /// Whether the client did, to this end or to a trusted proxy.
-    pub is_secure: bool,
+    pub(crate) is_secure: bool,
     /// What it said in its handshake.
-    pub session: Option<Arc<TlsSession>>,
+    pub(crate) session: Option<Arc<TlsSession>>,
     /// The port of the listener.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The host, lower-case and without port.
-    pub host: Box<str>,
+    pub(crate) host: Box<str>,
     /// To be told where the request goes, if a stage wants to know.
-    pub upstream: Option<UpstreamAddress>,
+    pub(crate) upstream: Option<UpstreamAddress>,
 }
 
 /// What a client's handshake has settled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsSession {
+pub(crate) struct TlsSession {
     /// The name that the client has asked for, in lower case.
-    pub server_name: Option<Arc<str>>,
+    pub(crate) server_name: Option<Arc<str>>,
     /// The version, such as `TLSv1.3`.
-    pub version: Option<Arc<str>>,
+    pub(crate) version: Option<Arc<str>>,
     /// Whether the client has shown a certificate that was verified.
-    pub is_mutual: bool,
+    pub(crate) is_mutual: bool,
 }
 
 /// The client's address, for balancing by it.

@@ -24,12 +24,12 @@ mod tick;
 mod tls;
 mod unread;
 
-pub use self::{
+pub(crate) use self::{
     accept::{Listeners, PortKey},
     bind::BindError,
     body::{BrokenBody, ClientBody, LateBody},
     connections::Connections,
-    forward::{RequestInfo, TlsSession, TrustedProxies},
+    forward::{RequestInfo, TrustedProxies},
     state::{Timeouts, TunnelGuard},
     tls::{InvalidCertificate, TlsPayload, TlsServer},
 };

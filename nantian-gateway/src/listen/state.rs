@@ -15,15 +15,15 @@ use crate::snapshot::StreamBinding;
 
 /// How long a client may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// To send the head of a request. Default: 10 s.
-    pub header: Duration,
+    pub(crate) header: Duration,
     /// Between two requests. Default: 75 s.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
     /// To send the next byte of a body, or to take the next byte of a response. Default: 60 s.
-    pub stall: Duration,
+    pub(crate) stall: Duration,
     /// To say the next byte over a connection that is passed on as it is, or to hear one; `None` is no limit. Default: 1 h.
-    pub silence: Option<Duration>,
+    pub(crate) silence: Option<Duration>,
 }
 
 /// How long a response may be silent to a client that has ended its side. Who is gone looks like who only has nothing
@@ -294,7 +294,7 @@ impl Drop for InFlight {
 
 /// A connection that leaves HTTP counts as open while a clone of this lives.
 #[derive(Debug, Clone)]
-pub struct TunnelGuard(#[expect(dead_code, reason = "it is held for its drop")] Arc<Tunnel>);
+pub(crate) struct TunnelGuard(#[expect(dead_code, reason = "it is held for its drop")] Arc<Tunnel>);
 
 impl TunnelGuard {
     pub(super) fn new(tunnels: &Arc<AtomicUsize>) -> Self {

@@ -21,21 +21,21 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the certificate of Secret {secret} cannot be served: {reason}")]
 #[non_exhaustive]
-pub struct InvalidCertificate {
+pub(crate) struct InvalidCertificate {
     /// Whose certificate it is.
-    pub listener: ListenerId,
+    pub(crate) listener: ListenerId,
     /// The Secret.
-    pub secret: String,
+    pub(crate) secret: String,
     /// What is wrong with it.
-    pub reason: String,
+    pub(crate) reason: String,
     /// Whether the listener has another one, or the one before.
-    pub has_stand_in: bool,
+    pub(crate) has_stand_in: bool,
 }
 
 /// What is inside of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum TlsPayload {
+pub(crate) enum TlsPayload {
     /// HTTP, whose version is negotiated.
     Http,
     /// Bytes for a backend; which protocol they are is not negotiated.
@@ -44,7 +44,7 @@ pub enum TlsPayload {
 
 /// The TLS side of one socket.
 #[derive(Debug, Clone)]
-pub struct TlsServer {
+pub(crate) struct TlsServer {
     /// The hosts of the listeners, each with its place in `faces`.
     hosts: Arc<[(HostPattern, usize)]>,
     /// One for each validation of clients; at least one.
@@ -67,7 +67,7 @@ impl TlsServer {
     ///
     /// # Errors
     /// When the provider offers none of the default protocol versions.
-    pub fn new(
+    pub(crate) fn new(
         listeners: &[&Listener],
         inside: TlsPayload,
         last: Option<&Self>,

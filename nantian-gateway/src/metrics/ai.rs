@@ -29,7 +29,7 @@ const BOUNDS: [u64; 14] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000,
 
 /// Counters of one AIService.
 #[derive(Debug, Default)]
-pub struct AiMetrics {
+pub(crate) struct AiMetrics {
     outcomes: [AtomicU64; OUTCOMES.len()],
     tokens: [AtomicU64; KINDS.len()],
     attempts: AtomicU64,
@@ -51,7 +51,7 @@ struct Times {
 
 impl AiMetrics {
     /// Counts a call, and whether another AIService was asked afterwards.
-    pub fn count(&self, report: &UsageReport, failed_over: bool) {
+    pub(crate) fn count(&self, report: &UsageReport, failed_over: bool) {
         let outcome = match report.outcome {
             Outcome::Completed => 0,
             Outcome::Aborted => 1,
@@ -73,7 +73,7 @@ impl AiMetrics {
     }
 
     /// What becomes of records for collectors.
-    pub fn exports(&self) -> &Arc<ExportCounts> {
+    pub(crate) fn exports(&self) -> &Arc<ExportCounts> {
         &self.exports
     }
 }

@@ -28,10 +28,10 @@ use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::Plugin;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-pub use self::{
+pub(crate) use self::{
     ai::AiMetrics,
     rate_limits::{Keys, LimitMetrics, Limited},
-    route::{RouteMetrics, Shard},
+    route::RouteMetrics,
     stream::{StreamMetrics, StreamShard},
 };
 use crate::{gates::Feature, ir::BackendId, sync::lock, upstream::Destination};
@@ -90,12 +90,12 @@ impl Metrics {
     }
 
     /// How many workers there are.
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         self.workers
     }
 
     /// The metrics of a route, the same for as long as there is one of this name.
-    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+    pub(crate) fn route(&self, name: &str) -> Arc<RouteMetrics> {
         let mut routes = lock(&self.routes);
         match routes.get(name) {
             Some(metrics) => Arc::clone(metrics),
@@ -108,59 +108,59 @@ impl Metrics {
     }
 
     /// The metrics of a route of connections or datagrams, the same for as long as there is one of this name.
-    pub fn stream(&self, name: &str) -> Arc<StreamMetrics> {
+    pub(crate) fn stream(&self, name: &str) -> Arc<StreamMetrics> {
         let mut streams = lock(&self.streams);
         let metrics = streams.entry(name.to_owned());
         Arc::clone(metrics.or_insert_with(|| Arc::new(StreamMetrics::new(self.workers))))
     }
 
     /// Forgets the routes that `keep` does not know.
-    pub fn retain_routes(&self, keep: impl Fn(&str) -> bool) {
+    pub(crate) fn retain_routes(&self, keep: impl Fn(&str) -> bool) {
         lock(&self.streams).retain(|name, _| keep(name));
         lock(&self.routes).retain(|name, _| keep(name));
     }
 
     /// The metrics of a TokenPolicy, the same for as long as there is one of this name.
-    pub fn limits(&self, name: &str) -> Arc<LimitMetrics> {
+    pub(crate) fn limits(&self, name: &str) -> Arc<LimitMetrics> {
         let mut limits = lock(&self.limits);
         Arc::clone(limits.entry(name.to_owned()).or_default())
     }
 
     /// Forgets the TokenPolicies that `keep` does not know.
-    pub fn retain_limits(&self, keep: impl Fn(&str) -> bool) {
+    pub(crate) fn retain_limits(&self, keep: impl Fn(&str) -> bool) {
         lock(&self.limits).retain(|name, _| keep(name));
     }
 
     /// The metrics of an AIService, the same for as long as there is one of this name.
-    pub fn ai_service(&self, name: &str) -> Arc<AiMetrics> {
+    pub(crate) fn ai_service(&self, name: &str) -> Arc<AiMetrics> {
         let mut services = lock(&self.ai_services);
         Arc::clone(services.entry(name.to_owned()).or_default())
     }
 
     /// Forgets the AIServices that `keep` does not know.
-    pub fn retain_ai_services(&self, keep: impl Fn(&str) -> bool) {
+    pub(crate) fn retain_ai_services(&self, keep: impl Fn(&str) -> bool) {
         lock(&self.ai_services).retain(|name, _| keep(name));
     }
 
     /// Sets the store whose state is shown, once.
-    pub fn show_store(&self, store: RedisStore) {
+    pub(crate) fn show_store(&self, store: RedisStore) {
         let _ = self.store.set(store);
     }
 
     /// The metrics of requests that no route answered.
-    pub fn unmatched(&self) -> Arc<RouteMetrics> {
+    pub(crate) fn unmatched(&self) -> Arc<RouteMetrics> {
         Arc::clone(&self.unmatched)
     }
 
     /// Notes how many connections a worker has open.
-    pub fn set_connections(&self, worker: usize, open: usize) {
+    pub(crate) fn set_connections(&self, worker: usize, open: usize) {
         if let Some(connections) = self.connections.get(worker) {
             connections.store(open as u64, Relaxed);
         }
     }
 
     /// Notes a reload, how long it took, and how many faults its sources have.
-    pub fn reloaded(&self, took: Duration, changed: bool, faults: usize) {
+    pub(crate) fn reloaded(&self, took: Duration, changed: bool, faults: usize) {
         let counter = if faults == 0 { &self.reloads } else { &self.rejected_reloads };
         if changed || faults > 0 {
             counter.fetch_add(1, Relaxed);
@@ -170,22 +170,22 @@ impl Metrics {
     }
 
     /// Notes a request that a TokenPolicy refused.
-    pub fn limited(&self) {
+    pub(crate) fn limited(&self) {
         self.limited.fetch_add(1, Relaxed);
     }
 
     /// Notes a request that a TokenPolicy would have refused, had it not been told to warn.
-    pub fn warned(&self) {
+    pub(crate) fn warned(&self) {
         self.warned.fetch_add(1, Relaxed);
     }
 
     /// Notes how many objects each closed gate hides.
-    pub fn set_ignored(&self, ignored: BTreeMap<Feature, u64>) {
+    pub(crate) fn set_ignored(&self, ignored: BTreeMap<Feature, u64>) {
         *lock(&self.ignored) = ignored;
     }
 
     /// Tells of these endpoints from now on.
-    pub fn set_balancers(&self, balancers: Vec<(BackendId, Balancer<Destination>)>) {
+    pub(crate) fn set_balancers(&self, balancers: Vec<(BackendId, Balancer<Destination>)>) {
         *lock(&self.balancers) = balancers;
     }
 
@@ -193,7 +193,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When a value cannot be written.
-    pub fn encode(self: &Arc<Self>) -> Result<String, fmt::Error> {
+    pub(crate) fn encode(self: &Arc<Self>) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Arc::clone(self)));
         let mut text = String::new();

@@ -24,7 +24,7 @@ use crate::sync::lock;
 /// What a TokenPolicy decided about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Limited {
+pub(crate) enum Limited {
     /// It passed.
     Admitted,
     /// It was refused.
@@ -40,7 +40,7 @@ const TOKENS: [&str; 5] = ["reserved", "used", "refunded", "debt", "forgiven"];
 
 /// The counters of one TokenPolicy.
 #[derive(Default)]
-pub struct LimitMetrics {
+pub(crate) struct LimitMetrics {
     decisions: [AtomicU64; DECISIONS.len()],
     tokens: [AtomicU64; TOKENS.len()],
     keys: Mutex<Option<Box<dyn Fn() -> Keys + Send>>>,
@@ -48,17 +48,16 @@ pub struct LimitMetrics {
 
 /// The keys by which the limits of one TokenPolicy count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "whoever counts them knows all of it")]
-pub struct Keys {
+pub(crate) struct Keys {
     /// Those in use.
-    pub live: usize,
+    pub(crate) live: usize,
     /// Decisions about those that share a bucket for want of room.
-    pub overflows: u64,
+    pub(crate) overflows: u64,
 }
 
 impl LimitMetrics {
     /// Notes a decision.
-    pub fn decided(&self, decision: Limited) {
+    pub(crate) fn decided(&self, decision: Limited) {
         let [admitted, refused, warned, unchecked] = &self.decisions;
         let counter = match decision {
             Limited::Admitted => admitted,
@@ -70,7 +69,7 @@ impl LimitMetrics {
     }
 
     /// Notes what a request had reserved, what it used, and what of that nobody pays; in tokens.
-    pub fn settled(&self, reserved: u64, used: u64, forgiven: u64) {
+    pub(crate) fn settled(&self, reserved: u64, used: u64, forgiven: u64) {
         let counts = [reserved, used, reserved.saturating_sub(used), used.saturating_sub(reserved), forgiven];
         for (counter, count) in self.tokens.iter().zip(counts) {
             counter.fetch_add(count, Relaxed);
@@ -78,7 +77,7 @@ impl LimitMetrics {
     }
 
     /// Sets who counts the keys.
-    pub fn count_keys(&self, keys: impl Fn() -> Keys + Send + 'static) {
+    pub(crate) fn count_keys(&self, keys: impl Fn() -> Keys + Send + 'static) {
         *lock(&self.keys) = Some(Box::new(keys));
     }
 

@@ -30,14 +30,14 @@ pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "abort
 
 /// Counters of one route, one shard a worker.
 #[derive(Debug)]
-pub struct RouteMetrics {
+pub(crate) struct RouteMetrics {
     shards: Box<[Shard]>,
 }
 
 /// One worker's part; alone on its cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Shard {
+pub(crate) struct Shard {
     classes: [AtomicU64; CLASSES.len()],
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
@@ -65,7 +65,7 @@ impl RouteMetrics {
     }
 
     /// The shard of a worker.
-    pub fn shard(&self, worker: usize) -> Option<&Shard> {
+    pub(crate) fn shard(&self, worker: usize) -> Option<&Shard> {
         self.shards.get(worker)
     }
 
@@ -92,23 +92,23 @@ fn add(totals: &mut [u64], counters: &[AtomicU64]) {
 
 impl Shard {
     /// A request has begun.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
     /// A request is sent once more.
-    pub fn retried(&self) {
+    pub(crate) fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
     }
 
     /// A copy of a request is sent to a mirror, or is left out.
-    pub fn mirrored(&self, sent: bool) {
+    pub(crate) fn mirrored(&self, sent: bool) {
         let counter = if sent { &self.mirrored } else { &self.unmirrored };
         counter.fetch_add(1, Relaxed);
     }
 
     /// A request is over; without a status if its client left before there was a response.
-    pub fn end(&self, status: Option<StatusCode>, took: Duration) {
+    pub(crate) fn end(&self, status: Option<StatusCode>, took: Duration) {
         self.in_flight.fetch_sub(1, Relaxed);
         // A class that nobody knows is taken for that of the server's errors (RFC 9110, section 15).
         let of_status = |status: StatusCode| usize::from(status.as_u16() / 100).clamp(1, 5) - 1;

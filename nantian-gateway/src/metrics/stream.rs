@@ -15,14 +15,14 @@ use crate::sync::lock;
 
 /// Counters of one route, one shard a worker.
 #[derive(Debug)]
-pub struct StreamMetrics {
+pub(crate) struct StreamMetrics {
     shards: Box<[StreamShard]>,
 }
 
 /// One worker's part; alone on its cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct StreamShard {
+pub(crate) struct StreamShard {
     open: AtomicI64,
     carried: AtomicU64,
     failed: AtomicU64,
@@ -50,7 +50,7 @@ impl StreamMetrics {
     }
 
     /// The shard of a worker.
-    pub fn shard(&self, worker: usize) -> Option<&StreamShard> {
+    pub(crate) fn shard(&self, worker: usize) -> Option<&StreamShard> {
         self.shards.get(worker)
     }
 
@@ -70,29 +70,29 @@ impl StreamMetrics {
 
 impl StreamShard {
     /// A connection, or a session of datagrams, has begun.
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.open.fetch_add(1, Relaxed);
     }
 
     /// It is over; whether it had a backend.
-    pub fn end(&self, was_carried: bool) {
+    pub(crate) fn end(&self, was_carried: bool) {
         self.open.fetch_sub(1, Relaxed);
         let counter = if was_carried { &self.carried } else { &self.failed };
         counter.fetch_add(1, Relaxed);
     }
 
     /// Bytes came from the client.
-    pub fn received(&self, bytes: u64) {
+    pub(crate) fn received(&self, bytes: u64) {
         self.received.fetch_add(bytes, Relaxed);
     }
 
     /// Bytes came from the backend.
-    pub fn sent(&self, bytes: u64) {
+    pub(crate) fn sent(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Relaxed);
     }
 
     /// A datagram was left out.
-    pub fn dropped(&self) {
+    pub(crate) fn dropped(&self) {
         self.dropped.fetch_add(1, Relaxed);
     }
 }

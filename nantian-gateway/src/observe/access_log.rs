@@ -25,7 +25,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The access log; its clones share it.
 #[derive(Clone)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     lines: SyncSender<Vec<u8>>,
     dropped: Arc<AtomicU64>,
 }
@@ -34,7 +34,7 @@ impl AccessLog {
     /// A log and the loop that writes its lines to `out`, to be run on a thread of its own.
     ///
     /// The loop ends when the last clone of the log is gone.
-    pub fn new<W: Write + Send + 'static>(out: W) -> (Self, impl FnOnce() + Send + 'static) {
+    pub(crate) fn new<W: Write + Send + 'static>(out: W) -> (Self, impl FnOnce() + Send + 'static) {
         let (lines, queue) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::default());
         let log = Self { lines, dropped: Arc::clone(&dropped) };
@@ -46,7 +46,7 @@ impl AccessLog {
     }
 
     /// Writes of a connection that has ended.
-    pub fn write_stream(&self, entry: &StreamEntry<'_>) {
+    pub(crate) fn write_stream(&self, entry: &StreamEntry<'_>) {
         self.write(entry);
     }
 
@@ -153,23 +153,23 @@ pub(super) struct Entry<'a> {
 
 /// One line for a connection, or a session of datagrams, that was passed on as it was.
 #[derive(Debug)]
-pub struct StreamEntry<'a> {
+pub(crate) struct StreamEntry<'a> {
     /// The route.
-    pub route: &'a str,
+    pub(crate) route: &'a str,
     /// What the client spoke.
-    pub protocol: &'static str,
+    pub(crate) protocol: &'static str,
     /// The client.
-    pub client: IpAddr,
+    pub(crate) client: IpAddr,
     /// The server name of TLS that it asked for; may be empty.
-    pub host: &'a str,
+    pub(crate) host: &'a str,
     /// Bytes from the client.
-    pub received: u64,
+    pub(crate) received: u64,
     /// Bytes to the client.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// From the first byte to the last.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// Why it did not end by itself.
-    pub error: Option<&'a str>,
+    pub(crate) error: Option<&'a str>,
 }
 
 impl Serialize for StreamEntry<'_> {

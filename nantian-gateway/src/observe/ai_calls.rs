@@ -16,7 +16,7 @@ use crate::{
 
 /// Where the calls of AIServices for one request are noted: in its extensions if there is an access log.
 #[derive(Debug, Clone, Default)]
-pub struct AiCalls(Arc<Mutex<Vec<AiCall>>>);
+pub(crate) struct AiCalls(Arc<Mutex<Vec<AiCall>>>);
 
 /// One call, further attempts included.
 #[derive(Debug, Serialize)]
@@ -45,7 +45,7 @@ pub(super) struct AiCall {
 
 impl AiCalls {
     /// Notes a call that is over.
-    pub fn note(&self, service: &ServiceInfo, report: &UsageReport) {
+    pub(crate) fn note(&self, service: &ServiceInfo, report: &UsageReport) {
         let (call, usage) = (&report.call, &report.usage);
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let noted = AiCall {

@@ -13,7 +13,7 @@ use crate::body::{Body, BoxError};
 
 /// The body of a response to the client; the exchange is over when it ends or is dropped.
 #[derive(Debug)]
-pub struct ObservedBody {
+pub(crate) struct ObservedBody {
     body: Body,
     exchange: Option<Exchange>,
 }

@@ -26,7 +26,7 @@ use crate::{
 
 /// Counts the exchanges of a route, and logs them if there is an access log.
 #[derive(Debug, Clone)]
-pub struct ObserveLayer {
+pub(crate) struct ObserveLayer {
     slot: Rc<Slot>,
 }
 
@@ -41,7 +41,12 @@ pub(super) struct Slot {
 
 impl ObserveLayer {
     /// Counts in the shard of `worker`.
-    pub fn new(route: Arc<str>, metrics: Arc<RouteMetrics>, worker: usize, log: Option<AccessLog>) -> Self {
+    pub(crate) fn new(
+        route: Arc<str>,
+        metrics: Arc<RouteMetrics>,
+        worker: usize,
+        log: Option<AccessLog>,
+    ) -> Self {
         Self { slot: Rc::new(Slot { route, metrics, worker, log }) }
     }
 }
@@ -105,7 +110,7 @@ impl<S> Layer<S> for ObserveLayer {
 
 /// The service of [`ObserveLayer`].
 #[derive(Debug, Clone)]
-pub struct Observe<S> {
+pub(crate) struct Observe<S> {
     inner: S,
     slot: Rc<Slot>,
 }
@@ -133,7 +138,7 @@ where
 pin_project! {
     /// The future of [`Observe`]; dropping it counts the exchange as one without a response.
     #[derive(Debug)]
-    pub struct ObserveFuture<F> {
+    pub(crate) struct ObserveFuture<F> {
         #[pin]
         inner: F,
         exchange: Option<Exchange>,

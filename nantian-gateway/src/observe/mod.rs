@@ -7,11 +7,11 @@ mod layer;
 mod refusals;
 mod store;
 
-pub use self::{
+pub(crate) use self::{
     access_log::{AccessLog, StreamEntry},
     ai_calls::AiCalls,
     body::ObservedBody,
-    layer::{Observe, ObserveFuture, ObserveLayer},
+    layer::ObserveLayer,
     refusals::Refusals,
     store::{store, store_remark},
 };

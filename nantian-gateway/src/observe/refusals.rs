@@ -13,18 +13,18 @@ use crate::metrics::RouteMetrics;
 
 /// Counts and logs requests that are refused before they have a route.
 #[derive(Debug)]
-pub struct Refusals {
+pub(crate) struct Refusals {
     slot: Rc<Slot>,
 }
 
 impl Refusals {
     /// Counts in the shard of `worker`.
-    pub fn new(metrics: Arc<RouteMetrics>, worker: usize, log: Option<AccessLog>) -> Self {
+    pub(crate) fn new(metrics: Arc<RouteMetrics>, worker: usize, log: Option<AccessLog>) -> Self {
         Self { slot: Rc::new(Slot { route: Arc::from(""), metrics, worker, log }) }
     }
 
     /// Notes a refusal; `request` is what could be read of the request, `bytes` the length of the answer.
-    pub fn note(&self, request: Option<&Parts>, client: IpAddr, status: StatusCode, bytes: usize) {
+    pub(crate) fn note(&self, request: Option<&Parts>, client: IpAddr, status: StatusCode, bytes: usize) {
         if let Some(shard) = self.slot.metrics.shard(self.slot.worker) {
             shard.begin();
             shard.end(Some(status), Duration::ZERO);

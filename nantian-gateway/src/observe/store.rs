@@ -22,7 +22,7 @@ const FORGETS: &str = "the store of the limits makes room for new keys by forget
      maxmemory-policy should be noeviction";
 
 /// What is to be known of the limits in `store` at present.
-pub fn store_remark(store: &RedisStore) -> Option<&'static str> {
+pub(crate) fn store_remark(store: &RedisStore) -> Option<&'static str> {
     remark(&store.status())
 }
 
@@ -35,7 +35,7 @@ fn remark(status: &StoreStatus) -> Option<&'static str> {
 }
 
 /// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when another remark is due.
-pub async fn store(store: RedisStore, changed: Arc<Notify>) {
+pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is now: a server that is there needs a moment.

@@ -28,7 +28,7 @@ use crate::{
     upstream::Destination,
 };
 
-pub use self::{
+pub(crate) use self::{
     observe::{AiObserver, service_info},
     tokens::{OwnIdentities, Tokens},
     words::{WordsLayer, refusal_of as refusal},
@@ -37,7 +37,7 @@ pub use self::{
 /// An AIService that cannot be an upstream.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum InvalidAiService {
+pub(crate) enum InvalidAiService {
     /// The provider, format, model, endpoint or credential does not fit.
     #[error(transparent)]
     Target(#[from] nantian_ai::InvalidTarget),
@@ -70,7 +70,7 @@ pub enum InvalidAiService {
 ///
 /// # Errors
 /// [`InvalidAiService`].
-pub fn ai_target(
+pub(crate) fn ai_target(
     name: &ObjectName,
     service: &ir::AiService,
     tokens: Option<&mut Tokens>,
@@ -95,7 +95,7 @@ pub fn ai_target(
 ///
 /// # Errors
 /// [`InvalidAiService`].
-pub fn check_ai_service(name: &ObjectName, service: &ir::AiService) -> Result<(), InvalidAiService> {
+pub(crate) fn check_ai_service(name: &ObjectName, service: &ir::AiService) -> Result<(), InvalidAiService> {
     // It is never asked.
     let target = Target::with_tokens(config(name, service)?, Arc::new(drop::<Exchange>))?;
     destination(&target).map(drop).ok_or(InvalidAiService::Endpoint)
@@ -105,7 +105,7 @@ pub fn check_ai_service(name: &ObjectName, service: &ir::AiService) -> Result<()
 ///
 /// # Errors
 /// [`InvalidAiService::Own`], [`InvalidAiService::NoIdentity`].
-pub fn check_identity(
+pub(crate) fn check_identity(
     name: &ObjectName,
     service: &ir::AiService,
     own: &OwnIdentities,
@@ -199,14 +199,14 @@ fn destination(target: &Target) -> Option<Destination> {
 }
 
 /// The layer of an AIService.
-pub fn ai_layer(target: Arc<Target>, observer: AiObserver) -> Ai {
+pub(crate) fn ai_layer(target: Arc<Target>, observer: AiObserver) -> Ai {
     Ai { target, observer }
 }
 
 /// The layer of an AIService: the usage of every reply settles the reservation that a TokenPolicy made, and how it went is
 /// counted and told.
 #[derive(Debug, Clone)]
-pub struct Ai {
+pub(crate) struct Ai {
     target: Arc<Target>,
     observer: AiObserver,
 }
@@ -242,10 +242,12 @@ fn with_trace(mut request: Request<Body>) -> Request<Body> {
 }
 
 /// One AIService of a rule: its target, its share, and all that stands before it.
-pub type ModelChoice = Choice<LocalService<Response<Body>, BoxError>>;
+pub(crate) type ModelChoice = Choice<LocalService<Response<Body>, BoxError>>;
 
 /// The AIServices of a rule: by the `model` of a request's body, else by weight, and on to the others where one fails.
-pub fn model_route(models: impl IntoIterator<Item = ModelChoice>) -> LocalService<Response<Body>, BoxError> {
+pub(crate) fn model_route(
+    models: impl IntoIterator<Item = ModelChoice>,
+) -> LocalService<Response<Body>, BoxError> {
     let models = models.into_iter().map(|model| Choice {
         name: model.name,
         model: model.model,
@@ -277,7 +279,7 @@ fn note_attempts<B>(mut response: Response<B>) -> Response<B> {
 
 /// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens.
 #[derive(Debug, Clone, Copy)]
-pub struct Meter;
+pub(crate) struct Meter;
 
 impl<S> Layer<S> for Meter
 where

@@ -20,7 +20,7 @@ use crate::{
 const SLOW_START: Duration = Duration::from_secs(10);
 
 /// Picks an endpoint for each request, and keeps sessions if there are any.
-pub fn balance_layer(
+pub(crate) fn balance_layer(
     balancer: &Balancer<Destination>,
     sessions: Option<&Sessions>,
 ) -> BalanceLayer<Destination, impl Responder<UpstreamBody> + Clone + use<>> {
@@ -35,7 +35,7 @@ pub fn balance_layer(
 }
 
 /// How a backend is balanced.
-pub fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
+pub(crate) fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
     let strategy = match &balancing.strategy {
         ir::Strategy::RoundRobin => Strategy::RoundRobin,
         ir::Strategy::Random => Strategy::Random,
@@ -65,7 +65,7 @@ fn hash_key(key: &ir::HashKey) -> Option<HashKey> {
 }
 
 /// The endpoints of a backend as the balancer takes them.
-pub fn endpoints(
+pub(crate) fn endpoints(
     endpoints: &[ir::Endpoint],
     protocol: ir::Protocol,
     security: &Security,

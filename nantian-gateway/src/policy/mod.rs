@@ -9,15 +9,15 @@ mod session;
 mod verdict;
 mod wasm;
 
-pub use self::{
+pub(crate) use self::{
     ai::{
         AiObserver, InvalidAiService, Meter, ModelChoice, OwnIdentities, Tokens, WordsLayer, ai_layer,
         ai_target, check_ai_service, check_identity, model_route, refusal, service_info,
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
-        BeforeBody, Downstream, InvalidRateLimit, Lengths, Limiters, Models, PolicyLimiter, RateLimits,
-        Upstream, policy as rate_limit_policy,
+        BeforeBody, Downstream, Lengths, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
+        policy as rate_limit_policy,
     },
     session::SessionScope,
     wasm::{NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, is_closed_by_plugin},

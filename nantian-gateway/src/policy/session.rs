@@ -12,7 +12,7 @@ use crate::{
 
 /// Where sessions are kept: one rule of one route of one Gateway. Two rules share none.
 #[derive(Debug)]
-pub struct SessionScope {
+pub(crate) struct SessionScope {
     text: String,
     /// The path of its cookies.
     path: String,
@@ -22,7 +22,7 @@ pub struct SessionScope {
 
 impl SessionScope {
     /// The rule with this number; one that has a name is known by that.
-    pub fn new(place: &RulePosition, rule: &ir::Rule, number: usize, is_secure: bool) -> Self {
+    pub(crate) fn new(place: &RulePosition, rule: &ir::Rule, number: usize, is_secure: bool) -> Self {
         let name = rule.name.clone().unwrap_or_else(|| format!("[{number}]"));
         let text = format!("{} {} {name}", place.gateway, place.route);
         Self { text, path: common_path(&rule.matches), is_secure }
@@ -32,7 +32,7 @@ impl SessionScope {
     ///
     /// # Errors
     /// [`InvalidSession`] for what the translator refuses already.
-    pub fn sessions(
+    pub(crate) fn sessions(
         &self,
         spec: &ir::SessionPersistence,
         keys: &SessionKeys,

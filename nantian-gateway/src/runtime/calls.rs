@@ -19,7 +19,7 @@ type Call = Box<dyn FnOnce(Client) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 /// A thread with a client of its own: plugins' guests call out from whichever thread they run on, and collectors are told
 /// of calls beside the workers. It ends with the last handle.
 #[derive(Clone)]
-pub struct CallThread {
+pub(crate) struct CallThread {
     calls: mpsc::UnboundedSender<Call>,
 }
 
@@ -28,7 +28,7 @@ impl CallThread {
     ///
     /// # Errors
     /// When there is no thread or no runtime to be had.
-    pub fn start(name: &str, config: ClientConfig) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, config: ClientConfig) -> io::Result<Self> {
         let (calls, inbox) = mpsc::unbounded_channel();
         let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         thread::Builder::new().name(name.to_owned()).spawn(move || match runtime() {
@@ -39,7 +39,7 @@ impl CallThread {
     }
 
     /// Makes a call-out on the thread.
-    pub fn run<F>(&self, call: impl FnOnce(Client) -> F + Send + 'static)
+    pub(crate) fn run<F>(&self, call: impl FnOnce(Client) -> F + Send + 'static)
     where
         F: Future<Output = ()> + 'static,
     {

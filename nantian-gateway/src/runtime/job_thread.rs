@@ -7,7 +7,7 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Does work apart from reloads and requests, one piece after the other. The thread ends with the last handle.
 #[derive(Clone)]
-pub struct JobThread {
+pub(crate) struct JobThread {
     work: mpsc::Sender<Work>,
 }
 
@@ -16,7 +16,7 @@ impl JobThread {
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn start(name: &str) -> io::Result<Self> {
+    pub(crate) fn start(name: &str) -> io::Result<Self> {
         let (work, inbox) = mpsc::channel::<Work>();
         thread::Builder::new()
             .name(name.to_owned())
@@ -25,7 +25,7 @@ impl JobThread {
     }
 
     /// Does this when all that came before is done.
-    pub fn run(&self, work: impl FnOnce() + Send + 'static) {
+    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
         // The thread lives as long as a handle does.
         drop(self.work.send(Box::new(work)));
     }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A snapshot and the services that this worker has built from it, each when its rule was first asked for.
-pub struct LocalSnapshot {
+pub(crate) struct LocalSnapshot {
     shared: Arc<Snapshot>,
     context: Context,
     rules: Vec<OnceCell<RouteService>>,

@@ -9,13 +9,13 @@ mod task_thread;
 mod worker;
 mod workers;
 
-pub use self::{
+pub(crate) use self::{
     calls::CallThread,
     job_thread::JobThread,
     local::LocalSnapshot,
     open_files::raise_open_files,
-    spawn::{LocalExecutor, blocking, spawn, spawn_local},
+    spawn::{blocking, spawn, spawn_local},
     task_thread::TaskThread,
     worker::{Worker, WorkerConfig},
-    workers::{BindReport, Workers},
+    workers::Workers,
 };

@@ -4,7 +4,7 @@
 ///
 /// A connection has a socket, and one to its backend. Systems start processes with a low limit (1024) that they may
 /// raise by themselves, for the sake of programs that use `select(2)`; this one does not.
-pub fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     #[cfg(target_os = "linux")]
     match raise() {
         Ok(limit) => tracing::info!(limit, "open files"),

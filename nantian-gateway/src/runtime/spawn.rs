@@ -5,30 +5,15 @@ use std::future::Future;
 use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 /// Starts `future` on the worker that calls; the handle can end it.
-pub fn spawn_local<F>(future: F) -> AbortHandle
+pub(crate) fn spawn_local<F>(future: F) -> AbortHandle
 where
     F: Future<Output = ()> + 'static,
 {
     tokio::task::spawn_local(future).abort_handle()
 }
 
-/// hyper's executor on a worker.
-#[derive(Debug, Clone, Copy)]
-pub struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
 /// Starts `future` on the control runtime.
-pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send,
@@ -40,6 +25,8 @@ where
 ///
 /// # Errors
 /// When `work` panics.
-pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R, JoinError> {
+pub(crate) async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, JoinError> {
     tokio::task::spawn_blocking(work).await
 }

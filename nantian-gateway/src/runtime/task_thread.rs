@@ -5,7 +5,7 @@ use std::{fmt, future::Future, io, thread};
 use tokio::{runtime::Builder, sync::oneshot};
 
 /// A thread that does nothing but one task, and ends with it or with this handle.
-pub struct TaskThread {
+pub(crate) struct TaskThread {
     _stop: oneshot::Sender<()>,
 }
 
@@ -14,7 +14,7 @@ impl TaskThread {
     ///
     /// # Errors
     /// When there is no thread or no runtime to be had.
-    pub fn start(name: &str, task: impl Future<Output = ()> + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, task: impl Future<Output = ()> + Send + 'static) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(name.to_owned()).spawn(move || {

@@ -17,25 +17,25 @@ use crate::{
 
 /// What every worker is told at its start.
 #[derive(Debug, Clone)]
-pub struct WorkerConfig {
+pub(crate) struct WorkerConfig {
     /// Limits on slow clients.
-    pub timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
     /// The client connections of all workers together. Default: 65536.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
     /// The bytes of a request head. Default: 65536.
-    pub max_request_head: usize,
+    pub(crate) max_request_head: usize,
     /// The bytes of a request body. Default: 134217728.
-    pub max_request_body: u64,
+    pub(crate) max_request_body: u64,
     /// Whose `X-Forwarded-For` is believed. Default: nobody's.
-    pub trusted_proxies: TrustedProxies,
+    pub(crate) trusted_proxies: TrustedProxies,
     /// Connections to backends.
-    pub client: ClientConfig,
+    pub(crate) client: ClientConfig,
     /// Limits of sessions of datagrams.
-    pub udp: UdpConfig,
+    pub(crate) udp: UdpConfig,
     /// The access log, if there is one.
-    pub access_log: Option<AccessLog>,
+    pub(crate) access_log: Option<AccessLog>,
     /// How long requests may take to finish after SIGTERM. Default: 30 s.
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
 }
 
 /// What all workers together have room for, and where there is not enough.
@@ -58,7 +58,7 @@ impl Capacity {
 }
 
 /// One worker.
-pub struct Worker {
+pub(crate) struct Worker {
     pub(crate) config: WorkerConfig,
     pub(crate) connections: Connections,
     context: Context,

@@ -31,16 +31,16 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// What a worker could not bind in a generation; empty when it serves all of it.
 #[derive(Debug, Clone)]
-pub struct BindReport {
+pub(crate) struct BindReport {
     /// The generation.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// The sockets and why.
-    pub failed: BTreeMap<PortKey, String>,
+    pub(crate) failed: BTreeMap<PortKey, String>,
 }
 
 /// The threads of the data path.
 #[derive(Debug)]
-pub struct Workers {
+pub(crate) struct Workers {
     snapshots: watch::Sender<Arc<Snapshot>>,
     drain: watch::Sender<bool>,
     reports: mpsc::UnboundedReceiver<BindReport>,
@@ -52,7 +52,7 @@ impl Workers {
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
-    pub fn start(count: usize, config: &WorkerConfig, metrics: &Arc<Metrics>) -> io::Result<Self> {
+    pub(crate) fn start(count: usize, config: &WorkerConfig, metrics: &Arc<Metrics>) -> io::Result<Self> {
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
         let (report, reports) = mpsc::unbounded_channel();
@@ -70,7 +70,7 @@ impl Workers {
     }
 
     /// Serves `snapshot` from now on.
-    pub fn install(&self, snapshot: Arc<Snapshot>) {
+    pub(crate) fn install(&self, snapshot: Arc<Snapshot>) {
         self.snapshots.send_replace(snapshot);
     }
 
@@ -78,7 +78,7 @@ impl Workers {
     ///
     /// # Cancellation
     /// Dropping the future loses reports that have come.
-    pub async fn settled(&mut self, generation: u64) -> BTreeMap<PortKey, String> {
+    pub(crate) async fn settled(&mut self, generation: u64) -> BTreeMap<PortKey, String> {
         let mut failed = BTreeMap::new();
         let mut waiting = self.threads.len();
         while waiting > 0 {
@@ -92,7 +92,7 @@ impl Workers {
     }
 
     /// Stops accepting, lets requests finish within the drain timeout, and ends the threads.
-    pub fn drain(self) {
+    pub(crate) fn drain(self) {
         self.drain.send_replace(true);
         for thread in self.threads {
             if thread.join().is_err() {

@@ -7,7 +7,7 @@ mod proxy;
 mod route;
 pub(crate) mod udp;
 
-pub use self::udp::UdpConfig;
+pub(crate) use self::udp::UdpConfig;
 pub(crate) use self::{
     proxy::{Socket, StreamProxy, reset},
     route::{StreamBackend, StreamClient, StreamRoute, StreamSecurity},

@@ -22,7 +22,7 @@ use std::{
 use tokio::sync::mpsc;
 
 pub(crate) use self::otlp::outcome_name;
-pub use self::record::{CallRecord, ServiceInfo, TraceParent};
+pub(crate) use self::record::{CallRecord, ServiceInfo, TraceParent};
 use self::{content::Redaction, delivery::Delivery, exporter::Exporter, measures::SharedMeasures};
 use crate::{
     ir,
@@ -38,7 +38,7 @@ const FULL_QUEUE: usize = 256;
 
 /// Starts the tasks that tell collectors.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     client: ClientConfig,
     /// Started with the first collector.
     thread: Option<CallThread>,
@@ -48,7 +48,7 @@ pub struct Telemetry {
 
 /// The collector of an AIService; its clones are the same queue.
 #[derive(Debug, Clone)]
-pub struct Export {
+pub(crate) struct Export {
     queue: mpsc::Sender<CallRecord>,
     /// `None` for a collector that takes no metrics.
     measures: Option<SharedMeasures>,
@@ -58,19 +58,19 @@ pub struct Export {
 
 /// What became of the records for the collectors of one AIService.
 #[derive(Debug, Default)]
-pub struct ExportCounts {
+pub(crate) struct ExportCounts {
     sent: AtomicU64,
     failed: AtomicU64,
     dropped: AtomicU64,
 }
 
 /// The end of all tasks.
-pub struct ExportersDone(mpsc::Receiver<()>);
+pub(crate) struct ExportersDone(mpsc::Receiver<()>);
 
 /// A collector that cannot be told anything.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum InvalidCollector {
+pub(crate) enum InvalidCollector {
     /// Its endpoint is no URL of a server.
     #[error("`{endpoint}` is not the URL of a collector")]
     Endpoint {
@@ -86,7 +86,7 @@ pub enum InvalidCollector {
 ///
 /// # Errors
 /// [`InvalidCollector::Endpoint`] if it is no `http` or `https` URL.
-pub fn check(endpoint: &str) -> Result<(), InvalidCollector> {
+pub(crate) fn check(endpoint: &str) -> Result<(), InvalidCollector> {
     CollectorEndpoint::of(endpoint).map(drop)
 }
 
@@ -103,7 +103,7 @@ struct CollectorEndpoint {
 
 impl Telemetry {
     /// No tasks yet; the client of their thread is made of `client`.
-    pub fn new(client: ClientConfig) -> (Self, ExportersDone) {
+    pub(crate) fn new(client: ClientConfig) -> (Self, ExportersDone) {
         let (running, ended) = mpsc::channel(1);
         (Self { client, thread: None, running }, ExportersDone(ended))
     }
@@ -112,7 +112,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// [`InvalidCollector`] if its endpoint is no URL, or a pattern no regular expression; a thread that cannot be had is logged, and records are dropped.
-    pub fn export(
+    pub(crate) fn export(
         &mut self,
         service: &Arc<ServiceInfo>,
         collector: &ir::Collector,
@@ -162,12 +162,12 @@ impl Telemetry {
 
 impl Export {
     /// Whether the collector is told what was asked and answered.
-    pub fn tells_contents(&self) -> bool {
+    pub(crate) fn tells_contents(&self) -> bool {
         self.tells_contents
     }
 
     /// Counts a call, and puts its record into the queue if its trace is recorded; without a place there it is dropped.
-    pub fn tell(&self, record: CallRecord) {
+    pub(crate) fn tell(&self, record: CallRecord) {
         if let Some(measures) = &self.measures {
             measures.add(&record);
         }
@@ -184,7 +184,7 @@ impl Export {
 
 impl ExportCounts {
     /// How many records a collector has taken, how many it has not, and how many found no place in the queue.
-    pub fn get(&self) -> [(&'static str, u64); 3] {
+    pub(crate) fn get(&self) -> [(&'static str, u64); 3] {
         [
             ("sent", self.sent.load(Relaxed)),
             ("failed", self.failed.load(Relaxed)),
@@ -197,7 +197,7 @@ impl ExportCounts {
 
 impl ExportersDone {
     /// Waits until all tasks have told what they had, once nothing more can come.
-    pub async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         // Nothing is ever sent.
         let _ = self.0.recv().await;
     }

@@ -6,47 +6,47 @@ use nantian_ai::{Operation, usage::UsageReport};
 
 /// The AIService that was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceInfo {
+pub(crate) struct ServiceInfo {
     /// `namespace/name`.
-    pub name: String,
+    pub(crate) name: String,
     /// The provider, as the semantic conventions of OpenTelemetry name it.
-    pub provider: String,
+    pub(crate) provider: String,
     /// The model that the provider was asked for.
-    pub model: String,
+    pub(crate) model: String,
     /// The provider's host.
-    pub host: String,
+    pub(crate) host: String,
     /// The provider's port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// One call of an AIService.
 #[derive(Debug, Clone)]
-pub struct CallRecord {
+pub(crate) struct CallRecord {
     /// Who was called.
-    pub service: Arc<ServiceInfo>,
+    pub(crate) service: Arc<ServiceInfo>,
     /// What the client asked for.
-    pub operation: Option<Operation>,
+    pub(crate) operation: Option<Operation>,
     /// The most tokens of the answer, as the client limits it.
-    pub max_tokens: Option<u64>,
+    pub(crate) max_tokens: Option<u64>,
     /// The trace that the call belongs to, if the client says.
-    pub parent: Option<TraceParent>,
+    pub(crate) parent: Option<TraceParent>,
     /// When the answer ended.
-    pub ended: SystemTime,
+    pub(crate) ended: SystemTime,
     /// How it went.
-    pub report: UsageReport,
+    pub(crate) report: UsageReport,
     /// Whether another AIService was asked afterwards.
-    pub failed_over: bool,
+    pub(crate) failed_over: bool,
 }
 
 /// A trace and a span of it, as a client names them (W3C Trace Context).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceParent {
+pub(crate) struct TraceParent {
     /// The trace.
-    pub trace: u128,
+    pub(crate) trace: u128,
     /// The span that asked.
-    pub span: u64,
+    pub(crate) span: u64,
     /// Whether it is recorded.
-    pub sampled: bool,
+    pub(crate) sampled: bool,
 }
 
 // === impl CallRecord ===
@@ -83,7 +83,7 @@ impl CallRecord {
 
 impl TraceParent {
     /// Reads a `traceparent` header: any version, as far as version 00 says what it holds.
-    pub fn parse(header: &str) -> Option<Self> {
+    pub(crate) fn parse(header: &str) -> Option<Self> {
         let mut fields = header.trim().split('-');
         let hex = |text: &str, length: usize| {
             let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

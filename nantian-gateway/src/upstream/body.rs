@@ -18,7 +18,7 @@ use crate::body::BoxError;
 ///
 /// Over HTTP/1.1 it holds the connection and polls it. At the end of the body the connection goes back to the
 /// pool; when the body is dropped before its end, the connection is closed.
-pub struct UpstreamBody(Kind);
+pub(crate) struct UpstreamBody(Kind);
 
 enum Kind {
     Http1 { incoming: Incoming, lease: Option<Lease> },

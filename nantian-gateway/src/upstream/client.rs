@@ -31,24 +31,24 @@ pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamB
 
 /// Limits of the client.
 #[derive(Debug, Clone)]
-pub struct ClientConfig {
+pub(crate) struct ClientConfig {
     /// Time to open a connection, the TLS handshake included. Default: 5 s.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// How long an unused connection is kept. Default: 60 s.
-    pub idle_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
     /// How long an upgraded connection may be silent; `None` is no limit. Default: 1 h.
-    pub tunnel_idle_timeout: Option<Duration>,
+    pub(crate) tunnel_idle_timeout: Option<Duration>,
     /// Roots and protocols for destinations whose TLS has none of its own.
-    pub tls: Arc<TlsConfig>,
+    pub(crate) tls: Arc<TlsConfig>,
     /// Where destinations may be.
-    pub tenancy: Tenancy,
+    pub(crate) tenancy: Tenancy,
     /// Who requests say that they come from.
-    pub hop: Hop,
+    pub(crate) hop: Hop,
 }
 
 /// One worker's client; its clones share the connections.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     inner: Rc<Inner>,
 }
 
@@ -60,7 +60,7 @@ struct Inner {
 
 impl Client {
     /// A client without connections.
-    pub fn new(config: ClientConfig) -> Self {
+    pub(crate) fn new(config: ClientConfig) -> Self {
         Self { inner: Rc::new(Inner { config, pool: Pool::default() }) }
     }
 
@@ -74,7 +74,7 @@ impl Client {
     ///
     /// # Cancellation
     /// Dropping the future, or the body of the response, closes the connection.
-    pub fn send(&self, mut destination: Destination, mut request: Request<Body>) -> Exchange {
+    pub(crate) fn send(&self, mut destination: Destination, mut request: Request<Body>) -> Exchange {
         let client = self.clone();
         self.inner.config.hop.write(&mut request);
         if grpc::is_call(request.version(), request.headers()) {
@@ -112,7 +112,7 @@ impl Client {
     }
 
     /// Closes what was unused for too long.
-    pub fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         self.inner.pool.sweep(now, self.inner.config.idle_timeout);
     }
 

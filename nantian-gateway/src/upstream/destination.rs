@@ -11,19 +11,19 @@ use crate::ir::{Address, Protocol};
 ///
 /// Connections are pooled by this value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Destination {
+pub(crate) struct Destination {
     /// Where it listens.
-    pub address: Address,
+    pub(crate) address: Address,
     /// What it speaks.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// What is below that.
-    pub security: Security,
+    pub(crate) security: Security,
 }
 
 /// How connections to a destination are opened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Security {
+pub(crate) enum Security {
     /// In clear text.
     Plain,
     /// Over TLS, with whom it says.
@@ -35,7 +35,7 @@ pub enum Security {
 
 impl Destination {
     /// Where an HTTP URL leads; `None` without a host.
-    pub fn of_url(authority: &Authority, tls: bool) -> Option<Self> {
+    pub(crate) fn of_url(authority: &Authority, tls: bool) -> Option<Self> {
         let host = authority.host();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
@@ -59,7 +59,7 @@ impl Destination {
 
 impl Security {
     /// Who is expected, if it is TLS.
-    pub fn tls(&self) -> Option<&UpstreamTls> {
+    pub(crate) fn tls(&self) -> Option<&UpstreamTls> {
         match self {
             Self::Tls(tls) => Some(tls),
             Self::Plain | Self::Refused => None,

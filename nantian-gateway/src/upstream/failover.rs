@@ -24,13 +24,13 @@ const OTHERS: usize = 4;
 ///
 /// No endpoint is tried twice: if the others are full, there is none for the request.
 #[derive(Debug, Clone)]
-pub struct FailoverLayer {
+pub(crate) struct FailoverLayer {
     balancer: Balancer<Destination>,
 }
 
 /// The service of [`FailoverLayer`].
 #[derive(Debug, Clone)]
-pub struct Failover<S> {
+pub(crate) struct Failover<S> {
     shared: Rc<Shared<S>>,
 }
 
@@ -43,7 +43,7 @@ struct Shared<S> {
 
 impl FailoverLayer {
     /// For requests that `balancer` finds endpoints for.
-    pub fn new(balancer: Balancer<Destination>) -> Self {
+    pub(crate) fn new(balancer: Balancer<Destination>) -> Self {
         Self { balancer }
     }
 }
@@ -79,7 +79,7 @@ where
 
 pin_project! {
     /// The future of [`Failover`]; dropping it drops the present attempt, and no other is made.
-    pub struct FailoverFuture<S>
+    pub(crate) struct FailoverFuture<S>
     where
         S: Service<Request<Body>>,
     {

@@ -25,13 +25,13 @@ mod upload;
 mod verifier;
 
 pub(crate) use self::connect::{Io, connect_stream};
-pub use self::{
+pub(crate) use self::{
     body::UpstreamBody,
     client::{Client, ClientConfig},
     destination::{Destination, Security},
     error::{Unanswered, UpstreamError},
-    failover::{Failover, FailoverFuture, FailoverLayer},
-    service::{Connect, ConnectTo},
+    failover::FailoverLayer,
+    service::Connect,
     tls::{ClientIdentity, Roots, UpstreamTls, client_config as tls_client_config},
     tunnel::{Upgrade, count_tunnel},
 };

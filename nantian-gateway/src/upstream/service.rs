@@ -19,7 +19,7 @@ use crate::{
 
 /// Sends each request to the endpoint that was picked for it.
 #[derive(Debug, Clone)]
-pub struct Connect {
+pub(crate) struct Connect {
     client: Client,
     tls: Option<UpstreamTls>,
     /// The route is one of calls of gRPC.
@@ -28,7 +28,7 @@ pub struct Connect {
 
 /// Sends each request to one destination.
 #[derive(Debug, Clone)]
-pub struct ConnectTo {
+pub(crate) struct ConnectTo {
     client: Client,
     destination: Rc<Destination>,
 }
@@ -36,14 +36,14 @@ pub struct ConnectTo {
 impl Connect {
     /// Uses the connections of `client`, and `tls` in the place of that of the endpoints. `is_of_calls`: the route says that
     /// its backends take calls of gRPC, which on others are what a client makes of them.
-    pub fn new(client: Client, tls: Option<UpstreamTls>, is_of_calls: bool) -> Self {
+    pub(crate) fn new(client: Client, tls: Option<UpstreamTls>, is_of_calls: bool) -> Self {
         Self { client, tls, is_of_calls }
     }
 }
 
 impl Client {
     /// A service that sends to `destination`.
-    pub fn to(&self, destination: Destination) -> ConnectTo {
+    pub(crate) fn to(&self, destination: Destination) -> ConnectTo {
         ConnectTo { client: self.clone(), destination: Rc::new(destination) }
     }
 }

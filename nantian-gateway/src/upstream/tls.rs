@@ -22,7 +22,7 @@ const SESSIONS: usize = 64;
 
 /// Who is expected behind TLS, and what proves it.
 #[derive(Clone)]
-pub struct UpstreamTls {
+pub(crate) struct UpstreamTls {
     name: Arc<str>,
     /// `None` is that of the client.
     config: Option<Arc<ClientConfig>>,
@@ -30,28 +30,28 @@ pub struct UpstreamTls {
 
 /// What the gateway presents to backends that ask for a certificate.
 #[derive(Clone)]
-pub struct ClientIdentity(Arc<SingleCertAndKey>);
+pub(crate) struct ClientIdentity(Arc<SingleCertAndKey>);
 
 /// The roots that the operating system trusts, read once.
 #[derive(Clone)]
-pub struct Roots(Arc<RootCertStore>);
+pub(crate) struct Roots(Arc<RootCertStore>);
 
 /// TLS that cannot be set up.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("TLS to {hostname} cannot be set up")]
-pub struct InvalidTls {
+pub(crate) struct InvalidTls {
     /// The name that would be asked for.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// Why.
     #[source]
-    pub source: rustls::Error,
+    pub(crate) source: rustls::Error,
 }
 
 /// A configuration that trusts the roots of the operating system.
 ///
 /// # Errors
 /// When the provider offers none of the default protocol versions.
-pub fn client_config(roots: &Roots) -> Result<Arc<ClientConfig>, rustls::Error> {
+pub(crate) fn client_config(roots: &Roots) -> Result<Arc<ClientConfig>, rustls::Error> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(Arc::clone(&roots.0))
@@ -67,12 +67,12 @@ fn provider() -> Arc<CryptoProvider> {
 
 impl Roots {
     /// No roots: nobody is trusted.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self(Arc::new(RootCertStore::empty()))
     }
 
     /// Reads those of the operating system; what cannot be read is left out and logged.
-    pub fn of_system() -> Self {
+    pub(crate) fn of_system() -> Self {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
@@ -99,7 +99,7 @@ impl Roots {
 
 impl UpstreamTls {
     /// Expects a certificate for `name` that the roots of the client vouch for.
-    pub fn named(name: &str) -> Self {
+    pub(crate) fn named(name: &str) -> Self {
         Self { name: name.into(), config: None }
     }
 
@@ -107,7 +107,7 @@ impl UpstreamTls {
     ///
     /// # Errors
     /// When an authority is none, or the provider offers none of the default protocol versions.
-    pub fn of_backend(policy: &BackendTls, system: &Roots) -> Result<Self, InvalidTls> {
+    pub(crate) fn of_backend(policy: &BackendTls, system: &Roots) -> Result<Self, InvalidTls> {
         let config = || {
             let roots = system.or(policy.authorities.as_ref())?;
             let provider = provider();
@@ -130,7 +130,7 @@ impl UpstreamTls {
 
     /// The same, with a certificate for backends that ask for one.
     #[must_use]
-    pub fn presenting(&self, identity: &ClientIdentity) -> Self {
+    pub(crate) fn presenting(&self, identity: &ClientIdentity) -> Self {
         let config = self.config.as_ref().map(|config| {
             let mut config = ClientConfig::clone(config);
             config.client_auth_cert_resolver = Arc::clone(&identity.0) as _;

@@ -24,13 +24,13 @@ use crate::{listen::TunnelGuard, runtime::spawn_local};
 
 /// The client's wish to leave HTTP, kept with the request while its hop-by-hop headers are gone.
 #[derive(Debug, Clone)]
-pub struct Upgrade {
+pub(crate) struct Upgrade {
     /// The protocols that the client offers.
-    pub protocol: HeaderValue,
+    pub(crate) protocol: HeaderValue,
     /// The client's connection, once it has been told that the protocol changes.
-    pub client: OnUpgrade,
+    pub(crate) client: OnUpgrade,
     /// Counts the connection as open until the tunnel ends.
-    pub guard: TunnelGuard,
+    pub(crate) guard: TunnelGuard,
 }
 
 /// What the balancer counts, held until the tunnel ends.
@@ -54,7 +54,7 @@ impl Upgrade {
 }
 
 /// Lets the endpoint count as busy until the tunnel of `response` ends, if that opens one.
-pub fn count_tunnel<B>(mut response: Response<B>) -> Response<B> {
+pub(crate) fn count_tunnel<B>(mut response: Response<B>) -> Response<B> {
     if let Some(Held(held)) = response.extensions_mut().remove()
         && let Some(guard) = response.extensions_mut().remove::<UpgradeGuard>()
     {

@@ -32,18 +32,18 @@ const FIELD_MANAGER: &str = "nantian-gateway";
 
 /// How Gateways are reached that ask for no address.
 #[derive(Debug, Clone)]
-pub struct GatewayServiceConfig {
+pub(crate) struct GatewayServiceConfig {
     /// What their Services are.
-    pub kind: ServiceKind,
+    pub(crate) kind: ServiceKind,
     /// The Service whose endpoints are the replicas of this gateway.
-    pub own_service: ObjectName,
+    pub(crate) own_service: ObjectName,
 }
 
 /// The type of a Service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[clap(rename_all = "PascalCase")]
 #[non_exhaustive]
-pub enum ServiceKind {
+pub(crate) enum ServiceKind {
     /// An address outside of the cluster, from whoever provides load balancers.
     LoadBalancer,
     /// An address inside of the cluster.
@@ -52,7 +52,7 @@ pub enum ServiceKind {
 }
 
 /// Takes care of them: of the Services while this replica leads, of the EndpointSlices in any case.
-pub struct GatewayServices {
+pub(crate) struct GatewayServices {
     client: Client,
     config: GatewayServiceConfig,
     objects: watch::Receiver<Arc<Objects>>,
@@ -70,7 +70,7 @@ impl std::fmt::Debug for GatewayServices {
 impl GatewayServices {
     /// Keeps the Services of the Gateways among `objects` as `config` has them while the process holds `lease`, and their
     /// endpoints always. Events are in the name of `identity`.
-    pub fn new(
+    pub(crate) fn new(
         client: Client,
         config: GatewayServiceConfig,
         objects: watch::Receiver<Arc<Objects>>,
@@ -85,7 +85,7 @@ impl GatewayServices {
     ///
     /// # Cancellation
     /// Dropping the future may leave something unwritten; whoever leads next writes it.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut again = None;
         loop {
             tokio::select! {

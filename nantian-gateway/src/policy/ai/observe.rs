@@ -22,7 +22,7 @@ const CONTENT: usize = 64 * 1024;
 
 /// Who is told of the calls of an AIService.
 #[derive(Debug, Clone)]
-pub struct AiObserver {
+pub(crate) struct AiObserver {
     service: Arc<ServiceInfo>,
     metrics: Arc<AiMetrics>,
     lengths: Arc<Lengths>,
@@ -31,7 +31,7 @@ pub struct AiObserver {
 
 /// The end of one call.
 #[derive(Debug)]
-pub struct RedactedContent {
+pub(crate) struct RedactedContent {
     settle: Settle,
     /// Absent where no model is asked for an answer.
     call: Option<Call>,
@@ -48,7 +48,7 @@ struct Call {
 }
 
 /// What traces tell of an AIService.
-pub fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInfo> {
+pub(crate) fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInfo> {
     let endpoint = target.endpoint();
     let default_port = if endpoint.scheme() == &http::uri::Scheme::HTTPS { 443 } else { 80 };
     Arc::new(ServiceInfo {
@@ -79,7 +79,7 @@ fn provider_name(provider: &str) -> String {
 impl AiObserver {
     /// Tells `metrics` and collectors of every call, and traces of those that no client asks not to record.
     /// `lengths` learns how long prompts and answers are.
-    pub fn new(
+    pub(crate) fn new(
         service: Arc<ServiceInfo>,
         metrics: Arc<AiMetrics>,
         lengths: Arc<Lengths>,
@@ -89,7 +89,7 @@ impl AiObserver {
     }
 
     /// How long prompts and answers are, as far as it has been told.
-    pub fn lengths(&self) -> Arc<Lengths> {
+    pub(crate) fn lengths(&self) -> Arc<Lengths> {
         Arc::clone(&self.lengths)
     }
 

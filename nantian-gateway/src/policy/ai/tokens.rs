@@ -27,7 +27,7 @@ const MOST_SAID: usize = 64 * 1024;
 
 /// Exchanges credentials for tokens, on a thread of its own, and knows who the gateway itself is.
 #[derive(Debug)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     config: ClientConfig,
     own: OwnIdentities,
     /// Each is started with the first credential that needs it, and has connections of its own.
@@ -57,7 +57,7 @@ struct OnThread(CallThread);
 
 impl Tokens {
     /// No exchange yet; the client of their thread is made of `config`.
-    pub fn new(config: ClientConfig, own: OwnIdentities) -> Self {
+    pub(crate) fn new(config: ClientConfig, own: OwnIdentities) -> Self {
         Self { config, own, threads: Threads::default() }
     }
 
@@ -67,7 +67,7 @@ impl Tokens {
     }
 
     /// Who the gateway itself is.
-    pub fn identities(&self) -> &OwnIdentities {
+    pub(crate) fn identities(&self) -> &OwnIdentities {
         &self.own
     }
 

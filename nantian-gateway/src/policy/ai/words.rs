@@ -21,11 +21,11 @@ use crate::{
 
 /// Says the gateway's own refusals in the dialect that a request's path tells: the library that has sent it reads no other text.
 #[derive(Debug, Clone, Copy)]
-pub struct WordsLayer;
+pub(crate) struct WordsLayer;
 
 /// The service of [`WordsLayer`].
 #[derive(Debug, Clone)]
-pub struct Words<S> {
+pub(crate) struct Words<S> {
     inner: S,
 }
 
@@ -59,7 +59,7 @@ where
 pin_project! {
     /// The future of [`Words`]; dropping it drops the inner call.
     #[derive(Debug)]
-    pub struct WordsFuture<F> {
+    pub(crate) struct WordsFuture<F> {
         #[pin]
         inner: F,
         dialect: Option<Dialect>,
@@ -83,7 +83,7 @@ where
 }
 
 /// A refusal of a request that has no route yet, in the dialect that its path tells, or as plain text.
-pub fn refusal_of(request: &Parts, status: StatusCode, text: &str) -> Response<Bytes> {
+pub(crate) fn refusal_of(request: &Parts, status: StatusCode, text: &str) -> Response<Bytes> {
     let surface = Surface::detect_decoded(&request.method, request.uri.path(), &request.headers);
     match surface {
         Ok(surface) => refusal(status, text, surface.dialect()),

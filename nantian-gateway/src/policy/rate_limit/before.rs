@@ -17,7 +17,7 @@ use crate::body::{Body, BoxError};
 
 /// Asks limits whatever they can say before a body is read: who is over them gets nothing read.
 #[derive(Debug, Clone)]
-pub struct BeforeBody {
+pub(crate) struct BeforeBody {
     /// Tells whether it will be read.
     reader: BodyFactsLayer,
     /// The limits whose keys nothing in the body decides, the outermost first.
@@ -25,7 +25,7 @@ pub struct BeforeBody {
 }
 
 #[derive(Debug, Clone)]
-pub struct BeforeBodyService<S> {
+pub(crate) struct BeforeBodyService<S> {
     inner: S,
     layer: BeforeBody,
 }

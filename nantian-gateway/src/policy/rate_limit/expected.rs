@@ -23,12 +23,11 @@ pub(super) struct Expected {
 
 /// An AIService, and what its answers were like.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_structs, reason = "the compiler makes it")]
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// How its provider counts.
-    pub target: Arc<Target>,
+    pub(crate) target: Arc<Target>,
     /// How long its prompts and answers are.
-    pub lengths: Arc<Lengths>,
+    pub(crate) lengths: Arc<Lengths>,
 }
 
 /// In the extensions of a request: who learns how long the answer was.

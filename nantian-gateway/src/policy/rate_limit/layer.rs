@@ -25,7 +25,7 @@ use crate::{
 
 /// The limits at one place, the outermost first: every one must admit the request.
 #[derive(Debug, Clone)]
-pub struct RateLimits {
+pub(crate) struct RateLimits {
     /// Reads the body for scopes that ask for it.
     facts: Option<BodyFactsLayer>,
     /// Asks what can be asked before a body is read.
@@ -37,27 +37,26 @@ pub struct RateLimits {
 
 /// What the limits at a place have to know of what follows them.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_structs, reason = "the compiler makes it")]
-pub struct Downstream {
+pub(crate) struct Downstream {
     /// Which models there are.
-    pub models: Models,
+    pub(crate) models: Models,
     /// It is one of several attempts at a request, of which another one may serve it.
-    pub is_attempt: bool,
+    pub(crate) is_attempt: bool,
     /// The body has been read by whoever chose what follows.
-    pub is_read: bool,
+    pub(crate) is_read: bool,
     /// An AIService is chosen by the model that the body names, so that the body is read in any case.
-    pub is_routed_by_model: bool,
+    pub(crate) is_routed_by_model: bool,
     /// The AIServices.
-    pub upstreams: Vec<Upstream>,
+    pub(crate) upstreams: Vec<Upstream>,
     /// What is no operation of a model by its path may use tokens all the same: a Service may know more of them, filters or
     /// plugins may make one of it.
-    pub others_spend: bool,
+    pub(crate) others_spend: bool,
 }
 
 /// Which models there are at a place: whoever could invent models would invent buckets.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Models {
+pub(crate) enum Models {
     /// Whatever the body says: the backend knows which there are.
     Asked,
     /// Those of the AIServices, by every name that the body may call them; all other names count as none.
@@ -68,7 +67,7 @@ pub enum Models {
 
 impl RateLimits {
     /// The layer for `limiters`, or `None` if there are none.
-    pub fn new(
+    pub(crate) fn new(
         limiters: Vec<PolicyLimiter>,
         place: &RulePosition,
         downstream: &Downstream,
@@ -135,12 +134,12 @@ impl RateLimits {
     }
 
     /// What limits of an AIService say before its rule reads the body, for a rule that has no other one.
-    pub fn before_route(&self) -> Option<BeforeBody> {
+    pub(crate) fn before_route(&self) -> Option<BeforeBody> {
         self.before_body.clone().filter(|_| self.is_read)
     }
 
     /// Whether the usage of replies must be metered.
-    pub fn counts_tokens(&self) -> bool {
+    pub(crate) fn counts_tokens(&self) -> bool {
         self.counts_tokens
     }
 }

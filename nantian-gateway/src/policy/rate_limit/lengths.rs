@@ -7,19 +7,18 @@ use nantian_ratelimit::OutputEstimate;
 
 /// What requests to one model use, as far as it does not follow from their bodies.
 #[derive(Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "whoever estimates and learns has both")]
-pub struct Lengths {
+pub(crate) struct Lengths {
     /// Of answers.
-    pub outputs: OutputEstimate,
+    pub(crate) outputs: OutputEstimate,
     /// Of prompts that refer to what is stored elsewhere.
-    pub inputs: OutputEstimate,
+    pub(crate) inputs: OutputEstimate,
     /// Of prompts what the provider reads from its cache.
-    pub cached: CachedShare,
+    pub(crate) cached: CachedShare,
 }
 
 /// The share of prompts that a provider reads from its cache: a mean that moves by a sixteenth with each of them.
 #[derive(Debug, Default)]
-pub struct CachedShare(AtomicU64);
+pub(crate) struct CachedShare(AtomicU64);
 
 const WHOLE: u64 = 1 << 16;
 

@@ -15,7 +15,7 @@ use crate::{
 
 /// The limiter of a TokenPolicy, and what it counts.
 #[derive(Debug, Clone)]
-pub struct PolicyLimiter {
+pub(crate) struct PolicyLimiter {
     levels: Levels,
     /// How long prompts to its Services and their answers were.
     lengths: Arc<Lengths>,
@@ -33,7 +33,7 @@ enum Levels {
 
 /// The levels of every policy, which outlive its edits.
 #[derive(Debug)]
-pub struct Limiters {
+pub(crate) struct Limiters {
     store: Option<RedisStore>,
     metrics: Arc<Metrics>,
     by_policy: BTreeMap<PolicyId, PolicyLimiter>,
@@ -41,17 +41,17 @@ pub struct Limiters {
 
 impl Limiters {
     /// No levels yet; they will be in `store`, or in this process if there is none.
-    pub fn new(store: Option<RedisStore>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(store: Option<RedisStore>, metrics: Arc<Metrics>) -> Self {
         Self { store, metrics, by_policy: BTreeMap::new() }
     }
 
     /// Where the levels are, if not in this process.
-    pub fn store(&self) -> Option<&RedisStore> {
+    pub(crate) fn store(&self) -> Option<&RedisStore> {
         self.store.as_ref()
     }
 
     /// The limiter of a policy: a new amount keeps what was used.
-    pub fn get(&mut self, id: &PolicyId, object: &ObjectName, policy: Policy) -> PolicyLimiter {
+    pub(crate) fn get(&mut self, id: &PolicyId, object: &ObjectName, policy: Policy) -> PolicyLimiter {
         let levels = match (self.by_policy.get(id), &self.store) {
             (Some(limiter), _) if *limiter.policy() == policy => return limiter.clone(),
             (Some(limiter), _) => limiter.levels.with_policy(policy),
@@ -69,12 +69,12 @@ impl Limiters {
     }
 
     /// The limiter that a policy had before, if it had one.
-    pub fn last(&self, id: &PolicyId) -> Option<PolicyLimiter> {
+    pub(crate) fn last(&self, id: &PolicyId) -> Option<PolicyLimiter> {
         self.by_policy.get(id).cloned()
     }
 
     /// Forgets the policies that `keep` does not know.
-    pub fn retain(&mut self, keep: impl Fn(&PolicyId) -> bool) {
+    pub(crate) fn retain(&mut self, keep: impl Fn(&PolicyId) -> bool) {
         self.by_policy.retain(|id, _| keep(id));
         self.metrics.retain_limits(|name| self.by_policy.values().any(|limiter| &*limiter.object == name));
     }
@@ -82,7 +82,7 @@ impl Limiters {
 
 impl PolicyLimiter {
     /// The policy.
-    pub fn policy(&self) -> &Policy {
+    pub(crate) fn policy(&self) -> &Policy {
         match &self.levels {
             Levels::Process(limiter) => limiter.policy(),
             Levels::Shared(limiter) => limiter.policy(),

@@ -15,7 +15,7 @@ use nantian_ratelimit::{
 use crate::ir::{self, ObjectName};
 
 pub(super) use self::expected::{Learns, unseen};
-pub use self::{
+pub(crate) use self::{
     before::BeforeBody,
     expected::Upstream,
     layer::{Downstream, Models, RateLimits},
@@ -26,7 +26,7 @@ pub use self::{
 /// A TokenPolicy that cannot be enforced.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum InvalidRateLimit {
+pub(crate) enum InvalidRateLimit {
     /// A scope outside the grammar.
     #[error("spec.scope")]
     Scope(#[source] InvalidScope),
@@ -40,7 +40,7 @@ pub enum InvalidRateLimit {
 ///
 /// # Errors
 /// [`InvalidRateLimit`] names the field.
-pub fn policy(limit: &ir::RateLimit) -> Result<Policy, InvalidRateLimit> {
+pub(crate) fn policy(limit: &ir::RateLimit) -> Result<Policy, InvalidRateLimit> {
     let scope = limit.scope.parse().map_err(InvalidRateLimit::Scope)?;
     let on_limit = match limit.on_limit {
         ir::OnLimit::Reject => OnLimit::Reject,

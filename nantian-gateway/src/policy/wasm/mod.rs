@@ -38,7 +38,7 @@ use crate::{
     upstream::{ClientConfig, Destination},
 };
 
-pub use self::starter::PluginNews;
+pub(crate) use self::starter::PluginNews;
 use self::{
     host::PluginHost,
     managed_plugin::{ManagedPlugin, StartState},
@@ -47,7 +47,7 @@ use self::{
 
 /// The running plugins of the process.
 #[derive(Debug, Default)]
-pub struct WasmPlugins {
+pub(crate) struct WasmPlugins {
     engine: Option<Engine>,
     engine_config: EngineConfig,
     workers: Option<NonZeroUsize>,
@@ -60,21 +60,20 @@ pub struct WasmPlugins {
 
 /// How plugins reach what is outside of the process.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_structs, reason = "made in one place, of all it has")]
-pub struct Outside {
+pub(crate) struct Outside {
     /// Modules that are somewhere else.
-    pub modules: Modules,
+    pub(crate) modules: Modules,
     /// Limits and roots of the client for call-outs.
-    pub client: ClientConfig,
+    pub(crate) client: ClientConfig,
 }
 
 /// Why a plugin's configuration does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotRunning {
+pub(crate) struct NotRunning {
     /// For programs.
-    pub reason: Reason,
+    pub(crate) reason: Reason,
     /// For people: the field and what is wrong with it.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl WasmPlugins {
@@ -82,7 +81,7 @@ impl WasmPlugins {
     ///
     /// # Errors
     /// When the machine cannot run compiled WebAssembly.
-    pub fn engine(&mut self) -> Result<&Engine, EngineError> {
+    pub(crate) fn engine(&mut self) -> Result<&Engine, EngineError> {
         match &mut self.engine {
             Some(engine) => Ok(engine),
             none => {
@@ -99,22 +98,22 @@ impl WasmPlugins {
     }
 
     /// Runs at most so many instances of all plugins together; to be said before the engine is made.
-    pub fn limit_instances(&mut self, most: NonZeroU32) {
+    pub(crate) fn limit_instances(&mut self, most: NonZeroU32) {
         self.engine_config.max_instances = most;
     }
 
     /// Keeps an instance of each plugin for each of so many workers, or for each core of the machine.
-    pub fn serve(&mut self, workers: Option<NonZeroUsize>) {
+    pub(crate) fn serve(&mut self, workers: Option<NonZeroUsize>) {
         self.workers = workers;
     }
 
     /// Fetches modules that are somewhere else, and lets plugins call out of the process.
-    pub fn reach_out(&mut self, outside: Outside) {
+    pub(crate) fn reach_out(&mut self, outside: Outside) {
         self.outside = Some(outside);
     }
 
     /// Tells when to [`update`](Self::update) again.
-    pub fn news(&self) -> &PluginNews {
+    pub(crate) fn news(&self) -> &PluginNews {
         self.starter.news()
     }
 
@@ -122,7 +121,7 @@ impl WasmPlugins {
     ///
     /// Returns the plugins whose configuration does not run, and why: also because they are being started, which is done
     /// elsewhere and told by [`news`](Self::news).
-    pub fn update(
+    pub(crate) fn update(
         &mut self,
         plugins: &BTreeMap<PolicyId, ir::Plugin>,
         upstream: impl Fn(&BackendId) -> Option<Balancer<Destination>>,
@@ -171,7 +170,7 @@ impl WasmPlugins {
     ///
     /// # Cancellation
     /// They go on starting.
-    pub async fn started_within(&self, patience: Duration) {
+    pub(crate) async fn started_within(&self, patience: Duration) {
         let news = self.starter.news();
         while let Some(until) = self.running.values().filter_map(|running| running.awaited(patience)).min() {
             tokio::select! {
@@ -184,7 +183,7 @@ impl WasmPlugins {
     }
 
     /// Whether one is still to come without which its targets serve nobody.
-    pub fn are_awaited(&self) -> bool {
+    pub(crate) fn are_awaited(&self) -> bool {
         let fails_closed =
             |running: &&ManagedPlugin| running.config.failure_policy == ir::FailurePolicy::FailClosed;
         self.running.values().filter(fails_closed).any(ManagedPlugin::is_to_come)
@@ -232,7 +231,7 @@ impl WasmPlugins {
     }
 
     /// Every plugin that runs.
-    pub fn running(&self) -> impl Iterator<Item = &Plugin> {
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Plugin> {
         self.running.values().filter_map(|running| running.plugin.as_ref())
     }
 
@@ -258,7 +257,7 @@ impl WasmPlugins {
     }
 
     /// The plugins `ids`, in this order, or `None` if there are none.
-    pub fn chain<'a>(
+    pub(crate) fn chain<'a>(
         &self,
         ids: impl IntoIterator<Item = &'a PolicyId>,
         place: PluginPlace,
@@ -294,7 +293,7 @@ fn invalid(message: impl Into<String>) -> NotRunning {
 /// The plugins at one place.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Plugins {
+pub(crate) enum Plugins {
     /// They run in this order.
     Run(WasmLayer<RefuseFn>),
     /// One that fails closed cannot be had: nothing passes.
@@ -303,14 +302,13 @@ pub enum Plugins {
 
 /// Where plugins run, as their guests are told.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_structs, reason = "made in one place, of all it has")]
-pub struct PluginPlace {
+pub(crate) struct PluginPlace {
     /// The route as metrics and logs name it: `route_name`.
-    pub route: Arc<str>,
+    pub(crate) route: Arc<str>,
     /// The backend, where there is no other one: `cluster_name`.
-    pub backend: Option<Arc<str>>,
+    pub(crate) backend: Option<Arc<str>>,
     /// Whether a guest can ask where the request went; found out when the plugins are.
-    pub wants_address: bool,
+    pub(crate) wants_address: bool,
 }
 
 impl<S> Layer<S> for Plugins
@@ -355,7 +353,7 @@ fn refuse(failure: &Failure) -> Response<Bytes> {
 }
 
 /// Whether a body breaks off because a plugin has closed its stream.
-pub fn is_closed_by_plugin(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(crate) fn is_closed_by_plugin(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(
         respond::find(error),
         Some(BodyError::Failed(failure)) if failure.cause == Cause::Closed

@@ -48,7 +48,7 @@ pub(super) struct PluginStarter {
 
 /// Tells when there is news of plugins. A cheap handle.
 #[derive(Debug, Clone, Default)]
-pub struct PluginNews {
+pub(crate) struct PluginNews {
     inner: Arc<News>,
 }
 
@@ -140,7 +140,7 @@ impl PluginNews {
     ///
     /// # Cancellation
     /// News that comes before the next call is not lost.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         let due = *locked(&self.inner.due);
         match due {
             Some(due) => tokio::select! {

@@ -17,11 +17,11 @@ use crate::{listen::PortKey, runtime::Worker};
 
 /// Limits of sessions.
 #[derive(Debug, Clone, Copy)]
-pub struct UdpConfig {
+pub(crate) struct UdpConfig {
     /// How long a session may be silent in both directions. Default: 60 s, as of Envoy.
-    pub session_timeout: Duration,
+    pub(crate) session_timeout: Duration,
     /// The sessions of all workers together, each of which has a socket. Default: 16384.
-    pub max_sessions: usize,
+    pub(crate) max_sessions: usize,
 }
 
 /// Datagrams that are passed on before somebody else has a turn.

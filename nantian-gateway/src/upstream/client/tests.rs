@@ -15,9 +15,20 @@ use tokio::{
 use super::*;
 use crate::{
     ir::Address,
-    runtime::LocalExecutor,
     upstream::{Roots, Security, tls_client_config},
 };
+
+/// hyper's executor on the thread of a test.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        spawn_local(async move {
+            future.await;
+        });
+    }
+}
 
 /// A server that has not been asked yet, and the connections to it.
 struct Server {
