@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nantian_gateway::cli::validate;
+use nantian_gateway::{cli::validate, source::Files};
 
 fn lines_of(paths: &[PathBuf]) -> (bool, Vec<String>) {
     let mut out = Vec::new();
-    let is_clean = validate(paths, &mut out, &mut std::io::sink()).unwrap();
+    let is_clean = validate(Files::new(paths.to_vec()), &mut out, &mut std::io::sink()).unwrap();
     (is_clean, String::from_utf8(out).unwrap().lines().map(str::to_owned).collect())
 }
 
@@ -150,7 +150,7 @@ fn what_is_no_fault_and_takes_no_effect_all_the_same_is_a_warning() {
         "{apiVersion: gateway.networking.k8s.io/v1alpha2, kind: ReferencePolicy, metadata: {name: old}}";
     fs::write(&file, format!("{policy}\n---\n{unserved}")).unwrap();
     let mut warnings = Vec::new();
-    assert!(validate(&[file], &mut std::io::sink(), &mut warnings).unwrap());
+    assert!(validate(Files::new([file]), &mut std::io::sink(), &mut warnings).unwrap());
     let warnings = String::from_utf8(warnings).unwrap();
     let lines: Vec<_> = warnings.lines().collect();
     assert_eq!(lines.len(), 2, "{warnings}");

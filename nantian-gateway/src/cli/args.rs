@@ -9,7 +9,7 @@ use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 use super::{log_filter::LogFilter, wasm::WasmCommand};
 #[cfg(feature = "kubernetes")]
 use crate::{controller::ServiceKind, source::kube::AddressPool};
-use crate::{fetch::SourceNetworks, gates::FeatureGates, listen::TrustedProxies};
+use crate::{fetch::SourceNetworks, gates::FeatureGates, ir::ControllerName, listen::TrustedProxies};
 
 /// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
 #[derive(Debug, Parser)]
@@ -30,6 +30,9 @@ pub(super) enum Command {
     Demo(Demo),
     /// Check manifests offline; exit 1 and one line a fault.
     Validate {
+        /// Whose classes are checked.
+        #[command(flatten)]
+        controller: ControllerOptions,
         /// Files, or directories with *.yaml and *.yml below them.
         #[arg(required = true)]
         paths: Vec<PathBuf>,
@@ -55,12 +58,24 @@ fn kind(name: &str) -> Result<NantianKind, String> {
     known.ok_or_else(|| format!("known are {}", NantianKind::ALL.map(NantianKind::as_str).join(", ")))
 }
 
+/// Whose classes are served.
+#[derive(Debug, Args)]
+pub(super) struct ControllerOptions {
+    /// The controllerName of the GatewayClasses that are served, a domain and a path: each installation of a cluster has another one,
+    /// and leaves to the others what is theirs.
+    #[arg(long, env = "NANTIAN_CONTROLLER_NAME", value_name = "NAME", default_value_t)]
+    pub(super) controller_name: ControllerName,
+}
+
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// A file, or a directory with *.yaml and *.yml below it; may be given several times.
     #[arg(long, env = "NANTIAN_MANIFESTS", value_delimiter = ',', value_name = "PATH")]
     pub(super) manifests: Vec<PathBuf>,
+    /// Whose classes are served.
+    #[command(flatten)]
+    pub(super) controller: ControllerOptions,
     /// Options for a cluster.
     #[cfg(feature = "kubernetes")]
     #[command(flatten)]

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     control::View,
     controller::{GatewayServiceConfig, GatewayServices, Lease, Writer, supported},
-    ir::ObjectName,
+    ir::{ControllerName, ObjectName},
     source::{
         Objects,
         kube::{Addressing, Cluster, ObjectCache, connect, follow},
@@ -28,7 +28,11 @@ use crate::{
 ///
 /// # Errors
 /// When something that the command line names cannot be had.
-pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> anyhow::Result<()> {
+pub(super) async fn serve_cluster(
+    options: &ClusterOptions,
+    controller: &ControllerName,
+    common: &Common,
+) -> anyhow::Result<()> {
     let config = config(options).await?;
     tracing::info!(server = %config.cluster_url, "serving the objects of a cluster");
     let client = connect(config).context("the API server")?;
@@ -37,9 +41,11 @@ pub(super) async fn serve_cluster(options: &ClusterOptions, common: &Common) -> 
     let (stop, stopped) = watch::channel(false);
     let (addressing, gateway_services) = addressing(options, &client);
     let features = supported(&addressing);
-    let reporting = report(client.clone(), Arc::clone(&cache), &view, features, gateway_services, stopped);
+    let lease = Lease::new(client.clone(), controller.clone(), identity());
+    let reporting =
+        report(client.clone(), Arc::clone(&cache), &view, lease, features, gateway_services, stopped);
     let following = crate::runtime::spawn(follow(client, Arc::clone(&cache)));
-    let cluster = Cluster::new(Arc::clone(&cache), addressing);
+    let cluster = Cluster::new(Arc::clone(&cache), addressing).answering_for(controller.clone());
     let served = serve(cluster, cache, common.feature_gates, common, &view, || {}).await;
     following.abort();
     stop.send_replace(true);
@@ -67,23 +73,20 @@ fn report(
     client: Client,
     cache: Arc<ObjectCache>,
     view: &View,
+    lease: Lease,
     features: Vec<&'static str>,
     start_gateway_services: Option<StartGatewayServices>,
     mut stopped: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "nantian-gateway".to_owned());
-    let identity = format!("{host}_{:08x}", fastrand::u32(..));
-    let lease = Lease::new(client.clone(), identity.clone());
-    let gateway_services = start_gateway_services.map(|(config, objects)| {
-        GatewayServices::new(client.clone(), config, objects, &lease, identity.clone())
-    });
+    let gateway_services = start_gateway_services
+        .map(|(config, objects)| GatewayServices::new(client.clone(), config, objects, &lease));
     let gateway_services = async {
         match gateway_services {
             Some(gateway_services) => gateway_services.run().await,
             None => std::future::pending().await,
         }
     };
-    let writer = Writer::new(client, cache, view, &lease, identity, features);
+    let writer = Writer::new(client, cache, view, &lease, features);
     let mut shown = view.watch();
     let end = async move {
         let drains = async {
@@ -103,6 +106,12 @@ fn report(
             () = gateway_services => {}
         }
     })
+}
+
+/// Which replica this is: its pod, and a number, since one that is started anew is another one.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "nantian-gateway".to_owned());
+    format!("{host}_{:08x}", fastrand::u32(..))
 }
 
 async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {

@@ -11,7 +11,7 @@ use super::{
     args::{AdminAddr, Demo},
     run::{control_runtime, log_to_stderr, serve_files},
 };
-use crate::gates::FeatureGates;
+use crate::{gates::FeatureGates, ir::ControllerName};
 
 /// The manifests of the demo, as they stand in `examples/manifests/demo`.
 const MANIFESTS: [(&str, &str); 6] = [
@@ -40,7 +40,7 @@ pub(super) fn demo(options: &Demo) -> anyhow::Result<()> {
         write_manifests(directory.path(), options.port, &ports)?;
         let introduction = introduction(options, directory.path());
         let manifests = [directory.path().to_owned()];
-        serve_files(&manifests, FeatureGates::all(), &options.common, || {
+        serve_files(&manifests, ControllerName::default(), FeatureGates::all(), &options.common, || {
             // Without a reader there is nobody to tell.
             let _ = std::io::stdout().write_all(introduction.as_bytes());
         })

@@ -25,6 +25,7 @@ use self::{
     run::run,
     wasm::wasm,
 };
+use crate::source::Files;
 
 /// Reads the command line and does what it says; what ends it early is one line on standard error.
 pub fn main() -> ExitCode {
@@ -44,8 +45,9 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(options) => run(&options).map(|()| ExitCode::SUCCESS),
         Command::Demo(options) => demo(&options).map(|()| ExitCode::SUCCESS),
-        Command::Validate { paths } => {
-            let clean = validate(&paths, &mut io::stdout().lock(), &mut io::stderr().lock())?;
+        Command::Validate { controller, paths } => {
+            let files = Files::new(paths).answering_for(controller.controller_name);
+            let clean = validate(files, &mut io::stdout().lock(), &mut io::stderr().lock())?;
             Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Wasm { command } => {

@@ -20,11 +20,7 @@ use crate::{
     gates::FeatureGates,
     ir::{ObjectName, RouteKind},
     source::{Cause, ObjectRef, Objects, Refusal, refusals},
-    translate::{
-        conditions::Reason,
-        status::{CONTROLLER_NAME, ObjectStatus},
-        translate,
-    },
+    translate::{conditions::Reason, status::ObjectStatus, translate},
 };
 
 /// What the translator refuses of `objects`, with stand-ins for the Gateways and classes that are not among them.
@@ -68,7 +64,8 @@ fn with_classes(mut objects: Objects) -> Objects {
     for gateway in objects.gateways.values() {
         let name = &gateway.spec.gateway_class_name;
         let class = || {
-            let spec = GatewayClassSpec { controller_name: CONTROLLER_NAME.to_owned(), ..Default::default() };
+            let controller_name = objects.controller.to_string();
+            let spec = GatewayClassSpec { controller_name, ..Default::default() };
             Arc::new(GatewayClass::new(name, spec))
         };
         objects.gateway_classes.entry(ObjectName::new("", name.as_str())).or_insert_with(class);

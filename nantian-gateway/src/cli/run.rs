@@ -27,6 +27,7 @@ use crate::{
     fetch::{FetchConfig, Modules},
     gates::FeatureGates,
     hops::Hop,
+    ir::ControllerName,
     listen::Timeouts,
     metrics::Metrics,
     observe::{self, AccessLog},
@@ -59,12 +60,17 @@ pub(super) fn run(options: &Run) -> anyhow::Result<()> {
         return serve_cluster(options);
     }
     let gates = options.common.feature_gates;
-    control_runtime()?.block_on(serve_files(&options.manifests, gates, &options.common, || {}))
+    let controller = options.controller.controller_name.clone();
+    control_runtime()?.block_on(serve_files(&options.manifests, controller, gates, &options.common, || {}))
 }
 
 #[cfg(feature = "kubernetes")]
 fn serve_cluster(options: &Run) -> anyhow::Result<()> {
-    control_runtime()?.block_on(super::cluster::serve_cluster(&options.cluster, &options.common))
+    control_runtime()?.block_on(super::cluster::serve_cluster(
+        &options.cluster,
+        &options.controller.controller_name,
+        &options.common,
+    ))
 }
 
 #[cfg(not(feature = "kubernetes"))]
@@ -132,12 +138,14 @@ impl<C: Changes> Changes for WithKeyFile<C> {
 /// Serves the manifests below `paths` until SIGTERM or SIGINT; `ready` is called once the first snapshot serves.
 pub(super) async fn serve_files(
     paths: &[PathBuf],
+    controller: ControllerName,
     gates: FeatureGates,
     common: &Common,
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let watcher = Watcher::new(paths)?;
-    serve(Files::new(paths.to_vec()), watcher, gates, common, &View::default(), ready).await
+    let files = Files::new(paths.to_vec()).answering_for(controller);
+    serve(files, watcher, gates, common, &View::default(), ready).await
 }
 
 /// Serves the objects of `source` until SIGTERM or SIGINT; `ready` is called once the first snapshot serves.

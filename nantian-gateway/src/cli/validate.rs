@@ -1,9 +1,6 @@
 //! `nantian-gateway validate PATH...`: checks manifests offline.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::io::{self, Write};
 
 use super::offline_check::check;
 use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
@@ -18,8 +15,7 @@ use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 /// # Errors
 ///
 /// What writing to `out` or `warnings` fails with. A manifest that cannot be read is a fault like any other.
-pub fn validate(paths: &[PathBuf], out: &mut impl Write, warnings: &mut impl Write) -> io::Result<bool> {
-    let mut files = Files::new(paths.to_vec());
+pub fn validate(mut files: Files, out: &mut impl Write, warnings: &mut impl Write) -> io::Result<bool> {
     let load = files.load();
     // What is wrong with an object that cannot be read was told when it was read.
     let is_readable = |refusal: &Refusal| !load.objects.unreadable.contains_key(&refusal.object);

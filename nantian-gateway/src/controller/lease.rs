@@ -16,9 +16,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::source::kube::said;
+use crate::{ir::ControllerName, source::kube::said};
 
-/// The name of the object, in the namespace of the process.
+/// The name of the object, in the namespace of the process, by which the replicas of the default controller choose.
 const NAME: &str = "nantian-gateway";
 /// How long a leader that says nothing more is waited for, unless its lease tells another time.
 const DURATION: Duration = Duration::from_secs(15);
@@ -31,6 +31,8 @@ const GIVE_UP: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Lease {
     api: Api<Object>,
+    name: String,
+    controller: ControllerName,
     identity: String,
     holds: watch::Sender<bool>,
     /// The version of the object that was last seen, and since when, by this process' own clock.
@@ -47,11 +49,21 @@ struct Failing {
 }
 
 impl Lease {
-    /// A candidate of this name, which no other replica has.
-    pub(crate) fn new(client: Client, identity: String) -> Self {
+    /// A candidate of this identity, which no other replica of `controller` has.
+    pub(crate) fn new(client: Client, controller: ControllerName, identity: String) -> Self {
         let api = Api::default_namespaced(client);
-        let holds = watch::Sender::new(false);
-        Self { api, identity, holds, seen: None, renewed: Instant::now(), failing: None }
+        let (name, holds) = (name(&controller), watch::Sender::new(false));
+        Self { api, name, controller, identity, holds, seen: None, renewed: Instant::now(), failing: None }
+    }
+
+    /// Whose replicas choose.
+    pub(super) fn controller(&self) -> &ControllerName {
+        &self.controller
+    }
+
+    /// Which replica this is.
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// Whether the lease is held.
@@ -110,8 +122,8 @@ impl Lease {
     /// Looks at the lease once. Returns whether it is held now.
     async fn step(&mut self) -> Result<bool, Error> {
         let now = Instant::now();
-        let Some(mut lease) = self.api.get_opt(NAME).await? else {
-            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
             let lease = Object { metadata, spec: Some(self.spec(None)) };
             let created = self.api.create(&PostParams::default(), &lease).await;
             return self.outcome(created, now);
@@ -130,7 +142,7 @@ impl Lease {
             return Ok(false);
         }
         lease.spec = Some(self.spec(Some(&spec)));
-        let replaced = self.api.replace(NAME, &PostParams::default(), &lease).await;
+        let replaced = self.api.replace(&self.name, &PostParams::default(), &lease).await;
         self.outcome(replaced, now)
     }
 
@@ -166,15 +178,26 @@ impl Lease {
     }
 
     async fn give_back(&self) -> Result<(), Error> {
-        let mut lease = self.api.get(NAME).await?;
+        let mut lease = self.api.get(&self.name).await?;
         if let Some(spec) =
             lease.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.identity))
         {
             spec.holder_identity = None;
-            self.api.replace(NAME, &PostParams::default(), &lease).await?;
+            self.api.replace(&self.name, &PostParams::default(), &lease).await?;
         }
         Ok(())
     }
+}
+
+/// That of the object for the replicas of another controller: the name in lower case, with a hyphen for what no name of an object may
+/// have anywhere. The chart names it, too, in the role of the replicas.
+fn name(controller: &ControllerName) -> String {
+    if *controller == ControllerName::default() {
+        return NAME.to_owned();
+    }
+    let name = controller.as_str().to_ascii_lowercase();
+    let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    name.trim_matches('-').to_owned()
 }
 
 #[cfg(test)]

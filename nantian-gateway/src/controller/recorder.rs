@@ -11,7 +11,8 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{source::kube::digest, translate::status::CONTROLLER_NAME};
+use super::Lease;
+use crate::{ir::ControllerName, source::kube::digest};
 
 /// An event has at most 1 kB of text.
 const MAX_NOTE: usize = 1024;
@@ -23,12 +24,14 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// Writes events in the name of one replica.
 pub(super) struct Recorder {
     client: Client,
+    controller: ControllerName,
     identity: String,
 }
 
 impl Recorder {
-    pub(super) fn new(client: Client, identity: String) -> Self {
-        Self { client, identity }
+    /// In the name of who would hold `lease`.
+    pub(super) fn new(client: Client, lease: &Lease) -> Self {
+        Self { client, controller: lease.controller().clone(), identity: lease.identity().to_owned() }
     }
 
     /// Warns of something about an object.
@@ -49,7 +52,7 @@ impl Recorder {
             note: Some(note.get(..note.floor_char_boundary(MAX_NOTE)).unwrap_or(note).to_owned()),
             reason: Some(reason.to_owned()),
             regarding: Some(object.clone()),
-            reporting_controller: Some(CONTROLLER_NAME.to_owned()),
+            reporting_controller: Some(self.controller.to_string()),
             reporting_instance: Some(self.identity.clone()),
             type_: Some("Warning".to_owned()),
             ..Event::default()

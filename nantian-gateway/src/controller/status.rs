@@ -9,12 +9,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    ir::ControllerName,
     source::ObjectRef,
     translate::{
         conditions::{self, ConditionStatus, ConditionType, Conditions, Reason},
         status::{
-            AncestorStatus, CONTROLLER_NAME, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus,
-            ParentStatus,
+            AncestorStatus, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus, ParentStatus,
         },
     },
 };
@@ -37,9 +37,10 @@ pub(super) fn merged(
     present: &Value,
     now: &Timestamp,
     truth: Option<&ObjectStatus>,
+    controller: &ControllerName,
     features: &[&str],
 ) -> Merged {
-    let merging = Merging { now: *now };
+    let merging = Merging { now: *now, controller };
     let status = match truth {
         Some(ObjectStatus::Plain(plain)) => {
             let mut status = merging.plain(present, &plain.conditions);
@@ -82,11 +83,12 @@ pub(super) fn abandoned(object: &ObjectRef, owner: &ObjectRef, generation: Optio
     }
 }
 
-struct Merging {
+struct Merging<'a> {
     now: Timestamp,
+    controller: &'a ControllerName,
 }
 
-impl Merging {
+impl Merging<'_> {
     fn plain(&self, present: &Value, conditions: &Conditions) -> Map<String, Value> {
         let mut status = fields(present);
         status.insert("conditions".to_owned(), self.conditions(&present["conditions"], conditions));
@@ -127,7 +129,7 @@ impl Merging {
     fn route(&self, present: &Value, parents: &[ParentStatus]) -> Value {
         let entries = present["parents"].as_array().into_iter().flatten();
         let (ours, others): (Vec<_>, Vec<_>) =
-            entries.partition(|entry| entry["controllerName"] == CONTROLLER_NAME);
+            entries.partition(|entry| entry["controllerName"] == self.controller.as_str());
         if parents.is_empty() && ours.is_empty() {
             return present.clone();
         }
@@ -137,7 +139,7 @@ impl Merging {
             let before = before.map_or(Value::Null, |entry| entry["conditions"].clone());
             json!({
                 "parentRef": parent_ref,
-                "controllerName": CONTROLLER_NAME,
+                "controllerName": self.controller,
                 "conditions": self.conditions(&before, &parent.conditions),
             })
         });
@@ -152,7 +154,7 @@ impl Merging {
             let conditions = ancestor.conditions.iter().map(|condition| self.condition(condition));
             (ancestor.ancestor_ref.clone(), conditions.collect())
         });
-        let applied = status.apply(CONTROLLER_NAME, entries);
+        let applied = status.apply(self.controller.as_str(), entries);
         Merged { status: applied.changed.then(|| json(&status)), left_out: applied.left_out.len() }
     }
 

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     control::{ConfigView, View},
+    ir::ControllerName,
     source::{
         ObjectRef,
         kube::{ObjectCache, Seen},
@@ -48,6 +49,7 @@ pub(crate) struct Writer {
     cache: Arc<ObjectCache>,
     view: watch::Receiver<Option<Arc<ConfigView>>>,
     leads: watch::Receiver<bool>,
+    controller: ControllerName,
     events: Events,
     /// What a GatewayClass claims.
     features: Vec<&'static str>,
@@ -96,16 +98,16 @@ impl Writer {
         cache: Arc<ObjectCache>,
         view: &View,
         lease: &Lease,
-        identity: String,
         features: Vec<&'static str>,
     ) -> Self {
-        let events = Events::new(Recorder::new(client.clone(), identity));
+        let events = Events::new(Recorder::new(client.clone(), lease));
         let (view, leads) = (view.watch(), lease.holds());
         Self {
             client,
             cache,
             view,
             leads,
+            controller: lease.controller().clone(),
             events,
             features,
             judged: HashMap::new(),
@@ -191,7 +193,7 @@ impl Writer {
     }
 
     fn pending(&mut self, config: &ConfigView) -> Vec<Pending> {
-        let Self { judged, features, failures, full, ours, .. } = self;
+        let Self { judged, features, failures, full, ours, controller, .. } = self;
         let (now, begun) = (Timestamp::now(), Instant::now());
         self.cache.with(|all| {
             judged.retain(|object, _| all.contains_key(object));
@@ -203,13 +205,18 @@ impl Writer {
             });
             let mut pending = Vec::new();
             for (object, seen) in all.iter().filter(|(object, _)| HAVE_STATUS.contains(&object.kind)) {
-                if judged.get(object) == Some(&seen.resource_version) || failures.contains_key(object) {
+                let said = config.translation.statuses.get(object);
+                // Its status tells no controller. What is written there again, once it was taken back, another installation has said.
+                let is_left_to_others = said.is_none() && object.kind == "AIService";
+                let is_judged = judged
+                    .get(object)
+                    .is_some_and(|version| is_left_to_others || *version == seen.resource_version);
+                if is_judged || failures.contains_key(object) {
                     continue;
                 }
-                let said = config.translation.statuses.get(object);
                 let no_more = if said.is_none() { given_up(ours, all, object, seen) } else { None };
                 let truth = said.or(no_more.as_ref());
-                let Merged { status, left_out } = merged(object, &seen.status, &now, truth, features);
+                let Merged { status, left_out } = merged(object, &seen.status, &now, truth, controller, features);
                 if left_out == 0 {
                     full.remove(object);
                 } else if full.insert(object.clone()) {

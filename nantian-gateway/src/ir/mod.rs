@@ -4,6 +4,7 @@
 //! holds no `Arc`, no atomic and no clock, and two equal values mean the same behaviour.
 
 mod backend;
+mod controller_name;
 mod cors;
 mod duration;
 mod filter;
@@ -23,6 +24,7 @@ pub use self::{
     backend::{
         Address, Backend, BackendId, ConsistentHash, Endpoint, HashKey, LoadBalancing, Protocol, Strategy,
     },
+    controller_name::{ControllerName, InvalidControllerName},
     cors::{Cors, Names, OriginPattern},
     filter::{Filter, HeaderModifier, PathRewrite, Redirect, RedirectScheme, UrlRewrite},
     listener::{

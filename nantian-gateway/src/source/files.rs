@@ -19,7 +19,7 @@ use super::{
     scan::{FileStamp, Scan},
     versions::Versions,
 };
-use crate::tenancy::Tenancy;
+use crate::{ir::ControllerName, tenancy::Tenancy};
 
 /// Manifests on disk: every `*.yaml` and `*.yml` file below the given paths.
 ///
@@ -96,6 +96,13 @@ impl Files {
             known: BTreeMap::new(),
             versions: Versions::default(),
         }
+    }
+
+    /// Serves the classes of `controller` in place of those of the default one.
+    #[must_use]
+    pub fn answering_for(mut self, controller: ControllerName) -> Self {
+        self.versions.answer_for(controller);
+        self
     }
 
     /// Reads what has changed since the last load; everything on the first one.

@@ -16,7 +16,7 @@ use nantian_crd::{AiService, BackendLbPolicy, TokenPolicy, WasmPlugin};
 use serde::Serialize;
 
 use super::placement::Placements;
-use crate::ir::ObjectName;
+use crate::ir::{ControllerName, ObjectName};
 
 /// The objects of one kind, in the order of namespace and name.
 pub type ByName<T> = BTreeMap<ObjectName, Arc<T>>;
@@ -66,9 +66,16 @@ pub struct Objects {
     pub unreadable: BTreeMap<ObjectRef, String>,
     /// Where Gateways are reached; not an object, but what the source has made of some.
     pub placements: Placements,
+    /// Whose classes are served; not an object either, but what the source was told.
+    pub controller: ControllerName,
 }
 
 impl Objects {
+    /// Whether a class is this gateway's.
+    pub(crate) fn is_ours(&self, class: &GatewayClass) -> bool {
+        class.spec.controller_name == self.controller.as_str()
+    }
+
     /// What has to be known to take care of what stands in front of Gateways.
     #[cfg(feature = "kubernetes")]
     pub(crate) fn for_gateway_services(&self) -> Self {
@@ -80,6 +87,7 @@ impl Objects {
             services: self.services.clone(),
             endpoint_slices: self.endpoint_slices.clone(),
             placements: self.placements.clone(),
+            controller: self.controller.clone(),
             ..Self::default()
         }
     }

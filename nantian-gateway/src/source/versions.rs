@@ -8,6 +8,7 @@ use super::{
     object::Object,
     objects::{ObjectRef, Objects},
 };
+use crate::ir::ControllerName;
 
 /// The versions that are handed out, each with its origin, and the newer ones that were taken back.
 #[derive(Debug)]
@@ -39,6 +40,11 @@ impl<O> Versions<O> {
     /// All that are handed out.
     pub(super) fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// Says whose classes are served.
+    pub(super) fn answer_for(&mut self, controller: ControllerName) {
+        self.objects.controller = controller;
     }
 
     /// Says where Gateways are reached.

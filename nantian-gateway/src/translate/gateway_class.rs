@@ -6,7 +6,7 @@ use super::{
     cluster_state::{ClusterState, Report},
     conditions::{Condition, ConditionType, Conditions, Reason},
     fault::{Fault, Path},
-    status::{CONTROLLER_NAME, ObjectStatus, PlainStatus},
+    status::{ObjectStatus, PlainStatus},
 };
 use crate::source::ObjectRef;
 
@@ -25,7 +25,7 @@ impl Classes<'_> {
 pub(super) fn translate<'a>(cluster: &ClusterState<'a>, report: &mut Report) -> Classes<'a> {
     let mut classes = Classes::default();
     for (name, class) in &cluster.objects.gateway_classes {
-        if class.spec.controller_name != CONTROLLER_NAME {
+        if !cluster.objects.is_ours(class) {
             continue;
         }
         let verdict = match class.spec.parameters_ref {

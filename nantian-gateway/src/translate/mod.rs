@@ -108,7 +108,7 @@ pub fn translate_at(
     add_upstreams(&mut ir, &cluster, &policies);
     warn_of_unknown_place(&ir, &cluster, &mut report);
     gateway::report(&gateways, &mut report);
-    policies.report(&attached_gateways, &mut report);
+    policies.report(&attached_gateways, &objects.controller, &mut report);
     Translation { ir, statuses: report.statuses, ignored: report.ignored, warnings: report.warnings }
 }
 

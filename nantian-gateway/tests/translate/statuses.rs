@@ -47,6 +47,29 @@ spec:
 "#;
 
 #[test]
+fn an_installation_answers_for_the_classes_of_its_own_controller_alone() {
+    let mut objects = load::objects(WORLD);
+    objects.controller = "example.com/inner".parse().unwrap();
+    let translated = translate(&objects, FeatureGates::all());
+    assert!(translated.ir.ports.is_empty() && translated.ir.routes.is_empty());
+    let statuses = serde_json::to_value(&translated.statuses).unwrap();
+    assert_eq!(statuses["HTTPRoute default/route"]["parents"], json!([]));
+    assert_eq!(
+        (&statuses["GatewayClass nantian"], &statuses["Gateway default/web"]),
+        (&Value::Null, &Value::Null)
+    );
+
+    let mut objects =
+        load::objects(&WORLD.replace("gateway.nantian.dev/gateway-controller", "example.com/inner"));
+    objects.controller = "example.com/inner".parse().unwrap();
+    let translated = translate(&objects, FeatureGates::all());
+    assert_eq!(translated.ir.ports.len(), 2);
+    let statuses = serde_json::to_value(&translated.statuses).unwrap();
+    assert_eq!(statuses["HTTPRoute default/route"]["parents"][0]["controllerName"], "example.com/inner");
+    assert_eq!(statuses["WasmPlugin default/plugin"]["ancestors"][0]["controllerName"], "example.com/inner");
+}
+
+#[test]
 fn a_status_has_the_shape_of_its_kind() {
     let statuses = shown(&world());
     let accepted = |generation: u32, message: &str| {

@@ -22,6 +22,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- .Values.serviceAccount.name | default (ternary (include "nantian.name" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
+{{- /* The Lease by which replicas choose, as the program names it after its controller. */ -}}
+{{- define "nantian.lease" -}}
+{{- if eq .Values.controllerName "gateway.nantian.dev/gateway-controller" -}}
+nantian-gateway
+{{- else -}}
+{{- regexReplaceAll "[^a-z0-9]" (lower .Values.controllerName) "-" | trimAll "-" -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* AllAlpha comes first, for the program lets later ones win. */ -}}
 {{- define "nantian.featureGates" -}}
 {{- $gates := list -}}

@@ -69,15 +69,14 @@ impl std::fmt::Debug for GatewayServices {
 
 impl GatewayServices {
     /// Keeps the Services of the Gateways among `objects` as `config` has them while the process holds `lease`, and their
-    /// endpoints always. Events are in the name of `identity`.
+    /// endpoints always.
     pub(crate) fn new(
         client: Client,
         config: GatewayServiceConfig,
         objects: watch::Receiver<Arc<Objects>>,
         lease: &Lease,
-        identity: String,
     ) -> Self {
-        let recorder = Recorder::new(client.clone(), identity);
+        let recorder = Recorder::new(client.clone(), lease);
         Self { client, config, objects, leads: lease.holds(), recorder, told: Vec::new() }
     }
 

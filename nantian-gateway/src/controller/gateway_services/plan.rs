@@ -17,7 +17,6 @@ use crate::{
         FRONT_PORTS, Objects, Placements,
         kube::{belongs_to, digest, fronted, listener_ports, names_an_address, service_name},
     },
-    translate::status::CONTROLLER_NAME,
 };
 
 /// The label that ties an EndpointSlice to its Service.
@@ -80,8 +79,8 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
         if let Some(other) = present.and_then(|service| other_replicas(objects, service, &config.own_service))
         {
             let text = format!(
-                "Service {service_name} leads to the replicas of Service {other}: one installation serves all \
-                 GatewayClasses of a cluster"
+                "Service {service_name} leads to the replicas of Service {other}: of several installations in a \
+                 cluster each has a --controller-name of its own"
             );
             plan.obstacle(name, text);
             continue;
@@ -125,7 +124,9 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
         }
     }
     let left_over = objects.services.iter().filter(|(name, service)| {
-        !kept.contains(*name) && desired::is_ours(&service.metadata) && is_obsolete(objects, name, service)
+        !kept.contains(*name)
+            && desired::is_ours(&service.metadata)
+            && is_obsolete(objects, name, service, &config.own_service)
     });
     plan.delete = left_over.map(|(name, _)| name.clone()).collect();
     plan
@@ -165,15 +166,20 @@ where
 /// The Service of another installation to whose replicas a Service leads, as long as that is there: the two would take it from
 /// each other for ever.
 fn other_replicas(objects: &Objects, service: &Service, own: &ObjectName) -> Option<ObjectName> {
-    let (namespace, name) = service.metadata.annotations.as_ref()?.get(desired::REPLICAS)?.split_once('/')?;
-    let other = ObjectName::new(namespace, name);
+    let other = leads_to(service)?;
     (other != *own && objects.services.contains_key(&other)).then_some(other)
 }
 
+/// The Service to whose replicas a Service leads.
+fn leads_to(service: &Service) -> Option<ObjectName> {
+    let (namespace, name) = service.metadata.annotations.as_ref()?.get(desired::REPLICAS)?.split_once('/')?;
+    Some(ObjectName::new(namespace, name))
+}
+
 /// Whether the Gateway of a Service of ours is there and wants none, or has another one by the name of another class, which has an
-/// address. With one that is gone the cluster takes its Service away; to lose sight of a Gateway or its class is no reason to
+/// address. That of a Gateway with another controller is so only if it leads to our replicas, for it may be that of another installation. With one that is gone the cluster takes its Service away; to lose sight of a Gateway or its class is no reason to
 /// give up an address, nor is an edit that cannot be served.
-fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service) -> bool {
+fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service, own: &ObjectName) -> bool {
     let owners = service.metadata.owner_references.iter().flatten();
     owners.map(|owner| ObjectName::new(&*name.namespace, owner.name.as_str())).any(|owner| {
         let Some(gateway) = objects.gateways.get(&owner).filter(|it| belongs_to(service, it)) else {
@@ -182,7 +188,10 @@ fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service) -> bool 
         let class = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
         let Some(class) = objects.gateway_classes.get(&class) else { return false };
         let has_another = || service_name(&owner, gateway) != *name && has_address(objects, &owner);
-        class.spec.controller_name != CONTROLLER_NAME || names_an_address(gateway) || has_another()
+        match objects.is_ours(class) {
+            true => names_an_address(gateway) || has_another(),
+            false => leads_to(service).is_some_and(|replicas| replicas == *own),
+        }
     })
 }
 

@@ -74,7 +74,7 @@ impl Server {
 
     fn candidate(&self, name: &str) -> Candidate {
         let is_cut = Arc::default();
-        let lease = Lease::new(self.client(&is_cut), name.to_owned());
+        let lease = Lease::new(self.client(&is_cut), ControllerName::default(), name.to_owned());
         let holds = lease.holds();
         Candidate { is_cut, holds, running: tokio::spawn(lease.run(std::future::pending())) }
     }
@@ -134,4 +134,11 @@ async fn a_leader_that_is_cut_off_stops_before_another_one_leads() {
     *first.is_cut.lock().unwrap() = false;
     sleep(DURATION * 4).await;
     assert!(!*first.holds.borrow() && *second.holds.borrow());
+}
+
+#[test]
+fn the_replicas_of_each_controller_choose_by_a_lease_of_their_own() {
+    let name = |controller: &str| name(&controller.parse().unwrap());
+    assert_eq!(name(ControllerName::default().as_str()), NAME);
+    assert_eq!(name("internal.example.com/Gateway_1~"), "internal-example-com-gateway-1");
 }

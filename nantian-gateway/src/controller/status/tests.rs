@@ -14,7 +14,7 @@ fn merged(
     now: &Timestamp,
     truth: Option<&ObjectStatus>,
 ) -> Option<Value> {
-    super::merged(object, present, now, truth, &[]).status
+    super::merged(object, present, now, truth, &ControllerName::default(), &[]).status
 }
 
 fn object(kind: &'static str) -> ObjectRef {
@@ -37,7 +37,7 @@ fn accepted(generation: i64, holds: bool) -> Conditions {
 fn route(parents: &[(&str, Conditions)]) -> ObjectStatus {
     let parents = parents.iter().map(|(name, conditions)| ParentStatus {
         parent_ref: ParentReference { name: (*name).to_owned(), ..ParentReference::default() },
-        controller_name: CONTROLLER_NAME,
+        controller_name: ControllerName::default(),
         conditions: conditions.clone(),
     });
     ObjectStatus::Route(RouteStatus { parents: parents.collect() })
@@ -70,8 +70,7 @@ fn the_time_moves_only_with_the_status() {
 fn entries_of_other_controllers_stay_and_our_stale_ones_go() {
     let foreign =
         json!({ "parentRef": { "name": "a" }, "controllerName": "example.com/other", "conditions": [] });
-    let stale =
-        json!({ "parentRef": { "name": "gone" }, "controllerName": CONTROLLER_NAME, "conditions": [] });
+    let stale = json!({ "parentRef": { "name": "gone" }, "controllerName": ControllerName::default(), "conditions": [] });
     let present = json!({ "parents": [stale, foreign] });
     let truth = route(&[("a", accepted(1, true))]);
     let status = merged(&object("HTTPRoute"), &present, &at(1), Some(&truth)).unwrap();
@@ -140,7 +139,9 @@ fn a_class_tells_its_features_together_with_its_acceptance() {
     let truth = ObjectStatus::Plain(PlainStatus { conditions: accepted(1, true) });
     let merged = |present, second| {
         let features = ["GRPCRoute", "Gateway"];
-        super::merged(&object("GatewayClass"), present, &at(second), Some(&truth), &features).status
+        let controller = ControllerName::default();
+        super::merged(&object("GatewayClass"), present, &at(second), Some(&truth), &controller, &features)
+            .status
     };
     let status = merged(&Value::Null, 1).unwrap();
     assert_eq!(status["supportedFeatures"], json!([{ "name": "GRPCRoute" }, { "name": "Gateway" }]));
@@ -170,14 +171,15 @@ fn ancestors_for_which_others_leave_no_room_are_counted() {
             section_name: None,
             port: None,
         },
-        controller_name: CONTROLLER_NAME,
+        controller_name: ControllerName::default(),
         conditions: accepted(1, true),
     };
     let truth = ObjectStatus::Policy(crate::translate::status::PolicyStatus {
         ancestors: vec![ours("a"), ours("b")],
     });
     let present = json!({ "ancestors": others });
-    let merged = super::merged(&object("TokenPolicy"), &present, &at(1), Some(&truth), &[]);
+    let controller = ControllerName::default();
+    let merged = super::merged(&object("TokenPolicy"), &present, &at(1), Some(&truth), &controller, &[]);
     assert_eq!(merged.left_out, 1);
     assert_eq!(merged.status.unwrap()["ancestors"].as_array().unwrap().len(), 16);
 }

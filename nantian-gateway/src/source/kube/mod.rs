@@ -45,7 +45,10 @@ use super::{
     reading::{Reading, Source},
     versions::Versions,
 };
-use crate::{ir::ObjectName, translate::status::ObjectStatus};
+use crate::{
+    ir::{ControllerName, ObjectName},
+    translate::status::ObjectStatus,
+};
 
 /// A cluster as a source of objects.
 #[derive(Debug)]
@@ -93,6 +96,13 @@ impl Cluster {
             placed: BTreeMap::new(),
             is_unshown: false,
         }
+    }
+
+    /// Serves the classes of `controller` in place of those of the default one.
+    #[must_use]
+    pub fn answering_for(mut self, controller: ControllerName) -> Self {
+        self.versions.answer_for(controller);
+        self
     }
 
     /// Checks an object that was seen. Returns whether it changes what is handed out.

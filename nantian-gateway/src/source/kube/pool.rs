@@ -140,7 +140,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::translate::status::CONTROLLER_NAME;
 
     fn pool(text: &str) -> AddressPool {
         text.parse().unwrap()
@@ -160,7 +159,8 @@ mod tests {
 
     fn objects(gateways: &[(&str, Option<&str>)]) -> Objects {
         let mut objects = Objects::default();
-        let class = json!({ "metadata": { "name": "ours" }, "spec": { "controllerName": CONTROLLER_NAME } });
+        let spec = json!({ "controllerName": objects.controller });
+        let class = json!({ "metadata": { "name": "ours" }, "spec": spec });
         objects
             .gateway_classes
             .insert(ObjectName::new("", "ours"), Arc::new(serde_json::from_value(class).unwrap()));

@@ -13,8 +13,8 @@ use crate::{
     translate::{
         conditions::{Condition, ConditionType, Conditions, Reason},
         status::{
-            AncestorStatus, CONTROLLER_NAME, ObjectStatus, ParentReference, ParentStatus, PlainStatus,
-            PolicyStatus, RouteStatus,
+            AncestorStatus, ObjectStatus, ParentReference, ParentStatus, PlainStatus, PolicyStatus,
+            RouteStatus,
         },
     },
 };
@@ -88,12 +88,12 @@ impl Unreadable {
         };
         match object.kind {
             "GatewayClass" => {
-                let is_ours = class.as_deref() == Some(CONTROLLER_NAME);
+                let is_ours = class.as_deref() == Some(objects.controller.as_str());
                 is_ours.then(|| ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Unsupported) }))
             }
             "Gateway" => {
                 let class = ObjectName::new("", class.as_deref()?);
-                let is_ours = objects.gateway_classes.get(&class)?.spec.controller_name == CONTROLLER_NAME;
+                let is_ours = objects.is_ours(objects.gateway_classes.get(&class)?);
                 is_ours.then(|| ObjectStatus::Plain(PlainStatus { conditions: says(Reason::Invalid) }))
             }
             "ListenerSet" => {
@@ -107,7 +107,7 @@ impl Unreadable {
             "TokenPolicy" | "WasmPlugin" | "BackendLBPolicy" => {
                 let ancestors = references.iter().map(|reference| AncestorStatus {
                     ancestor_ref: reference.clone(),
-                    controller_name: CONTROLLER_NAME,
+                    controller_name: objects.controller.clone(),
                     conditions: says(Reason::Invalid),
                 });
                 Some(ObjectStatus::Policy(PolicyStatus { ancestors: ancestors.collect() }))
@@ -115,7 +115,7 @@ impl Unreadable {
             kind if kind.ends_with("Route") => {
                 let parents = references.iter().filter(is_ours).map(|reference| ParentStatus {
                     parent_ref: reference.clone(),
-                    controller_name: CONTROLLER_NAME,
+                    controller_name: objects.controller.clone(),
                     conditions: says(Reason::UnsupportedValue),
                 });
                 Some(ObjectStatus::Route(RouteStatus { parents: parents.collect() }))

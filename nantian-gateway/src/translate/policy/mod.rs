@@ -23,8 +23,8 @@ use super::{
 use crate::{
     gates::Feature,
     ir::{
-        BackendId, BackendTransport, LoadBalancing, ObjectName, Plugin, Policies, PolicyId, RateLimit,
-        Transport,
+        BackendId, BackendTransport, ControllerName, LoadBalancing, ObjectName, Plugin, Policies, PolicyId,
+        RateLimit, Transport,
     },
 };
 
@@ -112,10 +112,15 @@ impl PolicySet {
         self.plugins.get(id)
     }
 
-    /// Writes the status of every policy, once it is known what reaches its targets.
-    pub(super) fn report(&self, attached_gateways: &AttachedGateways, report: &mut Report) {
+    /// Writes the status of every policy in the name of `controller`, once it is known what reaches its targets.
+    pub(super) fn report(
+        &self,
+        attached_gateways: &AttachedGateways,
+        controller: &ControllerName,
+        report: &mut Report,
+    ) {
         for record in &self.records {
-            record.report(attached_gateways, report);
+            record.report(attached_gateways, controller, report);
         }
     }
 }

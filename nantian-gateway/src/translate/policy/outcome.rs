@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{FailurePolicy, ObjectName},
+    ir::{ControllerName, FailurePolicy, ObjectName},
     source::ObjectRef,
     translate::{
         cluster_state::Report,
         conditions::{Condition, ConditionStatus, ConditionType, Conditions, Reason},
         fault::{Fault, Faults},
         grants::GroupKind,
-        status::{AncestorStatus, CONTROLLER_NAME, ObjectStatus, ParentReference, PolicyStatus},
+        status::{AncestorStatus, ObjectStatus, ParentReference, PolicyStatus},
     },
 };
 
@@ -78,8 +78,13 @@ struct AncestorSummary {
 // === impl PolicyOutcome ===
 
 impl PolicyOutcome {
-    /// Writes the status of the policy, with the Gateways that reach its targets as ancestors.
-    pub(super) fn report(&self, attached_gateways: &AttachedGateways, report: &mut Report) {
+    /// Writes the status of the policy in the name of `controller`, with the Gateways that reach its targets as ancestors.
+    pub(super) fn report(
+        &self,
+        attached_gateways: &AttachedGateways,
+        controller: &ControllerName,
+        report: &mut Report,
+    ) {
         let verdicts = self.verdicts(attached_gateways);
         let count = verdicts.len();
         if count > MAX_ANCESTORS {
@@ -88,7 +93,7 @@ impl PolicyOutcome {
         }
         let ancestors = verdicts.into_iter().take(MAX_ANCESTORS).map(|(ancestor, verdicts)| AncestorStatus {
             ancestor_ref: ancestor,
-            controller_name: CONTROLLER_NAME,
+            controller_name: controller.clone(),
             conditions: self.conditions(&verdicts),
         });
         let ancestors = ancestors.collect();

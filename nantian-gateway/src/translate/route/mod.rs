@@ -28,7 +28,7 @@ use super::{
     gateway::Gateways,
     hostname,
     policy::{AiServices, AttachedGateways, PolicySet, TargetKey},
-    status::{CONTROLLER_NAME, ObjectStatus, ParentStatus, RouteStatus},
+    status::{ObjectStatus, ParentStatus, RouteStatus},
 };
 use crate::{
     ir::{Attachment, HostPattern, ListenerProtocol, ObjectName, Route, RouteId, RouteKind},
@@ -215,7 +215,7 @@ impl RouteState<'_> {
             });
             verdict.statuses.push(ParentStatus {
                 parent_ref: attach::verbatim(parent),
-                controller_name: CONTROLLER_NAME,
+                controller_name: cluster.objects.controller.clone(),
                 conditions: self.conditions(&taken, ends_tls),
             });
             verdict.accepted.extend(taken.ok().map(|taken| (gateway, taken)));

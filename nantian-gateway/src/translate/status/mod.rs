@@ -17,9 +17,6 @@ use super::{
 };
 use crate::{ir::ListenerId, source::ObjectRef};
 
-/// `spec.controllerName` of the GatewayClasses that are ours; it signs each parent and ancestor status.
-pub const CONTROLLER_NAME: &str = "gateway.nantian.dev/gateway-controller";
-
 /// The status of every object that this gateway speaks about.
 ///
 /// The translator writes it; later stages correct it when a listener cannot be bound or a module does not compile.

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use nantian_crd::status::ParentReference;
 use serde::Serialize;
 
-use crate::translate::conditions::{Condition, ConditionType, Conditions, Reason};
+use crate::{
+    ir::ControllerName,
+    translate::conditions::{Condition, ConditionType, Conditions, Reason},
+};
 
 /// The status of one object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -108,8 +111,8 @@ pub struct RouteStatus {
 pub struct ParentStatus {
     /// The parentRef as the route spells it.
     pub parent_ref: ParentReference,
-    /// Always [`CONTROLLER_NAME`](super::CONTROLLER_NAME).
-    pub controller_name: &'static str,
+    /// Who says so: this gateway.
+    pub controller_name: ControllerName,
     /// The conditions.
     pub conditions: Conditions,
 }
@@ -127,8 +130,8 @@ pub struct PolicyStatus {
 pub struct AncestorStatus {
     /// The ancestor.
     pub ancestor_ref: ParentReference,
-    /// Always [`CONTROLLER_NAME`](super::CONTROLLER_NAME).
-    pub controller_name: &'static str,
+    /// Who says so: this gateway.
+    pub controller_name: ControllerName,
     /// The conditions.
     pub conditions: Conditions,
 }

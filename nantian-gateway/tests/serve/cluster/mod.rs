@@ -2,6 +2,7 @@
 
 mod api_server;
 mod fronts;
+mod installations;
 mod kubectl;
 mod leader;
 mod plugins;

@@ -8,7 +8,6 @@ use super::*;
 use crate::{
     controller::ServiceKind,
     source::{ByName, FRONT_PORTS, PublicAddress, kube::placements},
-    translate::status::CONTROLLER_NAME,
 };
 
 fn config() -> GatewayServiceConfig {
@@ -34,7 +33,8 @@ impl Plan {
 /// A class, two replicas in the namespace `system`, and the Gateway `web`.
 fn world() -> Objects {
     let mut objects = Objects::default();
-    let class = json!({ "metadata": { "name": "ours" }, "spec": { "controllerName": CONTROLLER_NAME } });
+    let spec = json!({ "controllerName": objects.controller });
+    let class = json!({ "metadata": { "name": "ours" }, "spec": spec });
     put(&mut objects.gateway_classes, class);
     let labels = json!({ (SERVICE_NAME): "nantian-gateway" });
     put(
@@ -319,7 +319,8 @@ fn a_service_goes_when_its_gateway_wants_none_and_not_when_that_is_out_of_sight(
 fn a_service_of_another_class_goes_when_the_one_of_this_class_has_an_address() {
     let mut objects = world();
     carry_out(&mut objects);
-    let class = json!({ "metadata": { "name": "other" }, "spec": { "controllerName": CONTROLLER_NAME } });
+    let spec = json!({ "controllerName": objects.controller });
+    let class = json!({ "metadata": { "name": "other" }, "spec": spec });
     put(&mut objects.gateway_classes, class);
     let web = ObjectName::new("demo", "web");
     let mut moved = Gateway::clone(&objects.gateways[&web]);
@@ -329,6 +330,17 @@ fn a_service_of_another_class_goes_when_the_one_of_this_class_has_an_address() {
     assert_eq!(carry_out(&mut objects).delete, [], "clients still come by the old one");
     let Placements::InFront(placed) = &mut objects.placements else { panic!("{:?}", objects.placements) };
     placed.get_mut(&web).unwrap().addresses = vec![PublicAddress::Host("lb.example.com".to_owned())];
+    assert_eq!(plan(&objects, &config()).delete, [ObjectName::new("demo", "web-ours")]);
+}
+
+#[test]
+fn the_service_of_another_controllers_gateway_goes_only_if_it_leads_here() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    let theirs =
+        GatewayServiceConfig { own_service: ObjectName::new("inner", "nantian-gateway"), ..config() };
+    objects.controller = "example.com/inner".parse().unwrap();
+    assert_eq!(plan(&objects, &theirs).delete, [], "the two would take it from each other for ever");
     assert_eq!(plan(&objects, &config()).delete, [ObjectName::new("demo", "web-ours")]);
 }
 
