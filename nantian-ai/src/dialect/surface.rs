@@ -23,6 +23,8 @@ pub enum Operation {
     Generate,
     /// The models on offer, or one of them.
     Models,
+    /// What one model is and can do: Ollama's `/api/show`.
+    Show,
     /// An answer that the provider has stored: read, deleted, cancelled, or what it was made of.
     Stored,
 }
@@ -49,6 +51,7 @@ const PATHS: &[(&str, &str, Dialect, Operation)] = &[
     ("/api", "/embed", Dialect::Ollama, Operation::Embeddings),
     ("/api", "/embeddings", Dialect::Ollama, Operation::Embeddings),
     ("/api", "/generate", Dialect::Ollama, Operation::Generate),
+    ("/api", "/show", Dialect::Ollama, Operation::Show),
     ("/api", "/tags", Dialect::Ollama, Operation::Models),
     ("", "/messages/count_tokens", Dialect::Anthropic, Operation::CountTokens),
     ("", "/completions", Dialect::OpenAi, Operation::Generate),
@@ -68,7 +71,7 @@ impl Operation {
 
     /// Whether tokens are spent at all.
     pub fn spends(self) -> bool {
-        !matches!(self, Self::CountTokens | Self::Models | Self::Stored)
+        !matches!(self, Self::CountTokens | Self::Models | Self::Show | Self::Stored)
     }
 
     /// Whether the request has a body that names a model.
@@ -86,6 +89,7 @@ impl std::fmt::Display for Operation {
             Self::Embeddings => "embeddings",
             Self::Generate => "completions",
             Self::Models => "the list of models",
+            Self::Show => "the description of a model",
             Self::Stored => "a stored answer",
         })
     }
@@ -276,6 +280,7 @@ mod tests {
             ),
             ("/api/chat", Dialect::Ollama, Operation::Chat, "/chat"),
             ("/api/generate", Dialect::Ollama, Operation::Generate, "/generate"),
+            ("/api/show", Dialect::Ollama, Operation::Show, "/show"),
             ("/api/embed", Dialect::Ollama, Operation::Embeddings, "/embed"),
             ("/api/embeddings", Dialect::Ollama, Operation::Embeddings, "/embeddings"),
         ] {

@@ -12,12 +12,12 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::listing::listing;
+use super::listing::{absent, description, listing, of_server};
 use super::{ModelRoute, Onward, RouteBody, StandIn};
 use crate::Unasked;
 use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface};
-use crate::edit::model_of;
+use crate::edit::{self, model_of};
 use crate::error::{BoxError, Error};
 use crate::packed::unpack;
 use crate::read::ReadBody;
@@ -124,23 +124,19 @@ where
             let makes_vectors = operation(this.surface) == Some(Operation::Embeddings);
             match this.state.as_mut().project() {
                 StateProj::Reading { body } => {
-                    match this.surface {
-                        Err(error) => return Poll::Ready(Ok(refuse(error.clone(), *this.dialect))),
-                        Ok(surface) if surface.operation() == Operation::Models => {
-                            return Poll::Ready(Ok(own(listing(surface, this.route.names()))));
-                        }
-                        Ok(_) => {}
-                    }
                     let Some(request) = this.request.as_mut() else { return Poll::Pending };
+                    if let Some(response) = at_once(this.route, this.surface, request, *this.dialect) {
+                        return Poll::Ready(Ok(response));
+                    }
                     let most = this.route.largest_body();
                     let read = ready!(body.poll(cx));
                     let body = match read.and_then(|body| unpack(&mut request.headers, body, most)) {
                         Ok(body) => body,
                         Err(error) => return Poll::Ready(Ok(refuse(error, *this.dialect))),
                     };
-                    *this.left = match this.route.chooses() {
-                        true => this.route.order(model_of(&body).as_deref(), |below| fastrand::u64(..below)),
-                        false => vec![0],
+                    *this.left = match order(this.route, operation(this.surface), &body) {
+                        Ok(order) => order,
+                        Err(asked) => return Poll::Ready(Ok(own(absent(&asked, *this.dialect)))),
                     };
                     request.body = body;
                 }
@@ -158,6 +154,9 @@ where
                 StateProj::Asking { answer } => {
                     let response = ready!(answer.poll(cx))?;
                     let judged = Judged::of(&response, operation(this.surface));
+                    if judged.is_unheard && operation(this.surface) == Some(Operation::Show) {
+                        return Poll::Ready(Ok(own(description(this.route.name(*this.asked)))));
+                    }
                     if !judged.goes_on(this.onward.more, this.left) {
                         let mut response = match this.failed.take() {
                             Some(earlier) if is_refusal(&response) => in_place_of(response, earlier),
@@ -217,6 +216,45 @@ fn refuse<B>(error: Error, dialect: Dialect) -> Response<RouteBody<B>> {
     let mut response = DialectResponder.respond(&error, dialect);
     response.extensions_mut().insert(Arc::new(error));
     own(response)
+}
+
+/// The answer to a request that needs neither its body nor a model.
+fn at_once<S, B>(
+    route: &ModelRoute<S>,
+    surface: &Result<Surface, Error>,
+    request: &Head,
+    dialect: Dialect,
+) -> Option<Response<RouteBody<B>>> {
+    match surface {
+        Err(error) => {
+            let said = of_server(&request.method, request.uri.path());
+            Some(said.map_or_else(|| refuse(error.clone(), dialect), own))
+        }
+        Ok(surface) if surface.operation() == Operation::Models => Some(own(listing(surface, route.names()))),
+        Ok(_) => None,
+    }
+}
+
+/// The models in the order in which they are asked, the last one first.
+///
+/// # Errors
+/// The model that the route would be to describe, and does not offer.
+fn order<S>(route: &ModelRoute<S>, operation: Option<Operation>, body: &[u8]) -> Result<Vec<usize>, String> {
+    match operation {
+        Some(Operation::Show) => {
+            let asked = shown(body);
+            route.named(&asked).map(|at| vec![at]).ok_or(asked)
+        }
+        _ if !route.chooses() => Ok(vec![0]),
+        _ => Ok(route.order(model_of(body).as_deref(), |below| fastrand::u64(..below))),
+    }
+}
+
+/// The model that a client of Ollama wants to know of; old ones call it otherwise.
+fn shown(body: &[u8]) -> String {
+    let Ok(body) = edit::Object::parse(body) else { return String::new() };
+    let model = body.text("model").filter(|model| !model.is_empty());
+    model.or_else(|| body.text("name")).unwrap_or_default().into_owned()
 }
 
 /// What is asked for.

@@ -1,8 +1,8 @@
-//! The models that a route offers, as clients of each dialect list them.
+//! The models that a route offers, as clients of each dialect list them, and what clients of Ollama ask before they chat.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use crate::codec::{Object, object};
 use crate::dialect::{ClientDialect, Dialect, Surface};
@@ -10,6 +10,18 @@ use crate::ir::{Fault, FaultKind};
 
 /// When a model was made, where nobody knows.
 const SOMETIME: &str = "1970-01-01T00:00:00Z";
+
+/// Of what bytes a model is made, where nobody knows. `ollama list` shows the beginning.
+const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Where Ollama's clients are told that a model is: they neither load it nor ask for its size.
+const HOST: &str = "nantian";
+
+/// The version of Ollama whose API this is: clients compare it with what they need, and VS Code with 0.6.4.
+const OLLAMA_VERSION: &str = "0.12.6";
+
+/// What a route passes on to any model. Whether one sees pictures or thinks aloud is not known here.
+const CAPABILITIES: [&str; 2] = ["completion", "tools"];
 
 /// The answer to a request for all models, or for one of them.
 pub(super) fn listing<'a>(surface: &Surface, names: impl Iterator<Item = &'a str>) -> Response<Bytes> {
@@ -19,14 +31,52 @@ pub(super) fn listing<'a>(surface: &Surface, names: impl Iterator<Item = &'a str
         None => object(|body| write_all(body, &names, dialect)),
         Some(asked) => match names.iter().find(|name| **name == asked) {
             Some(name) => object(|body| write_one(body, name, dialect)),
-            None => {
-                let fault = Fault::new(FaultKind::NotFound, format!("this route offers no model `{asked}`"));
-                let (status, body) = ClientDialect::or_openai(dialect).encode_fault(&fault);
-                return json(status, body);
-            }
+            None => return absent(asked, dialect),
         },
     };
     json(StatusCode::OK, Bytes::from(body))
+}
+
+/// The answer to who asks for a model that the route does not offer.
+pub(super) fn absent(asked: &str, dialect: Dialect) -> Response<Bytes> {
+    let fault = Fault::new(FaultKind::NotFound, format!("this route offers no model `{asked}`"));
+    let (status, body) = ClientDialect::or_openai(dialect).encode_fault(&fault);
+    json(status, body)
+}
+
+/// What Ollama's `/api/show` says of a model that only the route knows.
+pub(super) fn description(name: &str) -> Response<Bytes> {
+    let body = object(|body| {
+        ["modelfile", "parameters", "template"].into_iter().for_each(|part| body.text(part, ""));
+        body.object("details", no_details);
+        body.object("model_info", |info| info.text("general.basename", name));
+        body.list("capabilities", |list| CAPABILITIES.into_iter().for_each(|can| list.text(can)));
+        body.text("modified_at", SOMETIME);
+        write_place(body, name);
+    });
+    json(StatusCode::OK, Bytes::from(body))
+}
+
+/// What clients of Ollama ask the server itself; `None` if it is none of that.
+pub(super) fn of_server(method: &Method, path: &str) -> Option<Response<Bytes>> {
+    if ![Method::GET, Method::HEAD].contains(method) {
+        return None;
+    }
+    if path == "/" {
+        let mut response = Response::new(Bytes::from_static(b"Ollama is running"));
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, plain);
+        return Some(response);
+    }
+    let body = if path.ends_with("/api/version") {
+        object(|body| body.text("version", OLLAMA_VERSION))
+    } else if path.ends_with("/api/ps") {
+        // No model is loaded here.
+        object(|body| body.list("models", |_| {}))
+    } else {
+        return None;
+    };
+    Some(json(StatusCode::OK, Bytes::from(body)))
 }
 
 fn json(status: StatusCode, body: Bytes) -> Response<Bytes> {
@@ -61,6 +111,10 @@ fn write_one(item: &mut Object<'_>, name: &str, dialect: Dialect) {
             item.text("name", name);
             item.text("model", name);
             item.text("modified_at", SOMETIME);
+            item.count("size", 0);
+            item.text("digest", NO_DIGEST);
+            item.object("details", no_details);
+            write_place(item, name);
         }
         Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
             item.text("id", name);
@@ -69,4 +123,17 @@ fn write_one(item: &mut Object<'_>, name: &str, dialect: Dialect) {
             item.text("owned_by", "nantian");
         }
     }
+}
+
+/// What a model is made of, of which nothing is known.
+fn no_details(details: &mut Object<'_>) {
+    ["parent_model", "format", "family"].into_iter().for_each(|part| details.text(part, ""));
+    details.list("families", |_| {});
+    ["parameter_size", "quantization_level"].into_iter().for_each(|part| details.text(part, ""));
+}
+
+/// That a model is somewhere else.
+fn write_place(item: &mut Object<'_>, name: &str) {
+    item.text("remote_model", name);
+    item.text("remote_host", HOST);
 }

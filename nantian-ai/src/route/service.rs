@@ -33,7 +33,8 @@ pub struct Choice<S> {
 /// If the `model` of the request's body names exactly one of them, that one is asked first, else one by weight. If it
 /// cannot be reached, refuses by its own fault or is late, or the conversation is too long for it, before anything has been sent to
 /// the client, the others are asked, each for itself; the last failure is the answer, or the first one where those that stand in
-/// refuse the request by rules of their own, for it may be served later, or once it is shorter. Lists of models are answered here.
+/// refuse the request by rules of their own, for it may be served later, or once it is shorter. Lists of models are answered here, and
+/// what Ollama's clients ask the server before they chat; what one model can do, as far as its provider does not speak of it.
 /// For vectors only targets of the same model stand in, since those of another one cannot be compared with them; a stored answer is
 /// looked for at all of them.
 ///
@@ -72,6 +73,10 @@ impl<S> ModelRoute<S> {
         self.choices.iter().map(|choice| choice.name.as_str())
     }
 
+    pub(super) fn name(&self, at: usize) -> &str {
+        self.choices.get(at).map_or("", |choice| &choice.name)
+    }
+
     pub(super) fn service(&self, at: usize) -> Option<&S> {
         self.choices.get(at).map(|choice| &choice.service)
     }
@@ -106,7 +111,7 @@ impl<S> ModelRoute<S> {
     }
 
     /// The only model of that name.
-    fn named(&self, model: &str) -> Option<usize> {
+    pub(super) fn named(&self, model: &str) -> Option<usize> {
         let mut named = self
             .choices
             .iter()

@@ -225,6 +225,84 @@ async fn models_are_listed_as_each_client_expects() {
     assert_eq!((status, &body["error"]["code"]), (404, &json!("unknown_path")));
 }
 
+/// What clients of Ollama ask before they chat, of a route to OpenAI and an Ollama server.
+async fn ask_before(ollama: &Upstream, method: &str, path: &str, body: &str) -> (u16, Value, String) {
+    let choice = |name: &str, provider: &str, model: &str, upstream: &Upstream| {
+        let mut config = TargetConfig::new(format!("demo/{name}"), provider, model);
+        if provider == "ollama" {
+            config = config.endpoint("http://ollama.example/api");
+        }
+        let service = layer(config).layer(upstream.clone());
+        Choice { name: name.to_owned(), model: model.to_owned(), weight: 1, service }
+    };
+    let route = ModelRoute::new([
+        choice("gpt", "openai", "gpt-4o", &Upstream::new()),
+        choice("local", "ollama", "llama3.2", ollama),
+    ]);
+    let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    let response =
+        route.oneshot(request.body(Full::<bytes::Bytes>::from(body.to_owned())).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    (status, serde_json::from_str(&text).unwrap_or_default(), text)
+}
+
+#[tokio::test]
+async fn clients_of_ollama_find_a_server_before_they_chat() {
+    let none = Upstream::new();
+    for method in ["GET", "HEAD"] {
+        let (status, _, text) = ask_before(&none, method, "/", "").await;
+        assert_eq!((status, &*text), (200, "Ollama is running"), "{method}");
+    }
+    let (status, body, _) = ask_before(&none, "GET", "/api/version", "").await;
+    let version: Vec<u32> =
+        body["version"].as_str().unwrap().split('.').map(|part| part.parse().unwrap()).collect();
+    assert!(status == 200 && version >= vec![0, 6, 4], "{body}");
+    assert_eq!(ask_before(&none, "GET", "/api/ps", "").await.1, json!({ "models": [] }));
+    let (_, body, _) = ask_before(&none, "GET", "/ollama/api/tags", "").await;
+    let model = &body["models"][0];
+    assert_eq!(
+        (&model["model"], &model["size"], &model["details"]["families"]),
+        (&json!("gpt"), &json!(0), &json!([]))
+    );
+    assert_eq!(
+        model["digest"].as_str().map(str::len),
+        Some(64),
+        "the client's list cuts it off after twelve"
+    );
+    for (method, path) in
+        [("POST", "/"), ("DELETE", "/api/version"), ("GET", "/index.html"), ("POST", "/api/pull")]
+    {
+        assert_eq!(ask_before(&none, method, path, "{}").await.0, 404, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_is_described_by_its_provider_or_by_what_is_known_of_it() {
+    let none = Upstream::new();
+    for asked in [r#"{"model":"gpt"}"#, r#"{"name":"gpt-4o"}"#, r#"{"model":"","name":"gpt","verbose":true}"#]
+    {
+        let (status, body, _) = ask_before(&none, "POST", "/api/show", asked).await;
+        assert_eq!((status, &body["capabilities"]), (200, &json!(["completion", "tools"])), "{body}");
+        assert_eq!(body["model_info"], json!({ "general.basename": "gpt" }));
+        assert_eq!((&body["details"]["family"], &body["remote_model"]), (&json!(""), &json!("gpt")));
+    }
+    for asked in [r#"{"model":"other"}"#, "{}", ""] {
+        let (status, body, _) = ask_before(&none, "POST", "/api/show", asked).await;
+        assert!(status == 404 && body["error"].as_str().unwrap().contains("no model"), "{status} {body}");
+    }
+    const SHOWN: &str =
+        r#"{"model_info":{"llama.context_length":131072},"capabilities":["completion","vision"]}"#;
+    let ollama = Upstream::new().replies(reply(200, SHOWN));
+    let (status, _, text) = ask_before(&ollama, "POST", "/api/show", r#"{"model":"local"}"#).await;
+    assert_eq!((status, &*text), (200, SHOWN));
+    let (head, body) = ollama.request();
+    assert_eq!((head.uri.path(), &*body), ("/api/show", br#"{"model":"llama3.2"}"#.as_slice()));
+    let gone = Upstream::new().replies(reply(404, r#"{"error":"model 'llama3.2' not found"}"#));
+    assert_eq!(ask_before(&gone, "POST", "/api/show", r#"{"model":"local"}"#).await.0, 404);
+}
+
 /// A route to OpenAI-type providers by their models, which are asked in this order if none is named, the first one first.
 fn alike<'a>(
     models: impl IntoIterator<Item = (&'a str, &'a str, &'a Upstream)>,
