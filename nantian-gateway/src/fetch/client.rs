@@ -30,6 +30,8 @@ pub(super) struct Client {
     pub(super) networks: SourceNetworks,
     pub(super) tenancy: Tenancy,
     pub(super) tls: Arc<TlsConfig>,
+    /// How long a server may keep a connection waiting, and after it the head of an answer.
+    pub(super) silence: Duration,
 }
 
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -81,7 +83,9 @@ impl Client {
         let host = host(uri);
         let is_encrypted = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
         let port = uri.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 });
-        let io = self.connect(Hop { host, is_encrypted, is_first }, port).await?;
+        let silent = |_| FetchError::Silent { host: host.to_owned(), limit: self.silence };
+        let connecting = self.connect(Hop { host, is_encrypted, is_first }, port);
+        let io = timeout(self.silence, connecting).await.map_err(silent)??;
         let broken = |source| FetchError::Exchange { host: host.to_owned(), source };
         let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -94,7 +98,8 @@ impl Client {
         }
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("nantian-gateway"));
         let exchange = async move {
-            let response = sender.send_request(request).await.map_err(broken)?;
+            let answered = timeout(self.silence, sender.send_request(request)).await.map_err(silent)?;
+            let response = answered.map_err(broken)?;
             let (parts, body) = response.into_parts();
             match Limited::new(body, MAX_BYTES).collect().await {
                 Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),

@@ -45,6 +45,14 @@ pub(crate) enum FetchError {
         #[source]
         source: hyper::Error,
     },
+    /// The host took longer to answer than it is waited for.
+    #[error("{host} has said nothing for {limit:?}")]
+    Silent {
+        /// The host.
+        host: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// The answer was no module.
     #[error("{url} answers {status}")]
     Status {

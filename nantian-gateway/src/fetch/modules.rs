@@ -27,6 +27,9 @@ use crate::{
 
 /// Time of one attempt, from the first name to the last byte.
 const ATTEMPT: Duration = Duration::from_secs(30);
+/// How long the first attempt waits for a server that says nothing: its place is one that others stand in line for. Those that follow
+/// have places of their own, and wait as long as an attempt takes: a registry may have to get a module first.
+const FIRST_SILENCE: Duration = Duration::from_secs(5);
 /// Wait after the first failed attempt; doubled after each further one, with jitter.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Longest wait between attempts.
@@ -118,7 +121,8 @@ pub(crate) enum Fetched {
 impl Modules {
     /// Fetches nothing yet.
     pub(crate) fn new(config: FetchConfig) -> Self {
-        let client = Client { networks: config.networks, tenancy: config.tenancy, tls: config.tls };
+        let FetchConfig { networks, tenancy, tls } = config;
+        let client = Client { networks, tenancy, tls, silence: ATTEMPT };
         let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
         let retries = Arc::new(Semaphore::new(RETRIES));
         let (entries, namespaces) = Default::default();
@@ -223,7 +227,12 @@ async fn attempt(modules: &Inner, module: &ModuleKey, kind: AttemptKind) -> Resu
         AttemptKind::Retry => Some(place(&modules.retries).await?),
     };
     let permits = [of_namespace, place(&modules.room).await?];
-    let bytes = timeout(limit, get(&modules.client, module)).await;
+    let silence = match kind {
+        AttemptKind::First => FIRST_SILENCE,
+        AttemptKind::Retry => ATTEMPT,
+    };
+    let client = Client { silence, ..modules.client.clone() };
+    let bytes = timeout(limit, get(&client, module)).await;
     let bytes = bytes.unwrap_or(Err(FetchError::Timeout { limit }))?;
     Ok(Bytes::from_owner(PermittedBytes { bytes, _permits: permits }))
 }

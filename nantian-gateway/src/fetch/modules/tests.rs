@@ -103,11 +103,39 @@ async fn first_attempt(answer: Vec<u8>) -> Fetched {
 }
 
 #[tokio::test(start_paused = true)]
-async fn server_that_says_nothing_is_given_up_after_half_a_minute() {
+async fn server_that_says_nothing_is_given_up_soon_and_one_that_stops_after_half_a_minute() {
     let begun = Instant::now();
     let fetched = first_attempt(Vec::new()).await;
-    assert_eq!(fetched, Fetched::Failed("not there after 30s".to_owned()));
+    assert_eq!(fetched, Fetched::Failed("127.0.0.1 has said nothing for 5s".to_owned()));
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\0asm".to_vec();
+    let begun = Instant::now();
+    assert_eq!(first_attempt(head).await, Fetched::Failed("not there after 30s".to_owned()));
     assert_eq!(begun.elapsed().as_secs(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_silent_once_is_waited_for_longer() {
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (modules, key) = (modules(), key("demo", format!("http://{}/", server.local_addr().unwrap())));
+    modules.get(&key);
+    let mut waits = Vec::new();
+    while waits.len() < 2 {
+        let (mut stream, _) = server.accept().await.unwrap();
+        let begun = Instant::now();
+        // Until it is given up.
+        while stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {}
+        waits.push(begun.elapsed().as_secs());
+    }
+    assert_eq!(waits, [5, 30]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_sources_of_a_namespace_keep_its_others_waiting_for_seconds_only() {
+    // In four places one after the other.
+    let silent = vec!["wanted".to_owned(); 12];
+    let long = FIRST_SILENCE * 3 + Duration::from_secs(1);
+    assert!(comes_beside(silent, long, origin(Vec::new()).await).await);
 }
 
 #[tokio::test]
