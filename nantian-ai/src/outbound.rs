@@ -13,7 +13,6 @@ use http::{Extensions, Request, Version};
 
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
-use crate::azure;
 use crate::body::RequestBody;
 use crate::ceiling::lowered;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
@@ -221,13 +220,10 @@ impl Target {
         self.config().strict || headers.get(&crate::STRICT).is_some_and(|value| value == "true")
     }
 
-    /// The members of messages with which the provider refuses a conversation in which reasoning comes back. What is behind an
-    /// endpoint of the operator's own may be anything, but for Azure, where each customer has one.
+    /// The members of messages with which the provider refuses a conversation in which reasoning comes back.
     fn refused_reasoning(&self) -> &'static [&'static str] {
         let config = self.config();
-        let is_azure = config.provider.eq_ignore_ascii_case(azure::NAME);
-        let is_known = is_azure || config.endpoint.is_none();
-        if is_known { openai::refused_reasoning(&config.provider) } else { &[] }
+        openai::refused_reasoning(&config.provider, self.model(), config.endpoint.as_deref())
     }
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.

@@ -111,10 +111,15 @@ mod tests {
 
     /// A message as it is sent, and what is lost of it.
     fn sent(provider: &str, message: &str) -> (String, String) {
+        sent_to(provider, "m", None, message)
+    }
+
+    /// The same for a model, behind an endpoint of the operator's own if it is named.
+    fn sent_to(provider: &str, model: &str, endpoint: Option<&str>, message: &str) -> (String, String) {
         let body = Bytes::from(format!(r#"{{"messages":[{message}], "n":1}}"#));
         let object = Object::parse(&body).unwrap();
         let mut losses = Losses::default();
-        let edits = without(&object, openai::refused_reasoning(provider), &mut losses);
+        let edits = without(&object, openai::refused_reasoning(provider, model, endpoint), &mut losses);
         let sent = String::from_utf8(object.set_and(&body, &[], edits).concat()).unwrap();
         let sent = sent.strip_prefix(r#"{"messages":["#).unwrap().strip_suffix(r#"], "n":1}"#).unwrap();
         (sent.to_owned(), losses.to_string())
@@ -155,10 +160,31 @@ mod tests {
     fn only_who_reads_signatures_of_gemini_gets_them() {
         let message = |more: &str| format!(r#"{{"tool_calls":[{{"id":"abcdefgh9"{more}}}]}}"#);
         let signed = message(r#","extra_content":{"google":{"thought_signature":"s"}}"#);
-        for provider in ["azure-openai", "fireworks", "groq", "mistral", "openai"] {
-            assert_eq!(sent(provider, &signed).0, message(""), "{provider}");
+        let own = Some("http://10.0.0.7:8000/v1");
+        for (provider, model, endpoint) in [
+            ("azure-openai", "m", own),
+            ("cerebras", "m", None),
+            ("fireworks", "m", None),
+            ("groq", "m", None),
+            ("in-house", "m", own),
+            ("mistral", "m", None),
+            ("openai", "gemini-3-pro", None),
+            ("openai", "gpt-4o", own),
+            ("openrouter", "anthropic/claude-sonnet-4-5", None),
+            ("vllm", "m", None),
+        ] {
+            assert_eq!(sent_to(provider, model, endpoint, &signed).0, message(""), "{provider} {model}");
         }
-        assert_eq!(sent("openrouter", &signed).0, signed);
+        let google = Some("https://aiplatform.googleapis.com/v1/projects/p/endpoints/openapi");
+        for (provider, model, endpoint) in [
+            ("gemini", "fast", own),
+            ("in-house", "google/gemini-3-pro", own),
+            ("openai", "Gemini-3-Flash", own),
+            ("openai", "fast", google),
+            ("openrouter", "google/gemini-3-pro", None),
+        ] {
+            assert_eq!(sent_to(provider, model, endpoint, &signed).0, signed, "{provider} {model}");
+        }
     }
 
     #[test]

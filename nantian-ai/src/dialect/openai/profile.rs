@@ -90,16 +90,26 @@ pub(crate) fn wants_newer_limit(provider: &str, model: &str) -> bool {
 }
 
 /// The members of messages, and of the calls in them, in which a provider refuses the reasoning of earlier turns, that of others or
-/// its own. `extra_content` has Gemini's signatures.
-pub(crate) fn refused_reasoning(provider: &str) -> &'static [&'static str] {
+/// its own. What is behind an `endpoint` of the operator's own may be anything, but for Azure, where each customer has one.
+///
+/// `extra_content` has Gemini's signatures, for which nobody else has a use, and which many refuse.
+pub(crate) fn refused_reasoning(
+    provider: &str,
+    model: &str,
+    endpoint: Option<&str>,
+) -> &'static [&'static str] {
     const MEMBERS: [&str; 5] =
         ["extra_content", "reasoning_content", "reasoning_details", "thinking_blocks", "reasoning"];
+    let reads_signatures = is_one(provider, &["gemini"])
+        || model.to_ascii_lowercase().contains("gemini")
+        || endpoint.is_some_and(|endpoint| endpoint.contains(".googleapis.com"));
     match provider.to_ascii_lowercase().as_str() {
-        azure::NAME | "mistral" | "openai" => &MEMBERS,
+        azure::NAME => &MEMBERS,
+        "mistral" | "openai" if endpoint.is_none() => &MEMBERS,
         // It takes back what it tells in the last one.
-        "groq" => MEMBERS.split_last().map_or(&[], |(_, others)| others),
-        "fireworks" => &["extra_content"],
-        _ => &[],
+        "groq" if endpoint.is_none() => MEMBERS.split_last().map_or(&[], |(_, others)| others),
+        _ if reads_signatures => &[],
+        _ => &["extra_content"],
     }
 }
 
