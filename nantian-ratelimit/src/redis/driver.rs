@@ -27,7 +27,9 @@ use crate::policy::Limit;
 
 /// How often the server is greeted.
 const GREETING_INTERVAL: Duration = Duration::from_secs(3);
-/// How often a server that does not answer is.
+/// How often one that answers is asked whether it still has all keys; one that has moved some fails decisions, and is asked at once.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a server that does not answer is greeted.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// This many vain greetings end a connection.
 const MAX_FAILED_GREETINGS: u32 = 3;
@@ -127,18 +129,23 @@ impl RedisDriver {
     async fn serve(&mut self, connection: MultiplexedConnection) {
         let store = Arc::clone(&self.store);
         let (mut next, mut silent) = (Instant::now(), 0);
+        let mut look_due = next;
         let mut batch = Vec::new();
         loop {
             tokio::select! {
                 () = sleep_until(next) => {}
-                () = store.tripped.notified() => {}
+                () = store.tripped.notified() => look_due = Instant::now(),
                 _ = self.tasks.recv_many(&mut batch, BATCH) => {
                     self.run_tasks(mem::take(&mut batch)).await;
                     continue;
                 }
             }
-            match self.greet(&connection).await {
+            let looks = look_due <= Instant::now();
+            match self.greet(&connection, looks).await {
                 Ok(()) => {
+                    if looks {
+                        look_due = Instant::now() + LOOK_INTERVAL;
+                    }
                     store.breaker.close();
                     store.fault.store(None);
                     (next, silent) = (Instant::now() + GREETING_INTERVAL, 0);
@@ -146,7 +153,8 @@ impl RedisDriver {
                 }
                 Err(error) => {
                     self.note(StoreFault::from(&error));
-                    (next, silent) = (Instant::now() + PROBE_INTERVAL, silent + 1);
+                    look_due = Instant::now();
+                    (next, silent) = (look_due + PROBE_INTERVAL, silent + 1);
                     if silent == MAX_FAILED_GREETINGS {
                         return;
                     }
@@ -157,15 +165,18 @@ impl RedisDriver {
 
     /// Agrees with the other replicas on the secret, counts them, and has the server decide as it does for requests: one that permits
     /// greetings alone is none to ask.
-    async fn greet(&mut self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
+    async fn greet(&mut self, connection: &MultiplexedConnection, looks: bool) -> Result<(), RedisError> {
         let store = Arc::clone(&self.store);
         let mut commands = Pipeline::new();
         let greeting = commands.cmd("EVAL").arg(GREET).arg(2).arg(SECRET_KEY).arg(REPLICAS_KEY);
         // A server that has forgotten the secret is told the one that all replicas still know.
         greeting.arg(&store.agreed.load().bytes).arg(&self.name.to_le_bytes()[..]).arg(REPLICA_GONE);
         self.rehearse(&mut commands);
-        let answers = self.answers(connection, &commands, 3).await?;
-        let [greeted, made, rewritten] = <[Value; 3]>::try_from(answers).map_err(|_| unexpected_answer())?;
+        commands.cmd("INFO").arg("memory");
+        let answers = self.answers(connection, &commands, 4).await?;
+        let [greeted, made, rewritten, memory] =
+            <[Value; 4]>::try_from(answers).map_err(|_| unexpected_answer())?;
+        self.note_memory(memory);
         let Value::Array(greeted) = greeted.extract_error()? else { return Err(unexpected_answer()) };
         for rehearsed in [made, rewritten] {
             bytes(Ok(rehearsed))?;
@@ -181,7 +192,9 @@ impl RedisDriver {
             agreed = Arc::new(AgreedSecret::from_bytes(secret).ok_or_else(unexpected_answer)?);
             store.agreed.store(Arc::clone(&agreed));
         }
-        self.look(connection).await?;
+        if looks {
+            self.look(connection).await?;
+        }
         let known = store.link.load();
         if known.as_ref().is_none_or(|known| known.agreed.bytes != agreed.bytes) {
             let scripts = self.load_scripts(connection).await?;
@@ -202,19 +215,22 @@ impl RedisDriver {
         }
     }
 
-    /// Looks whether the server has all keys, by some in every part of a cluster, and whether it keeps them, if it says so.
+    /// Looks whether the server has all keys, by some in every part of a cluster.
     async fn look(&self, connection: &MultiplexedConnection) -> Result<(), RedisError> {
         let mut commands = Pipeline::new();
-        commands.cmd("INFO").arg("memory");
         for levels in 0..LOOKS {
             commands.cmd("GET").arg(name_of(levels as u128));
         }
-        let mut answers = self.answers(connection, &commands, 1 + LOOKS).await?.into_iter();
-        let memory = answers.next().and_then(|memory| bytes(Ok(memory)).ok()).unwrap_or_default();
+        let mut answers = self.answers(connection, &commands, LOOKS).await?.into_iter();
+        answers.try_for_each(|answer| answer.extract_error().map(drop))
+    }
+
+    /// Notes whether the server keeps all keys, if it says so.
+    fn note_memory(&self, memory: Value) {
+        let memory = bytes(Ok(memory)).unwrap_or_default();
         let is_bounded = field(&memory, "maxmemory").is_some_and(|most| most != "0");
         let forgets = field(&memory, "maxmemory_policy").is_some_and(|policy| policy != "noeviction");
         self.store.may_evict.store(is_bounded && forgets, Ordering::Relaxed);
-        answers.try_for_each(|answer| answer.extract_error().map(drop))
     }
 
     /// Tells the server the scripts; returns what it calls them.

@@ -14,7 +14,7 @@
 //! ~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire
 //! ```
 //!
-//! Each greeting of the driver tries a decision: where less is permitted, the server is away ([`StoreFault::Credentials`]).
+//! Each greeting of the driver, every three seconds, tries a decision: where less is permitted, the server is away ([`StoreFault::Credentials`]).
 //!
 //! All keys have an end. So a server with another `maxmemory-policy` than `noeviction` forgets limits when its memory is full, and
 //! clients that choose keys can fill it; [`StoreStatus::may_evict`] tells. With `noeviction` one that is full is away

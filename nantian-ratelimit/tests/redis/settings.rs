@@ -85,6 +85,31 @@ async fn a_server_that_may_forget_limits_is_told_apart() {
     }
 }
 
+#[tokio::test]
+async fn a_server_is_looked_over_once_for_each_connection() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    // Half a dozen of them in a greeting, and many where a server is looked over.
+    let gets = async || server.calls("get").await;
+    let greeted = async || server.calls("zadd").await;
+    let (looked, before) = (gets().await, greeted().await);
+    assert!(looked >= 16, "{looked}");
+    let begun = Instant::now();
+    while greeted().await == before {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is not greeted again");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(gets().await - looked < 8, "a greeting is no look");
+    let looked = gets().await;
+    server.ask("CLIENT KILL TYPE normal SKIPME yes").await;
+    let begun = Instant::now();
+    while gets().await - looked < 16 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the next connection is not looked over");
+        sleep(Duration::from_millis(20)).await;
+    }
+    replica.is_reachable(true).await;
+}
+
 async fn cluster_node() -> Server {
     Server::start_with(|| {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
