@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use nantian_ratelimit::{
-    Cost, Limit, Limiter, ManualClock, Policy, Reservation, Scope, Settlement, Timestamp, redis::RedisUrl,
+    Cost, Limit, Limiter, Policy, Reservation, Scope, Settlement,
+    clock::{ManualClock, Timestamp},
+    redis::RedisUrl,
 };
 
 const WINDOW: i128 = 60_000_000_000;

@@ -23,7 +23,7 @@ pub struct BudgetPolicy {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use nantian_ai::{BudgetPolicy, RetryBudget};
+/// use nantian_ai::retry::{BudgetPolicy, RetryBudget};
 ///
 /// let budget = Arc::new(RetryBudget::new(BudgetPolicy::default().min_concurrent(1)));
 /// let mut first = budget.begin();

@@ -222,7 +222,7 @@ fn replaced(body: &Bytes, mut from: usize, edits: Vec<(Range<usize>, &str)>) -> 
 ///
 /// ```
 /// let body = br#"{"messages":[{"role":"user","content":"hi"}],"model":"gpt-4o"}"#;
-/// assert_eq!(nantian_ai::model_of(body).as_deref(), Some("gpt-4o"));
+/// assert_eq!(nantian_ai::edit::model_of(body).as_deref(), Some("gpt-4o"));
 /// ```
 pub fn model_of(body: &[u8]) -> Option<Cow<'_, str>> {
     Object::parse(body).ok()?.text("model")

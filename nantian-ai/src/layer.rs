@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use crate::respond::{DialectResponder, Respond};
+use crate::respond::{DialectResponder, Responder};
 use crate::service::AiService;
 use crate::shared::Shared;
 use crate::target::Target;
@@ -36,9 +36,9 @@ impl AiLayer {
 }
 
 impl<O> AiLayer<O> {
-    /// Tells `observer` the usage of every request.
+    /// Sets who is told the usage of every request.
     #[must_use]
-    pub fn observing<P>(self, observer: P) -> AiLayer<P> {
+    pub fn observer<P>(self, observer: P) -> AiLayer<P> {
         AiLayer {
             shared: Arc::new(Shared {
                 target: Arc::clone(&self.shared.target),
@@ -48,14 +48,14 @@ impl<O> AiLayer<O> {
         }
     }
 
-    /// Answers errors by `responder`.
+    /// Sets who writes the response to an error.
     #[must_use]
-    pub fn responding(self, responder: Arc<dyn Respond + Send + Sync>) -> Self {
+    pub fn responder(self, responder: impl Responder + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
                 target: Arc::clone(&self.shared.target),
                 observer: Arc::clone(&self.shared.observer),
-                responder,
+                responder: Arc::new(responder),
             }),
         }
     }

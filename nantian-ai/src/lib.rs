@@ -51,7 +51,7 @@
 //!   to Bedrock are signed; accounts of Entra ID and, with the feature `gcp`, of Google are exchanged for [tokens](token).
 //! - In one dialect only the top-level `model` of the body changes, and a stream is asked to tell its usage, see
 //!   [`edit`]. The body is read whole, within [`TargetConfig::max_body`], so that a failed attempt can be repeated,
-//!   see [`RetryPolicy`]; how many calls are repeats at once has a [budget](RetryBudget).
+//!   see [`RetryPolicy`](retry::RetryPolicy); how many calls are repeats at once has a [budget](retry::RetryBudget).
 //! - A client is answered once a stream has said something: one that fails, stalls or breaks off before is repeated
 //!   or answered with a status. One that does so later ends with an error event of the client's dialect.
 //! - A body that is compressed with gzip is sent on as it was before.
@@ -68,8 +68,8 @@
 //! # Without tower
 //!
 //! All of this can be had without IO: [`translate`] and the [`codec`]s below it translate, [`Target::admit`] and
-//! [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`] decides about the next attempt, [`usage::Meter`] reads the reply,
-//! and [`wire`] has the decoders.
+//! [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`](retry::RetryPolicy::next_at) decides about the
+//! next attempt, [`usage::Meter`] reads the reply, and [`wire`] has the decoders.
 
 mod attempt;
 #[cfg(feature = "aws")]
@@ -97,7 +97,6 @@ mod packed;
 mod provider;
 mod receive;
 mod renamed;
-mod retry;
 mod secret;
 mod service;
 mod shared;
@@ -114,11 +113,27 @@ pub mod future;
 pub mod ir;
 pub mod read;
 pub mod respond;
+pub mod retry;
 pub mod route;
 pub mod token;
 pub mod translate;
 pub mod usage;
 pub mod wire;
+
+pub use self::calibration::Calibration;
+pub use self::config::{ConnectTimeout, TargetConfig, Timeouts};
+pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};
+pub use self::deadline::Deadline;
+pub use self::dialect::{ClientDialect, Dialect, Operation, ProvidersOnly, Surface, UnknownDialect};
+pub use self::endpoint::{Endpoint, InvalidEndpoint};
+pub use self::error::{Awaited, BoxError, Error, Unsent};
+pub use self::estimate::estimate_tokens;
+pub use self::facts::RequestFacts;
+pub use self::layer::AiLayer;
+pub use self::outbound::Prepared;
+pub use self::provider::Provider;
+pub use self::service::AiService;
+pub use self::target::{InvalidTarget, Target};
 
 /// The header of a response that names what could not be said in the other dialect, separated by commas.
 ///
@@ -134,25 +149,7 @@ pub const MODEL: http::HeaderName = http::HeaderName::from_static("x-nantian-mod
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct Unasked;
 
-const DROPPED_NAME: &str = "x-nantian-dropped";
-
 /// The header with which a client, by `true`, asks for a refusal rather than for a request of which something is left out.
 pub const STRICT: http::HeaderName = http::HeaderName::from_static("x-nantian-strict");
 
-pub use self::budget::{BudgetPolicy, BudgetedCall, RetryBudget};
-pub use self::calibration::Calibration;
-pub use self::config::{ConnectTimeout, TargetConfig, Timeouts};
-pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};
-pub use self::deadline::Deadline;
-pub use self::dialect::{ClientDialect, Dialect, Operation, ProvidersOnly, Surface, UnknownDialect};
-pub use self::edit::model_of;
-pub use self::endpoint::{Endpoint, InvalidEndpoint};
-pub use self::error::{Awaited, BoxError, Error, Unsent};
-pub use self::estimate::estimate_tokens;
-pub use self::facts::RequestFacts;
-pub use self::layer::AiLayer;
-pub use self::outbound::Prepared;
-pub use self::provider::Provider;
-pub use self::retry::{Attempts, Failure, Growth, RetryPolicy};
-pub use self::service::AiService;
-pub use self::target::{InvalidTarget, Target};
+const DROPPED_NAME: &str = "x-nantian-dropped";

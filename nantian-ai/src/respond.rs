@@ -14,8 +14,8 @@ use crate::ir::{Event, Fault};
 /// Turns an error into the response that the client gets.
 ///
 /// A proxy that answers all refusals from one table implements this; [`DialectResponder`] is what it
-/// replaces.
-pub trait Respond {
+/// replaces. Implemented for closures.
+pub trait Responder: Send + Sync {
     /// The response to `error` for a client of `dialect`.
     fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes>;
 }
@@ -24,7 +24,7 @@ pub trait Respond {
 ///
 /// ```
 /// use nantian_ai::{Dialect, Error};
-/// use nantian_ai::respond::{DialectResponder, Respond};
+/// use nantian_ai::respond::{DialectResponder, Responder};
 ///
 /// let response = DialectResponder.respond(&Error::BodyTooLarge { limit: 1024 }, Dialect::Ollama);
 /// assert_eq!(response.status(), 413);
@@ -35,7 +35,7 @@ pub struct DialectResponder;
 
 // === impl DialectResponder ===
 
-impl Respond for DialectResponder {
+impl Responder for DialectResponder {
     fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes> {
         let mut response = Response::new(error_body(error, dialect));
         *response.status_mut() = match error {
@@ -49,6 +49,17 @@ impl Respond for DialectResponder {
             headers.extend(HeaderValue::from_str(&names.join(", ")).ok().map(|names| (ALLOW, names)));
         }
         response
+    }
+}
+
+// === impl Responder ===
+
+impl<F> Responder for F
+where
+    F: Fn(&Error, Dialect) -> Response<Bytes> + Send + Sync,
+{
+    fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes> {
+        self(error, dialect)
     }
 }
 

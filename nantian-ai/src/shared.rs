@@ -12,7 +12,7 @@ use crate::body::ResponseBody;
 use crate::dialect::{ClientDialect, Dialect, Operation, Surface};
 use crate::error::{BoxError, Error};
 use crate::facts::RequestFacts;
-use crate::respond::Respond;
+use crate::respond::Responder;
 use crate::target::Target;
 use crate::usage::UsageSink;
 
@@ -20,7 +20,7 @@ use crate::usage::UsageSink;
 pub(crate) struct Shared<O> {
     pub(crate) target: Arc<Target>,
     pub(crate) observer: Arc<O>,
-    pub(crate) responder: Arc<dyn Respond + Send + Sync>,
+    pub(crate) responder: Arc<dyn Responder>,
 }
 
 // === impl Shared ===

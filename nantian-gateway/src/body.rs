@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use nantian_ai::{body::RequestBody as Held, route::RouteBody};
 use nantian_lb::body::ResponseBody as Balanced;
-use nantian_wasm::{RequestBody as Shown, ResponseBody as Watched};
+use nantian_wasm::body::{RequestBody as Shown, ResponseBody as Watched};
 
 use crate::{listen::ClientBody, upstream::UpstreamBody};
 

@@ -62,7 +62,7 @@ impl<T: Send + Sync, R> BalanceLayer<T, R> {
         self
     }
 
-    /// Answers with this [`Responder`](crate::Responder) when there is no endpoint.
+    /// Sets who writes the response to a request for which there is no endpoint.
     #[must_use]
     pub fn responder<R2>(self, responder: R2) -> BalanceLayer<T, R2> {
         BalanceLayer { balancer: self.balancer, options: self.options, responder }

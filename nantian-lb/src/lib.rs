@@ -80,7 +80,6 @@
 
 mod attempt_timeout;
 mod balancer;
-mod clock;
 mod cluster;
 mod config;
 mod context;
@@ -91,10 +90,12 @@ mod hash;
 mod in_flight;
 mod key;
 mod latency;
+mod layer;
 mod members;
 mod observe;
 mod outcome;
 mod plan;
+mod service;
 mod set;
 mod strategy;
 mod sync;
@@ -102,16 +103,14 @@ mod thread_cache;
 mod tried;
 
 pub mod body;
+pub mod clock;
 pub mod future;
 pub mod health;
-mod layer;
-mod respond;
-mod service;
+pub mod respond;
 pub mod session;
 
 pub use attempt_timeout::AttemptTimeout;
 pub use balancer::{Balancer, Picked, Picker};
-pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
 pub use config::{BalanceConfig, Strategy, TierPreference};
 pub use context::PickContext;
 pub use endpoint::{Endpoint, EndpointId, Readiness};
@@ -122,6 +121,5 @@ pub use key::{ClientAddr, HashKey, KeySource};
 pub use layer::BalanceLayer;
 pub use observe::EndpointStatus;
 pub use outcome::Outcome;
-pub use respond::{DefaultResponder, Responder};
 pub use service::{Balance, Routed};
 pub use tried::Tried;

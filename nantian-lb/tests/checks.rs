@@ -7,7 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nantian_lb::health::{CheckConfig, Health, Verdict, run};
-use nantian_lb::{BalanceConfig, Balancer, Clock, Endpoint, Timestamp};
+use nantian_lb::{
+    BalanceConfig, Balancer, Endpoint,
+    clock::{Clock, Timestamp},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The time of the runtime, which the tests stop.

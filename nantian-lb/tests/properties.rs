@@ -21,8 +21,8 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use nantian_lb::session::{SessionConfig, SessionKeys, SessionName, Sessions};
 use nantian_lb::{
-    BalanceConfig, BalanceLayer, Balancer, Endpoint, ManualClock, PickContext, Readiness, Routed, Strategy,
-    TierPreference, UpgradeGuard,
+    BalanceConfig, BalanceLayer, Balancer, Endpoint, PickContext, Readiness, Routed, Strategy,
+    TierPreference, UpgradeGuard, clock::ManualClock,
 };
 use tower::{Layer, Service, service_fn};
 

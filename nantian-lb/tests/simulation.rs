@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nantian_lb::{
-    BalanceConfig, Balancer, Clock, Endpoint, InFlight, ManualClock, Outcome, PickContext, Strategy,
-    Timestamp,
+    BalanceConfig, Balancer, Endpoint, InFlight, Outcome, PickContext, Strategy,
+    clock::{Clock, ManualClock, Timestamp},
 };
 
 /// The mean time that a usual server works on a request.

@@ -13,7 +13,9 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use nantian_lb::health::{Health, OutlierConfig, SlowStartConfig};
 use nantian_lb::session::{SessionConfig, SessionKeys, SessionName, Sessions};
-use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, ManualClock, Routed, Strategy, Tried};
+use nantian_lb::{
+    BalanceConfig, BalanceLayer, Balancer, Endpoint, Routed, Strategy, Tried, clock::ManualClock,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Mutex;

@@ -14,7 +14,7 @@ use governor::clock::{Clock, FakeRelativeClock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use nantian_ratelimit::{Cost, Limit, Limiter, Policy, Timestamp};
+use nantian_ratelimit::{Cost, Limit, Limiter, Policy, clock::Timestamp};
 
 const KEYS: u32 = 1_000_000;
 const BATCH: u32 = 10_000;

@@ -3,7 +3,7 @@
 //! `cargo bench -p nantian-ratelimit --bench memory`. The promise is 24 bytes a key for one limit, 48 for up to three.
 
 use divan::{AllocProfiler, Bencher};
-use nantian_ratelimit::{Cost, Limit, Limiter, Policy, Timestamp};
+use nantian_ratelimit::{Cost, Limit, Limiter, Policy, clock::Timestamp};
 
 const KEYS: u32 = 1_000_000;
 

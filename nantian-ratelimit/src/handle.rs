@@ -110,7 +110,7 @@ impl ReservationHandle {
         let settings = &self.0.settings;
         if self.take() && settings.counts_tokens() {
             let settled = self.0.charge.settle_once(settlement.under(settings.decider.policy()));
-            settings.observe.settled(&settled);
+            settings.observer.settled(&settled);
         }
     }
 

@@ -10,12 +10,12 @@ use crate::cost::{Cost, CostEstimator, TypicalCost};
 use crate::decide::{BucketKey, Decider};
 use crate::extract::{KeyExtractor, ScopeValues};
 use crate::limiter::Limiter;
-use crate::observe::Observe;
+use crate::observe::Observer;
 use crate::policy::{MissingKey, Unit};
 #[cfg(feature = "redis")]
 use crate::redis::SharedLimiter;
 use crate::reservation::Settlement;
-use crate::respond::{ByDialect, Responder};
+use crate::respond::{DialectResponder, Responder};
 use crate::scope::ScopePart;
 use crate::service::RateLimit;
 
@@ -31,10 +31,10 @@ pub struct RateLimitLayer {
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) decider: Decider,
-    pub(crate) keys: Arc<dyn KeyExtractor>,
-    pub(crate) costs: Arc<dyn CostEstimator>,
+    pub(crate) key_extractor: Arc<dyn KeyExtractor>,
+    pub(crate) cost_estimator: Arc<dyn CostEstimator>,
     pub(crate) responder: Arc<dyn Responder>,
-    pub(crate) observe: Arc<dyn Observe>,
+    pub(crate) observer: Arc<dyn Observer>,
     pub(crate) preflight_exempt: bool,
     pub(crate) of_attempt: bool,
     pub(crate) if_unsettled: Settlement,
@@ -52,7 +52,7 @@ pub(crate) enum KeyLookup {
 // === impl RateLimitLayer ===
 
 impl RateLimitLayer {
-    /// A layer that asks `limiter`, with [`ScopeValues`], [`TypicalCost`] and [`ByDialect`].
+    /// A layer that asks `limiter`, with [`ScopeValues`], [`TypicalCost`] and [`DialectResponder`].
     pub fn new(limiter: Limiter) -> Self {
         Self::of(Decider::Process(limiter))
     }
@@ -67,10 +67,10 @@ impl RateLimitLayer {
         Self {
             settings: Arc::new(Settings {
                 decider,
-                keys: Arc::new(ScopeValues::new()),
-                costs: Arc::new(TypicalCost),
-                responder: Arc::new(ByDialect),
-                observe: Arc::new(()),
+                key_extractor: Arc::new(ScopeValues::new()),
+                cost_estimator: Arc::new(TypicalCost),
+                responder: Arc::new(DialectResponder),
+                observer: Arc::new(()),
                 preflight_exempt: true,
                 of_attempt: false,
                 if_unsettled: Settlement::AsReserved,
@@ -80,14 +80,14 @@ impl RateLimitLayer {
 
     /// Sets who tells whose request it is.
     #[must_use]
-    pub fn keys(self, keys: impl KeyExtractor + 'static) -> Self {
-        self.with(|settings| settings.keys = Arc::new(keys))
+    pub fn key_extractor(self, extractor: impl KeyExtractor + 'static) -> Self {
+        self.with(|settings| settings.key_extractor = Arc::new(extractor))
     }
 
     /// Sets who guesses what a request costs.
     #[must_use]
-    pub fn costs(self, costs: impl CostEstimator + 'static) -> Self {
-        self.with(|settings| settings.costs = Arc::new(costs))
+    pub fn cost_estimator(self, estimator: impl CostEstimator + 'static) -> Self {
+        self.with(|settings| settings.cost_estimator = Arc::new(estimator))
     }
 
     /// Sets who writes the response to a refused request.
@@ -98,8 +98,8 @@ impl RateLimitLayer {
 
     /// Sets who is told of decisions.
     #[must_use]
-    pub fn observe(self, observe: impl Observe + 'static) -> Self {
-        self.with(|settings| settings.observe = Arc::new(observe))
+    pub fn observer(self, observer: impl Observer + 'static) -> Self {
+        self.with(|settings| settings.observer = Arc::new(observer))
     }
 
     /// Sets whether CORS preflight requests pass uncounted: `OPTIONS` with `Access-Control-Request-Method`.
@@ -155,7 +155,7 @@ impl Settings {
     /// Who is asked for, by the values of the policy's scope.
     pub(crate) fn key(&self, request: &Parts) -> KeyLookup {
         let policy = self.decider.policy();
-        if let Some(part) = policy.missing_part(&*self.keys, request) {
+        if let Some(part) = policy.missing_part(&*self.key_extractor, request) {
             return match policy.missing_key() {
                 MissingKey::Reject => KeyLookup::Lacks(part.clone()),
                 _ => KeyLookup::Nobody,
@@ -163,7 +163,7 @@ impl Settings {
         }
         KeyLookup::By(self.decider.key(|hasher| {
             for part in policy.scope().parts() {
-                let value = self.keys.value(part, request);
+                let value = self.key_extractor.value(part, request);
                 hasher.part(part, value.as_deref());
             }
         }))
@@ -171,7 +171,7 @@ impl Settings {
 
     /// The estimated cost of a request.
     pub(crate) fn cost(&self, request: &Parts) -> Cost {
-        let cost = self.costs.estimate(request, self.decider.typical_tokens());
+        let cost = self.cost_estimator.estimate(request, self.decider.typical_tokens());
         if self.counts_tokens() { cost } else { Cost { tokens: 0, ..cost } }
     }
 

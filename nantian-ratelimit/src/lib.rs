@@ -35,8 +35,9 @@
 //!
 //! - a [`KeyExtractor`] says whose request it is; the default, [`ScopeValues`], reads headers and a request extension,
 //! - a [`CostEstimator`] guesses tokens; the default, [`TypicalCost`], reads [`EstimatedTokens`] or goes by experience,
-//! - a [`Responder`] answers refused requests; the default, [`ByDialect`], with 429 in the words of the client's API,
-//! - an [`Observe`]r is told what was decided.
+//! - a [`Responder`](respond::Responder) answers refused requests; the default,
+//!   [`DialectResponder`](respond::DialectResponder), with 429 in the words of the client's API,
+//! - an [`Observer`] is told what was decided.
 //!
 //! Whoever learns what a request used settles the [`ReservationHandle`] in its extensions:
 //!
@@ -85,15 +86,12 @@
 //! fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs
 //! nothing on the outer ones, and usage settles them all.
 
-mod body;
 mod client;
-mod clock;
 mod cost;
 mod decide;
 mod early_charge;
 mod error;
 mod extract;
-mod future;
 mod handle;
 mod headers;
 mod key;
@@ -107,10 +105,7 @@ mod output;
 mod policy;
 mod poly;
 mod rate;
-#[cfg(feature = "redis")]
-pub mod redis;
 mod reservation;
-mod respond;
 mod scope;
 mod service;
 #[cfg(feature = "redis")]
@@ -119,23 +114,26 @@ mod sync;
 mod table;
 mod wait_queue;
 
-pub use body::ResponseBody;
+pub mod body;
+pub mod clock;
+pub mod future;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod respond;
+
 pub use client::client_address;
-pub use clock::{Clock, ManualClock, MonotonicClock, Timestamp};
 pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost};
 pub use error::{Denied, InvalidPolicy, InvalidScope, MissingPart, Unavailable};
 pub use extract::{KeyExtractor, ScopeValues, client_network};
-pub use future::ResponseFuture;
 pub use handle::{Attempted, ReservationHandle};
 pub use key::{Key, KeyHasher};
 pub use layer::RateLimitLayer;
 pub use levels::{Level, Levels};
 pub use limiter::{Admitted, Limiter, LimiterBuilder};
-pub use observe::{Decision, Observe};
+pub use observe::{Decision, Observer};
 pub use output::OutputEstimate;
 pub use policy::{Limit, LimitName, MAX_LIMITS, MissingKey, OnLimit, Policy, PolicyBuilder, Queue, Unit};
 pub use reservation::{CachedSettlement, Reservation, Settled, Settlement};
-pub use respond::{ByDialect, ProblemJson, Responder};
 pub use scope::{Scope, ScopePart};
 pub use service::RateLimit;
 pub use wait_queue::{HeldBytes, MaxWait};

@@ -30,7 +30,7 @@ use crate::{limit_column::Correction, policy::Limit};
 ///
 /// ```
 /// use std::time::Duration;
-/// use nantian_ratelimit::{Cost, Limit, Limiter, Policy, Timestamp};
+/// use nantian_ratelimit::{Cost, Limit, Limiter, Policy, clock::Timestamp};
 ///
 /// let limit = Limit::requests_per_minute(2);
 /// let limiter = Limiter::new(Policy::builder().limit(limit).build()?);

@@ -8,7 +8,7 @@ use crate::scope::ScopePart;
 /// Is told of every decision and settlement of a layer. It runs on the request's path: count and return.
 ///
 /// Nothing it is given shows a key.
-pub trait Observe: Send + Sync {
+pub trait Observer: Send + Sync {
     /// A request was decided on.
     fn decided(&self, decision: &Decision<'_>) {
         let _ = decision;
@@ -41,4 +41,4 @@ pub enum Decision<'a> {
 }
 
 /// Counts nothing.
-impl Observe for () {}
+impl Observer for () {}

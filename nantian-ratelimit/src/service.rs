@@ -60,18 +60,18 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let settings = &self.settings;
         if settings.preflight_exempt && is_preflight(request.method(), request.headers()) {
-            settings.observe.decided(&Decision::Exempt);
+            settings.observer.decided(&Decision::Exempt);
             return ResponseFuture::passed(self.inner.call(request), None);
         }
         let (mut parts, body) = request.into_parts();
         let key = match settings.key(&parts) {
             KeyLookup::By(key) => key,
             KeyLookup::Nobody => {
-                settings.observe.decided(&Decision::Exempt);
+                settings.observer.decided(&Decision::Exempt);
                 return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
             KeyLookup::Lacks(part) if settings.decider.policy().on_limit() == OnLimit::Warn => {
-                settings.observe.decided(&Decision::Unknown(&part));
+                settings.observer.decided(&Decision::Unknown(&part));
                 return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
             KeyLookup::Lacks(part) => {
@@ -128,7 +128,7 @@ impl Settings {
                 Verdict::Pass(request, Some(guard))
             }
             (Outcome::Denied(denied), OnLimit::Warn) => {
-                self.observe.decided(&Decision::Warned(&denied));
+                self.observer.decided(&Decision::Warned(&denied));
                 Verdict::Pass(Request::from_parts(parts, body), None)
             }
             (Outcome::Denied(denied), _) => {
@@ -149,7 +149,7 @@ impl Settings {
             }
             #[cfg(feature = "redis")]
             (Outcome::Unchecked | Outcome::Unavailable, _) => {
-                self.observe.decided(&Decision::Unchecked);
+                self.observer.decided(&Decision::Unchecked);
                 Verdict::Pass(Request::from_parts(parts, body), None)
             }
         }
@@ -157,8 +157,8 @@ impl Settings {
 
     /// The response to a request that a limit denies.
     pub(crate) fn refuse(&self, denied: Denied, request: &Parts) -> Response<Bytes> {
-        self.observe.decided(&Decision::Denied(&denied));
-        let mut response = self.responder.refuse(&denied, request);
+        self.observer.decided(&Decision::Denied(&denied));
+        let mut response = self.responder.respond(&denied, request);
         headers::refused(response.headers_mut(), &denied);
         response.extensions_mut().insert::<Denied>(denied);
         response
@@ -166,7 +166,7 @@ impl Settings {
 
     /// The response to a request of which nobody knows whose it is.
     pub(crate) fn unknown(&self, part: &ScopePart, request: &Parts) -> Response<Bytes> {
-        self.observe.decided(&Decision::Unknown(part));
+        self.observer.decided(&Decision::Unknown(part));
         let mut response = self.responder.unknown(part, request);
         response.extensions_mut().insert(LacksScopePart);
         response
@@ -175,7 +175,7 @@ impl Settings {
     /// The response to a request that cannot be decided on.
     #[cfg(feature = "redis")]
     pub(crate) fn unavailable(&self, request: &Parts) -> Response<Bytes> {
-        self.observe.decided(&Decision::Unavailable);
+        self.observer.decided(&Decision::Unavailable);
         let mut response = self.responder.unavailable(request);
         headers::unavailable(response.headers_mut());
         response.extensions_mut().insert(crate::error::Unavailable);
@@ -189,7 +189,7 @@ impl Settings {
         begun: Option<ReservationHandle>,
         request: &mut Request<B>,
     ) -> SettleGuard {
-        self.observe.decided(&Decision::Admitted(handle.levels()));
+        self.observer.decided(&Decision::Admitted(handle.levels()));
         if self.counts_tokens() {
             handle.enter(request.extensions_mut());
         }

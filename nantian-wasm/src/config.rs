@@ -127,7 +127,7 @@ pub struct Sandbox {
     ///
     /// Range: 1 ms..=10 min. Default: 15 s.
     pub max_pause: Duration,
-    /// Call-outs through the [`Host`](crate::Host). Default: false; true is refused where there is no host.
+    /// Call-outs through the [`Host`](crate::host::Host). Default: false; true is refused where there is no host.
     pub allow_network: bool,
     /// Files. Default: false; true is refused by [`Plugin::new`](crate::Plugin::new).
     pub allow_file_system: bool,

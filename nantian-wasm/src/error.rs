@@ -137,7 +137,7 @@ pub enum PluginError {
     },
 }
 
-/// A stream that its plugin failed. Becomes a response through a [`Responder`](crate::Responder).
+/// A stream that its plugin failed. Becomes a response through a [`Responder`](crate::respond::Responder).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("plugin {plugin} failed in {phase}")]
 #[non_exhaustive]

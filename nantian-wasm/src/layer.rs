@@ -16,7 +16,7 @@ use crate::stream::StreamInfo;
 /// ```
 /// # use nantian_wasm::{Failure, WasmLayer};
 /// let layer = WasmLayer::new(Vec::new());
-/// let own_refusals = layer.with_responder(|failure: &Failure| {
+/// let own_refusals = layer.responder(|failure: &Failure| {
 ///     let mut response = http::Response::new(bytes::Bytes::new());
 ///     *response.status_mut() = failure.status();
 ///     response
@@ -25,7 +25,7 @@ use crate::stream::StreamInfo;
 #[derive(Debug, Clone)]
 pub struct WasmLayer<R = DefaultResponder> {
     plugins: Arc<[Plugin]>,
-    teller: StreamInfoSource,
+    stream_info: StreamInfoSource,
     responder: R,
 }
 
@@ -44,27 +44,25 @@ impl WasmLayer {
     pub fn new(plugins: impl IntoIterator<Item = Plugin>) -> Self {
         Self {
             plugins: plugins.into_iter().collect(),
-            teller: StreamInfoSource::default(),
+            stream_info: StreamInfoSource::default(),
             responder: DefaultResponder,
         }
     }
 }
 
 impl<R> WasmLayer<R> {
-    /// Makes failures look differently to the client.
-    pub fn with_responder<T>(self, responder: T) -> WasmLayer<T> {
-        WasmLayer { plugins: self.plugins, teller: self.teller, responder }
+    /// Sets who writes the response to a failure.
+    #[must_use]
+    pub fn responder<T>(self, responder: T) -> WasmLayer<T> {
+        WasmLayer { plugins: self.plugins, stream_info: self.stream_info, responder }
     }
 
     /// Asks this what the messages of a stream do not say, instead of taking it from the request's extensions.
     ///
     /// What it gets are the extensions of the request, in which it may leave something for inner services.
     #[must_use]
-    pub fn with_stream_info(
-        self,
-        tell: impl Fn(&mut Extensions) -> StreamInfo + Send + Sync + 'static,
-    ) -> Self {
-        Self { teller: StreamInfoSource(Arc::new(tell)), ..self }
+    pub fn stream_info(self, tell: impl Fn(&mut Extensions) -> StreamInfo + Send + Sync + 'static) -> Self {
+        Self { stream_info: StreamInfoSource(Arc::new(tell)), ..self }
     }
 }
 
@@ -72,7 +70,7 @@ impl<S, R: Clone> Layer<S> for WasmLayer<R> {
     type Service = WasmService<S, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        WasmService::new(inner, Arc::clone(&self.plugins), self.teller.clone(), self.responder.clone())
+        WasmService::new(inner, Arc::clone(&self.plugins), self.stream_info.clone(), self.responder.clone())
     }
 }
 
@@ -92,6 +90,6 @@ impl Default for StreamInfoSource {
 
 impl fmt::Debug for StreamInfoSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Teller").finish_non_exhaustive()
+        f.debug_struct("StreamInfoSource").finish_non_exhaustive()
     }
 }

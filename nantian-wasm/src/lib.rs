@@ -44,7 +44,7 @@
 //! The ABI is found in the bytes: modules that export a marker of Proxy-Wasm 0.1.0, 0.2.0, 0.2.1 or Higress' 0.2.100, and
 //! those that import from the module `pingora` ([`Abi::Pingora`]).
 //! Every function these ABIs and WASI preview 1 let a module import is there, so that modules made with the SDKs
-//! instantiate. HTTP and gRPC call-outs and foreign functions go through the embedder's [`Host`]; Higress' additions
+//! instantiate. HTTP and gRPC call-outs and foreign functions go through the embedder's [`Host`](host::Host); Higress' additions
 //! (Redis, upstream hosts) answer that they are not available.
 //!
 //! Statuses, ids, the order of callbacks and when a header map can be read are those of Envoy.
@@ -83,7 +83,7 @@
 //! * What clients can make much of costs no instance. A stream that writes more headers or properties, makes more call-outs or
 //!   sends more by one of them than it may fails under either failure policy ([`Cause::StreamBudget`]); a
 //!   thousand metrics have names of their own, of at most 256 bytes, and all others of a kind are one that is not shown; shared
-//!   data keeps what was written last, a thousand keys and 4 MiB of it, and so do queues. [`PluginStatus`] counts what is lost.
+//!   data keeps what was written last, a thousand keys and 4 MiB of it, and so do queues. [`PluginStatus`](observe::PluginStatus) counts what is lost.
 //! * A body too large to be held, or made longer than one that may be held, and an answer that is no response, end the stream
 //!   under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
@@ -103,26 +103,21 @@
 //! of filters is there and empty), the names in certificates, and how long the backend took.
 
 mod background_calls;
-mod body;
 mod callout_limits;
 mod config;
 mod engine;
 mod entry;
 mod error;
-mod future;
 mod handle;
 mod held;
-mod host;
 mod inbox;
 mod instance;
 mod layer;
 mod log_rate;
 mod module;
-mod observe;
 mod plugin;
 mod pool;
 mod proxy_wasm;
-mod respond;
 mod retiring;
 mod running;
 mod sandbox;
@@ -131,22 +126,20 @@ mod show;
 mod stream;
 mod waiting;
 
-pub use self::body::{BodyError, RequestBody, ResponseBody};
+pub mod body;
+pub mod future;
+pub mod host;
+pub mod observe;
+pub mod respond;
+
 pub use self::config::{
     Capabilities, EngineConfig, FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming,
 };
 pub use self::engine::{Allocation, Engine};
 pub use self::error::{Cause, EngineError, Failure, ModuleError, Phase, PluginError};
-pub use self::future::ResponseFuture;
-pub use self::host::{
-    CallError, CallFailure, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall,
-    HttpCallResponse, HttpReply, NoHost,
-};
 pub use self::layer::WasmLayer;
 pub use self::module::{Digest, Inventory, Module, ParseDigestError};
-pub use self::observe::{BudgetUsage, Metric, MetricKind, PluginStatus, Traps};
 pub use self::plugin::Plugin;
 pub use self::proxy_wasm::Abi;
-pub use self::respond::{DefaultResponder, Responder};
 pub use self::service::WasmService;
 pub use self::stream::{Action, LocalResponse, StreamContext, StreamInfo, UpstreamAddress};

@@ -57,7 +57,7 @@ async fn ask(provider: SocketAddr) -> anyhow::Result<(Value, UsageReport)> {
     connector.set_connect_timeout(config.timeouts.connect);
     let client = Client::builder(TokioExecutor::new()).build::<_, RequestBody>(connector);
     let (reports, used) = mpsc::channel();
-    let layer = AiLayer::new(Arc::new(Target::new(config)?)).observing(move |_: &_, _: &_| {
+    let layer = AiLayer::new(Arc::new(Target::new(config)?)).observer(move |_: &_, _: &_| {
         let reports = reports.clone();
         move |report: UsageReport| {
             // The receiver lives as long as the program.

@@ -12,7 +12,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use nantian_wasm::{Engine, Module, Plugin, PluginConfig, RequestBody, WasmLayer};
+use nantian_wasm::{Engine, Module, Plugin, PluginConfig, WasmLayer, body::RequestBody};
 use tokio::net::TcpListener;
 use tower::{Layer as _, service_fn};
 

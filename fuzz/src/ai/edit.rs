@@ -5,7 +5,8 @@ use futures_util::FutureExt as _;
 use http::{Request, header::HeaderMap, method::Method};
 use http_body_util::BodyExt as _;
 use nantian_ai::{
-    Surface, Target, TargetConfig, model_of,
+    Surface, Target, TargetConfig,
+    edit::model_of,
     usage::HideUsage,
     wire::json::{Mark, Scanner},
 };

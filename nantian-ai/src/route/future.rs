@@ -21,7 +21,7 @@ use crate::edit::{self, model_of};
 use crate::error::{BoxError, Error};
 use crate::packed::unpack;
 use crate::read::ReadBody;
-use crate::respond::{DialectResponder, Respond as _};
+use crate::respond::{DialectResponder, Responder as _};
 
 pin_project! {
     /// The future of a [`ModelRoute`].

@@ -11,7 +11,7 @@ use crate::ir::Losses;
 pub struct CallReport {
     /// How often the target was asked; 0 where nobody counts, as around a service of one's own.
     pub attempts: u32,
-    /// Whether it would have been asked once more if the target's [`RetryBudget`](crate::RetryBudget) had not been spent.
+    /// Whether it would have been asked once more if the target's [`RetryBudget`](crate::retry::RetryBudget) had not been spent.
     pub over_budget: bool,
     /// The [`code`](crate::Error::code) of the error that the client got instead of an answer.
     pub error: Option<&'static str>,

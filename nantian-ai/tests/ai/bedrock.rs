@@ -33,7 +33,7 @@ async fn the_model_is_in_the_path_and_the_key_is_a_bearer_where_the_operator_say
     });
     let upstream = Upstream::new().replies(reply(200, &answer.to_string()));
     let reports = Reports::default();
-    let service = layer(bedrock().credential(Credential::bearer("bedrock-key"))).observing(reports.clone());
+    let service = layer(bedrock().credential(Credential::bearer("bedrock-key"))).observer(reports.clone());
     let request =
         post("/v1/chat/completions", r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#);
     let (head, body) = send(service, &upstream, request).await;
@@ -65,7 +65,7 @@ async fn frames_become_events_of_the_client_and_their_usage_is_metered() {
         ("metadata", r#"{"usage":{"inputTokens":3,"outputTokens":4,"totalTokens":7}}"#),
     ])));
     let reports = Reports::default();
-    let service = layer(bedrock()).observing(reports.clone());
+    let service = layer(bedrock()).observer(reports.clone());
     let body = r#"{"model":"any","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
     let (head, body) = send(service, &upstream, post("/v1/messages", body)).await;
     assert_eq!(head.headers["content-type"], "text/event-stream");
@@ -96,7 +96,7 @@ async fn each_attempt_is_signed_anew_and_the_keys_of_an_account_take_turns() {
         .replies(reply(503, r#"{"message":"later"}"#))
         .replies(reply(200, r#"{"output":{"message":{"content":[{"text":"Hi"}]}},"stopReason":"end_turn"}"#));
     let keys = Credential::aws("AKIDONE:secret-1").or("AKIDTWO:secret-2:token-2");
-    let retry = nantian_ai::RetryPolicy::new(1, std::time::Duration::ZERO);
+    let retry = nantian_ai::retry::RetryPolicy::new(1, std::time::Duration::ZERO);
     let service = layer(bedrock().credential(keys).retry(retry));
     let request =
         post("/v1/chat/completions", r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#);
@@ -130,7 +130,7 @@ async fn tokens_are_counted_by_bedrock_or_estimated_where_it_does_not() {
     ] {
         let upstream = Upstream::new().replies(answer);
         let reports = Reports::default();
-        let service = layer(bedrock()).observing(reports.clone());
+        let service = layer(bedrock()).observer(reports.clone());
         let (head, body) = send(service, &upstream, post(path, asked)).await;
         assert_eq!(head.status, 200, "{body}");
         let count = serde_json::from_str::<Value>(&body).unwrap()["input_tokens"].as_u64().unwrap();

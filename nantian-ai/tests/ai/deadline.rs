@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::route::{Choice, ModelRoute};
 use nantian_ai::usage::Outcome;
-use nantian_ai::{AiLayer, Deadline, Dialect, Error, RetryPolicy, TargetConfig, Timeouts};
+use nantian_ai::{AiLayer, Deadline, Dialect, Error, TargetConfig, Timeouts, retry::RetryPolicy};
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -35,7 +35,7 @@ async fn what_is_not_answered_in_the_time_of_all_is_504_in_the_clients_dialect_a
             for stream in [false, true] {
                 let (upstream, reports) = (Upstream::new().hangs(), Reports::default());
                 let started = Instant::now();
-                let service = layer(patient(provider)).observing(reports.clone());
+                let service = layer(patient(provider)).observer(reports.clone());
                 let (head, body) =
                     send(service, &upstream, within(seconds(3), request(client, stream))).await;
                 assert_eq!((head.status.as_u16(), upstream.requests()), (504, 1), "{client} to {provider}");
@@ -59,7 +59,7 @@ async fn a_stream_ends_at_that_time_with_an_error_event_whether_or_not_it_has_mo
                     (0..).map(move |at| (if at > 3 { pause } else { seconds(1) }, Some(token(provider))));
                 let upstream = Upstream::new().replies(events(content_type(provider), chunks));
                 let reports = Reports::default();
-                let service = layer(patient(provider)).observing(reports.clone()).layer(upstream);
+                let service = layer(patient(provider)).observer(reports.clone()).layer(upstream);
                 let response = service.oneshot(within(seconds(5), request(client, true))).await.unwrap();
                 assert!(response.extensions().get::<Deadline>().is_some(), "its body keeps to the time");
                 let mut body = response.into_body();
@@ -119,8 +119,7 @@ async fn no_other_model_is_asked_when_there_is_no_time_left() {
 async fn nobody_is_asked_after_that_time() {
     let (upstream, reports) = (Upstream::new(), Reports::default());
     let late = within(Duration::ZERO, request(Dialect::Ollama, false));
-    let (head, body) =
-        send(layer(patient(Dialect::OpenAi)).observing(reports.clone()), &upstream, late).await;
+    let (head, body) = send(layer(patient(Dialect::OpenAi)).observer(reports.clone()), &upstream, late).await;
     assert_eq!((head.status.as_u16(), upstream.requests()), (504, 0), "{body}");
     assert_eq!(reports.only().outcome, Outcome::NotServed);
 }

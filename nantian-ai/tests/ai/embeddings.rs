@@ -58,7 +58,7 @@ async fn an_openai_client_gets_vectors_of_every_provider_that_makes_them() {
         let model = config.model.clone();
         let upstream = Upstream::new().replies(reply(200, answer));
         let (head, body) =
-            send(layer(config).observing(reports.clone()), &upstream, post("/v1/embeddings", body)).await;
+            send(layer(config).observer(reports.clone()), &upstream, post("/v1/embeddings", body)).await;
         let (sent, seen) = upstream.request();
         assert_eq!(sent.uri, path);
         assert_eq!(parsed(&seen), asked);
@@ -120,7 +120,7 @@ async fn vectors_of_bedrock_are_asked_of_each_maker_in_its_own_form() {
         let upstream = Upstream::new().replies(answer);
         let request = json!({"model": "any", "input": input, "dimensions": 2}).to_string();
         let (head, body) = send(
-            layer(bedrock(model)).observing(reports.clone()),
+            layer(bedrock(model)).observer(reports.clone()),
             &upstream,
             post("/v1/embeddings", request.as_str()),
         )

@@ -41,7 +41,7 @@ async fn asked(
     let provider = Upstream::new().replies(events(content_type(upstream), chunks.chain(rest)));
     let said = if client == Dialect::Responses { "input" } else { "messages" };
     let request = format!(r#"{{"model":"any","stream":true,"{said}":[{{"role":"user","content":"Hi"}}]}}"#);
-    let service = layer(target(upstream)).observing(reports.clone()).layer(provider);
+    let service = layer(target(upstream)).observer(reports.clone()).layer(provider);
     let response = service.oneshot(post(path(client), &request)).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -52,7 +52,7 @@ async fn what_a_stream_loses_is_named_in_its_trailer_and_told_to_the_observer() 
     ] {
         let reports = Reports::default();
         let upstream = Upstream::new().replies(script(chunks));
-        let service = layer(config).observing(reports.clone()).layer(upstream);
+        let service = layer(config).observer(reports.clone()).layer(upstream);
         let response = service.oneshot(request).await.unwrap();
         assert_eq!(response.headers()["trailer"], "x-nantian-dropped");
         assert!(!response.headers().contains_key("x-nantian-dropped"), "of the request nothing is lost");
@@ -79,7 +79,7 @@ async fn reasoning_of_another_family_does_not_reach_the_provider_and_is_named() 
     let upstream = Upstream::new().replies(json(200, r#"{"content":[]}"#));
     let reports = Reports::default();
     let (head, _) =
-        send(layer(claude()).observing(reports.clone()), &upstream, post("/v1/messages", CONVERSATION)).await;
+        send(layer(claude()).observer(reports.clone()), &upstream, post("/v1/messages", CONVERSATION)).await;
     assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
     assert_eq!(reports.only().call.dropped.to_string(), "messages.reasoning");
     let (_, seen) = upstream.request();

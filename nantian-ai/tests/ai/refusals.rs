@@ -3,7 +3,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
-use nantian_ai::respond::Respond;
 use nantian_ai::{Dialect, Error, TargetConfig, Unasked};
 use serde_json::{Value, json};
 
@@ -173,15 +172,12 @@ async fn the_providers_own_errors_pass_as_they_are() {
 
 #[tokio::test]
 async fn another_responder_answers_instead() {
-    struct Teapot;
-    impl Respond for Teapot {
-        fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes> {
-            let body = format!("{dialect}: {}", error.code());
-            Response::builder().status(418).body(body.into()).unwrap()
-        }
-    }
+    let teapot = |error: &Error, dialect: Dialect| {
+        let body = format!("{dialect}: {}", error.code());
+        Response::builder().status(418).body(Bytes::from(body)).unwrap()
+    };
     let upstream = Upstream::new();
-    let layer = layer(openai()).responding(Arc::new(Teapot));
+    let layer = layer(openai()).responder(teapot);
     let (head, body) = send(layer, &upstream, post("/api/generate", "{}")).await;
     assert_eq!(head.status, 418);
     assert_eq!(body, "ollama: unsupported_dialect");

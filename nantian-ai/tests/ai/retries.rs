@@ -2,7 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nantian_ai::{
-    Attempts, BudgetPolicy, ConnectTimeout, Credential, Error, RetryPolicy, TargetConfig, Timeouts, Unasked,
+    ConnectTimeout, Credential, Error, TargetConfig, Timeouts, Unasked,
+    retry::{Attempts, BudgetPolicy, RetryPolicy},
 };
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
@@ -168,7 +169,7 @@ async fn the_first_token_is_that_of_the_answer() {
         "/v1/messages",
         r#"{"model":"any","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#,
     );
-    send(layer(retrying(1)).observing(reports.clone()), &upstream, request).await;
+    send(layer(retrying(1)).observer(reports.clone()), &upstream, request).await;
     let call = reports.only().call;
     assert_eq!((upstream.requests(), call.between_tokens), (2, Some(seconds(2))));
     assert!(call.first_token >= Some(seconds(9)), "{call:?}");
@@ -217,7 +218,7 @@ async fn a_provider_in_trouble_is_not_asked_ever_more_often() {
         });
     }
     let reports = Reports::default();
-    let service = layer(retrying(1)).observing(reports.clone()).layer(upstream.clone());
+    let service = layer(retrying(1)).observer(reports.clone()).layer(upstream.clone());
     let calls = (0..30).map(|_| service.clone().oneshot(chat()));
     let answers = futures_util::future::join_all(calls).await;
     assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 503));

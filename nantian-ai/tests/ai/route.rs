@@ -36,7 +36,7 @@ async fn ask_and_see(
     let choice = |name: &str, provider: &str, model: &str, upstream: &Upstream| {
         let config = TargetConfig::new(format!("demo/{name}"), provider, model)
             .timeouts(Timeouts::uniform(Duration::from_secs(5)));
-        let service = layer(config).observing(reports.clone()).layer(upstream.clone());
+        let service = layer(config).observer(reports.clone()).layer(upstream.clone());
         Choice { name: name.to_owned(), model: model.to_owned(), weight: 1, service }
     };
     let route = ModelRoute::new([

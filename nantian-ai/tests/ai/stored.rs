@@ -25,7 +25,7 @@ async fn a_provider_that_stores_answers_is_asked_for_them_as_they_are() {
         let reports = Reports::default();
         let upstream = Upstream::new().replies(reply(200, STORED));
         let request = ask(method.clone(), path);
-        let (head, body) = send(layer(openai()).observing(reports.clone()), &upstream, request).await;
+        let (head, body) = send(layer(openai()).observer(reports.clone()), &upstream, request).await;
         assert_eq!((head.status.as_u16(), body.as_str()), (200, STORED));
         let (sent, seen) = upstream.request();
         assert_eq!((sent.method, sent.uri.to_string()), (method, format!("https://api.openai.com{path}")));
@@ -41,7 +41,7 @@ async fn a_conversation_is_made_shorter_by_the_configured_model_and_paid_for() {
     let reports = Reports::default();
     let upstream = Upstream::new().replies(reply(200, answer));
     let request = post("/v1/responses/compact", r#"{"model":"any","input":"Hi"}"#);
-    let (_, body) = send(layer(openai()).observing(reports.clone()), &upstream, request).await;
+    let (_, body) = send(layer(openai()).observer(reports.clone()), &upstream, request).await;
     assert_eq!(body, answer);
     let (sent, seen) = upstream.request();
     assert_eq!(sent.uri, "https://api.openai.com/v1/responses/compact");

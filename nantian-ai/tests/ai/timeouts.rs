@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use nantian_ai::usage::Outcome;
-use nantian_ai::{RetryPolicy, TargetConfig, Timeouts};
+use nantian_ai::{TargetConfig, Timeouts, retry::RetryPolicy};
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -156,7 +156,7 @@ async fn a_refusal_whose_reasons_do_not_come_is_the_refusal_and_is_not_asked_aga
         let config = config.retry(RetryPolicy::new(3, Duration::ZERO));
         let reports = Reports::default();
         let started = Instant::now();
-        let (head, body) = send(layer(config).observing(reports.clone()), &upstream, chat()).await;
+        let (head, body) = send(layer(config).observer(reports.clone()), &upstream, chat()).await;
         assert_eq!((head.status.as_u16(), upstream.requests()), (code, 1), "{provider}: {body}");
         assert!(body.contains(&format!("the provider answered with status {status}")), "{body}");
         assert_eq!(started.elapsed().as_secs(), 10);
@@ -178,7 +178,7 @@ async fn an_attempt_that_takes_too_long_as_a_whole_is_repeated_before_its_first_
     let started = Instant::now();
     let endless = events("text/event-stream", (0..20).map(|_| (seconds(4), Some(TOKEN))));
     let reports = Reports::default();
-    let service = layer(config.clone()).observing(reports.clone());
+    let service = layer(config.clone()).observer(reports.clone());
     let (_, body) = send(service, &Upstream::new().replies(endless), stream_chat()).await;
     assert!(body.starts_with(TOKEN) && body.contains("sent no complete reply within 10s"), "{body}");
     assert_eq!((started.elapsed().as_secs(), reports.only().outcome), (10, Outcome::Truncated));
@@ -215,7 +215,7 @@ async fn a_model_that_thinks_in_silence_is_not_late_and_its_pings_reach_the_clie
         let config = config.timeouts(hasty().timeouts).retry(RetryPolicy::new(1, Duration::ZERO));
         let upstream = Upstream::new().replies(events("text/event-stream", silent_thought()));
         let reports = Reports::default();
-        let service = layer(config).observing(reports.clone()).layer(upstream);
+        let service = layer(config).observer(reports.clone()).layer(upstream);
         let input = if path == "/v1/responses" { "input" } else { "messages" };
         let body = format!(r#"{{"model":"m","stream":true,"{input}":[{{"role":"user","content":"Hi"}}]}}"#);
         let started = Instant::now();

@@ -11,7 +11,7 @@ use nantian_ai::route::{Choice, ModelRoute};
 use nantian_ai::token::{Exchange, TokenClient};
 use nantian_ai::usage::Outcome;
 use nantian_ai::{
-    AiLayer, Credential, InvalidCredential, InvalidTarget, RetryPolicy, Target, TargetConfig, Timeouts,
+    AiLayer, Credential, InvalidCredential, InvalidTarget, Target, TargetConfig, Timeouts, retry::RetryPolicy,
 };
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _};
@@ -95,7 +95,7 @@ async fn a_refused_account_is_this_sides_fault_and_costs_nothing() {
     let endpoint = TokenEndpoint::of([(401, REFUSAL)]);
     let reports = Reports::default();
     let config = azure().retry(RetryPolicy::new(3, Duration::ZERO));
-    let (upstream, layer) = (Upstream::new(), layer(config, &endpoint).observing(reports.clone()));
+    let (upstream, layer) = (Upstream::new(), layer(config, &endpoint).observer(reports.clone()));
     for _ in 0..2 {
         let (head, body) = send(layer.clone(), &upstream, chat()).await;
         assert_eq!(head.status, 502);
@@ -113,7 +113,7 @@ async fn a_token_that_does_not_come_is_bounded_by_the_time_of_an_attempt() {
     let endpoint = TokenEndpoint::of([]);
     let reports = Reports::default();
     let config = azure().timeouts(Timeouts::uniform(Duration::from_secs(5)));
-    let (upstream, layer) = (Upstream::new(), layer(config, &endpoint).observing(reports.clone()));
+    let (upstream, layer) = (Upstream::new(), layer(config, &endpoint).observer(reports.clone()));
     let started = tokio::time::Instant::now();
     let (head, _) = send(layer, &upstream, chat()).await;
     assert_eq!((head.status.as_u16(), started.elapsed()), (502, Duration::from_secs(5)));

@@ -7,7 +7,10 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::route::{Choice, ModelRoute};
 use nantian_ai::usage::Outcome;
-use nantian_ai::{Attempts, Credential, RetryPolicy, TargetConfig};
+use nantian_ai::{
+    Credential, TargetConfig,
+    retry::{Attempts, RetryPolicy},
+};
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -55,7 +58,7 @@ async fn ask(
 ) -> (u16, String, Reports) {
     let reports = Reports::default();
     let choice = |name: &str, config: TargetConfig, upstream: &Upstream| {
-        let service = layer(config).observing(reports.clone()).layer(upstream.clone());
+        let service = layer(config).observer(reports.clone()).layer(upstream.clone());
         Choice { name: name.to_owned(), model: format!("{name}-1"), weight: 1, service }
     };
     let [little, more] = upstreams;

@@ -38,7 +38,7 @@ async fn an_openai_client_talks_to_anthropic() {
     {
         request.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    let (head, body) = send(layer(claude()).observing(reports.clone()), &upstream, request).await;
+    let (head, body) = send(layer(claude()).observer(reports.clone()), &upstream, request).await;
 
     let (sent, asked) = upstream.request();
     assert_eq!(sent.uri, "https://api.anthropic.com/v1/messages");
@@ -97,7 +97,7 @@ async fn an_anthropic_client_streams_from_an_openai_type_provider() {
     ));
     let body = r#"{"model":"any","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
     let request = post("/v1/messages", body);
-    let (head, body) = send(layer(openai()).observing(reports.clone()), &upstream, request).await;
+    let (head, body) = send(layer(openai()).observer(reports.clone()), &upstream, request).await;
 
     let (sent, asked) = upstream.request();
     assert_eq!(sent.uri, "https://api.openai.com/v1/chat/completions");
@@ -177,7 +177,7 @@ async fn usage_is_asked_of_a_stream_and_hidden_from_a_client_that_has_not_asked(
         let reports = Reports::default();
         let upstream = Upstream::new().replies(answer());
         let request = post("/v1/chat/completions", &format!(r#"{{"model":"any","stream":true{asked}}}"#));
-        let (_, body) = send(layer(openai()).observing(reports.clone()), &upstream, request).await;
+        let (_, body) = send(layer(openai()).observer(reports.clone()), &upstream, request).await;
         let (_, seen) = upstream.request();
         let seen = parsed(std::str::from_utf8(&seen).unwrap());
         let expected = parsed(&format!(r#"{{"model":"gpt-4o","stream":true{sent}}}"#));

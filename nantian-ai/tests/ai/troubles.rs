@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::usage::Outcome;
-use nantian_ai::{Dialect, Error, RetryPolicy, TargetConfig, Timeouts};
+use nantian_ai::{Dialect, Error, TargetConfig, Timeouts, retry::RetryPolicy};
 use serde_json::Value;
 
 use crate::frames::frames;
@@ -142,7 +142,7 @@ async fn each_pair(stream: bool, answer: impl Fn(Dialect) -> Upstream, check: im
     for client in DIALECTS {
         for upstream in PROVIDERS {
             let reports = Reports::default();
-            let service = layer(target(upstream)).observing(reports.clone());
+            let service = layer(target(upstream)).observer(reports.clone());
             let (head, body) = send(service, &answer(upstream), request(client, stream)).await;
             check(&Seen { client, upstream, head, body, reports });
         }

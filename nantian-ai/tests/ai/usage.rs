@@ -5,7 +5,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use nantian_ai::body::RequestBody;
 use nantian_ai::usage::{Outcome, UsageLayer};
-use nantian_ai::{AiLayer, RequestFacts, RetryPolicy, Surface, Target, Timeouts};
+use nantian_ai::{AiLayer, RequestFacts, Surface, Target, Timeouts, retry::RetryPolicy};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::{Body, Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
@@ -43,7 +43,7 @@ async fn a_complete_answer_is_reported_once() {
     for (reply, expected) in [(json(200, REPLY), (9, 3)), (stream([Some(TOKEN), Some(USAGE)]), (7, 3))] {
         let reports = Reports::default();
         let upstream = Upstream::new().replies(reply);
-        send(layer(openai()).observing(reports.clone()), &upstream, chat()).await;
+        send(layer(openai()).observer(reports.clone()), &upstream, chat()).await;
         let report = reports.only();
         assert_eq!(report.outcome, Outcome::Completed);
         assert_eq!((report.usage.input, report.usage.output), expected);
@@ -54,7 +54,7 @@ async fn a_complete_answer_is_reported_once() {
 #[tokio::test]
 async fn a_reply_is_reported_with_its_last_byte_even_if_nobody_asks_for_more() {
     let reports = Reports::default();
-    let service = layer(openai()).observing(reports.clone()).layer(Upstream::new().replies(json(200, REPLY)));
+    let service = layer(openai()).observer(reports.clone()).layer(Upstream::new().replies(json(200, REPLY)));
     let mut body = service.oneshot(chat()).await.unwrap().into_body();
     assert_eq!(body.size_hint().exact(), Some(REPLY.len() as u64));
     body.frame().await.unwrap().unwrap();
@@ -68,7 +68,7 @@ async fn a_reply_is_reported_with_its_last_byte_even_if_nobody_asks_for_more() {
 async fn a_client_that_goes_away_is_reported_with_what_it_got() {
     let reports = Reports::default();
     let service = layer(openai())
-        .observing(reports.clone())
+        .observer(reports.clone())
         .layer(Upstream::new().replies(stream([Some(TOKEN), Some(USAGE)])));
     let mut body = service.oneshot(stream_chat()).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
@@ -83,7 +83,7 @@ async fn a_client_that_goes_away_is_reported_with_what_it_got() {
 #[tokio::test]
 async fn a_client_that_goes_away_before_the_head_is_reported() {
     let reports = Reports::default();
-    let service = layer(openai()).observing(reports.clone()).layer(Upstream::new().hangs());
+    let service = layer(openai()).observer(reports.clone()).layer(Upstream::new().hangs());
     let mut call = Box::pin(service.oneshot(chat()));
     assert!(futures_util::FutureExt::now_or_never(&mut call).is_none());
     assert_eq!(reports.count(), 0);
@@ -97,9 +97,8 @@ async fn a_client_that_goes_away_before_the_head_is_reported() {
 #[tokio::test]
 async fn a_broken_stream_is_reported_as_truncated() {
     let reports = Reports::default();
-    let service = layer(openai())
-        .observing(reports.clone())
-        .layer(Upstream::new().replies(stream([Some(TOKEN), None])));
+    let service =
+        layer(openai()).observer(reports.clone()).layer(Upstream::new().replies(stream([Some(TOKEN), None])));
     let body = service.oneshot(stream_chat()).await.unwrap().into_body();
     body.collect().await.unwrap();
     assert_eq!(reports.only().outcome, Outcome::Truncated);
@@ -111,7 +110,7 @@ async fn a_stalled_stream_is_reported_as_truncated() {
     let reply =
         events("text/event-stream", [(Duration::ZERO, Some(TOKEN)), (Duration::from_secs(9), Some(USAGE))]);
     let config = openai().timeouts(Timeouts::uniform(Duration::from_secs(1)));
-    let layer = layer(config).observing(reports.clone());
+    let layer = layer(config).observer(reports.clone());
     send(layer, &Upstream::new().replies(reply), stream_chat()).await;
     let report = reports.only();
     assert_eq!(report.outcome, Outcome::Truncated);
@@ -136,7 +135,7 @@ async fn a_stream_of_several_answers_is_complete_with_the_last_of_them() {
         let chunks = [(Duration::ZERO, Some(stream.clone()))];
         let upstream = Upstream::new().replies(events("text/event-stream", chunks));
         let asked = post("/v1/chat/completions", r#"{"model":"any","messages":[],"stream":true,"n":2}"#);
-        let (_, body) = send(layer(openai()).observing(reports.clone()), &upstream, asked).await;
+        let (_, body) = send(layer(openai()).observer(reports.clone()), &upstream, asked).await;
         assert_eq!(reports.only().outcome, outcome, "{stream}");
         assert_eq!(body.contains("upstream_truncated"), outcome == Outcome::Truncated, "{body}");
     }
@@ -147,7 +146,7 @@ async fn attempts_that_fail_are_not_reported_each() {
     let reports = Reports::default();
     let upstream = Upstream::new().replies(json(503, "{}")).refuses_connection().replies(json(429, "{}"));
     let config = openai().retry(RetryPolicy::new(2, Duration::from_millis(1)));
-    send(layer(config).observing(reports.clone()), &upstream, chat()).await;
+    send(layer(config).observer(reports.clone()), &upstream, chat()).await;
     let report = reports.only();
     assert_eq!(report.outcome, Outcome::NotServed);
     assert_eq!(report.usage.total, 0);
@@ -157,7 +156,7 @@ async fn attempts_that_fail_are_not_reported_each() {
 async fn a_connection_that_breaks_has_cost_the_prompt_and_one_that_cannot_be_made_has_not() {
     let report = async |upstream: Upstream| {
         let reports = Reports::default();
-        send(layer(openai()).observing(reports.clone()), &upstream, chat()).await;
+        send(layer(openai()).observer(reports.clone()), &upstream, chat()).await;
         reports.only()
     };
     let broken = report(Upstream::new().breaks_off()).await;
@@ -179,7 +178,7 @@ async fn a_provider_that_got_the_prompt_and_timed_out_has_been_paid_for_it() {
             Some(status) => upstream.replies(json(status, "{}")),
         };
         let config = openai().retry(RetryPolicy::new(1, second)).timeouts(Timeouts::uniform(second));
-        send(layer(config).observing(reports.clone()), &upstream, chat()).await;
+        send(layer(config).observer(reports.clone()), &upstream, chat()).await;
         let report = reports.only();
         if last == Some(200) {
             assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 12));
@@ -194,7 +193,7 @@ async fn a_provider_that_got_the_prompt_and_timed_out_has_been_paid_for_it() {
 #[tokio::test]
 async fn a_request_that_is_refused_here_is_not_begun() {
     let reports = Reports::default();
-    let layer = layer(openai()).observing(reports.clone());
+    let layer = layer(openai()).observer(reports.clone());
     send(layer, &Upstream::new(), post("/v1/chat/completions", "no")).await;
     assert_eq!(reports.count(), 0);
 }
@@ -202,7 +201,7 @@ async fn a_request_that_is_refused_here_is_not_begun() {
 #[tokio::test]
 async fn a_function_is_an_observer_and_sees_extensions_and_facts() {
     let (sender, receiver) = std::sync::mpsc::channel();
-    let layer = layer(openai()).observing(move |extensions: &http::Extensions, facts: &RequestFacts| {
+    let layer = layer(openai()).observer(move |extensions: &http::Extensions, facts: &RequestFacts| {
         let reservation = extensions.get::<u32>().copied();
         let estimate = facts.input_estimate;
         let sender = sender.clone();

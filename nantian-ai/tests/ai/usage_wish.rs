@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::Full;
-use nantian_ai::{AiLayer, Attempts, Target, TargetConfig};
+use nantian_ai::{AiLayer, Target, TargetConfig, retry::Attempts};
 use serde_json::Value;
 
 use crate::support::{Body, Reports, Upstream, events, json, post, send, stream_chat};
@@ -17,7 +17,7 @@ const STREAM: &str = "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\
 
 fn older(reports: &Reports) -> AiLayer<Reports> {
     let config = TargetConfig::new("demo/older", "acme", "m").format("openai").endpoint("http://provider");
-    AiLayer::new(Arc::new(Target::new(config).unwrap())).observing(reports.clone())
+    AiLayer::new(Arc::new(Target::new(config).unwrap())).observer(reports.clone())
 }
 
 fn stream() -> Response<Body> {

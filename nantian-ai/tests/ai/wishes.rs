@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::Full;
-use nantian_ai::{Attempts, Credential, TargetConfig};
+use nantian_ai::{Credential, TargetConfig, retry::Attempts};
 use serde_json::{Value, json};
 
 use crate::support::{Reports, Upstream, json as reply, layer, openai, post, send};
@@ -59,7 +59,7 @@ async fn a_model_that_does_not_think_is_not_asked_to_from_then_on() {
     };
     for request in [thinking, adaptive, effort] {
         let reports = Reports::default();
-        let layer = layer(llama()).observing(reports.clone());
+        let layer = layer(llama()).observer(reports.clone());
         let upstream = Upstream::new()
             .replies(reply(400, DOES_NOT_THINK))
             .replies(reply(200, OF_OLLAMA))

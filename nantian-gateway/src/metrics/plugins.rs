@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use nantian_wasm::{MetricKind, Plugin, PluginStatus};
+use nantian_wasm::{
+    Plugin,
+    observe::{MetricKind, PluginStatus},
+};
 use prometheus_client::{
     encoding::{DescriptorEncoder, NoLabelSet},
     metrics::MetricType,

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use nantian_ai::{
-    AiLayer, Credential, Growth, RetryPolicy, Scheme, Secret, Target, TargetConfig, Timeouts,
+    AiLayer, Credential, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
+    retry::{Growth, RetryPolicy},
     route::{Choice, ModelRoute, RouteBody, StandIn},
     token::Exchange,
     usage::UsageLayer,
@@ -225,7 +226,7 @@ where
                 .map_response(|response: Response<_>| response.map(Body::boxed))
                 .layer(UNSENT)
                 .map_request(move |request: Request<Body>| if traced { with_trace(request) } else { request })
-                .layer(AiLayer::new(Arc::clone(&self.target)).observing(self.observer.clone()))
+                .layer(AiLayer::new(Arc::clone(&self.target)).observer(self.observer.clone()))
                 .map_err(mark_unsent)
                 .service(inner),
         )

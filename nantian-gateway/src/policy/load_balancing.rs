@@ -4,8 +4,9 @@ use std::{num::NonZeroU32, time::Duration};
 
 use http::{HeaderName, StatusCode};
 use nantian_lb::{
-    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickError, Readiness, Responder, Strategy,
+    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickError, Readiness, Strategy,
     health::{OutlierConfig, SlowStartConfig},
+    respond::Responder,
     session::Sessions,
 };
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 use nantian_lb::health::{Health, OutlierConfig};
-use nantian_lb::{BalanceConfig, Balancer, Endpoint, HashKey, ManualClock, Outcome, PickContext, Strategy};
+use nantian_lb::{
+    BalanceConfig, Balancer, Endpoint, HashKey, Outcome, PickContext, Strategy, clock::ManualClock,
+};
 
 mod despair;
 mod ejection;

@@ -22,7 +22,7 @@ use crate::scope::ScopePart;
 /// | OpenAI | a path with a segment `v1` | `rate_limit_exceeded` |
 /// | others | | a problem document, as [`ProblemJson`] writes it |
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ByDialect;
+pub struct DialectResponder;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
@@ -48,11 +48,11 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-// === impl ByDialect ===
+// === impl DialectResponder ===
 
-impl Responder for ByDialect {
-    fn refuse(&self, denied: &Denied, request: &Parts) -> Response<Bytes> {
-        let Some(dialect) = Dialect::of(request) else { return ProblemJson.refuse(denied, request) };
+impl Responder for DialectResponder {
+    fn respond(&self, denied: &Denied, request: &Parts) -> Response<Bytes> {
+        let Some(dialect) = Dialect::of(request) else { return ProblemJson.respond(denied, request) };
         let message = format!("rate limit reached: {denied}");
         let openai = match denied.limit().unit() {
             Unit::Tokens => "tokens",

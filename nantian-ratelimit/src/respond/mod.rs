@@ -10,7 +10,7 @@ use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use crate::error::Denied;
 use crate::scope::ScopePart;
 
-pub use self::{dialect::ByDialect, problem::ProblemJson};
+pub use self::{dialect::DialectResponder, problem::ProblemJson};
 
 /// Writes the responses to refused requests.
 ///
@@ -18,7 +18,7 @@ pub use self::{dialect::ByDialect, problem::ProblemJson};
 /// second.
 pub trait Responder: Send + Sync {
     /// The response to `request`, which `denied` is about.
-    fn refuse(&self, denied: &Denied, request: &Parts) -> Response<Bytes>;
+    fn respond(&self, denied: &Denied, request: &Parts) -> Response<Bytes>;
 
     /// The response to `request` while the store of the limits is away and nothing passes.
     fn unavailable(&self, request: &Parts) -> Response<Bytes> {
@@ -35,7 +35,7 @@ impl<F> Responder for F
 where
     F: Fn(&Denied, &Parts) -> Response<Bytes> + Send + Sync,
 {
-    fn refuse(&self, denied: &Denied, request: &Parts) -> Response<Bytes> {
+    fn respond(&self, denied: &Denied, request: &Parts) -> Response<Bytes> {
         self(denied, request)
     }
 }

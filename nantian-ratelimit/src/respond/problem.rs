@@ -38,7 +38,7 @@ impl ProblemJson {
 }
 
 impl Responder for ProblemJson {
-    fn refuse(&self, denied: &Denied, _request: &Parts) -> Response<Bytes> {
+    fn respond(&self, denied: &Denied, _request: &Parts) -> Response<Bytes> {
         // Nothing here needs escaping: a limit's name is letters, digits, dots, dashes and underscores.
         let limit = denied.limit().name();
         document(

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
-use nantian_ratelimit::{Cost, Limit, Limiter, ManualClock, Policy, Timestamp};
+use nantian_ratelimit::{
+    Cost, Limit, Limiter, Policy,
+    clock::{ManualClock, Timestamp},
+};
 use proptest::prelude::*;
 
 pub(crate) fn limiter(limits: impl IntoIterator<Item = Limit>) -> Limiter {

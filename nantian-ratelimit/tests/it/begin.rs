@@ -54,7 +54,7 @@ fn per_minute(requests: u64, tokens: u64) -> Limiter {
 async fn a_request_is_taken_before_its_body_and_its_tokens_after() {
     let limiter = per_minute(10, 100);
     let log = Log::default();
-    let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+    let layer = RateLimitLayer::new(limiter.clone()).observer(log.clone());
     let (mut parts, ()) = Request::new(()).into_parts();
     layer.begin(&mut parts).await.unwrap();
     assert_eq!((left(&limiter), log.entries().len()), (vec![9, 100], 0));
@@ -95,7 +95,7 @@ async fn whoever_has_used_up_its_tokens_is_refused_before_the_body_is_read() {
     let (mut parts, ()) = Request::new(()).into_parts();
     assert_eq!(layer.begin(&mut parts).await.unwrap_err().status(), 429);
     assert_eq!(left(&limiter), [9, 0]);
-    let unread = layer.costs(|_: &_, _| nantian_ratelimit::Cost::REQUEST);
+    let unread = layer.cost_estimator(|_: &_, _| nantian_ratelimit::Cost::REQUEST);
     let (mut parts, ()) = Request::new(()).into_parts();
     assert!(unread.begin(&mut parts).await.is_ok(), "what uses no tokens needs none");
 }
@@ -172,7 +172,7 @@ async fn a_policy_that_warns_is_left_to_the_service() {
     let policy = Policy::builder().limit(Limit::requests_per_minute(1)).on_limit(OnLimit::Warn);
     let limiter = Limiter::new(policy.build().unwrap());
     let log = Log::default();
-    let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+    let layer = RateLimitLayer::new(limiter.clone()).observer(log.clone());
     for _ in 0..2 {
         assert_eq!(journey(slice::from_ref(&layer), 1).await.status(), 200);
     }

@@ -46,7 +46,7 @@ async fn a_request_that_is_dropped_at_any_point_is_settled_once_and_leaks_nothin
     loop {
         let limiter = limiter([Limit::tokens_per_minute(1000)]);
         let log = Log::default();
-        let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+        let layer = RateLimitLayer::new(limiter.clone()).observer(log.clone());
         let service = layer.layer(service_fn(async |_: Request<()>| {
             for _ in 0..3 {
                 yield_now().await;

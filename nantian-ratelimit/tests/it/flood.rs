@@ -1,6 +1,6 @@
 //! Memory is bounded, and no flood of keys changes the level of a key in use.
 
-use nantian_ratelimit::{Cost, Key, Limit, Limiter, ManualClock, Policy};
+use nantian_ratelimit::{Cost, Key, Limit, Limiter, Policy, clock::ManualClock};
 
 use crate::admit::seconds;
 

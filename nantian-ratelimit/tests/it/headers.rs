@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use nantian_ratelimit::{
-    Cost, EstimatedTokens, Limit, Limiter, ManualClock, Policy, RateLimitLayer, ScopeValues,
+    Cost, EstimatedTokens, Limit, Limiter, Policy, RateLimitLayer, ScopeValues, clock::ManualClock,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 

@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use nantian_ratelimit::{
-    Cost, Decision, Denied, EstimatedTokens, InvalidPolicy, Limit, Limiter, MissingKey, Observe, OnLimit,
+    Cost, Decision, Denied, EstimatedTokens, InvalidPolicy, Limit, Limiter, MissingKey, Observer, OnLimit,
     Policy, RateLimitLayer, ReservationHandle, ScopePart, ScopeValues, Settled, Settlement,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -33,7 +33,7 @@ impl Log {
     }
 }
 
-impl Observe for Log {
+impl Observer for Log {
     fn decided(&self, decision: &Decision<'_>) {
         self.add(match decision {
             Decision::Admitted(_) => "admitted".to_owned(),
@@ -108,7 +108,7 @@ async fn a_router_is_limited_in_one_line() {
 async fn a_policy_that_warns_refuses_nobody_and_is_counted() {
     let policy = Policy::builder().limit(Limit::requests_per_minute(1)).on_limit(OnLimit::Warn);
     let log = Log::default();
-    let layer = RateLimitLayer::new(Limiter::new(policy.build().unwrap())).observe(log.clone());
+    let layer = RateLimitLayer::new(Limiter::new(policy.build().unwrap())).observer(log.clone());
     let service = layer.layer(service_fn(echo));
     for _ in 0..2 {
         let response = service.clone().oneshot(get()).await.unwrap();
@@ -135,7 +135,8 @@ async fn readiness_is_that_of_the_inner_service_and_takes_no_token() {
 #[tokio::test]
 async fn requests_of_different_routes_do_not_share_a_bucket() {
     let limiter = limiter([Limit::requests_per_minute(1)]);
-    let layer = |route| RateLimitLayer::new(limiter.clone()).keys(ScopeValues::new().with_route(route));
+    let layer =
+        |route| RateLimitLayer::new(limiter.clone()).key_extractor(ScopeValues::new().with_route(route));
     for route in ["a", "b"] {
         let service = layer(route).layer(service_fn(echo));
         assert_eq!(service.clone().oneshot(get()).await.unwrap().status(), 200);
@@ -147,7 +148,7 @@ async fn requests_of_different_routes_do_not_share_a_bucket() {
 async fn reported_usage_settles_the_reservation_once() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     let log = Log::default();
-    let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+    let layer = RateLimitLayer::new(limiter.clone()).observer(log.clone());
     let service = layer.layer(service_fn(|request: Request<()>| {
         let handle = request.extensions().get::<ReservationHandle>().unwrap().clone();
         assert_eq!(handle.reserved_tokens(), 600);
@@ -165,7 +166,7 @@ async fn reported_usage_settles_the_reservation_once() {
 async fn a_response_that_nobody_settled_costs_what_was_reserved_when_its_body_ends() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     let log = Log::default();
-    let service = RateLimitLayer::new(limiter.clone()).observe(log.clone()).layer(service_fn(echo));
+    let service = RateLimitLayer::new(limiter.clone()).observer(log.clone()).layer(service_fn(echo));
     let response = service.oneshot(estimated(600)).await.unwrap();
     assert_eq!(log.entries(), ["admitted"]);
     response.into_body().collect().await.unwrap();
@@ -213,7 +214,7 @@ async fn a_failed_call_costs_what_was_reserved_unless_somebody_knows_that_nothin
 async fn a_request_given_up_before_its_response_costs_what_was_reserved() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     let log = Log::default();
-    let layer = RateLimitLayer::new(limiter.clone()).observe(log.clone());
+    let layer = RateLimitLayer::new(limiter.clone()).observer(log.clone());
     let mut service = layer.layer(service_fn(|_: Request<()>| {
         std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
     }));
@@ -374,7 +375,7 @@ async fn without_an_estimate_what_is_typical_is_reserved() {
 async fn extractor_estimator_and_responder_can_be_replaced() {
     let limiter = limiter([Limit::requests_per_minute(10)]);
     let layer = RateLimitLayer::new(limiter)
-        .costs(|request: &http::request::Parts, _: u64| {
+        .cost_estimator(|request: &http::request::Parts, _: u64| {
             let requests = if request.method == Method::POST { 10 } else { 1 };
             Cost { requests, tokens: 0 }
         })

@@ -55,7 +55,7 @@ async fn what_needs_no_tokens_waits_behind_nobody_who_waits_for_them() {
 #[tokio::test(start_paused = true)]
 async fn what_needs_no_tokens_waits_behind_no_body_that_is_still_to_be_read() {
     let limiter = limiter([Limit::requests_per_minute(600), Limit::tokens_per_minute(60)], Queue::default());
-    let layer = RateLimitLayer::new(limiter).costs(|request: &http::request::Parts, _| {
+    let layer = RateLimitLayer::new(limiter).cost_estimator(|request: &http::request::Parts, _| {
         let tokens = request.extensions.get().map_or(0, |EstimatedTokens(tokens)| *tokens);
         Cost { requests: 1, tokens }
     });
@@ -79,7 +79,7 @@ async fn who_finds_no_place_is_told_of_a_limit_that_it_needs() {
         let tokens = request.extensions.get().map_or(0, |EstimatedTokens(tokens)| *tokens);
         Cost { requests: 0, tokens }
     };
-    let layer = layer.costs(costs);
+    let layer = layer.cost_estimator(costs);
     let ask = |tokens: u64| layer.layer(service_fn(echo)).oneshot(asking(tokens));
     assert_eq!(ask(50).await.unwrap().status(), 200);
     let mut long = pin!(ask(30));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use nantian_ratelimit::{Cost, Limit, Policy, Settlement, Timestamp, Unit};
+use nantian_ratelimit::{Cost, Limit, Policy, Settlement, Unit, clock::Timestamp};
 use proptest::prelude::*;
 
 use crate::admit::limiter;

@@ -42,7 +42,7 @@ async fn a_preflight_request_that_is_not_exempt_takes_no_prompts_tokens() {
 async fn a_preflight_request_passes_uncounted() {
     let limiter = limiter([Limit::requests_per_minute(1)]);
     let log = Log::default();
-    let service = RateLimitLayer::new(limiter.clone()).observe(log.clone()).layer(service_fn(echo));
+    let service = RateLimitLayer::new(limiter.clone()).observer(log.clone()).layer(service_fn(echo));
     for _ in 0..3 {
         let response = service.clone().oneshot(preflight()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);

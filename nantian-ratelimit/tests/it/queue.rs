@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use nantian_ratelimit::{
-    Clock, EstimatedTokens, HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimit, RateLimitLayer,
-    ReservationHandle, ScopePart, Settlement, Timestamp,
+    EstimatedTokens, HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimit, RateLimitLayer,
+    ReservationHandle, ScopePart, Settlement,
+    clock::{Clock, Timestamp},
 };
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::util::BoxCloneService;

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use nantian_ratelimit::{Cost, Limit, Limiter, ManualClock, Policy, Settlement, Timestamp};
+use nantian_ratelimit::{
+    Cost, Limit, Limiter, Policy, Settlement,
+    clock::{ManualClock, Timestamp},
+};
 
 use crate::admit::limiter;
 

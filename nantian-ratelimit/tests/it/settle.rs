@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nantian_ratelimit::{Cost, Key, Limit, Limiter, ManualClock, Policy, Settlement};
+use nantian_ratelimit::{Cost, Key, Limit, Limiter, Policy, Settlement, clock::ManualClock};
 
 use crate::admit::{limiter, seconds};
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use nantian_ratelimit::{Cost, Limit, Limiter, OutputEstimate, Reservation, Settlement, Timestamp};
+use nantian_ratelimit::{Cost, Limit, Limiter, OutputEstimate, Reservation, Settlement, clock::Timestamp};
 
 use crate::admit::limiter;
 

@@ -22,7 +22,7 @@ use crate::proxy_wasm::MapKind;
 /// What the embedder knows about a stream and its messages do not say.
 ///
 /// The layer takes it from the request's extensions, or asks for it
-/// ([`WasmLayer::with_stream_info`](crate::WasmLayer::with_stream_info)); absent, nothing is known.
+/// ([`WasmLayer::stream_info`](crate::WasmLayer::stream_info)); absent, nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {

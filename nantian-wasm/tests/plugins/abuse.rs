@@ -39,8 +39,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use nantian_wasm::{
-    Action, CallError, Engine, Host, HttpCall, HttpCallResponse, HttpReply, Module, ModuleError, Plugin,
-    PluginConfig, PluginError, StreamContext, StreamInfo,
+    Action, Engine, Module, ModuleError, Plugin, PluginConfig, PluginError, StreamContext, StreamInfo,
+    host::{CallError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
 use crate::support::{Frames, Ticking, data, exchange, frames, get, guest, plugin_of, send};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Response;
 use http_body_util::BodyExt as _;
-use nantian_wasm::{Engine, Plugin, RequestBody, WasmLayer};
+use nantian_wasm::{Engine, Plugin, WasmLayer, body::RequestBody};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::abuse::{CALL_NOW, module, on, returning, started, trailers};

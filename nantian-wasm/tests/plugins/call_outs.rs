@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use nantian_wasm::{
-    CallError, Engine, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpReply, Module, Plugin,
-    PluginConfig,
+    Engine, Module, Plugin, PluginConfig,
+    host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpReply},
 };
 
 use crate::support::{get, send};

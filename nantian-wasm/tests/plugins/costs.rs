@@ -7,8 +7,8 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use nantian_wasm::{
-    Action, CallError, Cause, Engine, FailurePolicy, Host, HttpCall, HttpCallResponse, HttpReply, Module,
-    Plugin, PluginConfig, StreamContext, StreamInfo,
+    Action, Cause, Engine, FailurePolicy, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
+    host::{CallError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
 use crate::abuse::{CALL_NOW, LONG, MEMORY, headers, module, resident, started};

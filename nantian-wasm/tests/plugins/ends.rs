@@ -11,7 +11,8 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, BodyError, Engine, FailurePolicy, Plugin, RequestBody, StreamContext, StreamInfo, WasmLayer,
+    Action, Engine, FailurePolicy, Plugin, StreamContext, StreamInfo, WasmLayer,
+    body::{BodyError, RequestBody},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -137,7 +138,8 @@ async fn request_body_that_a_task_of_its_own_reads_ends_with_the_stream() {
         let plugin = scripted(&[0, HOLDS, ends], FailurePolicy::FailClosed);
         let request = Request::post("/").body(ThenSilent(Some(data("secret")))).unwrap();
         let service = WasmLayer::new([plugin]).layer(inner);
-        let _response: Response<nantian_wasm::ResponseBody<Frames>> = service.oneshot(request).await.unwrap();
+        let _response: Response<nantian_wasm::body::ResponseBody<Frames>> =
+            service.oneshot(request).await.unwrap();
         let mut body = pin!(body.lock().unwrap().take().unwrap());
         let ended = body.frame().await.unwrap();
         assert!(ended.unwrap_err().is::<BodyError>());

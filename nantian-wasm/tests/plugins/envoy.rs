@@ -4,8 +4,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, Engine, FailurePolicy, Hooks, Plugin, PluginConfig, RequestBody, StreamContext, StreamInfo,
-    UpstreamAddress, WasmLayer,
+    Action, Engine, FailurePolicy, Hooks, Plugin, PluginConfig, StreamContext, StreamInfo, UpstreamAddress,
+    WasmLayer, body::RequestBody,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 

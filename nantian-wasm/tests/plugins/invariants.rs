@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use nantian_wasm::{
-    Action, Engine, Host, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer,
+    Action, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer, host::Host,
 };
 use proptest::prelude::*;
 use tower::{Layer as _, ServiceExt as _, service_fn};

@@ -4,7 +4,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use nantian_wasm::{Action, Engine, HttpCallResponse, Plugin, StreamContext, StreamInfo};
+use nantian_wasm::{Action, Engine, Plugin, StreamContext, StreamInfo, host::HttpCallResponse};
 
 use crate::limits::calling;
 use crate::support::{configured, data, exchange, frames, plugin_of};

@@ -2,7 +2,7 @@
 
 use http::{Request, Response};
 use http_body_util::Limited;
-use nantian_wasm::{Engine, RequestBody, WasmLayer};
+use nantian_wasm::{Engine, WasmLayer, body::RequestBody};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Frames, Seen, TicksWithLogs, configured, data, exchange, frames, get, plugin_of, send};

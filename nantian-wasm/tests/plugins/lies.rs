@@ -142,7 +142,7 @@ fn no_function_believes_a_pointer_or_a_length() {
             Request::post("/").header("hosthost", "h").body(frames([data("0123456789abcdef")])).unwrap();
         let seen = exchange([plugin.clone()], request, Response::new(frames([data("ok")])));
         let status = plugin.status();
-        let nantian_wasm::Traps { trap, time_limit, exit, .. } = status.traps;
+        let nantian_wasm::observe::Traps { trap, time_limit, exit, .. } = status.traps;
         assert_eq!((trap, time_limit, exit), (0, 0, 0), "{function:?}: {:?}", status.last_failure);
         // Bytes that were written over a name make another queue of it, of which there are only so many.
         let is_full = function.1 == "proxy_register_shared_queue";

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::Response;
 use nantian_wasm::{
-    Action, Engine, Module, Plugin, ResponseBody, ResponseFuture, StreamContext, StreamInfo, WasmLayer,
-    WasmService,
+    Action, Engine, Module, Plugin, StreamContext, StreamInfo, WasmLayer, WasmService, body::ResponseBody,
+    future::ResponseFuture,
 };
 
 use crate::support::{configured, data, exchange, frames, get, guest, plugin, plugin_of, send};
@@ -145,14 +145,14 @@ fn layer_is_shared_between_threads_and_its_futures_travel_with_the_inner_ones() 
     fn sent<T: Send>() {}
     type Body = http_body_util::Full<bytes::Bytes>;
     type Inner = tower::util::BoxCloneSyncService<
-        http::Request<nantian_wasm::RequestBody<Body>>,
+        http::Request<nantian_wasm::body::RequestBody<Body>>,
         Response<Body>,
         std::convert::Infallible,
     >;
     shared::<Plugin>();
     shared::<WasmLayer>();
-    shared::<WasmService<Inner, nantian_wasm::DefaultResponder>>();
-    sent::<ResponseFuture<Inner, Body, nantian_wasm::DefaultResponder>>();
+    shared::<WasmService<Inner, nantian_wasm::respond::DefaultResponder>>();
+    sent::<ResponseFuture<Inner, Body, nantian_wasm::respond::DefaultResponder>>();
     sent::<ResponseBody<Body>>();
     sent::<StreamContext>();
 }

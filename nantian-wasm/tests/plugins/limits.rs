@@ -7,8 +7,8 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use nantian_wasm::{
-    Action, CallError, Cause, Engine, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse,
-    HttpReply, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
+    Action, Cause, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
+    host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
 use crate::support::{TicksWithLogs, plugin_of};

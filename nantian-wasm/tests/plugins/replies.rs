@@ -10,8 +10,9 @@ use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, CallError, Cause, Engine, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply, Module,
-    Plugin, PluginConfig, RequestBody, StreamContext, StreamInfo, WasmLayer,
+    Action, Cause, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer,
+    body::RequestBody,
+    host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 

@@ -8,9 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use nantian_wasm::{
-    Action, CallError, CallFailure, Cause, Engine, FailurePolicy, ForeignError, GrpcCall, GrpcReplies,
-    GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply, Module, Plugin, PluginConfig, StreamContext,
-    StreamFraming, StreamInfo,
+    Action, Cause, Engine, FailurePolicy, Module, Plugin, PluginConfig, StreamContext, StreamFraming,
+    StreamInfo,
+    host::{
+        CallError, CallFailure, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall,
+        HttpCallResponse, HttpReply,
+    },
 };
 
 use crate::support::{

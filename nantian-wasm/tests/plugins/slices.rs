@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use nantian_wasm::{
-    Action, Cause, Engine, ForeignError, Host, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
-    WasmLayer,
+    Action, Cause, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer,
+    host::{ForeignError, Host},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -19,7 +19,7 @@ fn service(
     plugin: Plugin,
 ) -> impl tower::Service<
     Request<crate::support::Frames>,
-    Response = Response<nantian_wasm::ResponseBody<crate::support::Frames>>,
+    Response = Response<nantian_wasm::body::ResponseBody<crate::support::Frames>>,
     Error = std::convert::Infallible,
 > {
     WasmLayer::new([plugin]).layer(service_fn(async |_: Request<_>| {

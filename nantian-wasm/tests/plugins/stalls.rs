@@ -13,8 +13,10 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, CallError, CallFailure, Engine, FailurePolicy, Host, HttpCall, HttpCallResponse, HttpReply,
-    Module, Plugin, PluginConfig, RequestBody, StreamContext, StreamFraming, StreamInfo, WasmLayer,
+    Action, Engine, FailurePolicy, Module, Plugin, PluginConfig, StreamContext, StreamFraming, StreamInfo,
+    WasmLayer,
+    body::RequestBody,
+    host::{CallError, CallFailure, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 

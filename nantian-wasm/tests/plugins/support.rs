@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
-use nantian_wasm::{Engine, Module, Plugin, PluginConfig, RequestBody, WasmLayer};
+use nantian_wasm::{Engine, Module, Plugin, PluginConfig, WasmLayer, body::RequestBody};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 /// A body of these frames, each of its own.

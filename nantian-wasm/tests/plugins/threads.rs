@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::join;
 use http::{HeaderMap, Response};
 use nantian_wasm::{
-    CallError, Engine, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply, Module, Plugin,
-    PluginConfig, WasmLayer,
+    Engine, Module, Plugin, PluginConfig, WasmLayer,
+    host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 

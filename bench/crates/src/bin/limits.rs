@@ -23,7 +23,7 @@ use governor::nanos::Nanos;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use limitador::limit::{Expression, Namespace};
-use nantian_ratelimit::{Cost, Limit, Limiter, Policy, Timestamp};
+use nantian_ratelimit::{Cost, Limit, Limiter, Policy, clock::Timestamp};
 use tower::Service;
 use tower::limit::RateLimit;
 use tower::limit::rate::Rate;

@@ -10,7 +10,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use nantian_ratelimit::{Cost, Limit, Limiter, Policy, Timestamp};
+use nantian_ratelimit::{Cost, Limit, Limiter, Policy, clock::Timestamp};
 
 #[global_allocator]
 static BYTES: Cap<System> = Cap::new(System, usize::MAX);

@@ -13,7 +13,7 @@ use axum::{Router, response::IntoResponse, routing::post};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use nantian_ai::respond::{DialectResponder, Respond as _};
+use nantian_ai::respond::{DialectResponder, Responder as _};
 use nantian_ai::translate::{Translation, Translator};
 use nantian_ai::{BoxError, ClientDialect, DROPPED, Dialect, Error, Surface, Target, TargetConfig};
 use nantian_pingora_examples::{backend, post as ask, proxy, respond};

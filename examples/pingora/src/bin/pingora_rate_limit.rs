@@ -9,8 +9,8 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use nantian_pingora_examples::{backend, nobody, post as ask, proxy, replace, respond};
 use nantian_ratelimit::{
-    ByDialect, CostEstimator as _, Limit, Limiter, Policy, Reservation, Responder as _, ScopeValues,
-    Settlement, TypicalCost,
+    CostEstimator as _, Limit, Limiter, Policy, Reservation, ScopeValues, Settlement, TypicalCost,
+    respond::{DialectResponder, Responder as _},
 };
 use pingora_core::{Error, ErrorSource, Result, upstreams::peer::HttpPeer};
 use pingora_http::ResponseHeader;
@@ -44,7 +44,7 @@ impl ProxyHttp for Proxy {
             Ok(Some(key)) => key,
             Ok(None) => return Ok(false),
             Err(missing) => {
-                respond(session, ByDialect.unknown(&missing.part, request)).await?;
+                respond(session, DialectResponder.unknown(&missing.part, request)).await?;
                 return Ok(true);
             }
         };
@@ -55,7 +55,7 @@ impl ProxyHttp for Proxy {
                 Ok(false)
             }
             Err(denied) => {
-                let mut response = ByDialect.refuse(&denied, request);
+                let mut response = DialectResponder.respond(&denied, request);
                 denied.write_fields(response.headers_mut());
                 respond(session, response).await?;
                 Ok(true)

@@ -15,8 +15,10 @@ use http::{HeaderMap, Request, Response, request, response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    CallError, DefaultResponder, Failure, Host, HttpCall, HttpCallResponse, HttpReply, Plugin, RequestBody,
-    Responder as _, WasmLayer,
+    Failure, Plugin, WasmLayer,
+    body::RequestBody,
+    host::{CallError, Host, HttpCall, HttpCallResponse, HttpReply},
+    respond::{DefaultResponder, Responder as _},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -59,7 +61,7 @@ pub(super) async fn replay(
         }
     });
     let noted = Rc::clone(&failure);
-    let layer = WasmLayer::new([plugin]).with_responder(move |failure: &Failure| {
+    let layer = WasmLayer::new([plugin]).responder(move |failure: &Failure| {
         *noted.borrow_mut() = Some(failure.clone());
         DefaultResponder::default().respond(failure)
     });

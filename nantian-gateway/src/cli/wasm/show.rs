@@ -4,7 +4,7 @@ use std::io::Write;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use nantian_wasm::BudgetUsage;
+use nantian_wasm::observe::BudgetUsage;
 
 /// Most lines of a body that are shown.
 const MAX_LINES: usize = 40;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use http::{Request, Response, request::Parts};
 use nantian_ratelimit::{
-    Decision, KeyExtractor, Limit, Observe, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement,
+    Decision, KeyExtractor, Limit, Observer, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement,
     Unit, client_network,
 };
 use tower::{Layer, Service, ServiceBuilder};
@@ -114,10 +114,10 @@ impl RateLimits {
                 // What is sent to a backend is settled there: a redirect has used nothing.
                 .if_unsettled(Settlement::NotServed)
                 .of_attempt(downstream.is_attempt)
-                .keys(Keys { values: values.clone(), models: models.clone() })
-                .observe(counted);
+                .key_extractor(Keys { values: values.clone(), models: models.clone() })
+                .observer(counted);
             match costs {
-                Some(costs) => layer.costs(costs),
+                Some(costs) => layer.cost_estimator(costs),
                 None => layer,
             }
         };
@@ -219,7 +219,7 @@ struct Counted {
     of_process: Arc<Metrics>,
 }
 
-impl Observe for Counted {
+impl Observer for Counted {
     fn decided(&self, decision: &Decision<'_>) {
         let limited = match decision {
             Decision::Admitted(_) => Limited::Admitted,

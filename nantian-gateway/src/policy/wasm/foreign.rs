@@ -6,7 +6,7 @@ use flate2::{
     Compression,
     read::{ZlibDecoder, ZlibEncoder},
 };
-use nantian_wasm::ForeignError;
+use nantian_wasm::host::ForeignError;
 
 /// Most bytes that go in or come out: they take milliseconds, in which neither the guest nor its thread does anything else.
 const MAX_BYTES: usize = 1 << 20;

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use nantian_lb::{Balancer, PickContext};
-use nantian_wasm::{GrpcCall, GrpcReplies, GrpcStream};
+use nantian_wasm::host::{GrpcCall, GrpcReplies, GrpcStream};
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},

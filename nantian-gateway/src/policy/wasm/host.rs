@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use nantian_lb::{Balancer, PickContext};
-use nantian_wasm::{
+use nantian_wasm::host::{
     CallError, CallFailure, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall,
     HttpCallResponse, HttpReply,
 };

@@ -20,8 +20,9 @@ use futures_util::FutureExt as _;
 use http::{Extensions, Request, Response, StatusCode};
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    Allocation, BodyError, Cause, DefaultResponder, Engine, EngineConfig, EngineError, Failure, Plugin,
-    Responder as _, StreamInfo, WasmLayer,
+    Allocation, Cause, Engine, EngineConfig, EngineError, Failure, Plugin, StreamInfo, WasmLayer,
+    body::BodyError,
+    respond::{DefaultResponder, Responder as _},
 };
 use tokio::time::sleep_until;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
@@ -273,8 +274,8 @@ impl WasmPlugins {
         let wants_address = plugins.iter().any(Plugin::reads_properties_of_responses);
         (!plugins.is_empty()).then(|| {
             let place = PluginPlace { wants_address, ..place };
-            let layer = WasmLayer::new(plugins).with_stream_info(move |known| place.tell(known));
-            Plugins::Run(layer.with_responder(refuse as RefuseFn))
+            let layer = WasmLayer::new(plugins).stream_info(move |known| place.tell(known));
+            Plugins::Run(layer.responder(refuse as RefuseFn))
         })
     }
 }

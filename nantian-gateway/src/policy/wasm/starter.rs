@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use nantian_wasm::{Digest, Engine, Host, Module, ModuleError, Plugin, PluginError};
+use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError, host::Host};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
