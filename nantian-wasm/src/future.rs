@@ -13,13 +13,13 @@ use tower_service::Service;
 use crate::body::{RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
-use crate::held::HeldMessage;
-use crate::respond::Responder;
-use crate::show::{
+use crate::headers_phase::{
     Shown, Watching, local, made_here, replied_here, replied_locally, show_request, show_response,
 };
+use crate::held_message::HeldMessage;
+use crate::pending_message::{PendingMessage, Released};
+use crate::respond::Responder;
 use crate::stream::{Direction, StreamContext};
-use crate::waiting::{Released, WaitingMessage};
 
 pin_project! {
     /// Takes one exchange through the plugins and the inner service.
@@ -60,14 +60,14 @@ pin_project! {
     #[project = StateProjection]
     enum State<S, B, F, T, E> {
         // A plugin holds the headers, or all its instances are busy.
-        Request { service: Option<S>, request: Option<Box<WaitingMessage<request::Parts, B>>> },
+        Request { service: Option<S>, request: Option<Box<PendingMessage<request::Parts, B>>> },
         // A plugin holds the headers until it has seen parts of the body.
         HeldRequest { service: Option<S>, held: Option<Box<HeldMessage<request::Parts, B>>> },
         Inner { #[pin] future: F },
         // Another task takes a step with the stream.
         Answered { result: Option<Box<Result<Response<T>, E>>> },
         // A plugin holds the headers.
-        Reply { reply: Option<Box<WaitingMessage<response::Parts, Source<T>>>>, is_local: bool },
+        Reply { reply: Option<Box<PendingMessage<response::Parts, Source<T>>>>, is_local: bool },
         // A plugin holds the headers until it has seen parts of the body.
         HeldReply { held: Option<Box<HeldMessage<response::Parts, Source<T>>>>, is_local: bool },
         Over,
@@ -104,7 +104,7 @@ where
         let may_interrupt = context.may_interrupt();
         let (parts, body) = request.into_parts();
         let end = body.is_end_stream();
-        let mut waiting = WaitingMessage::new(parts, body, end);
+        let mut waiting = PendingMessage::new(parts, body, end);
         let shown = show_request(&mut context, &mut waiting.parts, end, &responder);
         let mut stream = StreamHandle::new(context);
         // The clone is not ready; the service that was polled ready goes with the request.
@@ -220,7 +220,7 @@ enum Next<S, B, F, T, E> {
 /// Shows a request's headers again after they had to wait.
 fn poll_request<S, B, R, F, T, E>(
     service: &mut Option<S>,
-    request: &mut Option<Box<WaitingMessage<request::Parts, B>>>,
+    request: &mut Option<Box<PendingMessage<request::Parts, B>>>,
     stream: &mut StreamHandle,
     responder: &R,
     cx: &mut Context<'_>,
@@ -317,12 +317,12 @@ where
     let (parts, source): (_, Source<T>) = reply;
     let end = is_bodiless || source.is_end_stream();
     drop(shared);
-    show(WaitingMessage::new(parts, source, end), is_local, stream, responder, cx)
+    show(PendingMessage::new(parts, source, end), is_local, stream, responder, cx)
 }
 
 /// Shows a response's headers.
 fn show<S, B, F, T, E, R>(
-    mut waiting: WaitingMessage<response::Parts, Source<T>>,
+    mut waiting: PendingMessage<response::Parts, Source<T>>,
     is_local: bool,
     stream: &mut StreamHandle,
     responder: &R,
@@ -396,5 +396,5 @@ where
 fn reply_locally<S, B, F, T, E>(response: Response<Bytes>) -> State<S, B, F, T, E> {
     let (parts, source) = made_here(response);
     let end = matches!(&source, Source::Local { bytes } if bytes.is_empty());
-    State::Reply { reply: Some(Box::new(WaitingMessage::new(parts, source, end))), is_local: true }
+    State::Reply { reply: Some(Box::new(PendingMessage::new(parts, source, end))), is_local: true }
 }

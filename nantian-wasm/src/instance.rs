@@ -9,8 +9,8 @@ use futures_util::lock::OwnedMutexGuard;
 
 use crate::config::Sandbox;
 use crate::engine;
-use crate::entry::Entry;
 use crate::error::{Cause, Phase, PluginError};
+use crate::guest_store::GuestStore;
 use crate::host::GrpcEvent;
 use crate::inbox::Job;
 use crate::module::Module;
@@ -24,7 +24,7 @@ const MAX_CONTEXTS: usize = 10_000;
 
 /// An instance of a plugin's module, started and configured.
 pub(crate) struct Instance {
-    entry: Entry,
+    store: GuestStore,
     guest: Guest,
     next_context: u32,
 }
@@ -38,92 +38,92 @@ impl Instance {
         sandbox: &Sandbox,
         slot: &Arc<Slot>,
     ) -> impl Future<Output = Result<Self, PluginError>> + Send + use<> {
-        let facts = slot.facts();
-        let state = State::new(Arc::clone(facts), module.abi(), sandbox::limits(sandbox), slot);
-        Self::start_in(module.clone(), Entry::new(module.engine(), state), sandbox.ticks())
+        let plugin = slot.plugin();
+        let state = State::new(Arc::clone(plugin), module.abi(), sandbox::limits(sandbox), slot);
+        Self::start_in(module.clone(), GuestStore::new(module.engine(), state), sandbox.ticks())
     }
 
-    async fn start_in(module: Module, mut entry: Entry, ticks: u64) -> Result<Self, PluginError> {
+    async fn start_in(module: Module, mut store: GuestStore, ticks: u64) -> Result<Self, PluginError> {
         let started = |cause| PluginError::Start { phase: Phase::Start, cause };
-        let guest = module.linked().instantiate(&mut entry.store, module.traits()).await;
+        let guest = module.linked().instantiate(&mut store.inner, module.traits()).await;
         let guest = guest.map_err(|error| {
             if engine::is_full(&error) {
                 return PluginError::Full { max_instances: module.engine().max_instances() };
             }
-            started(entry.cause(&error))
+            started(store.cause(&error))
         })?;
-        let mut this = Self { entry, guest, next_context: ROOT };
+        let mut this = Self { store, guest, next_context: ROOT };
         this.run_start_functions().await.map_err(started)?;
         this.create_root().await?;
-        this.entry.limit_each_callback(ticks);
+        this.store.limit_each_callback(ticks);
         Ok(this)
     }
 
     async fn run_start_functions(&mut self) -> Result<(), Cause> {
         if let Some(initialize) = &self.guest.initialize {
-            self.entry.call(initialize, ()).await?;
+            self.store.call(initialize, ()).await?;
             if let Some(main) = &self.guest.main {
-                self.entry.call(main, (0, 0)).await?;
+                self.store.call(main, (0, 0)).await?;
             }
         } else if let Some(start) = &self.guest.start {
-            self.entry.call(start, ()).await?;
+            self.store.call(start, ()).await?;
         }
         Ok(())
     }
 
     async fn create_root(&mut self) -> Result<(), PluginError> {
         let failed = |phase| move |cause| PluginError::Start { phase, cause };
-        let facts = Arc::clone(&self.entry.store.data().facts);
+        let plugin = Arc::clone(&self.store.inner.data().plugin);
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.entry.enter(ROOT, Phase::Start);
+        self.store.enter(ROOT, Phase::Start);
         if let Some(create) = &self.guest.on_context_create {
-            self.entry.call(create, (ROOT, 0)).await.map_err(failed(Phase::Start))?;
+            self.store.call(create, (ROOT, 0)).await.map_err(failed(Phase::Start))?;
         }
         if let Some(vm_start) = &self.guest.on_vm_start {
-            let arguments = (ROOT, length(&facts.vm_configuration));
-            if self.entry.call(vm_start, arguments).await.map_err(failed(Phase::Start))? == 0 {
+            let arguments = (ROOT, length(&plugin.vm_configuration));
+            if self.store.call(vm_start, arguments).await.map_err(failed(Phase::Start))? == 0 {
                 return Err(PluginError::Rejected { phase: Phase::Start });
             }
         }
-        self.entry.enter(ROOT, Phase::Configure);
+        self.store.enter(ROOT, Phase::Configure);
         if let Some(configure) = &self.guest.on_configure {
-            let arguments = (ROOT, length(&facts.configuration));
-            if self.entry.call(configure, arguments).await.map_err(failed(Phase::Configure))? == 0 {
+            let arguments = (ROOT, length(&plugin.configuration));
+            if self.store.call(configure, arguments).await.map_err(failed(Phase::Configure))? == 0 {
                 return Err(PluginError::Rejected { phase: Phase::Configure });
             }
         }
-        let _ = self.entry.store.data_mut().give_back();
+        let _ = self.store.inner.data_mut().give_back();
         self.next_context = ROOT + 1;
         Ok(())
     }
 
     pub(crate) fn is_alive(&self) -> bool {
-        self.entry.is_alive()
+        self.store.is_alive()
     }
 
     /// Bytes of the guest's linear memory.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let memory = self.guest.memory.map_or(0, |memory| memory.data_size(&self.entry.store));
+        let memory = self.guest.memory.map_or(0, |memory| memory.data_size(&self.store.inner));
         u64::try_from(memory).unwrap_or(u64::MAX)
     }
 
     /// Whether a call-out of this context is under way, upon whose end the guest may continue the stream.
     pub(crate) fn expects_calls(&self, context: u32) -> bool {
-        self.entry.store.data().calls.count(context) > 0
+        self.store.inner.data().calls.count(context) > 0
     }
 
     /// Takes over what a stream lends; [`give_back`](Self::give_back) returns it.
     pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>) {
-        self.entry.store.data_mut().lend(exchange);
+        self.store.inner.data_mut().lend(exchange);
     }
 
     pub(crate) fn give_back(&mut self) -> Option<OwnedMutexGuard<Exchange>> {
-        self.entry.store.data_mut().give_back()
+        self.store.inner.data_mut().give_back()
     }
 
     /// Gives a stream a context of an id that is unique among those alive.
     pub(crate) fn register(&mut self, exchange: SharedExchange, plugin_index: usize) -> Result<u32, Cause> {
-        let contexts = &mut self.entry.store.data_mut().contexts;
+        let contexts = &mut self.store.inner.data_mut().contexts;
         if contexts.len() >= MAX_CONTEXTS {
             return Err(Cause::Budget { what: "stream contexts" });
         }
@@ -137,20 +137,20 @@ impl Instance {
     }
 
     pub(crate) async fn on_create(&mut self, context: u32) -> Result<u32, Cause> {
-        self.entry.enter(context, Phase::RequestHeaders);
+        self.store.enter(context, Phase::RequestHeaders);
         if let Some(create) = &self.guest.on_context_create {
-            self.entry.call(create, (context, ROOT)).await?;
+            self.store.call(create, (context, ROOT)).await?;
         }
         Ok(0)
     }
 
     /// Logs a stream, without finishing it.
     pub(crate) async fn log(&mut self, context: u32) -> Result<(), Cause> {
-        self.entry.enter(context, Phase::End);
+        self.store.enter(context, Phase::End);
         if let Some(log) = &self.guest.on_log {
-            self.entry.store.data_mut().set_logged(true);
-            self.entry.call(log, context).await?;
-            self.entry.store.data_mut().set_logged(false);
+            self.store.inner.data_mut().set_logged(true);
+            self.store.call(log, context).await?;
+            self.store.inner.data_mut().set_logged(false);
         }
         Ok(())
     }
@@ -158,13 +158,13 @@ impl Instance {
     /// Logs, unless that was done, finishes and deletes a stream context. As in Envoy, a stream is deleted whatever its
     /// guest says.
     pub(crate) async fn close(&mut self, context: u32, is_logged: bool) -> Result<(), Cause> {
-        self.entry.enter(context, Phase::End);
+        self.store.enter(context, Phase::End);
         let end = if is_logged { &self.guest.finish } else { &self.guest.end };
         if let Some(end) = end {
-            self.entry.store.data_mut().set_logged(!is_logged);
-            self.entry.call(end, context).await?;
+            self.store.inner.data_mut().set_logged(!is_logged);
+            self.store.call(end, context).await?;
         }
-        self.entry.store.data_mut().contexts.remove(context);
+        self.store.inner.data_mut().contexts.remove(context);
         Ok(())
     }
 
@@ -174,8 +174,8 @@ impl Instance {
             Job::Close { context, exchange, .. } => {
                 let Some(mut exchange) = exchange.try_lock_owned() else { return false };
                 let plugin_index = self
-                    .entry
                     .store
+                    .inner
                     .data()
                     .contexts
                     .get(*context)
@@ -185,7 +185,7 @@ impl Instance {
                 true
             }
             Job::HttpReply { id, .. } | Job::Grpc { id, .. } => {
-                let state = self.entry.store.data_mut();
+                let state = self.store.inner.data_mut();
                 state.calls.context_of(*id).is_none_or(|context| state.reserve(context))
             }
             Job::QueueReady { .. } => true,
@@ -198,7 +198,7 @@ impl Instance {
             Job::Close { context, is_logged, .. } => (Phase::End, self.close(context, is_logged).await),
             Job::HttpReply { id, outcome } => {
                 let mut result = Ok(());
-                if self.entry.store.data_mut().calls.remove_http(id) {
+                if self.store.inner.data_mut().calls.remove_http(id) {
                     let received = Received::of_call(outcome.map(|response| *response));
                     result = self.on_http_call_response(id, received).await;
                 }
@@ -206,16 +206,16 @@ impl Instance {
             }
             Job::Grpc { id, event } => (Phase::CallResponse, self.on_grpc(id, *event).await),
             Job::QueueReady { token } => {
-                self.entry.enter_root(Phase::QueueReady);
+                self.store.enter_root(Phase::QueueReady);
                 let mut result = Ok(());
                 if let Some(ready) = &self.guest.on_queue_ready {
-                    result = self.entry.call(ready, (ROOT, token)).await;
+                    result = self.store.call(ready, (ROOT, token)).await;
                 }
                 (Phase::QueueReady, result)
             }
         };
         if result.is_err() {
-            self.entry.store.data_mut().undo_reply();
+            self.store.inner.data_mut().undo_reply();
         }
         drop(self.give_back());
         result.map_err(|cause| (phase, cause))
@@ -231,16 +231,16 @@ impl Instance {
             u32::try_from(body).unwrap_or(u32::MAX),
             received.count(MapKind::CallTrailers),
         );
-        if !self.entry.enter_reply() {
+        if !self.store.enter_reply() {
             return Ok(());
         }
-        self.entry.store.data_mut().received = Some(Box::new(received));
-        self.entry.call(callback, arguments).await
+        self.store.inner.data_mut().received = Some(Box::new(received));
+        self.store.call(callback, arguments).await
     }
 
     /// A unary call ends with its message, as in Envoy; every call ends when it is closed.
     async fn on_grpc(&mut self, id: u32, event: GrpcEvent) -> Result<(), Cause> {
-        if !self.entry.store.data().calls.has_grpc(id) {
+        if !self.store.inner.data().calls.has_grpc(id) {
             return Ok(());
         }
         let is_unary = CallKind::of(id) == Some(CallKind::GrpcCall);
@@ -266,32 +266,32 @@ impl Instance {
         };
         let Some(callback) = callback else {
             if ends {
-                self.entry.store.data_mut().calls.remove_grpc(id);
+                self.store.inner.data_mut().calls.remove_grpc(id);
             }
             return Ok(());
         };
-        if self.entry.enter_reply() {
-            self.entry.store.data_mut().received = Some(Box::new(received));
-            self.entry.call(callback, (ROOT, id, argument)).await?;
+        if self.store.enter_reply() {
+            self.store.inner.data_mut().received = Some(Box::new(received));
+            self.store.call(callback, (ROOT, id, argument)).await?;
         }
         if ends {
-            self.entry.store.data_mut().calls.remove_grpc(id);
+            self.store.inner.data_mut().calls.remove_grpc(id);
         }
         Ok(())
     }
 
     /// Whether the guest's period has passed.
     pub(crate) fn is_tick_due_at(&self, now: u64) -> bool {
-        let state = self.entry.store.data();
+        let state = self.store.inner.data();
         self.guest.on_tick.is_some() && state.tick_period.is_some() && now >= state.next_tick
     }
 
     /// Calls `proxy_on_tick`; the next period begins when that is over.
     pub(crate) async fn tick(&mut self) -> Result<(), Cause> {
         let Some(tick) = &self.guest.on_tick else { return Ok(()) };
-        self.entry.enter_root(Phase::Tick);
-        let result = self.entry.call(tick, ROOT).await;
-        let state = self.entry.store.data_mut();
+        self.store.enter_root(Phase::Tick);
+        let result = self.store.call(tick, ROOT).await;
+        let state = self.store.inner.data_mut();
         state.expect_tick();
         drop(state.give_back());
         result

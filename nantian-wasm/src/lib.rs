@@ -83,7 +83,8 @@
 //! * What clients can make much of costs no instance. A stream that writes more headers or properties, makes more call-outs or
 //!   sends more by one of them than it may fails under either failure policy ([`Cause::StreamBudget`]); a
 //!   thousand metrics have names of their own, of at most 256 bytes, and all others of a kind are one that is not shown; shared
-//!   data keeps what was written last, a thousand keys and 4 MiB of it, and so do queues. [`PluginStatus`](observe::PluginStatus) counts what is lost.
+//!   data keeps what was written last, a thousand keys and 4 MiB of it, and so do queues.
+//!   [`PluginStatus`](observe::PluginStatus) counts what is lost.
 //! * A body too large to be held, or made longer than one that may be held, and an answer that is no response, end the stream
 //!   under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
@@ -106,15 +107,17 @@ mod background_calls;
 mod callout_limits;
 mod config;
 mod engine;
-mod entry;
 mod error;
+mod guest_store;
 mod handle;
-mod held;
+mod headers_phase;
+mod held_message;
 mod inbox;
 mod instance;
 mod layer;
 mod log_rate;
 mod module;
+mod pending_message;
 mod plugin;
 mod pool;
 mod proxy_wasm;
@@ -122,9 +125,7 @@ mod retiring;
 mod running;
 mod sandbox;
 mod service;
-mod show;
 mod stream;
-mod waiting;
 
 pub mod body;
 pub mod future;

@@ -13,7 +13,7 @@ use crate::log_rate::LogRate;
 use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
 use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
-use crate::proxy_wasm::{Abi, Facts, SharedStore};
+use crate::proxy_wasm::{Abi, SharedPlugin, SharedStore};
 use crate::running::finish;
 use crate::sandbox::{Budgets, Peaks, Usage};
 use crate::stream::{Direction, Streaming};
@@ -35,7 +35,7 @@ pub struct Plugin {
 /// What the engine keeps weakly, to maintain it.
 pub(crate) struct Inner {
     module: Module,
-    facts: Arc<Facts>,
+    plugin: Arc<SharedPlugin>,
     stream_framing: StreamFraming,
     sandbox: Sandbox,
     failure_policy: FailurePolicy,
@@ -84,7 +84,7 @@ impl Plugin {
         config: PluginConfig,
         host: Option<Arc<dyn Host>>,
     ) -> Result<Self, PluginError> {
-        Self::start(module, config, host, Arc::clone(&self.inner.facts.shared))
+        Self::start(module, config, host, Arc::clone(&self.inner.plugin.shared))
     }
 
     fn start(
@@ -96,7 +96,7 @@ impl Plugin {
         config.sandbox.validate(host.is_some())?;
         let instances = config.instances.or_else(|| std::thread::available_parallelism().ok());
         let instances = instances.unwrap_or(NonZeroUsize::MIN);
-        let facts = Arc::new(Facts {
+        let plugin = Arc::new(SharedPlugin {
             name: config.name.into(),
             root_id: config.root_id,
             vm_id: config.vm_id,
@@ -115,7 +115,7 @@ impl Plugin {
             instances: u64::try_from(instances.get()).unwrap_or(u64::MAX),
             log_rate: LogRate::default(),
         });
-        let slots: Vec<_> = (0..instances.get()).map(|_| Slot::new(Arc::clone(&facts))).collect();
+        let slots: Vec<_> = (0..instances.get()).map(|_| Slot::new(Arc::clone(&plugin))).collect();
         for slot in &slots {
             if let Some(mut cell) = slot.try_lock() {
                 let instance = finish(slot, Instance::start(module, &config.sandbox, slot))?;
@@ -125,7 +125,7 @@ impl Plugin {
         }
         let inner = Arc::new(Inner {
             module: module.clone(),
-            facts,
+            plugin,
             stream_framing: config.stream_framing,
             sandbox: config.sandbox,
             failure_policy: config.failure_policy,
@@ -137,7 +137,7 @@ impl Plugin {
 
     /// Name the plugin runs under.
     pub fn name(&self) -> &str {
-        &self.inner.facts.name
+        &self.inner.plugin.name
     }
 
     /// The module the plugin runs.
@@ -154,8 +154,8 @@ impl Plugin {
 
     /// Counters, guest metrics and the last failure.
     pub fn status(&self) -> PluginStatus {
-        let Inner { facts, pool, .. } = &*self.inner;
-        let counters = &facts.counters;
+        let Inner { plugin, pool, .. } = &*self.inner;
+        let counters = &plugin.counters;
         let failures = counters.failures();
         PluginStatus {
             instances: pool.slots().len(),
@@ -172,13 +172,13 @@ impl Plugin {
             dropped_queue_items: counters.dropped_queue_items.load(Ordering::Relaxed),
             last_failure: failures.last,
             last_backtrace: counters.last_backtrace(),
-            metrics: facts.shared.metrics(),
-            peaks: Peaks::highest(pool.slots().iter().map(|slot| slot.peaks()), &facts.budgets),
+            metrics: plugin.shared.metrics(),
+            peaks: Peaks::highest(pool.slots().iter().map(|slot| slot.peaks()), &plugin.budgets),
         }
     }
 
     pub(crate) fn hooks(&self) -> Hooks {
-        self.inner.facts.hooks
+        self.inner.plugin.hooks
     }
 
     pub(crate) fn failure_policy(&self) -> FailurePolicy {
@@ -190,7 +190,7 @@ impl Plugin {
     }
 
     pub(crate) fn shared_name(&self) -> Arc<str> {
-        Arc::clone(&self.inner.facts.name)
+        Arc::clone(&self.inner.plugin.name)
     }
 
     /// Whether the guest can look at header maps or properties at all.
@@ -248,7 +248,7 @@ impl Plugin {
     }
 
     pub(crate) fn note_failure(&self, failure: &Failure) {
-        self.inner.facts.counters.failed(failure);
+        self.inner.plugin.counters.failed(failure);
     }
 }
 
@@ -304,7 +304,7 @@ impl Inner {
 
     /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again later.
     fn replace(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: InstanceGuard) {
-        self.facts.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+        self.plugin.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let began = self.module.engine().ticks();
         let start = Instance::start(&self.module, &self.sandbox, slot);
         let (this, slot_of) = (Arc::downgrade(self), Arc::downgrade(slot));
@@ -313,7 +313,7 @@ impl Inner {
             let (Some(this), Some(slot)) = (this.upgrade(), slot_of.upgrade()) else { return };
             match started {
                 Ok(instance) => slot.fill(&mut cell, instance),
-                Err(error) => this.facts.counters.not_replaced(&this.facts.name, &error),
+                Err(error) => this.plugin.counters.not_replaced(&this.plugin.name, &error),
             }
             this.pool.rebuilt_in(this.module.engine().ticks().saturating_sub(began));
         });

@@ -13,7 +13,7 @@ use crate::engine::Clock;
 use crate::error::{Cause, Phase};
 use crate::inbox::{Inbox, Job};
 use crate::instance::Instance;
-use crate::proxy_wasm::Facts;
+use crate::proxy_wasm::SharedPlugin;
 use crate::sandbox::Peaks;
 use crate::stream::{ReusableFuture, SharedExchange};
 
@@ -32,7 +32,7 @@ pub(crate) struct Pool {
 
 /// A place for one instance; streams hold on to their slot.
 pub(crate) struct Slot {
-    facts: Arc<Facts>,
+    plugin: Arc<SharedPlugin>,
     cell: Arc<Mutex<InstanceCell>>,
     /// Counts the instances that ended here, so that a stream knows whether its own still lives.
     generation: AtomicU64,
@@ -126,9 +126,9 @@ impl Pool {
 
 impl Slot {
     /// A place without an instance.
-    pub(crate) fn new(facts: Arc<Facts>) -> Arc<Self> {
+    pub(crate) fn new(plugin: Arc<SharedPlugin>) -> Arc<Self> {
         Arc::new(Self {
-            facts,
+            plugin,
             cell: Arc::new(Mutex::new(InstanceCell { instance: None, future: None })),
             generation: AtomicU64::new(0),
             owner: AtomicU64::new(0),
@@ -162,8 +162,8 @@ impl Slot {
         self.streams.store(self.streams().saturating_add(1), Ordering::Relaxed);
     }
 
-    pub(crate) fn facts(&self) -> &Arc<Facts> {
-        &self.facts
+    pub(crate) fn plugin(&self) -> &Arc<SharedPlugin> {
+        &self.plugin
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -175,12 +175,12 @@ impl Slot {
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        &self.facts.clock
+        &self.plugin.clock
     }
 
     /// Notes that the guest is let run from now on.
     pub(crate) fn resume(&self) {
-        self.resumed_at.store(self.facts.clock.beats(), Ordering::Relaxed);
+        self.resumed_at.store(self.plugin.clock.beats(), Ordering::Relaxed);
     }
 
     pub(crate) fn resumed_at(&self) -> u64 {
@@ -201,7 +201,7 @@ impl Slot {
 
     /// Drops an instance that ended, and wakes the streams it held.
     pub(crate) fn bury(&self, cell: &mut InstanceCell, phase: Phase, cause: &Cause) {
-        self.facts.counters.trapped(&self.facts.name, phase, cause);
+        self.plugin.counters.trapped(&self.plugin.name, phase, cause);
         if cell.instance.take_if(|instance| !instance.is_alive()).is_none() {
             return;
         }

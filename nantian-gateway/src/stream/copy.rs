@@ -13,7 +13,7 @@ use super::buffers::Buffers;
 
 /// Whose bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum Peer {
     Client,
     Backend,
 }
@@ -28,7 +28,7 @@ pub(super) async fn both<C, B>(
     client: &mut C,
     backend: &mut B,
     buffers: &Buffers,
-    moved: impl Fn(Side, usize),
+    moved: impl Fn(Peer, usize),
 ) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -36,8 +36,8 @@ where
 {
     let (mut forth, mut back) = (Direction::new(buffers), Direction::new(buffers));
     poll_fn(|cx| {
-        let forth = forth.poll(cx, client, backend, |bytes| moved(Side::Client, bytes))?;
-        let back = back.poll(cx, backend, client, |bytes| moved(Side::Backend, bytes))?;
+        let forth = forth.poll(cx, client, backend, |bytes| moved(Peer::Client, bytes))?;
+        let back = back.poll(cx, backend, client, |bytes| moved(Peer::Backend, bytes))?;
         if forth.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 use super::{
     StreamClient, StreamRoute,
     buffers::Buffers,
-    copy::{self, Side},
+    copy::{self, Peer},
     open::{OpenError, OpenedConnection, open},
 };
 use crate::{
@@ -134,7 +134,7 @@ impl ProxiedStream<'_> {
             opened.inspect_err(|_| reset(client.socket()))?;
         self.has_backend.set(true);
         on_activity();
-        self.moved(Side::Client, first.len());
+        self.moved(Peer::Client, first.len());
         let copied = async {
             backend.write_all(first).await?;
             copy::both(&mut client, &mut backend, &self.proxy.buffers, |from, bytes| {
@@ -152,17 +152,17 @@ impl ProxiedStream<'_> {
         copied.map_err(StreamError::Copy)
     }
 
-    fn moved(&self, from: Side, bytes: usize) {
+    fn moved(&self, from: Peer, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let total = match from {
-            Side::Client => &self.received,
-            Side::Backend => &self.sent,
+            Peer::Client => &self.received,
+            Peer::Backend => &self.sent,
         };
         total.set(total.get().saturating_add(bytes));
         let Some(shard) = self.shard else { return };
         match from {
-            Side::Client => shard.received(bytes),
-            Side::Backend => shard.sent(bytes),
+            Peer::Client => shard.received(bytes),
+            Peer::Backend => shard.sent(bytes),
         }
     }
 

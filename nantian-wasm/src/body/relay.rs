@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::{Passed, poll_plain};
 use crate::error::{BoxError, Failure};
 use crate::handle::{StreamHandle, StreamState};
+use crate::pending_message::{Ending, Gathered};
 use crate::stream::{Action, BodyBytes, Direction};
-use crate::waiting::{Ending, Gathered};
 
 /// A plugin ended a body before its time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,11 +10,11 @@ impl Instance {
     /// Creates the context of a stream and shows it the headers of its request.
     pub(crate) async fn on_begin(&mut self, context: u32, count: u32, end: bool) -> Result<u32, Cause> {
         if let Some(begin) = &self.guest.begin {
-            self.entry.enter(context, Phase::RequestHeaders);
-            return self.entry.call(begin, (context, ROOT, count, u32::from(end))).await;
+            self.store.enter(context, Phase::RequestHeaders);
+            return self.store.call(begin, (context, ROOT, count, u32::from(end))).await;
         }
         self.on_create(context).await?;
-        if !self.entry.store.data_mut().begin_next() {
+        if !self.store.inner.data_mut().begin_next() {
             return Ok(0);
         }
         self.on_headers(context, Phase::RequestHeaders, count, end).await
@@ -27,7 +27,7 @@ impl Instance {
         count: u32,
         end: bool,
     ) -> Result<u32, Cause> {
-        self.entry.enter(context, phase);
+        self.store.enter(context, phase);
         if let Some(verdict) = self.judge(phase, end).await {
             return verdict;
         }
@@ -37,8 +37,8 @@ impl Instance {
         };
         match callback {
             Headers::Absent => Ok(0),
-            Headers::Short(callback) => self.entry.call(callback, (context, count)).await,
-            Headers::Long(callback) => self.entry.call(callback, (context, count, u32::from(end))).await,
+            Headers::Short(callback) => self.store.call(callback, (context, count)).await,
+            Headers::Long(callback) => self.store.call(callback, (context, count, u32::from(end))).await,
         }
     }
 
@@ -49,7 +49,7 @@ impl Instance {
         length: u32,
         end: bool,
     ) -> Result<u32, Cause> {
-        self.entry.enter(context, phase);
+        self.store.enter(context, phase);
         if let Some(verdict) = self.judge(phase, end).await {
             return verdict;
         }
@@ -58,19 +58,19 @@ impl Instance {
             _ => &self.guest.on_response_body,
         };
         match callback {
-            Some(callback) => self.entry.call(callback, (context, length, u32::from(end))).await,
+            Some(callback) => self.store.call(callback, (context, length, u32::from(end))).await,
             None => Ok(0),
         }
     }
 
     pub(crate) async fn on_trailers(&mut self, context: u32, phase: Phase, count: u32) -> Result<u32, Cause> {
-        self.entry.enter(context, phase);
+        self.store.enter(context, phase);
         let callback = match phase {
             Phase::RequestTrailers => &self.guest.on_request_trailers,
             _ => &self.guest.on_response_trailers,
         };
         match callback {
-            Some(callback) => self.entry.call(callback, (context, count)).await,
+            Some(callback) => self.store.call(callback, (context, count)).await,
             None => Ok(0),
         }
     }
@@ -78,13 +78,13 @@ impl Instance {
     /// Asks a guest that has hooks in the place of callbacks.
     async fn judge(&mut self, phase: Phase, end: bool) -> Option<Result<u32, Cause>> {
         let verdicts = self.guest.verdicts.as_ref()?;
-        let exchange = self.entry.store.data().exchange();
+        let exchange = self.store.inner.data().exchange();
         let is_streaming = exchange.is_some_and(|exchange| verdicts.takes_parts(exchange.streaming));
         match verdicts.step(phase, end, is_streaming) {
             Step::Done(code) => Some(Ok(code)),
             Step::Call(hook) => {
-                let called = self.entry.call(hook, ()).await;
-                Some(called.map(|verdict| carry_out(self.entry.store.data_mut(), verdict, is_streaming)))
+                let called = self.store.call(hook, ()).await;
+                Some(called.map(|verdict| carry_out(self.store.inner.data_mut(), verdict, is_streaming)))
             }
         }
     }

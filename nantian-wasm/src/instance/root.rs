@@ -15,9 +15,9 @@ impl Instance {
     /// Tells the guest that nothing more comes; false if it wants to say itself when it is done.
     pub(crate) async fn on_root_done(&mut self) -> Result<bool, Cause> {
         let Some(done) = &self.guest.on_done else { return Ok(true) };
-        self.entry.enter_root(Phase::End);
-        let is_done = self.entry.call(done, ROOT).await? != 0;
-        let state = self.entry.store.data_mut();
+        self.store.enter_root(Phase::End);
+        let is_done = self.store.call(done, ROOT).await? != 0;
+        let state = self.store.inner.data_mut();
         state.is_ending = !is_done;
         drop(state.give_back());
         Ok(is_done)
@@ -25,13 +25,13 @@ impl Instance {
 
     /// Whether the guest has not said yet that it is done.
     pub(crate) fn is_ending(&self) -> bool {
-        self.entry.store.data().is_ending
+        self.store.inner.data().is_ending
     }
 
     /// Deletes the root context; the instance is of no use then.
     pub(crate) async fn on_root_delete(&mut self) -> Result<(), Cause> {
         let Some(delete) = &self.guest.on_delete else { return Ok(()) };
-        self.entry.enter_root(Phase::End);
-        self.entry.call(delete, ROOT).await
+        self.store.enter_root(Phase::End);
+        self.store.call(delete, ROOT).await
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn get_bytes(
     let state = caller.data();
     let bytes = part(contents(state, kind)?, start, max);
     if let Some(direction) = direction(kind)
-        && !state.facts.budgets.admits_into_guest(bytes.len())
+        && !state.plugin.budgets.admits_into_guest(bytes.len())
     {
         // How long bodies are is for clients to say.
         refuse_body(caller.data_mut(), direction);
@@ -39,9 +39,9 @@ pub(super) fn get_configuration(
     return_length: u32,
 ) -> Result<AllocationSize, HostCallError> {
     let mut out = scratch(caller);
-    let facts = &caller.data().facts;
+    let plugin = &caller.data().plugin;
     let is_configuring = caller.data().phase == Phase::Configure;
-    out.extend_from_slice(if is_configuring { &facts.configuration } else { &facts.vm_configuration });
+    out.extend_from_slice(if is_configuring { &plugin.configuration } else { &plugin.vm_configuration });
     hand_over(caller, out, return_pointer, return_length)
 }
 
@@ -78,7 +78,7 @@ pub(super) fn set_bytes(
     let longest = longest(own_window(state, direction)?);
     let added = usize::try_from(length).unwrap_or(usize::MAX);
     // What would be too long is not copied.
-    if added > longest || !state.facts.budgets.admits_from_guest(added) {
+    if added > longest || !state.plugin.budgets.admits_from_guest(added) {
         refuse_body(state, direction);
         return Ok(());
     }
@@ -100,7 +100,7 @@ pub(super) fn set_bytes(
 /// The part of a body that the guest is shown.
 fn own_window(state: &mut State, direction: Direction) -> Result<&mut BodyBuffer, Status> {
     let plugin_state = state.exchange_mut().and_then(Exchange::own).ok_or(Status::BadArgument)?;
-    plugin_state.side(direction).window.as_mut().ok_or(Status::BadArgument)
+    plugin_state.message(direction).window.as_mut().ok_or(Status::BadArgument)
 }
 
 /// How long the guest may make it. A frame may be larger than the limit as it comes; growth is the guest's doing, if of what a
@@ -124,19 +124,19 @@ pub(super) fn contents(state: &State, kind: BufferKind) -> Result<&[u8], Status>
             let window = direction(kind).and_then(|direction| window(state.exchange()?, direction));
             Ok(window.map_or(&[], |window| &window.bytes))
         }
-        BufferKind::PluginConfiguration if state.phase == Phase::Configure => Ok(&state.facts.configuration),
+        BufferKind::PluginConfiguration if state.phase == Phase::Configure => Ok(&state.plugin.configuration),
         BufferKind::PluginConfiguration => Err(Status::NotFound),
         BufferKind::CallBody => {
             state.received.as_ref().and_then(|received| received.call_body()).ok_or(Status::NotFound)
         }
         BufferKind::GrpcMessage => Ok(state.received.as_ref().map_or(&[], |received| received.message())),
-        BufferKind::VmConfiguration => Ok(&state.facts.vm_configuration),
+        BufferKind::VmConfiguration => Ok(&state.plugin.vm_configuration),
         BufferKind::Empty => Ok(&[]),
     }
 }
 
 fn window(exchange: &Exchange, direction: Direction) -> Option<&BodyBuffer> {
-    exchange.own_ref()?.side_ref(direction).window.as_ref()
+    exchange.own_ref()?.message_ref(direction).window.as_ref()
 }
 
 fn direction(kind: BufferKind) -> Option<Direction> {

@@ -80,7 +80,7 @@ pub(super) fn http_call(
     let context = state.caller_context();
     state.calls.insert_http(id, context);
     let call = HttpCall::new(upstream, request, trailers, timeout);
-    let sent = state.facts.host.http_call(&state.facts.name, call, HttpReply::new(address));
+    let sent = state.plugin.host.http_call(&state.plugin.name, call, HttpReply::new(address));
     if let Err(error) = sent {
         state.calls.remove_http(id);
         return Err(refusal(error, Status::BadArgument).into());
@@ -150,7 +150,7 @@ fn open_grpc(
     let context = state.caller_context();
     state.calls.insert_grpc(id, context);
     let call = GrpcCall { upstream, service, method, metadata, message, timeout };
-    match state.facts.host.grpc_call(&state.facts.name, call, GrpcReplies::new(address)) {
+    match state.plugin.host.grpc_call(&state.plugin.name, call, GrpcReplies::new(address)) {
         Ok(stream) => state.calls.open_grpc(id, stream),
         Err(error) => {
             state.calls.remove_grpc(id);
@@ -210,14 +210,14 @@ pub(super) fn call_foreign_function(
 ) -> Result<AllocationSize, HostCallError> {
     let name = name(caller, (function, function_size))?;
     let arguments = read(caller, arguments, arguments_size)?;
-    let facts = &caller.data().facts;
+    let plugin = &caller.data().plugin;
     let result = match name.as_str() {
         // Routes are chosen before plugins run.
         "clear_route_cache" => Some(Ok(Vec::new())),
         // Properties that guests set are bytes, and last as long as their stream, whatever they are declared to be.
         "declare_property" if protobuf::is_message(&arguments) => Some(Ok(Vec::new())),
         "declare_property" => Some(Err(ForeignError::BadArgument)),
-        name => facts.host.foreign_function(&facts.name, name, &arguments),
+        name => plugin.host.foreign_function(&plugin.name, name, &arguments),
     };
     let result = match result {
         Some(Ok(result)) => result,
@@ -242,8 +242,8 @@ fn begin(
     head: usize,
 ) -> Result<(u32, ReplyAddress), HostCallError> {
     let state = caller.data_mut();
-    if !state.facts.allow_network {
-        observe::denied_call(&state.facts.name);
+    if !state.plugin.allow_network {
+        observe::denied_call(&state.plugin.name);
         return Err(Status::InternalFailure.into());
     }
     let of_bodies = state.charged().map_or(0, |exchange| exchange.bytes_come);
@@ -255,13 +255,13 @@ fn begin(
     if state.calls.count(state.caller_context()) >= MAX_CONCURRENT {
         return Err(Status::InternalFailure.into());
     }
-    let permit = state.facts.shared.callout_limits.begin(head).ok_or(Status::InternalFailure)?;
+    let permit = state.plugin.shared.callout_limits.begin(head).ok_or(Status::InternalFailure)?;
     let until = state.now.saturating_add(u64::try_from((timeout + GRACE).as_millis()).unwrap_or(u64::MAX));
     if let Some(plugin_state) = state.exchange_mut().and_then(|exchange| exchange.own()) {
         plugin_state.calls_until = plugin_state.calls_until.max(until);
     }
     let id = state.calls.next_id(kind);
-    let runner = if state.facts.host.may_run_guests() {
+    let runner = if state.plugin.host.may_run_guests() {
         ReplyRunner::Bringer
     } else {
         let stream = state.contexts.get(state.caller_context());
@@ -278,7 +278,7 @@ fn body_of(
 ) -> Result<Vec<u8>, HostCallError> {
     slice(view(caller)?.0, pointer, length)?;
     let state = caller.data_mut();
-    if !state.facts.budgets.admits_call_body(length) {
+    if !state.plugin.budgets.admits_call_body(length) {
         state.fail_charged(Cause::StreamBudget { what: "call-out body" });
         return Err(refused.into());
     }
@@ -287,7 +287,7 @@ fn body_of(
 
 /// Bytes to be sent; none if the plugin has no room for them.
 fn counted(caller: &Caller<'_, State>, bytes: Vec<u8>) -> Option<Bytes> {
-    caller.data().facts.shared.callout_limits.count(bytes)
+    caller.data().plugin.shared.callout_limits.count(bytes)
 }
 
 fn refusal(error: CallError, unknown: Status) -> Status {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::lock::OwnedMutexGuard;
 
-use super::state::Facts;
+use super::state::SharedPlugin;
 use crate::stream::{Exchange, SharedExchange};
 
 /// How long an exchange is waited for that another thread has.
@@ -66,15 +66,15 @@ impl Registered {
     ///
     /// A thread that only looks whether it can go on has it for a moment, in which what the guest wants must not get lost.
     /// Nobody waits for long: two threads may want each other's, and whoever waits here holds up all that its thread does.
-    pub(super) fn borrow(&self, facts: &Facts) -> Option<OwnedMutexGuard<Exchange>> {
-        let mut exchange = self.exchange.try_lock_owned().or_else(|| self.wait(facts))?;
-        exchange.begin(self.plugin_index, facts.fails_open);
+    pub(super) fn borrow(&self, plugin: &SharedPlugin) -> Option<OwnedMutexGuard<Exchange>> {
+        let mut exchange = self.exchange.try_lock_owned().or_else(|| self.wait(plugin))?;
+        exchange.begin(self.plugin_index, plugin.fails_open);
         Some(exchange)
     }
 
-    fn wait(&self, facts: &Facts) -> Option<OwnedMutexGuard<Exchange>> {
+    fn wait(&self, plugin: &SharedPlugin) -> Option<OwnedMutexGuard<Exchange>> {
         look_for(
-            || facts.clock.monotonic(),
+            || plugin.clock.monotonic(),
             || {
                 std::thread::yield_now();
                 self.exchange.try_lock_owned()

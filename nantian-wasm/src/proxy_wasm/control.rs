@@ -76,7 +76,7 @@ pub(super) fn set_tick_period(
     let state = caller.data_mut();
     state.tick_period = period.map(|period| period.max(MIN_TICK_PERIOD));
     // From now on, whatever is left of the last one; of a tick's own callback, from its end.
-    state.next_tick = state.facts.clock.ticks().saturating_add(state.tick_period.unwrap_or_default());
+    state.next_tick = state.plugin.clock.ticks().saturating_add(state.tick_period.unwrap_or_default());
     Ok(())
 }
 
@@ -172,7 +172,7 @@ pub(super) fn send_local_response(
         Ok(Ok(())) => answer(&mut state.interner, status, &block).map_err(|cause| cause.to_string()),
     };
     let Some(exchange) = state.exchange_mut() else {
-        observe::ignored_answer(&state.facts.name, state.effective == ROOT);
+        observe::ignored_answer(&state.plugin.name, state.effective == ROOT);
         return Ok(());
     };
     let answered = match head {
@@ -234,11 +234,11 @@ impl State {
         if level < observe::log_level() {
             return;
         }
-        let (facts, line) = (&self.facts, observe::written(line));
-        if self.usage.admits_log(line.len()) && facts.log_rate.admits_at(facts.clock.ticks(), line) {
-            observe::log(&facts.name, self.active, level, line);
+        let (plugin, line) = (&self.plugin, observe::written(line));
+        if self.usage.admits_log(line.len()) && plugin.log_rate.admits_at(plugin.clock.ticks(), line) {
+            observe::log(&plugin.name, self.active, level, line);
         } else {
-            facts.counters.dropped_log_lines.fetch_add(1, Ordering::Relaxed);
+            plugin.counters.dropped_log_lines.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

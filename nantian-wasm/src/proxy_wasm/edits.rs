@@ -61,7 +61,7 @@ pub(crate) fn edit(
     if let Some(direction) = added {
         *exchange.trailers_mut(direction) = Some(Box::default());
         if let Some(plugin_state) = exchange.own() {
-            plugin_state.side(direction).has_trailers = true;
+            plugin_state.message(direction).has_trailers = true;
         }
     }
     note_length(exchange, kind, edit);
@@ -106,7 +106,7 @@ fn added_trailers(exchange: &mut Exchange, kind: MapKind) -> Option<Direction> {
         MapKind::ResponseTrailers => Direction::Response,
         _ => return None,
     };
-    let may_add = exchange.own()?.side(direction).may_add_trailers;
+    let may_add = exchange.own()?.message(direction).may_add_trailers;
     (may_add && exchange.trailers_mut(direction).is_none()).then_some(direction)
 }
 

@@ -110,8 +110,8 @@ impl Guest {
         traits: Traits,
         shim: ShimInstance,
     ) -> wasmtime::Result<Self> {
-        let facts = Arc::clone(&store.data().facts);
-        let instance = &Exports { instance, capabilities: &facts.capabilities };
+        let plugin = Arc::clone(&store.data().plugin);
+        let instance = &Exports { instance, capabilities: &plugin.capabilities };
         let verdicts = (traits.abi == Abi::Pingora).then(|| Verdicts {
             on_request: find(instance, store, pingora::ON_REQUEST),
             on_response: find(instance, store, pingora::ON_RESPONSE),
@@ -168,7 +168,7 @@ impl Guest {
             finish: has_end.then_some(shim.finish),
             on_done: find(instance, store, "proxy_on_done"),
             on_delete: find(instance, store, "proxy_on_delete"),
-            verdicts: verdicts.map(|verdicts| verdicts.only(facts.hooks)),
+            verdicts: verdicts.map(|verdicts| verdicts.only(plugin.hooks)),
         })
     }
 }

@@ -89,11 +89,11 @@ pub(super) fn define_metric(
     };
     let name = read_text(caller, name, name_length, MAX_NAME)?;
     let state = caller.data_mut();
-    let place = locked(&state.facts.shared.metrics).place(kind, &name);
+    let place = locked(&state.plugin.shared.metrics).place(kind, &name);
     let known: &mut Vec<usize> = state.metrics.get_mut(code(kind)).ok_or(Status::BadArgument)?;
     let (index, place) = defined(known, place, place_of_others(kind));
     if place == place_of_others(kind) {
-        state.facts.counters.dropped_metrics.fetch_add(1, Ordering::Relaxed);
+        state.plugin.counters.dropped_metrics.fetch_add(1, Ordering::Relaxed);
     }
     let id = (index + 1) * METRIC_STEP + code(kind);
     put_u32(caller, return_id, u32::try_from(id).unwrap_or(u32::MAX))
@@ -172,7 +172,7 @@ fn with_metric(
     let id = usize::try_from(id).unwrap_or(usize::MAX);
     let known = state.metrics.get(id % METRIC_STEP);
     let place = (id / METRIC_STEP).checked_sub(1).and_then(|index| known?.get(index).copied());
-    let mut metrics = locked(&state.facts.shared.metrics);
+    let mut metrics = locked(&state.plugin.shared.metrics);
     let metric = place.and_then(|place| metrics.at(place)).ok_or(Status::NotFound)?;
     Ok(change(metric)?)
 }

@@ -43,7 +43,7 @@ pub(crate) use self::pingora::{
 };
 pub(crate) use self::shared::SharedStore;
 use self::shim::Shim;
-pub(crate) use self::state::{EpochAction, Facts, ROOT, State};
+pub(crate) use self::state::{EpochAction, ROOT, SharedPlugin, State};
 use crate::error::ModuleError;
 use crate::module::Traits;
 
@@ -52,7 +52,7 @@ macro_rules! link_functions {
     ($linker:ident, $( $name:literal => $function:path, ($($argument:ident: $type:ty),*); )*) => {
         $(
             $linker.func_wrap("env", $name, |mut caller: Caller<'_, State>, $($argument: $type),*| {
-                if !caller.data().facts.capabilities.allow($name) {
+                if !caller.data().plugin.capabilities.allow($name) {
                     return Ok(Status::InternalFailure as u32);
                 }
                 memory::reply($function(&mut caller, $($argument),*))
@@ -234,7 +234,7 @@ fn link_as_declared(
     let capability = name.to_owned();
     linker.func_new(module, name, ty, move |mut caller, _, results| {
         let code = match function {
-            _ if !caller.data().facts.capabilities.allow(&capability) => denied,
+            _ if !caller.data().plugin.capabilities.allow(&capability) => denied,
             AsDeclared::Answer(code) => code,
             AsDeclared::Continue(stream) => {
                 memory::reply(control::continue_stream(&mut caller, stream))?.cast_signed()

@@ -191,7 +191,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 }
 
 fn may_call(caller: &Caller<'_, State>, name: &str) -> bool {
-    caller.data().facts.capabilities.allow(name)
+    caller.data().plugin.capabilities.allow(name)
 }
 
 /// A function without a result: what has no meaning has no effect.

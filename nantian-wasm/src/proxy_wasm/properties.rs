@@ -1,4 +1,4 @@
-//! Properties: facts about stream and plugin by path, and values guests leave for one another.
+//! Properties: plugin about stream and plugin by path, and values guests leave for one another.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -72,7 +72,7 @@ pub(super) fn set(
         && let Some(most) = std::str::from_utf8(&value).ok().and_then(|most| most.parse().ok())
         && let Some(plugin_state) = exchange.own()
     {
-        plugin_state.side(direction).most = Some(most);
+        plugin_state.message(direction).most = Some(most);
     }
     match exchange.properties.iter_mut().find(|(known, _)| *known == path) {
         Some((_, old)) => *old = value,
@@ -105,9 +105,9 @@ fn resolve(state: &State, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> 
         return Err(Status::NotFound);
     }
     match (first, second) {
-        (b"plugin_name", None) => text(out, &state.facts.name),
-        (b"plugin_root_id", None) => text(out, &state.facts.root_id),
-        (b"plugin_vm_id", None) => text(out, &state.facts.vm_id),
+        (b"plugin_name", None) => text(out, &state.plugin.name),
+        (b"plugin_root_id", None) => text(out, &state.plugin.root_id),
+        (b"plugin_vm_id", None) => text(out, &state.plugin.vm_id),
         (b"listener_direction", None) => int(out, INBOUND),
         (b"metadata", None) => Ok(()),
         (b"metadata", Some(b"filter_metadata")) if third.is_none() => text(out, NO_ENTRIES),

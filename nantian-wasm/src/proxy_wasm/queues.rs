@@ -74,7 +74,7 @@ pub(super) fn register(
     let state = caller.data();
     let (slot, generation) = (state.slot.clone(), state.generation);
     let token = {
-        let mut queues = locked(&state.facts.shared.queues);
+        let mut queues = locked(&state.plugin.shared.queues);
         match queues.tokens.get(&name).copied() {
             Some(token) => {
                 let queue = queues.queue(token)?;
@@ -106,11 +106,11 @@ pub(super) fn resolve(
 ) -> Result<(), HostCallError> {
     let vm_id = read(caller, vm_id, vm_id_length)?;
     let name = read(caller, name, name_length)?;
-    let facts = &caller.data().facts;
-    if !vm_id.is_empty() && vm_id != facts.vm_id.as_bytes() {
+    let plugin = &caller.data().plugin;
+    if !vm_id.is_empty() && vm_id != plugin.vm_id.as_bytes() {
         return Err(Status::NotFound.into());
     }
-    let token = locked(&facts.shared.queues).tokens.get(&name).copied().ok_or(Status::NotFound)?;
+    let token = locked(&plugin.shared.queues).tokens.get(&name).copied().ok_or(Status::NotFound)?;
     put_u32(caller, return_token, token)
 }
 
@@ -121,14 +121,14 @@ pub(super) fn enqueue(
     item_length: u32,
 ) -> Result<(), HostCallError> {
     let item = read(caller, item, item_length)?;
-    let facts = &caller.data().facts;
+    let plugin = &caller.data().plugin;
     let (lost, slot, generation) = {
-        let mut queues = locked(&facts.shared.queues);
+        let mut queues = locked(&plugin.shared.queues);
         let lost = queues.push(token, item)?;
         let queue = queues.queue(token)?;
         (lost, queue.slot.clone(), queue.generation)
     };
-    facts.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
+    plugin.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
     if let Some(slot) = slot.upgrade() {
         slot.post(generation, Job::QueueReady { token });
     }
@@ -143,7 +143,7 @@ pub(super) fn dequeue(
 ) -> Result<AllocationSize, HostCallError> {
     let mut out = scratch(caller);
     {
-        let mut queues = locked(&caller.data().facts.shared.queues);
+        let mut queues = locked(&caller.data().plugin.shared.queues);
         let item = queues.queue(token)?.items.pop_front().ok_or(Status::Empty)?;
         queues.bytes = queues.bytes.saturating_sub(item.len());
         out.extend_from_slice(&item);

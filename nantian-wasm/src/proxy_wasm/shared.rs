@@ -108,7 +108,7 @@ pub(super) fn get_data(
     let key = read(caller, key, key_length)?;
     let mut value = scratch(caller);
     let cas = {
-        let data = locked(&caller.data().facts.shared.data);
+        let data = locked(&caller.data().plugin.shared.data);
         let entry = data.entries.get(key.as_slice()).ok_or(Status::NotFound)?;
         value.extend_from_slice(&entry.value);
         entry.cas
@@ -127,9 +127,9 @@ pub(super) fn set_data(
 ) -> Result<(), HostCallError> {
     let key = read(caller, key, key_length)?;
     let value = read(caller, value, value_length)?;
-    let facts = &caller.data().facts;
-    let lost = locked(&facts.shared.data).set(key, value, cas)?;
-    facts.counters.dropped_shared_data.fetch_add(lost, Ordering::Relaxed);
+    let plugin = &caller.data().plugin;
+    let lost = locked(&plugin.shared.data).set(key, value, cas)?;
+    plugin.counters.dropped_shared_data.fetch_add(lost, Ordering::Relaxed);
     Ok(())
 }
 

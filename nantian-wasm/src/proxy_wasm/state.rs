@@ -26,7 +26,7 @@ use crate::stream::Exchange;
 pub(crate) const ROOT: u32 = 1;
 
 /// What all instances of a plugin have in common.
-pub(crate) struct Facts {
+pub(crate) struct SharedPlugin {
     pub(crate) name: Arc<str>,
     pub(crate) root_id: String,
     pub(crate) vm_id: String,
@@ -49,7 +49,7 @@ pub(crate) struct Facts {
 
 /// The data of a store: what host calls work on.
 pub(crate) struct State {
-    pub(crate) facts: Arc<Facts>,
+    pub(crate) plugin: Arc<SharedPlugin>,
     pub(crate) abi: Abi,
     pub(crate) limits: StoreLimits,
     /// Known once the module is instantiated; a start section runs without.
@@ -117,9 +117,9 @@ pub(crate) enum EpochAction {
 // === impl State ===
 
 impl State {
-    pub(crate) fn new(facts: Arc<Facts>, abi: Abi, limits: StoreLimits, slot: &Arc<Slot>) -> Self {
+    pub(crate) fn new(plugin: Arc<SharedPlugin>, abi: Abi, limits: StoreLimits, slot: &Arc<Slot>) -> Self {
         Self {
-            facts,
+            plugin,
             abi,
             limits,
             memory: None,
@@ -184,7 +184,7 @@ impl State {
     /// Charges the stream for the time of a callback.
     pub(crate) fn end_callback(&mut self) {
         if self.ran > 0 {
-            self.usage.ran_until(self.facts.clock.ticks(), self.ran);
+            self.usage.ran_until(self.plugin.clock.ticks(), self.ran);
         }
     }
 
@@ -200,7 +200,7 @@ impl State {
         let Some(exchange) = self.reserved.as_mut() else { return true };
         self.usage = exchange.own_ref().map(|plugin_state| plugin_state.usage).unwrap_or_default();
         self.usage.begin_callback();
-        let has_time = self.usage.has_time_at(self.facts.clock.ticks(), limit);
+        let has_time = self.usage.has_time_at(self.plugin.clock.ticks(), limit);
         if !has_time {
             exchange.fail(NO_TIME);
         }
@@ -209,12 +209,12 @@ impl State {
 
     /// Charges for bytes that are copied out of the guest.
     pub(crate) fn charge_from_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
-        self.usage.charge_from_guest(bytes, &self.facts.budgets)
+        self.usage.charge_from_guest(bytes, &self.plugin.budgets)
     }
 
     /// Charges for bytes that are copied into the guest.
     pub(crate) fn charge_into_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
-        self.usage.charge_into_guest(bytes, &self.facts.budgets)
+        self.usage.charge_into_guest(bytes, &self.plugin.budgets)
     }
 
     /// Ends the stream that is charged, if there is one, for what its client may have brought about: the guest lives on.
@@ -237,7 +237,7 @@ impl State {
 
     /// Meets the running callback at a beat of the clock, which ends its slice unless that is the first one.
     pub(crate) fn on_epoch(&mut self) -> EpochAction {
-        let clock = &self.facts.clock;
+        let clock = &self.plugin.clock;
         let now = clock.beats();
         let slice = self.slot.upgrade().map_or(0, |slot| now.saturating_sub(slot.resumed_at()));
         if self.ran == 0 && slice < FIRST_SLICE {
@@ -253,15 +253,15 @@ impl State {
     /// plugin together being such that they have a fifth of a thread's time: theirs is not the only plugin.
     pub(crate) fn expect_tick(&mut self) {
         let Some(period) = self.tick_period else { return };
-        let rest = self.ran.saturating_mul(TICK_REST).saturating_mul(self.facts.instances);
-        self.next_tick = self.facts.clock.ticks().saturating_add(period.max(rest));
+        let rest = self.ran.saturating_mul(TICK_REST).saturating_mul(self.plugin.instances);
+        self.next_tick = self.plugin.clock.ticks().saturating_add(period.max(rest));
     }
 
     /// Takes the exchange of a context for the callback that follows; false while somebody else has it.
     pub(crate) fn reserve(&mut self, context: u32) -> bool {
         let Some(registered) = self.contexts.get(context) else { return true };
         let Some(mut exchange) = registered.exchange.try_lock_owned() else { return false };
-        exchange.begin(registered.plugin_index, self.facts.fails_open);
+        exchange.begin(registered.plugin_index, self.plugin.fails_open);
         (self.asker, self.reserved) = (Some(context), Some(exchange));
         true
     }
@@ -321,7 +321,7 @@ impl State {
         } else if self.asker == Some(context) {
             self.reserved.take()
         } else {
-            self.contexts.get(context).and_then(|registered| registered.borrow(&self.facts))
+            self.contexts.get(context).and_then(|registered| registered.borrow(&self.plugin))
         };
         self.effective = context;
         Ok(())

@@ -125,7 +125,7 @@ fn answer<'a>(
     name: &str,
     call: impl FnOnce(&mut Caller<'a, State>) -> Result<Result<(), HostCallError>, u32>,
 ) -> wasmtime::Result<u32> {
-    if caller.data().facts.capabilities.allow(name) { errno(call(caller)) } else { Ok(NOTCAPABLE) }
+    if caller.data().plugin.capabilities.allow(name) { errno(call(caller)) } else { Ok(NOTCAPABLE) }
 }
 
 /// An errno for the guest: a wrong pointer is `FAULT`, a trap stays one.
@@ -147,7 +147,7 @@ fn no_strings(
 }
 
 fn environ_sizes(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<(), HostCallError> {
-    let environment = &caller.data().facts.environment;
+    let environment = &caller.data().plugin.environment;
     let number = u32::try_from(environment.len()).unwrap_or(u32::MAX);
     let size = environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
     put_u32(caller, count, number)?;
@@ -155,8 +155,8 @@ fn environ_sizes(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Resu
 }
 
 fn environ(caller: &mut Caller<'_, State>, mut pointers: u32, mut out: u32) -> Result<(), HostCallError> {
-    let facts = std::sync::Arc::clone(&caller.data().facts);
-    for (name, value) in &facts.environment {
+    let plugin = std::sync::Arc::clone(&caller.data().plugin);
+    for (name, value) in &plugin.environment {
         let text = format!("{name}={value}\0");
         put_u32(caller, pointers, out)?;
         put(view(caller)?.0, out, text.as_bytes())?;
@@ -185,7 +185,7 @@ fn clock_time(
 ) -> Result<Result<(), HostCallError>, u32> {
     let time = match clock {
         REALTIME => unix_nanos(SystemTime::now()),
-        MONOTONIC => nanos(caller.data().facts.clock.monotonic()),
+        MONOTONIC => nanos(caller.data().plugin.clock.monotonic()),
         _ => return Err(NOTSUP),
     };
     Ok(put_u64(caller, out, time))

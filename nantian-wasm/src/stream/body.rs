@@ -7,7 +7,7 @@ use super::active_plugin::{ActivePlugin, CallOutcome, MessageState};
 use super::call::Call;
 use super::exchange::Direction;
 use super::headers::Step;
-use super::plugin_state::{BodyBuffer, BodyBytes, Pause, Shown, Side};
+use super::plugin_state::{BodyBuffer, BodyBytes, Pause, PluginMessage, Shown};
 use super::release::Part;
 use super::{Action, StreamContext};
 use crate::config::StreamFraming;
@@ -81,13 +81,17 @@ impl StreamContext {
             let ends_here = end && trailers.is_none();
             let mut part = Part { chunk: &mut *chunk, end: ends_here, trailers };
             match self.body_step(plugin, index, direction, &mut part) {
-                Step::Next if self.side(index, direction).is_some_and(|side| side.waits_for_body) => break,
+                Step::Next
+                    if self.message_of(index, direction).is_some_and(|message| message.waits_for_body) =>
+                {
+                    break;
+                }
                 Step::Next => {
                     if ends_here && let Some(exchange) = self.exchange.as_mut() {
                         let trailers = exchange.trailers_mut(direction).clone();
                         *added = trailers.filter(|trailers| !trailers.is_empty());
-                        if let Some(side) = exchange.side(index, direction) {
-                            side.has_trailers = false;
+                        if let Some(message) = exchange.message_of(index, direction) {
+                            message.has_trailers = false;
                         }
                     }
                     let message = self.message(direction);
@@ -158,16 +162,16 @@ impl StreamContext {
     ) -> Option<Step> {
         let PluginCursor { plugin, index, direction } = *cursor;
         let is_lost = self.active.get(index).is_none_or(ActivePlugin::is_lost);
-        let Some(side) = self.side(index, direction) else { return Some(Step::Next) };
-        let has_seen_all = match side.shown {
+        let Some(message) = self.message_of(index, direction) else { return Some(Step::Next) };
+        let has_seen_all = match message.shown {
             Shown::Parts => false,
             Shown::End => part.end,
             Shown::Trailers => part.trailers.is_some(),
         };
-        match side.pause {
+        match message.pause {
             Pause::Over if has_seen_all => return Some(self.let_go(index, direction, part)),
             Pause::Over => {
-                *front = side.take_shown();
+                *front = message.take_shown();
                 self.release(index, direction);
             }
             // While the sender is waited for, the guest is not asked to continue; otherwise it is, and in time.
@@ -220,11 +224,11 @@ impl StreamContext {
         }
         // Held bytes are shown once more as the end of the body before trailers: a guest that waits for the end to
         // judge a body must not be passed by a peer that adds a trailer.
-        let side = self.side(cursor.index, cursor.direction);
-        let is_to_come = side.is_some_and(|side| {
+        let message = self.message_of(cursor.index, cursor.direction);
+        let is_to_come = message.is_some_and(|message| {
             // As in Envoy, headers of an empty body wait for trailers; in `pingora` the request's hook is still to run.
-            let is_awaited = side.waits_for_body && cursor.plugin.module().abi() == Abi::Pingora;
-            (side.holds_bytes() || is_awaited) && side.shown == Shown::Parts
+            let is_awaited = message.waits_for_body && cursor.plugin.module().abi() == Abi::Pingora;
+            (message.holds_bytes() || is_awaited) && message.shown == Shown::Parts
         });
         if (is_to_come || matches!(resumed, Some(Call::LastBody { .. })))
             && let Some(step) = self.show_end_before_trailers(cursor, cell)
@@ -237,10 +241,10 @@ impl StreamContext {
     /// Leaves whole events in the part, and puts the rest by for the next one.
     fn cut(&mut self, cursor: &PluginCursor<'_>, part: &mut Part<'_>) {
         let limit = self.most_of(cursor);
-        let Some(side) = self.side(cursor.index, cursor.direction) else { return };
-        let mut whole = BodyBytes::Frame(side.events.whole(std::mem::take(part.chunk)));
-        if part.end || part.trailers.is_some() || side.events.len() > limit {
-            whole = whole.followed_by(side.events.take().into_bytes());
+        let Some(message) = self.message_of(cursor.index, cursor.direction) else { return };
+        let mut whole = BodyBytes::Frame(message.events.whole(std::mem::take(part.chunk)));
+        if part.end || part.trailers.is_some() || message.events.len() > limit {
+            whole = whole.followed_by(message.events.take().into_bytes());
         }
         *part.chunk = whole.into_bytes();
     }
@@ -256,9 +260,9 @@ impl StreamContext {
         let phase = direction.body_phase();
         let limit = self.most_of(cursor);
         let is_resumed = self.calls.resumes(direction, index).is_some();
-        if let Some(side) = self.side(index, direction).filter(|_| !is_resumed) {
-            let shown = side.window.take().unwrap_or_default().bytes;
-            side.window = Some(BodyBuffer { bytes: shown.followed_by(std::mem::take(chunk)), limit });
+        if let Some(message) = self.message_of(index, direction).filter(|_| !is_resumed) {
+            let shown = message.window.take().unwrap_or_default().bytes;
+            message.window = Some(BodyBuffer { bytes: shown.followed_by(std::mem::take(chunk)), limit });
         }
         let verdict = match self.visit_body(cursor, cell, end, false) {
             BodyOutcome::Verdict(verdict) => verdict,
@@ -270,14 +274,14 @@ impl StreamContext {
             }
         };
         let may_be_continued = self.active.get(index).is_some_and(|active| active.expects_calls);
-        let Some(side) = self.side(index, direction) else { return Step::Next };
-        let is_kept = side.keep(verdict);
+        let Some(message) = self.message_of(index, direction) else { return Step::Next };
+        let is_kept = message.keep(verdict);
         if verdict == BodyVerdict::Continue {
-            *chunk = side.take_shown().into_bytes();
+            *chunk = message.take_shown().into_bytes();
             self.release(index, direction);
             return Step::Next;
         }
-        let length = side.kept.len() + side.window.as_ref().map_or(0, |window| window.bytes.len());
+        let length = message.kept.len() + message.window.as_ref().map_or(0, |window| window.bytes.len());
         if length > limit && is_kept && verdict != BodyVerdict::Watermark {
             return match self.failed(plugin, index, phase, Cause::BodyTooLarge { limit }) {
                 CallOutcome::Over(action) => Step::Over(action),
@@ -289,7 +293,7 @@ impl StreamContext {
         }
         if verdict == BodyVerdict::Discard && end && !may_be_continued {
             // The end of a stream cannot be withheld by forgetting it; what the guest kept before goes with it.
-            *chunk = side.take_shown().into_bytes();
+            *chunk = message.take_shown().into_bytes();
             self.release(index, direction);
             return Step::Next;
         }
@@ -299,8 +303,8 @@ impl StreamContext {
             self.pause(index, direction, u64::MAX);
             return Step::Kept;
         }
-        if let Some(side) = self.side(index, direction).filter(|_| end) {
-            side.shown = Shown::End;
+        if let Some(message) = self.message_of(index, direction).filter(|_| end) {
+            message.shown = Shown::End;
         }
         self.pause(index, direction, plugin.pause_deadline());
         match self.held(plugin, index, direction, phase) {
@@ -315,7 +319,7 @@ impl StreamContext {
     /// How many bytes of a body a plugin may hold back: those of its sandbox, or fewer if it has said so.
     pub(super) fn most_of(&self, cursor: &PluginCursor<'_>) -> usize {
         let plugin_state = self.exchange.as_ref().and_then(|exchange| exchange.plugins.get(cursor.index));
-        let said = plugin_state.and_then(|plugin_state| plugin_state.side_ref(cursor.direction).most);
+        let said = plugin_state.and_then(|plugin_state| plugin_state.message_ref(cursor.direction).most);
         said.unwrap_or(usize::MAX).min(cursor.plugin.max_buffered_body())
     }
 
@@ -328,17 +332,18 @@ impl StreamContext {
         is_last: bool,
     ) -> BodyOutcome {
         let phase = cursor.direction.body_phase();
-        let window = self.side(cursor.index, cursor.direction).and_then(|side| side.window.as_ref());
+        let window =
+            self.message_of(cursor.index, cursor.direction).and_then(|message| message.window.as_ref());
         let length = u32::try_from(window.map_or(0, |window| window.bytes.len())).unwrap_or(u32::MAX);
         let call = if is_last { Call::LastBody { phase, length } } else { Call::Body { phase, length, end } };
-        if let Some(side) = self.side(cursor.index, cursor.direction) {
-            side.may_add_trailers = end && !is_last;
+        if let Some(message) = self.message_of(cursor.index, cursor.direction) {
+            message.may_add_trailers = end && !is_last;
         }
         let visit = self.visit(cursor, cell, call);
-        if let Some(side) =
-            self.side(cursor.index, cursor.direction).filter(|_| !matches!(visit, CallOutcome::Pending))
+        if let Some(message) =
+            self.message_of(cursor.index, cursor.direction).filter(|_| !matches!(visit, CallOutcome::Pending))
         {
-            side.may_add_trailers = false;
+            message.may_add_trailers = false;
         }
         match visit {
             CallOutcome::Pending => BodyOutcome::Instead(Step::Over(Action::Pending)),
@@ -367,8 +372,8 @@ impl StreamContext {
         self.active.get(index).filter(|active| active.is_active())?.lease.as_ref()
     }
 
-    pub(super) fn side(&mut self, index: usize, direction: Direction) -> Option<&mut Side> {
-        self.exchange.as_mut()?.side(index, direction)
+    pub(super) fn message_of(&mut self, index: usize, direction: Direction) -> Option<&mut PluginMessage> {
+        self.exchange.as_mut()?.message_of(index, direction)
     }
 
     pub(super) fn message(&mut self, direction: Direction) -> &mut MessageState {

@@ -235,8 +235,8 @@ impl StreamContext {
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.notify();
             // What it has let go so far is not what its verdict holds.
-            if let Some(side) = exchange.side(index, direction) {
-                side.is_continued = false;
+            if let Some(message) = exchange.message_of(index, direction) {
+                message.is_continued = false;
             }
         }
         if let Some(active) = self.active.get_mut(index) {
@@ -267,8 +267,8 @@ impl StreamContext {
                 return Some(action);
             }
             // What a plugin had let go before it failed open goes on with what it held.
-            if let Some(side) = self.side(ended.index, direction) {
-                side.kept = front.followed_by(std::mem::take(&mut side.kept).into_bytes());
+            if let Some(message) = self.message_of(ended.index, direction) {
+                message.kept = front.followed_by(std::mem::take(&mut message.kept).into_bytes());
             }
         }
         self.message_ref(direction).over.clone().map(Action::BreakOff)

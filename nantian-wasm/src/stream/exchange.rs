@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
 use super::Streaming;
 use super::fields::HeaderFields;
-use super::plugin_state::{BodyBuffer, Pause, PluginState, Side};
+use super::plugin_state::{BodyBuffer, Pause, PluginMessage, PluginState};
 use super::removed_pseudo_headers::RemovedPseudoHeaders;
 use super::upstream::UpstreamAddress;
 use crate::error::{Cause, Phase};
@@ -275,8 +275,8 @@ impl Exchange {
     }
 
     /// What a plugin has of a message.
-    pub(crate) fn side(&mut self, index: usize, direction: Direction) -> Option<&mut Side> {
-        self.plugins.get_mut(index).map(|own| own.side(direction))
+    pub(crate) fn message_of(&mut self, index: usize, direction: Direction) -> Option<&mut PluginMessage> {
+        self.plugins.get_mut(index).map(|own| own.message(direction))
     }
 
     /// Puts headers and trailers by before the first change, for a plugin that fails open.
@@ -299,7 +299,7 @@ impl Exchange {
         if !self.undo.wanted || saved.is_some() {
             return;
         }
-        let window = self.own_ref().and_then(|own| own.side_ref(direction).window.clone());
+        let window = self.own_ref().and_then(|own| own.message_ref(direction).window.clone());
         *self.undo.saved.get_or_insert_default().window(direction) = window;
     }
 
@@ -317,7 +317,7 @@ impl Exchange {
             [(Direction::Request, saved.request_window), (Direction::Response, saved.response_window)]
         {
             if let Some(saved) = window
-                && let Some(window) = self.own().and_then(|own| own.side(direction).window.as_mut())
+                && let Some(window) = self.own().and_then(|own| own.message(direction).window.as_mut())
             {
                 *window = saved;
             }
@@ -346,10 +346,10 @@ impl Exchange {
         // Whichever way is continued, the request is out of the guest's hands then, as it is in Envoy.
         own.request.has_headers = false;
         own.request.has_trailers = false;
-        let side = own.side(direction);
-        side.is_continued = true;
-        if side.pause.is_held() {
-            side.pause = Pause::Over;
+        let message = own.message(direction);
+        message.is_continued = true;
+        if message.pause.is_held() {
+            message.pause = Pause::Over;
             self.is_touched = true;
         }
     }

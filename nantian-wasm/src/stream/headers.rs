@@ -76,16 +76,16 @@ impl StreamContext {
         }
         if !self.active.get(index).is_some_and(ActivePlugin::is_active) {
             // Bytes that it held go on with the body's next step.
-            if self.side(index, direction).is_some_and(|side| !side.holds_bytes()) {
+            if self.message_of(index, direction).is_some_and(|message| !message.holds_bytes()) {
                 self.release(index, direction);
             }
             return Step::Next;
         }
         let phase = direction.headers_phase();
         self.set_kept(index, direction);
-        let Some(side) = self.side(index, direction) else { return Step::Next };
-        let waits_for_body = side.waits_for_body;
-        match side.pause {
+        let Some(message) = self.message_of(index, direction) else { return Step::Next };
+        let waits_for_body = message.waits_for_body;
+        match message.pause {
             Pause::None => self.show_headers(plugin, index, direction, end, &mut cell),
             Pause::Over => {
                 self.release(index, direction);
@@ -175,8 +175,8 @@ impl StreamContext {
         }
         let is_resumed = self.calls.resumes(direction, index).is_some();
         // Those of a request are the guest's once its context is created.
-        if let Some(side) = self.side(index, direction).filter(|_| !is_resumed) {
-            side.has_headers = direction == Direction::Response;
+        if let Some(message) = self.message_of(index, direction).filter(|_| !is_resumed) {
+            message.has_headers = direction == Direction::Response;
         }
         let count = self.count(kind);
         let cursor = PluginCursor { plugin, index, direction };
@@ -192,15 +192,15 @@ impl StreamContext {
         };
         match verdict {
             HeadersVerdict::Continue => {
-                if let Some(side) = self.side(index, direction) {
-                    side.has_headers = false;
+                if let Some(message) = self.message_of(index, direction) {
+                    message.has_headers = false;
                 }
                 Step::Next
             }
             HeadersVerdict::Stop if !end && plugin.wants_body(direction, self.streaming) => {
                 self.pause(index, direction, u64::MAX);
-                if let Some(side) = self.side(index, direction) {
-                    side.waits_for_body = true;
+                if let Some(message) = self.message_of(index, direction) {
+                    message.waits_for_body = true;
                 }
                 Step::Kept
             }
@@ -224,16 +224,16 @@ impl StreamContext {
 
     /// Notes that a guest holds a message, which it may have let go by now: others ran between its callback's end and this.
     pub(super) fn pause(&mut self, index: usize, direction: Direction, until: u64) {
-        if let Some(side) = self.side(index, direction) {
-            side.pause = if side.is_continued { Pause::Over } else { Pause::Until(until) };
+        if let Some(message) = self.message_of(index, direction) {
+            message.pause = if message.is_continued { Pause::Over } else { Pause::Until(until) };
         }
         self.set_holds(index, direction, true);
     }
 
     /// Notes that a guest holds nothing of a message any more; its headers it can still look at, as in Envoy.
     pub(super) fn release(&mut self, index: usize, direction: Direction) {
-        if let Some(side) = self.side(index, direction) {
-            (side.pause, side.waits_for_body) = (Pause::None, false);
+        if let Some(message) = self.message_of(index, direction) {
+            (message.pause, message.waits_for_body) = (Pause::None, false);
         }
         self.set_holds(index, direction, false);
     }
@@ -247,10 +247,11 @@ impl StreamContext {
     /// A message that its guest holds: it goes on when the guest says so, or ends when its time is over.
     pub(super) fn held(&mut self, plugin: &Plugin, index: usize, direction: Direction, phase: Phase) -> Step {
         let plugin_state = self.exchange.as_ref().and_then(|exchange| exchange.plugins.get(index));
-        let deadline = plugin_state.map_or(0, |plugin_state| match plugin_state.side_ref(direction).pause {
-            Pause::Until(until) => until.max(plugin_state.calls_until),
-            Pause::None | Pause::Over => u64::MAX,
-        });
+        let deadline =
+            plugin_state.map_or(0, |plugin_state| match plugin_state.message_ref(direction).pause {
+                Pause::Until(until) => until.max(plugin_state.calls_until),
+                Pause::None | Pause::Over => u64::MAX,
+            });
         let active = self.active.get(index);
         let cause = if active.is_none_or(ActivePlugin::is_lost) {
             Cause::InstanceLost

@@ -15,8 +15,8 @@ use crate::sandbox::Usage;
 /// What one plugin has of an exchange.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PluginState {
-    pub(crate) request: Side,
-    pub(crate) response: Side,
+    pub(crate) request: PluginMessage,
+    pub(crate) response: PluginMessage,
     /// The guest's own answer, if it gave one.
     pub(crate) answer: Option<Box<LocalResponse>>,
     /// What ends the stream although the guest did not trap.
@@ -31,7 +31,7 @@ pub(crate) struct PluginState {
 
 /// What one plugin has of one message.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Side {
+pub(crate) struct PluginMessage {
     /// The guest has the headers: its callback runs, or has held them. What it writes when they have left changes what is
     /// remembered of them.
     pub(crate) has_headers: bool,
@@ -105,14 +105,14 @@ impl Pause {
 // === impl PluginState ===
 
 impl PluginState {
-    pub(crate) fn side(&mut self, direction: Direction) -> &mut Side {
+    pub(crate) fn message(&mut self, direction: Direction) -> &mut PluginMessage {
         match direction {
             Direction::Request => &mut self.request,
             Direction::Response => &mut self.response,
         }
     }
 
-    pub(crate) fn side_ref(&self, direction: Direction) -> &Side {
+    pub(crate) fn message_ref(&self, direction: Direction) -> &PluginMessage {
         match direction {
             Direction::Request => &self.request,
             Direction::Response => &self.response,
@@ -120,9 +120,9 @@ impl PluginState {
     }
 }
 
-// === impl Side ===
+// === impl PluginMessage ===
 
-impl Side {
+impl PluginMessage {
     /// Everything the plugin holds back; it holds nothing afterwards.
     pub(crate) fn take_bytes(&mut self) -> BodyBytes {
         let unfinished = self.events.take().into_bytes();

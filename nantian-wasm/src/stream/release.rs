@@ -37,8 +37,8 @@ impl StreamContext {
                 Step::Next
             }
             Step::Over(action) => {
-                if let Some(side) = self.side(index, direction) {
-                    side.kept = front.followed_by(std::mem::take(&mut side.kept).into_bytes());
+                if let Some(message) = self.message_of(index, direction) {
+                    message.kept = front.followed_by(std::mem::take(&mut message.kept).into_bytes());
                 }
                 Step::Over(action)
             }
@@ -49,9 +49,9 @@ impl StreamContext {
     pub(super) fn let_go(&mut self, index: usize, direction: Direction, part: &mut Part<'_>) -> Step {
         self.release(index, direction);
         let Some(exchange) = self.exchange.as_mut() else { return Step::Next };
-        let Some(side) = exchange.side(index, direction) else { return Step::Next };
-        *part.chunk = side.take_bytes().followed_by(std::mem::take(part.chunk)).into_bytes();
-        let has_seen_trailers = side.shown == Shown::Trailers;
+        let Some(message) = exchange.message_of(index, direction) else { return Step::Next };
+        *part.chunk = message.take_bytes().followed_by(std::mem::take(part.chunk)).into_bytes();
+        let has_seen_trailers = message.shown == Shown::Trailers;
         if has_seen_trailers
             && let (Some(trailers), Some(kept)) =
                 (part.trailers.as_deref_mut(), exchange.trailers_mut(direction).as_ref())
@@ -62,17 +62,17 @@ impl StreamContext {
     }
 
     pub(super) fn take_bytes_into(&mut self, index: usize, direction: Direction, chunk: &mut Bytes) {
-        if let Some(side) = self.side(index, direction) {
-            *chunk = side.take_bytes().followed_by(std::mem::take(chunk)).into_bytes();
+        if let Some(message) = self.message_of(index, direction) {
+            *chunk = message.take_bytes().followed_by(std::mem::take(chunk)).into_bytes();
         }
         self.release(index, direction);
     }
 
     /// Waits for an instance with bytes in hand that it has let go: they are put back for the next time.
     pub(super) fn wait_for_with(&mut self, index: usize, direction: Direction, front: BodyBytes) -> Step {
-        if let Some(side) = self.side(index, direction).filter(|_| !front.is_empty()) {
-            side.kept = front;
-            side.pause = Pause::Over;
+        if let Some(message) = self.message_of(index, direction).filter(|_| !front.is_empty()) {
+            message.kept = front;
+            message.pause = Pause::Over;
         }
         let wait = self.lease_of(index).map(|lease| Wait::for_instance(lease.slot()));
         *self.waits.of(direction) = wait;

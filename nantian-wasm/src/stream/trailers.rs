@@ -20,15 +20,15 @@ impl StreamContext {
     ) -> Option<Step> {
         let limit = self.most_of(cursor);
         let is_resumed = self.calls.resumes(cursor.direction, cursor.index).is_some();
-        if let Some(side) = self.side(cursor.index, cursor.direction).filter(|_| !is_resumed) {
-            let bytes = side.take_bytes();
-            side.window = Some(BodyBuffer { bytes, limit });
+        if let Some(message) = self.message_of(cursor.index, cursor.direction).filter(|_| !is_resumed) {
+            let bytes = message.take_bytes();
+            message.window = Some(BodyBuffer { bytes, limit });
         }
         let seen = self.visit_body(cursor, cell, true, true);
         if !matches!(seen, BodyOutcome::Instead(Step::Over(Action::Pending)))
-            && let Some(side) = self.side(cursor.index, cursor.direction)
+            && let Some(message) = self.message_of(cursor.index, cursor.direction)
         {
-            side.shown = Shown::End;
+            message.shown = Shown::End;
         }
         match seen {
             // All of it was held before, and whatever the guest asks for is not forgotten.
@@ -51,15 +51,17 @@ impl StreamContext {
             if let (Some(exchange), Some(trailers)) = (self.exchange.as_mut(), part.trailers.as_deref_mut()) {
                 *exchange.trailers_mut(direction) = Some(Box::new(trailers.clone()));
             }
-            if let Some(side) = self.side(index, direction) {
-                side.has_trailers = true;
+            if let Some(message) = self.message_of(index, direction) {
+                message.has_trailers = true;
             }
         }
         let phase = direction.trailers_phase();
         let count = self.count(direction.trailers_kind());
         let visit = self.visit(cursor, cell, Call::Trailers { phase, count });
-        if let Some(side) = self.side(index, direction).filter(|_| !matches!(visit, CallOutcome::Pending)) {
-            side.shown = Shown::Trailers;
+        if let Some(message) =
+            self.message_of(index, direction).filter(|_| !matches!(visit, CallOutcome::Pending))
+        {
+            message.shown = Shown::Trailers;
         }
         match visit {
             CallOutcome::Pending => return Step::Over(Action::Pending),
@@ -71,8 +73,8 @@ impl StreamContext {
                 }
             }
             CallOutcome::Done(_) | CallOutcome::Skipped => {
-                if let Some(side) = self.side(index, direction) {
-                    side.has_trailers = false;
+                if let Some(message) = self.message_of(index, direction) {
+                    message.has_trailers = false;
                 }
             }
         }

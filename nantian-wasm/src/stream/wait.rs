@@ -168,7 +168,7 @@ impl StreamContext {
         exchange.await_touch(Waiter::from(direction), waker);
         let lets_go = |(active, plugin_state): (&ActivePlugin, &PluginState)| {
             active.holds.contains(direction)
-                && (plugin_state.side_ref(direction).pause == Pause::Over
+                && (plugin_state.message_ref(direction).pause == Pause::Over
                     || !active.is_active()
                     || active.is_lost())
         };
@@ -210,7 +210,7 @@ impl StreamContext {
     /// Until when a step waits for the guest of this plugin; none when it can be taken.
     fn held_until(&self, exchange: &Exchange, index: usize, direction: Direction) -> Option<u64> {
         let plugin_state = exchange.plugins.get(index)?;
-        let deadline = match plugin_state.side_ref(direction).pause {
+        let deadline = match plugin_state.message_ref(direction).pause {
             Pause::Until(until) => until.max(plugin_state.calls_until),
             Pause::None | Pause::Over => return None,
         };

@@ -5,7 +5,7 @@ use std::io::Write;
 use nantian_wasm::{Inventory, Module, Plugin};
 use tokio::time::Instant;
 
-use super::{Bench, GuestLog, PluginOptions, show};
+use super::{Bench, GuestLog, PluginOptions, print};
 use crate::respond::ErrorChain;
 
 /// Writes what the module is made of and whether it starts; returns whether it does.
@@ -35,7 +35,7 @@ pub(super) fn check(options: &PluginOptions, log: &GuestLog, out: &mut impl Writ
     let began = Instant::now();
     let started = Plugin::new(&module, options.config()?);
     let took = began.elapsed();
-    show::log(&log.take(), out)?;
+    print::log(&log.take(), out)?;
     match started {
         Ok(plugin) => {
             let memory = plugin.status().memory;
@@ -58,9 +58,9 @@ fn describe(options: &PluginOptions, inventory: &Inventory, out: &mut impl Write
     writeln!(out, "module     {}", options.plugin.display())?;
     writeln!(out, "sha256     {}", inventory.digest)?;
     writeln!(out, "abi        {abi}")?;
-    show::list("callbacks", &inventory.callbacks, out)?;
-    show::list("imports", &inventory.imports, out)?;
-    show::budgets("limits", &inventory.sizes, out)?;
+    print::list("callbacks", &inventory.callbacks, out)?;
+    print::list("imports", &inventory.imports, out)?;
+    print::budgets("limits", &inventory.sizes, out)?;
     if let Some(memory) = inventory.initial_memory {
         writeln!(
             out,

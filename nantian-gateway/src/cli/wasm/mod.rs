@@ -4,9 +4,9 @@ mod check;
 mod guest_log;
 mod message;
 mod options;
+mod print;
 mod replay;
 mod run;
-mod show;
 
 use std::{fs, io::Write, num::NonZeroUsize, path::Path, time::Duration};
 

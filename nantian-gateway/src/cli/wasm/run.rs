@@ -9,9 +9,8 @@ use nantian_wasm::{Module, Plugin, PluginError};
 use tokio::runtime::Builder;
 
 use super::{
-    Bench, GuestLog, RunOptions, message, read,
+    Bench, GuestLog, RunOptions, message, print, read,
     replay::{Pieces, Replay, Replies, replay},
-    show,
 };
 use crate::respond::ErrorChain;
 
@@ -33,7 +32,7 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
     let plugin = match start(&module, options)? {
         Ok(plugin) => plugin,
         Err(error) => {
-            show::log(&log.take(), out)?;
+            print::log(&log.take(), out)?;
             writeln!(out, "refused    {}", ErrorChain(&error))?;
             return Ok(false);
         }
@@ -43,10 +42,10 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
     let runtime = Builder::new_current_thread().build()?;
     let exchange = replay(plugin.clone(), with(&request, pieces), response_with(&response, pieces));
     let replayed = runtime.block_on(exchange).map_err(|error| anyhow::anyhow!(error))?;
-    show::log(&log.take(), out)?;
+    print::log(&log.take(), out)?;
     show_exchange(&request, &response, &replayed, out)?;
     let status = plugin.status();
-    show::budgets("spent", &status.peaks, out)?;
+    print::budgets("spent", &status.peaks, out)?;
     let limit = options.plugin.max_memory_bytes;
     writeln!(out, "           {:<30} {} of {limit}", "bytes of memory", status.memory)?;
     let failure = replayed.failure.as_ref().or(status.last_failure.as_ref());
@@ -56,7 +55,7 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
         (None, None) => writeln!(out, "outcome    answered by the plugin")?,
     }
     if failure.is_some() && !status.last_backtrace.is_empty() {
-        show::list("backtrace", &status.last_backtrace, out)?;
+        print::list("backtrace", &status.last_backtrace, out)?;
     }
     Ok(failure.is_none())
 }
@@ -124,21 +123,21 @@ fn show_exchange(
         Some((parts, body)) => {
             let line = |method: &Method, uri: &http::Uri| format!("{method} {uri}");
             let before = line(request.method(), request.uri());
-            show::first_line("request", &before, &line(&parts.method, &parts.uri), out)?;
-            show::headers(request.headers(), &parts.headers, out)?;
-            show::body(request.body(), body, out)?;
+            print::first_line("request", &before, &line(&parts.method, &parts.uri), out)?;
+            print::headers(request.headers(), &parts.headers, out)?;
+            print::body(request.body(), body, out)?;
         }
         None => writeln!(out, "request    not passed on")?,
     }
     let (parts, body) = &replayed.received;
     let status = parts.status.to_string();
     if replayed.sent.is_some() && replayed.failure.is_none() {
-        show::first_line("response", &response.status().to_string(), &status, out)?;
-        show::headers(response.headers(), &parts.headers, out)?;
-        show::body(response.body(), body, out)
+        print::first_line("response", &response.status().to_string(), &status, out)?;
+        print::headers(response.headers(), &parts.headers, out)?;
+        print::body(response.body(), body, out)
     } else {
-        show::first_line("response", "", &status, out)?;
-        show::headers(&http::HeaderMap::new(), &parts.headers, out)?;
-        show::body(&Bytes::new(), body, out)
+        print::first_line("response", "", &status, out)?;
+        print::headers(&http::HeaderMap::new(), &parts.headers, out)?;
+        print::body(&Bytes::new(), body, out)
     }
 }

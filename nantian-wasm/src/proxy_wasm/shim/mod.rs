@@ -15,7 +15,7 @@ use wasmtime::{AsContextMut as _, Caller, Func, InstancePre, Linker, Ref, Store,
 use super::abi::Status;
 use super::state::State;
 use super::{buffers, callouts, control, maps, memory, pingora, properties, queues, shared};
-use crate::entry::NEXT_BEAT;
+use crate::guest_store::NEXT_BEAT;
 
 /// Where the shim imports from what guests cannot.
 const HOST: &str = "host";
@@ -60,7 +60,7 @@ macro_rules! functions {
         pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             $(
                 linker.func_wrap("env", $name, |mut caller: Caller<'_, State>, $($argument: u32),*| {
-                    if !caller.data().facts.capabilities.allow($name) {
+                    if !caller.data().plugin.capabilities.allow($name) {
                         return memory::prepared(Err(Status::InternalFailure.into()));
                     }
                     memory::prepared($function(&mut caller, $($argument),*))

@@ -11,12 +11,12 @@ use http_body::{Body, Frame};
 use crate::body::{Relay, RequestBody, ResponseBody, Source, poll_plain};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
-use crate::held::HeldMessage;
-use crate::show::{Watching, forwarded, replied};
+use crate::headers_phase::{Watching, forwarded, replied};
+use crate::held_message::HeldMessage;
 use crate::stream::{BodyBytes, Direction};
 
 /// Headers that wait, and their body.
-pub(crate) struct WaitingMessage<P, B> {
+pub(crate) struct PendingMessage<P, B> {
     pub(crate) parts: P,
     /// Neither a body nor trailers follow.
     pub(crate) end: bool,
@@ -50,9 +50,9 @@ pub(crate) enum Released<M, H> {
     Later(Box<H>),
 }
 
-// === impl WaitingMessage ===
+// === impl PendingMessage ===
 
-impl<P, B> WaitingMessage<P, B> {
+impl<P, B> PendingMessage<P, B> {
     pub(crate) fn new(parts: P, body: B, end: bool) -> Self {
         Self { parts, end, body: Incoming::Untouched(body) }
     }
@@ -83,7 +83,7 @@ impl<P, B> WaitingMessage<P, B> {
     }
 }
 
-impl<P, B> WaitingMessage<P, B>
+impl<P, B> PendingMessage<P, B>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -116,7 +116,7 @@ where
     }
 }
 
-impl<B> WaitingMessage<request::Parts, B> {
+impl<B> PendingMessage<request::Parts, B> {
     /// The request, whose plugins have let its headers go.
     pub(crate) fn released(
         self,
@@ -137,7 +137,7 @@ impl<B> WaitingMessage<request::Parts, B> {
     }
 }
 
-impl<T> WaitingMessage<response::Parts, Source<T>> {
+impl<T> PendingMessage<response::Parts, Source<T>> {
     /// The response, whose plugins have let its headers go.
     pub(crate) fn released(
         self,

@@ -11,8 +11,8 @@ use http_body::Body;
 use crate::body::{BodyError, Passed, Relay, RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
+use crate::headers_phase::{has_content, local, reset};
 use crate::respond::Responder;
-use crate::show::{has_content, local, reset};
 use crate::stream::{Action, Direction, StreamContext};
 
 /// A message whose headers wait for its body. The headers are in the stream's hands.

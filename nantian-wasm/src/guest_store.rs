@@ -16,8 +16,8 @@ const START_TICKS: u64 = 1_000;
 pub(crate) const NEXT_BEAT: u64 = 1;
 
 /// The way into one guest.
-pub(crate) struct Entry {
-    pub(crate) store: Store<State>,
+pub(crate) struct GuestStore {
+    pub(crate) inner: Store<State>,
     /// The code of the module beside the guest, which is not the guest's.
     shim: wasmtime::Module,
     /// False from the moment a call into the guest begins until it returns: whatever interrupts one leaves a dead guest.
@@ -26,9 +26,9 @@ pub(crate) struct Entry {
     ticks: Option<u64>,
 }
 
-// === impl Entry ===
+// === impl GuestStore ===
 
-impl Entry {
+impl GuestStore {
     /// A store for a guest that is to start, all in one time limit.
     pub(crate) fn new(engine: &Engine, state: State) -> Self {
         let mut store = Store::new(engine.wasmtime(), state);
@@ -42,7 +42,7 @@ impl Entry {
         });
         store.data_mut().may_run = START_TICKS;
         store.set_epoch_deadline(NEXT_BEAT);
-        Self { store, shim: engine.host_functions().shim().clone(), alive: true, ticks: None }
+        Self { inner: store, shim: engine.host_functions().shim().clone(), alive: true, ticks: None }
     }
 
     /// Limits each callback from now on.
@@ -56,20 +56,20 @@ impl Entry {
 
     /// Enters a callback for a context.
     pub(crate) fn enter(&mut self, context: u32, phase: Phase) {
-        self.store.data_mut().enter(context, phase);
+        self.inner.data_mut().enter(context, phase);
     }
 
     /// Enters a callback of the root context, which has no exchange and a budget of its own.
     pub(crate) fn enter_root(&mut self, phase: Phase) {
         self.enter(ROOT, phase);
-        self.store.data_mut().usage = Usage::default();
+        self.inner.data_mut().usage = Usage::default();
     }
 
     /// Enters a callback about something that a stream has asked for, which pays for it. False if it cannot.
     pub(crate) fn enter_reply(&mut self) -> bool {
         self.enter_root(Phase::CallResponse);
         let limit = self.ticks.unwrap_or(START_TICKS);
-        self.store.data_mut().charge_asker(limit)
+        self.inner.data_mut().charge_asker(limit)
     }
 
     pub(crate) async fn call<P, R>(&mut self, function: &TypedFunc<P, R>, params: P) -> Result<R, Cause>
@@ -78,20 +78,20 @@ impl Entry {
         R: WasmResults + Sync,
     {
         self.alive = false;
-        let state = self.store.data_mut();
-        state.now = state.facts.clock.ticks();
+        let state = self.inner.data_mut();
+        state.now = state.plugin.clock.ticks();
         if let Some(ticks) = self.ticks {
             (state.ran, state.may_run) = (0, ticks);
-            self.store.set_epoch_deadline(NEXT_BEAT);
+            self.inner.set_epoch_deadline(NEXT_BEAT);
         }
-        let result = function.call_async(&mut self.store, params).await;
+        let result = function.call_async(&mut self.inner, params).await;
         if self.ticks.is_some() {
-            self.store.data_mut().end_callback();
+            self.inner.data_mut().end_callback();
         }
         self.alive = result.is_ok();
         result.map_err(|error| {
             let backtrace = sandbox::backtrace(&error, &self.shim);
-            self.store.data().facts.counters.note_backtrace(backtrace);
+            self.inner.data().plugin.counters.note_backtrace(backtrace);
             self.cause(&error)
         })
     }
