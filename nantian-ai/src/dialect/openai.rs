@@ -166,7 +166,8 @@ impl Join for Choice<'_> {
         self.text.0 += delta.text.0;
         self.speaks |= delta.other || !delta.text.is_empty() || !other.text.is_empty();
         self.failed |= other.error.0;
-        if let Some(reason) = other.finish_reason {
+        // Some say an empty one in each chunk.
+        if let Some(reason) = other.finish_reason.filter(|reason| reason.get() != "\"\"") {
             self.failed |= read_reply::failure(reason.get().trim_matches('"')).is_some();
             let index = other.index.0.unwrap_or(0).min(u128::BITS as u64 - 1);
             self.ended |= 1 << index;
@@ -226,6 +227,7 @@ mod tests {
             (r#"{"index":2,"delta":{},"finish_reason":"stop"}"#, 4),
             (r#"{"index":0,"finish_reason":"stop"},{"index":1,"finish_reason":"length"}"#, 3),
             (r#"{"index":0,"finish_reason":null}"#, 0),
+            (r#"{"index":0,"finish_reason":""}"#, 0),
             (r#"{"index":1e300,"finish_reason":"stop"},{"index":-1,"finish_reason":"stop"}"#, 1),
             (r#"{"index":500,"finish_reason":"stop"}"#, 1 << 127),
         ] {

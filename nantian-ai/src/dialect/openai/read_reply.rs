@@ -110,7 +110,8 @@ pub(super) fn rest_of_call(mut call: Fields, function: Fields, losses: &mut Loss
 
 /// How a choice ends, if it does; some providers say that it has failed where others say why it is complete.
 pub(super) fn read_end(choice: &mut Fields) -> Result<Option<Stop>, Fault> {
-    let reason = choice.any_text("finish_reason");
+    // Some say none in each chunk.
+    let reason = choice.some_text("finish_reason");
     if let Some(error) = choice.take("error") {
         return Err(fault::of_error(error));
     }
