@@ -79,6 +79,14 @@ impl Fields {
         last.filter(|value| !value.is_null())
     }
 
+    /// The text of a member, which stays where it is.
+    pub(crate) fn peek(&self, name: &str) -> Option<&str> {
+        match self.members.iter().rfind(|(known, _)| known == name) {
+            Some((_, Value::String(text))) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Any value, to be carried.
     pub(crate) fn json(&mut self, name: &str) -> Option<Json> {
         Some(match self.take(name)? {

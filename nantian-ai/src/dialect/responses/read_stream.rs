@@ -1,7 +1,8 @@
 //! The events of a Responses stream into the common form.
 //!
 //! Items may be written at the same time there, while here parts come one after the other: what is said in an item
-//! whose turn has not come is kept until then.
+//! whose turn has not come is kept until then. llama.cpp says of no item which place it has, writes one after the other, and
+//! says that they are complete at the very end.
 
 use std::collections::VecDeque;
 
@@ -24,6 +25,8 @@ pub(crate) struct StreamReader {
     /// The first one's turn has come.
     items: VecDeque<Item>,
     open: Option<Kind>,
+    /// Items without a place that have been told before they were said to be complete.
+    told: Vec<Identity>,
     kept: usize,
     calls: bool,
     losses: Losses,
@@ -31,7 +34,9 @@ pub(crate) struct StreamReader {
 
 #[derive(Clone, Debug)]
 struct Item {
-    index: u64,
+    /// Its place, if it is told any.
+    index: Option<u64>,
+    identity: Identity,
     /// Of a tool call: the part that it becomes.
     call: Option<Part>,
     /// What has come and has not been told.
@@ -40,6 +45,14 @@ struct Item {
     part: Option<u64>,
     said: bool,
     done: bool,
+}
+
+/// What an item is known by that has no place.
+#[derive(Clone, Debug, Default)]
+struct Identity {
+    /// Its `type`, if that is known yet.
+    kind: String,
+    id: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +80,7 @@ impl StreamReader {
             started: false,
             items: VecDeque::new(),
             open: None,
+            told: Vec::new(),
             kept: 0,
             calls: false,
             losses: Losses::default(),
@@ -117,13 +131,30 @@ impl StreamReader {
 
     /// False if there are too many.
     fn add(&mut self, event: &mut Fields) -> bool {
-        let index = event.any_count("output_index").unwrap_or(0);
+        let index = event.any_count("output_index");
         let mut item = event.any_object("item");
-        let is_call = item.any_text("type").as_deref() == Some("function_call");
-        let call = is_call.then(|| self.call(&mut item));
-        let Some(added) = self.item(index) else { return false };
+        let identity = Identity::of(&item);
+        let call = (identity.kind == "function_call").then(|| self.call(&mut item));
+        let known = index.and_then(|_| self.find(index));
+        if known.is_none() {
+            self.end_said();
+        }
+        let Some(added) = known.or_else(|| self.push(index)).and_then(|at| self.items.get_mut(at)) else {
+            return false;
+        };
         added.call = added.call.take().or(call);
-        true
+        added.identity = identity;
+        self.told.len() <= MOST_ITEMS
+    }
+
+    /// Ends items without a place of which something has been said: another one begins.
+    fn end_said(&mut self) {
+        for item in &mut self.items {
+            if item.index.is_none() && item.said && !item.done {
+                item.done = true;
+                self.told.push(item.identity.clone());
+            }
+        }
     }
 
     fn call(&mut self, item: &mut Fields) -> Part {
@@ -134,31 +165,33 @@ impl StreamReader {
         }
     }
 
-    /// The item at a place, which is new if it is not known. `None` if there are too many.
-    fn item(&mut self, index: u64) -> Option<&mut Item> {
-        let known = self.items.iter().position(|item| item.index == index && !item.done);
-        let at = match known {
-            Some(at) => at,
-            None if self.items.len() == MOST_ITEMS => return None,
-            None => {
-                let waiting = VecDeque::new();
-                self.items.push_back(Item {
-                    index,
-                    call: None,
-                    waiting,
-                    part: None,
-                    said: false,
-                    done: false,
-                });
-                self.items.len() - 1
-            }
-        };
-        self.items.get_mut(at)
+    /// The unfinished item at a place, or the last one that is told none.
+    fn find(&self, index: Option<u64>) -> Option<usize> {
+        let placed = |item: &Item| index.is_some() && item.index == index && !item.done;
+        let last = || self.items.iter().rposition(|item| item.index.is_none() && !item.done);
+        self.items.iter().position(placed).or_else(last)
+    }
+
+    /// A new item. `None` if there are too many.
+    fn push(&mut self, index: Option<u64>) -> Option<usize> {
+        if self.items.len() == MOST_ITEMS {
+            return None;
+        }
+        self.items.push_back(Item {
+            index,
+            identity: Identity::default(),
+            call: None,
+            waiting: VecDeque::new(),
+            part: None,
+            said: false,
+            done: false,
+        });
+        Some(self.items.len() - 1)
     }
 
     /// False if more would have to be kept than is kept.
     fn say(&mut self, kind: &str, event: &mut Fields) -> bool {
-        let index = event.any_count("output_index").unwrap_or(0);
+        let index = event.any_count("output_index");
         let content = event.any_count("content_index").unwrap_or(0);
         let summary = event.any_count("summary_index");
         let Some(text) = event.some_text("delta") else { return true };
@@ -171,7 +204,8 @@ impl StreamReader {
             _ => return true,
         };
         let size = text.len();
-        let Some(item) = self.item(index) else { return false };
+        let at = self.find(index).or_else(|| self.push(index));
+        let Some(item) = at.and_then(|at| self.items.get_mut(at)) else { return false };
         if kind == Kind::Call && item.call.is_none() {
             return true;
         }
@@ -190,13 +224,24 @@ impl StreamReader {
 
     /// An item is complete. What has not come in pieces comes as a whole.
     fn complete(&mut self, event: &mut Fields) -> bool {
-        let index = event.any_count("output_index").unwrap_or(0);
+        let index = event.any_count("output_index");
         let whole = event.any_object("item");
-        let is_call = self.items.iter().any(|item| item.index == index && !item.done && item.call.is_some());
+        let identity = Identity::of(&whole);
+        if let (None, Some(at)) = (index, self.told.iter().position(|told| told.is(&identity))) {
+            self.told.remove(at);
+            return true;
+        }
+        let is_it = |item: &Item| match index {
+            Some(_) => item.index == index && !item.done,
+            None => item.identity.is(&identity) && !item.done,
+        };
+        let at = self.items.iter().position(is_it);
         let mut blocks = Vec::new();
         read_output(whole, &mut self.ids, &mut blocks, &mut self.losses);
         self.calls |= blocks.iter().any(|block| matches!(block, Block::ToolCall(_)));
-        let Some(item) = self.item(index) else { return false };
+        let at = at.or_else(|| self.push(index));
+        let Some(item) = at.and_then(|at| self.items.get_mut(at)) else { return false };
+        let is_call = item.call.is_some();
         for (at, block) in (0..).zip(blocks) {
             item.take(at, block, is_call);
         }
@@ -282,6 +327,22 @@ fn open(open: &mut Option<Kind>, kind: Kind, sink: &mut impl FnMut(Event)) {
 fn close(open: &mut Option<Kind>, sink: &mut impl FnMut(Event)) {
     if open.take().is_some() {
         sink(Event::Close);
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    fn of(item: &Fields) -> Self {
+        let text = |name| item.peek(name).filter(|text| !text.is_empty()).map(str::to_owned);
+        Self { kind: text("type").unwrap_or_default(), id: text("call_id").or_else(|| text("id")) }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (&self.id, &other.id) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.kind.is_empty() || self.kind == other.kind,
+        }
     }
 }
 
