@@ -204,7 +204,9 @@ impl ThinkingBy {
         } else if is("groq") && begins(model, &["qwen"]) {
             Self::Switch
         } else if let Some(thinker) = thinker {
-            Self::Effort(thinker.levels)
+            // Only Responses know the highest one.
+            let most = thinker.levels.most.min(Effort::XHigh);
+            Self::Effort(Levels { most, ..thinker.levels })
         } else if begins(model, &["gpt-oss"]) {
             Self::Effort(THREE)
         } else if begins(model, &["grok-3-mini"]) {
@@ -242,6 +244,7 @@ impl ThinkingBy {
 
 #[cfg(test)]
 mod tests {
+            ("openai", "gpt-5.6-terra", Thinking::Effort(Effort::Max), effort("xhigh")),
     use super::*;
     use crate::ir::{Json, Tool};
 
