@@ -32,7 +32,7 @@ use crate::target::Target;
 use crate::timeout::Watch;
 use crate::usage::{Metering, UsageSink};
 use crate::via::Via;
-use crate::wish::Wish;
+use crate::wish::Wishes;
 
 /// A request that has been read and is being tried.
 pub(crate) struct Call<K: UsageSink> {
@@ -54,21 +54,11 @@ pub(crate) struct Call<K: UsageSink> {
     /// Whose turn it is among several secrets.
     turn: usize,
     retries: u32,
-    asking: Asking,
+    /// What the provider has refused, and is asked without.
+    withdrawn: Wishes,
     /// A lower limit has been asked for than the client's.
     lowered: bool,
     budgeted: BudgetedCall,
-}
-
-/// What has become of a wish.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Asking {
-    /// The client's request says what it says, perhaps in the same field: a refusal is the client's.
-    Plainly,
-    /// It stands in the request, and the provider may refuse it.
-    For(Wish),
-    /// The provider has refused it, and is asked without.
-    Without(Wish),
 }
 
 // === impl Call ===
@@ -79,7 +69,7 @@ impl<K: UsageSink> Call<K> {
         let config = target.config();
         self.watch = Watch::new(config.timeouts, self.deadline, self.streaming);
         let may_lower = !self.lowered && self.prepared.as_ref().is_some_and(Prepared::may_lower);
-        let may_ask_anew = may_lower || matches!(self.asking, Asking::For(_));
+        let may_ask_anew = may_lower || self.prepared.as_ref().is_some_and(Prepared::may_be_refused);
         let may_repeat = self.retries < config.retry.max_retries || may_ask_anew;
         let mut request =
             if may_repeat { self.prepared.as_ref()?.request() } else { self.prepared.take()?.into_request() };
@@ -137,10 +127,8 @@ impl<K: UsageSink> Call<K> {
         self.metering.begin(status, response.headers());
         let meter = self.metering.meter();
         let events = meter.reads_events();
-        if let Asking::Without(wish) = self.asking
-            && wish.is_given_up(events)
-        {
-            target.forgo_wish(wish);
+        for wish in self.withdrawn.iter().filter(|wish| wish.is_given_up(events)) {
+            target.forgo(wish);
         }
         self.watch.expect_stream(meter.is_stream());
         let translated = matches!(self.way, Way::Translated(_));
@@ -313,8 +301,7 @@ impl<K: UsageSink> Call<K> {
 
     /// How often the provider has been asked.
     fn attempts(&self) -> u32 {
-        let anew = [matches!(self.asking, Asking::Without(_)), self.lowered];
-        self.retries + 1 + anew.map(u32::from).iter().sum::<u32>()
+        self.retries + 1 + self.withdrawn.count() + u32::from(self.lowered)
     }
 
     fn may_repeat(&mut self, target: &Target) -> bool {

@@ -9,7 +9,7 @@ use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
 };
 use http::request::Parts;
-use http::{Extensions, Request, Version};
+use http::{Extensions, Request, StatusCode, Version};
 
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
@@ -26,7 +26,7 @@ use crate::packed::{is_packed, unpack};
 use crate::renamed;
 use crate::target::Target;
 use crate::translate::Translation;
-use crate::wish::Wish;
+use crate::wish::{Wish, Wishes};
 
 /// A request as the upstream gets it, to be made as often as it is tried.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub struct Prepared {
     facts: RequestFacts,
     way: Way,
     /// What the provider may refuse, and is asked without then.
-    wish: Option<Wish>,
+    wishes: Wishes,
     /// A limit on the tokens of the answer may be lowered.
     may_lower: bool,
     lost: Losses,
@@ -95,7 +95,7 @@ impl Target {
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
         let mut way = Way::Same;
-        let mut wish = None;
+        let mut wishes = Wishes::default();
         let mut lost = Losses::default();
         let has_body = surface.operation().names_a_model();
         let (facts, body) = if !has_body {
@@ -116,8 +116,10 @@ impl Target {
                 (Dialect::OpenAi, Operation::Chat) => {
                     let mut edits = openai::known_names(&self.config().provider, self.model(), &object);
                     edits.extend(foreign::without(&object, self.refused_reasoning(), &mut lost));
-                    if openai::wants_reasoning(&self.config().provider, self.model()) {
+                    if self.forgoes(Wish::Silence) {
                         edits.extend(foreign::filled(&object));
+                    } else {
+                        wishes.add(Wish::Silence);
                     }
                     let provider = &self.config().provider;
                     if openai::takes_turns(provider, self.model()) {
@@ -132,13 +134,17 @@ impl Target {
             if !lost.is_empty() && is_strict {
                 return Err(Error::Lossy { losses: lost });
             }
-            wish = (!is_strict && foreign::has_thoughts(surface, &object)).then_some(Wish::Reasoning);
+            if !is_strict && foreign::has_thoughts(surface, &object) {
+                wishes.add(Wish::Reasoning);
+            }
             let pieces = match &options {
                 None => object.set_and(&body, &[model], edits),
                 Some(options) => {
                     way = Way::HidingUsage;
                     let is_unsaid = object.value("stream_options").is_none_or(|given| given == b"null");
-                    wish = is_unsaid.then_some(Wish::Usage);
+                    if is_unsaid {
+                        wishes.add(Wish::Usage);
+                    }
                     object.set_and(&body, &[model, ("stream_options", options)], edits)
                 }
             };
@@ -151,7 +157,7 @@ impl Target {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             head.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
-        Ok(Prepared { head, body, facts, wish, may_lower: false, way, lost })
+        Ok(Prepared { head, body, facts, wishes, may_lower: false, way, lost })
     }
 
     fn translate(&self, client: &Surface, mut head: Parts, body: &Bytes) -> Result<Prepared, Error> {
@@ -190,22 +196,20 @@ impl Target {
         }
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let asks_usage = translation.is_stream() && self.must_ask_for_usage();
-        let wish = translation.wish().filter(|wish| match wish {
-            Wish::Usage => asks_usage,
-            // What would be lost is refused.
-            Wish::Betas | Wish::Reasoning | Wish::Thinking => !strict,
-        });
-        let prepared = Prepared {
+        let wishes = translation.wishes();
+        let mut prepared = Prepared {
             head,
             body: RequestBody::from(vec![body]),
             may_lower: !strict && facts.max_tokens.is_some(),
             facts,
-            wish,
+            wishes,
             lost: translation.losses().clone(),
             way: Way::Translated(Arc::new(translation)),
         };
-        Ok(if self.forgoes_wish() { prepared.without_wish() } else { prepared })
+        for wish in wishes.iter().filter(|wish| self.forgoes(*wish)) {
+            prepared.leave_out(wish);
+        }
+        Ok(prepared)
     }
 
     /// What is known of a request, with the estimate that the model's earlier ones have taught.
@@ -229,7 +233,7 @@ impl Target {
     /// The `stream_options` that let a stream tell its usage, where the client's do not.
     fn usage_wish(&self, surface: &Surface, facts: &RequestFacts, object: &Object<'_>) -> Option<String> {
         let streams = matches!(surface.operation(), Operation::Chat | Operation::Generate) && facts.stream;
-        let asks = self.must_ask_for_usage() && !self.forgoes_wish();
+        let asks = self.must_ask_for_usage() && !self.forgoes(Wish::Usage);
         if surface.dialect() != Dialect::OpenAi || !streams || !asks {
             return None;
         }
@@ -244,7 +248,8 @@ impl Target {
         String::from_utf8(pieces.concat()).ok()
     }
 
-    fn must_ask_for_usage(&self) -> bool {
+    /// Whether a stream tells its usage only where it is asked to.
+    pub(crate) fn must_ask_for_usage(&self) -> bool {
         self.provider().is_none_or(|provider| provider.asks_for_usage)
     }
 
@@ -284,26 +289,32 @@ impl Prepared {
         matches!(self.way, Way::HidingUsage)
     }
 
-    /// What the provider may refuse, where the client has not said it in the provider's own words.
-    pub(crate) fn wish(&self) -> Option<Wish> {
-        self.wish
+    /// Whether there is anything that the provider may refuse, where the client has not said it in the provider's own words.
+    pub(crate) fn may_be_refused(&self) -> bool {
+        !self.wishes.is_empty()
     }
 
-    /// The request for a provider that refuses what is wished.
-    pub(crate) fn without_wish(mut self) -> Self {
-        let Some(wish) = self.wish.take() else { return self };
-        let mut lost = Losses::default();
-        wish.loss().into_iter().for_each(|loss| lost.add(loss));
-        let Some(body) = wish.taken_out(&self.body.joined(), &mut lost) else { return self };
+    /// Leaves out what the provider refuses of it, if that is what it says; what that was.
+    pub(crate) fn withdraw(&mut self, status: StatusCode, said: &[u8]) -> Option<Wish> {
+        let wishes = self.wishes;
+        wishes.iter().find(|wish| wish.is_refused(status, said) && self.leave_out(*wish))
+    }
+
+    /// Leaves out what is wished; false if it is not there.
+    fn leave_out(&mut self, wish: Wish) -> bool {
+        let mut also = Losses::default();
+        let Some(body) = wish.taken_out(&self.body.joined(), &mut also) else { return false };
+        self.wishes.loss(wish).into_iter().for_each(|loss| self.lost.add(loss));
+        self.wishes.remove(wish);
         self.body = RequestBody::from(vec![body]);
         self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        self.lost.extend(lost);
+        self.lost.extend(also);
         match &mut self.way {
-            Way::Same | Way::Renamed(_) => {}
-            Way::HidingUsage => self.way = Way::Same,
+            Way::HidingUsage if wish == Wish::Usage => self.way = Way::Same,
+            Way::Same | Way::HidingUsage | Way::Renamed(_) => {}
             Way::Translated(translation) => Arc::make_mut(translation).lose(self.lost.clone()),
         }
-        self
+        true
     }
 
     /// Asks for no more tokens than this; false if that is what has been asked for, or the client must get what it has asked for.

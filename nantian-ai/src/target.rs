@@ -3,7 +3,7 @@
 mod place;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::header::HeaderMap;
@@ -35,8 +35,8 @@ pub struct Target {
     stamps: Vec<Stamp>,
     budget: Arc<RetryBudget>,
     calibration: Arc<Calibration>,
-    /// The provider refuses the wish of its dialect.
-    forgoes_wish: Arc<AtomicBool>,
+    /// What the provider has refused, and served the same request without.
+    forgone: Arc<AtomicU16>,
     model_json: String,
 }
 
@@ -150,7 +150,7 @@ impl Target {
             stamps: in_its_header(&config.credential, provider, dialect).stamps(region, client)?,
             budget: Arc::new(RetryBudget::new(config.retry.budget)),
             calibration: Arc::default(),
-            forgoes_wish: Arc::default(),
+            forgone: Arc::default(),
             model_json: serde_json::Value::from(config.model.as_str()).to_string(),
             provider,
             dialect,
@@ -260,14 +260,14 @@ impl Target {
         &self.calibration
     }
 
-    /// Whether the provider is known to refuse the [`Wish`] of its dialect.
-    pub(crate) fn forgoes_wish(&self) -> bool {
-        self.forgoes_wish.load(Ordering::Relaxed)
+    /// Whether the provider is known to refuse this.
+    pub(crate) fn forgoes(&self, wish: Wish) -> bool {
+        self.forgone.load(Ordering::Relaxed) & wish.bit() != 0
     }
 
-    /// Notes that the provider has refused such a wish and served the same request without it.
-    pub(crate) fn forgo_wish(&self, wish: Wish) {
-        if !self.forgoes_wish.swap(true, Ordering::Relaxed) {
+    /// Notes that the provider has refused this and served the same request without it.
+    pub(crate) fn forgo(&self, wish: Wish) {
+        if self.forgone.fetch_or(wish.bit(), Ordering::Relaxed) & wish.bit() == 0 {
             tracing::info!(target = self.name(), "{}", wish.farewell());
         }
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::request::Parts;
 
-use super::{Asking, Call};
+use super::Call;
 use crate::deadline::Deadline;
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
@@ -13,6 +13,7 @@ use crate::route::Onward;
 use crate::shared::Shared;
 use crate::timeout::Watch;
 use crate::usage::{Meter, Metering, UsageObserver};
+use crate::wish::Wishes;
 
 // === impl Shared ===
 
@@ -28,7 +29,6 @@ impl<O: UsageObserver> Shared<O> {
         let onward = prepared.extensions().get::<Onward>().copied().unwrap_or_default();
         let deadline = prepared.extensions().get::<Deadline>().copied();
         let way = prepared.way().clone();
-        let asking = prepared.wish().map_or(Asking::Plainly, Asking::For);
         // What is metered is what the upstream says.
         let upstream = match &way {
             Way::Same | Way::HidingUsage | Way::Renamed(_) => surface.clone(),
@@ -68,7 +68,7 @@ impl<O: UsageObserver> Shared<O> {
             surface,
             turn: fastrand::usize(..self.target.secrets().max(1)),
             retries: 0,
-            asking,
+            withdrawn: Wishes::default(),
             lowered: false,
             budgeted: self.target.budget().begin(),
         })

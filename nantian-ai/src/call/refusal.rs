@@ -6,18 +6,17 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::Body;
 
-use super::{Asking, Call};
+use super::Call;
 use crate::attempt::{Answer, Failed, Step, is_json};
 use crate::ceiling::most_allowed;
 use crate::codec::fault::is_refused_credential;
 use crate::error::{BoxError, Error};
-use crate::outbound::{Prepared, Way};
+use crate::outbound::Way;
 use crate::receive::{Aim, Receiving};
 use crate::retry::Failure;
 use crate::target::Target;
 use crate::usage::UsageSink;
 use crate::via::Via;
-use crate::wish::Wish;
 
 // === impl Call ===
 
@@ -62,13 +61,7 @@ impl<K: UsageSink> Call<K> {
     {
         let said = receiving.joined();
         let status = receiving.head.status;
-        if let Asking::For(wish) = self.asking
-            && wish.is_refused(status, &said)
-        {
-            self.withdraw(wish);
-            return Step::Again(Duration::ZERO);
-        }
-        if self.lowers(status, &said) {
+        if self.withdraws(status, &said) || self.lowers(status, &said) {
             return Step::Again(Duration::ZERO);
         }
         let fault = target.dialect().decode_fault(status, &said);
@@ -105,17 +98,17 @@ impl<K: UsageSink> Call<K> {
         self.lowered
     }
 
-    /// Asks without what the provider refuses. That is no retry: it says nothing of the provider's state.
-    fn withdraw(&mut self, wish: Wish) {
-        self.asking = Asking::Without(wish);
-        self.prepared = self.prepared.take().map(Prepared::without_wish);
-        if let Some(prepared) = &self.prepared {
-            self.way = prepared.way().clone();
-            self.metering.note_losses(prepared.losses());
-            if !matches!(self.way, Way::Translated(_)) {
-                self.lost = prepared.losses().header_value();
-            }
+    /// Asks without what the provider refuses, if it can be left out. That is no retry: it says nothing of the provider's state.
+    fn withdraws(&mut self, status: StatusCode, said: &[u8]) -> bool {
+        let Some(prepared) = &mut self.prepared else { return false };
+        let Some(wish) = prepared.withdraw(status, said) else { return false };
+        self.withdrawn.add(wish);
+        self.way = prepared.way().clone();
+        self.metering.note_losses(prepared.losses());
+        if !matches!(self.way, Way::Translated(_)) {
+            self.lost = prepared.losses().header_value();
         }
+        true
     }
 }
 

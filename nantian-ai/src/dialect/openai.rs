@@ -15,11 +15,11 @@ mod write_request;
 mod write_stream;
 
 pub(crate) use self::names::known_names;
-pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns, wants_reasoning};
+pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns};
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;
-pub(crate) use self::thinkers::Thinker;
+pub(crate) use self::thinkers::{Thinker, may_be_off};
 pub(crate) use self::turns::{ACKNOWLEDGED, FAILED, OF_SCHEMA, result_text};
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::{encode as encode_request, write_tools};

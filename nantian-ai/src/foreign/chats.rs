@@ -10,8 +10,9 @@ use crate::dialect::openai::ACKNOWLEDGED;
 use crate::edit::Object;
 use crate::ir::{Losses, short_id};
 
-/// A message that the model has said begins so, where it says nothing of what it thought.
-const NO_REASONING: &str = r#""reasoning_content":"","#;
+/// What stands for what the model thought, where it says nothing of it: Moonshot takes an empty text for none.
+const BLANK: &str = r#"" ""#;
+const WITH_BLANK: &str = r#""reasoning_content":" ","#;
 
 /// Cuts the members of these names out of the messages and the calls in them, for a provider that is known not to take reasoning back.
 pub(crate) fn without(object: &Object<'_>, names: &[&str], losses: &mut Losses) -> Vec<Edit> {
@@ -32,8 +33,7 @@ pub(crate) fn without(object: &Object<'_>, names: &[&str], losses: &mut Losses) 
     cuts
 }
 
-/// Puts empty reasoning into what the model has said without any, for a provider that wants some in each of its messages: another
-/// one may have said it, or the client does not give it back.
+/// Puts blank reasoning into what the model has said without any, for a provider that wants some in each of its messages.
 pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
     let mut edits = Vec::new();
     let thinks =
@@ -41,8 +41,13 @@ pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
     let is_there = |json: &[u8]| thinks && memmem::find(json, b"assistant").is_some();
     each_message(object, is_there, |at, message| {
         let said = message.text("role").as_deref() == Some("assistant");
-        if said && message.value("reasoning_content").is_none() {
-            edits.push((at + 1..at + 1, NO_REASONING));
+        match message.place("reasoning_content") {
+            _ if !said => {}
+            None => edits.push((at + 1..at + 1, WITH_BLANK)),
+            Some((start, json @ (b"\"\"" | b"null"))) => {
+                edits.push((at + start..at + start + json.len(), BLANK));
+            }
+            Some(_) => {}
         }
     });
     edits
@@ -237,9 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_has_said_without_reasoning_gets_an_empty_one() {
-        let said = r#"{"role":"user","content":"assistant"}, { "role":"assistant","content":"a"},{"role":"assistant","reasoning_content":"b"}"#;
-        let filled_in = r#"{"role":"user","content":"assistant"}, {"reasoning_content":"", "role":"assistant","content":"a"},{"role":"assistant","reasoning_content":"b"}"#;
+    fn what_the_model_has_said_without_reasoning_gets_a_blank_one() {
+        let said = r#"{"role":"user","content":"assistant"}, { "role":"assistant","content":"a"},{"role":"assistant","reasoning_content":"b"},{"role":"assistant","reasoning_content":""}"#;
+        let filled_in = r#"{"role":"user","content":"assistant"}, {"reasoning_content":" ", "role":"assistant","content":"a"},{"role":"assistant","reasoning_content":"b"},{"role":"assistant","reasoning_content":" "}"#;
         for (rest, expected) in [
             ("", filled_in),
             (r#","thinking":{"type":"enabled"}"#, filled_in),

@@ -26,6 +26,9 @@ const TOO_LONG: [&str; 12] = [
     "model token limit",
 ];
 
+/// OpenAI's words for a model that does there what it is asked to at another address alone, such as calling tools.
+const ELSEWHERE: &str = "in /v1/chat/completions";
+
 /// An error of a provider, whatever its dialect.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -78,12 +81,15 @@ impl Fault {
         Self { kind, message }
     }
 
-    /// What a provider says. That a conversation is too long is told by its words alone at most of them.
+    /// What a provider says. That a conversation is too long is told by its words alone at most of them, and by OpenAI that a model
+    /// calls tools at another address.
     pub(crate) fn said(kind: FaultKind, message: impl Into<String>) -> Self {
         let mut fault = Self::new(kind, message);
         let words = fault.message.to_ascii_lowercase();
         if kind == FaultKind::Invalid && TOO_LONG.iter().any(|known| words.contains(known)) {
             fault.kind = FaultKind::ContextLength;
+        } else if kind == FaultKind::Invalid && words.contains(ELSEWHERE) {
+            fault.kind = FaultKind::NotFound;
         }
         fault
     }

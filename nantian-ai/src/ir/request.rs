@@ -261,6 +261,11 @@ impl Request {
         self.messages.iter().any(|message| message.content.iter().any(is_reasoning))
     }
 
+    /// Whether the model must call a tool.
+    pub(crate) fn must_call(&self) -> bool {
+        !self.tools.is_empty() && matches!(self.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)))
+    }
+
     /// Whether what is said so far is to be kept, and the client has not said up to where.
     pub(crate) fn keeps_all(&self) -> bool {
         self.cache_key.is_some() && !self.is_to_be_cached()

@@ -52,10 +52,10 @@ use crate::edit::{Object, model_of};
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
 use crate::facts::RequestFacts;
-use crate::ir::{Collector, Fault, Losses, Reply, Thinking, ToolNames, VectorForm, pieces};
+use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
 use crate::outbound::{ANTHROPIC_BETA, OPENAI_BETA};
 use crate::target::Target;
-use crate::wish::Wish;
+use crate::wish::Wishes;
 
 pub use self::translator::Translator;
 
@@ -76,7 +76,7 @@ pub struct Translation {
 /// What was asked for.
 #[derive(Clone, Debug)]
 enum Asked {
-    Chat { stream: bool, stream_usage: bool, names: ToolNames, wish: Option<Wish> },
+    Chat { stream: bool, stream_usage: bool, names: ToolNames, wishes: Wishes },
     Count { estimate: u64 },
     Embeddings { form: VectorForm },
 }
@@ -135,7 +135,7 @@ impl Translation {
         let (asked, body, losses) = match client.operation() {
             Operation::Embeddings => say_embed(target, client.dialect(), request)?,
             Operation::CountTokens => say_count(target, client.dialect(), request)?,
-            _ => say_chat(target, client.dialect(), headers, request)?,
+            _ => say_chat(target, client.dialect(), headers, request, strict)?,
         };
         if strict && !losses.is_empty() {
             return Err(Error::Lossy { losses });
@@ -174,10 +174,10 @@ impl Translation {
     }
 
     /// What the provider may refuse.
-    pub(crate) fn wish(&self) -> Option<Wish> {
+    pub(crate) fn wishes(&self) -> Wishes {
         match self.asked {
-            Asked::Chat { wish, .. } => wish,
-            Asked::Count { .. } | Asked::Embeddings { .. } => None,
+            Asked::Chat { wishes, .. } => wishes,
+            Asked::Count { .. } | Asked::Embeddings { .. } => Wishes::default(),
         }
     }
 
@@ -317,6 +317,7 @@ fn say_chat(
     client: Dialect,
     headers: &HeaderMap,
     body: &[u8],
+    strict: bool,
 ) -> Result<(Asked, Bytes, Losses), Error> {
     let (mut request, mut losses) = client.decode_request(body)?;
     request.betas = named_in(headers, ANTHROPIC_BETA).map(str::to_owned).collect();
@@ -328,14 +329,8 @@ fn say_chat(
     if !is_openai && named_in(headers, OPENAI_BETA).next().is_some() {
         losses.add(OPENAI_BETA);
     }
-    let wish = match target.dialect() {
-        Dialect::Bedrock => bedrock::names_features(&request).then_some(Wish::Betas),
-        Dialect::Ollama => request.thinking.is_some_and(|it| it != Thinking::Off).then_some(Wish::Thinking),
-        Dialect::OpenAi => Some(Wish::Usage),
-        Dialect::Anthropic => request.has_reasoning().then_some(Wish::Reasoning),
-        Dialect::Gemini | Dialect::Responses => None,
-    };
-    let asked = Asked::Chat { stream: request.stream, stream_usage: request.stream_usage, names, wish };
+    let wishes = Wishes::of(&request, target, strict);
+    let asked = Asked::Chat { stream: request.stream, stream_usage: request.stream_usage, names, wishes };
     Ok((asked, body, losses))
 }
 

@@ -114,29 +114,6 @@ async fn reasoning_comes_back_in_a_chat_but_to_providers_that_refuse_it() {
     }
 }
 
-#[tokio::test]
-async fn a_model_of_deepseek_that_thinks_gets_empty_reasoning_where_there_is_none() {
-    const CHAT: &str = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;
-    const MESSAGES: &str = r#"{"max_tokens":9,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}]}"#;
-    for (model, path, body, is_empty) in [
-        ("deepseek-v4-pro", "/v1/chat/completions", CHAT, true),
-        ("deepseek-v4-pro", "/v1/messages", MESSAGES, true),
-        ("deepseek-chat", "/v1/chat/completions", CHAT, false),
-        ("deepseek-chat", "/v1/messages", MESSAGES, false),
-    ] {
-        let upstream = Upstream::new().replies(json(200, r#"{"choices":[]}"#));
-        let target = TargetConfig::new("demo/deep", "deepseek", model);
-        let (head, _) = send(layer(target), &upstream, post(path, body)).await;
-        let (_, seen) = upstream.request();
-        let seen: serde_json::Value = serde_json::from_slice(&seen).unwrap();
-        let said = &seen["messages"][1];
-        assert_eq!(said["content"], "b");
-        assert_eq!(said["reasoning_content"].as_str(), is_empty.then_some(""), "{model} {path}");
-        assert!(seen["messages"][0].get("reasoning_content").is_none());
-        assert!(!head.headers.contains_key("x-nantian-dropped"));
-    }
-}
-
 /// The names of what is lost of an answer as a whole and as a stream, each a chunk.
 fn lost(dialect: Dialect, whole: &str, chunk: &str) -> [String; 2] {
     let (_, of_whole) = dialect.decode_reply(whole.as_bytes(), 7).unwrap();

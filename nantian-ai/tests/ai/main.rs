@@ -5,6 +5,8 @@ mod bedrock;
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod chat_wishes;
+#[cfg(test)]
 mod codex;
 #[cfg(test)]
 mod deadline;

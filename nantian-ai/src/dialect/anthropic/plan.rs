@@ -3,7 +3,7 @@
 use super::Traits;
 use super::traits::Off;
 use crate::codec::Object;
-use crate::ir::{Block, Effort, Losses, Message, Request, Role, Thinking, ToolChoice};
+use crate::ir::{Block, Effort, Losses, Message, Request, Role, Thinking};
 
 /// The least that Anthropic takes as a budget.
 const LEAST_BUDGET: u64 = 1_024;
@@ -34,7 +34,7 @@ impl Plan {
     ) -> Self {
         let thinking = request.thinking.filter(|thinking| {
             let lost = *thinking != Thinking::Off
-                && (traits.takes_forced_tools && must_call(request)
+                && (traits.takes_forced_tools && request.must_call()
                     || traits.takes_budget && has_begun_without(&request.messages, trusts));
             if lost {
                 losses.add("thinking");
@@ -121,11 +121,6 @@ impl Plan {
             }
         });
     }
-}
-
-/// Whether the model must call a tool, before which it cannot think.
-fn must_call(request: &Request) -> bool {
-    !request.tools.is_empty() && matches!(request.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)))
 }
 
 /// Whether the model's turn goes on, after results of its calls, that has begun without reasoning which it trusts. A model that

@@ -3,7 +3,7 @@
 use super::levels::{Levels, THREE};
 use super::thinkers::Thinker;
 use crate::azure;
-use crate::ir::{Effort, Request, Thinking};
+use crate::ir::{Effort, Thinking};
 use crate::provider::Provider;
 
 /// What a provider takes of a model of this name.
@@ -13,8 +13,6 @@ pub(super) struct Profile {
     pub(super) echoes_reasoning: bool,
     /// Knows the same under its newer name, too: `reasoning`.
     pub(super) echoes_by_newer_name: bool,
-    /// Wants reasoning in each message that it has said.
-    pub(super) wants_reasoning: bool,
     /// Lets the system speak anywhere in a conversation. Many models' chat templates let it at the beginning alone, and once.
     pub(super) takes_later_system: bool,
     /// How it is told to think.
@@ -113,11 +111,6 @@ pub(crate) fn refused_reasoning(
     }
 }
 
-/// Whether a model wants reasoning in each message that it has said, at least an empty one. Those of DeepSeek do that think.
-pub(crate) fn wants_reasoning(provider: &str, model: &str) -> bool {
-    is_one(provider, &["deepseek"]) && !begins(model, &["deepseek-chat"])
-}
-
 /// Whether a provider is Mistral, which is strict about the ids of tool calls.
 pub(crate) fn is_mistral(provider: &str) -> bool {
     is_one(provider, &["mistral"])
@@ -151,7 +144,6 @@ impl Profile {
         Self {
             echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
             echoes_by_newer_name: is(&["vllm"]),
-            wants_reasoning: wants_reasoning(provider, model),
             takes_later_system: !takes_turns && !is(&["llamacpp", "lmstudio", "vllm"]),
             thinking: ThinkingBy::of(provider, model, thinker),
             asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),
@@ -175,15 +167,8 @@ impl Profile {
     }
 
     /// What says how much to think, as far as the model can be told.
-    pub(super) fn wish(self, request: &Request) -> Wish {
-        let wish = self.thinking.wish(request.thinking);
-        let calls_without_effort = self.thinker.is_some_and(|thinker| thinker.calls_without_effort);
-        if !self.is_openai || !calls_without_effort || request.tools.is_empty() {
-            return wish;
-        }
-        let off = self.thinking.wish(Some(Thinking::Off)).effort;
-        let is_lost = wish.is_lost || wish.effort.is_some_and(|effort| Some(effort) != off);
-        Wish { effort: off.filter(|_| wish.effort.is_some()), is_lost, ..wish }
+    pub(super) fn wish(self, thinking: Option<Thinking>) -> Wish {
+        self.thinking.wish(thinking)
     }
 
     /// Whether the model can be told how to draw tokens beside the effort of a wish.
@@ -244,13 +229,10 @@ impl ThinkingBy {
 
 #[cfg(test)]
 mod tests {
-            ("openai", "gpt-5.6-terra", Thinking::Effort(Effort::Max), effort("xhigh")),
     use super::*;
-    use crate::ir::{Json, Tool};
 
     fn wish(provider: &str, model: &str, thinking: Thinking) -> Wish {
-        let thinking = Some(thinking);
-        Profile::of(provider, model).wish(&Request { thinking, ..Request::default() })
+        Profile::of(provider, model).wish(Some(thinking))
     }
 
     #[test]
@@ -262,6 +244,7 @@ mod tests {
             ("openai", "gpt-5", high, effort("high")),
             ("openai", "gpt-5", Thinking::Off, lost),
             ("openai", "gpt-5.2", high, effort("xhigh")),
+            ("openai", "gpt-5.6-terra", Thinking::Effort(Effort::Max), effort("xhigh")),
             ("azure", "gpt-5.1", Thinking::Off, effort("none")),
             ("openai", "o4-mini", Thinking::Off, lost),
             ("openai", "o3", Thinking::Budget(40_000), effort("high")),
@@ -281,29 +264,6 @@ mod tests {
         ] {
             assert_eq!(wish(provider, model, thinking), expected, "{provider} {model} {thinking:?}");
         }
-    }
-
-    #[test]
-    fn a_model_that_calls_tools_only_without_an_effort_is_told_none() {
-        let tool = Tool {
-            name: "f".to_owned(),
-            description: None,
-            schema: Json::empty_object(),
-            strict: None,
-            cached: None,
-        };
-        let wish = |provider, model, thinking| {
-            let request = Request { thinking, tools: vec![tool.clone()], ..Request::default() };
-            let wish = Profile::of(provider, model).wish(&request);
-            (wish.effort, wish.is_lost)
-        };
-        let high = Some(Thinking::Effort(Effort::High));
-        assert_eq!(wish("openai", "gpt-5.4", high), (Some("none"), true));
-        assert_eq!(wish("openai", "gpt-5.4", Some(Thinking::Off)), (Some("none"), false));
-        assert_eq!(wish("openai", "gpt-5.4", None), (None, false));
-        assert_eq!(wish("openai", "gpt-6", high), (None, true));
-        assert_eq!(wish("openai", "gpt-5.2", high), (Some("high"), false));
-        assert_eq!(wish("openrouter", "openai/gpt-5.4", high), (Some("high"), false));
     }
 
     #[test]

@@ -12,8 +12,6 @@ use crate::ir::Effort;
 pub(crate) struct Thinker {
     pub(crate) levels: Levels,
     sampling: Sampling,
-    /// Chat Completions lets it call tools only without an effort: from 5.4 on.
-    pub(super) calls_without_effort: bool,
 }
 
 /// When a model can be told how to draw tokens.
@@ -33,8 +31,7 @@ impl Thinker {
     pub(crate) fn of(model: &str) -> Option<Self> {
         let bare = model.rsplit('/').next().unwrap_or(model);
         if ["o1", "o3", "o4"].iter().any(|start| bare.starts_with(start)) {
-            let sampling = Sampling::Never;
-            return Some(Self { levels: THREE, sampling, calls_without_effort: false });
+            return Some(Self { levels: THREE, sampling: Sampling::Never });
         }
         let (number, kind) = split(bare.strip_prefix("gpt-")?, '-');
         let (major, minor) = split(number, '.');
@@ -65,7 +62,7 @@ impl Thinker {
             (5, 0..=4) => Sampling::ByDefault,
             _ => Sampling::Off,
         };
-        Some(Self { levels, sampling, calls_without_effort: version >= (5, 4) })
+        Some(Self { levels, sampling })
     }
 
     /// Whether it can be told how to draw tokens beside this effort.
@@ -76,6 +73,11 @@ impl Thinker {
             Sampling::ByDefault => effort.is_none() || effort == self.levels.off(),
         }
     }
+}
+
+/// Whether a model can be told not to think, as far as is known. A deployment of Azure may be named anything.
+pub(crate) fn may_be_off(model: &str) -> bool {
+    Thinker::of(model).is_none_or(|thinker| thinker.levels.can_be_off)
 }
 
 /// What is before and after the first mark; nothing after it if there is none.

@@ -243,7 +243,7 @@ fn write_assistant(message: &mut Object<'_>, content: &[Block], profile: Profile
         Block::Refusal(text) => Some(text),
         _ => None,
     });
-    if profile.echoes_reasoning && (profile.wants_reasoning || !reasoning.is_empty()) {
+    if profile.echoes_reasoning && !reasoning.is_empty() {
         message.text("reasoning_content", &reasoning.concat());
         if profile.echoes_by_newer_name {
             message.text("reasoning", &reasoning.concat());

@@ -9,10 +9,9 @@ use crate::ir::{Losses, Output, Request, Role, Tool, ToolChoice, safe_user};
 const MOST_STOPS: usize = 4;
 
 pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
-    let mut profile = Profile::of(provider, &request.model);
+    let profile = Profile::of(provider, &request.model);
     let mut losses = Losses::default();
-    let wish = profile.wish(request);
-    profile.wants_reasoning &= wish.on != Some(false);
+    let wish = profile.wish(request.thinking);
     let sampled = profile.takes_sampling(wish);
     name_the_unknown(request, profile, wish, &mut losses);
     let messages = Turns::of(request, profile, &mut losses)?;

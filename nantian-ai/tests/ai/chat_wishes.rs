@@ -1,0 +1,195 @@
+//! What providers of Chat Completions refuse of requests that were made here: they are asked without, and from then on, and it is
+//! named.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use nantian_ai::{TargetConfig, retry::Attempts};
+use serde_json::{Value, json};
+
+use crate::support::{Upstream, json as reply, layer, post, send};
+
+const ANSWER: &str = r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+const TOOLS: &str = r#","tools":[{"name":"f","input_schema":{"type":"object","properties":{}}}]"#;
+const NO_EFFORT: &str = "Function tools with reasoning_effort are not supported for gpt-5.6-terra in /v1/chat/completions. To use function tools, use /v1/responses or set reasoning_effort to 'none'.";
+const NO_FORCE: &str = "tool_choice 'required' is incompatible with thinking enabled";
+
+fn target(provider: &str, model: &str) -> TargetConfig {
+    TargetConfig::new("demo/target", provider, model)
+}
+
+/// A conversation of Messages with more members.
+fn messages(more: &str) -> Request<Full<Bytes>> {
+    let body =
+        format!(r#"{{"model":"any","max_tokens":9,"messages":[{{"role":"user","content":"Hi"}}]{more}}}"#);
+    post("/v1/messages", &body)
+}
+
+fn strict(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    request.headers_mut().insert("x-nantian-strict", http::HeaderValue::from_static("true"));
+    request
+}
+
+fn refused(message: &str) -> http::Response<crate::support::Body> {
+    reply(400, &json!({"error": {"message": message, "type": "invalid_request_error"}}).to_string())
+}
+
+/// A member of each request that the provider got.
+fn asked(upstream: &Upstream, path: &str) -> Vec<Value> {
+    let body = |body: &Bytes| serde_json::from_slice::<Value>(body).unwrap();
+    upstream.all().iter().map(|(_, it)| body(it).pointer(path).cloned().unwrap_or_default()).collect()
+}
+
+/// Asks twice, for which the provider is asked three times, and gives what is named as lost.
+async fn taught(
+    config: TargetConfig,
+    refusal: &str,
+    request: impl Fn() -> Request<Full<Bytes>>,
+) -> (Upstream, String) {
+    let layer = layer(config);
+    let upstream =
+        Upstream::new().replies(refused(refusal)).replies(reply(200, ANSWER)).replies(reply(200, ANSWER));
+    let mut named = Vec::new();
+    for attempts in [Some(Attempts(2)), None] {
+        let (head, body) = send(layer.clone(), &upstream, request()).await;
+        assert_eq!((head.status.as_u16(), head.extensions.get().copied()), (200, attempts), "{body}");
+        let dropped = head.headers.get("x-nantian-dropped").map_or("", |it| it.to_str().unwrap());
+        named.push(dropped.to_owned());
+    }
+    assert_eq!(named[0], named[1]);
+    (upstream, named.remove(0))
+}
+
+#[tokio::test]
+async fn a_model_of_openai_that_thinks_unless_told_otherwise_is_told_not_to_beside_its_tools() {
+    for (thinking, effort, lost) in [
+        ("", Value::Null, ""),
+        (r#","thinking":{"type":"adaptive"}"#, Value::Null, "thinking"),
+        (r#","thinking":{"type":"enabled","budget_tokens":20000}"#, json!("high"), "thinking"),
+    ] {
+        let request = || messages(&format!("{TOOLS}{thinking}"));
+        let (upstream, named) = taught(target("openai", "gpt-5.6-terra"), NO_EFFORT, request).await;
+        assert_eq!(asked(&upstream, "/reasoning_effort"), [effort, json!("none"), json!("none")]);
+        assert_eq!(named, lost, "{thinking}");
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_may_be_lost_a_model_is_told_not_to_think_if_the_client_has_not_asked_it_to() {
+    let upstream = Upstream::new().replies(refused(NO_EFFORT)).replies(reply(200, ANSWER));
+    let (head, _) = send(layer(target("openai", "gpt-5.6")), &upstream, strict(messages(TOOLS))).await;
+    assert_eq!(head.status, 200);
+    let thinking = format!(r#"{TOOLS},"thinking":{{"type":"adaptive"}}"#);
+    let upstream = Upstream::new().replies(refused(NO_EFFORT));
+    let (head, body) = send(layer(target("openai", "gpt-5.6")), &upstream, strict(messages(&thinking))).await;
+    assert!(head.status == 404 && body.contains("use /v1/responses"), "{body}");
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_but_think_is_not_asked_again() {
+    let upstream = Upstream::new().replies(refused(NO_EFFORT));
+    let (head, body) = send(layer(target("openai", "gpt-6-astra")), &upstream, messages(TOOLS)).await;
+    assert_eq!((head.status.as_u16(), upstream.requests()), (404, 1));
+    assert!(body.contains("use /v1/responses"), "{body}");
+}
+
+#[tokio::test]
+async fn a_model_that_must_call_a_tool_does_not_think_where_it_cannot_do_both() {
+    for (provider, model, refusal) in [
+        ("deepseek", "deepseek-v4-pro", "Thinking mode does not support this tool_choice"),
+        ("moonshot", "kimi-k2.6", NO_FORCE),
+    ] {
+        for (thinking, lost) in [("", ""), (r#","thinking":{"type":"adaptive"}"#, "thinking")] {
+            let request = || messages(&format!(r#"{TOOLS},"tool_choice":{{"type":"any"}}{thinking}"#));
+            let (upstream, named) = taught(target(provider, model), refusal, request).await;
+            assert_eq!(asked(&upstream, "/thinking/type")[1..], ["disabled", "disabled"], "{model}");
+            assert_eq!(asked(&upstream, "/tool_choice"), ["required", "required", "required"]);
+            assert_eq!(named, lost, "{model}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_but_think_is_left_to_call_the_tool_or_not() {
+    let upstream = Upstream::new()
+        .replies(refused(NO_FORCE))
+        .replies(refused("invalid thinking: only type=enabled is allowed for this model"))
+        .replies(reply(200, ANSWER))
+        .replies(reply(200, ANSWER));
+    let layer = layer(target("moonshot", "kimi-k2.7-code"));
+    for attempts in [Some(Attempts(3)), None] {
+        let request = messages(&format!(r#"{TOOLS},"tool_choice":{{"type":"tool","name":"f"}}"#));
+        let (head, _) = send(layer.clone(), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), head.extensions.get().copied()), (200, attempts));
+        assert_eq!(head.headers["x-nantian-dropped"], "tool_choice");
+    }
+    let named = json!({"type": "function", "function": {"name": "f"}});
+    assert_eq!(asked(&upstream, "/tool_choice"), [named.clone(), named, json!("auto"), json!("auto")]);
+    let disabled = json!({"type": "disabled"});
+    assert_eq!(asked(&upstream, "/thinking"), [Value::Null, disabled, Value::Null, Value::Null]);
+}
+
+#[tokio::test]
+async fn a_model_that_takes_no_say_in_how_tokens_are_drawn_is_told_nothing_of_it() {
+    for (provider, model, refusal) in [
+        ("moonshot", "kimi-k2.6", "invalid temperature: only 1 is allowed for this model"),
+        ("moonshot", "kimi-k2.5", "invalid top_p: only 0.95 is allowed for this model"),
+        ("acme", "thinker", "Unsupported parameter: 'top_p' is not supported with this model."),
+        (
+            "acme",
+            "thinker",
+            "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
+        ),
+    ] {
+        let config = target(provider, model).format("openai").endpoint("http://provider");
+        let request = || messages(r#","temperature":0,"top_p":0.5"#);
+        let (upstream, named) = taught(config, refusal, request).await;
+        assert_eq!(asked(&upstream, "/temperature"), [json!(0.0), Value::Null, Value::Null]);
+        assert_eq!(asked(&upstream, "/top_p"), [json!(0.5), Value::Null, Value::Null]);
+        assert_eq!(named, "temperature,top_p");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_wants_reasoning_in_what_it_has_said_gets_a_blank_where_there_is_none() {
+    const CALLED: &str = r#"{"model":"any","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}]}"#;
+    for (provider, model, refusal) in [
+        (
+            "moonshot",
+            "kimi-k2.6",
+            "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1",
+        ),
+        (
+            "deepseek",
+            "deepseek-v4-pro",
+            "The `reasoning_content` in the thinking mode must be passed back to the API.",
+        ),
+    ] {
+        for path in ["/v1/chat/completions", "/v1/messages"] {
+            let request = || post(path, CALLED);
+            let (upstream, named) = taught(target(provider, model), refusal, request).await;
+            let blank = json!(" ");
+            assert_eq!(
+                asked(&upstream, "/messages/1/reasoning_content"),
+                [Value::Null, blank.clone(), blank]
+            );
+            assert_eq!(
+                asked(&upstream, "/messages/0/reasoning_content"),
+                [Value::Null, Value::Null, Value::Null]
+            );
+            assert_eq!(named, "");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_says_in_the_providers_own_words_is_refused_as_it_is() {
+    let body = r#"{"model":"any","temperature":0,"tool_choice":"required","tools":[],"messages":[]}"#;
+    for refusal in [NO_FORCE, "invalid temperature: only 1 is allowed for this model"] {
+        let upstream = Upstream::new().replies(refused(refusal));
+        let request = post("/v1/chat/completions", body);
+        let (head, said) = send(layer(target("moonshot", "kimi-k2.6")), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
+        assert!(said.contains(refusal), "{said}");
+    }
+}
