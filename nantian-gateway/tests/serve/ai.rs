@@ -53,6 +53,28 @@ async fn the_provider_sees_its_own_credential_and_model_and_the_client_its_bytes
 }
 
 #[tokio::test]
+async fn clients_of_ollama_find_a_server_and_its_models_before_they_chat() {
+    let provider = gpt().await;
+    let gateway = gateway(&provider).await;
+    let mut wire = gateway.connect().await;
+    wire.send("HEAD / HTTP/1.1\r\nhost: llm.example\r\n\r\n").await;
+    assert_eq!(wire.reply_head().await.status(), 200);
+    assert_eq!(wire.get("/").await.text(), "Ollama is running");
+    assert!(wire.get("/api/version").await.json()["version"].is_string());
+    assert_eq!(wire.get("/api/ps").await.json(), json!({ "models": [] }));
+    assert_eq!(wire.get("/api/tags").await.json()["models"][0]["model"], "llm");
+    let show = |model: &str| {
+        let body = format!(r#"{{"model":"{model}"}}"#);
+        format!("POST /api/show HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    let shown = wire.ask(show("llm")).await;
+    assert_eq!((shown.status(), &shown.json()["capabilities"][1]), (200, &json!("tools")));
+    let unknown = wire.ask(show("other")).await;
+    assert_eq!((unknown.status(), unknown.json()["error"].is_string()), (404, true));
+    assert_eq!(provider.connections(), 0, "nobody is asked");
+}
+
+#[tokio::test]
 async fn the_usage_of_replies_counts_against_a_limit_on_tokens() {
     let provider = gpt().await;
     let limits = limits("limits", "kind: HTTPRoute, name: llm", "tokensPerHour: 250");
