@@ -40,13 +40,12 @@ type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 /// of them has made progress, the other is polled in the same call.
 pub(super) struct Http1 {
     sender: SendRequest<Body>,
-    driver: Driver,
+    /// None once it has ended: what it held, a request that it never took for instance, is given back when it is dropped.
+    driver: Option<Driver>,
     pub(super) destination: Destination,
     connection_waker: Arc<ConnectionWaker>,
     /// The same, as a [`Waker`].
     waker: Waker,
-    /// The driver has ended and must not be polled again.
-    ended: bool,
     /// How long it may be unused, as far as the backend has said.
     kept_for: Option<Duration>,
 }
@@ -61,11 +60,10 @@ impl Http1 {
         let waker = Waker::from(Arc::clone(&connection_waker));
         Ok(Self {
             sender,
-            driver: Box::pin(driver.with_upgrades()),
+            driver: Some(Box::pin(driver.with_upgrades())),
             destination,
             connection_waker,
             waker,
-            ended: false,
             kept_for: None,
         })
     }
@@ -124,9 +122,10 @@ impl Http1 {
     /// Lets the connection read and write what it can.
     pub(super) fn drive(&mut self, cx: &Context<'_>) {
         // An error of the driver reaches the exchange through the sender or the body.
-        if !self.ended {
-            self.connection_waker.set(cx);
-            self.ended = self.driver.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready();
+        let Some(driver) = &mut self.driver else { return };
+        self.connection_waker.set(cx);
+        if driver.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready() {
+            self.driver = None;
         }
     }
 
@@ -136,7 +135,7 @@ impl Http1 {
             self.drive(&Context::from_waker(Waker::noop()));
         }
         self.connection_waker.unset();
-        !self.ended && self.sender.is_ready()
+        !self.has_ended() && self.sender.is_ready()
     }
 
     /// Whether a connection at rest can still take a request.
@@ -144,12 +143,12 @@ impl Http1 {
         if self.connection_waker.is_woken() {
             self.drive(&Context::from_waker(Waker::noop()));
         }
-        !self.ended && self.sender.is_ready()
+        !self.has_ended() && self.sender.is_ready()
     }
 
     /// Whether the driver has ended, because the connection did or because it was upgraded.
     pub(super) fn has_ended(&self) -> bool {
-        self.ended
+        self.driver.is_none()
     }
 }
 
@@ -175,7 +174,40 @@ impl fmt::Debug for Http1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http1")
             .field("destination", &self.destination)
-            .field("ended", &self.ended)
+            .field("ended", &self.has_ended())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::{
+        ir::{Address, Protocol},
+        upstream::Security,
+    };
+
+    /// As of a connection in the pool that its backend has closed, and that nobody was told of yet.
+    #[tokio::test]
+    async fn request_that_meets_a_closed_connection_is_given_back() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        drop(listener.accept().await.unwrap());
+        stream.readable().await.unwrap();
+        let destination = Destination {
+            address: Address::Ip(address),
+            protocol: Protocol::Http1,
+            security: Security::Plain,
+        };
+        let mut connection = Http1::handshake(Io::Plain(stream), destination).await.unwrap();
+        let response = connection.begin(Request::new(Body::empty()));
+        let mut error = connection.head(response).await.unwrap_err();
+        assert!(error.take_message().is_some(), "nothing of it was written");
+        assert!(connection.has_ended());
     }
 }
