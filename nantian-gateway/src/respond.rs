@@ -102,7 +102,11 @@ where
 fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     let (status, text) = status_of(error);
     tracing::debug!(status = status.as_u16(), error = %ErrorChain(error), "request failed");
-    plain(status, text)
+    let mut response = plain(status, text);
+    if status.is_server_error() {
+        response.extensions_mut().insert(LoggedError(ErrorChain(error).to_string().into()));
+    }
+    response
 }
 
 /// What an error of the request's body is, if it is one.
@@ -134,7 +138,10 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
         Some(UpstreamError::InvalidHost { .. }) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "this route makes a host that is not valid")
         }
-        Some(_) => (StatusCode::BAD_GATEWAY, "the backend cannot be reached"),
+        Some(UpstreamError::Connect { .. } | UpstreamError::Unspoken { .. }) => {
+            (StatusCode::BAD_GATEWAY, "the backend cannot be reached")
+        }
+        Some(_) => (StatusCode::BAD_GATEWAY, "the backend gave no answer that can be passed on"),
         None => (StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
     }
 }
