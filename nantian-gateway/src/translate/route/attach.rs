@@ -17,11 +17,18 @@ use crate::{
 /// What a parentRef means to this gateway.
 pub(super) enum Parent {
     /// A Gateway of ours, or a ListenerSet of one, and the listeners that take the route or why none does.
-    Ours { gateway: ObjectName, listeners: Result<Vec<AcceptingListener>, Fault> },
+    Ours { gateway: ObjectName, listeners: Result<Accepted, Fault> },
     /// A Gateway of another controller.
     Foreign,
     /// No Gateway, with the reason.
     Nothing(String),
+}
+
+/// The listeners that take the route.
+pub(super) struct Accepted {
+    pub(super) listeners: Vec<AcceptingListener>,
+    /// Names of others, which an older route of the other kind keeps from it.
+    pub(super) clashing: Vec<String>,
 }
 
 /// A listener that takes the route.
@@ -80,7 +87,7 @@ fn matching(
     id: &RouteId,
     hostnames: &[HostPattern],
     parent: &HttpRouteParentRefs,
-) -> Result<Vec<AcceptingListener>, Fault> {
+) -> Result<Accepted, Fault> {
     let asked = |listener: &ListenerState<'_>| {
         parent.section_name.as_ref().is_none_or(|section| *section == listener.id.name)
             && parent.port.is_none_or(|port| port == i32::from(listener.port))
@@ -112,14 +119,17 @@ fn matching(
         let message = "no listener serves any of spec.hostnames";
         return Err(Fault::new(Reason::NoMatchingListenerHostname, message));
     }
-    let (clashing, free): (Vec<_>, Vec<_>) = taken
-        .into_iter()
-        .partition(|taken| gateway.listeners.get(taken.listener).is_some_and(|it| clashes(it, id, taken)));
-    if free.is_empty() && !clashing.is_empty() {
-        let message = "an older route of the other kind has some of its hosts";
-        return Err(Fault::new(Reason::Conflicted, message));
+    let mut clashing = Vec::new();
+    let mut listeners = taken;
+    listeners.retain(|taken| {
+        let older = gateway.listeners.get(taken.listener).filter(|listener| clashes(listener, id, taken));
+        clashing.extend(older.map(|listener| listener.id.name.clone()));
+        older.is_none()
+    });
+    if listeners.is_empty() {
+        return Err(Fault::new(Reason::Conflicted, super::CLASH));
     }
-    Ok(free)
+    Ok(Accepted { listeners, clashing })
 }
 
 /// Whether an older route of another kind has some of the hosts: an HTTPRoute and a GRPCRoute may not share one.

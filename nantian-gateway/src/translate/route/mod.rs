@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use gateway_api::experimental::httproutes::HttpRoute;
 
 use self::{
-    attach::{AcceptingListener, Parent},
+    attach::{Accepted, AcceptingListener, Parent},
     rules::{RuleReader, Rules},
 };
 use super::{
@@ -53,6 +53,9 @@ struct RouteState<'a> {
     hostnames: Vec<HostPattern>,
     rules: Rules,
 }
+
+/// Why a listener takes one route and not a younger one: an HTTPRoute and a GRPCRoute may not share a host.
+pub(super) const CLASH: &str = "an older route of the other kind has some of its hosts";
 
 /// What parents make of a route.
 #[derive(Default)]
@@ -209,7 +212,13 @@ impl RouteState<'_> {
                     }
                 };
             let taken = listeners.and_then(|taken| self.rules.refused.summary().map_or(Ok(taken), Err));
-            let ends_tls = taken.iter().flatten().any(|taken| {
+            if let Ok(Accepted { clashing, .. }) = &taken
+                && !clashing.is_empty()
+            {
+                let (path, names) = (path.index(index), clashing.join(", "));
+                report.warn(&object, format!("{path}: {CLASH} at listener {names}"));
+            }
+            let ends_tls = taken.iter().flat_map(|taken| &taken.listeners).any(|taken| {
                 let listener = gateways.get(&gateway).and_then(|it| it.listeners.get(taken.listener));
                 listener.is_some_and(|listener| listener.protocol == Some(ListenerProtocol::Tls))
             });
@@ -218,20 +227,23 @@ impl RouteState<'_> {
                 controller_name: cluster.objects.controller.clone(),
                 conditions: self.conditions(&taken, ends_tls),
             });
-            verdict.accepted.extend(taken.ok().map(|taken| (gateway, taken)));
+            verdict.accepted.extend(taken.ok().map(|taken| (gateway, taken.listeners)));
         }
         verdict
     }
 
     /// The conditions of a parent, of whose listeners some may end the TLS of clients.
-    fn conditions(&self, taken: &Result<Vec<AcceptingListener>, Fault>, ends_tls: bool) -> Conditions {
+    fn conditions(&self, taken: &Result<Accepted, Fault>, ends_tls: bool) -> Conditions {
         let mut conditions = Conditions::new(self.route.metadata.generation);
         conditions.set(match taken {
             Ok(taken) => {
-                let message = match taken.len() {
+                let mut message = match taken.listeners.len() {
                     1 => "attached to 1 listener".to_owned(),
                     count => format!("attached to {count} listeners"),
                 };
+                if !taken.clashing.is_empty() {
+                    message = format!("{message}; {CLASH} at {}", taken.clashing.join(", "));
+                }
                 Condition::holds(ConditionType::Accepted, Reason::Accepted, message)
             }
             Err(fault) => fault.condition(ConditionType::Accepted),
