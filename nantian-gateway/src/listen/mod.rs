@@ -14,6 +14,7 @@ mod hop_by_hop;
 mod io;
 mod normalize;
 mod reply;
+mod response_head;
 mod service;
 mod shortage;
 mod socket;

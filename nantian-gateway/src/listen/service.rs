@@ -23,6 +23,7 @@ use super::{
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
     reply::ReplyBody,
+    response_head::{without_content, without_hop_by_hop},
     stall_timer::{StallTimer, StreamExecutor},
     state::{InFlight, State},
     unread::UnreadBody,
@@ -364,33 +365,6 @@ fn refuse(refusal: Option<Refusal>) -> Response<Body> {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
-    }
-    response
-}
-
-/// A response to HEAD, which has no content and says how long it would be (RFC 9110, section 9.3.2).
-///
-/// Content of unknown length is not made here: a backend has sent none, and what breaks off is to break off.
-fn without_content(response: Response<ObservedBody>) -> Response<ObservedBody> {
-    let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) else {
-        return response;
-    };
-    let mut response = response.map(ObservedBody::emptied);
-    response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
-    response
-}
-
-/// Removes what the backend meant for the gateway; a change of protocol is announced again.
-fn without_hop_by_hop(mut response: Response<ObservedBody>) -> Response<ObservedBody> {
-    let seen = HopHeaders::of(response.headers());
-    if seen.transfer_encoding() {
-        // The length is not that of the body (RFC 9112, section 6.3).
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-    }
-    let upgrade = remove_hop_by_hop(response.headers_mut(), seen);
-    if let Some(protocol) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        response.headers_mut().insert(header::UPGRADE, protocol);
     }
     response
 }

@@ -155,13 +155,16 @@ async fn a_backend_that_does_not_speak_http_is_answered_for() {
             Some("/half") => "HTTP/1.1 200 OK\r\nx-half: ",
             Some("/status") => "HTTP/1.1 9 Nine\r\n\r\n",
             Some("/lengths") => "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+            Some("/twice") => "HTTP/1.1 200 OK\r\ncontent-length: 2, 2\r\ncontent-length: 2\r\n\r\nab",
+            Some("/empty") => "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n",
             Some("/folded") => "HTTP/1.1 200 OK\r\nx-a: 1\r\n 2\r\ncontent-length: 0\r\n\r\n",
             _ => &large,
         })
         .await;
     })
     .await;
-    let gateway = World::new()
+    let mut gateway = World::new()
+        .options(&["--access-log", "json"])
         .service("refusing", &[&refusing])
         .service("rude", &[&rude])
         .route("r", &[rule("/refusing", &to("refusing")), rule("/", &to("rude"))])
@@ -175,6 +178,18 @@ async fn a_backend_that_does_not_speak_http_is_answered_for() {
         gateway.metric("nantian_http_requests_total{route=\"demo/r\",code_class=\"5xx\"}").await,
         Some(8.0)
     );
+    let twice = wire.get("/twice").await;
+    assert_eq!((twice.all("content-length"), twice.text().as_str()), (vec!["2"], "ab"));
+    let empty = wire.get("/empty").await;
+    assert_eq!((empty.status(), empty.all("content-length").len()), (204, 0));
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    let lines: Vec<serde_json::Value> =
+        gateway.output.all().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let logged = |at: usize| lines[at]["error"].as_str().unwrap_or_default();
+    assert!(logged(0).contains("no connection to") && logged(0).contains("refused"), "{}", logged(0));
+    assert!(logged(1).contains("broke off") && logged(1).contains("pars"), "{}", logged(1));
+    assert_eq!(logged(8), "", "an answer that passes");
 }
 
 #[tokio::test]

@@ -1,0 +1,48 @@
+//! What a response must not say to a client.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Body as _;
+
+use super::hop_by_hop::{HopHeaders, remove_hop_by_hop};
+use crate::observe::ObservedBody;
+
+/// A response to HEAD, which has no content and says how long it would be (RFC 9110, section 9.3.2).
+///
+/// Content of unknown length is not made here: a backend has sent none, and what breaks off is to break off.
+pub(super) fn without_content(response: Response<ObservedBody>) -> Response<ObservedBody> {
+    let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) else {
+        return response;
+    };
+    let mut response = response.map(ObservedBody::emptied);
+    response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(length.into());
+    response
+}
+
+/// Makes one length of several equal ones (RFC 9110, section 8.6), as clients of HTTP/2 want it; different ones do not get here.
+fn say_length_once(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return };
+    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
+        return;
+    }
+    let one = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    if let Ok(one) = HeaderValue::from_bytes(one.trim_ascii()) {
+        headers.insert(header::CONTENT_LENGTH, one);
+    }
+}
+
+/// Removes what the backend meant for the gateway; a change of protocol is announced again.
+pub(super) fn without_hop_by_hop(mut response: Response<ObservedBody>) -> Response<ObservedBody> {
+    let seen = HopHeaders::of(response.headers());
+    if seen.transfer_encoding() || response.status() == StatusCode::NO_CONTENT {
+        // The length is not that of the body (RFC 9112, section 6.3), or there is none (RFC 9110, section 8.6).
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    say_length_once(response.headers_mut());
+    let upgrade = remove_hop_by_hop(response.headers_mut(), seen);
+    if let Some(protocol) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert(header::UPGRADE, protocol);
+    }
+    response
+}
