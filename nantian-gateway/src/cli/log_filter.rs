@@ -24,8 +24,8 @@ pub(super) enum InvalidLogFilter {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The Kubernetes client tells every attempt that fails, which is told once elsewhere. What is signed for AWS is told whole at
-/// the lowest level, prompts included.
-const SILENT: &str = "kube_client=off,kube_runtime=off,aws_sigv4=off";
+/// the lowest level, prompts included. Watches of files that are gone are news to notify alone.
+const SILENT: &str = "kube_client=off,kube_runtime=off,aws_sigv4=off,notify=warn";
 
 impl LogFilter {
     /// The filter.
