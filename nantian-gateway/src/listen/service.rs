@@ -92,7 +92,7 @@ impl ConnectionService {
         let body = self.body(incoming, &parts.headers, timer);
         let seen = self.check(&mut parts, &body).map_err(|refusal| self.note(refusal, &parts))?;
         // What is matched is what is forwarded; a rule may ask for the protocol of an upgrade besides.
-        let upgrades = self.prepare(&mut parts, seen);
+        let upgrades = self.prepare(&mut parts, seen, !body.is_end_stream());
         let host = normalize::host(&parts.uri, &parts.headers, parts.version != Version::HTTP_10)
             .map_err(|error| self.note(Refusal::bad_request(error), &parts))?;
 
@@ -216,9 +216,10 @@ impl ConnectionService {
 
     /// Removes what was meant for this hop, but for the offer of an upgrade, and says who asks.
     ///
-    /// Returns whether there is an offer.
-    fn prepare(&self, parts: &mut http::request::Parts, seen: HopHeaders) -> bool {
-        let offer = remove_hop_by_hop(&mut parts.headers, seen);
+    /// Returns whether there is an offer. There is none beside a body: some backends end such a request at its head and read
+    /// the body as requests that no route has seen (RFC 9931).
+    fn prepare(&self, parts: &mut http::request::Parts, seen: HopHeaders, has_body: bool) -> bool {
+        let offer = remove_hop_by_hop(&mut parts.headers, seen).filter(|_| !has_body);
         let upgrade = offer.and_then(|protocol| {
             let client = parts.extensions.remove::<OnUpgrade>()?;
             Some(Upgrade { protocol, client, guard: self.state.tunnel() })

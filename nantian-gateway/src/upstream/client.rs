@@ -166,6 +166,10 @@ impl Client {
             response.extensions_mut().insert(held);
             return Ok(response.map(|_| UpstreamBody::default()));
         }
+        if upgrade.is_some() {
+            // Whatever it has answered, it may have left HTTP: some do for an offer that they do not take.
+            connection.keep_from_others();
+        }
         let (parts, incoming) = response.into_parts();
         connection.learn(&parts.headers);
         let lease = Lease { connection, client: self.clone() };

@@ -48,6 +48,8 @@ pub(super) struct Http1 {
     waker: Waker,
     /// How long it may be unused, as far as the backend has said.
     kept_for: Option<Duration>,
+    /// What follows on it would not be as on any other connection.
+    is_private: bool,
 }
 
 impl Http1 {
@@ -65,6 +67,7 @@ impl Http1 {
             connection_waker,
             waker,
             kept_for: None,
+            is_private: false,
         })
     }
 
@@ -97,6 +100,11 @@ impl Http1 {
     /// Notes what the head of a response says of the connection.
     pub(super) fn learn(&mut self, response: &HeaderMap) {
         self.kept_for = response.get("keep-alive").and_then(kept_for);
+    }
+
+    /// Closes it after this exchange: no other may follow on it.
+    pub(super) fn keep_from_others(&mut self) {
+        self.is_private = true;
     }
 
     /// Whether the backend still keeps it after it was unused since `since`.
@@ -135,7 +143,7 @@ impl Http1 {
             self.drive(&Context::from_waker(Waker::noop()));
         }
         self.connection_waker.unset();
-        !self.has_ended() && self.sender.is_ready()
+        !self.has_ended() && !self.is_private && self.sender.is_ready()
     }
 
     /// Whether a connection at rest can still take a request.

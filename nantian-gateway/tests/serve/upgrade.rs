@@ -116,7 +116,40 @@ async fn a_refused_upgrade_is_a_response_like_any_other() {
     }
     let seen = backend.last();
     assert_eq!((seen.header("upgrade"), seen.header("sec-websocket-key")), (Some("websocket"), Some("eA==")));
+    assert_eq!(wire.get("/").await.status(), 200);
+    assert_eq!(backend.connections(), 3, "the backend may have left HTTP all the same");
+}
+
+#[tokio::test]
+async fn an_upgrade_is_not_offered_beside_a_body() {
+    let backend = Backend::echo("a").await;
+    let gateway = gateway(&backend, &[]).await;
+    let mut wire = gateway.connect().await;
+    let smuggled = "GET /admin HTTP/1.1\r\nHost: internal\r\n\r\n";
+    let length = smuggled.len();
+    for (framing, body) in [
+        (format!("Content-Length: {length}"), smuggled.to_owned()),
+        ("Transfer-Encoding: chunked".to_owned(), format!("{length:x}\r\n{smuggled}\r\n0\r\n\r\n")),
+    ] {
+        let head = format!(
+            "POST /a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: foo\r\n{framing}\r\n\r\n"
+        );
+        wire.send(head).await;
+        assert_eq!(wire.ask(body).await.text(), smuggled);
+        let seen = backend.last();
+        assert_eq!((seen.header("upgrade"), seen.header("connection")), (None, None), "{framing}");
+    }
     assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_method_that_has_no_body_this_time_may_leave_http() {
+    let backend = shouting().await;
+    let gateway = gateway(&backend, &[]).await;
+    for length in ["", "Content-Length: 0\r\n"] {
+        let exec = UPGRADE.replace("GET", "POST").replace("Host: h\r\n", &format!("Host: h\r\n{length}"));
+        assert_eq!(gateway.ask(exec).await.status(), 101, "{length}");
+    }
 }
 
 #[tokio::test]
