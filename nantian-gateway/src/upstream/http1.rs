@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
@@ -76,6 +76,8 @@ impl Http1 {
         &mut self,
         request: Request<Body>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>> + use<> {
+        let mut credentials = request.headers().get_all(header::AUTHORIZATION).iter();
+        self.is_private |= credentials.any(|field| is_of_connections(field.as_bytes()));
         let (connection_waker, sender) = (&self.connection_waker, &mut self.sender);
         connection_waker.muted(|| sender.try_send_request(request))
     }
@@ -98,8 +100,13 @@ impl Http1 {
     }
 
     /// Notes what the head of a response says of the connection.
-    pub(super) fn learn(&mut self, response: &HeaderMap) {
+    pub(super) fn learn(&mut self, status: StatusCode, response: &HeaderMap) {
         self.kept_for = response.get("keep-alive").and_then(kept_for);
+        if status == StatusCode::UNAUTHORIZED {
+            let fields = response.get_all(header::WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes);
+            self.is_private |=
+                fields.flat_map(|field| field.split(|byte| *byte == b',')).any(is_of_connections);
+        }
     }
 
     /// Closes it after this exchange: no other may follow on it.
@@ -171,6 +178,13 @@ fn kept_for(field: &HeaderValue) -> Option<Duration> {
     })?;
     let said = Duration::from_secs(seconds.into());
     Some(said.saturating_sub(Duration::from_secs(1)).max(said / 2))
+}
+
+/// Whether credentials or a challenge are of a scheme that authenticates the connection, and with it whatever follows there
+/// (RFC 4559, section 6).
+fn is_of_connections(text: &[u8]) -> bool {
+    let scheme = text.trim_ascii_start().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
 }
 
 /// Polls a body without a waker: only the driver makes it ready, and that is polled right after.

@@ -274,3 +274,31 @@ async fn connections_are_shared_by_the_clients_of_a_worker() {
     }
     assert!(backend.connections() <= 2, "{} connections for two workers", backend.connections());
 }
+
+#[tokio::test]
+async fn a_connection_that_a_client_has_authenticated_is_not_shared() {
+    let backend = Backend::answering(|request| match request.start.split(' ').nth(1) {
+        Some("/ntlm") => {
+            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic realm=a, NTLM\r\ncontent-length: 0\r\n\r\n"
+        }
+        Some("/basic") => {
+            "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic realm=a\r\ncontent-length: 0\r\n\r\n"
+        }
+        _ => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    })
+    .await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut wire = gateway.connect().await;
+    for (path, authorization, connections) in [
+        ("/", "Bearer ntlm", 1),
+        ("/basic", "Basic YTpi", 1),
+        ("/ntlm", "", 1),
+        ("/", "NTLM TlRMTVNTUAABAAAA", 2),
+        ("/", "negotiate YII=", 3),
+        ("/", "Bearer t", 4),
+        ("/", "Bearer t", 4),
+    ] {
+        wire.ask(format!("GET {path} HTTP/1.1\r\nHost: h\r\nAuthorization: {authorization}\r\n\r\n")).await;
+        assert_eq!(backend.connections(), connections, "{path} {authorization}");
+    }
+}
