@@ -26,6 +26,25 @@ impl HeaderChanges {
         })
     }
 
+    /// Changes a request. Whatever it has in place of what is set or removed goes, too: CGI and its heirs do not tell `X_User`
+    /// from `X-User`.
+    pub(super) fn apply_to_request(&self, headers: &mut HeaderMap) {
+        let aliases = headers.keys().filter(|name| self.decides(name.as_str()));
+        for alias in aliases.cloned().collect::<Vec<_>>() {
+            headers.remove(alias);
+        }
+        self.apply(headers);
+    }
+
+    /// Whether a name would be set or removed with `-` in place of its `_`.
+    fn decides(&self, name: &str) -> bool {
+        name.contains('_') && {
+            let name = name.replace('_', "-");
+            let mut decided = self.set.iter().map(|(name, _)| name).chain(&self.remove);
+            decided.any(|decided| *decided == *name)
+        }
+    }
+
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.set {
             headers.insert(name, value.clone());
@@ -56,4 +75,31 @@ fn header_name(name: &str) -> Result<HeaderName, InvalidHeader> {
             !matches!(*name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::CONNECTION)
         })
         .ok_or_else(|| InvalidHeader(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cgi_takes_for_a_header_that_is_set_or_removed_goes_with_it() {
+        let text = str::to_owned;
+        let modifier = ir::HeaderModifier {
+            set: vec![(text("x-auth-user"), text("a")), (text("x_own"), text("b"))],
+            add: vec![(text("x-added"), text("c"))],
+            remove: vec![text("x-internal")],
+        };
+        let changes = HeaderChanges::new(&modifier).unwrap();
+        let names = ["x_auth_user", "x-auth_user", "x_internal", "x-own", "x_added", "x_authuser"];
+        let sent = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("client")));
+        let mut request = HeaderMap::from_iter(sent.clone());
+        changes.apply_to_request(&mut request);
+        let mut left: Vec<_> = request.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-added", "x-auth-user", "x-own", "x_added", "x_authuser", "x_own"]);
+
+        let mut response = HeaderMap::from_iter(sent);
+        changes.apply(&mut response);
+        assert!(response.contains_key("x_internal"), "no CGI reads responses");
+    }
 }

@@ -88,7 +88,7 @@ impl Filters {
         }
         for filter in &self.request {
             match filter {
-                RequestFilter::Headers(changes) => changes.apply(&mut parts.headers),
+                RequestFilter::Headers(changes) => changes.apply_to_request(&mut parts.headers),
                 RequestFilter::Rewrite(rewrite) => {
                     if let Err(TargetTooLong) = rewrite.apply(&mut parts) {
                         let text = "the request target is too long to be rewritten";

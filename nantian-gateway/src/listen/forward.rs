@@ -12,16 +12,13 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use nantian_wasm::UpstreamAddress;
 
-use super::hop_by_hop::HopHeaders;
+use super::hop_by_hop::{HopHeaders, remove_claims};
 use crate::ir::ClientValidation;
 
 /// The `X-Forwarded-For` header.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Headers that are written into a request, that of [`Hop`](crate::hops::Hop) among them.
 const WRITTEN: usize = 4;
@@ -151,16 +148,10 @@ impl Peer {
 
     /// Writes `X-Forwarded-*`. What an untrusted peer claims is replaced; a trusted proxy's chain is extended.
     pub(super) fn forward(&self, headers: &mut HeaderMap, seen: HopHeaders, authority: Option<&HeaderValue>) {
+        remove_claims(headers, seen, self.trusted);
         if self.trusted {
             self.extend(headers, authority);
             return;
-        }
-        if seen.claims() {
-            for claim in
-                [header::FORWARDED, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PREFIX, X_REAL_IP]
-            {
-                headers.remove(claim);
-            }
         }
         headers.reserve(WRITTEN);
         headers.insert(X_FORWARDED_FOR, self.address_value.clone());

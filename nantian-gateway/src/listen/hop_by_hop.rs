@@ -19,6 +19,8 @@ impl HopHeaders {
     const EXPECT: u16 = 1 << 6;
     const CLAIM: u16 = 1 << 7;
     const CDN_LOOP: u16 = 1 << 8;
+    /// A claim in the spelling of CGI.
+    const ALIAS: u16 = 1 << 9;
     const HOP_BY_HOP: u16 = Self::CONNECTION
         | Self::KEEP_ALIVE
         | Self::PROXY_CONNECTION
@@ -38,13 +40,28 @@ impl HopHeaders {
             6 if name == "expect" => Self::EXPECT,
             7 if name == "upgrade" => Self::UPGRADE,
             8 if name == "cdn-loop" => Self::CDN_LOOP,
-            9 if matches!(name, "forwarded" | "x-real-ip") => Self::CLAIM,
             10 if name == "connection" => Self::CONNECTION,
             10 if name == "keep-alive" => Self::KEEP_ALIVE,
             16 if name == "proxy-connection" => Self::PROXY_CONNECTION,
             17 if name == "transfer-encoding" => Self::TRANSFER_ENCODING,
-            16..=18 if name.starts_with("x-forwarded-") => Self::CLAIM,
-            _ => 0,
+            _ => Self::claim(name),
+        }
+    }
+
+    /// What a name says of hops before this one, or of a certificate that the first of them has seen (RFC 9440), if it says
+    /// anything; also where it has a `_`, which CGI and its heirs do not tell from `-`.
+    fn claim(name: &str) -> u16 {
+        let begins = |claim: &str| {
+            let same = |(byte, expected)| byte == expected || byte == b'_' && expected == b'-';
+            name.len() >= claim.len() && name.bytes().zip(claim.bytes()).all(same)
+        };
+        let is = |claim: &str| name.len() == claim.len() && begins(claim);
+        let is_claim = begins("x-forwarded-")
+            || ["forwarded", "x-real-ip", "client-cert", "client-cert-chain"].into_iter().any(is);
+        match is_claim.then(|| name.contains('_')) {
+            None => 0,
+            Some(false) => Self::CLAIM,
+            Some(true) => Self::ALIAS,
         }
     }
 
@@ -66,10 +83,18 @@ impl HopHeaders {
     pub(crate) fn cdn_loop(self) -> bool {
         self.has(Self::CDN_LOOP)
     }
+}
 
-    /// Whether the peer says something about hops before it.
-    pub(crate) fn claims(self) -> bool {
-        self.has(Self::CLAIM)
+/// Removes what the peer says about hops before it, unless it is `trusted`; spellings that no proxy writes in any case, for
+/// one that is trusted may pass them on unseen.
+pub(crate) fn remove_claims(headers: &mut HeaderMap, seen: HopHeaders, trusted: bool) {
+    let removed = if trusted { HopHeaders::ALIAS } else { HopHeaders::ALIAS | HopHeaders::CLAIM };
+    if !seen.has(removed) {
+        return;
+    }
+    let claims = headers.keys().filter(|name| HopHeaders::bit(name) & removed != 0);
+    for claim in claims.cloned().collect::<Vec<_>>() {
+        headers.remove(claim);
     }
 }
 
@@ -187,12 +212,41 @@ mod tests {
         }
     }
 
+    /// What is left of headers that a peer sends.
+    fn left(names: &[&'static str], trusted: bool) -> Vec<String> {
+        let pair = |name: &&'static str| (HeaderName::from_static(name), HeaderValue::from_static("1"));
+        let mut map = HeaderMap::from_iter(names.iter().map(pair));
+        let seen = HopHeaders::of(&map);
+        remove_claims(&mut map, seen, trusted);
+        map.keys().map(|name| name.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn claims_are_those_of_trusted_peers_and_never_in_the_spelling_of_cgi() {
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x-forwarded-for",
+            "x-forwarded-port",
+            "x-forwarded-client-cert",
+            "x-forwarded-ssl",
+            "client-cert",
+            "client-cert-chain",
+        ] {
+            assert_eq!(left(&[name], false), [""; 0]);
+            assert_eq!(left(&[name], true), [name]);
+        }
+        for name in ["x_forwarded_for", "x-forwarded_proto", "x_real-ip", "client_cert"] {
+            assert_eq!(left(&[name], false), [""; 0]);
+            assert_eq!(left(&[name], true), [""; 0]);
+        }
+        for name in ["x-forwarded", "x-real-ips", "client-certificate", "user_id", "forwarded-by"] {
+            assert_eq!(left(&[name], false), [name]);
+        }
+    }
+
     #[test]
     fn every_header_of_interest_is_seen() {
-        for name in ["forwarded", "x-real-ip", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix"] {
-            let map = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static("1"))]);
-            assert!(HopHeaders::of(&map).claims(), "{name}");
-        }
         let map = HeaderMap::from_iter([(header::EXPECT, HeaderValue::from_static("100-continue"))]);
         assert!(HopHeaders::of(&map).expect());
     }

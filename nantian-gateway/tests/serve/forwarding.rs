@@ -13,7 +13,8 @@ async fn gateway(backend: &Backend, options: &[&str]) -> Running {
 /// What a client may claim about where its request comes from.
 const CLAIMS: &str = "X-Forwarded-For: 203.0.113.7, 198.51.100.1\r\n\
     X-Forwarded-Proto: https\r\nX-Forwarded-Host: claimed.example\r\nX-Forwarded-Port: 444\r\n\
-    X-Forwarded-Prefix: /claimed\r\nX-Real-IP: 203.0.113.7\r\nForwarded: for=203.0.113.7;proto=https\r\n";
+    X-Forwarded-Prefix: /claimed\r\nX-Real-IP: 203.0.113.7\r\nForwarded: for=203.0.113.7;proto=https\r\n\
+    X-Forwarded-Client-Cert: Subject=admin\r\nX_Forwarded_For: 203.0.113.7\r\nX_Real-IP: 203.0.113.7\r\n";
 
 async fn ask_with_claims(gateway: &Running, backend: &Backend) -> Message {
     let reply = gateway.ask(format!("GET / HTTP/1.1\r\nHost: example.org:81\r\n{CLAIMS}\r\n")).await;
@@ -34,6 +35,9 @@ async fn what_an_untrusted_client_claims_is_replaced() {
         ("x-forwarded-port", None),
         ("x-forwarded-prefix", None),
         ("forwarded", None),
+        ("x-forwarded-client-cert", None),
+        ("x_forwarded_for", None),
+        ("x_real-ip", None),
     ] {
         assert_eq!(seen.all(name), Vec::from_iter(value), "{name}");
     }
@@ -52,9 +56,11 @@ async fn what_a_trusted_proxy_says_is_kept_and_extended() {
         ("x-forwarded-host", "claimed.example"),
         ("x-forwarded-port", "444"),
         ("x-forwarded-prefix", "/claimed"),
+        ("x-forwarded-client-cert", "Subject=admin"),
     ] {
         assert_eq!(seen.all(name), [value], "{name}");
     }
+    assert_eq!(seen.header("x_forwarded_for"), None, "no proxy writes that, and one may pass it on");
 }
 
 #[tokio::test]
