@@ -38,7 +38,9 @@ fn router(routes: u32) -> Router {
                 _ => Vec::new(),
             };
             let found = RouteMatch { path, headers, ..RouteMatch::default() };
-            builder.add(&listener, &host, &found, RuleIndex(route * RULES + rule)).expect("a valid match");
+            builder
+                .add(&listener, &host, &found, false, RuleIndex(route * RULES + rule))
+                .expect("a valid match");
         }
     }
     builder.build()

@@ -174,9 +174,10 @@ impl<'a> Compiler<'a> {
             let mut compiled = self.rule(rule, &place, &around);
             self.keep_sessions(rule, number, is_secure, &mut compiled);
             self.rules.push(Arc::new(compiled));
+            let crosses = rule.filters.iter().any(|filter| matches!(filter, ir::Filter::Cors(_)));
             for host in &attachment.hostnames {
                 for found in &rule.matches {
-                    if let Err(error) = router.add(&listener.hostname, host, found, index) {
+                    if let Err(error) = router.add(&listener.hostname, host, found, crosses, index) {
                         self.problems.push(Problem::of_route(&place, error.to_string()));
                     }
                 }

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashSet, num::NonZeroU32};
 
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method, header};
 use regex::Regex;
 
 use super::{
@@ -57,6 +57,8 @@ struct Condition {
     query: Box<[(Box<str>, Value)]>,
     /// The method of a gRPC call.
     call: Option<Box<str>>,
+    /// Whether the preflight of a request holds as well as the request.
+    crosses: bool,
 }
 
 #[derive(Debug)]
@@ -89,6 +91,7 @@ pub(super) fn whole_match(pattern: &str, patterns: &Patterns) -> Result<Regex, I
 impl Ranked {
     pub(super) fn new(
         found: &RouteMatch,
+        crosses: bool,
         rule: RuleIndex,
         patterns: &Patterns,
     ) -> Result<Self, InvalidMatch> {
@@ -107,16 +110,19 @@ impl Ranked {
             headers: found.headers.iter().map(header).collect::<Result<_, _>>()?,
             query: found.query.iter().map(parameter).collect::<Result<_, _>>()?,
             call: found.call.as_deref().map(Into::into),
+            crosses,
         };
         Ok(Self { rule, condition })
     }
 
     /// Sorts by Gateway API's precedence: the length of a call's method, method, number of headers, number of query
-    /// parameters; a stable sort keeps the order of age, name, rule and match after that.
+    /// parameters; a stable sort keeps the order of age, name, rule and match after that. A preflight holds for several methods:
+    /// the one that it has comes before those that it asks for.
     pub(super) fn precedence(&self) -> impl Ord + use<> {
-        let Condition { method, headers, query, call } = &self.condition;
+        let Condition { method, headers, query, call, .. } = &self.condition;
         let call = call.as_deref().map_or(0, str::len);
-        Reverse((call, method.is_some(), headers.len(), query.len()))
+        let method = method.as_ref().map(|method| *method == Method::OPTIONS);
+        Reverse((call, method, headers.len(), query.len()))
     }
 }
 
@@ -183,14 +189,22 @@ impl Condition {
     }
 
     fn holds(&self, head: &RequestHead<'_>, query: &Query<'_>) -> bool {
-        self.method.as_ref().is_none_or(|method| method == head.method)
-            && self.call.as_deref().is_none_or(|method| calls(head.path, method))
+        self.method.as_ref().is_none_or(|method| {
+            method == head.method || self.crosses && asked_for(head) == Some(method.as_str().as_bytes())
+        }) && self.call.as_deref().is_none_or(|method| calls(head.path, method))
             && self.headers.iter().all(|(name, value)| header_matches(head.headers, name, value))
             && self
                 .query
                 .iter()
                 .all(|(name, value)| query.first(name).is_some_and(|text| value.matches(text)))
     }
+}
+
+/// The method that a preflight asks for, if the request is one (Fetch, section 4.8).
+fn asked_for<'a>(head: &RequestHead<'a>) -> Option<&'a [u8]> {
+    let is_preflight = *head.method == Method::OPTIONS && head.headers.contains_key(header::ORIGIN);
+    let method = head.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_preflight);
+    method.map(http::HeaderValue::as_bytes)
 }
 
 /// Whether a path is `/service/method`, of whatever service.

@@ -58,10 +58,11 @@ impl PathTable {
     pub(super) fn add(
         &mut self,
         found: &RouteMatch,
+        crosses: bool,
         rule: RuleIndex,
         patterns: &Patterns,
     ) -> Result<(), InvalidMatch> {
-        let ranked = Ranked::new(found, rule, patterns)?;
+        let ranked = Ranked::new(found, crosses, rule, patterns)?;
         match &found.path {
             PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default().push(ranked),
             PathMatch::Regex(pattern) => self.regexes.push((whole_match(pattern, patterns)?, ranked)),

@@ -91,7 +91,7 @@ impl RouterBuilder {
         self.others.insert(listener.clone(), rule);
     }
 
-    /// Adds one match of one rule for one host of a listener.
+    /// Adds one match of one rule for one host of a listener; `crosses` says that the rule answers preflights.
     ///
     /// # Errors
     /// [`InvalidMatch`] names what cannot be compiled; nothing was added then.
@@ -100,10 +100,11 @@ impl RouterBuilder {
         listener: &HostPattern,
         host: &HostPattern,
         found: &RouteMatch,
+        crosses: bool,
         rule: RuleIndex,
     ) -> Result<(), InvalidMatch> {
         let paths = self.listeners.entry(listener.clone()).or_default().entry(host.clone()).or_default();
-        paths.add(found, rule, &self.patterns)
+        paths.add(found, crosses, rule, &self.patterns)
     }
 
     /// The finished table.

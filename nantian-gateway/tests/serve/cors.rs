@@ -139,3 +139,28 @@ async fn options_that_are_no_preflight_reach_the_backend() {
     }
     assert_eq!(backend.seen().len(), 3);
 }
+
+#[tokio::test]
+async fn the_preflight_of_a_method_is_answered_by_the_rule_of_the_method() {
+    let backend = Backend::echo("a").await;
+    let of_method = |method: &str, filters: &str| {
+        let path = "path: {type: PathPrefix, value: /api}";
+        format!("{{matches: [{{{path}, method: {method}}}], {filters} {}}}", to("a"))
+    };
+    let cors = "filters: [{type: CORS, cors: {allowOrigins: ['https://a.org'], allowMethods: [PUT]}}],";
+    let rules = [of_method("GET", ""), of_method("PUT", cors), rule("/", &to("a"))];
+    let gateway = World::new().service("a", &[&backend]).route("r", &rules).start().await;
+    let reply = preflight(&gateway, "/api", "https://a.org", "").await;
+    let expected = [("allow-methods", "PUT"), ("allow-origin", "https://a.org"), ("max-age", "5")];
+    assert_eq!((reply.status(), answer(&reply)), (204, expected.to_vec()));
+    let plain = "OPTIONS /api HTTP/1.1\r\nHost: h\r\nOrigin: https://a.org\r\n";
+    for no_preflight in ["", "Access-Control-Request-Method: GET\r\n"] {
+        let reply = gateway.ask(format!("{plain}{no_preflight}\r\n")).await;
+        assert_eq!(reply.header("x-backend"), Some("a"), "{no_preflight}");
+    }
+
+    // Whoever answers them on his own does so still.
+    gateway.edit_route("r", &[of_method("PUT", cors), of_method("OPTIONS", "")]).await;
+    let reply = preflight(&gateway, "/api", "https://a.org", "").await;
+    assert_eq!(reply.header("x-backend"), Some("a"));
+}

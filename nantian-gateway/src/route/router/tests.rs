@@ -18,7 +18,7 @@ impl World {
         let rule = self.rules;
         self.rules += 1;
         let (listener, host) = (HostPattern::parse(listener), HostPattern::parse(host));
-        self.builder.add(&listener, &host, &found, RuleIndex(rule)).unwrap();
+        self.builder.add(&listener, &host, &found, false, RuleIndex(rule)).unwrap();
         rule
     }
 
@@ -287,7 +287,7 @@ proptest! {
     ) {
         let mut builder = RouterBuilder::default();
         for (number, (listener, host, found)) in (0..).zip(&entries) {
-            builder.add(listener, host, found, RuleIndex(number)).unwrap();
+            builder.add(listener, host, found, false, RuleIndex(number)).unwrap();
         }
         let router = builder.build();
         let regexes = PATTERNS.map(|pattern| (pattern, crate::pattern::whole_match(pattern).unwrap())).into();
