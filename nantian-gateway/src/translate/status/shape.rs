@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use nantian_crd::status::ParentReference;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     ir::ControllerName,
@@ -38,7 +38,9 @@ pub struct PlainStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayStatus {
-    /// The addresses it is reached at; empty where it is bound to all interfaces and nobody has to know them.
+    /// The addresses it is reached at; empty where it is bound to all interfaces and nobody has to know them. What is written
+    /// names the first 16.
+    #[serde(serialize_with = "first_addresses")]
     pub addresses: Vec<GatewayAddress>,
     /// Why it is reached nowhere as long as it has no address; `None` if it is reached all the same.
     #[serde(skip)]
@@ -50,6 +52,13 @@ pub struct GatewayStatus {
     /// How many ListenerSets add listeners to it.
     #[serde(skip_serializing_if = "is_zero")]
     pub attached_listener_sets: usize,
+}
+
+/// As many as the CRD takes; it refuses the whole status for one more.
+const MAX_ADDRESSES: usize = 16;
+
+fn first_addresses<S: Serializer>(addresses: &[GatewayAddress], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(addresses.iter().take(MAX_ADDRESSES))
 }
 
 /// The status of a ListenerSet.
@@ -194,7 +203,11 @@ impl GatewayStatus {
         let condition = if let Some((reason, message)) = unreached {
             Condition::fails(ConditionType::Programmed, reason, message)
         } else if served > 0 {
-            let message = format!("{served} of {total} listeners served");
+            let mut message = format!("{served} of {total} listeners served");
+            let addresses = self.addresses.len();
+            if addresses > MAX_ADDRESSES {
+                message.push_str(&format!("; the status names {MAX_ADDRESSES} of {addresses} addresses"));
+            }
             Condition::holds(ConditionType::Programmed, Reason::Programmed, message)
         } else {
             let reason = self.listeners.iter().find_map(ListenerStatus::unusable_address);
@@ -258,5 +271,29 @@ impl GatewayAddress {
     /// An address that is a name.
     pub fn host(name: String) -> Self {
         Self { kind: "Hostname", value: name }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_names_as_many_addresses_as_the_api_server_takes() {
+        let mut conditions = Conditions::new(None);
+        conditions.set(Condition::holds(ConditionType::Programmed, Reason::Programmed, "listener is served"));
+        let (name, supported_kinds) = ("http".to_owned(), Vec::new());
+        let listeners = vec![ListenerStatus { name, supported_kinds, attached_routes: 0, conditions }];
+        let addresses = (1..=17).map(|last| GatewayAddress::from(IpAddr::from([192, 0, 2, last]))).collect();
+        let mut status = GatewayStatus { addresses, listeners, ..GatewayStatus::default() };
+        status.refresh_programmed();
+        let written = serde_json::to_value(&status).unwrap();
+        assert_eq!(written["addresses"].as_array().map(Vec::len), Some(16));
+        let programmed = status.conditions.get(ConditionType::Programmed).unwrap();
+        assert!(
+            programmed.message.ends_with("the status names 16 of 17 addresses"),
+            "{}",
+            programmed.message
+        );
     }
 }
