@@ -61,7 +61,7 @@ pub(crate) fn normal(path: &str) -> Result<String, InvalidPath> {
     Ok(normal)
 }
 
-/// Whether a segment would be, or have, a dot segment if its path parameters were cut off (`..;a=b`) and its encoded
+/// Whether a segment would be, or have, a dot segment if its path parameters were cut off (`..;a=b`, `..%3B`) and its encoded
 /// slashes and backslashes decoded.
 fn hides_dots(segment: &str) -> bool {
     is_dots(segment)
@@ -70,7 +70,8 @@ fn hides_dots(segment: &str) -> bool {
 }
 
 fn is_dots(part: &str) -> bool {
-    matches!(part.split(';').next(), Some("." | ".."))
+    let part = part.split(';').next().and_then(|part| part.split("%3B").next());
+    matches!(part, Some("." | ".."))
 }
 
 /// A path whose escapes have their one spelling, if they need any.
@@ -159,6 +160,7 @@ mod tests {
             ("/a/%2e%2e%5cb", InvalidPath::HiddenDots),
             ("/a/..;/b", InvalidPath::HiddenDots),
             ("/a/.;x=1/b", InvalidPath::HiddenDots),
+            ("/a/..%3b/b", InvalidPath::HiddenDots),
             ("/a\\b", InvalidPath::Character),
             ("/a%00b", InvalidPath::Character),
             ("/a%zz", InvalidPath::Escape),

@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use tower::{Layer, Service};
 
 use super::rewrite::rewritten;
-use crate::{body::Body, ir, listen::RequestInfo};
+use crate::{body::Body, ir, listen::RequestInfo, respond};
 
 /// Answers with a redirect, in place of a backend.
 #[derive(Debug, Clone)]
@@ -78,6 +78,10 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
     let tls = redirect.scheme.map_or(info.is_secure, |scheme| scheme == ir::RedirectScheme::Https);
     let (scheme, own_port) = if tls { ("https", 443) } else { ("http", 80) };
     let host = redirect.hostname.as_deref().unwrap_or(&info.host);
+    if host.is_empty() {
+        // HTTP/1.0 allows that, and no URI has an empty host (RFC 9110, section 4.2.1).
+        return respond::plain(StatusCode::BAD_REQUEST, "the request names no host to be redirected to");
+    }
     let is_elsewhere = redirect.scheme.is_some() || info.is_secure != info.tls;
     let port = redirect.port.unwrap_or(if is_elsewhere { own_port } else { info.port });
     let path = match &redirect.path {
@@ -108,6 +112,11 @@ mod tests {
     use super::*;
 
     fn location(filter: &ir::Redirect, target: &str, tls: bool, port: u16) -> String {
+        let answer = answer(filter, target, tls, port, "example.org");
+        answer.headers()[header::LOCATION].to_str().unwrap().to_owned()
+    }
+
+    fn answer(filter: &ir::Redirect, target: &str, tls: bool, port: u16, host: &str) -> Response<Body> {
         let (parts, ()) = Request::get(target).body(()).unwrap().into_parts();
         let info = RequestInfo {
             client: [127, 0, 0, 1].into(),
@@ -118,10 +127,10 @@ mod tests {
             is_secure: tls,
             session: None,
             port,
-            host: "example.org".into(),
+            host: host.into(),
             upstream: None,
         };
-        redirect(filter, &parts, &info).headers()[header::LOCATION].to_str().unwrap().to_owned()
+        redirect(filter, &parts, &info)
     }
 
     fn filter() -> ir::Redirect {
@@ -143,6 +152,17 @@ mod tests {
         assert_eq!(location(&port, "/", false, 80), "https://example.org:8443/");
         let plain = ir::Redirect { port: Some(80), ..filter() };
         assert_eq!(location(&plain, "/", false, 8080), "http://example.org/");
+    }
+
+    #[test]
+    fn nobody_is_sent_to_a_host_without_a_name() {
+        let https = ir::Redirect { scheme: Some(ir::RedirectScheme::Https), ..filter() };
+        let refused = answer(&https, "/x", false, 80, "");
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+        assert!(!refused.headers().contains_key(header::LOCATION));
+        let named = ir::Redirect { hostname: Some("other.org".to_owned()), ..https };
+        let sent = answer(&named, "/x", false, 80, "");
+        assert_eq!(sent.headers()[header::LOCATION], "https://other.org/x");
     }
 
     #[test]

@@ -110,8 +110,10 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, seen: HopHeaders) -> Op
     for value in headers.get_all(header::CONNECTION) {
         read_connection(value.as_bytes(), &mut upgrades, &mut named);
     }
+    let mut codings =
+        headers.get_all(header::TE).iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
     let accepts_trailers = seen.has(HopHeaders::TE)
-        && headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        && codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
     let upgrade = headers.remove(header::UPGRADE).filter(|offer| upgrades && leaves_http(offer));
     for (bit, name) in [
         (HopHeaders::CONNECTION, header::CONNECTION),
@@ -210,6 +212,20 @@ mod tests {
             assert_eq!(upgrade, None, "{offer}");
             assert!(left.is_empty());
         }
+    }
+
+    #[test]
+    fn trailers_are_accepted_whatever_else_is() {
+        for fields in [&["trailers, deflate;q=0.5"][..], &["gzip", "Trailers"]] {
+            let mut map = HeaderMap::new();
+            for field in fields {
+                map.append(header::TE, HeaderValue::from_static(field));
+            }
+            let seen = HopHeaders::of(&map);
+            remove_hop_by_hop(&mut map, seen);
+            assert_eq!(map.get_all(header::TE).iter().collect::<Vec<_>>(), ["trailers"], "{fields:?}");
+        }
+        assert_eq!(removed(&[("te", "deflate, x-trailers")]).1, [""; 0]);
     }
 
     /// What is left of headers that a peer sends.
