@@ -55,8 +55,12 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
             held = signature;
             continue;
         }
-        if let (Some(signature), false) = (&signature, matches!(said, Said::Thought(_))) {
-            sign(&mut content, signature.clone());
+        match (&signature, &said) {
+            (None, _) | (_, Said::Thought(_)) => {}
+            (Some(signature), Said::Text(_)) if !is_unsigned(content.last()) => {
+                name_held(Some(signature), &mut losses);
+            }
+            (Some(signature), _) => sign(&mut content, signature.clone()),
         }
         match said {
             Said::Thought(text) => content.push(Block::Reasoning(Reasoning { text, signature })),
@@ -81,7 +85,8 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     Ok((Reply { id, model, content, stop, tokens }, losses))
 }
 
-/// Names a signature for which no part has come: reasoning that stands last is taken for the answer by clients, and Gemini does without.
+/// Names a signature that is told nobody: of a text without thoughts, or for which no part has come. Reasoning that says nothing
+/// would stand first or last, where clients look for the answer, and Gemini checks those of calls alone.
 pub(super) fn name_held(signature: Option<&str>, losses: &mut Losses) {
     if signature.is_some() {
         losses.add_below("content.parts", "thoughtSignature");
@@ -148,6 +153,11 @@ pub(super) fn error_of(body: Value) -> Fault {
 
 pub(super) fn malformed() -> Fault {
     Fault::new(FaultKind::Unreadable, "the model has written a tool call that cannot be read")
+}
+
+/// Whether a block is reasoning that nothing has signed yet.
+fn is_unsigned(block: Option<&Block>) -> bool {
+    matches!(block, Some(Block::Reasoning(reasoning)) if reasoning.signature.is_none())
 }
 
 /// Signs the reasoning before a part.

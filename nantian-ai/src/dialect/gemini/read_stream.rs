@@ -107,10 +107,16 @@ impl StreamReader {
             self.held = signature;
             return;
         }
-        if let (Some(signature), false) = (&signature, matches!(said, Said::Thought(_))) {
-            self.open(Open::Reasoning, sink);
-            sink(Event::Signature(tagged(signature)));
-            self.close(sink);
+        match (&signature, &said) {
+            (None, _) | (_, Said::Thought(_)) => {}
+            (Some(signature), Said::Text(_)) if self.open != Some(Open::Reasoning) => {
+                name_held(Some(signature), &mut self.losses);
+            }
+            (Some(signature), _) => {
+                self.open(Open::Reasoning, sink);
+                sink(Event::Signature(tagged(signature)));
+                self.close(sink);
+            }
         }
         match said {
             Said::Thought(text) => {
