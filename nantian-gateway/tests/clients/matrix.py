@@ -1,18 +1,22 @@
 """Real clients, unmodified, against the gateway and fake providers of every dialect: prints what works, fails if anything
-does not.
+does not. One table is of what packages ask, one of conversations that they and agents hold.
 
     target/tools/clients/bin/python nantian-gateway/tests/clients/matrix.py
 """
 
+import asyncio
+import itertools
 import sys
 
 import ollama
 import openai
 
-from providers import DIALECTS
-from providers.facts import DOES_NOT_THINK
+from conversations import ANSWERS, SDKS
+from frameworks import FRAMEWORKS
+from providers import DIALECTS, PROFILES
+from providers.facts import DOES_NOT_THINK, GUESS
 from sdks import CLIENTS, Ollama, OpenAi, fails_with
-from world import World, gateway
+from world import PATIENCE, World, gateway
 
 FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "picture", "structured", "error", "broken_stream",
             "disconnect", "embeddings", "failover", "thoughtless"]
@@ -84,25 +88,76 @@ def run(base, world):
                     yield client_name, dialect, feature, "FAILS", f"{type(error).__name__}: {error}"
 
 
+# Conversations: whether the model is to think, and whether its answers are streamed.
+WAYS = {"whole": (False, False), "streamed": (False, True), "thinking": (True, False), "thinking, streamed": (True, True),
+        "interrupted": (False, False), "thinking, interrupted": (True, False)}
+LIBRARIES = {**SDKS, **FRAMEWORKS}
+# Those that keep nothing of what a model has thought, or not in a form that tells all, by whose models that matters to.
+# The conversation goes on without.
+THINKING, ALWAYS = {way for way, (thinks, _) in WAYS.items() if thinks}, {*WAYS}
+OF_CHAT = {"openai-responses": THINKING, "claude-opus": THINKING, "ollama": THINKING, "gemini": ALWAYS, "deepseek": ALWAYS}
+FORGETFUL = {
+    "ollama": {"gemini": ALWAYS, "claude-opus": THINKING},
+    "openai-agents": OF_CHAT,
+    "pydantic-ai": {"openai-responses": THINKING, "claude-opus": THINKING},
+    "langchain": OF_CHAT,
+    "langchain (ollama)": {"gemini": ALWAYS, "claude-opus": THINKING, "deepseek": ALWAYS - THINKING},
+}
+
+
+async def converse(base, library, provider, way):
+    """What the table says of a conversation that comes to its end."""
+    talk = LIBRARIES[library](f"{base}/{provider}", *WAYS[way])
+    questions, guessed = [*ANSWERS.items()], False
+    if way.endswith("interrupted"):
+        if not talk.can_be_interrupted:
+            return "-"
+        await talk.begin_to_ask(questions.pop(0)[0])
+    for question, expected in questions:
+        answer = await talk.ask(question)
+        guessed = guessed or answer == expected + GUESS
+        assert answer.removesuffix(GUESS) == expected, f"{answer!r} instead of {expected!r}"
+    forgets = way in FORGETFUL.get(library, {}).get(provider, ())
+    assert guessed == forgets, "the model is told of its thoughts" if forgets else "the model is not told of its thoughts"
+    return "forgets" if forgets else "ok"
+
+
+async def hold_conversations(base):
+    """Every cell of the second table, some at a time."""
+    room = asyncio.Semaphore(8)
+
+    async def cell(*place):
+        try:
+            async with room:
+                return *place, await asyncio.wait_for(converse(base, *place), PATIENCE), None
+        except Exception as error:  # whatever it is belongs into the table
+            return *place, "FAILS", f"{type(error).__name__}: {error}"
+
+    places = itertools.product(LIBRARIES, [*DIALECTS, *PROFILES], WAYS)
+    return await asyncio.gather(*(cell(*place) for place in places))
+
+
 def main():
     world = World()
     with gateway(world) as base:
         cells = list(run(base, world))
-    show(cells)
-
-
-def show(cells):
-    marks = {cell[:3]: cell[3] for cell in cells}
-    width = max(map(len, FEATURES)) + 2
-    print(f"{'client → provider':36}" + "".join(f"{feature:{width}}" for feature in FEATURES))
-    for client in CLIENTS:
-        for dialect in DIALECTS:
-            row = [marks[client, dialect, feature] for feature in FEATURES]
-            print(f"{client + ' → ' + dialect:36}" + "".join(f"{mark:{width}}" for mark in row))
-    failed = [f"{' '.join(cell)}: {fault}" for *cell, _, fault in cells if fault]
+        conversations = asyncio.run(hold_conversations(base))
+    show("client → provider", FEATURES, cells)
+    show("conversation → provider", WAYS, conversations)
+    failed = [f"{' '.join(cell)}: {fault}" for *cell, _, fault in [*cells, *conversations] if fault]
     if failed:
         sys.exit("\n".join(failed))
-    print(f"{len(cells)} cells hold")
+    print(f"{len(cells) + len(conversations)} cells hold")
+
+
+def show(title, columns, cells):
+    marks = {cell[:3]: cell[3] for cell in cells}
+    width = max(map(len, columns)) + 2
+    print(f"{title:46}" + "".join(f"{column:{width}}" for column in columns))
+    for client, provider in dict.fromkeys(cell[:2] for cell in cells):
+        row = [marks[client, provider, column] for column in columns]
+        print(f"{client + ' → ' + provider:46}" + "".join(f"{mark:{width}}" for mark in row))
+    print()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import tempfile
 import time
 
 import providers
-from providers import DIALECTS
+from providers import DIALECTS, PROFILES
 from providers.facts import ACCOUNT, KEY, MODELS, REGION, THOUGHTLESS
 
 GATEWAY = pathlib.Path(__file__).resolve().parents[3] / "target/debug/nantian-gateway"
@@ -53,15 +53,19 @@ stringData: {{token: {KEY}, account: "{ACCOUNT}:{KEY}"}}
             yield route(f"{first}-else-{dialect}", f"""
         {{group: gateway.nantian.dev, kind: AIService, name: {first}-overloaded}},
         {{group: gateway.nantian.dev, kind: AIService, name: {dialect}}}""")
+    for profile, upstream in world.profiles.items():
+        dialect, _ = PROFILES[profile]
+        yield service(profile, dialect, upstream, MODELS[profile], "anthropic" if dialect == "anthropic" else profile)
+        yield route(profile, f"{{group: gateway.nantian.dev, kind: AIService, name: {profile}}}")
     yield service("thoughtless", "ollama", world.thoughtless, THOUGHTLESS)
     yield route("thoughtless", "{group: gateway.nantian.dev, kind: AIService, name: thoughtless}")
 
 
-def service(name, dialect, upstream, model=None):
+def service(name, dialect, upstream, model=None, provider=None):
     prefix = {"ollama": "api", "gemini": "v1beta", "bedrock": ""}.get(dialect, "v1")
     auth = {"anthropic": "apiKey", "gemini": "apiKey", "bedrock": "aws"}.get(dialect, "bearer")
     # OpenAI itself would be asked in the newer dialect where a client speaks it.
-    provider = {"openai": "fake", "openai-responses": "openai"}.get(dialect, dialect)
+    provider = provider or {"openai": "fake", "openai-responses": "openai"}.get(dialect, dialect)
     entry, region = ("account", f"\n  region: {REGION}") if auth == "aws" else ("token", "")
     return f"""
 apiVersion: gateway.nantian.dev/v1alpha1
@@ -111,6 +115,7 @@ class World:
         overloaded = {dialect: providers.start_overloaded(dialect) for dialect in DIALECTS}
         self.ports = {dialect: port for dialect, (port, _) in servers.items()}
         self.gone = {dialect: gone for dialect, (_, gone) in servers.items()}
+        self.profiles = {profile: providers.start_profile(profile) for profile in PROFILES}
         self.thoughtless = providers.start_thoughtless()
         self.overloaded = {dialect: port for dialect, (port, _) in overloaded.items()}
         self.asked = {dialect: asked for dialect, (_, asked) in overloaded.items()}

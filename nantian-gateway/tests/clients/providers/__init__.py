@@ -6,17 +6,20 @@ What they answer depends on the last text of the user, see `Provider.scene`.
 import http.server
 import threading
 
+from rules import Refusal
+
 from .anthropic import Anthropic
 from .bedrock import Bedrock
 from .facts import DOES_NOT_THINK, MODELS, THOUGHTLESS
 from .gemini import Gemini
 from .ollama import Ollama
-from .openai import OpenAi
-from .provider import Refusal
+from .openai import DeepSeek, Mistral, OpenAi
 from .responses import Responses
 
 DIALECTS = {"openai": OpenAi, "openai-responses": Responses, "anthropic": Anthropic, "bedrock": Bedrock, "gemini": Gemini,
             "ollama": Ollama}
+# Who speaks a dialect by rules of its own, or of another model.
+PROFILES = {"claude-opus": ("anthropic", Anthropic), "deepseek": ("openai", DeepSeek), "mistral": ("openai", Mistral)}
 
 
 class Overloaded:
@@ -24,7 +27,7 @@ class Overloaded:
 
     def scene(self, body):
         self.asked.set()
-        if body.get("stream"):
+        if self.streams(body):
             return self.stream([self.error_event("no room")])
         return self.json(503, self.error("overloaded_error", "no room"))
 
@@ -48,6 +51,11 @@ def start(dialect):
     gone = threading.Event()
     gone.waiting = threading.Event()
     return serve(dialect, (DIALECTS[dialect],), {"gone": gone}), gone
+
+
+def start_profile(profile):
+    """Serves a profile on a free port."""
+    return serve(profile, (PROFILES[profile][1],), {})
 
 
 def start_overloaded(dialect):

@@ -2,8 +2,11 @@
 
 import json
 
-from .facts import CITIES, KEY, SIGNATURE, THOUGHT
-from .provider import Provider, is_enforceable, need, sse
+from rules import anthropic as rules
+from rules import need, signature
+
+from .facts import KEY
+from .provider import Provider, is_enforceable, sse
 
 
 class Anthropic(Provider):
@@ -13,40 +16,20 @@ class Anthropic(Provider):
     def check(self, body):
         need(self.headers["x-api-key"] == KEY, "the credential")
         need(self.headers["anthropic-version"], "anthropic-version")
-        known = {"model", "messages", "stream", "system", "max_tokens", "tools", "tool_choice", "output_config",
-                 "temperature", "thinking"}
-        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
-        need(0 < body["max_tokens"] <= 64_000, "max_tokens")
-        last, open_calls = None, []
-        for message in body["messages"]:
-            need(message["role"] in ("user", "assistant") and message["role"] != last, "the roles alternate")
-            last = message["role"]
-            need(message["content"], "content")
-            blocks = message["content"] if isinstance(message["content"], list) else []
-            for block in blocks:
-                need(block["type"] != "text" or block["text"].strip(), "text is not blank")
-            results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
-            need(results == open_calls, f"results {results} for calls {open_calls}")
-            need([block["type"] for block in blocks[:len(results)]] == ["tool_result"] * len(results), "results first")
-            open_calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
-            need(all(isinstance(block["input"], dict) for block in blocks if block["type"] == "tool_use"), "input")
-            thoughts = [block for block in blocks if block["type"] == "thinking"]
-            need(all(block["signature"] == SIGNATURE for block in thoughts), "reasoning of another")
-            need(not open_calls or thoughts or not self.thinks(body), "a turn begins with reasoning")
+        rules.check(body)
 
     def blocks(self, message, kind):
         if isinstance(message["content"], str):
             return [{"text": message["content"]}] if kind == "text" else []
         return [block for block in message["content"] if block["type"] == kind]
 
-    def told(self, body):
-        said = [block["text"] for message in body["messages"] if message["role"] == "user"
-                for block in self.blocks(message, "text")]
-        return said[-1]
-
-    def results(self, body):
-        results = self.blocks(body["messages"][-1], "tool_result")
-        return [self.text(result["content"]) for result in results]
+    def heard(self, body):
+        for message in body["messages"]:
+            for block in rules.blocks(message) if message["role"] == "user" else ():
+                if block["type"] == "tool_result":
+                    yield "tool", self.text(block["content"])
+                if block["type"] == "text":
+                    yield "user", block["text"]
 
     def text(self, content):
         return content if isinstance(content, str) else "".join(block["text"] for block in content)
@@ -73,7 +56,7 @@ class Anthropic(Provider):
         return sse(self.error("overloaded_error", message), True)
 
     def message(self, **members):
-        return {"id": "msg_1", "type": "message", "role": "assistant", "model": "the-model-0", "content": [],
+        return {"id": f"msg_{self.number}", "type": "message", "role": "assistant", "model": "the-model-0", "content": [],
                 "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 11, "output_tokens": 1}, **members}
 
     def block_events(self, index, block, kind, member, pieces):
@@ -95,25 +78,27 @@ class Anthropic(Provider):
         usage = {"input_tokens": 11, "output_tokens": 7}
         return self.json(200, self.message(content=content, stop_reason=reason, usage=usage))
 
-    def say(self, body, pieces):
-        self.answer(body, [{"type": "text", "text": "".join(pieces)}], "end_turn", self.text_events(pieces))
+    def proof(self, body, thought, cities):
+        return signature("claude", thought) if rules.thinks(body) else None
 
-    def call(self, body):
-        calls = [{"type": "tool_use", "id": f"toolu_{at}", "name": "get_weather", "input": {"city": city}}
-                 for at, city in enumerate(CITIES)]
-        events, content = [sse({"type": "message_start", "message": self.message()}, True)], calls
-        if self.thinks(body):
-            thought = {"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE}
-            content = [thought, *calls]
-            begun = {**thought, "thinking": "", "signature": ""}
-            *said, end = self.block_events(0, begun, "thinking_delta", "thinking", [THOUGHT])
-            signed = {"type": "signature_delta", "signature": SIGNATURE}
+    def say(self, body, thought, pieces, cities):
+        events, content = [sse({"type": "message_start", "message": self.message()}, True), sse({"type": "ping"}, True)], []
+        if thought and rules.thinks(body):
+            block = {"type": "thinking", "thinking": thought, "signature": signature("claude", thought)}
+            begun = {**block, "thinking": "", "signature": ""}
+            *said, end = self.block_events(0, begun, "thinking_delta", "thinking", self.pieces(thought))
+            signed = {"type": "signature_delta", "signature": block["signature"]}
             events += [*said, sse({"type": "content_block_delta", "index": 0, "delta": signed}, True), end]
-        for at, call in enumerate(calls, len(content) - len(calls)):
-            arguments = json.dumps(call["input"])
-            pieces = ["", arguments[:5], arguments[5:]]
-            events += self.block_events(at, {**call, "input": {}}, "input_json_delta", "partial_json", pieces)
-        self.answer(body, content, "tool_use", events)
+            content.append(block)
+        if pieces:
+            events += self.block_events(len(content), {"type": "text", "text": ""}, "text_delta", "text", pieces)
+            content.append({"type": "text", "text": "".join(pieces)})
+        for city in cities:
+            call = {"type": "tool_use", "id": self.id(city), "name": "get_weather", "input": {"city": city}}
+            arguments = ["", *self.pieces(json.dumps(call["input"]))]
+            events += self.block_events(len(content), {**call, "input": {}}, "input_json_delta", "partial_json", arguments)
+            content.append(call)
+        self.answer(body, content, "tool_use" if cities else "end_turn", events)
 
-    def thinks(self, body):
-        return body.get("thinking", {}).get("type") == "enabled"
+    def id(self, city):
+        return f"toolu_{city}"

@@ -7,8 +7,11 @@ import struct
 import urllib.parse
 import zlib
 
-from .facts import ACCOUNT, CITIES, KEY, REGION, SIGNATURE, THOUGHT
-from .provider import Provider, is_enforceable, need
+from rules import bedrock as rules
+from rules import need, signature
+
+from .facts import ACCOUNT, KEY, REGION
+from .provider import Provider, is_enforceable
 
 
 class Bedrock(Provider):
@@ -19,9 +22,11 @@ class Bedrock(Provider):
     def check_target(self, body):
         operation = self.path.removeprefix(f"/model/{urllib.parse.quote(self.model, safe='')}/")
         need(operation in ("converse", "converse-stream"), f"no such path: {self.path}")
-        body["stream"] = operation == "converse-stream"
 
-    def signature(self, names):
+    def streams(self, body):
+        return self.path.endswith("/converse-stream")
+
+    def authorization(self, names):
         date = self.headers["x-amz-date"]
         scope = f"{date[:8]}/{REGION}/bedrock/aws4_request"
         headers = "".join(f"{name}:{self.headers[name]}\n" for name in names.split(";"))
@@ -39,37 +44,19 @@ class Bedrock(Provider):
         signed = self.headers["authorization"]
         names = signed.partition("SignedHeaders=")[2].partition(",")[0]
         need({"content-type", "host", "x-amz-date"} <= set(names.split(";")), f"signed headers: {names}")
-        need(signed == self.signature(names), "the signature")
-        known = {"messages", "system", "inferenceConfig", "toolConfig", "outputConfig", "stream",
-                 "additionalModelRequestFields"}
-        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
-        last, open_calls = None, []
-        for message in body["messages"]:
-            need(message["role"] in ("user", "assistant") and message["role"] != last, "the roles alternate")
-            last = message["role"]
-            blocks = message["content"]
-            need(blocks and all(len(block) == 1 for block in blocks), "content")
-            need(all(block.get("text", "x").strip() for block in blocks), "text is not blank")
-            results = [block["toolResult"]["toolUseId"] for block in blocks if "toolResult" in block]
-            need(results == open_calls, f"results {results} for calls {open_calls}")
-            calls = [block["toolUse"] for block in blocks if "toolUse" in block]
-            need(all(isinstance(call["input"], dict) for call in calls), "input")
-            need(not calls and not results or body["toolConfig"]["tools"], "calls want tools")
-            open_calls = [call["toolUseId"] for call in calls]
-            said = [block["reasoningContent"]["reasoningText"] for block in blocks if "reasoningContent" in block]
-            need(all(text["signature"] == SIGNATURE for text in said), "reasoning of another")
-            need(not calls or said or not self.thinks(body), "a turn begins with reasoning")
+        need(signed == self.authorization(names), "the signature")
+        rules.check(body)
 
     def last(self, body, kind):
         return [block[kind] for block in body["messages"][-1]["content"] if kind in block]
 
-    def told(self, body):
-        said = [block["text"] for message in body["messages"] if message["role"] == "user"
-                for block in message["content"] if "text" in block]
-        return said[-1]
-
-    def results(self, body):
-        return ["".join(part["text"] for part in result["content"]) for result in self.last(body, "toolResult")]
+    def heard(self, body):
+        for message in body["messages"]:
+            for block in message["content"] if message["role"] == "user" else ():
+                if "toolResult" in block:
+                    yield "tool", "".join(part["text"] for part in block["toolResult"]["content"])
+                if "text" in block:
+                    yield "user", block["text"]
 
     def system(self, body):
         return body["system"][0]["text"]
@@ -114,32 +101,33 @@ class Bedrock(Provider):
 
     def answer(self, body, content, reason, events):
         usage = {"inputTokens": 11, "outputTokens": 7, "totalTokens": 18}
-        if body["stream"]:
+        if self.streams(body):
             return self.stream([*events, self.frame("messageStop", {"stopReason": reason}),
                                 self.frame("metadata", {"usage": usage, "metrics": {"latencyMs": 1}})])
         return self.json(200, {"output": {"message": {"role": "assistant", "content": content}}, "stopReason": reason,
                                "usage": usage, "metrics": {"latencyMs": 1}})
 
-    def say(self, body, pieces):
-        events = [*self.text_events(pieces), self.frame("contentBlockStop", {"contentBlockIndex": 0})]
-        self.answer(body, [{"text": "".join(pieces)}], "end_turn", events)
+    def proof(self, body, thought, cities):
+        return signature("claude", thought) if rules.thinks(body) else None
 
-    def call(self, body):
-        calls = [{"toolUseId": f"tooluse_{at}", "name": "get_weather", "input": {"city": city}}
-                 for at, city in enumerate(CITIES)]
-        events, content = self.text_events([]), [{"toolUse": call} for call in calls]
-        if self.thinks(body):
-            content.insert(0, {"reasoningContent": {"reasoningText": {"text": THOUGHT, "signature": SIGNATURE}}})
-            events += [self.delta(0, {"reasoningContent": {"text": THOUGHT}}),
-                       self.delta(0, {"reasoningContent": {"signature": SIGNATURE}}),
-                       self.frame("contentBlockStop", {"contentBlockIndex": 0})]
-        for at, call in enumerate(calls, len(content) - len(calls)):
+    def say(self, body, thought, pieces, cities):
+        events, content = self.text_events([]), []
+        if thought and rules.thinks(body):
+            said = {"text": thought, "signature": signature("claude", thought)}
+            events += self.block_events(0, [{"reasoningContent": {"text": piece}} for piece in self.pieces(thought)]
+                                        + [{"reasoningContent": {"signature": said["signature"]}}])
+            content.append({"reasoningContent": {"reasoningText": said}})
+        if pieces:
+            events += self.block_events(len(content), [{"text": piece} for piece in pieces])
+            content.append({"text": "".join(pieces)})
+        for city in cities:
+            call = {"toolUseId": f"tooluse_{city}", "name": "get_weather", "input": {"city": city}}
             start = {key: call[key] for key in ("toolUseId", "name")}
-            events.append(self.frame("contentBlockStart", {"contentBlockIndex": at, "start": {"toolUse": start}}))
-            arguments = json.dumps(call["input"])
-            events += [self.delta(at, {"toolUse": {"input": piece}}) for piece in (arguments[:5], arguments[5:])]
-            events.append(self.frame("contentBlockStop", {"contentBlockIndex": at}))
-        self.answer(body, content, "tool_use", events)
+            arguments = [{"toolUse": {"input": piece}} for piece in self.pieces(json.dumps(call["input"]))]
+            events.append(self.frame("contentBlockStart", {"contentBlockIndex": len(content), "start": {"toolUse": start}}))
+            events += self.block_events(len(content), arguments)
+            content.append({"toolUse": call})
+        self.answer(body, content, "tool_use" if cities else "end_turn", events)
 
-    def thinks(self, body):
-        return body.get("additionalModelRequestFields", {}).get("thinking", {}).get("type") == "enabled"
+    def block_events(self, at, deltas):
+        return [*(self.delta(at, delta) for delta in deltas), self.frame("contentBlockStop", {"contentBlockIndex": at})]

@@ -22,9 +22,21 @@ MODELS = {
     "bedrock": "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
     "gemini": "gemini-3-pro-preview",
     "ollama": "qwen3",
+    "claude-opus": "claude-opus-4-8",
+    "deepseek": "deepseek-reasoner",
+    "mistral": "mistral-large-latest",
 }
 # A model at Ollama that does not think, and what is said of that.
 THOUGHTLESS, DOES_NOT_THINK = "llama3.1:8b", "does not support thinking"
-# What a model thinks before it calls tools, if it is asked to think, and what it signs it with.
-THOUGHT, SIGNATURE = "Two cities.", "c2lnbmVk"
+# What a model thinks before it calls tools, if it is asked to think.
+THOUGHT = "I think."
+# What tools say of each city.
+DEGREES = {"Oslo": "3 degrees", "Rome": "20 degrees", "Bern": "9 degrees", "Lima": "18 degrees"}
+# What a model ends its answer with that is not told again what it has thought before.
+GUESS = ", I guess"
+# Questions that take several steps: what the model says, and of which cities it asks, once it knows so many results.
+CONVERSATION = {
+    "Which is warmest?": {0: (["I ", "look."], ["Oslo", "Rome"]), 2: ([], ["Bern"]), 3: (["Rome is ", "warmest"], [])},
+    "And Lima?": {0: ([], ["Lima"]), 1: (["Lima is ", "cooler"], [])},
+}
 VECTORS = {"one": [0.5, -0.25], "two": [1.0, 2.0]}

@@ -1,7 +1,10 @@
 """A fake provider of Gemini's generateContent."""
 
-from .facts import CITIES, KEY, MODELS, SIGNATURE, THOUGHT, VECTORS
-from .provider import Provider, need, sse
+from rules import gemini as rules
+from rules import need, signature
+
+from .facts import KEY, MODELS, VECTORS
+from .provider import Provider, sse
 
 
 class Gemini(Provider):
@@ -19,35 +22,31 @@ class Gemini(Provider):
     def check_target(self, body):
         method = self.path.removeprefix(f"/v1beta/models/{self.model}:")
         need(method in ("generateContent", "streamGenerateContent?alt=sse"), f"no such path: {self.path}")
-        body["stream"] = method != "generateContent"
+
+    def streams(self, body):
+        return "streamGenerateContent" in self.path
 
     def check(self, body):
         need(self.headers["x-goog-api-key"] == KEY, "the credential")
-        known = {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "stream"}
-        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
+        rules.check(body, self.model)
+        # Gemini tells results of one function apart by their order, and newer models by ids.
         open_calls = []
         for content in body["contents"]:
-            need(content["role"] in ("user", "model") and content["parts"], "the content")
             results = [part["functionResponse"] for part in content["parts"] if "functionResponse" in part]
-            need(len(results) in (0, len(content["parts"])), "results stand alone")
             need([(result["name"], result["id"]) for result in results] == open_calls, f"{results} for {open_calls}")
-            need(all(isinstance(result["response"], dict) for result in results), "the response")
             calls = [part["functionCall"] for part in content["parts"] if "functionCall" in part]
-            need(all(isinstance(call["args"], dict) and call.keys() == {"id", "name", "args"} for call in calls), "args")
             open_calls = [(call["name"], call["id"]) for call in calls]
-            signed = [part.get("thoughtSignature") for part in content["parts"] if "functionCall" in part]
-            need(not signed or signed[0] in (SIGNATURE, "skip_thought_signature_validator"), f"signatures: {signed}")
 
     def parts(self, body, kind):
         return [part[kind] for part in body["contents"][-1]["parts"] if kind in part]
 
-    def told(self, body):
-        texts = [part["text"] for content in body["contents"] if content["role"] == "user"
-                 for part in content["parts"] if "text" in part]
-        return texts[-1]
-
-    def results(self, body):
-        return [result["response"]["output"] for result in self.parts(body, "functionResponse")]
+    def heard(self, body):
+        for content in body["contents"]:
+            for part in content["parts"] if content["role"] == "user" else ():
+                if "functionResponse" in part:
+                    yield "tool", part["functionResponse"]["response"]["output"]
+                if "text" in part:
+                    yield "user", part["text"]
 
     def system(self, body):
         return body["systemInstruction"]["parts"][0]["text"]
@@ -76,23 +75,29 @@ class Gemini(Provider):
         if reason:
             candidate["finishReason"] = reason
             usage = {"promptTokenCount": 11, "candidatesTokenCount": 4, "thoughtsTokenCount": 3, "totalTokenCount": 18}
-        return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "the-model-0", "responseId": "resp-1"}
+        return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "the-model-0",
+                "responseId": f"resp-{self.number}"}
 
     def text_events(self, pieces):
         return [sse(self.response([{"text": piece}])) for piece in pieces]
 
-    def answer(self, body, parts, events):
-        if body["stream"]:
-            return self.stream([*events, sse(self.response([{"text": ""}], "STOP"))])
-        return self.json(200, self.response(parts, "STOP"))
+    def call(self, city):
+        return {"functionCall": {"id": f"gen-{city}", "name": "get_weather", "args": {"city": city}}}
 
-    def say(self, body, pieces):
-        self.answer(body, [{"text": "".join(pieces)}], self.text_events(pieces))
+    def proof(self, body, thought, cities):
+        return rules.sign(self.call(cities[0])["functionCall"])
 
-    def call(self, body):
-        calls = [{"functionCall": {"id": f"gen-{at}", "name": "get_weather", "args": {"city": city}}}
-                 for at, city in enumerate(CITIES)]
-        calls[0]["thoughtSignature"] = SIGNATURE
-        if "thinkingConfig" in body.get("generationConfig", {}):
-            calls.insert(0, {"text": THOUGHT, "thought": True})
-        self.answer(body, calls, [sse(self.response([call])) for call in calls])
+    def say(self, body, thought, pieces, cities):
+        thinks = thought and "thinkingConfig" in body.get("generationConfig", {})
+        thoughts = [{"text": piece, "thought": True} for piece in self.pieces(thought)] if thinks else []
+        calls = [self.call(city) for city in cities]
+        if calls:
+            calls[0]["thoughtSignature"] = rules.sign(calls[0]["functionCall"])
+        # https://ai.google.dev/gemini-api/docs/thought-signatures: the end of an answer without calls is signed, too.
+        signed = {} if calls else {"thoughtSignature": signature("gemini", "".join(pieces))}
+        if self.streams(body):
+            parts = [*thoughts, *({"text": piece} for piece in pieces), *calls, {"text": "", **signed}]
+            return self.stream([*(sse(self.response([part])) for part in parts[:-1]), sse(self.response(parts[-1:], "STOP"))])
+        whole = [{"text": thought, "thought": True}] if thinks else []
+        whole += [{"text": "".join(pieces), **signed}] if pieces else []
+        return self.json(200, self.response([*whole, *calls], "STOP"))

@@ -2,8 +2,11 @@
 
 import json
 
-from .facts import CITIES, KEY, THOUGHT, VECTORS
-from .provider import Provider, need
+from rules import need
+from rules import ollama as rules
+
+from .facts import KEY, VECTORS
+from .provider import Provider
 
 
 class Ollama(Provider):
@@ -27,20 +30,17 @@ class Ollama(Provider):
 
     def check(self, body):
         need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
-        known = {"model", "messages", "stream", "tools", "format", "options", "think", "keep_alive"}
-        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
+        rules.check(body)
         for message in body["messages"]:
-            need(message["role"] in ("system", "user", "assistant", "tool"), "the role")
-            need(isinstance(message.get("content", ""), str), "content is text")
-            need(message["role"] != "tool" or message["tool_name"] == "get_weather", "tool_name")
-            for call in message.get("tool_calls", []):
-                need(isinstance(call["function"]["arguments"], dict), "arguments")
+            need(message.get("tool_name", "get_weather") == "get_weather", "tool_name")
 
-    def told(self, body):
-        return [message["content"] for message in body["messages"] if message["role"] == "user"][-1]
+    def streams(self, body):
+        return body.get("stream", True)
 
-    def results(self, body):
-        return [message["content"] for message in body["messages"] if message["role"] == "tool"]
+    def heard(self, body):
+        for message in body["messages"]:
+            if message["role"] in ("user", "tool"):
+                yield message["role"], message["content"]
 
     def system(self, body):
         return body["messages"][0]["content"]
@@ -69,16 +69,18 @@ class Ollama(Provider):
 
     def answer(self, body, message, events):
         end = {"done": True, "done_reason": "stop", "prompt_eval_count": 11, "eval_count": 7, "total_duration": 1}
-        if body.get("stream", True):
+        if self.streams(body):
             return self.stream([*events, json.dumps(self.line({"content": ""}, **end)) + "\n"])
         return self.json(200, self.line(message, **end))
 
-    def say(self, body, pieces):
-        self.answer(body, {"content": "".join(pieces)}, self.text_events(pieces))
+    def proof(self, body, thought, cities):
+        return thought if body.get("think") else None
 
-    def call(self, body):
-        calls = [{"function": {"name": "get_weather", "arguments": {"city": city}}} for city in CITIES]
-        thought = {"thinking": THOUGHT} if body.get("think") else {}
-        events = [json.dumps(self.line({"content": "", **thought})) + "\n"] if thought else []
+    def say(self, body, thought, pieces, cities):
+        calls = [{"function": {"name": "get_weather", "arguments": {"city": city}}} for city in cities]
+        thoughts = self.pieces(thought) if thought and body.get("think") else []
+        events = [json.dumps(self.line({"content": "", "thinking": piece})) + "\n" for piece in thoughts]
+        events += self.text_events(pieces)
         events += [json.dumps(self.line({"content": "", "tool_calls": [call]})) + "\n" for call in calls]
-        self.answer(body, {"content": "", **thought, "tool_calls": calls}, events)
+        self.answer(body, {"content": "".join(pieces), **({"thinking": thought} if thoughts else {}),
+                           **({"tool_calls": calls} if calls else {})}, events)

@@ -2,8 +2,11 @@
 
 import json
 
-from .facts import CITIES, KEY
-from .provider import Embeddings, need, sse
+from rules import need
+from rules import openai as rules
+
+from .facts import KEY
+from .provider import Embeddings, sse
 
 
 class OpenAi(Embeddings):
@@ -12,29 +15,18 @@ class OpenAi(Embeddings):
 
     def check(self, body):
         need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
-        known = {"model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format",
-                 "parallel_tool_calls", "max_completion_tokens", "reasoning_effort"}
-        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
+        self.check_body(body)
+
+    def check_body(self, body):
+        rules.check(body)
         need(not body.get("stream") or body["stream_options"]["include_usage"], "include_usage")
-        need(body.get("reasoning_effort", "low") in ("minimal", "low", "medium", "high"), "reasoning_effort")
-        open_calls = []
+
+    def heard(self, body):
         for message in body["messages"]:
-            need(message["role"] in ("system", "user", "assistant", "tool"), "the role")
-            if message["role"] == "tool":
-                need(message["tool_call_id"] in open_calls, "a result without a call")
-                open_calls.remove(message["tool_call_id"])
-            else:
-                need(not open_calls, "a call without a result")
-            for call in message.get("tool_calls", []):
-                need(isinstance(json.loads(call["function"]["arguments"]), dict), "arguments")
-                open_calls.append(call["id"])
-
-    def told(self, body):
-        content = [message["content"] for message in body["messages"] if message["role"] == "user"][-1]
-        return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-
-    def results(self, body):
-        return [message["content"] for message in body["messages"] if message["role"] == "tool"]
+            content = message.get("content")
+            text = "".join(part.get("text", "") for part in content) if isinstance(content, list) else content
+            if message["role"] in ("user", "tool"):
+                yield message["role"], text
 
     def system(self, body):
         return body["messages"][0]["content"]
@@ -58,7 +50,7 @@ class OpenAi(Embeddings):
 
     def delta(self, delta, reason=None):
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return sse({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "the-model-0",
+        return sse({"id": f"chatcmpl-{self.number}", "object": "chat.completion.chunk", "created": 1, "model": "the-model-0",
                     "choices": [choice], "usage": None})
 
     def text_events(self, pieces):
@@ -67,25 +59,50 @@ class OpenAi(Embeddings):
     def answer(self, body, message, reason, events):
         usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
         if body.get("stream"):
-            last = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "the-model-0",
+            last = {"id": f"chatcmpl-{self.number}", "object": "chat.completion.chunk", "created": 1, "model": "the-model-0",
                     "choices": [], "usage": usage}
             return self.stream([*events, self.delta({}, reason), sse(last), "data: [DONE]\n\n"])
         choice = {"index": 0, "message": {"role": "assistant", "refusal": None, **message}, "finish_reason": reason}
-        return self.json(200, {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "the-model-0",
-                               "choices": [choice], "usage": usage})
+        return self.json(200, {"id": f"chatcmpl-{self.number}", "object": "chat.completion", "created": 1,
+                               "model": "the-model-0", "choices": [choice], "usage": usage})
 
-    def say(self, body, pieces):
-        self.answer(body, {"content": "".join(pieces)}, "stop", self.text_events(pieces))
+    def thoughts(self, body, thought):
+        """What it says of its thoughts: nothing, but to those who know the member."""
+        return {}
 
-    def call(self, body):
-        calls = [{"id": f"call_{at}", "type": "function",
-                  "function": {"name": "get_weather", "arguments": json.dumps({"city": city})}}
-                 for at, city in enumerate(CITIES)]
-        events = [self.delta({"role": "assistant", "content": None})]
+    def say(self, body, thought, pieces, cities):
+        calls = [{"id": self.id(city), "type": "function",
+                  "function": {"name": "get_weather", "arguments": json.dumps({"city": city})}} for city in cities]
+        thoughts = self.thoughts(body, thought) if thought else {}
+        begin, *texts = self.text_events(pieces)
+        events = [begin, *([self.delta(thoughts)] if thoughts else ()), *texts]
         for at, call in enumerate(calls):
-            arguments = call["function"]["arguments"]
             head = {**call, "index": at, "function": {"name": "get_weather", "arguments": ""}}
             events.append(self.delta({"tool_calls": [head]}))
-            for piece in (arguments[:5], arguments[5:]):
+            for piece in self.pieces(call["function"]["arguments"]):
                 events.append(self.delta({"tool_calls": [{"index": at, "function": {"arguments": piece}}]}))
-        self.answer(body, {"content": None, "tool_calls": calls}, "tool_calls", events)
+        message = {"content": "".join(pieces) or None, **thoughts, **({"tool_calls": calls} if calls else {})}
+        self.answer(body, message, "tool_calls" if calls else "stop", events)
+
+
+class DeepSeek(OpenAi):
+    """DeepSeek, which thinks, and wants to be told what it has thought."""
+
+    def check_body(self, body):
+        rules.check_deepseek(body)
+
+    def thoughts(self, body, thought):
+        return {"reasoning_content": thought}
+
+    def proof(self, body, thought, cities):
+        return thought
+
+
+class Mistral(OpenAi):
+    """Mistral, which is strict about turns and about ids."""
+
+    def check_body(self, body):
+        rules.check_mistral(body)
+
+    def id(self, city):
+        return f"calls{city}"

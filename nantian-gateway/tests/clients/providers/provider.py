@@ -2,20 +2,14 @@
 
 import base64
 import http.server
+import itertools
 import json
 import struct
 import threading
 
-from .facts import KEY, PERSON, PICTURE, SCHEMA, VECTORS
+from rules import Refusal, need
 
-
-class Refusal(Exception):
-    """What a real provider would refuse."""
-
-
-def need(holds, what):
-    if not holds:
-        raise Refusal(what)
+from .facts import CITIES, CONVERSATION, DEGREES, GUESS, KEY, PERSON, PICTURE, SCHEMA, THOUGHT, VECTORS
 
 
 def is_enforceable(schema):
@@ -36,6 +30,8 @@ class Provider(http.server.BaseHTTPRequestHandler):
     path_of_chats = ""
     path_of_embeddings = None
     gone = threading.Event()
+    # No two answers have the same ids, which clients tell items by.
+    numbers = itertools.count(1)
 
     def log_message(self, *_):
         pass
@@ -50,6 +46,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.content = self.rfile.read(int(self.headers["content-length"]))
         body = json.loads(self.content)
+        self.number = next(self.numbers)
         try:
             need(self.headers["content-type"] == "application/json", "content-type")
             if self.path == self.path_of_embeddings:
@@ -58,17 +55,19 @@ class Provider(http.server.BaseHTTPRequestHandler):
             self.check(body)
             self.scene(body)
         except (Refusal, KeyError, TypeError, IndexError) as fault:
-            self.json(400, self.error("invalid_request_error", f"{type(fault).__name__}: {fault}"))
+            self.json(400, self.error("invalid_request_error", str(fault) if isinstance(fault, Refusal) else repr(fault)))
 
     def check_target(self, body):
         need(self.path == self.path_of_chats, f"no such path: {self.path}")
         need(body["model"] == self.model, "the operator's model")
 
     def scene(self, body):
-        told, results = self.told(body), self.results(body)
+        told, results = self.turn(body)
+        if told in CONVERSATION:
+            return self.go_on(body, CONVERSATION[told], results)
         if results:
-            need(results == ["3 degrees", "20 degrees"], f"results: {results}")
-            return self.say(body, ["3 and ", "20"])
+            need(results == [DEGREES[city] for city in CITIES], f"results: {results}")
+            return self.say(body, None, ["3 and ", "20"], [])
         if "error" in told:
             return self.json(429, self.error("rate_limit_error", "slow down"), {"retry-after": "7"})
         if "midway" in told:
@@ -77,15 +76,59 @@ class Provider(http.server.BaseHTTPRequestHandler):
             return self.endless()
         if "tools" in told:
             need(self.tools(body) == ["get_weather"], "the tool")
-            return self.call(body)
+            return self.say(body, THOUGHT, [], CITIES)
         if "picture" in told:
             need(self.pictures(body) == [PICTURE], "the picture")
-            return self.say(body, ["a pic", "ture"])
+            return self.say(body, None, ["a pic", "ture"], [])
         if "person" in told:
             need({**self.schema(body), "additionalProperties": False} == SCHEMA, f"the schema: {self.schema(body)}")
-            return self.say(body, [PERSON[:9], PERSON[9:]])
+            return self.say(body, None, [PERSON[:9], PERSON[9:]], [])
         need(self.system(body) == "Be brief.", "the system prompt")
-        return self.say(body, ["Hello ", "wörld"])
+        return self.say(body, None, ["Hello ", "wörld"], [])
+
+    def turn(self, body):
+        """The user's last text, and the results of tools after it."""
+        told, results = "", []
+        for who, text in self.heard(body):
+            if who == "user":
+                told, results = text, []
+            else:
+                results.append(text)
+        return told, results
+
+    def go_on(self, body, steps, results):
+        """The next step of a conversation, if everything of the steps before is there."""
+        need(self.system(body) == "Be brief.", "the system prompt")
+        need(self.tools(body) == ["get_weather"], "the tool")
+        before = [cities for known, (_, cities) in steps.items() if known < len(results)]
+        need(results == [DEGREES[city] for cities in before for city in cities], f"results: {results}")
+        pieces, cities = steps[len(results)]
+        if not cities and not all(self.remembers(body, asked) for asked in before):
+            pieces = [*pieces, GUESS]
+        self.say(body, self.thought(cities), pieces, cities)
+
+    def thought(self, cities):
+        return f"{THOUGHT} Then: {cities}"
+
+    def remembers(self, body, cities):
+        """Whether it is told again what it has thought before it asked for these."""
+        proof = self.proof(body, self.thought(cities), cities)
+        return proof is None or proof.encode() in self.content
+
+    def proof(self, body, thought, cities):
+        """What tells that it has thought so, if it thinks."""
+        return None
+
+    def streams(self, body):
+        return body.get("stream", False)
+
+    def id(self, city):
+        """Of the call for a city. A conversation has one for each."""
+        return f"call_{city}"
+
+    def pieces(self, value):
+        """The arguments of a call as they are streamed: cut where no value ends."""
+        return [value[:5], value[5:]]
 
     def json(self, status, body, headers=()):
         data = json.dumps(body).encode()

@@ -2,8 +2,11 @@
 
 import json
 
-from .facts import CITIES, KEY, SIGNATURE, THOUGHT
-from .provider import Embeddings, need, sse
+from rules import need, seal
+from rules import responses as rules
+
+from .facts import KEY
+from .provider import Embeddings, sse
 
 
 class Responses(Embeddings):
@@ -12,42 +15,24 @@ class Responses(Embeddings):
 
     def check(self, body):
         need(self.headers["authorization"] == f"Bearer {KEY}", "the credential")
-        known = {"model", "input", "instructions", "stream", "store", "tools", "tool_choice", "text", "max_output_tokens",
-                 "parallel_tool_calls", "include", "reasoning"}
-        need(body.keys() <= known, f"unknown fields: {body.keys() - known}")
-        calls = set()
-        for item in self.items(body):
-            kind = item.get("type", "message")
-            need(kind in ("message", "function_call", "function_call_output", "reasoning"), f"the item: {kind}")
-            need(kind != "reasoning" or item["encrypted_content"] == SIGNATURE, "reasoning of another")
-            if kind == "message":
-                need(item["role"] in ("system", "developer", "user", "assistant"), "the role")
-                own = ("output_text", "refusal") if item["role"] == "assistant" else ("input_text", "input_image", "input_file")
-                need(isinstance(item["content"], str) or all(part["type"] in own for part in item["content"]), "content")
-            if kind == "function_call":
-                need(isinstance(json.loads(item["arguments"]), dict), "arguments")
-                calls.add(item["call_id"])
-            if kind == "function_call_output":
-                need(item["call_id"] in calls, "a result without a call")
-                calls.remove(item["call_id"])
-        need(not calls, "a call without a result")
+        rules.check(body)
 
     def items(self, body):
         input = body["input"]
         return [{"role": "user", "content": input}] if isinstance(input, str) else input
 
-    def told(self, body):
-        content = [item["content"] for item in self.items(body) if item.get("role") == "user"][-1]
-        return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-
-    def results(self, body):
-        return [item["output"] for item in self.items(body) if item.get("type") == "function_call_output"]
+    def heard(self, body):
+        for item in self.items(body):
+            content = item["output"] if item.get("type") == "function_call_output" else item.get("content")
+            text = "".join(part.get("text", "") for part in content) if isinstance(content, list) else content
+            if item.get("type") == "function_call_output" or item.get("role") == "user":
+                yield item.get("role", "tool"), text
 
     def system(self, body):
-        return body["instructions"]
+        return body.get("instructions") or self.items(body)[0]["content"]
 
     def tools(self, body):
-        return [tool["name"] for tool in body["tools"] if tool["type"] == "function" and not tool["strict"]]
+        return [tool["name"] for tool in body["tools"] if tool["type"] == "function"]
 
     def pictures(self, body):
         urls = [part["image_url"] for part in self.items(body)[-1]["content"] if part["type"] == "input_image"]
@@ -60,7 +45,7 @@ class Responses(Embeddings):
         return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
     def response(self, output, status="completed", error=None, usage=None):
-        return {"id": "resp_1", "object": "response", "created_at": 1, "status": status, "error": error,
+        return {"id": f"resp_{self.number}", "object": "response", "created_at": 1, "status": status, "error": error,
                 "incomplete_details": None, "instructions": None, "metadata": {}, "model": "the-model-0", "output": output,
                 "parallel_tool_calls": True, "temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0,
                 "usage": usage}
@@ -78,18 +63,24 @@ class Responses(Embeddings):
 
     def message(self, text, status="completed"):
         content = [] if status == "in_progress" else [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
-        return {"id": "msg_1", "type": "message", "status": status, "role": "assistant", "content": content}
+        return {"id": f"msg_{self.number}", "type": "message", "status": status, "role": "assistant", "content": content}
 
     def begin(self):
-        return [{"type": f"response.{step}", "response": self.response([], "in_progress")} for step in ("created", "in_progress")]
+        response = self.response([], "in_progress")
+        return [{"type": f"response.{step}", "response": response} for step in ("created", "in_progress")]
+
+    def begin_part(self, at):
+        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        where = {"item_id": f"msg_{self.number}", "output_index": at, "content_index": 0}
+        return [{"type": "response.content_part.added", **where, "part": part}]
+
+    def deltas(self, at, pieces):
+        where = {"item_id": f"msg_{self.number}", "output_index": at, "content_index": 0}
+        return [{"type": "response.output_text.delta", **where, "delta": piece, "logprobs": []} for piece in pieces]
 
     def text_events(self, pieces):
-        at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        return [*self.begin(),
-                {"type": "response.output_item.added", "output_index": 0, "item": self.message("", "in_progress")},
-                {"type": "response.content_part.added", **at, "part": part},
-                *({"type": "response.output_text.delta", **at, "delta": piece, "logprobs": []} for piece in pieces)]
+        added = {"type": "response.output_item.added", "output_index": 0, "item": self.message("", "in_progress")}
+        return [*self.begin(), added, *self.begin_part(0), *self.deltas(0, pieces)]
 
     def endless_text(self):
         return self.numbered(self.text_events(["Hel"]))
@@ -102,32 +93,54 @@ class Responses(Embeddings):
             return self.stream([*events, {"type": "response.completed", "response": response}])
         return self.json(200, response)
 
-    def say(self, body, pieces):
-        text = "".join(pieces)
-        at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-        message = self.message(text)
-        self.answer(body, [message], [
-            *self.text_events(pieces),
-            {"type": "response.output_text.done", **at, "text": text, "logprobs": []},
-            {"type": "response.content_part.done", **at, "part": message["content"][0]},
-            {"type": "response.output_item.done", "output_index": 0, "item": message}])
+    def thinks(self, body):
+        return (body.get("reasoning") or {}).get("effort", "none") != "none"
 
-    def call(self, body):
-        calls = [{"id": f"fc_{at}", "type": "function_call", "status": "completed", "call_id": f"call_{at}",
-                  "name": "get_weather", "arguments": json.dumps({"city": city})} for at, city in enumerate(CITIES)]
-        events, output = self.begin(), calls
-        if body.get("reasoning", {}).get("effort", "none") != "none":
-            thought = {"id": "rs_1", "type": "reasoning", "encrypted_content": SIGNATURE,
-                       "summary": [{"type": "summary_text", "text": THOUGHT}]}
-            output = [thought, *calls]
-            events += [{"type": "response.output_item.added", "output_index": 0, "item": {**thought, "summary": []}},
-                       {"type": "response.output_item.done", "output_index": 0, "item": thought}]
-        for at, call in enumerate(calls, len(output) - len(calls)):
-            arguments, where = call["arguments"], {"item_id": call["id"], "output_index": at}
-            begun = {**call, "arguments": "", "status": "in_progress"}
-            events += [{"type": "response.output_item.added", "output_index": at, "item": begun},
-                       *({"type": "response.function_call_arguments.delta", **where, "delta": piece}
-                         for piece in (arguments[:5], arguments[5:])),
-                       {"type": "response.function_call_arguments.done", **where, "arguments": arguments},
-                       {"type": "response.output_item.done", "output_index": at, "item": call}]
+    def proof(self, body, thought, cities):
+        return seal(thought) if self.thinks(body) else None
+
+    def say(self, body, thought, pieces, cities):
+        thinks = thought and self.thinks(body)
+        events, output = self.begin(), []
+        if thinks:
+            item = {"id": f"rs_{self.number}", "type": "reasoning", "encrypted_content": seal(thought),
+                    "summary": [{"type": "summary_text", "text": thought}]}
+            events += self.reasoning_events(item)
+            output.append(item)
+        if pieces:
+            message = self.message("".join(pieces))
+            events += self.message_events(len(output), message, pieces)
+            output.append(message)
+        for city in cities:
+            # An id of an item that was made with thoughts belongs to them.
+            call = {"id": f"fc_rs_{city}" if thinks else f"fc_{city}", "type": "function_call", "status": "completed",
+                    "call_id": self.id(city), "name": "get_weather", "arguments": json.dumps({"city": city})}
+            events += self.call_events(len(output), call)
+            output.append(call)
         self.answer(body, output, events)
+
+    def item_events(self, at, begun, item, events):
+        return [{"type": "response.output_item.added", "output_index": at, "item": begun}, *events,
+                {"type": "response.output_item.done", "output_index": at, "item": item}]
+
+    def reasoning_events(self, item):
+        where, part = {"item_id": item["id"], "output_index": 0, "summary_index": 0}, item["summary"][0]
+        pieces = self.pieces(part["text"])
+        return self.item_events(0, {**item, "summary": []}, item, [
+            {"type": "response.reasoning_summary_part.added", **where, "part": {**part, "text": ""}},
+            *({"type": "response.reasoning_summary_text.delta", **where, "delta": piece} for piece in pieces),
+            {"type": "response.reasoning_summary_text.done", **where, "text": part["text"]},
+            {"type": "response.reasoning_summary_part.done", **where, "part": part}])
+
+    def message_events(self, at, message, pieces):
+        where, text = {"item_id": message["id"], "output_index": at, "content_index": 0}, "".join(pieces)
+        return self.item_events(at, self.message("", "in_progress"), message, [
+            *self.begin_part(at), *self.deltas(at, pieces),
+            {"type": "response.output_text.done", **where, "text": text, "logprobs": []},
+            {"type": "response.content_part.done", **where, "part": message["content"][0]}])
+
+    def call_events(self, at, call):
+        where, pieces = {"item_id": call["id"], "output_index": at}, self.pieces(call["arguments"])
+        return self.item_events(at, {**call, "arguments": "", "status": "in_progress"}, call, [
+            *({"type": "response.function_call_arguments.delta", **where, "delta": piece} for piece in pieces),
+            {"type": "response.function_call_arguments.done", **where, "arguments": call["arguments"]}])
