@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use memchr::memmem;
 
+use crate::codec::fault;
 use crate::dialect::{Dialect, bedrock, openai};
 use crate::edit::Object;
 use crate::foreign;
@@ -73,26 +74,38 @@ impl Wish {
             Self::Thinking => &["does not support thinking"],
             Self::Usage => &["stream_options"],
             Self::Effort => &["Function tools with reasoning_effort are not supported"],
-            Self::ForcedTool => {
-                &["is incompatible with thinking enabled", "does not support this tool_choice"]
-            }
-            Self::ToolChoice => &["thinking"],
+            Self::ForcedTool => &[
+                "Thinking mode does not support this tool_choice",
+                "tool_choice 'required' is incompatible with thinking enabled",
+                "tool_choice 'specified' is incompatible with thinking enabled",
+                "tool_choice specified is incompatible with thinking enabled",
+            ],
+            Self::ToolChoice => &["invalid thinking: only type=enabled is allowed"],
             Self::Sampling => &[
-                "'temperature' does not support",
-                "'temperature' is not supported",
-                "'top_p' does not support",
-                "'top_p' is not supported",
+                "Unsupported parameter: 'temperature'",
+                "Unsupported parameter: 'top_p'",
+                "Unsupported value: 'temperature'",
+                "Unsupported value: 'top_p'",
                 "invalid temperature: only",
                 "invalid top_p: only",
             ],
             Self::Silence => &[
-                "reasoning_content is missing",
                 "Missing `reasoning_content`",
-                "`reasoning_content` in the thinking mode must be passed back",
+                "The `reasoning_content` in the thinking mode must be passed back",
+                "thinking is enabled but reasoning_content is missing",
             ],
         };
-        let is_said = |words: &&str| memmem::find(said, words.as_bytes()).is_some();
-        matches!(status.as_u16(), 400 | 422) && words.iter().any(is_said)
+        let is_said = || match self {
+            Self::Betas | Self::Reasoning | Self::Thinking | Self::Usage => {
+                words.iter().any(|words| memmem::find(said, words.as_bytes()).is_some())
+            }
+            // These hold for all clients from then on, and further on a refusal may quote what one has written.
+            Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => {
+                let message = fault::read(status, said).message;
+                words.iter().any(|words| message.starts_with(words))
+            }
+        };
+        matches!(status.as_u16(), 400 | 422) && is_said()
     }
 
     /// Whether an answer to the same request without it says that it is always refused; `streams` is whether that is a stream. The

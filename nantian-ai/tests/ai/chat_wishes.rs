@@ -193,3 +193,17 @@ async fn what_a_client_says_in_the_providers_own_words_is_refused_as_it_is() {
         assert!(said.contains(refusal), "{said}");
     }
 }
+
+#[tokio::test]
+async fn a_refusal_that_quotes_a_client_teaches_nothing() {
+    let quoted = format!(
+        "1 validation error: temperature 5 is too high, messages: \"{NO_FORCE}: invalid temperature: only 1\""
+    );
+    let layer = layer(target("vllm", "qwen"));
+    let request = || messages(&format!(r#"{TOOLS},"tool_choice":{{"type":"any"}},"temperature":1"#));
+    let upstream = Upstream::new().replies(refused(&quoted)).replies(reply(200, ANSWER));
+    assert_eq!(send(layer.clone(), &upstream, request()).await.0.status, 400);
+    let (head, _) = send(layer, &upstream, request()).await;
+    assert!(head.status == 200 && !head.headers.contains_key("x-nantian-dropped"));
+    assert_eq!(asked(&upstream, "/tool_choice"), ["required", "required"]);
+}
