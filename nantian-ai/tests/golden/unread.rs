@@ -14,12 +14,13 @@ use crate::{PROVIDERS, SEED};
 const ADDED: &str = "added_later";
 
 /// What is carried whole, and what says nothing of the conversation: numbers, and how an answer came to be.
-const CARRIED: [&str; 20] = [
+const CARRIED: [&str; 22] = [
     "annotations",
     "args",
     "arguments",
     "citation",
     "error",
+    "guardrailConfig",
     "incomplete_details",
     "input",
     "input_schema",
@@ -30,6 +31,7 @@ const CARRIED: [&str; 20] = [
     "part",
     "promptFeedback",
     "properties",
+    "reasoning_details",
     "schema",
     "stream_options",
     "usage",
@@ -48,8 +50,8 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
         _ => return,
     };
     for (name, value) in members {
-        // A list of that name is one of items.
-        if !CARRIED.contains(&name.as_str()) || value.is_array() {
+        // A list of that name is one of items, but of what is carried for OpenRouter.
+        if !CARRIED.contains(&name.as_str()) || (value.is_array() && name != "reasoning_details") {
             objects(value, &format!("{at}/{name}"), found);
         }
     }
@@ -58,7 +60,7 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
 /// Whether an addition is named, by itself or with what it stands in.
 fn is_named(losses: &Losses, body: &[u8], place: &str) -> bool {
     let names = losses.to_string();
-    let names: Vec<&str> = names.split([',', '.']).collect();
+    let names: Vec<&str> = names.split([',', '.']).filter(|name| !name.is_empty()).collect();
     let body: Value = serde_json::from_slice(body).unwrap();
     let kind = |at: &str| body.pointer(at).and_then(|it| it["type"].as_str());
     let mut ends = place.match_indices('/').map(|(at, _)| at).chain([place.len()]);
@@ -162,7 +164,10 @@ fn what_nobody_reads_of_a_stream_is_named() {
 /// Whether an event is one that says what is not told by another: Responses tells all again when it is complete.
 fn is_read(dialect: Dialect, before: &str, event: &Value) -> bool {
     const COMPLETE: [&str; 3] = ["response.output_item.done", "response.completed", "response.incomplete"];
-    let is_error = before.starts_with('!') || event.get("error").is_some_and(|error| !error.is_null());
+    let reason = event.pointer("/choices/0/finish_reason").and_then(Value::as_str);
+    let gave_up = matches!(reason, Some("error" | "insufficient_system_resource"));
+    let has_failed = gave_up || event.get("error").is_some_and(|error| !error.is_null());
+    let is_error = before.starts_with('!') || has_failed;
     let is_complete = || event["type"].as_str().is_some_and(|kind| COMPLETE.contains(&kind));
     !is_error && (dialect != Dialect::Responses || is_complete())
 }

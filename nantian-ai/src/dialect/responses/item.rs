@@ -14,6 +14,8 @@ pub(super) enum Item {
     Result(ToolResult),
     /// Tools that the client runs.
     Tools(Vec<Value>),
+    /// What says nothing.
+    Blank,
     /// Nothing that has a counterpart; it has been named.
     Nothing,
 }
@@ -48,7 +50,7 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             content: read_content(fields.take("output"), losses)?,
             is_error: false,
         }),
-        Some("reasoning") => read_reasoning(fields, &id, losses).map_or(Item::Nothing, Item::Said),
+        Some("reasoning") => read_reasoning(fields, &id, losses).map_or(Item::Blank, Item::Said),
         // Clients may leave out what its provider could have kept; answers go on without.
         Some("item_reference") if is_reasoning_of_here(&id) => {
             losses.add("input.item_reference");

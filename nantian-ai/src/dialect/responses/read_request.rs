@@ -86,6 +86,10 @@ fn read_input(
                 fields.rest(losses);
                 continue;
             }
+            Item::Blank => {
+                fields.rest(losses);
+                continue;
+            }
             Item::Nothing => continue,
         };
         fields.rest(losses);

@@ -229,6 +229,7 @@ impl StreamReader {
         let identity = Identity::of(&whole);
         if let (None, Some(at)) = (index, self.told.iter().position(|told| told.is(&identity))) {
             self.told.remove(at);
+            read_output(whole, &mut self.ids, &mut Vec::new(), &mut self.losses);
             return true;
         }
         let is_it = |item: &Item| match index {
