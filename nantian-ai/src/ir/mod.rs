@@ -28,5 +28,5 @@ pub use self::request::{
     CacheLife, CachePoint, Effort, Message, Output, Request, Role, Thinking, Tool, ToolChoice,
 };
 
-pub(crate) use self::names::{ToolIds, safe_id, safe_user, short_id};
+pub(crate) use self::names::{ToolIds, own_id, safe_id, safe_item_id, safe_user, short_id};
 pub(crate) use self::pieces::arguments;

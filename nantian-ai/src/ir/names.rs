@@ -3,10 +3,16 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::{Block, Reply, Request, ToolChoice};
 
 /// The longest name of a tool that every provider takes.
 const LONGEST: usize = 64;
+
+/// What the id of a call begins with that is another one, coded in letters that every provider takes.
+const CODED: &str = "ntn_";
 
 /// The names of tools that had to be changed for a provider, and what they were before.
 ///
@@ -29,7 +35,7 @@ pub(crate) struct ToolIds {
 // === impl ToolNames ===
 
 impl ToolNames {
-    /// Gives every tool of a request a name that every provider takes.
+    /// Gives every tool of a request a name that every provider takes, and every call the id that its provider has given it.
     pub fn adapt(request: &mut Request) -> Self {
         let mut names = Self::default();
         let taken: HashSet<String> = request.tools.iter().map(|tool| tool.name.clone()).collect();
@@ -40,8 +46,13 @@ impl ToolNames {
             names.replace(name, &taken);
         }
         for block in request.blocks_mut() {
-            if let Block::ToolCall(call) = block {
-                names.replace(&mut call.name, &taken);
+            match block {
+                Block::ToolCall(call) => {
+                    names.replace(&mut call.name, &taken);
+                    decode(&mut call.id);
+                }
+                Block::ToolResult(result) => decode(&mut result.id),
+                _ => {}
             }
         }
         names
@@ -83,9 +94,35 @@ impl ToolNames {
     }
 }
 
-/// An id of a tool call that every provider takes: the same for the same id.
+/// An id of a tool call that every provider takes: the same for the same id. Where there is room it tells what it was before: models of
+/// some providers make ids in a form that they want to see again.
 pub(crate) fn safe_id(id: &str) -> Cow<'_, str> {
+    if is_safe(id) {
+        return Cow::Borrowed(id);
+    }
+    let coded = format!("{CODED}{}", URL_SAFE_NO_PAD.encode(id));
+    Cow::Owned(if is_safe(&coded) && !id.is_empty() { coded } else { safe(id) })
+}
+
+/// An id of an item of an answer, which says by its beginning what that is.
+pub(crate) fn safe_item_id(id: &str) -> Cow<'_, str> {
     if is_safe(id) { Cow::Borrowed(id) } else { Cow::Owned(safe(id)) }
+}
+
+/// An id of a tool call as the provider has given it. What is longer than those that can be told again is not one.
+pub(crate) fn own_id(id: &str) -> Cow<'_, str> {
+    let is_own = safe_id(id).starts_with(CODED);
+    if is_own { Cow::Borrowed(id) } else { safe_id(id) }
+}
+
+/// Undoes what [`safe_id`] has made of an id.
+fn decode(id: &mut String) {
+    let coded = id.strip_prefix(CODED).and_then(|coded| URL_SAFE_NO_PAD.decode(coded).ok());
+    if let Some(before) =
+        coded.and_then(|coded| String::from_utf8(coded).ok()).filter(|it| !it.is_empty() && !is_safe(it))
+    {
+        *id = before;
+    }
 }
 
 /// An id of a tool call of nine letters and digits, as Mistral wants them: the same for the same id.
@@ -221,6 +258,9 @@ mod tests {
         assert_eq!(safe_id("call_1"), "call_1");
         assert_eq!(safe_id("functions.a:0"), safe_id("functions.a:0"));
         assert_ne!(safe_id("functions.a:0"), safe_id("functions.a.0"));
+        let long = "functions.".repeat(5);
+        assert_ne!(safe_id(&long), safe_id(&format!("{long}a")));
+        assert!(safe_id(&long).len() <= LONGEST && safe_id("").len() <= LONGEST);
         for id in ["toolu_01A09q90qw90lq917835lq9", "call_1"] {
             assert_eq!(short_id(id), short_id(id));
             assert_eq!(short_id(id).len(), 9);
@@ -229,6 +269,25 @@ mod tests {
         assert_ne!(short_id("call_1"), short_id("call_2"));
         let mut ids = ToolIds::new(7);
         assert_ne!(ids.next(), ids.next());
+    }
+
+    #[test]
+    fn an_id_that_was_made_safe_is_what_it_was_to_who_has_given_it() {
+        let restored = |id: &str| {
+            let mut id = id.to_owned();
+            decode(&mut id);
+            id
+        };
+        for id in ["functions.list_skills:0", "a b", "ä:1"] {
+            assert!(is_safe(&safe_id(id)), "{id}");
+            assert_eq!(restored(&safe_id(id)), id);
+            assert_eq!(own_id(id), id);
+        }
+        for id in ["call_1", "ntn_", "ntn_call", "ntn_Y2FsbF8x"] {
+            assert_eq!(restored(id), id);
+        }
+        let long = "functions.".repeat(5);
+        assert_eq!(own_id(&long), safe_id(&long));
     }
 
     #[test]

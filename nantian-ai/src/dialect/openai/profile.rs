@@ -39,6 +39,8 @@ pub(super) struct Profile {
     pub(super) short_ids: bool,
     /// Lets a user speak only before the model does and after it, not after its tools, and last.
     pub(super) takes_turns: bool,
+    /// Runs models that want to see the ids of calls as they have made them (Kimi's do), and takes any.
+    pub(super) takes_own_ids: bool,
     /// The model, if it is one of OpenAI that thinks.
     thinker: Option<Thinker>,
     /// Runs OpenAI's models as OpenAI does.
@@ -79,6 +81,9 @@ const GROK_LEVELS: [&str; 4] = ["grok-4.3", "grok-4.5", "grok-4.7", "grok-5"];
 
 /// Whether a provider knows a conversation's newer names: `max_completion_tokens`, and the role `developer`.
 pub(crate) fn knows_newer_names(provider: &str) -> bool {
+/// Those who run models of others, behind their chat templates.
+const RUNS_OTHERS: [&str; 7] = ["fireworks", "groq", "moonshot", "nvidia", "openrouter", "together", "vllm"];
+
     !is_one(provider, &["deepseek", "mistral"])
 }
 
@@ -163,6 +168,7 @@ impl Profile {
             takes_turns,
             thinker,
             is_openai: is(&["openai", azure::NAME]),
+            takes_own_ids: is(&RUNS_OTHERS),
         }
     }
 

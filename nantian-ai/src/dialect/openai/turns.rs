@@ -3,7 +3,9 @@
 use super::profile::Profile;
 use super::write_reply::write_calls;
 use crate::codec::{Invalid, List, Object, joined_text, said_by_user, titled_text_of};
-use crate::ir::{Block, Losses, Message, Output, Request, Role, Source, ToolResult, safe_id, short_id};
+use crate::ir::{
+    Block, Losses, Message, Output, Request, Role, Source, ToolResult, own_id, safe_id, short_id,
+};
 
 /// How a message says that its tool failed: there is no field for it.
 pub(crate) const FAILED: &str = "[tool error] ";
@@ -175,7 +177,11 @@ impl<'r> UserPart<'r> {
 
 impl Turn<'_> {
     fn write(&self, list: &mut List<'_>, profile: Profile) {
-        let id_of = if profile.short_ids { short_id } else { safe_id };
+        let id_of = match profile {
+            Profile { short_ids: true, .. } => short_id,
+            Profile { takes_own_ids: true, .. } => own_id,
+            _ => safe_id,
+        };
         list.object(|message| match self {
             Self::System(text) => {
                 message.text("role", "system");

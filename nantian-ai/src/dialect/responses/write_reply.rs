@@ -3,7 +3,7 @@
 use super::signature;
 use super::tools::text_of;
 use crate::codec::{Defaults, Echo, List, Object, object};
-use crate::ir::{Block, Fault, FaultKind, Reply, Stop, Tokens, safe_id};
+use crate::ir::{Block, Fault, FaultKind, Reply, Stop, Tokens, safe_id, safe_item_id};
 
 /// How far a response has come.
 pub(super) enum State<'s> {
@@ -171,7 +171,7 @@ pub(super) fn signed_id(block: &Block) -> Option<&str> {
 
 /// The id of any other item.
 pub(super) fn item_id(prefix: &str, response: &str, index: usize) -> String {
-    safe_id(&format!("{prefix}_{index}_{response}")).into_owned()
+    safe_item_id(&format!("{prefix}_{index}_{response}")).into_owned()
 }
 
 pub(super) fn write_tokens(usage: &mut Object<'_>, tokens: &Tokens) {
