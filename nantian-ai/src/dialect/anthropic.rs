@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 
 use super::lenient::{Count, Text};
 use super::signal::{Reasoning, Reported, Signal};
-use super::{bedrock, gemini, responses};
+use super::{bedrock, gemini, openai, responses};
 use crate::estimate::Weight;
 
 /// The API version sent when the client names none: the one that the codecs write and read.
@@ -44,8 +44,8 @@ pub(crate) const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 const SIGNED_HERE: &str = "ntn1.";
 
 /// What the signatures and the encrypted reasoning begin with that this family refuses: made here, or by another one.
-pub(crate) const FOREIGN: [&str; 4] =
-    [SIGNED_HERE, gemini::OF_GEMINI, responses::OF_RESPONSES, bedrock::OF_BEDROCK];
+pub(crate) const FOREIGN: [&str; 5] =
+    [SIGNED_HERE, gemini::OF_GEMINI, responses::OF_RESPONSES, bedrock::OF_BEDROCK, openai::OF_OPENROUTER];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

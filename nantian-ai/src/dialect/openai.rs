@@ -1,6 +1,7 @@
 //! OpenAI: Chat Completions, Completions, Embeddings, and what is compatible with them.
 
 mod delta;
+mod details;
 pub(crate) mod embeddings;
 mod levels;
 mod names;
@@ -14,6 +15,7 @@ mod write_reply;
 mod write_request;
 mod write_stream;
 
+pub(super) use self::details::{OF_OPENROUTER, is_of_openrouter};
 pub(crate) use self::names::known_names;
 pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns};
 pub(crate) use self::read_reply::decode as decode_reply;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::Traits;
 use super::write_request::{ONLY_JSON, write_cache_control, write_members};
 use crate::codec::{BEGINNING, Invalid, List, said_by_user, text_of};
-use crate::dialect::{bedrock, gemini, responses};
+use crate::dialect::{bedrock, gemini, openai, responses};
 use crate::ir::{Block, CacheLife, Document, Losses, Message, Output, Request, Role, Source};
 
 /// The system prompt, and the turns: neighbours of one role are one turn, and results come first in theirs.
@@ -37,7 +37,7 @@ pub(super) fn is_trusted(block: &Block) -> bool {
         Block::Reasoning(reasoning) => reasoning.signature.as_deref().is_some_and(|signature| {
             !responses::is_of_responses(signature) && !gemini::is_of_gemini(signature)
         }),
-        Block::RedactedReasoning(data) => !bedrock::is_of_bedrock(data),
+        Block::RedactedReasoning(data) => !bedrock::is_of_bedrock(data) && !openai::is_of_openrouter(data),
         _ => false,
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Profile {
     pub(super) echoes_reasoning: bool,
     /// Knows the same under its newer name, too: `reasoning`.
     pub(super) echoes_by_newer_name: bool,
+    /// Takes back reasoning that the model's maker has encrypted, as `reasoning_details`.
+    pub(super) takes_details: bool,
     /// Lets the system speak anywhere in a conversation. Many models' chat templates let it at the beginning alone, and once.
     pub(super) takes_later_system: bool,
     /// How it is told to think.
@@ -37,10 +39,10 @@ pub(super) struct Profile {
     pub(super) takes_penalties: bool,
     /// Wants ids of tool calls of nine letters and digits.
     pub(super) short_ids: bool,
-    /// Lets a user speak only before the model does and after it, not after its tools, and last.
-    pub(super) takes_turns: bool,
     /// Runs models that want to see the ids of calls as they have made them (Kimi's do), and takes any.
     pub(super) takes_own_ids: bool,
+    /// Lets a user speak only before the model does and after it, not after its tools, and last.
+    pub(super) takes_turns: bool,
     /// The model, if it is one of OpenAI that thinks.
     thinker: Option<Thinker>,
     /// Runs OpenAI's models as OpenAI does.
@@ -79,11 +81,11 @@ const MISTRALS: [&str; 7] =
 const GROK_THINKS: [&str; 4] = ["grok-3-mini", "grok-4", "grok-code", "grok-build"];
 const GROK_LEVELS: [&str; 4] = ["grok-4.3", "grok-4.5", "grok-4.7", "grok-5"];
 
-/// Whether a provider knows a conversation's newer names: `max_completion_tokens`, and the role `developer`.
-pub(crate) fn knows_newer_names(provider: &str) -> bool {
 /// Those who run models of others, behind their chat templates.
 const RUNS_OTHERS: [&str; 7] = ["fireworks", "groq", "moonshot", "nvidia", "openrouter", "together", "vllm"];
 
+/// Whether a provider knows a conversation's newer names: `max_completion_tokens`, and the role `developer`.
+pub(crate) fn knows_newer_names(provider: &str) -> bool {
     !is_one(provider, &["deepseek", "mistral"])
 }
 
@@ -149,6 +151,7 @@ impl Profile {
         Self {
             echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
             echoes_by_newer_name: is(&["vllm"]),
+            takes_details: is(&["openrouter"]),
             takes_later_system: !takes_turns && !is(&["llamacpp", "lmstudio", "vllm"]),
             thinking: ThinkingBy::of(provider, model, thinker),
             asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),
@@ -165,10 +168,10 @@ impl Profile {
             takes_schema: !deepseek,
             takes_penalties: !grok_thinks && thinker.is_none(),
             short_ids: mistral,
+            takes_own_ids: is(&RUNS_OTHERS),
             takes_turns,
             thinker,
             is_openai: is(&["openai", azure::NAME]),
-            takes_own_ids: is(&RUNS_OTHERS),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A Chat Completions reply into the common form.
 
-use super::all_output;
 use super::read_request::read_reasoning;
+use super::{all_output, details};
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{
     Block, Fault, FaultKind, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds, arguments,
@@ -40,7 +40,13 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     content.extend(message.some_text("refusal").map(Block::Refusal));
     let calls = message.any_list("tool_calls");
     let has_calls = !calls.is_empty();
+    let encrypted = details::take(&mut message, &mut losses);
     content.extend(calls.into_iter().map(|call| read_call(call, ids, &mut losses)));
+    if has_calls {
+        content.extend(encrypted.into_iter().map(Block::RedactedReasoning));
+    } else if !encrypted.is_empty() {
+        losses.add(details::NAME);
+    }
     let stop = read_end(&mut choice)?.unwrap_or_default().with_calls(has_calls);
     message.ignore(&["role"]);
     message.rest(&mut losses);

@@ -3,6 +3,7 @@
 //! Parts come one after the other there, while here chunks of several tool calls may be mixed: what is said to a call
 //! that is not open yet is kept until its turn.
 
+use super::details;
 use super::read_reply::{
     ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_content, read_end, read_tokens, rest_of_call,
 };
@@ -24,6 +25,8 @@ pub(crate) struct StreamReader {
     started: bool,
     open: Option<Open>,
     calls: Vec<Call>,
+    /// Encrypted reasoning, which waits for the end of the calls.
+    encrypted: Vec<String>,
     kept: usize,
     stopped: bool,
     tokens: Tokens,
@@ -59,6 +62,7 @@ impl StreamReader {
             started: false,
             open: None,
             calls: Vec::new(),
+            encrypted: Vec::new(),
             kept: 0,
             stopped: false,
             tokens: Tokens::default(),
@@ -151,6 +155,12 @@ impl StreamReader {
             if !self.call(call, sink) {
                 return Err(Fault::unreadable());
             }
+        }
+        let encrypted = details::take(&mut delta, &mut self.losses);
+        self.kept += encrypted.iter().map(String::len).sum::<usize>();
+        self.encrypted.extend(encrypted);
+        if self.kept > MOST_KEPT {
+            return Err(Fault::unreadable());
         }
         if let Some(stop) = read_end(choice)? {
             self.stop(stop, sink);
@@ -325,6 +335,17 @@ impl StreamReader {
     fn stop(&mut self, stop: Stop, sink: &mut impl FnMut(Event)) {
         self.flush_calls(sink);
         self.close(sink);
+        let encrypted = std::mem::take(&mut self.encrypted);
+        if self.stopped || self.calls.is_empty() {
+            if !encrypted.is_empty() {
+                self.losses.add(details::NAME);
+            }
+        } else {
+            for data in encrypted {
+                sink(Event::Open(Part::RedactedReasoning(data)));
+                sink(Event::Close);
+            }
+        }
         if !std::mem::replace(&mut self.stopped, true) {
             sink(Event::Stop(stop.with_calls(!self.calls.is_empty())));
         }

@@ -1,5 +1,6 @@
 //! A conversation as Chat Completions has it.
 
+use super::details;
 use super::profile::Profile;
 use super::write_reply::write_calls;
 use crate::codec::{Invalid, List, Object, joined_text, said_by_user, titled_text_of};
@@ -70,7 +71,10 @@ impl<'r> Turns<'r> {
                     let echoes_reasoning = profile.echoes_reasoning;
                     let lost = message.content.iter().any(|block| match block {
                         Block::Reasoning(reasoning) => !echoes_reasoning && !reasoning.text.is_empty(),
-                        block => matches!(block, Block::RedactedReasoning(_)),
+                        Block::RedactedReasoning(data) => {
+                            !profile.takes_details || !details::is_of_openrouter(data)
+                        }
+                        _ => false,
                     });
                     if lost {
                         losses.add("messages.reasoning");
@@ -206,6 +210,9 @@ impl Turn<'_> {
             Self::Assistant(said) => {
                 message.text("role", "assistant");
                 write_assistant(message, &said.content, profile);
+                if profile.takes_details {
+                    details::write(message, &said.content);
+                }
                 write_calls(message, &said.content, id_of, |_| None);
             }
         });

@@ -105,3 +105,23 @@ fn a_template_and_groq_are_told_to_think_in_their_own_words() {
         assert_eq!((body, losses.is_empty()), (expected, true), "{provider}");
     }
 }
+
+#[test]
+fn openrouter_gets_back_what_it_has_told_of_encrypted_reasoning_and_nobody_else_does() {
+    const DETAIL: &str = r#"{"type":"reasoning.encrypted","id":"c","data":"AY8="}"#;
+    let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
+    let said = |data: &str| {
+        vec![Block::ToolCall(call.clone()), Block::RedactedReasoning(format!("openrouter.{data}"))]
+    };
+    for (provider, data, told, lost) in [
+        ("openrouter", DETAIL, json!([serde_json::from_str::<Value>(DETAIL).unwrap()]), ""),
+        ("openrouter", r#"{}],"model":["#, Value::Null, ""),
+        ("vllm", DETAIL, Value::Null, "messages.reasoning"),
+    ] {
+        let messages = vec![Message::new(Role::Assistant, said(data)), Message::new(Role::User, Vec::new())];
+        let request = Request { messages, ..Request::default() };
+        let (body, losses) = encode(&request, provider).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&body["messages"][0]["reasoning_details"], losses.to_string()), (&told, lost.to_owned()));
+    }
+}
