@@ -15,6 +15,9 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// What the clients of OpenAI and Anthropic read before they try again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+/// The longest wait that a program sits out for a person: openai-node sleeps through any that it is told of, without a way to stop it,
+/// and openai-python asks again at once for one that is longer.
+const LONGEST_RETRIED: Duration = Duration::from_secs(60);
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// The largest integer of a structured field (RFC 9651, section 3.3.1): with a larger one a reader passes over the whole field.
@@ -82,13 +85,15 @@ pub(crate) fn admitted<B>(response: &mut Response<B>, levels: &Levels) {
 /// Tells a refused caller where the limits stand and when to come back.
 pub(crate) fn refused(headers: &mut HeaderMap, denied: &Denied) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(wait) = denied.retry_after() {
+    let wait = denied.retry_after();
+    if let Some(wait) = wait {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait).max(1)));
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds(wait).max(1)));
-    } else {
+    }
+    if wait.is_none_or(|wait| wait > LONGEST_RETRIED) {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    report(headers, denied.levels(), denied.retry_after());
+    report(headers, denied.levels(), wait);
 }
 
 /// Tells a caller when to try again that cannot be decided on.
@@ -106,7 +111,7 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Writes all fields. `wait` is what `Retry-After` says: no reset is told that lies beyond it, as the draft demands.
+/// Writes all fields. `wait` is what `Retry-After` says to who is refused: no reset is told that lies beyond it, as the draft demands.
 fn report(headers: &mut HeaderMap, levels: &Levels, wait: Option<Duration>) {
     let (mut status, mut policy) = (String::new(), String::new());
     for level in levels.iter() {
@@ -144,9 +149,9 @@ fn write_policy(out: &mut String, level: &Level<'_>) {
 
 fn write_status(out: &mut String, level: &Level<'_>, wait: Option<Duration>) {
     let (name, separator) = (level.limit.name(), separator(out));
-    let reset = wait.map_or(level.reset, |wait| level.reset.min(wait));
-    let (left, reset) = (level.remaining.min(LARGEST), seconds(reset));
-    let _ = write!(out, "{separator}\"{name}\";r={left};t={reset}");
+    let until = wait.map_or_else(|| level.until_more(), |wait| level.reset.min(wait));
+    let (left, until) = (level.remaining.min(LARGEST), seconds(until));
+    let _ = write!(out, "{separator}\"{name}\";r={left};t={until}");
 }
 
 fn separator(list: &str) -> &'static str {

@@ -99,6 +99,15 @@ impl fmt::Debug for Levels {
 // === impl Level ===
 
 impl Level<'_> {
+    /// Time until one more is left; none if the bucket is full.
+    pub(crate) fn until_more(&self) -> Duration {
+        let (capacity, max) = (self.limit.capacity(), self.limit.max().max(1));
+        let then_missing = capacity.saturating_sub(self.remaining).saturating_sub(1);
+        let from_then_on = self.limit.window().as_nanos() * u128::from(then_missing) / u128::from(max);
+        let from_then_on = u64::try_from(from_then_on).unwrap_or(u64::MAX);
+        self.reset.saturating_sub(Duration::from_nanos(from_then_on))
+    }
+
     /// Compares shares of the capacity without rounding.
     pub(crate) fn is_tighter_than(&self, other: &Self) -> bool {
         let share = |level: &Self, of: &Self| u128::from(level.remaining) * u128::from(of.limit.capacity());

@@ -8,7 +8,8 @@ use axum::body::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use nantian_ratelimit::{
-    Cost, EstimatedTokens, Limit, Limiter, Policy, RateLimitLayer, ScopeValues, clock::ManualClock,
+    Cost, EstimatedTokens, Limit, Limiter, Policy, RateLimitLayer, ScopeValues, Settlement,
+    clock::ManualClock,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -47,8 +48,8 @@ async fn an_admitted_caller_learns_where_every_limit_stands_tightest_first() {
     assert_eq!(
         all(&headers, "ratelimit"),
         [concat!(
-            r#""tokens-per-minute";r=700;t=18, "requests-per-minute";r=59;t=1, "#,
-            r#""tokens-per-hour";r=5700;t=180"#
+            r#""tokens-per-minute";r=700;t=1, "requests-per-minute";r=59;t=1, "#,
+            r#""tokens-per-hour";r=5700;t=1"#
         )]
     );
     assert_eq!(
@@ -84,6 +85,7 @@ async fn a_refused_caller_learns_when_to_come_back_and_no_reset_beyond() {
     let expected = [
         ("retry-after", "360"),
         ("retry-after-ms", "359900"),
+        ("x-should-retry", "false"),
         ("cache-control", "no-store"),
         ("ratelimit", r#""tokens-per-hour";r=0;t=360, "requests-per-minute";r=9;t=6"#),
         ("x-ratelimit-reset-tokens", "1h0m0s"),
@@ -107,6 +109,36 @@ async fn retry_after_is_at_least_a_second_and_rounded_up() {
     assert_eq!(all(&headers, "retry-after-ms"), ["100"]);
 }
 
+/// Clients wait as long as they are told without a way to stop them, or ask again at once.
+#[tokio::test]
+async fn a_wait_that_no_client_sits_out_is_for_whoever_asked_it() {
+    let name = nantian_ratelimit::LimitName::new("slow").unwrap();
+    let slow = Limit::new(name, nantian_ratelimit::Unit::Requests, 59, Duration::from_secs(3600));
+    for (limit, retried) in [(Limit::requests_per_minute(1), true), (slow, false)] {
+        let service = RateLimitLayer::new(limiter(&ManualClock::new(), [limit])).layer(service_fn(ok));
+        while !answer(service.clone(), 0).await.contains_key("retry-after") {}
+        let headers = answer(service, 0).await;
+        assert_eq!(headers.contains_key("x-should-retry"), !retried, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_admitted_caller_learns_when_more_is_to_be_had() {
+    let clock = ManualClock::new();
+    let service = RateLimitLayer::new(limiter(&clock, [Limit::requests_per_minute(4)])).layer(service_fn(ok));
+    for (later, told) in [(0, "r=3;t=15"), (6, "r=2;t=9"), (0, "r=1;t=9"), (0, "r=0;t=9"), (9, "r=0;t=15")] {
+        clock.advance(Duration::from_secs(later));
+        let headers = answer(service.clone(), 0).await;
+        assert_eq!(all(&headers, "ratelimit"), [format!("\"requests-per-minute\";{told}")]);
+    }
+    let limiter = limiter(&clock, [Limit::tokens_per_minute(60)]);
+    let key = limiter.key_of(&ScopeValues::new(), &Request::new(()).into_parts().0).unwrap().unwrap();
+    let reservation = limiter.admit(key, Cost::tokens(10)).unwrap().reserve();
+    reservation.settle_at(limiter.now(), Settlement::Used(90));
+    let headers = answer(RateLimitLayer::new(limiter).layer(service_fn(ok)), 0).await;
+    assert_eq!(all(&headers, "ratelimit"), [r#""tokens-per-minute";r=0;t=31"#], "what is owed comes first");
+}
+
 #[tokio::test]
 async fn a_limit_of_zero_tells_no_time_to_come_back() {
     let limiter = limiter(&ManualClock::new(), [Limit::requests_per_minute(0)]);
@@ -126,8 +158,8 @@ async fn limiters_around_one_another_tell_all_their_limits_and_the_least_that_is
     assert_eq!(
         all(&headers, "ratelimit"),
         [
-            r#""requests-per-minute";r=5;t=10, "tokens-per-hour";r=3900;t=90"#,
-            r#""tokens-per-minute";r=300;t=15, "requests-per-minute";r=59;t=1"#,
+            r#""requests-per-minute";r=5;t=10, "tokens-per-hour";r=3900;t=1"#,
+            r#""tokens-per-minute";r=300;t=1, "requests-per-minute";r=59;t=1"#,
         ]
     );
     assert_eq!(all(&headers, "ratelimit-policy").len(), 2);
