@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{FetchError, MAX_BYTES, SourceNetworks, guard::Hop};
+use super::{FetchError, MAX_BYTES, SourceNetworks, guard::Hop, origin::Origin};
 use crate::{ir::public, tenancy::Tenancy};
 
 /// Redirects that are followed.
@@ -41,33 +41,35 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 // === impl Client ===
 
 impl Client {
-    /// Gets what is at `url`, through redirects. Credentials in `headers` go to the first host only.
+    /// Gets what is at `url`, through redirects, and tells who has answered in the end. What `authorizations` hold is shown to the one
+    /// that it is for.
     pub(super) async fn get(
         &self,
         url: &str,
-        mut headers: HeaderMap,
+        accept: Option<&'static str>,
+        authorizations: &[(Origin, HeaderValue)],
         is_first: bool,
-    ) -> Result<Response<Bytes>, FetchError> {
+    ) -> Result<(Origin, Response<Bytes>), FetchError> {
         let mut uri = parse(url)?;
         for hop in 0..=MAX_REDIRECTS {
-            let response = self.exchange(&uri, headers.clone(), is_first && hop == 0).await?;
-            if !response.status().is_redirection() {
-                return Ok(response);
-            }
+            let origin = Origin::of(&uri);
+            let mut headers = HeaderMap::new();
+            headers.extend(accept.map(|types| (header::ACCEPT, HeaderValue::from_static(types))));
+            let own = authorizations.iter().find(|(known, _)| *known == origin);
+            headers.extend(own.map(|(_, value)| (header::AUTHORIZATION, value.clone())));
+            let response = self.exchange(&uri, headers, is_first && hop == 0).await?;
             let location = response.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-            let Some(location) = location else { return Ok(response) };
-            let next = resolve(&uri, location)?;
-            if (next.scheme(), next.authority()) != (uri.scheme(), uri.authority()) {
-                headers.remove(header::AUTHORIZATION);
+            match location {
+                Some(location) if response.status().is_redirection() => uri = resolve(&uri, location)?,
+                _ => return Ok((origin, response)),
             }
-            uri = next;
         }
         Err(FetchError::Redirects { url: public(url).to_owned() })
     }
 
     /// Gets the bytes at `url`.
     pub(super) async fn bytes(&self, url: &str) -> Result<Bytes, FetchError> {
-        let response = self.get(url, HeaderMap::new(), true).await?;
+        let (_, response) = self.get(url, None, &[], true).await?;
         match response.status() {
             StatusCode::OK => Ok(response.into_body()),
             status => Err(FetchError::Status { url: public(url).to_owned(), status }),
@@ -80,9 +82,8 @@ impl Client {
         headers: HeaderMap,
         is_first: bool,
     ) -> Result<Response<Bytes>, FetchError> {
-        let host = host(uri);
-        let is_encrypted = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-        let port = uri.port_u16().unwrap_or(if is_encrypted { 443 } else { 80 });
+        let Origin { is_encrypted, host, port } = Origin::of(uri);
+        let host = host.as_str();
         let silent = |_| FetchError::Silent { host: host.to_owned(), limit: self.silence };
         let connecting = self.connect(Hop { host, is_encrypted, is_first }, port);
         let io = timeout(self.silence, connecting).await.map_err(silent)??;
@@ -151,13 +152,11 @@ impl Client {
     }
 }
 
-/// The host, without the brackets of an IPv6 address.
-fn host(uri: &Uri) -> &str {
-    let host = uri.host().unwrap_or_default();
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
-fn parse(url: &str) -> Result<Uri, FetchError> {
+/// A URL that may be asked.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn parse(url: &str) -> Result<Uri, FetchError> {
     let refused = |reason| FetchError::Url { url: without_credentials(public(url)), reason };
     let uri = Uri::try_from(url).map_err(|_| refused("it does not parse"))?;
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {

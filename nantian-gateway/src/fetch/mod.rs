@@ -1,10 +1,12 @@
 //! Wasm modules from elsewhere: fetched once, outside of reloads, from nowhere they must not come from.
 
+mod challenge;
 mod client;
 mod error;
 mod guard;
 mod modules;
 mod oci;
+mod origin;
 mod unpack;
 
 pub(crate) use self::modules::LONGEST_WAIT_FOR_OTHER_BYTES;

@@ -7,7 +7,14 @@ use nantian_wasm::Digest;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use super::{FetchError, client::Client, guard::names_loopback, unpack};
+use super::{
+    FetchError,
+    challenge::Challenge,
+    client::{Client, parse},
+    guard::names_loopback,
+    origin::Origin,
+    unpack,
+};
 use crate::{
     ir::{Secret, public},
     runtime::blocking,
@@ -49,21 +56,13 @@ struct Token {
 struct Repository<'a> {
     client: &'a Client,
     /// Scheme and authority.
-    origin: String,
+    registry: String,
+    origin: Origin,
     name: String,
-    /// `user:password`.
+    /// `user:password`, for the registry.
     credentials: Option<&'a Secret>,
-    authorization: Option<HeaderValue>,
-}
-
-/// How a registry wants to know who asks (RFC 9110, 11.6.1).
-enum Challenge<'a> {
-    Basic,
-    /// A token is to be had at `realm`.
-    Bearer {
-        realm: &'a str,
-        service: &'a str,
-    },
+    /// What each server is told of who asks: the registry, and those that it redirects to.
+    authorizations: Vec<(Origin, HeaderValue)>,
 }
 
 /// Gets the module that `reference`, such as `ghcr.io/team/plugin:1.0`, stands for.
@@ -81,8 +80,10 @@ pub(super) async fn pull(
     let (registry, name) = located(registry, name);
     let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
     let scheme = if names_loopback(host.trim_matches(['[', ']'])) { "http" } else { "https" };
-    let origin = format!("{scheme}://{registry}");
-    let mut repository = Repository { client, origin, name, credentials, authorization: None };
+    let registry = format!("{scheme}://{registry}");
+    let origin = Origin::of(&parse(&registry)?);
+    let mut repository =
+        Repository { client, registry, origin, name, credentials, authorizations: Vec::new() };
     let mut manifest = repository.manifest(version).await?;
     if let Some(first) = manifest.manifests.first() {
         manifest = repository.manifest(&first.digest).await?;
@@ -141,52 +142,59 @@ impl Repository<'_> {
             .map_err(|error| FetchError::Artifact { reason: format!("its manifest does not parse: {error}") })
     }
 
-    /// Gets something, and says who asks if the registry wants to know.
+    /// Gets something, and says who asks to those on the way that want to know, once to each.
     async fn get(
         &mut self,
         what: &str,
         version: &str,
         accept: Option<&'static str>,
     ) -> Result<Response<Bytes>, FetchError> {
-        let url = format!("{}/v2/{}/{what}/{version}", self.origin, self.name);
+        let url = format!("{}/v2/{}/{what}/{version}", self.registry, self.name);
         loop {
-            let mut headers = HeaderMap::new();
-            if let Some(accept) = accept {
-                headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            }
-            headers.extend(self.authorization.clone().map(|value| (header::AUTHORIZATION, value)));
-            let response = self.client.get(&url, headers, true).await?;
+            let (from, response) = self.client.get(&url, accept, &self.authorizations, true).await?;
             match response.status() {
                 StatusCode::OK => return Ok(response),
-                StatusCode::UNAUTHORIZED if self.authorization.is_none() => {
-                    self.authorization = Some(self.authorize(response.headers()).await?);
+                StatusCode::UNAUTHORIZED if self.authorizations.iter().all(|(known, _)| *known != from) => {
+                    let authorization = self.authorize(&from, response.headers()).await?;
+                    self.authorizations.push((from, authorization));
                 }
                 status => return Err(FetchError::Status { url, status }),
             }
         }
     }
 
-    /// Answers a challenge.
-    async fn authorize(&self, headers: &HeaderMap) -> Result<HeaderValue, FetchError> {
-        let challenges = headers.get_all(header::WWW_AUTHENTICATE).iter();
-        let challenge = challenges.filter_map(|value| Challenge::read(value.to_str().ok()?)).next();
-        match challenge {
-            Some(Challenge::Basic) => self.basic().ok_or_else(unauthorized),
-            Some(Challenge::Bearer { realm, service }) => self.token(realm, service).await,
+    /// Answers the first challenge that can be answered. Whom the registry redirects to learns nothing of the credentials, and
+    /// names no place where they are shown.
+    async fn authorize(&self, from: &Origin, headers: &HeaderMap) -> Result<HeaderValue, FetchError> {
+        let is_registry = *from == self.origin;
+        let basic = if is_registry { self.basic() } else { None };
+        let fields = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|field| field.to_str().ok());
+        let can_be_answered = |challenge: &Challenge<'_>| basic.is_some() || *challenge != Challenge::Basic;
+        match fields.flat_map(Challenge::all).find(can_be_answered) {
+            Some(Challenge::Basic) => basic.ok_or_else(unauthorized),
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                // Elsewhere the repository may have another name.
+                let own = format!("repository:{}:pull", self.name);
+                let scope = scope.filter(|_| !is_registry).unwrap_or(&own);
+                self.token(&token_url(realm, service, scope), is_registry, basic).await
+            }
             None => Err(unauthorized()),
         }
     }
 
     /// Gets a token: that which anybody may have, if there are no credentials.
-    async fn token(&self, realm: &str, service: &str) -> Result<HeaderValue, FetchError> {
-        let is_own = realm.strip_prefix(&self.origin).is_some_and(|path| path.starts_with('/'));
-        let mut headers = HeaderMap::new();
+    async fn token(
+        &self,
+        url: &str,
+        is_of_registry: bool,
+        basic: Option<HeaderValue>,
+    ) -> Result<HeaderValue, FetchError> {
+        let realm = Origin::of(&parse(url)?);
+        let is_own = is_of_registry && realm == self.origin;
         // Credentials are shown to nobody in clear text but to whom they are for.
-        if is_own || realm.starts_with("https://") {
-            headers.extend(self.basic().map(|value| (header::AUTHORIZATION, value)));
-        }
-        let url = token_url(realm, service, &self.name);
-        let answer = self.client.get(&url, headers, is_own).await?;
+        let basic = basic.filter(|_| is_own || realm.is_encrypted);
+        let authorizations: Vec<_> = basic.map(|value| (realm, value)).into_iter().collect();
+        let (_, answer) = self.client.get(url, None, &authorizations, is_own).await?;
         if answer.status() != StatusCode::OK {
             return Err(unauthorized());
         }
@@ -202,12 +210,12 @@ impl Repository<'_> {
     }
 }
 
-/// Where a token to pull a repository is to be had (Docker registry token authentication).
-fn token_url(realm: &str, service: &str, repository: &str) -> String {
+/// Where a token is to be had (Docker registry token authentication).
+fn token_url(realm: &str, service: &str, scope: &str) -> String {
     let separator = if realm.contains('?') { '&' } else { '?' };
     let service = utf8_percent_encode(service, &QUERY);
-    let repository = utf8_percent_encode(repository, &QUERY);
-    format!("{realm}{separator}service={service}&scope=repository:{repository}:pull")
+    let scope = utf8_percent_encode(scope, &QUERY);
+    format!("{realm}{separator}service={service}&scope={scope}")
 }
 
 /// A header's value that no log shows.
@@ -221,59 +229,5 @@ fn unauthorized() -> FetchError {
     FetchError::Artifact { reason: "its registry wants other credentials".to_owned() }
 }
 
-// === impl Challenge ===
-
-impl<'a> Challenge<'a> {
-    fn read(text: &'a str) -> Option<Self> {
-        let (scheme, parameters) = text.split_once(' ').unwrap_or((text, ""));
-        if scheme.eq_ignore_ascii_case("basic") {
-            return Some(Self::Basic);
-        }
-        let parameter = |name: &str| {
-            parameters.split(',').find_map(|pair| {
-                let (key, value) = pair.trim().split_once('=')?;
-                key.eq_ignore_ascii_case(name).then(|| value.trim_matches('"'))
-            })
-        };
-        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-        let realm = parameter("realm").filter(|_| is_bearer)?;
-        Some(Self::Bearer { realm, service: parameter("service").unwrap_or_default() })
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_name_a_tag_a_digest_or_the_latest() {
-        assert_eq!(split("team/plugin:1.0"), ("team/plugin", "1.0"));
-        assert_eq!(split("team/plugin"), ("team/plugin", "latest"));
-        assert_eq!(split("team/plugin@sha256:ab"), ("team/plugin", "sha256:ab"));
-        assert_eq!(split("team/plugin:1.0@sha256:ab"), ("team/plugin", "sha256:ab"));
-    }
-
-    #[test]
-    fn images_of_docker_hub_are_where_they_are() {
-        assert_eq!(located("docker.io", "plugin"), ("registry-1.docker.io", "library/plugin".to_owned()));
-        assert_eq!(located("docker.io", "team/plugin"), ("registry-1.docker.io", "team/plugin".to_owned()));
-        assert_eq!(located("ghcr.io", "team/plugin"), ("ghcr.io", "team/plugin".to_owned()));
-    }
-
-    #[test]
-    fn what_a_registry_says_of_itself_keeps_its_place_in_the_url_of_the_token() {
-        let url = token_url("https://auth.test/token?account=x", "a&scope=b c", "team/plugin");
-        assert_eq!(
-            url,
-            "https://auth.test/token?account=x&service=a%26scope%3Db%20c&scope=repository:team/plugin:pull"
-        );
-    }
-
-    #[test]
-    fn bytes_of_another_digest_are_refused() {
-        let digest = format!("sha256:{}", Digest::of(b"module"));
-        assert!(verified(Bytes::from_static(b"module"), &digest).is_ok());
-        assert!(verified(Bytes::from_static(b"other"), &digest).is_err());
-        assert!(verified(Bytes::from_static(b"module"), "md5:00").is_err());
-    }
-}
+mod tests;

@@ -1,0 +1,197 @@
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::{sync::lock, tenancy::Tenancy};
+
+const MODULE: &str = "\0asm";
+
+/// A server, and what it was asked for with which `Authorization`.
+struct Server {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+}
+
+impl Server {
+    /// A server whose answers follow from its address, what it is asked for, and with which `Authorization`.
+    async fn start(
+        tls: Option<Arc<ServerConfig>>,
+        answer: impl Fn(SocketAddr, &str, Option<&str>) -> String + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, asked) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
+        let log = Arc::clone(&asked);
+        crate::runtime::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = |target: &str, authorization: Option<&str>| {
+                    lock(&log).push((target.to_owned(), authorization.map(str::to_owned)));
+                    answer(address, target, authorization)
+                };
+                match &tls {
+                    Some(tls) => {
+                        let stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await.unwrap();
+                        exchange(stream, answer).await;
+                    }
+                    None => exchange(stream, answer).await,
+                }
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self) -> Vec<(String, Option<String>)> {
+        lock(&self.asked).clone()
+    }
+}
+
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: impl Fn(&str, Option<&str>) -> String,
+) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let target = head.split(' ').nth(1).unwrap();
+    let authorization = head.lines().find_map(|line| line.strip_prefix("authorization: "));
+    stream.write_all(answer(target, authorization).as_bytes()).await.unwrap();
+    let _ = stream.shutdown().await;
+}
+
+fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn refusal(challenges: &str) -> String {
+    format!("HTTP/1.1 401 Unauthorized\r\n{challenges}\r\ncontent-length: 0\r\n\r\n")
+}
+
+/// The manifest, or its only layer.
+fn repository(target: &str) -> String {
+    let digest = Digest::of(MODULE.as_bytes());
+    let manifest = format!(r#"{{"layers": [{{"digest": "sha256:{digest}"}}]}}"#);
+    ok(if target.contains("/manifests/") { &manifest } else { MODULE })
+}
+
+/// A client that asks this machine, and trusts one certificate.
+fn client(key: &CertifiedKey<KeyPair>) -> Client {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut roots = RootCertStore::empty();
+    roots.add(key.cert.der().clone()).unwrap();
+    let tls = Arc::new(tls.unwrap().with_root_certificates(roots).with_no_client_auth());
+    let (networks, silence) = ("127.0.0.0/8".parse().unwrap(), Duration::from_secs(30));
+    Client { networks, tenancy: Tenancy::Single, tls, silence }
+}
+
+fn key() -> CertifiedKey<KeyPair> {
+    rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap()
+}
+
+fn with_tls(key: &CertifiedKey<KeyPair>) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let private = key.signing_key.serialize_der().try_into().unwrap();
+    Arc::new(
+        tls.unwrap().with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private).unwrap(),
+    )
+}
+
+/// A registry's own name, behind which another one stands that has tokens for everybody.
+#[tokio::test]
+async fn whom_a_registry_redirects_to_is_told_of_its_own_token_and_of_no_credentials() {
+    let key = key();
+    let tokens = Server::start(Some(with_tls(&key)), |_, _, _| ok(r#"{"token": "anybody"}"#)).await;
+    let challenge = format!(
+        "www-authenticate: Bearer realm=\"https://{}/token\",service=\"s\",scope=\"repository:real/name:pull\"",
+        tokens.address
+    );
+    let real = Server::start(None, move |_, target, authorization| match authorization {
+        Some("Bearer anybody") => repository(target),
+        _ => refusal(&challenge),
+    })
+    .await;
+    let elsewhere = real.address;
+    let named = Server::start(None, move |_, target, _| {
+        format!("HTTP/1.1 307 Elsewhere\r\nlocation: http://{elsewhere}{target}\r\ncontent-length: 0\r\n\r\n")
+    })
+    .await;
+    let credentials = Secret(b"robot:sk".to_vec());
+    for credentials in [None, Some(&credentials)] {
+        let reference = format!("{}/team/plugin:1", named.address);
+        assert_eq!(pull(&client(&key), &reference, credentials).await.unwrap(), MODULE);
+    }
+    let of_token = ("/token?service=s&scope=repository:real/name:pull".to_owned(), None);
+    assert_eq!(tokens.asked(), [of_token.clone(), of_token]);
+    assert!(named.asked().iter().all(|(_, authorization)| authorization.is_none()));
+    let basic = real.asked().into_iter().filter_map(|(_, told)| told).find(|told| told.starts_with("Basic"));
+    assert_eq!(basic, None);
+}
+
+#[tokio::test]
+async fn challenge_is_answered_that_can_be() {
+    for challenges in [
+        "www-authenticate: Basic realm=\"r\"\r\nwww-authenticate: Bearer REALM",
+        "www-authenticate: Negotiate, Basic realm=\"r\", Bearer REALM",
+    ] {
+        let registry = Server::start(None, move |own, target, authorization| match authorization {
+            _ if target.starts_with("/token") => ok(r#"{"token": "anybody"}"#),
+            Some("Bearer anybody" | "Basic cm9ib3Q6c2s=") => repository(target),
+            _ => {
+                refusal(&challenges.replace("REALM", &format!("realm=\"http://{own}/token\",service=\"r\"")))
+            }
+        })
+        .await;
+        let credentials = Secret(b"robot:sk".to_vec());
+        for credentials in [None, Some(&credentials)] {
+            let reference = format!("{}/team/plugin:1", registry.address);
+            assert_eq!(pull(&client(&key()), &reference, credentials).await.unwrap(), MODULE, "{challenges}");
+        }
+        let tokens = registry.asked().into_iter().filter(|(target, _)| target.starts_with("/token"));
+        assert_eq!(tokens.count(), 1, "who has a password shows it");
+    }
+}
+
+#[test]
+fn references_name_a_tag_a_digest_or_the_latest() {
+    assert_eq!(split("team/plugin:1.0"), ("team/plugin", "1.0"));
+    assert_eq!(split("team/plugin"), ("team/plugin", "latest"));
+    assert_eq!(split("team/plugin@sha256:ab"), ("team/plugin", "sha256:ab"));
+    assert_eq!(split("team/plugin:1.0@sha256:ab"), ("team/plugin", "sha256:ab"));
+}
+
+#[test]
+fn images_of_docker_hub_are_where_they_are() {
+    assert_eq!(located("docker.io", "plugin"), ("registry-1.docker.io", "library/plugin".to_owned()));
+    assert_eq!(located("docker.io", "team/plugin"), ("registry-1.docker.io", "team/plugin".to_owned()));
+    assert_eq!(located("ghcr.io", "team/plugin"), ("ghcr.io", "team/plugin".to_owned()));
+}
+
+#[test]
+fn what_a_registry_says_of_itself_keeps_its_place_in_the_url_of_the_token() {
+    let url = token_url("https://auth.test/token?account=x", "a&scope=b c", "repository:team/plugin:pull");
+    assert_eq!(
+        url,
+        "https://auth.test/token?account=x&service=a%26scope%3Db%20c&scope=repository:team/plugin:pull"
+    );
+}
+
+#[test]
+fn bytes_of_another_digest_are_refused() {
+    let digest = format!("sha256:{}", Digest::of(b"module"));
+    assert!(verified(Bytes::from_static(b"module"), &digest).is_ok());
+    assert!(verified(Bytes::from_static(b"other"), &digest).is_err());
+    assert!(verified(Bytes::from_static(b"module"), "md5:00").is_err());
+}
