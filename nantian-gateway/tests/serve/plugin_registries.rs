@@ -206,6 +206,26 @@ async fn plugin_is_shut_until_its_pull_secret_is_there_and_lets_the_gateway_in()
 }
 
 #[tokio::test]
+async fn new_password_of_a_registry_fetches_and_restarts_nothing_that_runs() {
+    let (origin, backend) = (guarded(Door::Basic(ROBOT)).await, Backend::echo("a").await);
+    let registry = origin.address.to_string();
+    let gateway = pulling(&origin, &backend, Some(&pull_secret(&registry, "sk-registry"))).await;
+    eventually("the module is served", async || gateway.get("/").await.status() == 200).await;
+    let is_programmed =
+        async || gateway.condition("WasmPlugin demo/r", "Programmed").await["status"] == "True";
+    eventually("its status follows", is_programmed).await;
+    let asked = origin.seen().len();
+    // What the registry would refuse.
+    gateway.edit("secret", &pull_secret(&registry, "sk-rotated")).await;
+    assert!(is_programmed().await);
+    let wasm = format!("url: \"oci://{registry}/team/plugin:1.0\", imagePullSecret: registry");
+    let edited = plugin("r", &wasm).replace("  wasm:", "  config: edited\n  wasm:");
+    gateway.edit("plugin", &edited).await;
+    eventually("the edit runs", is_programmed).await;
+    assert_eq!((gateway.get("/").await.status(), origin.seen().len()), (200, asked));
+}
+
+#[tokio::test]
 async fn module_that_one_plugin_may_have_is_not_given_to_another() {
     let (origin, backend) = (guarded(Door::Basic(ROBOT)).await, Backend::echo("a").await);
     let registry = origin.address.to_string();

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     NotRunning,
     host::PluginHost,
+    module_key,
     starter::{Compiled, PendingStart, Retry, StartFailure, StartOutcome},
 };
 use crate::{ir, translate::conditions::Reason};
@@ -45,6 +46,16 @@ impl ManagedPlugin {
         let (plugin, module) = last.map(|last| (last.plugin, last.module)).unwrap_or_default();
         let config = config.clone();
         Self { config, plugin, host, module, state: StartState::Waits(starting()), retry: None }
+    }
+
+    /// Takes over what changes nothing that runs: Services, of which the host has been told, and other credentials for a module that
+    /// has come with those before.
+    pub(super) fn take_over(&mut self, config: &ir::Plugin) {
+        self.config.upstreams.clone_from(&config.upstreams);
+        let key = module_key(&self.config);
+        if self.module.as_ref().zip(key).is_some_and(|(module, key)| module.is_what(&key)) {
+            self.config.credentials.clone_from(&config.credentials);
+        }
     }
 
     /// What it may reach; `None` if it may call out and cannot.

@@ -139,8 +139,7 @@ impl WasmPlugins {
             let upstreams = config.upstreams.iter();
             host.allow(calls, upstreams.filter_map(|id| Some((id.clone(), upstream(id)?))).collect());
             if let Some(running) = &mut known {
-                // The host has been told.
-                running.config.upstreams.clone_from(&config.upstreams);
+                running.take_over(config);
             }
             let mut running = match known {
                 Some(running) if running.config == *config => running,

@@ -242,11 +242,13 @@ impl StartRequest {
 // === impl Compiled ===
 
 impl Compiled {
-    /// Whether this is what would be fetched: from the same place, or by its digest.
+    /// Whether this is what would be fetched: from the same place, or by its digest. With which credentials it came makes no other
+    /// module of it.
     pub(super) fn is_what(&self, wanted: &ModuleKey) -> bool {
         let Ok(module) = &self.result else { return false };
         let is_pinned = wanted.sha256.as_deref().is_some_and(|sha256| sha256.parse() == Ok(module.digest()));
-        is_pinned || self.key.as_ref() == Some(wanted)
+        let is_same = |key: &ModuleKey| (&key.url, &key.sha256) == (&wanted.url, &wanted.sha256);
+        is_pinned || self.key.as_ref().is_some_and(is_same)
     }
 
     /// Whether these are the bytes that have turned out to be no module.
