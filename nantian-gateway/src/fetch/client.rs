@@ -177,13 +177,42 @@ fn without_credentials(url: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// Where a redirect leads.
+/// Where a redirect leads (RFC 3986, 5.2).
 fn resolve(from: &Uri, location: &str) -> Result<Uri, FetchError> {
-    if !location.starts_with('/') || location.starts_with("//") {
+    let scheme = from.scheme_str().unwrap_or_default();
+    if location.starts_with("//") {
+        return parse(&format!("{scheme}:{location}"));
+    }
+    let first = location.split(['/', '?', '#']).next().unwrap_or_default();
+    if location.is_empty() || first.contains(':') {
         return parse(location);
     }
-    let (scheme, authority) = (from.scheme_str().unwrap_or_default(), from.authority());
-    parse(&format!("{scheme}://{}{location}", authority.map_or("", |authority| authority.as_str())))
+    let path = match location.chars().next() {
+        Some('/') => location.to_owned(),
+        Some('?' | '#') => format!("{}{location}", from.path()),
+        _ => beside(from.path(), location),
+    };
+    parse(&format!("{scheme}://{}{path}", from.authority().map_or("", |authority| authority.as_str())))
+}
+
+/// What a relative path stands for at the place of `path`.
+fn beside(path: &str, relative: &str) -> String {
+    let (relative, query) = relative.split_at(relative.find(['?', '#']).unwrap_or(relative.len()));
+    let mut segments: Vec<&str> = path.split('/').collect();
+    segments.pop();
+    for segment in relative.split('/') {
+        match segment {
+            ".." if segments.len() > 1 => {
+                segments.pop();
+            }
+            "." | ".." => {}
+            _ => segments.push(segment),
+        }
+    }
+    if let Some("." | "..") = relative.rsplit('/').next() {
+        segments.push("");
+    }
+    format!("{}{query}", segments.join("/"))
 }
 
 #[cfg(test)]
@@ -195,7 +224,21 @@ mod tests {
         let from = parse("https://a.example:8443/x/y").unwrap();
         assert_eq!(resolve(&from, "/z?q").unwrap(), "https://a.example:8443/z?q");
         assert_eq!(resolve(&from, "https://b.example/z").unwrap(), "https://b.example/z");
-        for refused in ["ftp://a/b", "file:///etc/passwd", "//b.example/z", ""] {
+        assert_eq!(resolve(&from, "//b.example/z").unwrap(), "https://b.example/z");
+        for (relative, path) in [
+            ("z?q=a:b/../c", "/x/z?q=a:b/../c"),
+            ("./z/", "/x/z/"),
+            ("../z", "/z"),
+            ("../../../z", "/z"),
+            ("z/..", "/x/"),
+            ("z..", "/x/z.."),
+            ("..", "/"),
+            ("?q", "/x/y?q"),
+        ] {
+            let expected = format!("https://a.example:8443{path}");
+            assert_eq!(resolve(&from, relative).unwrap(), *expected, "{relative}");
+        }
+        for refused in ["ftp://a/b", "file:///etc/passwd", "data:x", ""] {
             assert!(resolve(&from, refused).is_err(), "{refused}");
         }
     }
