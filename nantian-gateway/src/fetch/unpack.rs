@@ -8,6 +8,7 @@ use flate2::read::MultiGzDecoder;
 use super::{FetchError, MAX_BYTES, WASM};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// A tar archive is made of blocks of this many bytes.
 const BLOCK: usize = 512;
 /// The file of an image that is the module.
@@ -15,6 +16,10 @@ const NAME: &[u8] = b"plugin.wasm";
 
 /// Finds the module in the bytes of a layer.
 pub(super) fn module(bytes: Bytes) -> Result<Bytes, FetchError> {
+    if bytes.starts_with(ZSTD) {
+        let reason = "its layer is compressed with zstd; read are gzip and what is not compressed".to_owned();
+        return Err(FetchError::Artifact { reason });
+    }
     let bytes = if bytes.starts_with(GZIP) { inflate(&bytes)? } else { bytes };
     if bytes.starts_with(WASM) {
         return Ok(bytes);
@@ -49,7 +54,7 @@ fn in_archive(archive: &Bytes) -> Option<Bytes> {
         if name.is_empty() {
             return None;
         }
-        let size = octal(header.get(124..136)?)?;
+        let size = number(header.get(124..136)?)?;
         let start = position.checked_add(BLOCK)?;
         let end = start.checked_add(size)?;
         let is_file = matches!(header.get(156)?, 0 | b'0');
@@ -63,9 +68,18 @@ fn in_archive(archive: &Bytes) -> Option<Bytes> {
     }
 }
 
-fn octal(field: &[u8]) -> Option<usize> {
+/// A number of a header: octal digits, nothing for zero, or bytes behind a bit that says so (GNU and star).
+fn number(field: &[u8]) -> Option<usize> {
+    let (first, rest) = field.split_first()?;
+    if *first & 0x80 != 0 {
+        // The next bit is the sign.
+        let digits = std::iter::once(first & 0x7f).chain(rest.iter().copied());
+        return digits
+            .map(usize::from)
+            .try_fold(0_usize, |sum, digit| sum.checked_mul(256)?.checked_add(digit));
+    }
     let text = std::str::from_utf8(field).ok()?.trim_matches(['\0', ' ']);
-    usize::from_str_radix(text, 8).ok()
+    if text.is_empty() { Some(0) } else { usize::from_str_radix(text, 8).ok() }
 }
 
 #[cfg(test)]
@@ -111,6 +125,24 @@ mod tests {
         let twice = archive(&[("old/plugin.wasm", b"text"), ("plugin.wasm", b"\0asm1")]);
         assert_eq!(module(twice.into()).unwrap(), &b"\0asm1"[..]);
         assert!(module(Bytes::from_static(b"text")).is_err());
+    }
+
+    #[test]
+    fn sizes_are_read_as_archives_write_them() {
+        let mut bytes = archive(&[("etc", b""), ("plugin.wasm", b"\0asm1")]);
+        bytes[124..136].fill(0);
+        assert_eq!(module(bytes.clone().into()).unwrap(), &b"\0asm1"[..], "nothing is zero");
+        let of_module = BLOCK + 124;
+        bytes[of_module..of_module + 12].copy_from_slice(b"\x80\0\0\0\0\0\0\0\0\0\0\x05");
+        assert_eq!(module(bytes.clone().into()).unwrap(), &b"\0asm1"[..], "base 256");
+        bytes[of_module] = 0xff;
+        assert!(module(bytes.into()).is_err(), "no size is negative");
+    }
+
+    #[test]
+    fn compression_that_is_not_read_is_named() {
+        let error = module(Bytes::from_static(b"\x28\xb5\x2f\xfdmore")).unwrap_err().to_string();
+        assert!(error.contains("zstd"), "{error}");
     }
 
     #[test]
