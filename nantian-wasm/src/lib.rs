@@ -99,7 +99,7 @@
 //! `request`, `response`, `source` and `destination` have what Envoy's have, `connection` its `id`, `mtls`,
 //! `requested_server_name` and `tls_version`, `upstream` its `address` and `port`, `xds` its `route_name`, `cluster_name` and
 //! `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `listener_direction` and what guests have set stand
-//! by themselves. What the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these do not say is
+//! by themselves, and these last in `filter_state`, too, behind `wasm.`. What the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these do not say is
 //! not found, and neither is what only Envoy has: its `node`, the metadata of its listeners, routes, clusters and hosts (that
 //! of filters is there and empty), the names in certificates, and how long the backend took.
 

@@ -92,7 +92,8 @@ fn limited(path: &[u8]) -> Option<Direction> {
 
 /// Puts the value of a NUL-separated path into `out`.
 ///
-/// What guests have set is found under paths of one segment, and never in the place of what the host knows: as in Envoy.
+/// What guests have set is found under paths of one segment, and never in the place of what the host knows, or with all others in
+/// `filter_state`: as in Envoy.
 fn resolve(state: &State, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
     if path.is_empty() {
         return Err(Status::SerializationFailure);
@@ -166,6 +167,9 @@ fn stream(
         (b"route_name", None) | (b"xds", Some(b"route_name")) => named(&info.route, out),
         (b"cluster_name", None) | (b"xds", Some(b"cluster_name")) => named(&info.cluster, out),
         (b"xds", Some(b"listener_direction")) => int(out, INBOUND),
+        (b"filter_state", Some(name)) => {
+            left_behind(exchange, name.strip_prefix(b"wasm.").ok_or(Status::NotFound)?, out)
+        }
         // A whole group cannot be written as one value.
         (
             b"request" | b"response" | b"source" | b"destination" | b"connection" | b"upstream" | b"xds",

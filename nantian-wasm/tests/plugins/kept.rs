@@ -13,6 +13,7 @@ const PRELUDE: &str = r#"
     (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_replace_header_map_value" (func $replace (param i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
     (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
@@ -187,6 +188,27 @@ fn buffered_request_whose_end_waits_for_a_call_out_goes_on_whole() {
     assert_eq!(stream.poll_request(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
     assert!(matches!(stream.on_request_body(&mut end, true), Action::Continue));
     assert_eq!(&end[..], b"onetwo");
+}
+
+#[test]
+fn what_a_guest_has_set_is_found_in_the_state_of_filters() {
+    for (path, found) in [("wasm.auth.userid", "identity"), ("auth.userid", "\u{1}\0\0\0\0\0\0\0")] {
+        let plugin = guest(
+            "proxy_abi_version_0_2_1",
+            &format!(
+                r#"(data (i32.const 128) "auth.userid")
+                   (data (i32.const 144) "identity")
+                   (data (i32.const 160) "filter_state\00{path}")
+                   (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                       (drop (call $set (i32.const 128) (i32.const 11) (i32.const 144) (i32.const 8)))
+                       (call $value (call $property (i32.const 160) (i32.const {}) (i32.const 0) (i32.const 4)))
+                       (i32.const 0))"#,
+                "filter_state/".len() + path.len()
+            ),
+        );
+        assert!(matches!(stream(&plugin).on_request_headers(&mut post(), true), Action::Continue));
+        assert_eq!(told(&plugin), found, "{path}");
+    }
 }
 
 /// Holds a request's body to its end, of which it may hold so many bytes, as its sandbox and as it has said itself.
