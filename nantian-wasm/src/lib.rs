@@ -97,11 +97,12 @@
 //! # Properties
 //!
 //! `request`, `response`, `source` and `destination` have what Envoy's have, `connection` its `id`, `mtls`,
-//! `requested_server_name` and `tls_version`, `upstream` its `address` and `port`, `xds` its `route_name`, `cluster_name` and
+//! `requested_server_name`, `tls_version`, `uri_san_peer_certificate`, `dns_san_peer_certificate` and
+//! `sha256_peer_certificate_digest`, `upstream` its `address` and `port`, `xds` its `route_name`, `cluster_name` and
 //! `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `listener_direction` and what guests have set stand
 //! by themselves, and these last in `filter_state`, too, behind `wasm.`. What the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these do not say is
 //! not found, and neither is what only Envoy has: its `node`, the metadata of its listeners, routes, clusters and hosts (that
-//! of filters is there and empty), the names in certificates, and how long the backend took.
+//! of filters is there and empty), the subjects of certificates and the gateway's own one, and how long the backend took.
 
 mod background_calls;
 mod callout_limits;
@@ -143,4 +144,6 @@ pub use self::module::{Digest, Inventory, Module, ParseDigestError};
 pub use self::plugin::Plugin;
 pub use self::proxy_wasm::Abi;
 pub use self::service::WasmService;
-pub use self::stream::{Action, LocalResponse, StreamContext, StreamInfo, UpstreamAddress};
+pub use self::stream::{
+    Action, ClientCertificate, LocalResponse, StreamContext, StreamInfo, UpstreamAddress,
+};

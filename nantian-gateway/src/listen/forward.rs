@@ -10,7 +10,7 @@ use std::{
 use bytes::{BufMut, BytesMut};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
-use nantian_wasm::UpstreamAddress;
+use nantian_wasm::{ClientCertificate, UpstreamAddress};
 
 use super::hop_by_hop::{HopHeaders, remove_claims};
 use crate::ir::ClientValidation;
@@ -81,8 +81,8 @@ pub(crate) struct TlsSession {
     pub(crate) server_name: Option<Arc<str>>,
     /// The version, such as `TLSv1.3`.
     pub(crate) version: Option<Arc<str>>,
-    /// Whether the client has shown a certificate that was verified.
-    pub(crate) is_mutual: bool,
+    /// The certificate that the client has shown, if it was verified.
+    pub(crate) client: Option<Arc<ClientCertificate>>,
 }
 
 /// The client's address, for balancing by it.

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use nantian_wasm::{ClientCertificate, Digest};
 use rustls::ProtocolVersion;
+use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::{Accept, StartHandshake, TlsAcceptor, server::TlsStream};
+use webpki::EndEntityCert;
 
 use super::{
     client_hello::{self, ClientHello},
@@ -56,12 +59,25 @@ impl Session {
         self.peer.session = Some(Arc::new(TlsSession {
             server_name: self.peer.server_name.clone(),
             version: connection.protocol_version().and_then(version).map(Arc::from),
-            is_mutual: connection.peer_certificates().is_some()
-                && profile.clients.as_ref().is_some_and(|clients| !clients.insecure_fallback),
+            client: connection
+                .peer_certificates()
+                .filter(|_| profile.clients.as_ref().is_some_and(|clients| !clients.insecure_fallback))
+                .and_then(|chain| Some(Arc::new(facts(chain.first()?)))),
         }));
         self.peer.clients.clone_from(&profile.clients);
         Ok(Some(Box::new(stream)))
     }
+}
+
+/// What is told of a client's certificate.
+fn facts(certificate: &CertificateDer<'_>) -> ClientCertificate {
+    let mut facts = ClientCertificate::default();
+    facts.sha256 = Digest::of(certificate).to_string();
+    if let Ok(certificate) = EndEntityCert::try_from(certificate) {
+        facts.uri = certificate.valid_uri_names().next().map(str::to_owned);
+        facts.dns = certificate.valid_dns_names().next().map(str::to_owned);
+    }
+    facts
 }
 
 /// A version as it is usually written.

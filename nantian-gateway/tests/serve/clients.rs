@@ -2,12 +2,16 @@
 
 use std::{io, sync::Arc};
 
+use nantian_wasm::Digest;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Backend, Certificate, Message, Port, Running, Wire, World, manifests, rule, soon, to};
+use crate::{
+    plugin_fields::{PROPERTY, inline, spec},
+    support::{Backend, Certificate, Message, Port, Running, Wire, World, manifests, rule, soon, to},
+};
 
 /// The Gateway `demo` with these listeners and this `spec.tls.frontend`.
 fn gateway(listeners: &[String], frontend: &str) -> String {
@@ -178,4 +182,45 @@ async fn gateways_on_one_socket_ask_their_own_clients_and_no_connection_is_used_
     // Who asks for no name meets the first listener, which is the closed one.
     assert_eq!([of(&friend, "closed.example").await, of(&friend, "open.example").await], [Some(200); 2]);
     assert_eq!([of(&nobody, "closed.example").await, of(&nobody, "open.example").await], [None; 2]);
+}
+
+#[tokio::test]
+async fn plugins_know_clients_by_their_certificates() {
+    let people = People::new(&["example.org"]);
+    let (named, addressed) = (Certificate::new(&["friend"]), Certificate::of_uri("spiffe://demo/friend"));
+    let (port, backend) = (Port::reserve(), Backend::echo("a").await);
+    let listeners = [https(&port, "one", "")];
+    let of = |validation: String| gateway(&listeners, &format!("default: {{{validation}}}"));
+    let strict = of(validation("friends"));
+    let lax = of(validation("friends").replace("}]}", "}], mode: AllowInsecureFallback}"));
+    let running = World::with_listeners(port, &[])
+        .manifest("gateway", &strict)
+        .manifest("server", &people.server.secret("server"))
+        .manifest("friends", &named.authority("friends"))
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &spec(&inline(PROPERTY), "config: ''"))
+        .start()
+        .await;
+    let told = async |client: &Certificate, property: &str| {
+        let config = format!(r#"config: "connection\0{property}""#);
+        running.edit("plugin", &spec(&inline(PROPERTY), &config)).await;
+        let client = client.presented_by(&people.nobody);
+        assert_eq!(status(running.address(), &client, "example.org").await, Some(200), "{property}");
+        backend.last().header("x-value").map(str::to_owned)
+    };
+    const SHA256: &str = "sha256_peer_certificate_digest";
+    const URI: &str = "uri_san_peer_certificate";
+    const DNS: &str = "dns_san_peer_certificate";
+    assert_eq!(told(&named, SHA256).await, Some(Digest::of(&named.der()).to_string()));
+    assert_eq!(told(&named, DNS).await.as_deref(), Some("friend"));
+    assert_eq!(told(&named, URI).await, None);
+    running.edit("friends", &addressed.authority("friends")).await;
+    assert_eq!(told(&addressed, DNS).await, None);
+    assert_eq!(told(&addressed, URI).await.as_deref(), Some("spiffe://demo/friend"));
+    // Whom nobody has verified may have any name.
+    running.edit("gateway", &lax).await;
+    for property in [SHA256, DNS] {
+        assert_eq!(told(&named, property).await, None, "{property}");
+    }
 }

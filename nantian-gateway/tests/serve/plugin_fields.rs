@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 /// Puts the property that its configuration names into the request header `x-value`.
-const PROPERTY: &str = r#"(module
+pub(crate) const PROPERTY: &str = r#"(module
     (import "env" "proxy_get_buffer_bytes" (func $get_buffer (param i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_get_property" (func $get_property (param i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
@@ -86,7 +86,7 @@ const HOLDING: &str = r#"(module
     (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1)))"#;
 
 /// The source of a plugin.
-fn inline(text: &str) -> String {
+pub(crate) fn inline(text: &str) -> String {
     format!("inline: {}", BASE64_STANDARD.encode(wat::parse_str(text).unwrap()))
 }
 
@@ -104,7 +104,7 @@ fn world(backend: &Backend, wasm: &str, fields: &str) -> World {
         .manifest("plugin", &spec(wasm, fields))
 }
 
-fn spec(wasm: &str, fields: &str) -> String {
+pub(crate) fn spec(wasm: &str, fields: &str) -> String {
     plugin("r", wasm).replace("  wasm:", &format!("  {fields}\n  wasm:"))
 }
 

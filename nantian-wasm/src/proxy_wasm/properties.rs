@@ -14,7 +14,7 @@ use super::maps;
 use super::memory::{AllocationSize, HostCallError, hand_over_found, read, slice};
 use super::state::State;
 use crate::error::Cause;
-use crate::stream::{Direction, Exchange, UpstreamAddress, grpc_status_of};
+use crate::stream::{ClientCertificate, Direction, Exchange, UpstreamAddress, grpc_status_of};
 
 /// Longest path accepted, in bytes.
 const MAX_PATH: u32 = 4 << 10;
@@ -157,8 +157,17 @@ fn stream(
             int(out, size(info.connection_id.ok_or(Status::NotFound)?))
         }
         (b"connection", Some(b"mtls")) => {
-            out.push(u8::from(info.mutual_tls));
+            out.push(u8::from(info.client_certificate.is_some()));
             Ok(())
+        }
+        (b"connection", Some(b"sha256_peer_certificate_digest")) => {
+            certificate(exchange, out, |client| Some(&client.sha256))
+        }
+        (b"connection", Some(b"uri_san_peer_certificate")) => {
+            certificate(exchange, out, |client| client.uri.as_deref())
+        }
+        (b"connection", Some(b"dns_san_peer_certificate")) => {
+            certificate(exchange, out, |client| client.dns.as_deref())
         }
         (b"connection", Some(b"requested_server_name")) => {
             text(out, info.server_name.as_deref().unwrap_or_default())
@@ -177,6 +186,15 @@ fn stream(
         ) => Err(Status::SerializationFailure),
         _ => Err(Status::NotFound),
     }
+}
+
+fn certificate(
+    exchange: &Exchange,
+    out: &mut Vec<u8>,
+    fact: impl FnOnce(&ClientCertificate) -> Option<&str>,
+) -> Result<(), Status> {
+    let certificate = exchange.info.client_certificate.as_deref();
+    text(out, certificate.and_then(fact).ok_or(Status::NotFound)?)
 }
 
 fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), Status> {

@@ -1,6 +1,5 @@
 //! One HTTP exchange as its plugins see it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::SystemTime;
@@ -13,40 +12,11 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
 use super::Streaming;
 use super::fields::HeaderFields;
+use super::info::StreamInfo;
 use super::plugin_state::{BodyBuffer, Pause, PluginMessage, PluginState};
 use super::removed_pseudo_headers::RemovedPseudoHeaders;
-use super::upstream::UpstreamAddress;
 use crate::error::{Cause, Phase};
 use crate::proxy_wasm::MapKind;
-
-/// What the embedder knows about a stream and its messages do not say.
-///
-/// The layer takes it from the request's extensions, or asks for it
-/// ([`WasmLayer::stream_info`](crate::WasmLayer::stream_info)); absent, nothing is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StreamInfo {
-    /// The client's address: `source.address`, `source.port`.
-    pub source: Option<SocketAddr>,
-    /// The address the client connected to: `destination.address`, `destination.port`.
-    pub destination: Option<SocketAddr>,
-    /// Whether the client's connection is encrypted: `:scheme` where the request does not say.
-    pub tls: bool,
-    /// Where the request goes, from when it is known on: `upstream.address`, `upstream.port`.
-    pub upstream: Option<UpstreamAddress>,
-    /// A number of the client's connection: `connection.id`.
-    pub connection_id: Option<u64>,
-    /// The host name the client asked for in its TLS handshake: `connection.requested_server_name`.
-    pub server_name: Option<Arc<str>>,
-    /// Version of the client's TLS, such as `TLSv1.3`: `connection.tls_version`.
-    pub tls_version: Option<Arc<str>>,
-    /// Whether the client showed a certificate that was verified: `connection.mtls`.
-    pub mutual_tls: bool,
-    /// Name of the matched route: `xds.route_name`, `route_name`.
-    pub route: Option<Arc<str>>,
-    /// Name of the backend: `xds.cluster_name`, `cluster_name`.
-    pub cluster: Option<Arc<str>>,
-}
 
 /// Both messages, what guests did to them, and what they left behind.
 #[derive(Debug)]

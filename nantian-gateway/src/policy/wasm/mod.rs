@@ -378,7 +378,7 @@ impl PluginPlace {
         if let Some(session) = &info.session {
             stream.server_name.clone_from(&session.server_name);
             stream.tls_version.clone_from(&session.version);
-            stream.mutual_tls = session.is_mutual;
+            stream.client_certificate.clone_from(&session.client);
         }
         if self.wants_address {
             stream.upstream = Some(info.upstream.get_or_insert_default().clone());
