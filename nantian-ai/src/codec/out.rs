@@ -1,5 +1,10 @@
 //! Writes JSON in the order in which it is said.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::edit;
 use crate::ir::Json;
 
 /// An object that is being written.
@@ -84,13 +89,9 @@ impl Object<'_> {
         self.name(name).extend_from_slice(json.as_str().as_bytes());
     }
 
-    /// The schema of a tool's arguments. One that says nothing is refused by many: there are none then.
+    /// The schema of a tool's arguments, as all take it.
     pub(crate) fn schema(&mut self, name: &'static str, schema: &Json) {
-        let says_nothing = *schema == Json::empty_object();
-        self.raw(
-            name,
-            if says_nothing { br#"{"type":"object","properties":{}}"# } else { schema.as_str().as_bytes() },
-        );
+        self.raw(name, &of_arguments(schema.as_str().as_bytes()));
     }
 
     pub(crate) fn object(&mut self, name: &'static str, write: impl FnOnce(&mut Object<'_>)) {
@@ -154,6 +155,21 @@ impl List<'_> {
     }
 }
 
+/// A schema that says that arguments are an object, and which there are: Anthropic refuses one that leaves out the former, OpenAI the latter.
+fn of_arguments(schema: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(object) = edit::Object::parse(schema) else { return schema.into() };
+    let is_unsaid = |name: &str| object.value(name).is_none_or(|value| value == b"null");
+    if !is_unsaid("type") && object.text("type").as_deref() != Some("object") {
+        return schema.into();
+    }
+    let mut missing = vec![("type", "\"object\""), ("properties", "{}")];
+    missing.retain(|(name, _)| is_unsaid(name));
+    if missing.is_empty() {
+        return schema.into();
+    }
+    object.set(&Bytes::copy_from_slice(schema), &missing).concat().into()
+}
+
 /// A list of numbers, with as many digits as tell each from its neighbours.
 fn write_numbers(out: &mut Vec<u8>, numbers: &[f32]) {
     // Writing to memory does not fail, and no number here is infinite.
@@ -202,6 +218,28 @@ mod tests {
             body.object("e", |_| {});
         });
         assert_eq!(body, br#"{"b":"x","a":["y",{"c":true}],"t":1.0,"n":null,"e":{}}"#);
+    }
+
+    #[test]
+    fn a_schema_says_that_arguments_are_an_object_and_which_there_are() {
+        for (schema, written) in [
+            ("{}", r#"{"type":"object","properties":{}}"#),
+            (r#"{"type":"object"}"#, r#"{"properties":{},"type":"object"}"#),
+            (
+                r#"{"$schema":"s","properties":{"a":{}}}"#,
+                r#"{"type":"object","$schema":"s","properties":{"a":{}}}"#,
+            ),
+            (r#"{"type":null,"properties":null}"#, r#"{"type":"object","properties":{}}"#),
+            (
+                r#"{"properties":{"type":{}},"type":"object"}"#,
+                r#"{"properties":{"type":{}},"type":"object"}"#,
+            ),
+            (r#"{"type":"string"}"#, r#"{"type":"string"}"#),
+            (r#"{"type":["object","null"]}"#, r#"{"type":["object","null"]}"#),
+            ("true", "true"),
+        ] {
+            assert_eq!(*of_arguments(schema.as_bytes()), *written.as_bytes(), "{schema}");
+        }
     }
 
     proptest! {

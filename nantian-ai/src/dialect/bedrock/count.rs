@@ -54,7 +54,7 @@ mod tests {
         assert!(losses.is_empty(), "{losses}");
         assert_eq!(
             String::from_utf8(body).unwrap(),
-            r#"{"input":{"converse":{"system":[{"text":"Be brief."}],"messages":[{"role":"user","content":[{"text":"Hi"}]}],"toolConfig":{"tools":[{"toolSpec":{"name":"now","inputSchema":{"json":{"type":"object"}}}}]}}}}"#
+            r#"{"input":{"converse":{"system":[{"text":"Be brief."}],"messages":[{"role":"user","content":[{"text":"Hi"}]}],"toolConfig":{"tools":[{"toolSpec":{"name":"now","inputSchema":{"json":{"properties":{},"type":"object"}}}}]}}}}"#
         );
     }
 
