@@ -144,8 +144,11 @@ impl<'r> Turns<'r> {
         Ok(Self(turns))
     }
 
-    /// Lets the user say more before the model speaks.
+    /// Lets the user say more before the model speaks, and nobody between calls and their results.
     fn end_turn(later: &mut Vec<String>, turns: &mut Vec<Turn<'r>>) {
+        let said = turns.iter().rposition(|turn| turn.role == "assistant");
+        let since = said.and_then(|at| turns.get_mut(at + 1..)).unwrap_or_default();
+        since.sort_by_key(|turn| turn.answers.is_none());
         if later.is_empty() {
             return;
         }

@@ -112,8 +112,11 @@ impl<'r> Turns<'r> {
         self.0.iter().for_each(|turn| turn.write(list, profile));
     }
 
-    /// Lets the user say more before the model speaks.
+    /// Lets the user say more before the model speaks, and nobody between calls and their results.
     fn end_turn(later: &mut Vec<UserPart<'r>>, turns: &mut Vec<Turn<'r>>) {
+        let said = turns.iter().rposition(|turn| matches!(turn, Turn::Assistant(_)));
+        let since = said.and_then(|at| turns.get_mut(at + 1..)).unwrap_or_default();
+        since.sort_by_key(|turn| !matches!(turn, Turn::Result { .. }));
         match turns.last_mut() {
             _ if later.is_empty() => {}
             Some(Turn::User(parts)) => parts.append(later),
