@@ -40,7 +40,7 @@ impl Dialect {
         let (body, losses) = match self {
             Self::OpenAi | Self::Responses => openai::embeddings::encode_request(request),
             Self::Ollama => ollama::embeddings::encode_request(request),
-            Self::Gemini => gemini::embeddings::encode_request(request),
+            Self::Gemini => gemini::embeddings::encode_request(request)?,
             Self::Bedrock => bedrock::embeddings::encode_request(request)?,
             Self::Anthropic => return Err(unknown(self)),
         };

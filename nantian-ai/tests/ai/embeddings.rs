@@ -207,3 +207,14 @@ async fn a_providers_refusal_reaches_the_client_in_its_own_words() {
     assert_eq!(head.status, 400);
     assert_eq!(parsed(body.as_bytes())["error"]["message"], "the input length exceeds the context length");
 }
+
+#[tokio::test]
+async fn more_texts_than_gemini_takes_are_refused_so_that_another_one_can_be_asked() {
+    for (texts, requests) in [(100, 1), (101, 0)] {
+        let body = json!({"model": "any", "input": vec!["a"; texts]}).to_string();
+        let upstream = Upstream::new().replies(reply(200, GEMINI));
+        let (head, said) = send(layer(gemini()), &upstream, post("/v1/embeddings", &body)).await;
+        assert_eq!((upstream.requests(), head.status == 400), (requests, requests == 0), "{said}");
+        assert_eq!(said.contains("100 texts"), requests == 0, "{said}");
+    }
+}

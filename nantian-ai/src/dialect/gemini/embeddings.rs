@@ -3,8 +3,11 @@
 use serde::Deserialize;
 
 use super::{Usage, bare_model, path_name};
-use crate::codec::{Value, fault, object};
+use crate::codec::{Invalid, Value, fault, object};
 use crate::ir::{EmbedRequest, Embeddings, Fault, Losses};
+
+/// The most texts of a request.
+const MOST_TEXTS: usize = 100;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -24,7 +27,11 @@ pub(crate) fn path(model: &str) -> Option<String> {
     path_name(model).map(|model| format!("/models/{model}:batchEmbedContents"))
 }
 
-pub(crate) fn encode_request(request: &EmbedRequest) -> (Vec<u8>, Losses) {
+pub(crate) fn encode_request(request: &EmbedRequest) -> Result<(Vec<u8>, Losses), Invalid> {
+    if request.input.len() > MOST_TEXTS {
+        let problem = format!("holds more than the {MOST_TEXTS} texts that Gemini takes at a time");
+        return Err(Invalid::new("input", problem));
+    }
     let mut losses = Losses::default();
     if request.user.is_some() {
         losses.add("user");
@@ -47,7 +54,7 @@ pub(crate) fn encode_request(request: &EmbedRequest) -> (Vec<u8>, Losses) {
             }
         });
     });
-    (body, losses)
+    Ok((body, losses))
 }
 
 pub(crate) fn decode_reply(body: &[u8]) -> Result<Embeddings, Fault> {
