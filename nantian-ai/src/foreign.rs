@@ -39,7 +39,7 @@ enum Cut {
 
 /// One of a list.
 pub(crate) struct Item<'a> {
-    range: Range<usize>,
+    pub(crate) range: Range<usize>,
     pub(crate) json: &'a str,
     is_cut: bool,
 }

@@ -26,7 +26,7 @@ use crate::packed::{is_packed, unpack};
 use crate::renamed;
 use crate::target::Target;
 use crate::translate::Translation;
-use crate::wish::{Wish, Wishes};
+use crate::wish::{Wish, Wishes, continued};
 
 /// A request as the upstream gets it, to be made as often as it is tried.
 #[derive(Clone, Debug)]
@@ -136,6 +136,14 @@ impl Target {
             }
             if !is_strict && foreign::has_thoughts(surface, &object) {
                 wishes.add(Wish::Reasoning);
+            }
+            if is_chat && !is_strict && object.text("model").is_some_and(|asked| asked != self.model()) {
+                if !self.forgoes(Wish::Prefill) {
+                    wishes.add(Wish::Prefill);
+                } else if let Some(word) = continued(&object) {
+                    lost.add("messages.prefill");
+                    edits.push(word);
+                }
             }
             let pieces = match &options {
                 None => object.set_and(&body, &[model], edits),

@@ -1,6 +1,10 @@
 //! What a request asks for that a provider may refuse, so that it is asked without: what this side has added, or said in words
 //! that some of a dialect's providers and models do not know.
 
+mod left_out;
+
+pub(crate) use self::left_out::continued;
+
 use bytes::Bytes;
 use http::StatusCode;
 use memchr::memmem;
@@ -9,7 +13,7 @@ use crate::codec::fault;
 use crate::dialect::{Dialect, bedrock, openai};
 use crate::edit::Object;
 use crate::foreign;
-use crate::ir::{Losses, Request, Role, Thinking};
+use crate::ir::{Block, Losses, Output, Request, Role, Thinking};
 use crate::target::Target;
 
 /// What may be refused.
@@ -35,6 +39,13 @@ pub(crate) enum Wish {
     /// Chat Completions of DeepSeek and Moonshot: that what the model has said comes back without what it thought. Another one may
     /// have said it, or the client does not give it back.
     Silence,
+    /// Bedrock: that the schema of an answer is enforced, and those of tools. Models differ in either by no rule, and by region.
+    Schema,
+    Strict,
+    /// Anthropic, Bedrock and Gemini: that a conversation ends with what the model has said. Newer ones do not go on with it.
+    Prefill,
+    /// Gemini and Chat Completions: penalties.
+    Penalties,
 }
 
 /// Several of them.
@@ -45,7 +56,7 @@ pub(crate) struct Wishes {
     thinks: bool,
 }
 
-const ALL: [Wish; 9] = [
+const ALL: [Wish; 13] = [
     Wish::Betas,
     Wish::Reasoning,
     Wish::Thinking,
@@ -55,10 +66,17 @@ const ALL: [Wish; 9] = [
     Wish::ToolChoice,
     Wish::Sampling,
     Wish::Silence,
+    Wish::Schema,
+    Wish::Strict,
+    Wish::Prefill,
+    Wish::Penalties,
 ];
 
 /// What tells a model of DeepSeek or Moonshot not to think.
 const DISABLED: &str = r#"{"type":"disabled"}"#;
+
+/// What Bedrock says before the words of a model's maker.
+const OF_BEDROCK: &str = "The model returned the following errors: ";
 
 /// Where Bedrock is told what is Claude's own.
 const OWN: &str = "additionalModelRequestFields";
@@ -94,15 +112,31 @@ impl Wish {
                 "The `reasoning_content` in the thinking mode must be passed back",
                 "thinking is enabled but reasoning_content is missing",
             ],
+            Self::Schema => &["output_config.format: Extra inputs"],
+            Self::Strict => &["tools.*.custom.strict: Extra inputs"],
+            Self::Prefill => &[
+                "This model does not support assistant message prefill",
+                "Requests ending with a model turn",
+            ],
+            Self::Penalties => &[
+                "Penalty is not enabled",
+                "Argument not supported on this model: frequencyPenalty",
+                "Argument not supported on this model: presencePenalty",
+                "Model * does not support parameter frequencyPenalty",
+                "Model * does not support parameter presencePenalty",
+                "Unsupported parameter: 'frequency_penalty'",
+                "Unsupported parameter: 'presence_penalty'",
+            ],
         };
         let is_said = || match self {
             Self::Betas | Self::Reasoning | Self::Thinking | Self::Usage => {
                 words.iter().any(|words| memmem::find(said, words.as_bytes()).is_some())
             }
             // These hold for all clients from then on, and further on a refusal may quote what one has written.
-            Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => {
+            _ => {
                 let message = fault::read(status, said).message;
-                words.iter().any(|words| message.starts_with(words))
+                let message = message.strip_prefix(OF_BEDROCK).unwrap_or(&message);
+                words.iter().any(|words| begins(message, words))
             }
         };
         matches!(status.as_u16(), 400 | 422) && is_said()
@@ -115,6 +149,7 @@ impl Wish {
             Self::Betas | Self::Reasoning => false,
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
+            Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
             // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
             Self::Usage => streams,
         }
@@ -134,6 +169,10 @@ impl Wish {
             Self::Silence => {
                 "the model wants reasoning in what it has said: where there is none, a blank stands in"
             }
+            Self::Schema => "the model answers by no schema that is enforced: the system says it",
+            Self::Strict => "the model calls no tools by schemas that are enforced: they are not strict",
+            Self::Prefill => "the model does not go on with what it has said: a user asks it to",
+            Self::Penalties => "the model takes no penalties: they are left out",
         }
     }
 
@@ -163,20 +202,17 @@ impl Wish {
                 Object::parse(&left).ok()?.set(&left, &[("tool_choice", r#""auto""#)]).concat()
             }
             Self::Sampling => {
-                let mut left = body.clone();
-                for name in ["temperature", "top_p"] {
-                    let object = Object::parse(&left).ok()?;
-                    if object.value(name).is_some() {
-                        losses.add(name);
-                        left = Bytes::from(object.without(name).concat());
-                    }
-                }
-                return (left.len() < body.len()).then_some(left);
+                let names = [("temperature", "temperature"), ("top_p", "top_p")];
+                return left_out::without_members(body, &names, |_| true, losses);
             }
             Self::Silence => {
                 let edits = foreign::filled(&object);
                 (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
             }
+            Self::Schema => return left_out::with_schema_said(body),
+            Self::Strict => return left_out::without_strict_tools(body),
+            Self::Prefill => object.set_and(body, &[], vec![continued(&object)?]).concat(),
+            Self::Penalties => return left_out::without_penalties(body, losses),
         };
         Some(Bytes::from(left))
     }
@@ -185,6 +221,14 @@ impl Wish {
     pub(crate) fn bit(self) -> u16 {
         1 << self as u16
     }
+}
+
+/// Whether a message begins with these words, in which a star stands for what differs, such as the name of a model.
+fn begins(message: &str, words: &str) -> bool {
+    let Some((before, after)) = words.split_once('*') else { return message.starts_with(words) };
+    let differing = message.strip_prefix(before).zip(after.chars().next());
+    let rest = differing.and_then(|(rest, end)| rest.get(rest.find(end)?..));
+    rest.is_some_and(|rest| rest.starts_with(after))
 }
 
 // === impl Wishes ===
@@ -199,9 +243,23 @@ impl Wishes {
                 wishes.add(wish);
             }
         };
+        let is_call = |block: &Block| matches!(block, Block::ToolCall(_));
+        let last = request.messages.last().filter(|last| last.role == Role::Assistant);
+        let ends_with_the_model = last.is_some_and(|last| !last.content.iter().any(is_call));
+        let penalises = request.frequency_penalty.is_some() || request.presence_penalty.is_some();
         match target.dialect() {
-            Dialect::Anthropic => add(Wish::Reasoning, request.has_reasoning() && !strict),
-            Dialect::Bedrock => add(Wish::Betas, bedrock::names_features(request) && !strict),
+            Dialect::Anthropic => {
+                add(Wish::Reasoning, request.has_reasoning() && !strict);
+                add(Wish::Prefill, ends_with_the_model && !strict);
+            }
+            Dialect::Bedrock => {
+                let has_strict = request.tools.iter().any(|tool| tool.strict == Some(true));
+                let has_schema = matches!(request.output, Some(Output::Schema { .. }));
+                add(Wish::Betas, bedrock::names_features(request) && !strict);
+                add(Wish::Schema, has_schema && !strict);
+                add(Wish::Strict, has_strict && !strict);
+                add(Wish::Prefill, ends_with_the_model && !strict);
+            }
             Dialect::Ollama => add(Wish::Thinking, thinks && !strict),
             Dialect::OpenAi => {
                 let may_not_think = !(thinks && strict);
@@ -212,9 +270,14 @@ impl Wishes {
                 add(Wish::ForcedTool, request.must_call() && may_not_think);
                 add(Wish::ToolChoice, request.must_call() && !strict);
                 add(Wish::Sampling, draws && !strict);
+                add(Wish::Penalties, penalises && !strict);
                 add(Wish::Silence, request.messages.iter().any(|message| message.role == Role::Assistant));
             }
-            Dialect::Gemini | Dialect::Responses => {}
+            Dialect::Gemini => {
+                add(Wish::Prefill, ends_with_the_model && !strict);
+                add(Wish::Penalties, penalises && !strict);
+            }
+            Dialect::Responses => {}
         }
         wishes
     }
@@ -247,75 +310,13 @@ impl Wishes {
             Wish::Thinking => Some("thinking"),
             Wish::Effort | Wish::ForcedTool => self.thinks.then_some("thinking"),
             Wish::ToolChoice => Some("tool_choice"),
-            Wish::Sampling | Wish::Silence | Wish::Usage => None,
+            Wish::Schema => Some("response_format.json_schema"),
+            Wish::Strict => Some("tools.strict"),
+            Wish::Prefill => Some("messages.prefill"),
+            Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage => None,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wish_is_taken_out_and_nothing_else() {
-        for (wish, body, left) in [
-            (Wish::Usage, r#"{"model":"m","stream_options":{"include_usage":true}}"#, r#"{"model":"m"}"#),
-            (Wish::Thinking, r#"{"model":"m","think":true,"stream":true}"#, r#"{"model":"m","stream":true}"#),
-            (
-                Wish::Reasoning,
-                r#"{"model":"claude-sonnet-4-5","messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","signature":"EqoB"},{"type":"text","text":"b"}]}]}"#,
-                r#"{"model":"claude-sonnet-4-5","messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":"b"}]}]}"#,
-            ),
-            (
-                Wish::Betas,
-                r#"{"messages":[],"additionalModelRequestFields":{"anthropic_beta":["a"],"top_k":1}}"#,
-                r#"{"messages":[],"additionalModelRequestFields":{"top_k":1}}"#,
-            ),
-            (Wish::Effort, r#"{"tools":[]}"#, r#"{"reasoning_effort":"none","tools":[]}"#),
-            (Wish::Effort, r#"{"reasoning_effort":"low"}"#, r#"{"reasoning_effort":"none"}"#),
-            (
-                Wish::ForcedTool,
-                r#"{"model":"m","thinking":{"type":"enabled"},"reasoning_effort":"low"}"#,
-                r#"{"model":"m","thinking":{"type":"disabled"}}"#,
-            ),
-            (
-                Wish::ToolChoice,
-                r#"{"thinking":{"type":"disabled"},"tool_choice":"required"}"#,
-                r#"{"tool_choice":"auto"}"#,
-            ),
-            (Wish::Sampling, r#"{"model":"m","temperature":0.5,"top_p":1}"#, r#"{"model":"m"}"#),
-            (
-                Wish::Silence,
-                r#"{"messages":[{"role":"assistant","content":"a"}]}"#,
-                r#"{"messages":[{"reasoning_content":" ","role":"assistant","content":"a"}]}"#,
-            ),
-        ] {
-            let body = Bytes::from_static(body.as_bytes());
-            assert_eq!(wish.taken_out(&body, &mut Losses::default()).unwrap(), left);
-        }
-        for (wish, body) in [
-            (Wish::Betas, "{}"),
-            (Wish::Reasoning, "{}"),
-            (Wish::Effort, r#"{"reasoning_effort":"none"}"#),
-            (Wish::ForcedTool, r#"{"thinking":{"type":"disabled"}}"#),
-            (Wish::ToolChoice, r#"{"tool_choice":"required"}"#),
-            (Wish::Sampling, "{}"),
-            (Wish::Silence, r#"{"messages":[{"role":"user","content":"a"}]}"#),
-        ] {
-            let body = Bytes::from_static(body.as_bytes());
-            assert_eq!(wish.taken_out(&body, &mut Losses::default()), None, "{wish:?}");
-        }
-    }
-
-    #[test]
-    fn each_wish_has_a_place_of_its_own() {
-        let mut wishes = Wishes::default();
-        for wish in ALL {
-            assert!(!wishes.iter().any(|it| it == wish));
-            wishes.add(wish);
-        }
-        assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 9));
-        ALL.into_iter().for_each(|wish| wishes.remove(wish));
-        assert!(wishes.is_empty());
-    }
-}
+mod tests;

@@ -26,6 +26,8 @@ mod golden;
 #[cfg(test)]
 mod losses;
 #[cfg(test)]
+mod model_wishes;
+#[cfg(test)]
 mod newer_claude;
 #[cfg(test)]
 mod passthrough;

@@ -78,6 +78,13 @@ impl<'r> Turns<'r> {
         for turn in &mut turns.turns {
             turn.said.sort_by_key(|said| !matches!(*said.block, Block::ToolResult(_)));
         }
+        // The model goes on with what it has said last, which must not end with space.
+        if let Some(Turn { role: Role::Assistant, said }) = turns.turns.last_mut()
+            && let Some(said) = said.last_mut()
+            && let Block::Text(text) = &*said.block
+        {
+            said.block = Cow::Owned(Block::Text(text.trim_end().to_owned()));
+        }
         if request.keeps_all() {
             // The system prompt on its own, for conversations that go on otherwise.
             let last = turns.turns.last_mut().and_then(|turn| turn.said.last_mut());

@@ -117,6 +117,13 @@ fn turns<'r>(
         }
         !turn.pieces.is_empty()
     });
+    // The model goes on with what it has said last, which must not end with space.
+    if let Some(Turn { role: Role::Assistant, pieces }) = turns.last_mut()
+        && let Some(Piece::Text(text)) =
+            pieces.iter_mut().rfind(|piece| !matches!(piece, Piece::CachePoint(_)))
+    {
+        *text = text.trim_end().to_owned().into();
+    }
     if request.keeps_all() && !family.keeps_conversations() {
         losses.add("prompt_cache_key");
     } else if request.keeps_all() {

@@ -1,0 +1,191 @@
+//! What some models refuse of conversations that others take: they are asked without, and it is named.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use nantian_ai::{TargetConfig, retry::Attempts};
+use serde_json::{Value, json};
+
+use crate::support::{Upstream, json as reply, layer, post, send};
+
+const OF_ANTHROPIC: &str = r#"{"id":"m","type":"message","role":"assistant","content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":4}}"#;
+const OF_BEDROCK: &str = r#"{"output":{"message":{"role":"assistant","content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":3,"outputTokens":4}}"#;
+const OF_GEMINI: &str =
+    r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"Hi"}]},"finishReason":"STOP"}]}"#;
+const OF_OPENAI: &str =
+    r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+
+const NO_PREFILL: &str =
+    "This model does not support assistant message prefill. The conversation must end with a user message.";
+
+fn bedrock(model: &str) -> TargetConfig {
+    TargetConfig::new("demo/claude", "bedrock", model)
+        .endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com")
+}
+
+/// A chat that ends so.
+fn chat(more: &Value) -> Request<Full<Bytes>> {
+    let mut body = json!({"model": "any", "messages": [{"role": "user", "content": "Hi"}]});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    post("/v1/chat/completions", &body.to_string())
+}
+
+fn ends_with_the_model() -> Value {
+    json!({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So far, "}]})
+}
+
+fn strict(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    request.headers_mut().insert("x-nantian-strict", http::HeaderValue::from_static("true"));
+    request
+}
+
+/// A refusal as Bedrock says it, as xAI does, or as others do.
+fn refused(message: &str) -> http::Response<crate::support::Body> {
+    let error = if message.starts_with("The model returned") {
+        json!({"message": message})
+    } else if message.starts_with("Model ") {
+        json!({"code": "Client specified an invalid argument", "error": message})
+    } else {
+        json!({"error": {"message": message, "type": "invalid_request_error"}})
+    };
+    reply(400, &error.to_string())
+}
+
+/// A member of each request that the provider got.
+fn asked(upstream: &Upstream, path: &str) -> Vec<Value> {
+    let body = |body: &Bytes| serde_json::from_slice::<Value>(body).unwrap();
+    upstream.all().iter().map(|(_, it)| body(it).pointer(path).cloned().unwrap_or_default()).collect()
+}
+
+/// Asks twice of a provider that refuses at first, which is three requests, and gives what is named as lost.
+async fn taught(
+    config: TargetConfig,
+    refusal: &str,
+    answer: &str,
+    request: impl Fn() -> Request<Full<Bytes>>,
+) -> (Upstream, String) {
+    let layer = layer(config);
+    let upstream =
+        Upstream::new().replies(refused(refusal)).replies(reply(200, answer)).replies(reply(200, answer));
+    let mut named = Vec::new();
+    for attempts in [Some(Attempts(2)), None] {
+        let (head, body) = send(layer.clone(), &upstream, request()).await;
+        assert_eq!((head.status.as_u16(), head.extensions.get().copied()), (200, attempts), "{body}");
+        let dropped = head.headers.get("x-nantian-dropped").map_or("", |it| it.to_str().unwrap());
+        named.push(dropped.to_owned());
+    }
+    assert_eq!(named[0], named[1]);
+    (upstream, named.remove(0))
+}
+
+#[tokio::test]
+async fn a_model_at_bedrock_that_enforces_no_schema_is_told_it_by_the_system() {
+    const REFUSED: &str =
+        "The model returned the following errors: output_config.format: Extra inputs are not permitted";
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
+    let format =
+        json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
+    let config = || bedrock("us.anthropic.claude-sonnet-5");
+    let (upstream, named) = taught(config(), REFUSED, OF_BEDROCK, || chat(&format)).await;
+    let is_enforced: Vec<_> =
+        asked(&upstream, "/outputConfig").iter().map(|config| !config.is_null()).collect();
+    assert_eq!(is_enforced, [true, false, false]);
+    let said = asked(&upstream, "/system/0/text");
+    assert!(said[0].is_null() && said[1].as_str().unwrap().ends_with(&schema.to_string()), "{said:?}");
+    assert_eq!((&said[1], &*named), (&said[2], "response_format.json_schema"));
+
+    let upstream = Upstream::new().replies(refused(REFUSED));
+    assert_eq!(send(layer(config()), &upstream, strict(chat(&format))).await.0.status, 400);
+}
+
+#[tokio::test]
+async fn a_model_at_bedrock_that_knows_no_strict_tools_keeps_the_schema_of_its_answer() {
+    const REFUSED: &str =
+        "The model returned the following errors: tools.0.custom.strict: Extra inputs are not permitted";
+    let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let more = json!({
+        "tools": [{"type": "function", "function": {"name": "f", "strict": true, "parameters": schema}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
+    });
+    let config = bedrock("us.anthropic.claude-opus-4-8");
+    let (upstream, named) = taught(config, REFUSED, OF_BEDROCK, || chat(&more)).await;
+    let strict = asked(&upstream, "/toolConfig/tools/0/toolSpec/strict");
+    assert_eq!((strict, &*named), (vec![json!(true), Value::Null, Value::Null], "tools.strict"));
+    assert!(asked(&upstream, "/outputConfig").iter().all(Value::is_object));
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_go_on_with_what_it_has_said_is_asked_to_by_a_user() {
+    let claude = TargetConfig::new("demo/claude", "anthropic", "claude-opus-4-8");
+    let gemini = TargetConfig::new("demo/gemini", "gemini", "gemini-3.6-flash");
+    let at_bedrock = format!("The model returned the following errors: {NO_PREFILL}");
+    for (config, refusal, answer, last) in [
+        (claude, NO_PREFILL, OF_ANTHROPIC, "/messages/2"),
+        (bedrock("us.anthropic.claude-opus-4-8"), &*at_bedrock, OF_BEDROCK, "/messages/2"),
+        (gemini, "Requests ending with a model turn are not supported.", OF_GEMINI, "/contents/2"),
+    ] {
+        let (upstream, named) = taught(config, refusal, answer, || chat(&ends_with_the_model())).await;
+        let said = asked(&upstream, last);
+        assert!(said[0].is_null() && said[1].to_string().contains("Continue."), "{said:?}");
+        assert_eq!((&said[1]["role"], &said[1], &*named), (&json!("user"), &said[2], "messages.prefill"));
+    }
+}
+
+#[tokio::test]
+async fn space_at_the_end_of_what_the_model_goes_on_with_is_left_out() {
+    for (config, answer) in [
+        (TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5"), OF_ANTHROPIC),
+        (bedrock("us.anthropic.claude-sonnet-4-5-20250929-v1:0"), OF_BEDROCK),
+    ] {
+        let upstream = Upstream::new().replies(reply(200, answer));
+        let (head, _) = send(layer(config), &upstream, chat(&ends_with_the_model())).await;
+        assert!(!head.headers.contains_key("x-nantian-dropped"));
+        assert_eq!(asked(&upstream, "/messages/1/content/0/text"), ["So far,"]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_anthropic_that_goes_on_for_another_model_is_told_that_this_one_does_not() {
+    let body = |model: &str| {
+        format!(
+            r#"{{"model":"{model}","max_tokens":9,"messages":[{{"role":"user","content":"Hi"}}, {{"role":"assistant","content":"{{"}} ]}}"#
+        )
+    };
+    let config = || TargetConfig::new("demo/claude", "anthropic", "claude-opus-4-8");
+    let older = || post("/v1/messages", &body("claude-sonnet-4-5"));
+    let (upstream, named) = taught(config(), NO_PREFILL, OF_ANTHROPIC, older).await;
+    let gone_on = body("claude-opus-4-8").replace("} ]", r#"},{"role":"user","content":"Continue."} ]"#);
+    let sent: Vec<_> = upstream.all().into_iter().map(|(_, body)| body).collect();
+    assert_eq!(sent, [&*body("claude-opus-4-8"), &gone_on, &gone_on]);
+    assert_eq!(named, "messages.prefill");
+    // Who names the model itself knows what it takes.
+    let upstream = Upstream::new().replies(refused(NO_PREFILL));
+    let (head, said) = send(layer(config()), &upstream, post("/v1/messages", &body("claude-opus-4-8"))).await;
+    assert!(head.status == 400 && said.contains(NO_PREFILL), "{said}");
+}
+
+#[tokio::test]
+async fn a_model_that_takes_no_penalties_is_told_none() {
+    let body = r#"{"model":"any","stream":false,"messages":[{"role":"user","content":"Hi"}],"options":{"frequency_penalty":0.5,"presence_penalty":0,"seed":3}}"#;
+    let gemini = TargetConfig::new("demo/gemini", "gemini", "gemini-2.5-flash");
+    let grok = TargetConfig::new("demo/grok", "xai", "grok-4.20-0309-non-reasoning");
+    let of_grok = "Model grok-4.20-0309-non-reasoning does not support parameter presencePenalty.";
+    for (config, refusal, answer, path, name) in [
+        (
+            gemini,
+            "Penalty is not enabled for this model",
+            OF_GEMINI,
+            "/generationConfig",
+            ["frequencyPenalty", "presencePenalty"],
+        ),
+        (grok, of_grok, OF_OPENAI, "", ["frequency_penalty", "presence_penalty"]),
+    ] {
+        let (upstream, named) = taught(config, refusal, answer, || post("/api/chat", body)).await;
+        let has: Vec<_> = asked(&upstream, path)
+            .iter()
+            .map(|config| (name.map(|name| config.get(name).is_some()), config["seed"] == 3))
+            .collect();
+        let without = ([false, false], true);
+        assert_eq!((has, &*named), (vec![([true, true], true), without, without], "frequency_penalty"));
+    }
+}
