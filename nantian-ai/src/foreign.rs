@@ -65,7 +65,7 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
     }
     let edits = match surface.dialect() {
         Dialect::Anthropic => of_messages(object, model, Cut::Foreign, losses),
-        Dialect::Responses => of_input(object),
+        Dialect::Responses => of_input(object, Cut::Foreign),
         _ => None,
     };
     let edits = edits.unwrap_or_default();
@@ -77,18 +77,22 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
 
 /// Whether the model gets reasoning back that it may not take: signatures of its own family tell nothing else of who has made them.
 pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
-    (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat)
-        && object.value("messages").is_some_and(|json| {
-            ["\"thinking\"", "\"redacted_thinking\""]
-                .iter()
-                .any(|kind| memmem::find(json, kind.as_bytes()).is_some())
-        })
+    let (name, kinds): (_, &[&str]) = match (surface.dialect(), surface.operation()) {
+        (Dialect::Anthropic, Operation::Chat) => ("messages", &["\"thinking\"", "\"redacted_thinking\""]),
+        (Dialect::Responses, Operation::Chat | Operation::Compact) => ("input", &["\"encrypted_content\""]),
+        _ => return false,
+    };
+    let is_in = |json: &[u8]| kinds.iter().any(|kind| memmem::find(json, kind.as_bytes()).is_some());
+    object.value(name).is_some_and(is_in)
 }
 
-/// A body for Anthropic without any reasoning; `None` if there is none in it. What is left out is named.
+/// A body for Anthropic or Responses without any reasoning; `None` if there is none in it. What is left out is named.
 pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
-    let edits = of_messages(&object, &object.text("model")?, Cut::All, losses)?;
+    let edits = match object.value("input") {
+        Some(_) => of_input(&object, Cut::All)?,
+        None => of_messages(&object, &object.text("model")?, Cut::All, losses)?,
+    };
     (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat().into())
 }
 
@@ -136,16 +140,25 @@ fn of_messages(object: &Object<'_>, model: &str, cut: Cut, losses: &mut Losses) 
     Some(cuts)
 }
 
-/// The items of a conversation with Responses.
-fn of_input(object: &Object<'_>) -> Option<Vec<Edit>> {
+/// The items of a conversation with Responses, without some. One with an id is refused without the reasoning that it came with, and
+/// needs none where it is all there.
+fn of_input(object: &Object<'_>, cut: Cut) -> Option<Vec<Edit>> {
     let (at, json) = object.place("input")?;
-    if !begins_a_text(json, responses::MADE_HERE) {
+    if matches!(cut, Cut::Foreign) && !begins_a_text(json, responses::MADE_HERE) {
         return None;
     }
-    let input = items(json, std::str::from_utf8(json).ok()?)?;
-    let place = |item: Item<'_>| (item.range, Block::of(item.json).is_foreign_item());
+    let mut input = items(json, std::str::from_utf8(json).ok()?)?;
+    input.iter_mut().for_each(|item| item.is_cut = cut.takes_item(&Block::of(item.json)));
+    if !input.iter().any(|item| item.is_cut) {
+        return None;
+    }
     let mut cuts = Vec::new();
-    cut_out(input.into_iter().map(place), at, &mut cuts);
+    for item in input.iter().filter(|item| matches!(cut, Cut::All) && Block::of(item.json).needs_no_id()) {
+        let Ok(object) = Object::parse(item.json.as_bytes()) else { continue };
+        let members = object.members().map(|(name, range)| (range, name == b"id"));
+        cut_out(members, at + item.range.start, &mut cuts);
+    }
+    cut_out(input.into_iter().map(Item::place), at, &mut cuts);
     Some(cuts)
 }
 
@@ -191,6 +204,11 @@ impl Cut {
             Self::Foreign => block.is_foreign_block(),
         }
     }
+
+    fn takes_item(self, item: &Block<'_>) -> bool {
+        let is_foreign = || item.encrypted_content.starts_with(responses::MADE_HERE);
+        item.kind == "reasoning" && (matches!(self, Self::All) || is_foreign())
+    }
 }
 
 // === impl Item ===
@@ -227,8 +245,9 @@ impl<'a> Block<'a> {
         anthropic::FOREIGN.iter().any(|mark| said.starts_with(mark))
     }
 
-    fn is_foreign_item(&self) -> bool {
-        self.kind == "reasoning" && self.encrypted_content.starts_with(responses::MADE_HERE)
+    /// Whether an item may be given back without its id. A message need not say that it is one.
+    fn needs_no_id(&self) -> bool {
+        matches!(&*self.kind, "" | "message" | "function_call" | "custom_tool_call")
     }
 }
 
@@ -343,5 +362,21 @@ mod tests {
         }
         let text = r#"{"input":"\"ntn1."}"#;
         assert_eq!(sent("/v1/responses", "gpt-5", text), (text.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn an_input_without_reasoning_has_no_ids_that_want_it() {
+        let body = Bytes::from_static(
+            br#"{"input":[{"role":"user","content":"a"}, {"type":"reasoning","id":"rs_1","encrypted_content":"gAAA"}, {"id":"msg_1","type":"message","role":"assistant","content":[]},{"type":"function_call","id":"fc_1","call_id":"c"},{"type":"web_search_call","id":"ws_1"}]}"#,
+        );
+        let left = without_thoughts(&body, &mut Losses::default()).unwrap();
+        assert_eq!(
+            left,
+            r#"{"input":[{"role":"user","content":"a"}, {"type":"message","role":"assistant","content":[]},{"type":"function_call","call_id":"c"},{"type":"web_search_call","id":"ws_1"}]}"#
+        );
+        for input in [r#""gAAA""#, r#"[{"role":"user","id":"a"}]"#] {
+            let body = Bytes::from(format!(r#"{{"input":{input}}}"#));
+            assert_eq!(without_thoughts(&body, &mut Losses::default()), None);
+        }
     }
 }

@@ -21,8 +21,8 @@ use crate::target::Target;
 pub(crate) enum Wish {
     /// Bedrock: features of Claude by their names, of which each model knows others.
     Betas,
-    /// Anthropic: that the model takes reasoning back. Who else speaks this dialect may have signed it, or the
-    /// conversation may have begun otherwise than the model has seen it.
+    /// Anthropic and Responses: that the model takes reasoning back. Who else speaks this dialect may have signed or encrypted it,
+    /// such as another account, or the conversation may have begun otherwise than the model has seen it.
     Reasoning,
     /// Ollama: that a model thinks, which not every model can.
     Thinking,
@@ -88,7 +88,12 @@ impl Wish {
     pub(crate) fn is_refused(self, status: StatusCode, said: &[u8]) -> bool {
         let words: &[&str] = match self {
             Self::Betas => &["invalid beta flag"],
-            Self::Reasoning => &["in `thinking` block", "in `redacted_thinking` block"],
+            Self::Reasoning => &[
+                "in `thinking` block",
+                "in `redacted_thinking` block",
+                "The encrypted content",
+                "encrypted_content",
+            ],
             Self::Thinking => &["does not support thinking"],
             Self::Usage => &["stream_options"],
             Self::Effort => &["Function tools with reasoning_effort are not supported"],
@@ -277,7 +282,7 @@ impl Wishes {
                 add(Wish::Prefill, ends_with_the_model && !strict);
                 add(Wish::Penalties, penalises && !strict);
             }
-            Dialect::Responses => {}
+            Dialect::Responses => add(Wish::Reasoning, request.has_reasoning() && !strict),
         }
         wishes
     }

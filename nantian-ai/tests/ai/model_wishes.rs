@@ -14,6 +14,7 @@ const OF_GEMINI: &str =
     r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"Hi"}]},"finishReason":"STOP"}]}"#;
 const OF_OPENAI: &str =
     r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+const OF_RESPONSES: &str = r#"{"id":"resp_1","object":"response","status":"completed","output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"Hi"}]}]}"#;
 
 const NO_PREFILL: &str =
     "This model does not support assistant message prefill. The conversation must end with a user message.";
@@ -187,5 +188,43 @@ async fn a_model_that_takes_no_penalties_is_told_none() {
             .collect();
         let without = ([false, false], true);
         assert_eq!((has, &*named), (vec![([true, true], true), without, without], "frequency_penalty"));
+    }
+}
+
+#[tokio::test]
+async fn reasoning_that_another_account_has_encrypted_is_left_out_and_named() {
+    let body = |reasoning: &str| {
+        format!(
+            r#"{{"model":"gpt-5","store":false,"include":["reasoning.encrypted_content"],"input":[{{"role":"user","content":"Hi"}}{reasoning},{{"type":"function_call","call_id":"c","name":"f","arguments":"{{}}"}},{{"type":"function_call_output","call_id":"c","output":"1"}}]}}"#
+        )
+    };
+    let encrypted = body(r#",{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"gAAA"}"#);
+    let own = TargetConfig::new("demo/gpt", "openai", "gpt-5");
+    let azure = TargetConfig::new("demo/gpt", "azure-openai", "gpt-5")
+        .endpoint("https://demo.openai.azure.com/openai/v1")
+        .format("openai-responses");
+    for config in [own, azure] {
+        for refusal in [
+            r#"{"error":{"message":"The encrypted content gAAA...5IEt could not be verified.","type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}"#,
+            r#"{"error":{"message":"The encrypted content for item rs_1 could not be verified.","code":null}}"#,
+        ] {
+            let layer = layer(config.clone());
+            let upstream = Upstream::new()
+                .replies(reply(400, refusal))
+                .replies(reply(200, OF_RESPONSES))
+                .replies(reply(200, OF_RESPONSES));
+            let (head, said) = send(layer.clone(), &upstream, post("/v1/responses", &encrypted)).await;
+            assert_eq!((head.status.as_u16(), head.extensions.get()), (200, Some(&Attempts(2))), "{said}");
+            assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
+            // What this account has encrypted itself it takes.
+            let (head, _) = send(layer, &upstream, post("/v1/responses", &encrypted)).await;
+            assert!(!head.headers.contains_key("x-nantian-dropped"));
+            let kinds = asked(&upstream, "/input/1/type");
+            assert_eq!(kinds, ["reasoning", "function_call", "reasoning"]);
+        }
+        let upstream =
+            Upstream::new().replies(refused("The encrypted content gAAA...5IEt could not be verified."));
+        let (head, _) = send(layer(config), &upstream, strict(post("/v1/responses", &encrypted))).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
     }
 }
