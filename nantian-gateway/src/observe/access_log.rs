@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +21,12 @@ use crate::{body::Body, listen::RequestInfo};
 
 /// Lines that may wait for the writer; more are dropped and counted.
 const QUEUE: usize = 16_384;
+
+/// Bytes of lines that are written at once.
+const BATCH: usize = 64 * 1024;
+
+/// How long a writer that takes nothing for now is left alone.
+const RETRY: Duration = Duration::from_millis(10);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -39,9 +46,7 @@ impl AccessLog {
         let dropped = Arc::new(AtomicU64::default());
         let log = Self { lines, dropped: Arc::clone(&dropped) };
         (log, move || {
-            if let Err(error) = write_lines(out, &queue, &dropped) {
-                tracing::error!(%error, "the access log cannot be written");
-            }
+            write_lines(out, &queue, &dropped);
         })
     }
 
@@ -65,21 +70,52 @@ impl fmt::Debug for AccessLog {
     }
 }
 
-/// Writes until the log is gone; flushes whenever nothing waits.
-fn write_lines(out: impl Write, queue: &Receiver<Vec<u8>>, dropped: &AtomicU64) -> io::Result<()> {
-    let mut out = io::BufWriter::new(out);
+/// Writes until the log is gone, as many lines at once as wait. What cannot be written, as on a full disk, is lost and counted,
+/// and later lines are tried again.
+fn write_lines(mut out: impl Write, queue: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
+    let (mut lines, mut is_failing) = (Vec::new(), false);
     while let Ok(line) = queue.recv() {
-        out.write_all(&line)?;
-        while let Ok(line) = queue.try_recv() {
-            out.write_all(&line)?;
+        lines.extend(line);
+        while lines.len() < BATCH
+            && let Ok(line) = queue.try_recv()
+        {
+            lines.extend(line);
         }
-        let lost = dropped.swap(0, Relaxed);
-        if lost > 0 {
-            tracing::warn!(lost, "access log lines were dropped, the reader is too slow");
+        let (written, result) = write_all(&mut out, &lines);
+        let rest = lines.split_off(written);
+        // What follows the beginning of a line is to stand on one of its own.
+        let is_torn = lines.last().is_some_and(|byte| *byte != b'\n');
+        lines.clear();
+        lines.extend(is_torn.then_some(b'\n'));
+        if let Err(error) = &result {
+            let lost = rest.iter().filter(|byte| **byte == b'\n').count();
+            dropped.fetch_add(u64::try_from(lost).unwrap_or(u64::MAX), Relaxed);
+            if !is_failing {
+                tracing::error!(%error, "the access log cannot be written");
+            }
+        } else {
+            let lost = dropped.swap(0, Relaxed);
+            if lost > 0 {
+                tracing::warn!(lost, "access log lines were dropped");
+            }
         }
-        out.flush()?;
+        is_failing = result.is_err();
     }
-    Ok(())
+}
+
+/// Writes all of `lines`, or as much as can be written, and says how much. Somebody who does not take more for now is waited for.
+fn write_all(out: &mut impl Write, lines: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while let Some(rest) = lines.get(written..).filter(|rest| !rest.is_empty()) {
+        match out.write(rest) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::park_timeout(RETRY),
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, out.flush())
 }
 
 /// What is kept of an exchange until it is over; absent is what could not be read.
@@ -215,5 +251,47 @@ impl Serialize for Entry<'_> {
             map.serialize_entry("ai", &ai_calls)?;
         }
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does what is asked of it, write for write, and writes all from then on.
+    struct Moody<'a> {
+        moods: Vec<io::Result<usize>>,
+        written: &'a mut Vec<u8>,
+    }
+
+    impl Write for Moody<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mood = if self.moods.is_empty() { Ok(bytes.len()) } else { self.moods.remove(0) };
+            let taken = mood?;
+            self.written.extend(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_full_for_a_while_costs_lines_of_that_while() {
+        let (lines, queue) = sync_channel(10);
+        let (dropped, mut written) = (AtomicU64::new(0), Vec::new());
+        lines.send(vec![b'a'; BATCH]).unwrap();
+        for line in ["\n", "second\n", "third\n"] {
+            lines.send(line.into()).unwrap();
+        }
+        drop(lines);
+        let (full, busy) = (Err(io::ErrorKind::StorageFull.into()), Err(io::ErrorKind::WouldBlock.into()));
+        let out = Moody { moods: vec![Ok(BATCH - 1), full, busy, Ok(1)], written: &mut written };
+        write_lines(out, &queue, &dropped);
+        let written = String::from_utf8(written).unwrap();
+        let rest = "\n\nsecond\nthird\n";
+        assert_eq!(written.trim_start_matches('a'), rest, "the line that was torn ends");
+        assert_eq!(written.len(), BATCH - 1 + rest.len());
     }
 }

@@ -161,6 +161,7 @@ async fn the_end_of_the_process_loses_no_line_of_the_access_log() {
     gateway.signal("TERM");
     assert!(gateway.exit().await.success());
     assert_eq!(gateway.output.all().len(), requests);
+    assert!(!gateway.log.text().contains("are lost"), "{}", gateway.log.text());
 }
 
 #[tokio::test]
