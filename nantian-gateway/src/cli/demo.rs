@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use self::backends::{Ports, start};
 use super::{
     args::{AdminAddr, Demo},
-    run::{control_runtime, log_to_stderr, serve_files},
+    run::{log_to_stderr, on_control_runtime, serve_files},
 };
 use crate::{gates::FeatureGates, ir::ControllerName};
 
@@ -34,7 +34,7 @@ const LLM_PORT: &str = "18083";
 /// When a port cannot be bound or the manifests cannot be written.
 pub(super) fn demo(options: &Demo) -> anyhow::Result<()> {
     log_to_stderr(&options.common)?;
-    control_runtime()?.block_on(async {
+    on_control_runtime(async {
         let directory = tempfile::Builder::new().prefix("nantian-demo-").tempdir()?;
         let ports = start().await?;
         write_manifests(directory.path(), options.port, &ports)?;

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     net::TcpListener,
-    runtime::{Builder, Runtime},
+    runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, oneshot, watch},
     time::timeout,
@@ -61,12 +61,12 @@ pub(super) fn run(options: &Run) -> anyhow::Result<()> {
     }
     let gates = options.common.feature_gates;
     let controller = options.controller.controller_name.clone();
-    control_runtime()?.block_on(serve_files(&options.manifests, controller, gates, &options.common, || {}))
+    on_control_runtime(serve_files(&options.manifests, controller, gates, &options.common, || {}))
 }
 
 #[cfg(feature = "kubernetes")]
 fn serve_cluster(options: &Run) -> anyhow::Result<()> {
-    control_runtime()?.block_on(super::cluster::serve_cluster(
+    on_control_runtime(super::cluster::serve_cluster(
         &options.cluster,
         &options.controller.controller_name,
         &options.common,
@@ -78,10 +78,14 @@ fn serve_cluster(_: &Run) -> anyhow::Result<()> {
     anyhow::bail!("--manifests is required: this program was built without its feature kubernetes");
 }
 
-/// The runtime of everything but the data path.
-pub(super) fn control_runtime() -> io::Result<Runtime> {
+/// Runs `serve` on the runtime of everything but the data path, and waits for nothing that is left of it then.
+pub(super) fn on_control_runtime(serve: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // One thread reloads, the other answers probes meanwhile.
-    Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("control").build()
+    let runtime =
+        Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("control").build()?;
+    let ended = runtime.block_on(serve);
+    runtime.shutdown_background();
+    ended
 }
 
 /// Installs the log of the process.
@@ -185,7 +189,9 @@ pub(super) async fn serve(
     let (telemetry, mut exported) = Telemetry::new(config.client.clone());
     let own = OwnIdentities::of_environment(common.identity_namespaces.clone(), |name| env::var(name).ok());
     let tokens = Tokens::new(config.client.clone(), own);
-    let outside = Outside { modules: modules.clone(), client: config.client };
+    let outside = Outside { modules: modules.clone(), client: config.client.clone() };
+    // The access log ends with the last who can write to it.
+    drop(config);
     let registry = Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone())
         .trusting(roots)
         .reaching_out(outside)
@@ -207,7 +213,10 @@ pub(super) async fn serve(
         reload_until_the_end(&mut control, &mut changes, &news, &mut signals).await;
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
-    crate::runtime::blocking(move || control.drain()).await?;
+    tokio::select! {
+        drained = crate::runtime::blocking(move || control.drain()) => drained?,
+        () = signals.end() => anyhow::bail!("a second signal ended it before all was drained"),
+    }
     if timeout(LAST_RECORDS, exported.wait()).await.is_err() {
         tracing::warn!("the last records of calls are lost, their collectors do not take them");
     }

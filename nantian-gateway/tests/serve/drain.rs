@@ -131,3 +131,14 @@ async fn a_request_that_hangs_is_cut_when_the_time_is_over() {
     let exit = timeout(Duration::from_secs(20), scene.gateway.exit()).await.expect("it ends in time");
     assert_eq!(exit.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_second_signal_ends_what_waits_for_the_first() {
+    let mut scene = Scene::new(&["--drain-timeout", "1h"]).await;
+    let _waiting = scene.ask(GET).await;
+    scene.gateway.signal("TERM");
+    eventually("it drains", async || scene.gateway.log.text().contains("draining")).await;
+    scene.gateway.signal("INT");
+    assert!(!scene.gateway.exit().await.success());
+    assert!(scene.gateway.log.text().contains("second signal"));
+}
