@@ -61,6 +61,7 @@ impl LimitColumn {
     }
 
     /// The TAT of a bucket that is just full.
+    #[inline]
     pub(crate) fn full(&self, now: Timestamp) -> u64 {
         self.rate.tick(now)
     }
@@ -96,11 +97,13 @@ impl LimitColumn {
     /// The TAT after `cost`, if it fits.
     #[inline]
     pub(crate) fn charged(&self, tat: u64, now: Timestamp, cost: Cost) -> Option<u64> {
-        let items = self.counted(cost);
-        if items == 0 {
-            return Some(tat);
-        }
-        self.rate.charge(tat, self.rate.tick(now), items)
+        self.charged_when(tat, self.full(now), self.counted(cost))
+    }
+
+    /// The TAT after `items`, if they fit when a bucket is just full at the TAT `full`.
+    #[inline]
+    pub(crate) fn charged_when(&self, tat: u64, full: u64, items: u64) -> Option<u64> {
+        if items == 0 { Some(tat) } else { self.rate.charge(tat, full, items) }
     }
 
     /// When `cost` fits, if it does not fit now.

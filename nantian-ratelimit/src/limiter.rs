@@ -69,6 +69,7 @@ pub struct Admitted<'a> {
 struct BoundPolicy {
     policy: Policy,
     ledger: Arc<Ledger>,
+    secret: Secret,
     history: Arc<LedgerHistory>,
 }
 
@@ -79,7 +80,6 @@ pub(crate) struct LedgerHistory {
     handover: Mutex<()>,
     max_keys: usize,
     clock: Arc<dyn Clock>,
-    secret: Secret,
     queues: Arc<WaitQueues>,
 }
 
@@ -114,7 +114,7 @@ impl Limiter {
     /// Starts the digest of a scope's values.
     #[inline]
     pub fn hasher(&self) -> KeyHasher {
-        self.0.history.secret.hasher()
+        self.0.secret.hasher()
     }
 
     /// The digest of a single value.
@@ -171,6 +171,7 @@ impl Limiter {
     /// # Errors
     ///
     /// [`Denied`] when a limit lacks room; nothing was charged then.
+    #[inline]
     pub fn admit(&self, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
         self.admit_at(self.now(), key, cost)
     }
@@ -220,7 +221,8 @@ impl Limiter {
     pub(crate) fn succeeded_by(&self, now: Timestamp, policy: Policy) -> Self {
         let history = &self.0.history;
         let ledger = history.succeed(now, &policy);
-        Self(Arc::new(BoundPolicy { policy, ledger, history: Arc::clone(history) }))
+        let (secret, history) = (self.0.secret.clone(), Arc::clone(history));
+        Self(Arc::new(BoundPolicy { policy, ledger, secret, history }))
     }
 
     /// Levels at which these items of each limit are in use.
@@ -347,11 +349,11 @@ impl LimiterBuilder {
                 handover: Mutex::new(()),
                 max_keys: self.max_keys,
                 clock: self.clock,
-                secret: self.secret,
                 queues: Arc::default(),
             }
         });
-        Limiter(Arc::new(BoundPolicy { policy: self.policy, ledger: history.latest(), history }))
+        let ledger = history.latest();
+        Limiter(Arc::new(BoundPolicy { policy: self.policy, ledger, secret: self.secret, history }))
     }
 }
 

@@ -55,7 +55,12 @@ impl Rate {
         let now = now.as_nanos();
         // Too much by less than 2^-66, which is less than what is missing to the next unit if anything is: 1/window.
         let [high, low] = self.surplus;
-        now + high_half(now, high, high_half(now, low, 0))
+        let product = u128::from(now) * u128::from(high);
+        if low_half(product).checked_add(now).is_none() {
+            // The lower half adds less than `now`: it seldom carries.
+            return now + high_half(product + (u128::from(now) * u128::from(low) >> 64));
+        }
+        now + high_half(product)
     }
 
     /// The TAT after `cost` items, if they fit.
@@ -147,10 +152,15 @@ impl Rate {
     }
 }
 
-/// The upper 64 bits of `a × b + c`.
 #[inline]
-fn high_half(a: u64, b: u64, c: u64) -> u64 {
-    ((u128::from(a) * u128::from(b) + u128::from(c)) >> 64) as u64
+const fn high_half(product: u128) -> u64 {
+    (product >> 64) as u64
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low half")]
+const fn low_half(product: u128) -> u64 {
+    product as u64
 }
 
 /// `numerator / denominator`, which is less than 1, in 2^-128, rounded up; the upper half first.

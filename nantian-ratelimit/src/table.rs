@@ -13,6 +13,7 @@
 //! cell, and whoever finds a sealed cell, or no slot, looks again under the mutex. A new owner's tag is written before
 //! its cells, so whoever reads an unsealed cell first and the tag afterwards knows whose cell it was.
 
+use std::hint::select_unpredictable;
 use std::sync::OnceLock;
 
 use crate::key::Key;
@@ -285,12 +286,13 @@ fn find_in<const LINES: usize>(bucket: &[CacheLine; LINES], tag: u64) -> Option<
         let (line, word) = (position * width / LINE, position * width % LINE);
         bucket.get(line)?.0.get(word..word + width).map(Slot)
     };
-    let mut found = slot(0);
-    for position in 1..SLOTS_IN_BUCKET {
-        let is_tag = slot(position).is_some_and(|slot| slot.belongs_to(tag));
-        found = if is_tag { slot(position) } else { found };
+    let is_tag = |position: usize| slot(position).is_some_and(|slot| slot.belongs_to(tag));
+    let others = 1..SLOTS_IN_BUCKET;
+    if LINES == 1 {
+        // In one line its position is found in fewer steps than its address.
+        return slot(others.fold(0, |found, at| select_unpredictable(is_tag(at), at, found)));
     }
-    found
+    others.fold(slot(0), |found, at| if is_tag(at) { slot(at) } else { found })
 }
 
 /// What chooses the bucket that is looked at first.

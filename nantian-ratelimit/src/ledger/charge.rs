@@ -81,10 +81,7 @@ impl Ledger {
             }
         }
         tats.iter_mut().zip(after).take(columns.len()).for_each(|(tat, after)| *tat = after);
-        let owner = slot.tag();
-        // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have the same values
-        // since, the new owner was charged, on the safe side.
-        if owner == tag || owner == Key::EMPTY { Charge::Done } else { Charge::Lost(MovedCharges::default()) }
+        if has_charged(slot, tag) { Charge::Done } else { Charge::Lost(MovedCharges::default()) }
     }
 
     /// Ends a charge that another request overtook in the column at `position`.
@@ -135,6 +132,15 @@ impl Ledger {
             self.correct_lastingly(now, key, column.limit(), refund);
         }
     }
+}
+
+/// Whether it was `tag` that the steps on a slot charged, which was its own before them.
+#[inline]
+pub(super) fn has_charged(slot: Slot<'_>, tag: u64) -> bool {
+    let owner = slot.tag();
+    // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have the same values
+    // since, the new owner was charged, on the safe side.
+    owner == tag || owner == Key::EMPTY
 }
 
 // === impl MovedCharges ===
