@@ -1,9 +1,11 @@
+use std::net::IpAddr;
+
 use super::*;
 use crate::{
     ir::ObjectName,
     translate::{
         conditions::{Condition, ConditionType, Reason},
-        status::{ParentReference, PlainStatus, RouteStatus},
+        status::{GatewayAddress, ParentReference, PlainStatus, RouteStatus},
     },
 };
 
@@ -182,4 +184,14 @@ fn ancestors_for_which_others_leave_no_room_are_counted() {
     let merged = super::merged(&object("TokenPolicy"), &present, &at(1), Some(&truth), &controller, &[]);
     assert_eq!(merged.left_out, 1);
     assert_eq!(merged.status.unwrap()["ancestors"].as_array().unwrap().len(), 16);
+}
+
+#[test]
+fn a_gateway_of_many_addresses_has_a_status_that_the_api_server_takes() {
+    let addresses = (1..=17).map(|last| GatewayAddress::from(IpAddr::from([192, 0, 2, last]))).collect();
+    let truth = GatewayStatus { addresses, conditions: accepted(1, true), ..GatewayStatus::default() };
+    let truth = ObjectStatus::Gateway(truth);
+    let status = merged(&object("Gateway"), &json!({}), &at(1), Some(&truth)).unwrap();
+    assert_eq!(status["addresses"].as_array().map(Vec::len), Some(16));
+    assert_eq!(merged(&object("Gateway"), &status, &at(2), Some(&truth)), None, "written once");
 }
