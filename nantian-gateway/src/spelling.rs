@@ -70,8 +70,9 @@ fn hides_dots(segment: &str) -> bool {
 }
 
 fn is_dots(part: &str) -> bool {
-    let part = part.split(';').next().and_then(|part| part.split("%3B").next());
-    matches!(part, Some("." | ".."))
+    let end = part.trim_start_matches('.');
+    matches!(part.len() - end.len(), 1 | 2)
+        && (end.is_empty() || end.starts_with(';') || end.starts_with("%3B"))
 }
 
 /// A path whose escapes have their one spelling, if they need any.

@@ -150,7 +150,8 @@ pub(super) struct Common {
     /// away; as many as the store has counted by default.
     #[arg(long, env = "NANTIAN_RATELIMIT_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ratelimit_replicas: Option<u32>,
-    /// Networks whose X-Forwarded-For is believed, such as 10.0.0.0/8,192.168.1.1; none by default.
+    /// Networks whose proxies are believed what they say of clients (X-Forwarded-*, Forwarded, X-Real-IP, Client-Cert), such as
+    /// 10.0.0.0/8,192.168.1.1; from others these headers are replaced or removed. None by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
     pub(super) trusted_proxies: TrustedProxies,
     /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by default. In a

@@ -79,8 +79,9 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
     let (scheme, own_port) = if tls { ("https", 443) } else { ("http", 80) };
     let host = redirect.hostname.as_deref().unwrap_or(&info.host);
     if host.is_empty() {
-        // HTTP/1.0 allows that, and no URI has an empty host (RFC 9110, section 4.2.1).
-        return respond::plain(StatusCode::BAD_REQUEST, "the request names no host to be redirected to");
+        // No URI has an empty host (RFC 9110, section 4.2.1). Balancers that ask so, by HTTP/1.0, look at the status alone.
+        let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
+        return respond::plain(status, "the request names no host to be redirected to");
     }
     let is_elsewhere = redirect.scheme.is_some() || info.is_secure != info.tls;
     let port = redirect.port.unwrap_or(if is_elsewhere { own_port } else { info.port });
@@ -158,7 +159,7 @@ mod tests {
     fn nobody_is_sent_to_a_host_without_a_name() {
         let https = ir::Redirect { scheme: Some(ir::RedirectScheme::Https), ..filter() };
         let refused = answer(&https, "/x", false, 80, "");
-        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(refused.status(), StatusCode::FOUND);
         assert!(!refused.headers().contains_key(header::LOCATION));
         let named = ir::Redirect { hostname: Some("other.org".to_owned()), ..https };
         let sent = answer(&named, "/x", false, 80, "");

@@ -44,7 +44,14 @@ impl HopHeaders {
             10 if name == "keep-alive" => Self::KEEP_ALIVE,
             16 if name == "proxy-connection" => Self::PROXY_CONNECTION,
             17 if name == "transfer-encoding" => Self::TRANSFER_ENCODING,
-            _ => Self::claim(name),
+            _ if matches!(
+                name.as_bytes(),
+                [b'x', _, b'f' | b'r', ..] | [b'f', b'o', ..] | [b'c', b'l', ..]
+            ) =>
+            {
+                Self::claim(name)
+            }
+            _ => 0,
         }
     }
 

@@ -171,7 +171,7 @@ impl Client {
             connection.keep_from_others();
         }
         let (parts, incoming) = response.into_parts();
-        connection.learn(parts.status, &parts.headers);
+        connection.learn(&parts.headers);
         let lease = Lease { connection, client: self.clone() };
         Ok(Response::from_parts(parts, UpstreamBody::http1(incoming, lease)))
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
@@ -100,13 +100,8 @@ impl Http1 {
     }
 
     /// Notes what the head of a response says of the connection.
-    pub(super) fn learn(&mut self, status: StatusCode, response: &HeaderMap) {
+    pub(super) fn learn(&mut self, response: &HeaderMap) {
         self.kept_for = response.get("keep-alive").and_then(kept_for);
-        if status == StatusCode::UNAUTHORIZED {
-            let fields = response.get_all(header::WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes);
-            self.is_private |=
-                fields.flat_map(|field| field.split(|byte| *byte == b',')).any(is_of_connections);
-        }
     }
 
     /// Closes it after this exchange: no other may follow on it.
