@@ -58,7 +58,7 @@ impl Rate {
         let product = u128::from(now) * u128::from(high);
         if low_half(product).checked_add(now).is_none() {
             // The lower half adds less than `now`: it seldom carries.
-            return now + high_half(product + (u128::from(now) * u128::from(low) >> 64));
+            return now + high_half(product + ((u128::from(now) * u128::from(low)) >> 64));
         }
         now + high_half(product)
     }

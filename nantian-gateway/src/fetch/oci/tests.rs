@@ -17,10 +17,13 @@ use crate::{sync::lock, tenancy::Tenancy};
 
 const MODULE: &str = "\0asm";
 
-/// A server, and what it was asked for with which `Authorization`.
+/// What a server was asked for, and with which `Authorization`.
+type Asked = (String, Option<String>);
+
+/// A server, and what it was asked for.
 struct Server {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
@@ -50,7 +53,7 @@ impl Server {
         Self { address, asked }
     }
 
-    fn asked(&self) -> Vec<(String, Option<String>)> {
+    fn asked(&self) -> Vec<Asked> {
         lock(&self.asked).clone()
     }
 }
