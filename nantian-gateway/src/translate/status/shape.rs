@@ -39,7 +39,7 @@ pub struct PlainStatus {
 #[serde(rename_all = "camelCase")]
 pub struct GatewayStatus {
     /// The addresses it is reached at; empty where it is bound to all interfaces and nobody has to know them.
-    /// [`named_addresses`](Self::named_addresses) are those that are written.
+    /// What is written names the first 16.
     pub addresses: Vec<GatewayAddress>,
     /// Why it is reached nowhere as long as it has no address; `None` if it is reached all the same.
     #[serde(skip)]
