@@ -6,6 +6,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* Of what is in no namespace: releases of the same name in several namespaces share none of it. */ -}}
+{{- define "nantian.clusterName" -}}
+{{- printf "%s-%s" .Release.Namespace (include "nantian.name" .) -}}
+{{- end -}}
+
 {{- define "nantian.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
