@@ -353,11 +353,7 @@ impl Control {
         self.metrics.set_ignored(ignored);
         let mut said = Vec::new();
         said.extend(faults.iter().cloned());
-        said.extend(
-            self.problems
-                .iter()
-                .map(|problem| format!("{} is not served: {}", problem.object, problem.message)),
-        );
+        said.extend(self.problems.iter().map(|it| format!("{} is not served: {}", it.object, it.message)));
         said.extend(self.unbound.iter().map(|(key, reason)| format!("{key} is not served: {reason}")));
         said.extend(translation.ignored.iter().map(|ignored| {
             let gate = ignored.feature.name();
@@ -366,6 +362,8 @@ impl Control {
         said.extend(
             self.unserved.iter().map(|object| format!("{object} is ignored: its kind is not served")),
         );
+        let by_others = refusals(translation).into_iter().filter(|refusal| refusal.cause != Cause::Spec);
+        said.extend(by_others.map(|it| format!("{}: {}: {}", it.object, it.path, it.reason)));
         said.extend(
             translation.warnings.iter().map(|warning| format!("{}: {}", warning.object, warning.message)),
         );

@@ -198,6 +198,18 @@ async fn routes_and_ports_come_and_go() {
 }
 
 #[tokio::test]
+async fn an_edit_that_takes_away_what_others_refer_to_is_told_once_in_the_log() {
+    let backend = Backend::echo("a").await;
+    let gateway = start(&backend).await;
+    let absent = "HTTPRoute/demo/edited: spec.rules[0].backendRefs[0].name: Service demo/b does not exist";
+    gateway.edit_route("edited", &[rule("/edited", &to("b"))]).await;
+    gateway.log.more("does not exist", 0).await;
+    gateway.edit_route("other", &[rule("/elsewhere", &to("a"))]).await;
+    let told = gateway.log.text();
+    assert_eq!(told.matches("Service demo/b does not exist").count(), 1, "{absent}: {told}");
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_told_and_tried_again() {
     let backend = Backend::echo("a").await;
     let gateway = start(&backend).await;
