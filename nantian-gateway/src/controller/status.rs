@@ -97,7 +97,8 @@ impl Merging<'_> {
 
     fn gateway(&self, present: &Value, gateway: &GatewayStatus) -> Value {
         let mut status = self.declarer(present, &gateway.conditions, &gateway.listeners);
-        status.insert("addresses".to_owned(), gateway.named_addresses().map(json).collect());
+        let addresses = gateway.addresses.iter().take(GatewayStatus::MAX_ADDRESSES);
+        status.insert("addresses".to_owned(), addresses.map(json).collect());
         status.insert("attachedListenerSets".to_owned(), gateway.attached_listener_sets.into());
         Value::Object(status)
     }
