@@ -18,20 +18,23 @@ use crate::{ir::ControllerName, source::kube::digest};
 const MAX_NOTE: usize = 1024;
 /// What of the object's name is in the name of an event, which has at most 253 bytes.
 const MAX_NAME: usize = 200;
+/// What of the path of a controller's name is in an event.
+const MAX_REPORTER: usize = 63;
 /// Where events of objects are that are in no namespace.
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// Writes events in the name of one replica.
 pub(super) struct Recorder {
     client: Client,
-    controller: ControllerName,
+    /// The name of the controller as events may have it.
+    reporter: String,
     identity: String,
 }
 
 impl Recorder {
     /// In the name of who would hold `lease`.
     pub(super) fn new(client: Client, lease: &Lease) -> Self {
-        Self { client, controller: lease.controller().clone(), identity: lease.identity().to_owned() }
+        Self { client, reporter: reporter(lease.controller()), identity: lease.identity().to_owned() }
     }
 
     /// Warns of something about an object.
@@ -52,7 +55,7 @@ impl Recorder {
             note: Some(note.get(..note.floor_char_boundary(MAX_NOTE)).unwrap_or(note).to_owned()),
             reason: Some(reason.to_owned()),
             regarding: Some(object.clone()),
-            reporting_controller: Some(self.controller.to_string()),
+            reporting_controller: Some(self.reporter.clone()),
             reporting_instance: Some(self.identity.clone()),
             type_: Some("Warning".to_owned()),
             ..Event::default()
@@ -68,6 +71,15 @@ impl Recorder {
     }
 }
 
+/// Classes may name more than one slash, and longer paths, than events.
+fn reporter(controller: &ControllerName) -> String {
+    let (domain, path) = controller.as_str().split_once('/').unwrap_or_default();
+    let path = path.replace(|it: char| !it.is_ascii_alphanumeric() && !"-_.".contains(it), "-");
+    let path = path.get(..MAX_REPORTER).unwrap_or(&path);
+    let path = path.trim_matches(|it: char| !it.is_ascii_alphanumeric());
+    format!("{domain}/{}", if path.is_empty() { "controller" } else { path })
+}
+
 fn name(object: &ObjectReference, reason: &str, note: &str) -> String {
     let of = object.name.as_deref().unwrap_or_default();
     let of = of.get(..MAX_NAME).unwrap_or(of).trim_end_matches(|last: char| !last.is_ascii_alphanumeric());
@@ -79,6 +91,21 @@ fn name(object: &ObjectReference, reason: &str, note: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_names_its_controller_as_the_api_server_takes_it() {
+        let long = format!("example.com/{}", "a".repeat(240));
+        let cut = format!("example.com/{}", "a".repeat(63));
+        for (name, told) in [
+            ("gateway.nantian.dev/gateway-controller", "gateway.nantian.dev/gateway-controller"),
+            ("example.com/Inner_1", "example.com/Inner_1"),
+            ("example.com/team/inner", "example.com/team-inner"),
+            ("1.example/~%!$&", "1.example/controller"),
+            (&long, &cut),
+        ] {
+            assert_eq!(reporter(&name.parse().unwrap()), told);
+        }
+    }
 
     #[test]
     fn an_event_is_named_after_what_it_tells() {

@@ -18,7 +18,12 @@ pub(crate) use self::certificate::fault as certificate_fault;
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::set::added_listeners;
 use self::{listener::ListenerParent, placement::Placed, set::SetState};
-pub(super) use self::{listener::ListenerState, ports::ports, report::report, set::ListenerSets};
+pub(super) use self::{
+    listener::ListenerState,
+    ports::ports,
+    report::report,
+    set::{ListenerSets, parent},
+};
 use super::{
     cluster_state::{ClusterState, Report, oldest_first},
     conditions::Reason,

@@ -73,7 +73,8 @@ impl<'a> ListenerSets<'a> {
     }
 }
 
-fn parent(name: &ObjectName, set: &ListenerSet) -> Option<ObjectName> {
+/// The Gateway that a ListenerSet names.
+pub(in crate::translate) fn parent(name: &ObjectName, set: &ListenerSet) -> Option<ObjectName> {
     let parent = &set.spec.parent_ref;
     let group = parent.group.as_deref().unwrap_or(GroupKind::GATEWAY.group);
     let kind = GroupKind::new(group, parent.kind.as_deref().unwrap_or(GroupKind::GATEWAY.kind));

@@ -35,7 +35,7 @@ impl Claims {
                     fault = Some(Fault::new(Reason::Conflicted, message));
                 }
             }
-            TargetOutcome { reference: target.reference, place, fault }
+            TargetOutcome { reference: target.reference, place, fault, is_foreign: target.is_foreign }
         });
         claimed.collect()
     }
@@ -45,7 +45,7 @@ impl Claims {
 pub(super) fn share(targets: Vec<Target>) -> Vec<TargetOutcome> {
     let shared = targets.into_iter().map(|target| {
         let (place, fault) = split(target.place);
-        TargetOutcome { reference: target.reference, place, fault }
+        TargetOutcome { reference: target.reference, place, fault, is_foreign: target.is_foreign }
     });
     shared.collect()
 }
@@ -54,7 +54,8 @@ pub(super) fn share(targets: Vec<Target>) -> Vec<TargetOutcome> {
 pub(super) fn refuse(targets: Vec<Target>, fault: &Fault) -> Vec<TargetOutcome> {
     let refused = targets.into_iter().map(|target| {
         let (place, _) = split(target.place);
-        TargetOutcome { reference: target.reference, place, fault: Some(fault.clone()) }
+        let (fault, is_foreign) = (Some(fault.clone()), target.is_foreign);
+        TargetOutcome { reference: target.reference, place, fault, is_foreign }
     });
     refused.collect()
 }

@@ -51,6 +51,8 @@ pub(super) struct TargetOutcome {
     pub(super) place: Option<TargetKey>,
     /// Why the policy is not in force there.
     pub(super) fault: Option<Fault>,
+    /// Whether the target is another controller's.
+    pub(super) is_foreign: bool,
 }
 
 /// What is known of a module before it is compiled.
@@ -106,7 +108,7 @@ impl PolicyOutcome {
             let place = outcome.place.as_ref();
             let gateways =
                 place.map(|place| attached_gateways.gateways(place, self.concern())).unwrap_or_default();
-            let fallback = gateways.is_empty() && self.may_stand_alone();
+            let fallback = gateways.is_empty() && self.may_stand_alone() && !outcome.is_foreign;
             let fallback = fallback.then(|| (outcome.reference.clone(), false));
             let refer = |name: &ObjectName| GroupKind::GATEWAY.refer(&name.namespace, &name.name);
             let ancestors = gateways.iter().map(|(name, reached)| (refer(name), *reached));
@@ -128,7 +130,7 @@ impl PolicyOutcome {
                 verdicts.entry(ancestor).or_default().in_force.push("filters that name it".to_owned());
             }
         }
-        if verdicts.is_empty() && self.may_stand_alone() {
+        if verdicts.is_empty() && self.may_stand_alone() && !self.outcomes.iter().any(|it| it.is_foreign) {
             verdicts.insert(self.own.clone(), AncestorSummary::default());
         }
         verdicts

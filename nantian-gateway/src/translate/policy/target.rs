@@ -6,8 +6,13 @@ use crate::{
     gates::Feature,
     ir::{BackendId, ObjectName, RouteId, RouteKind},
     translate::{
-        cluster_state::ClusterState, conditions::Reason, fault::Fault, gateway::Gateways, grants::GroupKind,
-        service::transport_of, status::ParentReference,
+        cluster_state::ClusterState,
+        conditions::Reason,
+        fault::Fault,
+        gateway::{Gateways, parent},
+        grants::GroupKind,
+        service::transport_of,
+        status::ParentReference,
     },
 };
 
@@ -34,6 +39,8 @@ pub(super) struct Target {
     pub(super) reference: ParentReference,
     /// The place, or why there is none.
     pub(super) place: Result<TargetKey, Fault>,
+    /// Whether it is another controller's, which answers for it.
+    pub(super) is_foreign: bool,
 }
 
 // === impl Target ===
@@ -48,6 +55,16 @@ impl Target {
     ) -> Self {
         let name = ObjectName::new(namespace, target.name.as_str());
         let section = target.section_name.clone();
+        let is_foreign = match target.kind {
+            TargetKind::Gateway => is_foreign(cluster, &name),
+            TargetKind::ListenerSet => {
+                let set = cluster.objects.listener_sets.get(&name);
+                set.and_then(|set| parent(&name, set)).is_some_and(|gateway| is_foreign(cluster, &gateway))
+            }
+            TargetKind::HttpRoute | TargetKind::GrpcRoute | TargetKind::Service | TargetKind::AiService => {
+                false
+            }
+        };
         let (kind, place) = match target.kind {
             TargetKind::Gateway => (GroupKind::GATEWAY, gateway(cluster, gateways, name, section)),
             TargetKind::ListenerSet => {
@@ -62,13 +79,13 @@ impl Target {
             section_name: target.section_name.clone(),
             ..kind.refer(namespace, &target.name)
         };
-        Self { reference, place }
+        Self { reference, place, is_foreign }
     }
 
     /// Resolves a reference to a Service of a policy in `namespace`.
     pub(super) fn resolve_service(cluster: &ClusterState<'_>, namespace: &str, target: &ServiceRef) -> Self {
         let place = service(cluster, ObjectName::new(namespace, target.name.as_str()));
-        Self { reference: GroupKind::SERVICE.refer(namespace, &target.name), place }
+        Self { reference: GroupKind::SERVICE.refer(namespace, &target.name), place, is_foreign: false }
     }
 
     /// Resolves a reference to a Service, or to the port of one that `section` names.
@@ -87,8 +104,16 @@ impl Target {
             None => service(cluster, name),
             Some(section) => port(cluster, name, &section),
         };
-        Self { reference, place }
+        Self { reference, place, is_foreign: false }
     }
+}
+
+/// Whether a Gateway is of a class of another controller.
+fn is_foreign(cluster: &ClusterState<'_>, name: &ObjectName) -> bool {
+    let gateway = cluster.objects.gateways.get(name);
+    let class = gateway.map(|gateway| ObjectName::new("", gateway.spec.gateway_class_name.as_str()));
+    let class = class.and_then(|class| cluster.objects.gateway_classes.get(&class));
+    class.is_some_and(|class| !cluster.objects.is_ours(class))
 }
 
 fn gateway(

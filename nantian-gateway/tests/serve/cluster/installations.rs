@@ -14,11 +14,21 @@ metadata: {name: chat, namespace: demo}
 spec: {provider: ollama, model: llama3}
 ";
 
+const LIMIT: &str = "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: limit, namespace: demo}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: demo}]
+  requestsPerMinute: 6000
+";
+
 /// A server with a Gateway for each of two controllers, and a route on both of them.
 async fn cluster(outer: &Port, inner: &Port, backend: &Backend) -> ApiServer {
     let server = ApiServer::start().await;
     server.apply(&nantian_crd::crds_yaml());
     server.apply(CHAT);
+    server.apply(LIMIT);
     server.apply(&manifests::gateway(&[outer.listener("http", "protocol: HTTP")]));
     let gateway = manifests::gateway(&[inner.listener("http", "protocol: HTTP")]);
     let gateway = gateway.replace("name: nantian}", "name: inner}").replace("name: demo,", "name: inner,");
@@ -66,7 +76,9 @@ async fn installations_with_names_of_their_own_leave_each_other_alone() {
     );
     assert!(!is_accepted(&status(&server, "gateways", "demo", "inner")));
     // It serves no AIServices, whose status has room for one controller only.
-    let second = start(inner, &["--controller-name", INNER, "--feature-gates", "AIService=false"]).await;
+    let second =
+        start(inner, &["--controller-name", INNER, "--feature-gates", "AIService=false,TokenPolicy=true"])
+            .await;
     assert_eq!((first.get("/").await.status(), second.get("/").await.status()), (200, 200));
     for name in ["nantian", "inner"] {
         eventually(name, async || is_accepted(&status(&server, "gatewayclasses", "", name))).await;
@@ -89,6 +101,9 @@ async fn installations_with_names_of_their_own_leave_each_other_alone() {
         .await;
     }
     accepts(&server).await;
+    let ancestors = status(&server, "tokenpolicies", "demo", "limit")["ancestors"].take();
+    let told: Vec<_> = ancestors.as_array().unwrap().iter().map(|it| &it["controllerName"]).collect();
+    assert_eq!(told, ["gateway.nantian.dev/gateway-controller"], "the second one has nothing to say of it");
     let writes = server.writes();
     let of_chat = writes.iter().filter(|write| write.path.ends_with("/aiservices/chat/status")).count();
     assert!(of_chat <= 3, "said, taken back once, and said again: {of_chat}");
