@@ -116,6 +116,9 @@ impl Target {
                 (Dialect::OpenAi, Operation::Chat) => {
                     let mut edits = openai::known_names(&self.config().provider, self.model(), &object);
                     edits.extend(foreign::without(&object, self.refused_reasoning(), &mut lost));
+                    if !is_strict {
+                        wishes.add(Wish::Reasoning);
+                    }
                     if self.forgoes(Wish::Silence) {
                         edits.extend(foreign::filled(&object));
                     } else {

@@ -22,7 +22,8 @@ pub(crate) enum Wish {
     /// Bedrock: features of Claude by their names, of which each model knows others.
     Betas,
     /// Anthropic and Responses: that the model takes reasoning back. Who else speaks this dialect may have signed or encrypted it,
-    /// such as another account, or the conversation may have begun otherwise than the model has seen it.
+    /// such as another account, or the conversation may have begun otherwise than the model has seen it. Chat Completions: that a
+    /// model, of which its name tells nothing, takes signatures of Gemini back.
     Reasoning,
     /// Ollama: that a model thinks, which not every model can.
     Thinking,
@@ -93,6 +94,7 @@ impl Wish {
                 "in `redacted_thinking` block",
                 "The encrypted content",
                 "encrypted_content",
+                "extra_content",
             ],
             Self::Thinking => &["does not support thinking"],
             Self::Usage => &["stream_options"],

@@ -11,12 +11,14 @@ use crate::attempt::{Answer, Failed, Step, is_json};
 use crate::ceiling::most_allowed;
 use crate::codec::fault::is_refused_credential;
 use crate::error::{BoxError, Error};
+use crate::ir::FaultKind;
 use crate::outbound::Way;
 use crate::receive::{Aim, Receiving};
 use crate::retry::Failure;
 use crate::target::Target;
 use crate::usage::UsageSink;
 use crate::via::Via;
+use crate::wish::Wish;
 
 // === impl Call ===
 
@@ -64,7 +66,12 @@ impl<K: UsageSink> Call<K> {
         if self.withdraws(status, &said) || self.lowers(status, &said) {
             return Step::Again(Duration::ZERO);
         }
-        let fault = target.dialect().decode_fault(status, &said);
+        let mut fault = target.dialect().decode_fault(status, &said);
+        // It cannot but think: it calls tools at Responses alone.
+        let is_told_not_to = self.withdrawn.iter().any(|wish| wish == Wish::Effort);
+        if is_told_not_to && fault.kind == FaultKind::Invalid && fault.message.contains("reasoning_effort") {
+            fault.kind = FaultKind::NotFound;
+        }
         let is_of_the_secret = is_refused_credential(&fault);
         if is_of_the_secret && self.takes_other_secret(target) {
             return Step::Again(self.again(Duration::ZERO));

@@ -171,10 +171,8 @@ mod tests {
             ("cerebras", "m", None),
             ("fireworks", "m", None),
             ("groq", "m", None),
-            ("in-house", "m", own),
             ("mistral", "m", None),
             ("openai", "gemini-3-pro", None),
-            ("openai", "gpt-4o", own),
             ("openrouter", "anthropic/claude-sonnet-4-5", None),
             ("vllm", "m", None),
         ] {
@@ -183,8 +181,10 @@ mod tests {
         let google = Some("https://aiplatform.googleapis.com/v1/projects/p/endpoints/openapi");
         for (provider, model, endpoint) in [
             ("gemini", "fast", own),
+            ("in-house", "m", own),
             ("in-house", "google/gemini-3-pro", own),
             ("openai", "Gemini-3-Flash", own),
+            ("openai", "smart", own),
             ("openai", "fast", google),
             ("openrouter", "google/gemini-3-pro", None),
         ] {

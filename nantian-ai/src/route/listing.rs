@@ -62,7 +62,7 @@ pub(super) fn of_server(method: &Method, path: &str) -> Option<Response<Bytes>> 
     if ![Method::GET, Method::HEAD].contains(method) {
         return None;
     }
-    if path == "/" {
+    if path.ends_with('/') {
         let mut response = Response::new(Bytes::from_static(b"Ollama is running"));
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, plain);

@@ -94,6 +94,15 @@ async fn a_model_that_cannot_but_think_is_not_asked_again() {
 }
 
 #[tokio::test]
+async fn a_deployment_whose_name_does_not_tell_that_it_cannot_but_think_is_passed_over() {
+    let cannot = "Unsupported value: 'reasoning_effort' does not support 'none' with this model.";
+    let upstream = Upstream::new().replies(refused(NO_EFFORT)).replies(refused(cannot));
+    let config = target("azure-openai", "prod").endpoint("http://provider");
+    let (head, _) = send(layer(config), &upstream, messages(TOOLS)).await;
+    assert_eq!((head.status.as_u16(), upstream.requests()), (404, 2));
+}
+
+#[tokio::test]
 async fn a_model_that_must_call_a_tool_does_not_think_where_it_cannot_do_both() {
     for (provider, model, refusal) in [
         ("deepseek", "deepseek-v4-pro", "Thinking mode does not support this tool_choice"),

@@ -251,9 +251,9 @@ async fn ask_before(ollama: &Upstream, method: &str, path: &str, body: &str) -> 
 #[tokio::test]
 async fn clients_of_ollama_find_a_server_before_they_chat() {
     let none = Upstream::new();
-    for method in ["GET", "HEAD"] {
-        let (status, _, text) = ask_before(&none, method, "/", "").await;
-        assert_eq!((status, &*text), (200, "Ollama is running"), "{method}");
+    for (method, path) in [("GET", "/"), ("HEAD", "/"), ("HEAD", "/ollama/")] {
+        let (status, _, text) = ask_before(&none, method, path, "").await;
+        assert_eq!((status, &*text), (200, "Ollama is running"), "{method} {path}");
     }
     let (status, body, _) = ask_before(&none, "GET", "/api/version", "").await;
     let version: Vec<u32> =

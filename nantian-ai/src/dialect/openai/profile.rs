@@ -97,7 +97,8 @@ pub(crate) fn wants_newer_limit(provider: &str, model: &str) -> bool {
 /// The members of messages, and of the calls in them, in which a provider refuses the reasoning of earlier turns, that of others or
 /// its own. What is behind an `endpoint` of the operator's own may be anything, but for Azure, where each customer has one.
 ///
-/// `extra_content` has Gemini's signatures, for which nobody else has a use, and which many refuse.
+/// `extra_content` has Gemini's signatures, for which nobody else has a use, and which many refuse. A name of a model that a proxy has
+/// made up tells nothing: behind an endpoint of the operator's own they are left out once they are refused.
 pub(crate) fn refused_reasoning(
     provider: &str,
     model: &str,
@@ -113,7 +114,7 @@ pub(crate) fn refused_reasoning(
         "mistral" | "openai" if endpoint.is_none() => &MEMBERS,
         // It takes back what it tells in the last one.
         "groq" if endpoint.is_none() => MEMBERS.split_last().map_or(&[], |(_, others)| others),
-        _ if reads_signatures => &[],
+        _ if reads_signatures || endpoint.is_some() => &[],
         _ => &["extra_content"],
     }
 }

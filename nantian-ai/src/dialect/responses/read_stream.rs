@@ -165,10 +165,11 @@ impl StreamReader {
         }
     }
 
-    /// The unfinished item at a place, or the last one that is told none.
+    /// The unfinished item at a place, or the last one that may be meant where either is told none.
     fn find(&self, index: Option<u64>) -> Option<usize> {
         let placed = |item: &Item| index.is_some() && item.index == index && !item.done;
-        let last = || self.items.iter().rposition(|item| item.index.is_none() && !item.done);
+        let last =
+            || self.items.iter().rposition(|item| (index.is_none() || item.index.is_none()) && !item.done);
         self.items.iter().position(placed).or_else(last)
     }
 
@@ -232,11 +233,10 @@ impl StreamReader {
             read_output(whole, &mut self.ids, &mut Vec::new(), &mut self.losses);
             return true;
         }
-        let is_it = |item: &Item| match index {
-            Some(_) => item.index == index && !item.done,
-            None => item.identity.is(&identity) && !item.done,
+        let at = match index {
+            Some(_) => self.find(index),
+            None => self.items.iter().position(|item| item.identity.is(&identity) && !item.done),
         };
-        let at = self.items.iter().position(is_it);
         let mut blocks = Vec::new();
         read_output(whole, &mut self.ids, &mut blocks, &mut self.losses);
         self.calls |= blocks.iter().any(|block| matches!(block, Block::ToolCall(_)));
