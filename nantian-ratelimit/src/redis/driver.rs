@@ -27,7 +27,8 @@ use crate::policy::Limit;
 
 /// How often the server is greeted.
 const GREETING_INTERVAL: Duration = Duration::from_secs(3);
-/// How often one that answers is asked whether it still has all keys; one that has moved some fails decisions, and is asked at once.
+/// How often one that answers is asked whether it still has all keys; one that says of a
+/// key that it has moved is asked with the next greeting.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a server that does not answer is greeted.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
@@ -140,7 +141,7 @@ impl RedisDriver {
                     continue;
                 }
             }
-            let looks = look_due <= Instant::now();
+            let looks = store.has_moved.swap(false, Ordering::Relaxed) || look_due <= Instant::now();
             match self.greet(&connection, looks).await {
                 Ok(()) => {
                     if looks {

@@ -103,6 +103,8 @@ pub(super) struct Inner {
     pub(super) link: ArcSwapOption<Link>,
     /// Why the driver has not.
     pub(super) fault: ArcSwapOption<StoreFault>,
+    /// Whether it has said of a key that another node has it, since it was last looked over.
+    pub(super) has_moved: AtomicBool,
     pub(super) may_evict: AtomicBool,
     pub(super) breaker: Breaker,
     /// Wakes the driver when the breaker has opened.
@@ -254,6 +256,7 @@ impl RedisStoreBuilder {
             link: ArcSwapOption::empty(),
             fault: ArcSwapOption::empty(),
             may_evict: AtomicBool::new(false),
+            has_moved: AtomicBool::new(false),
             breaker: Breaker::default(),
             tripped: Notify::new(),
             tasks: sender,
@@ -298,8 +301,13 @@ impl Inner {
         let begun = Instant::now();
         // Timers end up to two of their steps late.
         let limit = self.command_timeout.saturating_sub(TIMER_STEP).max(TIMER_STEP);
-        let answer = timeout(limit, self.decide(link, key, order)).await;
-        let answer = answer.ok().and_then(Result::ok).and_then(|bytes| Answer::read(&bytes, order.limits));
+        let asked = timeout(limit, self.decide(link, key, order)).await;
+        if let Ok(Err(error)) = &asked
+            && StoreFault::from(error) == StoreFault::Cluster
+        {
+            self.has_moved.store(true, Ordering::Relaxed);
+        }
+        let answer = asked.ok().and_then(Result::ok).and_then(|bytes| Answer::read(&bytes, order.limits));
         match answer {
             Some(answer) => {
                 self.breaker.succeeded();

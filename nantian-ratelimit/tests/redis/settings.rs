@@ -120,6 +120,25 @@ async fn cluster_node() -> Server {
 }
 
 #[tokio::test]
+async fn a_node_that_has_given_up_some_keys_is_noticed_with_the_next_greeting() {
+    let node = cluster_node().await;
+    node.ask("CONFIG SET cluster-require-full-coverage no").await;
+    assert_eq!(node.ask("CLUSTER ADDSLOTSRANGE 0 16383").await, "+OK\r\n");
+    let replica = node.replica().await;
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(100)]));
+    assert_eq!(node.ask("CLUSTER DELSLOTSRANGE 0 4095").await, "+OK\r\n");
+    let begun = Instant::now();
+    for caller in 0.. {
+        if replica.store.status().fault == Some(StoreFault::Cluster) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "nobody looks");
+        let _ = admitted(&limiter, &format!("caller-{caller}"), 1).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn one_of_several_nodes_of_a_cluster_is_none_to_ask_and_the_only_one_is() {
     let [one, other] = [cluster_node().await, cluster_node().await];
     assert_eq!(one.ask("CLUSTER ADDSLOTSRANGE 0 16383").await, "+OK\r\n");
