@@ -24,8 +24,8 @@ pub(super) enum InvalidLogFilter {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The Kubernetes client tells every attempt that fails, which is told once elsewhere. What is signed for AWS is told whole at
-/// the lowest level, prompts included. Watches of files that are gone are news to notify alone.
-const SILENT: &str = "kube_client=off,kube_runtime=off,aws_sigv4=off,notify=warn";
+/// the lowest level, prompts included. What notify tells of watches of files that are gone is news to it alone.
+const SILENT: &str = "kube_client=off,kube_runtime=off,aws_sigv4=off,notify=off";
 
 impl LogFilter {
     /// The filter.
@@ -55,6 +55,17 @@ impl FromStr for LogFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_logged_below_a_level() {
+        use tracing_subscriber::filter::LevelFilter;
+        for (text, most) in
+            [("off", LevelFilter::OFF), ("error", LevelFilter::ERROR), ("info", LevelFilter::INFO)]
+        {
+            let filter = text.parse::<LogFilter>().unwrap().to_filter().unwrap();
+            assert_eq!(filter.max_level_hint(), Some(most), "{text}");
+        }
+    }
 
     #[test]
     fn a_filter_is_a_level_or_a_list_of_directives() {

@@ -129,7 +129,8 @@ impl Client {
                 address: ip,
                 reason,
             })?;
-            match timeout(CONNECT, TcpStream::connect(address)).await {
+            // One that does not answer leaves time for the next.
+            match timeout(CONNECT.min(self.silence / 2), TcpStream::connect(address)).await {
                 Ok(Ok(connected)) => {
                     stream = Some(connected);
                     break;
