@@ -7,7 +7,10 @@ use http_body_util::Full;
 use nantian_ai::{TargetConfig, retry::Attempts};
 use serde_json::{Value, json};
 
-use crate::support::{Upstream, json as reply, layer, post, send};
+use crate::{
+    support::{Upstream, json as reply, layer, post, send},
+    taught::{self, asked, refused, strict},
+};
 
 const ANSWER: &str = r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
 const TOOLS: &str = r#","tools":[{"name":"f","input_schema":{"type":"object","properties":{}}}]"#;
@@ -25,39 +28,13 @@ fn messages(more: &str) -> Request<Full<Bytes>> {
     post("/v1/messages", &body)
 }
 
-fn strict(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
-    request.headers_mut().insert("x-nantian-strict", http::HeaderValue::from_static("true"));
-    request
-}
-
-fn refused(message: &str) -> http::Response<crate::support::Body> {
-    reply(400, &json!({"error": {"message": message, "type": "invalid_request_error"}}).to_string())
-}
-
-/// A member of each request that the provider got.
-fn asked(upstream: &Upstream, path: &str) -> Vec<Value> {
-    let body = |body: &Bytes| serde_json::from_slice::<Value>(body).unwrap();
-    upstream.all().iter().map(|(_, it)| body(it).pointer(path).cloned().unwrap_or_default()).collect()
-}
-
-/// Asks twice, for which the provider is asked three times, and gives what is named as lost.
+/// As [`taught::taught`], by a provider that answers then.
 async fn taught(
     config: TargetConfig,
     refusal: &str,
     request: impl Fn() -> Request<Full<Bytes>>,
 ) -> (Upstream, String) {
-    let layer = layer(config);
-    let upstream =
-        Upstream::new().replies(refused(refusal)).replies(reply(200, ANSWER)).replies(reply(200, ANSWER));
-    let mut named = Vec::new();
-    for attempts in [Some(Attempts(2)), None] {
-        let (head, body) = send(layer.clone(), &upstream, request()).await;
-        assert_eq!((head.status.as_u16(), head.extensions.get().copied()), (200, attempts), "{body}");
-        let dropped = head.headers.get("x-nantian-dropped").map_or("", |it| it.to_str().unwrap());
-        named.push(dropped.to_owned());
-    }
-    assert_eq!(named[0], named[1]);
-    (upstream, named.remove(0))
+    taught::taught(config, refusal, ANSWER, request).await
 }
 
 #[tokio::test]

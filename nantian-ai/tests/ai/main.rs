@@ -44,6 +44,8 @@ mod stored;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod taught;
+#[cfg(test)]
 mod timeouts;
 #[cfg(test)]
 mod tokens;
