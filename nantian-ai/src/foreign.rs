@@ -86,10 +86,12 @@ pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
     object.value(name).is_some_and(is_in)
 }
 
-/// A body for Anthropic or Responses without any reasoning; `None` if there is none in it. What is left out is named.
+/// A body for Anthropic or Responses without any reasoning, or for Chat Completions without Gemini's signatures; `None` if there is none in it. What is left out is named.
 pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
+    let signatures = without(&object, &["extra_content"], losses);
     let edits = match object.value("input") {
+        _ if !signatures.is_empty() => signatures,
         Some(_) => of_input(&object, Cut::All)?,
         None => of_messages(&object, &object.text("model")?, Cut::All, losses)?,
     };

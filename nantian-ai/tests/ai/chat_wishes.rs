@@ -80,6 +80,29 @@ async fn a_deployment_whose_name_does_not_tell_that_it_cannot_but_think_is_passe
 }
 
 #[tokio::test]
+async fn signatures_of_gemini_reach_a_model_of_any_name_behind_an_endpoint_that_takes_them() {
+    let signed = r#"{"model":"any","messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"s"}}}]}]}"#;
+    let path = "/messages/0/tool_calls/0/extra_content/google/thought_signature";
+    let config = || target("litellm", "smart").format("openai").endpoint("http://provider");
+    let unknown = "Unknown parameter: 'messages[0].tool_calls[0].extra_content'.";
+    let upstream = Upstream::new().replies(reply(200, ANSWER));
+    let (head, _) = send(layer(config()), &upstream, post("/v1/chat/completions", signed)).await;
+    assert!(head.status == 200 && !head.headers.contains_key("x-nantian-dropped"));
+    assert_eq!(asked(&upstream, path), ["s"]);
+    let upstream = Upstream::new().replies(refused(unknown)).replies(reply(200, ANSWER));
+    let (head, _) = send(layer(config()), &upstream, post("/v1/chat/completions", signed)).await;
+    assert_eq!(
+        (head.status.as_u16(), &*head.headers["x-nantian-dropped"].to_str().unwrap()),
+        (200, "messages.reasoning")
+    );
+    assert_eq!(asked(&upstream, path), [json!("s"), Value::Null]);
+    // Where nothing may be lost the refusal is the answer.
+    let upstream = Upstream::new().replies(refused(unknown));
+    let request = strict(post("/v1/chat/completions", signed));
+    assert_eq!(send(layer(config()), &upstream, request).await.0.status, 400);
+}
+
+#[tokio::test]
 async fn a_model_that_must_call_a_tool_does_not_think_where_it_cannot_do_both() {
     for (provider, model, refusal) in [
         ("deepseek", "deepseek-v4-pro", "Thinking mode does not support this tool_choice"),
