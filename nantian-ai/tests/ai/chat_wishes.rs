@@ -92,7 +92,7 @@ async fn signatures_of_gemini_reach_a_model_of_any_name_behind_an_endpoint_that_
     let upstream = Upstream::new().replies(refused(unknown)).replies(reply(200, ANSWER));
     let (head, _) = send(layer(config()), &upstream, post("/v1/chat/completions", signed)).await;
     assert_eq!(
-        (head.status.as_u16(), &*head.headers["x-nantian-dropped"].to_str().unwrap()),
+        (head.status.as_u16(), head.headers["x-nantian-dropped"].to_str().unwrap()),
         (200, "messages.reasoning")
     );
     assert_eq!(asked(&upstream, path), [json!("s"), Value::Null]);
