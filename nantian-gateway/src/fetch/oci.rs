@@ -20,6 +20,12 @@ use crate::{
     runtime::blocking,
 };
 
+/// Servers that are told who asks: the registry, and those that it leads to.
+const MAX_AUTHORIZATIONS: usize = 3;
+
+/// Longest answer of who gives tokens, in bytes: what is kept of it is a field of a request.
+const MAX_TOKEN: usize = 64 << 10;
+
 /// What a registry may answer for a reference.
 const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
@@ -152,9 +158,10 @@ impl Repository<'_> {
         let url = format!("{}/v2/{}/{what}/{version}", self.registry, self.name);
         loop {
             let (from, response) = self.client.get(&url, accept, &self.authorizations, true).await?;
+            let is_new = self.authorizations.iter().all(|(known, _)| *known != from);
             match response.status() {
                 StatusCode::OK => return Ok(response),
-                StatusCode::UNAUTHORIZED if self.authorizations.iter().all(|(known, _)| *known != from) => {
+                StatusCode::UNAUTHORIZED if is_new && self.authorizations.len() < MAX_AUTHORIZATIONS => {
                     let authorization = self.authorize(&from, response.headers()).await?;
                     self.authorizations.push((from, authorization));
                 }
@@ -195,7 +202,7 @@ impl Repository<'_> {
         let basic = basic.filter(|_| is_own || realm.is_encrypted);
         let authorizations: Vec<_> = basic.map(|value| (realm, value)).into_iter().collect();
         let (_, answer) = self.client.get(url, None, &authorizations, is_own).await?;
-        if answer.status() != StatusCode::OK {
+        if answer.status() != StatusCode::OK || answer.body().len() > MAX_TOKEN {
             return Err(unauthorized());
         }
         let Token { token, access_token } =
