@@ -32,7 +32,7 @@ use crate::target::Target;
 use crate::timeout::Watch;
 use crate::usage::{Metering, UsageSink};
 use crate::via::Via;
-use crate::wish::Wishes;
+use crate::wish::{Wish, Wishes};
 
 /// A request that has been read and is being tried.
 pub(crate) struct Call<K: UsageSink> {
@@ -127,7 +127,8 @@ impl<K: UsageSink> Call<K> {
         self.metering.begin(status, response.headers());
         let meter = self.metering.meter();
         let events = meter.reads_events();
-        for wish in self.withdrawn.iter().filter(|wish| wish.is_given_up(events)) {
+        let taught = |wish: &Wish| wish.is_given_up(events) && self.withdrawn.may_teach(*wish);
+        for wish in self.withdrawn.iter().filter(taught) {
             target.forgo(wish);
         }
         self.watch.expect_stream(meter.is_stream());

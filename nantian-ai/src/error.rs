@@ -203,6 +203,15 @@ impl Error {
         }
     }
 
+    /// Whether the operator's credential is refused, or there is no credit behind it.
+    pub(crate) fn is_of_credential(&self) -> bool {
+        match self {
+            Self::UpstreamAuth { .. } => true,
+            Self::Provider { fault, .. } => fault::is_refused_credential(fault),
+            _ => false,
+        }
+    }
+
     /// The answer of the target's provider broke off.
     pub(crate) fn truncated(target: &str) -> Self {
         Self::Provider { target: target.to_owned(), fault: Fault::truncated() }

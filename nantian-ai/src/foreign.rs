@@ -55,7 +55,9 @@ struct Block<'a> {
     #[serde(borrow)]
     data: Cow<'a, str>,
     #[serde(borrow)]
-    encrypted_content: Cow<'a, str>,
+    role: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    encrypted_content: Option<Cow<'a, str>>,
 }
 
 /// What has to change in a conversation for a model of the dialect's own family; what is left out is named.
@@ -86,7 +88,8 @@ pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
     object.value(name).is_some_and(is_in)
 }
 
-/// A body for Anthropic or Responses without any reasoning, or for Chat Completions without Gemini's signatures; `None` if there is none in it. What is left out is named.
+/// A body for Anthropic or Responses without any reasoning, or for Chat Completions without Gemini's signatures; `None` if there is
+/// none in it. What is left out is named.
 pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
     let signatures = without(&object, &["extra_content"], losses);
@@ -208,7 +211,8 @@ impl Cut {
     }
 
     fn takes_item(self, item: &Block<'_>) -> bool {
-        let is_foreign = || item.encrypted_content.starts_with(responses::MADE_HERE);
+        let is_foreign =
+            || item.encrypted_content.as_deref().is_some_and(|said| said.starts_with(responses::MADE_HERE));
         item.kind == "reasoning" && (matches!(self, Self::All) || is_foreign())
     }
 }
@@ -247,9 +251,13 @@ impl<'a> Block<'a> {
         anthropic::FOREIGN.iter().any(|mark| said.starts_with(mark))
     }
 
-    /// Whether an item may be given back without its id. A message need not say that it is one.
+    /// Whether an item may be given back without its id. A message need not say that it is one, nor a reference to an item, which is
+    /// nothing but an id.
     fn needs_no_id(&self) -> bool {
-        matches!(&*self.kind, "" | "message" | "function_call" | "custom_tool_call")
+        match &*self.kind {
+            "" => self.role.is_some(),
+            kind => matches!(kind, "message" | "function_call" | "custom_tool_call"),
+        }
     }
 }
 
@@ -294,7 +302,8 @@ mod tests {
             let (sent, lost) = sent("/v1/messages", "claude-opus-4-6", &body(blocks));
             assert_eq!((sent, &*lost), (body(kept), "messages.reasoning"));
         }
-        let untouched = body(&[own, text]);
+        let routed = r#"{"type":"redacted_thinking","data":"openrouter.reasoning:eyJ"}"#;
+        let untouched = body(&[own, routed, text]);
         let seen = sent("/v1/messages", "claude-opus-4-6", &untouched);
         assert_eq!(seen, (untouched, String::new()));
         let (sent, _) = sent("/v1/messages", "claude-opus-4-6", &body(&[foreign, redacted]));
@@ -376,6 +385,10 @@ mod tests {
             left,
             r#"{"input":[{"role":"user","content":"a"}, {"type":"message","role":"assistant","content":[]},{"type":"function_call","call_id":"c"},{"type":"web_search_call","id":"ws_1"}]}"#
         );
+        let told = r#"{"id":"msg_1"},{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":null}"#;
+        let body = Bytes::from(format!(r#"{{"input":[{told}]}}"#));
+        let left = without_thoughts(&body, &mut Losses::default()).unwrap();
+        assert_eq!(left, r#"{"input":[{"id":"msg_1"}]}"#, "a reference is nothing but an id");
         for input in [r#""gAAA""#, r#"[{"role":"user","id":"a"}]"#] {
             let body = Bytes::from(format!(r#"{{"input":{input}}}"#));
             assert_eq!(without_thoughts(&body, &mut Losses::default()), None);

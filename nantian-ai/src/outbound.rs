@@ -119,11 +119,7 @@ impl Target {
                     if !is_strict {
                         wishes.add(Wish::Reasoning);
                     }
-                    if self.forgoes(Wish::Silence) {
-                        edits.extend(foreign::filled(&object));
-                    } else {
-                        wishes.add(Wish::Silence);
-                    }
+                    wishes.add(Wish::Silence);
                     let provider = &self.config().provider;
                     if openai::takes_turns(provider, self.model()) {
                         adapted = foreign::for_mistral(&object, openai::is_mistral(provider));
@@ -168,7 +164,12 @@ impl Target {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             head.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
-        Ok(Prepared { head, body, facts, wishes, may_lower: false, way, lost })
+        let mut prepared = Prepared { head, body, facts, wishes, may_lower: false, way, lost };
+        // What is sent is filled, of which something may have been cut.
+        if wishes.has(Wish::Silence) && self.forgoes(Wish::Silence) {
+            prepared.leave_out(Wish::Silence);
+        }
+        Ok(prepared)
     }
 
     fn translate(&self, client: &Surface, mut head: Parts, body: &Bytes) -> Result<Prepared, Error> {
@@ -217,7 +218,7 @@ impl Target {
             lost: translation.losses().clone(),
             way: Way::Translated(Arc::new(translation)),
         };
-        for wish in wishes.iter().filter(|wish| self.forgoes(*wish)) {
+        for wish in wishes.iter().filter(|wish| self.forgoes(*wish) && wishes.may_teach(*wish)) {
             prepared.leave_out(wish);
         }
         Ok(prepared)
@@ -300,6 +301,10 @@ impl Prepared {
         matches!(self.way, Way::HidingUsage)
     }
 
+    pub(crate) fn wishes(&self) -> Wishes {
+        self.wishes
+    }
+
     /// Whether there is anything that the provider may refuse, where the client has not said it in the provider's own words.
     pub(crate) fn may_be_refused(&self) -> bool {
         !self.wishes.is_empty()
@@ -315,7 +320,7 @@ impl Prepared {
     fn leave_out(&mut self, wish: Wish) -> bool {
         let mut also = Losses::default();
         let Some(body) = wish.taken_out(&self.body.joined(), &mut also) else { return false };
-        self.wishes.loss(wish).into_iter().for_each(|loss| self.lost.add(loss));
+        self.wishes.losses(wish).iter().for_each(|loss| self.lost.add(*loss));
         self.wishes.remove(wish);
         self.body = RequestBody::from(vec![body]);
         self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));

@@ -272,6 +272,11 @@ impl Target {
         }
     }
 
+    /// Notes that it does not hold any more.
+    pub(crate) fn wish_again(&self, wish: Wish) {
+        self.forgone.fetch_and(!wish.bit(), Ordering::Relaxed);
+    }
+
     /// How many secrets there are to be used in turn.
     pub(crate) fn secrets(&self) -> usize {
         self.stamps.len()

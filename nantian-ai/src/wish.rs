@@ -53,8 +53,8 @@ pub(crate) enum Wish {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Wishes {
     bits: u16,
-    /// The client has asked the model to think.
-    thinks: bool,
+    /// What the client has said of whether and how much the model is to think.
+    thinking: Option<Thinking>,
 }
 
 const ALL: [Wish; 13] = [
@@ -210,7 +210,9 @@ impl Wish {
             }
             Self::Sampling => {
                 let names = [("temperature", "temperature"), ("top_p", "top_p")];
-                return left_out::without_members(body, &names, |_| true, losses);
+                // 1 is what they take.
+                let is_other = |drawn: &[u8]| !matches!(drawn, b"1" | b"1.0");
+                return left_out::without_members(body, &names, is_other, losses);
             }
             Self::Silence => {
                 let edits = foreign::filled(&object);
@@ -244,7 +246,7 @@ impl Wishes {
     /// What a request asks of a target that it may refuse. Where nothing may be lost, no refusal is answered by a loss.
     pub(crate) fn of(request: &Request, target: &Target, strict: bool) -> Self {
         let thinks = request.thinking.is_some_and(|thinking| thinking != Thinking::Off);
-        let mut wishes = Self { bits: 0, thinks };
+        let mut wishes = Self { bits: 0, thinking: request.thinking };
         let mut add = |wish, is_asked: bool| {
             if is_asked {
                 wishes.add(wish);
@@ -297,6 +299,21 @@ impl Wishes {
         self.bits &= !wish.bit();
     }
 
+    pub(crate) fn has(self, wish: Wish) -> bool {
+        self.bits & wish.bit() != 0
+    }
+
+    /// None of them, of the same request.
+    pub(crate) fn cleared(self) -> Self {
+        Self { bits: 0, ..self }
+    }
+
+    /// Whether what comes of one says something of other requests, too. How tokens are drawn may be refused only while a model
+    /// thinks, or only while it does not, so that a client who says whether it does tells nothing of those who do not.
+    pub(crate) fn may_teach(self, wish: Wish) -> bool {
+        wish != Wish::Sampling || self.thinking.is_none()
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.bits == 0
     }
@@ -306,21 +323,23 @@ impl Wishes {
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Wish> {
-        ALL.into_iter().filter(move |wish| self.bits & wish.bit() != 0)
+        ALL.into_iter().filter(move |wish| self.has(*wish))
     }
 
     /// What the client loses without one, apart from what is named where it is taken out.
-    pub(crate) fn loss(self, wish: Wish) -> Option<&'static str> {
-        match wish {
-            Wish::Betas => Some("anthropic-beta"),
-            Wish::Reasoning => Some("messages.reasoning"),
-            Wish::Thinking => Some("thinking"),
-            Wish::Effort | Wish::ForcedTool => self.thinks.then_some("thinking"),
-            Wish::ToolChoice => Some("tool_choice"),
-            Wish::Schema => Some("response_format.json_schema"),
-            Wish::Strict => Some("tools.strict"),
-            Wish::Prefill => Some("messages.prefill"),
-            Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage => None,
+    pub(crate) fn losses(self, wish: Wish) -> &'static [&'static str] {
+        match (wish, self.thinking) {
+            (Wish::Betas, _) => &["anthropic-beta"],
+            (Wish::Reasoning, _) => &["messages.reasoning"],
+            (Wish::Thinking, _) => &["thinking"],
+            (Wish::Effort | Wish::ForcedTool, None | Some(Thinking::Off)) => &[],
+            (Wish::Effort | Wish::ForcedTool, Some(_)) => &["thinking"],
+            (Wish::ToolChoice, Some(Thinking::Off)) => &["thinking", "tool_choice"],
+            (Wish::ToolChoice, _) => &["tool_choice"],
+            (Wish::Schema, _) => &["response_format.json_schema"],
+            (Wish::Strict, _) => &["tools.strict"],
+            (Wish::Prefill, _) => &["messages.prefill"],
+            (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage, _) => &[],
         }
     }
 }

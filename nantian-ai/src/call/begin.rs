@@ -13,7 +13,6 @@ use crate::route::Onward;
 use crate::shared::Shared;
 use crate::timeout::Watch;
 use crate::usage::{Meter, Metering, UsageObserver};
-use crate::wish::Wishes;
 
 // === impl Shared ===
 
@@ -55,6 +54,7 @@ impl<O: UsageObserver> Shared<O> {
         if let Some(request) = kept {
             metering.keep(surface.dialect(), &request, spoken, keeps);
         }
+        let withdrawn = prepared.wishes().cleared();
         Ok(Call {
             streaming: facts.stream,
             metering,
@@ -68,7 +68,7 @@ impl<O: UsageObserver> Shared<O> {
             surface,
             turn: fastrand::usize(..self.target.secrets().max(1)),
             retries: 0,
-            withdrawn: Wishes::default(),
+            withdrawn,
             lowered: false,
             budgeted: self.target.budget().begin(),
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
-use http::header::HeaderValue;
+use http::header::{HeaderValue, RETRY_AFTER};
 use http_body::Body;
 
 use super::Call;
@@ -129,10 +129,17 @@ impl<K: UsageSink> Call<K> {
             self.metering.pass_on();
         }
         self.metering.end(End::Failed);
+        let mut headers = kept_headers(&failed.headers);
+        if failed.error.is_of_credential() {
+            // Another try mends nothing, whatever the provider says; the clients of OpenAI and Anthropic are told so by this field.
+            headers.remove(RETRY_AFTER);
+            headers.remove("retry-after-ms");
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
         let mut response = shared.answer(failed.error, self.surface.dialect());
         response.extensions_mut().insert(Onward { sent, ..self.onward });
         keep(self.deadline, &mut response);
-        for (name, value) in kept_headers(&failed.headers) {
+        for (name, value) in headers {
             if let Some(name) = name {
                 response.headers_mut().entry(name).or_insert(value);
             }

@@ -67,9 +67,11 @@ impl<K: UsageSink> Call<K> {
             return Step::Again(Duration::ZERO);
         }
         let mut fault = target.dialect().decode_fault(status, &said);
-        // It cannot but think: it calls tools at Responses alone.
-        let is_told_not_to = self.withdrawn.iter().any(|wish| wish == Wish::Effort);
+        // It cannot but think: it calls tools at Responses alone. What has been learnt was of the model before, if there was one.
+        let is_learnt = matches!(self.way, Way::Translated(_)) && target.forgoes(Wish::Effort);
+        let is_told_not_to = is_learnt || self.withdrawn.has(Wish::Effort);
         if is_told_not_to && fault.kind == FaultKind::Invalid && fault.message.contains("reasoning_effort") {
+            target.wish_again(Wish::Effort);
             fault.kind = FaultKind::NotFound;
         }
         let is_of_the_secret = is_refused_credential(&fault);

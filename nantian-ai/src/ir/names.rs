@@ -3,9 +3,6 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use super::{Block, Reply, Request, ToolChoice};
 
 /// The longest name of a tool that every provider takes.
@@ -49,9 +46,9 @@ impl ToolNames {
             match block {
                 Block::ToolCall(call) => {
                     names.replace(&mut call.name, &taken);
-                    decode(&mut call.id);
+                    restore_id(&mut call.id);
                 }
-                Block::ToolResult(result) => decode(&mut result.id),
+                Block::ToolResult(result) => restore_id(&mut result.id),
                 _ => {}
             }
         }
@@ -100,7 +97,7 @@ pub(crate) fn safe_id(id: &str) -> Cow<'_, str> {
     if is_safe(id) {
         return Cow::Borrowed(id);
     }
-    let coded = format!("{CODED}{}", URL_SAFE_NO_PAD.encode(id));
+    let coded = coded(id);
     Cow::Owned(if is_safe(&coded) && !id.is_empty() { coded } else { safe(id) })
 }
 
@@ -116,13 +113,41 @@ pub(crate) fn own_id(id: &str) -> Cow<'_, str> {
 }
 
 /// Undoes what [`safe_id`] has made of an id.
-fn decode(id: &mut String) {
-    let coded = id.strip_prefix(CODED).and_then(|coded| URL_SAFE_NO_PAD.decode(coded).ok());
-    if let Some(before) =
-        coded.and_then(|coded| String::from_utf8(coded).ok()).filter(|it| !it.is_empty() && !is_safe(it))
-    {
+fn restore_id(id: &mut String) {
+    if let Some(before) = decoded(id) {
         *id = before;
     }
+}
+
+/// An id in letters that every provider takes: for a hyphen two, and for a byte that is not safe one and the byte in two digits.
+fn coded(id: &str) -> String {
+    let mut coded = CODED.to_owned();
+    for byte in id.bytes() {
+        match byte {
+            b'-' => coded.push_str("--"),
+            byte if is_safe_byte(byte) => coded.push(char::from(byte)),
+            byte => coded.push_str(&format!("-{byte:02x}")),
+        }
+    }
+    coded
+}
+
+/// What it was before; `None` if it was not coded.
+fn decoded(id: &str) -> Option<String> {
+    let mut rest = id.strip_prefix(CODED)?;
+    let mut before = Vec::with_capacity(rest.len());
+    while let Some(byte) = rest.bytes().next() {
+        let (byte, length) = match byte {
+            b'-' if rest.starts_with("--") => (b'-', 2),
+            b'-' => (u8::from_str_radix(rest.get(1..3)?, 16).ok()?, 3),
+            byte => (byte, 1),
+        };
+        before.push(byte);
+        rest = rest.get(length..)?;
+    }
+    String::from_utf8(before)
+        .ok()
+        .filter(|before| !before.is_empty() && !is_safe(before) && coded(before) == id)
 }
 
 /// An id of a tool call of nine letters and digits, as Mistral wants them: the same for the same id.
@@ -275,18 +300,19 @@ mod tests {
     fn an_id_that_was_made_safe_is_what_it_was_to_who_has_given_it() {
         let restored = |id: &str| {
             let mut id = id.to_owned();
-            decode(&mut id);
+            restore_id(&mut id);
             id
         };
-        for id in ["functions.list_skills:0", "a b", "ä:1"] {
+        let of_a_long_name = "functions.mcp__playwright__browser_take_screenshot:0";
+        for id in ["functions.list_skills:0", of_a_long_name, "a b", "a--b:-0", "ä:1"] {
             assert!(is_safe(&safe_id(id)), "{id}");
             assert_eq!(restored(&safe_id(id)), id);
             assert_eq!(own_id(id), id);
         }
-        for id in ["call_1", "ntn_", "ntn_call", "ntn_Y2FsbF8x"] {
+        for id in ["call_1", "ntn_", "ntn_call", "ntn_a-", "ntn_a-é", "ntn_a-3A", "ntn_a-+f"] {
             assert_eq!(restored(id), id);
         }
-        let long = "functions.".repeat(5);
+        let long = "functions.".repeat(6);
         assert_eq!(own_id(&long), safe_id(&long));
     }
 

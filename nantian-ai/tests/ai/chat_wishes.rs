@@ -80,6 +80,26 @@ async fn a_deployment_whose_name_does_not_tell_that_it_cannot_but_think_is_passe
 }
 
 #[tokio::test]
+async fn what_was_learnt_of_a_deployment_is_doubted_when_it_is_refused() {
+    let cannot = "Unsupported value: 'reasoning_effort' does not support 'none' with this model.";
+    let config = target("azure-openai", "prod").endpoint("http://provider");
+    let layer = layer(config);
+    let upstream = Upstream::new()
+        .replies(refused(NO_EFFORT))
+        .replies(reply(200, ANSWER))
+        .replies(refused(cannot))
+        .replies(reply(200, ANSWER));
+    for status in [200, 404, 200] {
+        let (head, body) = send(layer.clone(), &upstream, messages(TOOLS)).await;
+        assert_eq!(head.status, status, "{body}");
+    }
+    assert_eq!(
+        asked(&upstream, "/reasoning_effort"),
+        [Value::Null, json!("none"), json!("none"), Value::Null]
+    );
+}
+
+#[tokio::test]
 async fn signatures_of_gemini_reach_a_model_of_any_name_behind_an_endpoint_that_takes_them() {
     let signed = r#"{"model":"any","messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"s"}}}]}]}"#;
     let path = "/messages/0/tool_calls/0/extra_content/google/thought_signature";
@@ -139,6 +159,20 @@ async fn a_model_that_cannot_but_think_is_left_to_call_the_tool_or_not() {
 }
 
 #[tokio::test]
+async fn a_client_that_wants_no_thoughts_hears_that_there_are_some() {
+    let upstream = Upstream::new()
+        .replies(refused(NO_FORCE))
+        .replies(refused("invalid thinking: only type=enabled is allowed for this model"))
+        .replies(reply(200, ANSWER));
+    let layer = layer(target("moonshot", "kimi-k2.7-code"));
+    let request =
+        messages(&format!(r#"{TOOLS},"tool_choice":{{"type":"any"}},"thinking":{{"type":"disabled"}}"#));
+    let (head, body) = send(layer, &upstream, request).await;
+    assert_eq!(head.status, 200, "{body}");
+    assert_eq!(head.headers["x-nantian-dropped"], "thinking,tool_choice");
+}
+
+#[tokio::test]
 async fn a_model_that_takes_no_say_in_how_tokens_are_drawn_is_told_nothing_of_it() {
     for (provider, model, refusal) in [
         ("moonshot", "kimi-k2.6", "invalid temperature: only 1 is allowed for this model"),
@@ -157,6 +191,47 @@ async fn a_model_that_takes_no_say_in_how_tokens_are_drawn_is_told_nothing_of_it
         assert_eq!(asked(&upstream, "/top_p"), [json!(0.5), Value::Null, Value::Null]);
         assert_eq!(named, "temperature,top_p");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_thinks_teaches_nothing_about_how_tokens_are_drawn_for_those_that_do_not() {
+    let refusal = "Unsupported parameter: 'temperature' is not supported with this model.";
+    let layer = layer(target("azure-openai", "prod").endpoint("http://provider"));
+    let upstream = Upstream::new()
+        .replies(refused(refusal))
+        .replies(reply(200, ANSWER))
+        .replies(reply(200, ANSWER))
+        .replies(refused(refusal))
+        .replies(reply(200, ANSWER));
+    let thinking = r#","temperature":0,"thinking":{"type":"enabled","budget_tokens":20000}"#;
+    for more in [thinking, r#","temperature":0"#, thinking] {
+        let (head, body) = send(layer.clone(), &upstream, messages(more)).await;
+        assert_eq!(head.status, 200, "{body}");
+    }
+    let drawn = json!(0.0);
+    assert_eq!(
+        asked(&upstream, "/temperature"),
+        [drawn.clone(), Value::Null, drawn.clone(), drawn, Value::Null]
+    );
+}
+
+#[tokio::test]
+async fn what_a_model_takes_anyway_is_not_named_as_lost() {
+    let refusal = "Unsupported parameter: 'temperature' is not supported with this model.";
+    let config = target("acme", "thinker").format("openai").endpoint("http://provider");
+    let (upstream, named) = taught(config, refusal, || messages(r#","temperature":1"#)).await;
+    assert_eq!(asked(&upstream, "/temperature").last(), Some(&Value::Null));
+    assert_eq!(named, "");
+}
+
+#[tokio::test]
+async fn blanks_stand_for_reasoning_that_is_cut_from_what_passes() {
+    const ECHOED: &str = r#"{"model":"any","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","reasoning_content":"c"},{"role":"user","content":"d"}]}"#;
+    let refusal = "The `reasoning_content` in the thinking mode must be passed back to the API.";
+    let config = target("azure-openai", "deepseek-v4-pro").endpoint("http://provider");
+    let (upstream, named) = taught(config, refusal, || post("/v1/chat/completions", ECHOED)).await;
+    assert_eq!(asked(&upstream, "/messages/1/reasoning_content"), [Value::Null, json!(" "), json!(" ")]);
+    assert_eq!(named, "messages.reasoning");
 }
 
 #[tokio::test]

@@ -141,10 +141,16 @@ async fn an_account_without_credit_is_not_told_to_the_client() {
 #[tokio::test]
 async fn an_account_without_credit_is_told_apart_from_a_limit_of_its_rate() {
     let spent = r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#;
-    let upstream = Upstream::new().replies(reply(429, spent));
-    let (head, body) = send(layer(openai()), &upstream, chat()).await;
-    assert_eq!(head.status, 502);
-    assert!(!body.contains("billing"), "{body}");
+    for request in [chat(), post("/v1/messages", r#"{"model":"any","max_tokens":9,"messages":[]}"#)] {
+        let mut refusal = reply(429, spent);
+        refusal.headers_mut().insert("retry-after", HeaderValue::from_static("1"));
+        refusal.headers_mut().insert("retry-after-ms", HeaderValue::from_static("1000"));
+        let (head, body) = send(layer(openai()), &Upstream::new().replies(refusal), request).await;
+        assert_eq!(head.status, 502);
+        assert!(!body.contains("billing"), "{body}");
+        assert_eq!(head.headers["x-should-retry"], "false", "no other try mends it");
+        assert!(!head.headers.keys().any(|name| name.as_str().starts_with("retry-after")));
+    }
 
     let busy = r#"{"error":{"message":"Rate limit reached","type":"requests","code":"rate_limit_exceeded"}}"#;
     let mut refusal = reply(429, busy);

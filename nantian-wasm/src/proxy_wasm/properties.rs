@@ -92,8 +92,8 @@ fn limited(path: &[u8]) -> Option<Direction> {
 
 /// Puts the value of a NUL-separated path into `out`.
 ///
-/// What guests have set is found under paths of one segment, and never in the place of what the host knows, or with all others in
-/// `filter_state`: as in Envoy.
+/// What guests have set is found under paths of one segment, where it never takes the place of what the host knows, and all of it
+/// in `filter_state`, behind `wasm.`: as in Envoy.
 fn resolve(state: &State, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
     if path.is_empty() {
         return Err(Status::SerializationFailure);

@@ -6,8 +6,9 @@
 use crate::codec::{Fields, Object, Value};
 use crate::ir::{Block, Json, Losses};
 
-/// What it begins with in the common form.
-pub(in crate::dialect) const OF_OPENROUTER: &str = "openrouter.";
+/// What it begins with in the common form. OpenRouter's own answers to Messages have texts that begin with `openrouter.reasoning:`,
+/// which pass.
+pub(in crate::dialect) const OF_OPENROUTER: &str = "openrouter.details.";
 
 /// Where it stands.
 pub(super) const NAME: &str = "reasoning_details";

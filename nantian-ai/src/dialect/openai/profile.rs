@@ -1,10 +1,15 @@
 //! What the providers of this dialect, and their models, differ in.
 
+use std::borrow::Cow;
+
 use super::levels::{Levels, THREE};
 use super::thinkers::Thinker;
 use crate::azure;
-use crate::ir::{Effort, Thinking};
+use crate::ir::{Effort, Thinking, own_id, safe_id, short_id};
 use crate::provider::Provider;
+
+/// How an id of a call is written.
+pub(super) type IdOf = fn(&str) -> Cow<'_, str>;
 
 /// What a provider takes of a model of this name.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +43,9 @@ pub(super) struct Profile {
     /// Knows penalties and stop sequences.
     pub(super) takes_penalties: bool,
     /// Wants ids of tool calls of nine letters and digits.
-    pub(super) short_ids: bool,
+    short_ids: bool,
     /// Runs models that want to see the ids of calls as they have made them (Kimi's do), and takes any.
-    pub(super) takes_own_ids: bool,
+    takes_own_ids: bool,
     /// Lets a user speak only before the model does and after it, not after its tools, and last.
     pub(super) takes_turns: bool,
     /// The model, if it is one of OpenAI that thinks.
@@ -141,6 +146,15 @@ fn is_one(provider: &str, names: &[&str]) -> bool {
 // === impl Profile ===
 
 impl Profile {
+    /// How it takes ids of calls.
+    pub(super) fn id_of(self) -> IdOf {
+        match self {
+            Self { short_ids: true, .. } => short_id,
+            Self { takes_own_ids: true, .. } => own_id,
+            _ => safe_id,
+        }
+    }
+
     pub(super) fn of(provider: &str, model: &str) -> Self {
         let is = |names: &[&str]| is_one(provider, names);
         let thinker = Thinker::of(model);

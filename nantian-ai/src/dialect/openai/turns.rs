@@ -1,12 +1,10 @@
 //! A conversation as Chat Completions has it.
 
 use super::details;
-use super::profile::Profile;
+use super::profile::{IdOf, Profile};
 use super::write_reply::write_calls;
 use crate::codec::{Invalid, List, Object, joined_text, said_by_user, titled_text_of};
-use crate::ir::{
-    Block, Losses, Message, Output, Request, Role, Source, ToolResult, own_id, safe_id, short_id,
-};
+use crate::ir::{Block, Losses, Message, Output, Request, Role, Source, ToolResult};
 
 /// How a message says that its tool failed: there is no field for it.
 pub(crate) const FAILED: &str = "[tool error] ";
@@ -65,7 +63,7 @@ impl<'r> Turns<'r> {
                         _ => turns.push(Turn::System(text)),
                     }
                 }
-                Role::User => Self::user(message, &mut turns)?,
+                Role::User => Self::user(message, profile.id_of(), &mut turns)?,
                 Role::Assistant => {
                     Self::end_turn(&mut later, &mut turns);
                     let echoes_reasoning = profile.echoes_reasoning;
@@ -125,13 +123,15 @@ impl<'r> Turns<'r> {
     }
 
     /// Results come first, as the calls before them want it.
-    fn user(message: &'r Message, turns: &mut Vec<Turn<'r>>) -> Result<(), Invalid> {
+    fn user(message: &'r Message, id_of: IdOf, turns: &mut Vec<Turn<'r>>) -> Result<(), Invalid> {
         let mut parts = Vec::new();
         for block in &message.content {
             if let Block::ToolResult(result) = block {
                 turns.push(Turn::Result { id: &result.id, content: result_text(result) });
                 for attached in result.content.iter().filter(|block| !matches!(block, Block::Text(_))) {
-                    parts.push(UserPart::Text(format!("Attached to the result of {}:", result.id).into()));
+                    parts.push(UserPart::Text(
+                        format!("Attached to the result of {}:", id_of(&result.id)).into(),
+                    ));
                     parts.push(UserPart::of(attached)?);
                 }
             }
@@ -184,11 +184,7 @@ impl<'r> UserPart<'r> {
 
 impl Turn<'_> {
     fn write(&self, list: &mut List<'_>, profile: Profile) {
-        let id_of = match profile {
-            Profile { short_ids: true, .. } => short_id,
-            Profile { takes_own_ids: true, .. } => own_id,
-            _ => safe_id,
-        };
+        let id_of = profile.id_of();
         list.object(|message| match self {
             Self::System(text) => {
                 message.text("role", "system");

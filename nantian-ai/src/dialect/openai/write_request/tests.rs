@@ -111,7 +111,7 @@ fn openrouter_gets_back_what_it_has_told_of_encrypted_reasoning_and_nobody_else_
     const DETAIL: &str = r#"{"type":"reasoning.encrypted","id":"c","data":"AY8="}"#;
     let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
     let said = |data: &str| {
-        vec![Block::ToolCall(call.clone()), Block::RedactedReasoning(format!("openrouter.{data}"))]
+        vec![Block::ToolCall(call.clone()), Block::RedactedReasoning(format!("openrouter.details.{data}"))]
     };
     for (provider, data, told, lost) in [
         ("openrouter", DETAIL, json!([serde_json::from_str::<Value>(DETAIL).unwrap()]), ""),
