@@ -162,7 +162,7 @@ impl Repository<'_> {
             match response.status() {
                 StatusCode::OK => return Ok(response),
                 StatusCode::UNAUTHORIZED if is_new && self.authorizations.len() < MAX_AUTHORIZATIONS => {
-                    let authorization = self.authorize(&from, response.headers()).await?;
+                    let authorization = self.authorize(&url, &from, response.headers()).await?;
                     self.authorizations.push((from, authorization));
                 }
                 status => return Err(FetchError::Status { url, status }),
@@ -172,7 +172,12 @@ impl Repository<'_> {
 
     /// Answers the first challenge that can be answered. Whom the registry redirects to learns nothing of the credentials, and
     /// names no place where they are shown.
-    async fn authorize(&self, from: &Origin, headers: &HeaderMap) -> Result<HeaderValue, FetchError> {
+    async fn authorize(
+        &self,
+        url: &str,
+        from: &Origin,
+        headers: &HeaderMap,
+    ) -> Result<HeaderValue, FetchError> {
         let is_registry = *from == self.origin;
         let basic = if is_registry { self.basic() } else { None };
         let fields = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|field| field.to_str().ok());
@@ -185,7 +190,9 @@ impl Repository<'_> {
                 let scope = scope.filter(|_| !is_registry).unwrap_or(&own);
                 self.token(&token_url(realm, service, scope), is_registry, basic).await
             }
-            None => Err(unauthorized()),
+            None if is_registry => Err(unauthorized()),
+            // It is not the registry that wants to know who asks.
+            None => Err(FetchError::Status { url: url.to_owned(), status: StatusCode::UNAUTHORIZED }),
         }
     }
 

@@ -10,7 +10,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     plugin_fields::{PROPERTY, inline, spec},
-    support::{Backend, Certificate, Message, Port, Running, Wire, World, manifests, rule, soon, to},
+    support::{
+        Backend, Certificate, Message, Port, Running, Wire, World, eventually, manifests, rule, soon, to,
+    },
 };
 
 /// The Gateway `demo` with these listeners and this `spec.tls.frontend`.
@@ -205,6 +207,10 @@ async fn plugins_know_clients_by_their_certificates() {
     let told = async |client: &Certificate, property: &str| {
         let config = format!(r#"config: "connection\0{property}""#);
         running.edit("plugin", &spec(&inline(PROPERTY), &config)).await;
+        eventually("the edit runs", async || {
+            running.condition("WasmPlugin demo/r", "Programmed").await["status"] == "True"
+        })
+        .await;
         let client = client.presented_by(&people.nobody);
         assert_eq!(status(running.address(), &client, "example.org").await, Some(200), "{property}");
         backend.last().header("x-value").map(str::to_owned)

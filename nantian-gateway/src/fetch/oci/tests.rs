@@ -81,6 +81,10 @@ fn refusal(challenges: &str) -> String {
     format!("HTTP/1.1 401 Unauthorized\r\n{challenges}\r\ncontent-length: 0\r\n\r\n")
 }
 
+fn redirect(elsewhere: SocketAddr, target: &str) -> String {
+    format!("HTTP/1.1 307 Elsewhere\r\nlocation: http://{elsewhere}{target}\r\ncontent-length: 0\r\n\r\n")
+}
+
 /// The manifest, or its only layer.
 fn repository(target: &str) -> String {
     let digest = Digest::of(MODULE.as_bytes());
@@ -127,10 +131,7 @@ async fn whom_a_registry_redirects_to_is_told_of_its_own_token_and_of_no_credent
     })
     .await;
     let elsewhere = real.address;
-    let named = Server::start(None, move |_, target, _| {
-        format!("HTTP/1.1 307 Elsewhere\r\nlocation: http://{elsewhere}{target}\r\ncontent-length: 0\r\n\r\n")
-    })
-    .await;
+    let named = Server::start(None, move |_, target, _| redirect(elsewhere, target)).await;
     let credentials = Secret(b"robot:sk".to_vec());
     for credentials in [None, Some(&credentials)] {
         let reference = format!("{}/team/plugin:1", named.address);
@@ -141,6 +142,57 @@ async fn whom_a_registry_redirects_to_is_told_of_its_own_token_and_of_no_credent
     assert!(named.asked().iter().all(|(_, authorization)| authorization.is_none()));
     let basic = real.asked().into_iter().filter_map(|(_, told)| told).find(|told| told.starts_with("Basic"));
     assert_eq!(basic, None);
+}
+
+#[tokio::test]
+async fn server_that_leads_to_others_without_end_has_few_tokens_kept() {
+    let key = key();
+    let tokens = Server::start(None, |_, _, _| ok(r#"{"token": "anybody"}"#)).await;
+    let challenge =
+        format!("www-authenticate: Bearer realm=\"http://{}/token\",service=\"s\"", tokens.address);
+    let mut next = None;
+    for _ in 0..5 {
+        let (challenge, elsewhere) = (challenge.clone(), next.as_ref().map(|server: &Server| server.address));
+        let answer = move |_, target: &str, authorization: Option<&str>| match (authorization, elsewhere) {
+            (Some(_), Some(elsewhere)) => redirect(elsewhere, target),
+            _ => refusal(&challenge),
+        };
+        next = Some(Server::start(None, answer).await);
+    }
+    let reference = format!("{}/team/plugin:1", next.unwrap().address);
+    let error = pull(&client(&key), &reference, None).await.unwrap_err();
+    assert!(error.to_string().contains("401"), "{error}");
+    assert_eq!(tokens.asked().len(), MAX_AUTHORIZATIONS);
+}
+
+#[tokio::test]
+async fn token_that_is_no_token_is_not_kept() {
+    let key = key();
+    let long = "t".repeat(MAX_TOKEN);
+    let registry = Server::start(None, move |own, target, authorization| match authorization {
+        _ if target.starts_with("/token") => ok(&format!(r#"{{"token": "{long}"}}"#)),
+        Some(_) => repository(target),
+        None => refusal(&format!("www-authenticate: Bearer realm=\"http://{own}/token\",service=\"r\"")),
+    })
+    .await;
+    let reference = format!("{}/team/plugin:1", registry.address);
+    let error = pull(&client(&key), &reference, None).await.unwrap_err();
+    assert!(error.to_string().contains("credentials"), "{error}");
+}
+
+#[tokio::test]
+async fn store_behind_a_registry_that_refuses_is_not_blamed_on_the_credentials() {
+    let key = key();
+    let store = Server::start(None, |_, _, _| refusal("www-authenticate: Basic realm=\"s\"")).await;
+    let elsewhere = store.address;
+    let registry = Server::start(None, move |_, target, _| match target.contains("/manifests/") {
+        true => repository(target),
+        false => redirect(elsewhere, target),
+    })
+    .await;
+    let reference = format!("{}/team/plugin:1", registry.address);
+    let error = pull(&client(&key), &reference, None).await.unwrap_err();
+    assert!(error.to_string().contains("401"), "{error}");
 }
 
 #[tokio::test]

@@ -98,6 +98,23 @@ async fn last_good_plugin_reaches_what_an_edit_allows_that_does_not_start() {
 }
 
 #[tokio::test]
+async fn other_credentials_restart_nothing_that_runs() {
+    let mut process = Process::new();
+    let bytes = module("");
+    assert_eq!(process.reload_and_wait(&plugin(bytes.clone(), "")).await, None);
+    let mut remote = plugin(Vec::new(), "");
+    remote.source = PluginSource::Url("oci://registry.test/p:1".to_owned());
+    remote.credentials = Some(ir::Secret(b"robot:old".to_vec()));
+    let result = Ok(Module::compile(process.plugins.engine().unwrap(), &bytes, None).unwrap());
+    let running = process.plugins.running.get_mut(&process.id).unwrap();
+    running.module = Some(Arc::new(Compiled { key: module_key(&remote), result }));
+    running.config = remote.clone();
+    remote.credentials = Some(ir::Secret(b"robot:new".to_vec()));
+    assert_eq!(process.reload(&remote), None);
+    assert!(matches!(process.running().state, StartState::Runs));
+}
+
+#[tokio::test]
 async fn gateway_waits_for_plugins_that_fail_closed_until_they_run_or_cannot_be_had() {
     let mut process = Process::new();
     let closed = plugin(module(""), "");
