@@ -62,7 +62,9 @@ pub(super) fn of_server(method: &Method, path: &str) -> Option<Response<Bytes>> 
     if ![Method::GET, Method::HEAD].contains(method) {
         return None;
     }
-    if path.ends_with('/') {
+    // Where a route has a prefix the server is at its end; what an API has is no server.
+    let is_of_api = || path.split('/').any(|segment| matches!(segment, "api" | "v1"));
+    if path.ends_with('/') && !is_of_api() {
         let mut response = Response::new(Bytes::from_static(b"Ollama is running"));
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
         response.headers_mut().insert(CONTENT_TYPE, plain);

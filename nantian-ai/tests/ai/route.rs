@@ -255,6 +255,9 @@ async fn clients_of_ollama_find_a_server_before_they_chat() {
         let (status, _, text) = ask_before(&none, method, path, "").await;
         assert_eq!((status, &*text), (200, "Ollama is running"), "{method} {path}");
     }
+    for path in ["/v1/", "/ollama/api/chat/", "/ollama"] {
+        assert_ne!(ask_before(&none, "GET", path, "").await.0, 200, "{path}");
+    }
     let (status, body, _) = ask_before(&none, "GET", "/api/version", "").await;
     let version: Vec<u32> =
         body["version"].as_str().unwrap().split('.').map(|part| part.parse().unwrap()).collect();
