@@ -173,6 +173,13 @@ impl Limiter {
     /// [`Denied`] when a limit lacks room; nothing was charged then.
     #[inline]
     pub fn admit(&self, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
+        let ledger = &self.0.ledger;
+        if let Some(now) = self.0.history.clock.recent() {
+            let mut tats = [0; MAX_LIMITS];
+            if matches!(ledger.admit(now, key, cost, &mut tats), Verdict::Admitted) {
+                return Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost });
+            }
+        }
         self.admit_at(self.now(), key, cost)
     }
 

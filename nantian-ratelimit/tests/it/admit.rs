@@ -7,9 +7,23 @@ use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
 use nantian_ratelimit::{
     Cost, Limit, Limiter, Policy,
-    clock::{ManualClock, Timestamp},
+    clock::{Clock, ManualClock, Timestamp},
 };
 use proptest::prelude::*;
+
+/// A clock whose recent time is the origin for ever.
+#[derive(Debug)]
+struct SlowTick(ManualClock);
+
+impl Clock for SlowTick {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn recent(&self) -> Option<Timestamp> {
+        Some(Timestamp::ORIGIN)
+    }
+}
 
 pub(crate) fn limiter(limits: impl IntoIterator<Item = Limit>) -> Limiter {
     let limits = limits.into_iter();
@@ -27,6 +41,20 @@ fn a_burst_is_admitted_exactly() {
     let key = limiter.key(b"k");
     let admitted = (0..1000).filter(|_| limiter.admit(key, Cost::REQUEST).is_ok());
     assert_eq!(admitted.count(), 90);
+}
+
+#[test]
+fn who_fits_now_is_admitted_though_the_recent_time_is_old() {
+    let clock = ManualClock::new();
+    let policy = Policy::builder().limit(Limit::requests_per_minute(1)).build().unwrap();
+    let limiter = Limiter::builder(policy).clock(SlowTick(clock.clone())).build();
+    let key = limiter.key(b"k");
+    limiter.admit(key, Cost::REQUEST).unwrap();
+    clock.advance(Duration::from_secs(59));
+    let denied = limiter.admit(key, Cost::REQUEST).unwrap_err();
+    assert_eq!(denied.retry_after(), Some(Duration::from_secs(1)));
+    clock.advance(Duration::from_secs(1));
+    limiter.admit(key, Cost::REQUEST).unwrap();
 }
 
 #[test]
