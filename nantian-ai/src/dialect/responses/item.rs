@@ -59,7 +59,7 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
         Some("item_reference") => {
             return Err(Invalid::new(
                 "input.item_reference",
-                "names what only its own provider has stored; clients that are told `store: false` send items whole",
+                "names an item that is stored nowhere, for translated answers are not kept; with `store: false` (in Vercel's AI SDK `providerOptions.openai.store`) clients send items whole",
             ));
         }
         // It stands for all that was said before: an answer without it would be one to another question.
