@@ -114,13 +114,16 @@ impl Target {
             let mut adapted = Vec::new();
             let mut edits = match (surface.dialect(), surface.operation()) {
                 (Dialect::OpenAi, Operation::Chat) => {
-                    let mut edits = openai::known_names(&self.config().provider, self.model(), &object);
+                    let provider = &self.config().provider;
+                    let refuses_older = self.refuses_older_limit();
+                    let mut edits = openai::known_names(provider, self.model(), refuses_older, &object);
                     edits.extend(foreign::without(&object, self.refused_reasoning(), &mut lost));
                     if !is_strict {
                         wishes.add(Wish::Reasoning);
                     }
-                    wishes.add(Wish::Silence);
-                    let provider = &self.config().provider;
+                    for wish in [Wish::Silence, Wish::OlderLimit, Wish::NewerLimit] {
+                        wishes.add(wish);
+                    }
                     if openai::takes_turns(provider, self.model()) {
                         adapted = foreign::for_mistral(&object, openai::is_mistral(provider));
                     }
@@ -240,6 +243,12 @@ impl Target {
     fn refused_reasoning(&self) -> &'static [&'static str] {
         let config = self.config();
         openai::refused_reasoning(&config.provider, self.model(), config.endpoint.as_deref())
+    }
+
+    /// Whether the limit of an answer is known to be refused under its older name, or under its newer one.
+    fn refuses_older_limit(&self) -> Option<bool> {
+        let is_refused = |wish: Wish| self.forgoes(wish).then_some(wish == Wish::OlderLimit);
+        is_refused(Wish::OlderLimit).or_else(|| is_refused(Wish::NewerLimit))
     }
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.

@@ -3,7 +3,7 @@
 mod place;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::header::HeaderMap;
@@ -36,7 +36,7 @@ pub struct Target {
     budget: Arc<RetryBudget>,
     calibration: Arc<Calibration>,
     /// What the provider has refused, and served the same request without.
-    forgone: Arc<AtomicU16>,
+    forgone: Arc<AtomicU32>,
     model_json: String,
 }
 
@@ -267,6 +267,9 @@ impl Target {
 
     /// Notes that the provider has refused this and served the same request without it.
     pub(crate) fn forgo(&self, wish: Wish) {
+        if let Some(opposite) = wish.opposite() {
+            self.wish_again(opposite);
+        }
         if self.forgone.fetch_or(wish.bit(), Ordering::Relaxed) & wish.bit() == 0 {
             tracing::info!(target = self.name(), "{}", wish.farewell());
         }

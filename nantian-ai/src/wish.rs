@@ -2,6 +2,7 @@
 //! that some of a dialect's providers and models do not know.
 
 mod left_out;
+mod words;
 
 pub(crate) use self::left_out::continued;
 
@@ -15,6 +16,8 @@ use crate::edit::Object;
 use crate::foreign;
 use crate::ir::{Block, Losses, Output, Request, Role, Thinking};
 use crate::target::Target;
+
+use self::words::{begins, words_of};
 
 /// What may be refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,17 +50,21 @@ pub(crate) enum Wish {
     Prefill,
     /// Gemini and Chat Completions: penalties.
     Penalties,
+    /// Chat Completions: that the limit of an answer is called `max_tokens`, or that it is called `max_completion_tokens`. Providers and
+    /// models know the one, or the other, or both.
+    OlderLimit,
+    NewerLimit,
 }
 
 /// Several of them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Wishes {
-    bits: u16,
+    bits: u32,
     /// What the client has said of whether and how much the model is to think.
     thinking: Option<Thinking>,
 }
 
-const ALL: [Wish; 13] = [
+const ALL: [Wish; 15] = [
     Wish::Betas,
     Wish::Reasoning,
     Wish::Thinking,
@@ -71,6 +78,8 @@ const ALL: [Wish; 13] = [
     Wish::Strict,
     Wish::Prefill,
     Wish::Penalties,
+    Wish::OlderLimit,
+    Wish::NewerLimit,
 ];
 
 /// What tells a model of DeepSeek or Moonshot not to think.
@@ -87,63 +96,15 @@ const OWN: &str = "additionalModelRequestFields";
 impl Wish {
     /// Whether a refusal is one of this wish.
     pub(crate) fn is_refused(self, status: StatusCode, said: &[u8]) -> bool {
-        let words: &[&str] = match self {
-            Self::Betas => &["invalid beta flag"],
-            Self::Reasoning => &[
-                "in `thinking` block",
-                "in `redacted_thinking` block",
-                "The encrypted content",
-                "encrypted_content",
-                "extra_content",
-            ],
-            Self::Thinking => &["does not support thinking"],
-            Self::Usage => &["stream_options"],
-            Self::Effort => &["Function tools with reasoning_effort are not supported"],
-            Self::ForcedTool => &[
-                "Thinking mode does not support this tool_choice",
-                "tool_choice 'required' is incompatible with thinking enabled",
-                "tool_choice 'specified' is incompatible with thinking enabled",
-                "tool_choice specified is incompatible with thinking enabled",
-            ],
-            Self::ToolChoice => &["invalid thinking: only type=enabled is allowed"],
-            Self::Sampling => &[
-                "Unsupported parameter: 'temperature'",
-                "Unsupported parameter: 'top_p'",
-                "Unsupported value: 'temperature'",
-                "Unsupported value: 'top_p'",
-                "invalid temperature: only",
-                "invalid top_p: only",
-            ],
-            Self::Silence => &[
-                "Missing `reasoning_content`",
-                "The `reasoning_content` in the thinking mode must be passed back",
-                "thinking is enabled but reasoning_content is missing",
-            ],
-            Self::Schema => &["output_config.format: Extra inputs"],
-            Self::Strict => &["tools.*.custom.strict: Extra inputs"],
-            Self::Prefill => &[
-                "This model does not support assistant message prefill",
-                "Requests ending with a model turn",
-            ],
-            Self::Penalties => &[
-                "Penalty is not enabled",
-                "Argument not supported on this model: frequencyPenalty",
-                "Argument not supported on this model: presencePenalty",
-                "Model * does not support parameter frequencyPenalty",
-                "Model * does not support parameter presencePenalty",
-                "Unsupported parameter: 'frequency_penalty'",
-                "Unsupported parameter: 'presence_penalty'",
-            ],
-        };
         let is_said = || match self {
             Self::Betas | Self::Reasoning | Self::Thinking | Self::Usage => {
-                words.iter().any(|words| memmem::find(said, words.as_bytes()).is_some())
+                words_of(self).iter().any(|words| memmem::find(said, words.as_bytes()).is_some())
             }
             // These hold for all clients from then on, and further on a refusal may quote what one has written.
             _ => {
                 let message = fault::read(status, said).message;
                 let message = message.strip_prefix(OF_BEDROCK).unwrap_or(&message);
-                words.iter().any(|words| begins(message, words))
+                words_of(self).iter().any(|words| begins(message, words))
             }
         };
         matches!(status.as_u16(), 400 | 422) && is_said()
@@ -157,6 +118,7 @@ impl Wish {
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
+            Self::OlderLimit | Self::NewerLimit => true,
             // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
             Self::Usage => streams,
         }
@@ -180,6 +142,8 @@ impl Wish {
             Self::Strict => "the model calls no tools by schemas that are enforced: they are not strict",
             Self::Prefill => "the model does not go on with what it has said: a user asks it to",
             Self::Penalties => "the model takes no penalties: they are left out",
+            Self::OlderLimit => "the provider refuses `max_tokens`: it is called `max_completion_tokens`",
+            Self::NewerLimit => "the provider refuses `max_completion_tokens`: it is called `max_tokens`",
         }
     }
 
@@ -222,22 +186,27 @@ impl Wish {
             Self::Strict => return left_out::without_strict_tools(body),
             Self::Prefill => object.set_and(body, &[], vec![continued(&object)?]).concat(),
             Self::Penalties => return left_out::without_penalties(body, losses),
+            Self::OlderLimit | Self::NewerLimit => {
+                let edits = openai::limit_renamed(&object, self == Self::OlderLimit);
+                (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
+            }
         };
         Some(Bytes::from(left))
     }
 
+    /// What holds no more once the provider refuses this.
+    pub(crate) fn opposite(self) -> Option<Self> {
+        match self {
+            Self::OlderLimit => Some(Self::NewerLimit),
+            Self::NewerLimit => Some(Self::OlderLimit),
+            _ => None,
+        }
+    }
+
     /// Its place among several.
-    pub(crate) fn bit(self) -> u16 {
+    pub(crate) fn bit(self) -> u32 {
         1 << self as u16
     }
-}
-
-/// Whether a message begins with these words, in which a star stands for what differs, such as the name of a model.
-fn begins(message: &str, words: &str) -> bool {
-    let Some((before, after)) = words.split_once('*') else { return message.starts_with(words) };
-    let differing = message.strip_prefix(before).zip(after.chars().next());
-    let rest = differing.and_then(|(rest, end)| rest.get(rest.find(end)?..));
-    rest.is_some_and(|rest| rest.starts_with(after))
 }
 
 // === impl Wishes ===
@@ -280,6 +249,8 @@ impl Wishes {
                 add(Wish::ToolChoice, request.must_call() && !strict);
                 add(Wish::Sampling, draws && !strict);
                 add(Wish::Penalties, penalises && !strict);
+                add(Wish::OlderLimit, request.max_output.is_some());
+                add(Wish::NewerLimit, request.max_output.is_some());
                 add(Wish::Silence, request.messages.iter().any(|message| message.role == Role::Assistant));
             }
             Dialect::Gemini => {
@@ -340,6 +311,7 @@ impl Wishes {
             (Wish::Strict, _) => &["tools.strict"],
             (Wish::Prefill, _) => &["messages.prefill"],
             (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage, _) => &[],
+            (Wish::OlderLimit | Wish::NewerLimit, _) => &[],
         }
     }
 }

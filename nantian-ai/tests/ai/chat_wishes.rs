@@ -291,3 +291,46 @@ async fn a_refusal_that_quotes_a_client_teaches_nothing() {
     assert!(head.status == 200 && !head.headers.contains_key("x-nantian-dropped"));
     assert_eq!(asked(&upstream, "/tool_choice"), ["required", "required"]);
 }
+
+#[tokio::test]
+async fn a_limit_that_is_refused_under_one_name_gets_the_other_one() {
+    const OLDER: &str = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.";
+    const NEWER: &str = "Unrecognized request argument supplied: max_completion_tokens";
+    let passing = |name: &str| {
+        let body = format!(r#"{{"model":"any","{name}":9,"messages":[]}}"#);
+        move || post("/v1/chat/completions", &body)
+    };
+    let proxy = || target("acme", "smart").format("openai").endpoint("http://provider");
+    let azure = || target("azure-openai", "prod").endpoint("http://provider");
+    let (older, newer) = ("/max_tokens", "/max_completion_tokens");
+    for (from, to, (upstream, named)) in [
+        (older, newer, taught(proxy(), OLDER, passing("max_tokens")).await),
+        (older, newer, taught(proxy(), OLDER, || messages("")).await),
+        (newer, older, taught(proxy(), NEWER, passing("max_completion_tokens")).await),
+        (newer, older, taught(azure(), NEWER, || messages("")).await),
+    ] {
+        assert_eq!(asked(&upstream, from), [json!(9), Value::Null, Value::Null], "{from}");
+        assert_eq!(asked(&upstream, to), [Value::Null, json!(9), json!(9)], "{to}");
+        assert_eq!(named, "");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_gets_its_first_name_again_where_the_model_has_changed() {
+    let layer = layer(target("acme", "smart").format("openai").endpoint("http://provider"));
+    let upstream = Upstream::new()
+        .replies(refused("Unsupported parameter: 'max_tokens' is not supported with this model."))
+        .replies(reply(200, ANSWER))
+        .replies(refused("Unrecognized request argument supplied: max_completion_tokens"))
+        .replies(reply(200, ANSWER))
+        .replies(reply(200, ANSWER));
+    for _ in 0..3 {
+        let (head, body) = send(layer.clone(), &upstream, messages("")).await;
+        assert_eq!(head.status, 200, "{body}");
+    }
+    let limit = json!(9);
+    assert_eq!(
+        asked(&upstream, "/max_tokens"),
+        [limit.clone(), Value::Null, Value::Null, limit.clone(), limit]
+    );
+}

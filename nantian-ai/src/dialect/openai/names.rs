@@ -5,32 +5,40 @@ use std::ops::Range;
 use super::profile::{knows_newer_names, wants_newer_limit};
 use crate::edit::Object;
 
-/// What has to change in the body of a chat for a provider and its model.
+/// What the limit of an answer is called, once and by now.
+const OLDER: &str = "max_tokens";
+const NEWER: &str = "max_completion_tokens";
+
+/// What has to change in the body of a chat for a provider and its model. `refuses_older` is under which name, if any, it is known to
+/// refuse a limit.
 pub(crate) fn known_names(
     provider: &str,
     model: &str,
+    refuses_older: Option<bool>,
     object: &Object<'_>,
 ) -> Vec<(Range<usize>, &'static str)> {
-    const OLDER: &str = "max_tokens";
-    const NEWER: &str = "max_completion_tokens";
-    let mut edits = Vec::new();
-    let mut rename = |from, to| {
-        if object.value(to).is_none() {
-            edits.extend(object.keys(from).map(|key| (key, to)));
-        }
+    let knows_newer = knows_newer_names(provider);
+    let mut edits = if refuses_older.unwrap_or_else(|| wants_newer_limit(provider, model)) {
+        limit_renamed(object, true)
+    } else if refuses_older.is_some() || !knows_newer {
+        limit_renamed(object, false)
+    } else {
+        Vec::new()
     };
-    if wants_newer_limit(provider, model) {
-        rename(OLDER, NEWER);
-    }
-    if knows_newer_names(provider) {
-        return edits;
-    }
-    rename(NEWER, OLDER);
-    if let Some((at, messages)) = object.place("messages") {
+    if !knows_newer && let Some((at, messages)) = object.place("messages") {
         let developers = said_by(messages, "\"developer\"");
         edits.extend(developers.map(|role| (at + role.start..at + role.end, "\"system\"")));
     }
     edits
+}
+
+/// What has to change for the limit of an answer to have its other name; nothing where it has both.
+pub(crate) fn limit_renamed(object: &Object<'_>, is_older: bool) -> Vec<(Range<usize>, &'static str)> {
+    let (from, to) = if is_older { (OLDER, NEWER) } else { (NEWER, OLDER) };
+    match object.value(to) {
+        None => object.keys(from).map(|key| (key, to)).collect(),
+        Some(_) => Vec::new(),
+    }
 }
 
 /// Where a message is of a role, in its quotes. In a text quotes are escaped, so that `"role"` can be found there only after a backslash.
@@ -58,7 +66,7 @@ mod tests {
     fn adapted_to(provider: &str, model: &str, body: &'static str) -> String {
         let body = Bytes::from_static(body.as_bytes());
         let object = Object::parse(&body).unwrap();
-        let edits = known_names(provider, model, &object);
+        let edits = known_names(provider, model, None, &object);
         String::from_utf8(object.set_and(&body, &[("model", "\"m\"")], edits).concat()).unwrap()
     }
 

@@ -1,0 +1,71 @@
+//! The words by which providers refuse what was wished.
+
+use super::Wish;
+
+/// What refusals of a wish say, of which one is enough. Those that teach something about others begin so.
+pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
+    match wish {
+        Wish::Betas => &["invalid beta flag"],
+        Wish::Reasoning => &[
+            "in `thinking` block",
+            "in `redacted_thinking` block",
+            "The encrypted content",
+            "encrypted_content",
+            "extra_content",
+        ],
+        Wish::Thinking => &["does not support thinking"],
+        Wish::Usage => &["stream_options"],
+        Wish::Effort => &["Function tools with reasoning_effort are not supported"],
+        Wish::ForcedTool => &[
+            "Thinking mode does not support this tool_choice",
+            "tool_choice 'required' is incompatible with thinking enabled",
+            "tool_choice 'specified' is incompatible with thinking enabled",
+            "tool_choice specified is incompatible with thinking enabled",
+        ],
+        Wish::ToolChoice => &["invalid thinking: only type=enabled is allowed"],
+        Wish::Sampling => &[
+            "Unsupported parameter: 'temperature'",
+            "Unsupported parameter: 'top_p'",
+            "Unsupported value: 'temperature'",
+            "Unsupported value: 'top_p'",
+            "invalid temperature: only",
+            "invalid top_p: only",
+        ],
+        Wish::Silence => &[
+            "Missing `reasoning_content`",
+            "The `reasoning_content` in the thinking mode must be passed back",
+            "thinking is enabled but reasoning_content is missing",
+        ],
+        Wish::Schema => &["output_config.format: Extra inputs"],
+        Wish::OlderLimit => &["Unsupported parameter: 'max_tokens'"],
+        Wish::NewerLimit => &[
+            "Unrecognized request argument supplied: max_completion_tokens",
+            "Unknown parameter: 'max_completion_tokens'",
+            "Unsupported parameter: 'max_completion_tokens'",
+            "max_completion_tokens: Extra inputs",
+            // Older versions of vLLM.
+            "[{'type': 'extra_forbidden', 'loc': ('body', 'max_completion_tokens')",
+        ],
+        Wish::Strict => &["tools.*.custom.strict: Extra inputs"],
+        Wish::Prefill => {
+            &["This model does not support assistant message prefill", "Requests ending with a model turn"]
+        }
+        Wish::Penalties => &[
+            "Penalty is not enabled",
+            "Argument not supported on this model: frequencyPenalty",
+            "Argument not supported on this model: presencePenalty",
+            "Model * does not support parameter frequencyPenalty",
+            "Model * does not support parameter presencePenalty",
+            "Unsupported parameter: 'frequency_penalty'",
+            "Unsupported parameter: 'presence_penalty'",
+        ],
+    }
+}
+
+/// Whether a message begins with these words, in which a star stands for what differs, such as the name of a model.
+pub(super) fn begins(message: &str, words: &str) -> bool {
+    let Some((before, after)) = words.split_once('*') else { return message.starts_with(words) };
+    let differing = message.strip_prefix(before).zip(after.chars().next());
+    let rest = differing.and_then(|(rest, end)| rest.get(rest.find(end)?..));
+    rest.is_some_and(|rest| rest.starts_with(after))
+}
