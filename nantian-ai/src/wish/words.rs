@@ -36,7 +36,11 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "The `reasoning_content` in the thinking mode must be passed back",
             "thinking is enabled but reasoning_content is missing",
         ],
-        Wish::Schema => &["output_config.format: Extra inputs"],
+        Wish::Schema => &[
+            "output_config.format: Extra inputs",
+            // Nova, Cohere, Llama.
+            "This model doesn't support the outputConfig field",
+        ],
         Wish::OlderLimit => &["Unsupported parameter: 'max_tokens'"],
         Wish::NewerLimit => &[
             "Unrecognized request argument supplied: max_completion_tokens",

@@ -40,22 +40,30 @@ fn ends_with_the_model() -> Value {
 
 #[tokio::test]
 async fn a_model_at_bedrock_that_enforces_no_schema_is_told_it_by_the_system() {
-    const REFUSED: &str =
-        "The model returned the following errors: output_config.format: Extra inputs are not permitted";
     let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": false});
     let format =
         json!({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}});
-    let config = || bedrock("us.anthropic.claude-sonnet-5");
-    let (upstream, named) = taught(config(), REFUSED, OF_BEDROCK, || chat(&format)).await;
-    let is_enforced: Vec<_> =
-        asked(&upstream, "/outputConfig").iter().map(|config| !config.is_null()).collect();
-    assert_eq!(is_enforced, [true, false, false]);
-    let said = asked(&upstream, "/system/0/text");
-    assert!(said[0].is_null() && said[1].as_str().unwrap().ends_with(&schema.to_string()), "{said:?}");
-    assert_eq!((&said[1], &*named), (&said[2], "response_format.json_schema"));
+    for (model, refusal) in [
+        (
+            "us.anthropic.claude-sonnet-5",
+            "The model returned the following errors: output_config.format: Extra inputs are not permitted",
+        ),
+        (
+            "amazon.nova-lite-v1:0",
+            "This model doesn't support the outputConfig field. Remove outputConfig and try again.",
+        ),
+    ] {
+        let (upstream, named) = taught(bedrock(model), refusal, OF_BEDROCK, || chat(&format)).await;
+        let is_enforced: Vec<_> =
+            asked(&upstream, "/outputConfig").iter().map(|config| !config.is_null()).collect();
+        assert_eq!(is_enforced, [true, false, false], "{model}");
+        let said = asked(&upstream, "/system/0/text");
+        assert!(said[0].is_null() && said[1].as_str().unwrap().ends_with(&schema.to_string()), "{said:?}");
+        assert_eq!((&said[1], &*named), (&said[2], "response_format.json_schema"));
 
-    let upstream = Upstream::new().replies(refused(REFUSED));
-    assert_eq!(send(layer(config()), &upstream, strict(chat(&format))).await.0.status, 400);
+        let upstream = Upstream::new().replies(refused(refusal));
+        assert_eq!(send(layer(bedrock(model)), &upstream, strict(chat(&format))).await.0.status, 400);
+    }
 }
 
 #[tokio::test]
