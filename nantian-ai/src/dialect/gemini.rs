@@ -138,7 +138,14 @@ fn read_stop(reason: Option<&str>) -> crate::ir::Stop {
 
 /// Whether the model has ended with a call that nobody can read.
 fn is_malformed(reason: Option<&str>) -> bool {
-    matches!(reason, Some("MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "MALFORMED_RESPONSE"))
+    const REASONS: [&str; 5] = [
+        "MALFORMED_FUNCTION_CALL",
+        "MALFORMED_RESPONSE",
+        "MISSING_THOUGHT_SIGNATURE",
+        "TOO_MANY_TOOL_CALLS",
+        "UNEXPECTED_TOOL_CALL",
+    ];
+    reason.is_some_and(|reason| REASONS.contains(&reason))
 }
 
 /// The first of errors that come as a list.

@@ -130,6 +130,11 @@ impl Block {
     pub(crate) fn is_blank(&self) -> bool {
         matches!(self, Self::Text(text) | Self::Refusal(text) if text.trim().is_empty())
     }
+
+    /// Whether it is what a model has thought, and no answer.
+    pub(crate) fn is_reasoning(&self) -> bool {
+        matches!(self, Self::Reasoning(_) | Self::RedactedReasoning(_))
+    }
 }
 
 #[cfg(test)]

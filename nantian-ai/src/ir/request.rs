@@ -257,8 +257,7 @@ impl Request {
 
     /// Whether the model is given reasoning back.
     pub(crate) fn has_reasoning(&self) -> bool {
-        let is_reasoning = |block: &Block| matches!(block, Block::Reasoning(_) | Block::RedactedReasoning(_));
-        self.messages.iter().any(|message| message.content.iter().any(is_reasoning))
+        self.messages.iter().any(|message| message.content.iter().any(Block::is_reasoning))
     }
 
     /// Whether the model must call a tool.

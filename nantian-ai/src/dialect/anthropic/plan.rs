@@ -134,10 +134,9 @@ fn has_begun_without(messages: &[Message], trusts: impl Fn(&Block) -> bool) -> b
     let goes_on = turns.rev().take_while(|(turn, content)| {
         is_of_the_model(turn) || content.clone().any(|block| matches!(block, Block::ToolResult(_)))
     });
-    let is_reasoning = |block: &Block| matches!(block, Block::Reasoning(_) | Block::RedactedReasoning(_));
     goes_on.filter(|(turn, _)| is_of_the_model(turn)).last().is_some_and(|(_, content)| {
         let mut told = content.filter(|block| !block.is_blank());
-        told.find(|block| !is_reasoning(block) || trusts(block)).is_none_or(|block| !is_reasoning(block))
+        told.find(|block| !block.is_reasoning() || trusts(block)).is_none_or(|block| !block.is_reasoning())
     })
 }
 

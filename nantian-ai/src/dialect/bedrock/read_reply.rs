@@ -17,7 +17,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
         content.extend(read_block(Fields::lenient(block), &mut losses));
     }
     let reason = fields.any_text("stopReason");
-    if content.is_empty() && is_malformed(reason.as_deref()) {
+    // What it has only thought is no answer.
+    if content.iter().all(Block::is_reasoning) && is_malformed(reason.as_deref()) {
         return Err(malformed());
     }
     let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));

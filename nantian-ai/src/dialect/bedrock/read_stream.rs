@@ -18,6 +18,7 @@ const MOST_KEPT: usize = 8 * 1024 * 1024;
 pub(crate) struct StreamReader {
     started: bool,
     open: Option<Open>,
+    /// It has said something that is no thought.
     said: bool,
     calls: bool,
     stopped: bool,
@@ -144,7 +145,7 @@ impl StreamReader {
             return;
         }
         self.close(sink);
-        self.said = true;
+        self.said |= what == Open::Text;
         sink(Event::Open(if what == Open::Text { Part::Text } else { Part::Reasoning }));
         self.open = Some(what);
     }
@@ -152,7 +153,6 @@ impl StreamReader {
     fn close(&mut self, sink: &mut impl FnMut(Event)) {
         let Some(open) = self.open.take() else { return };
         if let Open::Encrypted(data) = open {
-            self.said = true;
             let data = format!("{OF_BEDROCK}{}", STANDARD.encode(data));
             sink(Event::Open(Part::RedactedReasoning(data)));
         }

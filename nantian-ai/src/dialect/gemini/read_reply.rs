@@ -75,7 +75,8 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     }
     name_held(held.as_deref(), &mut losses);
     let reason = candidate.any_text("finishReason");
-    if content.is_empty() && is_malformed(reason.as_deref()) {
+    // What it has only thought is no answer.
+    if content.iter().all(Block::is_reasoning) && is_malformed(reason.as_deref()) {
         return Err(malformed());
     }
     rest_of_answer(candidate, said, &mut losses);

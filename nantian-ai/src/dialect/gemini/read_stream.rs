@@ -16,6 +16,7 @@ pub(crate) struct StreamReader {
     open: Option<Open>,
     /// A signature on a part that says nothing, which is for the next one.
     held: Option<String>,
+    /// It has said something that is no thought.
     said: bool,
     calls: bool,
     reason: Option<String>,
@@ -142,7 +143,7 @@ impl StreamReader {
     }
 
     fn say(&mut self, what: Open, text: String, sink: &mut impl FnMut(Event)) {
-        self.said = true;
+        self.said |= what == Open::Text;
         self.open(what, sink);
         sink(Event::Delta(text));
     }
