@@ -74,6 +74,13 @@ impl<K: UsageSink> Call<K> {
             target.wish_again(Wish::Effort);
             fault.kind = FaultKind::NotFound;
         }
+        // The model has failed, and may do better.
+        if fault.kind == FaultKind::Unreadable {
+            let failure = Failure::Response { status: fault.kind.status(), headers: &receiving.head.headers };
+            if let Some(wait) = self.next(target, failure) {
+                return Step::Again(wait);
+            }
+        }
         let is_of_the_secret = is_refused_credential(&fault);
         if is_of_the_secret && self.takes_other_secret(target) {
             return Step::Again(self.again(Duration::ZERO));

@@ -6,6 +6,13 @@ use super::{Fields, Object, Value};
 use crate::dialect::{Dialect, gemini};
 use crate::ir::{Fault, FaultKind};
 
+/// What the status for a bad request stands for as well, where it is named: that the conversation is too long, the model gone, or that
+/// the model has failed.
+const OF_OTHERS: [FaultKind; 3] = [FaultKind::ContextLength, FaultKind::NotFound, FaultKind::Unreadable];
+
+/// What OpenRouter says for what a provider behind it has said, which stands beside it.
+const OF_ANOTHER: &str = "Provider returned error";
+
 /// The error that a refusal stands for. A body that is no error of a dialect, such as a page of a proxy, says nothing
 /// that a client should see.
 pub(crate) fn read(status: StatusCode, body: &[u8]) -> Fault {
@@ -19,8 +26,8 @@ pub(crate) fn read(status: StatusCode, body: &[u8]) -> Fault {
     let (message, kind) = said(body);
     let fault = Fault::of_status(status, message);
     match kind {
-        Some(FaultKind::ContextLength) if fault.kind == FaultKind::Invalid => {
-            Fault { kind: FaultKind::ContextLength, ..fault }
+        Some(kind) if fault.kind == FaultKind::Invalid && OF_OTHERS.contains(&kind) => {
+            Fault { kind, ..fault }
         }
         _ => fault,
     }
@@ -97,7 +104,23 @@ fn said(value: Value) -> (Option<String>, Option<FaultKind>) {
     // A code says more than a type.
     let kind = [code, kind, status].into_iter().flatten().find_map(|name| kind_of(&name));
     let message = fields.some_text("message");
+    if message.as_deref() == Some(OF_ANOTHER)
+        && let Some((said, named)) = said_by_another(&mut fields)
+    {
+        return (Some(said), named.or(kind));
+    }
     (message.or_else(|| fields.some_text("detail")), kind)
+}
+
+/// The same of a provider behind the one that is asked, but for what it says of a credential.
+fn said_by_another(error: &mut Fields) -> Option<(String, Option<FaultKind>)> {
+    let raw = error.any_object("metadata").some_text("raw")?;
+    let Ok(value) = serde_json::from_str::<Value>(&raw) else { return Some((raw, None)) };
+    if is_of_credential(&value) || value.get("error").is_some_and(is_of_credential) {
+        return None;
+    }
+    let (said, kind) = said(value);
+    Some((said.unwrap_or(raw), kind))
 }
 
 fn kind_of(name: &str) -> Option<FaultKind> {
@@ -105,7 +128,11 @@ fn kind_of(name: &str) -> Option<FaultKind> {
         "context_length_exceeded" | "exceed_context_size_error" => FaultKind::ContextLength,
         "invalid_request_error" | "invalid_argument" | "invalid_prompt" => FaultKind::Invalid,
         "permission_error" | "permission_denied" => FaultKind::Permission,
-        "not_found_error" | "not_found" | "model_not_found" => FaultKind::NotFound,
+        "not_found_error" | "not_found" | "model_not_found" | "model_decommissioned" | "invalid_model" => {
+            FaultKind::NotFound
+        }
+        // Groq, of what the model has written.
+        "tool_use_failed" | "json_validate_failed" | "output_parse_failed" => FaultKind::Unreadable,
         "request_too_large" => FaultKind::TooLarge,
         "rate_limit_error" | "rate_limit_exceeded" | "resource_exhausted" => FaultKind::RateLimit,
         "overloaded_error" | "overloaded" | "server_is_overloaded" | "slow_down" | "unavailable" => {
@@ -238,11 +265,83 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_fault_of_the_request_is_told_by_a_name_or_by_words_whatever_the_status() {
+        for (error, kind) in [
+            (
+                r#"{"message":"Model Not Exist","type":"invalid_request_error","code":"invalid_request_error"}"#,
+                FaultKind::NotFound,
+            ),
+            (
+                r#"{"message":"Invalid model: mistral-old","type":"invalid_model","code":"1500"}"#,
+                FaultKind::NotFound,
+            ),
+            (
+                r#"{"message":"The model `x` has been decommissioned","type":"invalid_request_error","code":"model_decommissioned"}"#,
+                FaultKind::NotFound,
+            ),
+            (r#"{"message":"a/b is not a valid model ID","code":400}"#, FaultKind::NotFound),
+            (
+                r#"{"message":"Failed to call a function.","type":"invalid_request_error","code":"tool_use_failed"}"#,
+                FaultKind::Unreadable,
+            ),
+            (
+                r#"{"message":"Failed to generate JSON.","type":"invalid_request_error","code":"json_validate_failed"}"#,
+                FaultKind::Unreadable,
+            ),
+            (r#"{"message":"m","type":"invalid_request_error","code":"invalid_value"}"#, FaultKind::Invalid),
+            (
+                r#"{"message":"you said: Model Not Exist, and: this model does not support image input"}"#,
+                FaultKind::Invalid,
+            ),
+        ] {
+            let fault = read(StatusCode::BAD_REQUEST, format!(r#"{{"error":{error}}}"#).as_bytes());
+            assert_eq!(fault.kind, kind, "{error}");
+        }
+        for message in [
+            "The provided model identifier is invalid.",
+            "Invocation of model ID x with on-demand throughput isn\u{2019}t supported. Retry with an inference profile.",
+        ] {
+            assert_eq!(Fault::said(FaultKind::Invalid, message).kind, FaultKind::NotFound, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_a_provider_behind_another_one_says_is_heard() {
+        let behind = |raw: &str| {
+            let error = serde_json::json!({"message": OF_ANOTHER, "code": 400, "metadata": {"raw": raw, "provider_name": "Anthropic"}});
+            read(StatusCode::BAD_REQUEST, serde_json::json!({"error": error}).to_string().as_bytes())
+        };
+        for (raw, kind, message) in [
+            (
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 205000 tokens > 200000 maximum"}}"#,
+                FaultKind::ContextLength,
+                "prompt is too long: 205000 tokens > 200000 maximum",
+            ),
+            (r#"{"message":"no caching"}"#, FaultKind::Invalid, "no caching"),
+            ("temporarily away", FaultKind::Invalid, "temporarily away"),
+            (
+                r#"{"error":{"code":"invalid_api_key","message":"Incorrect key sk-ou"}}"#,
+                FaultKind::Invalid,
+                OF_ANOTHER,
+            ),
+        ] {
+            let fault = behind(raw);
+            assert_eq!((fault.kind, fault.message.as_str()), (kind, message), "{raw}");
+        }
+        let bare = br#"{"error":{"message":"Provider returned error","code":400}}"#;
+        assert_eq!(read(StatusCode::BAD_REQUEST, bare).message, OF_ANOTHER);
+    }
+
+    #[test]
     fn an_error_without_a_status_is_told_by_its_names() {
         for (error, kind) in [
             (r#"{"type":"overloaded_error","message":"m"}"#, FaultKind::Overloaded),
             (r#"{"message":"m","code":"rate_limit_exceeded"}"#, FaultKind::RateLimit),
             (r#"{"message":"m","code":503}"#, FaultKind::Overloaded),
+            (
+                r#"{"message":"m","type":"invalid_request_error","code":"tool_use_failed"}"#,
+                FaultKind::Unreadable,
+            ),
             (r#"{"message":"m","type":"server_error","code":503}"#, FaultKind::Overloaded),
             (r#""m""#, FaultKind::Upstream),
             (r#"{"message":"m","type":"odd"}"#, FaultKind::Upstream),

@@ -29,6 +29,22 @@ const TOO_LONG: [&str; 12] = [
 /// OpenAI's words for a model that does there what it is asked to at another address alone, such as calling tools.
 const ELSEWHERE: &str = "in /v1/chat/completions";
 
+/// What begins a refusal that is about the model alone, in small letters: of DeepSeek, Mistral and Bedrock that there is none of this
+/// name, and of Ollama that it sees no pictures.
+const OF_THE_MODEL: [&str; 5] = [
+    "model not exist",
+    "invalid model: ",
+    "the provided model identifier is invalid",
+    "invocation of model id ",
+    "this model does not support image input",
+];
+
+/// OpenRouter's words, behind a model's name.
+const NO_MODEL: &str = " is not a valid model id";
+
+/// How the servers of DeepSeek and others refuse a picture where they know texts alone.
+const NO_PICTURES: &str = "unknown variant `image_url`, expected `text`";
+
 /// An error of a provider, whatever its dialect.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -81,15 +97,17 @@ impl Fault {
         Self { kind, message }
     }
 
-    /// What a provider says. That a conversation is too long is told by its words alone at most of them, and by OpenAI that a model
-    /// calls tools at another address.
+    /// What a provider says. That a conversation is too long is told by its words alone at most of them, and that another model may
+    /// do what this one does not.
     pub(crate) fn said(kind: FaultKind, message: impl Into<String>) -> Self {
         let mut fault = Self::new(kind, message);
-        let words = fault.message.to_ascii_lowercase();
-        if kind == FaultKind::Invalid && TOO_LONG.iter().any(|known| words.contains(known)) {
-            fault.kind = FaultKind::ContextLength;
-        } else if kind == FaultKind::Invalid && words.contains(ELSEWHERE) {
-            fault.kind = FaultKind::NotFound;
+        if kind == FaultKind::Invalid {
+            let words = fault.message.to_ascii_lowercase();
+            if TOO_LONG.iter().any(|known| words.contains(known)) {
+                fault.kind = FaultKind::ContextLength;
+            } else if is_of_the_model(&words) {
+                fault.kind = FaultKind::NotFound;
+            }
         }
         fault
     }
@@ -114,6 +132,14 @@ impl Fault {
     }
 }
 
+/// Whether a refusal, in small letters, says of the model that it is not there or cannot do what others can.
+fn is_of_the_model(words: &str) -> bool {
+    OF_THE_MODEL.iter().any(|known| words.starts_with(known))
+        || words.ends_with(NO_MODEL)
+        || words.contains(ELSEWHERE)
+        || words.contains(NO_PICTURES)
+}
+
 // === impl FaultKind ===
 
 impl FaultKind {
@@ -124,7 +150,8 @@ impl FaultKind {
             408 | 504 => Self::Timeout,
             413 => Self::TooLarge,
             429 => Self::RateLimit,
-            503 | 529 => Self::Overloaded,
+            // 498: Groq has no room for what is to be cheap.
+            498 | 503 | 529 => Self::Overloaded,
             400..500 => Self::Invalid,
             _ => Self::Upstream,
         }

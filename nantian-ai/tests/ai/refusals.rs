@@ -1,8 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
+use nantian_ai::retry::RetryPolicy;
 use nantian_ai::{Dialect, Error, TargetConfig, Unasked};
 use serde_json::{Value, json};
 
@@ -173,6 +175,42 @@ async fn the_providers_own_errors_pass_as_they_are() {
         assert_eq!((head.status.as_u16(), body.as_str()), (status, error));
         let error = head.extensions.get::<Arc<Error>>();
         assert_eq!(error.is_some_and(|error| error.may_fail_over()), is_of_the_provider);
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_gone_is_of_the_provider_whatever_its_status() {
+    let messages = || post("/v1/messages", r#"{"model":"any","max_tokens":9,"messages":[]}"#);
+    for (error, request, status) in [
+        (r#"{"error":{"message":"Model Not Exist","type":"invalid_request_error"}}"#, chat(), 400),
+        (r#"{"error":{"message":"Model Not Exist","type":"invalid_request_error"}}"#, messages(), 404),
+        (
+            r#"{"error":{"message":"Failed to deserialize the JSON body into the target type: messages[3]: unknown variant `image_url`, expected `text`"}}"#,
+            chat(),
+            400,
+        ),
+    ] {
+        let upstream = Upstream::new().replies(reply(400, error));
+        let (head, body) = send(layer(openai()), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (status, 1), "{body}");
+        assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over(), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_model_has_failed_at_is_tried_again_and_is_no_fault_of_the_client() {
+    const FAILED: &str = r#"{"error":{"message":"Failed to call a function. Please adjust your prompt. See 'failed_generation' for more details.","type":"invalid_request_error","code":"tool_use_failed","failed_generation":"<function=f"}}"#;
+    const ANSWER: &str =
+        r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+    let messages = || post("/v1/messages", r#"{"model":"any","max_tokens":9,"messages":[]}"#);
+    let groq = || TargetConfig::new("demo/groq", "groq", "m").retry(RetryPolicy::new(1, Duration::ZERO));
+    for request in [chat as fn() -> Request<Full<Bytes>>, messages] {
+        let upstream = Upstream::new().replies(reply(400, FAILED)).replies(reply(200, ANSWER));
+        let (head, body) = send(layer(groq()), &upstream, request()).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (200, 2), "{body}");
+        let upstream = Upstream::new().replies(reply(400, FAILED)).replies(reply(400, FAILED));
+        let (head, _) = send(layer(groq()), &upstream, request()).await;
+        assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
     }
 }
 
