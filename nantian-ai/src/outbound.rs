@@ -1,20 +1,20 @@
 //! A client's request made into the request that the upstream gets, without IO.
 
 mod headers;
+mod prepared;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Version;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
 };
 use http::request::Parts;
-use http::{Extensions, Request, StatusCode, Version};
 
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
 use crate::body::RequestBody;
-use crate::ceiling::lowered;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
 use crate::edit::Object;
 use crate::error::Error;
@@ -285,102 +285,5 @@ impl Target {
             headers.entry("anthropic-version").or_insert(anthropic::VERSION);
         }
         self.stamp(0, headers);
-    }
-}
-
-// === impl Prepared ===
-
-impl Prepared {
-    /// What is known about the request.
-    pub fn facts(&self) -> &RequestFacts {
-        &self.facts
-    }
-
-    /// What says the answer anew, where the provider speaks another dialect than the client.
-    pub fn translation(&self) -> Option<&Translation> {
-        match &self.way {
-            Way::Translated(translation) => Some(translation),
-            Way::Same | Way::HidingUsage | Way::Renamed(_) => None,
-        }
-    }
-
-    /// Whether usage has been asked for that the client must not see: its stream goes through a
-    /// [`HideUsage`](crate::usage::HideUsage).
-    pub fn hides_usage(&self) -> bool {
-        matches!(self.way, Way::HidingUsage)
-    }
-
-    pub(crate) fn wishes(&self) -> Wishes {
-        self.wishes
-    }
-
-    /// Whether there is anything that the provider may refuse, where the client has not said it in the provider's own words.
-    pub(crate) fn may_be_refused(&self) -> bool {
-        !self.wishes.is_empty()
-    }
-
-    /// Leaves out what the provider refuses of it, if that is what it says; what that was.
-    pub(crate) fn withdraw(&mut self, status: StatusCode, said: &[u8]) -> Option<Wish> {
-        let wishes = self.wishes;
-        wishes.iter().find(|wish| wish.is_refused(status, said) && self.leave_out(*wish))
-    }
-
-    /// Leaves out what is wished; false if it is not there.
-    fn leave_out(&mut self, wish: Wish) -> bool {
-        let mut also = Losses::default();
-        let Some(body) = wish.taken_out(&self.body.joined(), &mut also) else { return false };
-        self.wishes.losses(wish).iter().for_each(|loss| self.lost.add(*loss));
-        self.wishes.remove(wish);
-        self.body = RequestBody::from(vec![body]);
-        self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        self.lost.extend(also);
-        match &mut self.way {
-            Way::HidingUsage if wish == Wish::Usage => self.way = Way::Same,
-            Way::Same | Way::HidingUsage | Way::Renamed(_) => {}
-            Way::Translated(translation) => Arc::make_mut(translation).lose(self.lost.clone()),
-        }
-        true
-    }
-
-    /// Asks for no more tokens than this; false if that is what has been asked for, or the client must get what it has asked for.
-    pub(crate) fn lower(&mut self, most: u64) -> bool {
-        const LOST: &str = "max_tokens";
-        let (true, Way::Translated(translation)) = (self.may_lower, &mut self.way) else { return false };
-        let Some(body) = lowered(&self.body.joined(), most) else { return false };
-        self.body = RequestBody::from(vec![body]);
-        self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        self.lost.add(LOST);
-        Arc::make_mut(translation).lose(self.lost.clone());
-        true
-    }
-
-    /// Whether it may be asked with a lower limit.
-    pub(crate) fn may_lower(&self) -> bool {
-        self.may_lower
-    }
-
-    /// What the provider is not told of the request: in its own dialect that is reasoning of another family.
-    pub fn losses(&self) -> &Losses {
-        &self.lost
-    }
-
-    /// How the answer comes back to the client.
-    pub(crate) fn way(&self) -> &Way {
-        &self.way
-    }
-
-    /// What other layers have left with the request.
-    pub fn extensions(&self) -> &Extensions {
-        &self.head.extensions
-    }
-
-    /// The request, once more.
-    pub fn request(&self) -> Request<RequestBody> {
-        Request::from_parts(self.head.clone(), self.body.clone())
-    }
-
-    /// The request, for the last time.
-    pub fn into_request(self) -> Request<RequestBody> {
-        Request::from_parts(self.head, self.body)
     }
 }

@@ -38,7 +38,7 @@ pub(crate) enum Wish {
     ForcedTool,
     /// The same of a model that cannot but think, which is known once it refuses not to: that it must call the tool.
     ToolChoice,
-    /// Chat Completions: how tokens are drawn, in which models that think let nobody have a say.
+    /// Chat Completions and Bedrock: how tokens are drawn, in which models that think let nobody have a say.
     Sampling,
     /// Chat Completions of DeepSeek and Moonshot: that what the model has said comes back without what it thought. Another one may
     /// have said it, or the client does not give it back.
@@ -54,6 +54,10 @@ pub(crate) enum Wish {
     /// models know the one, or the other, or both.
     OlderLimit,
     NewerLimit,
+    /// Bedrock: stop sequences.
+    Stop,
+    /// Bedrock: that a model which has tools tells its answer bit by bit.
+    Stream,
 }
 
 /// Several of them.
@@ -64,7 +68,7 @@ pub(crate) struct Wishes {
     thinking: Option<Thinking>,
 }
 
-const ALL: [Wish; 15] = [
+const ALL: [Wish; 17] = [
     Wish::Betas,
     Wish::Reasoning,
     Wish::Thinking,
@@ -80,6 +84,8 @@ const ALL: [Wish; 15] = [
     Wish::Penalties,
     Wish::OlderLimit,
     Wish::NewerLimit,
+    Wish::Stop,
+    Wish::Stream,
 ];
 
 /// What tells a model of DeepSeek or Moonshot not to think.
@@ -118,7 +124,7 @@ impl Wish {
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
-            Self::OlderLimit | Self::NewerLimit => true,
+            Self::OlderLimit | Self::NewerLimit | Self::Stop | Self::Stream => true,
             // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
             Self::Usage => streams,
         }
@@ -144,6 +150,8 @@ impl Wish {
             Self::Penalties => "the model takes no penalties: they are left out",
             Self::OlderLimit => "the provider refuses `max_tokens`: it is called `max_completion_tokens`",
             Self::NewerLimit => "the provider refuses `max_completion_tokens`: it is called `max_tokens`",
+            Self::Stop => "the model takes no stop sequences: they are left out",
+            Self::Stream => "the model calls no tools in a stream: it is asked for whole answers",
         }
     }
 
@@ -173,7 +181,7 @@ impl Wish {
                 Object::parse(&left).ok()?.set(&left, &[("tool_choice", r#""auto""#)]).concat()
             }
             Self::Sampling => {
-                let names = [("temperature", "temperature"), ("top_p", "top_p")];
+                let names = [("temperature", "temperature"), ("top_p", "top_p"), ("topP", "top_p")];
                 // 1 is what they take.
                 let is_other = |drawn: &[u8]| !matches!(drawn, b"1" | b"1.0");
                 return left_out::without_members(body, &names, is_other, losses);
@@ -186,6 +194,11 @@ impl Wish {
             Self::Strict => return left_out::without_strict_tools(body),
             Self::Prefill => object.set_and(body, &[], vec![continued(&object)?]).concat(),
             Self::Penalties => return left_out::without_penalties(body, losses),
+            Self::Stop => {
+                return left_out::without_members(body, &[("stopSequences", "stop")], |_| true, losses);
+            }
+            // The path says it.
+            Self::Stream => return Some(body.clone()),
             Self::OlderLimit | Self::NewerLimit => {
                 let edits = openai::limit_renamed(&object, self == Self::OlderLimit);
                 (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
@@ -224,6 +237,7 @@ impl Wishes {
         let is_call = |block: &Block| matches!(block, Block::ToolCall(_));
         let last = request.messages.last().filter(|last| last.role == Role::Assistant);
         let ends_with_the_model = last.is_some_and(|last| !last.content.iter().any(is_call));
+        let draws = request.temperature.is_some() || request.top_p.is_some();
         let penalises = request.frequency_penalty.is_some() || request.presence_penalty.is_some();
         match target.dialect() {
             Dialect::Anthropic => {
@@ -237,12 +251,14 @@ impl Wishes {
                 add(Wish::Schema, has_schema && !strict);
                 add(Wish::Strict, has_strict && !strict);
                 add(Wish::Prefill, ends_with_the_model && !strict);
+                add(Wish::Sampling, draws && !strict);
+                add(Wish::Stop, !request.stop.is_empty() && !strict);
+                add(Wish::Stream, request.stream && !request.tools.is_empty());
             }
             Dialect::Ollama => add(Wish::Thinking, thinks && !strict),
             Dialect::OpenAi => {
                 let may_not_think = !(thinks && strict);
                 let has_tools = !request.tools.is_empty();
-                let draws = request.temperature.is_some() || request.top_p.is_some();
                 add(Wish::Usage, request.stream && target.must_ask_for_usage());
                 add(Wish::Effort, has_tools && may_not_think && openai::may_be_off(&request.model));
                 add(Wish::ForcedTool, request.must_call() && may_not_think);
@@ -311,7 +327,7 @@ impl Wishes {
             (Wish::Strict, _) => &["tools.strict"],
             (Wish::Prefill, _) => &["messages.prefill"],
             (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage, _) => &[],
-            (Wish::OlderLimit | Wish::NewerLimit, _) => &[],
+            (Wish::OlderLimit | Wish::NewerLimit | Wish::Stop | Wish::Stream, _) => &[],
         }
     }
 }

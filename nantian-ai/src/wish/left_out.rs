@@ -9,8 +9,8 @@ use crate::edit::Object;
 use crate::foreign::{Message, items};
 use crate::ir::Losses;
 
-/// Where Gemini is told how to answer, and Bedrock in what form.
-const CONFIG: &str = "generationConfig";
+/// Where Gemini and Bedrock are told how to answer, and Bedrock in what form.
+const CONFIGS: [&str; 2] = ["generationConfig", "inferenceConfig"];
 const OUTPUT: &str = "outputConfig";
 
 /// How penalties are named: by OpenAI and others, and by Gemini.
@@ -26,14 +26,27 @@ const OF_ANTHROPIC: &str = r#",{"role":"user","content":"Continue."}"#;
 const OF_BEDROCK: &str = r#",{"role":"user","content":[{"text":"Continue."}]}"#;
 const OF_GEMINI: &str = r#",{"role":"user","parts":[{"text":"Continue."}]}"#;
 
-/// A body without some members, of which those are named that say something; `None` if it has none of them.
+/// A body that does not say how to answer by some members, of which those are named that say something; `None` if it has none of them.
 pub(super) fn without_members(
     body: &Bytes,
     names: &[(&str, &'static str)],
     says: fn(&[u8]) -> bool,
     losses: &mut Losses,
 ) -> Option<Bytes> {
-    let mut left = body.clone();
+    let object = Object::parse(body).ok()?;
+    let config = CONFIGS.iter().find_map(|name| Some((*name, object.value(name)?)));
+    let Some((name, config)) = config else { return without(body, names, says, losses) };
+    let left = without(&Bytes::copy_from_slice(config), names, says, losses)?;
+    Some(object.set(body, &[(name, std::str::from_utf8(&left).ok()?)]).concat().into())
+}
+
+fn without(
+    object: &Bytes,
+    names: &[(&str, &'static str)],
+    says: fn(&[u8]) -> bool,
+    losses: &mut Losses,
+) -> Option<Bytes> {
+    let mut left = object.clone();
     for (name, loss) in names {
         let object = Object::parse(&left).ok()?;
         let Some(value) = object.value(name) else { continue };
@@ -42,18 +55,13 @@ pub(super) fn without_members(
         }
         left = Bytes::from(object.without(name).concat());
     }
-    (left.len() < body.len()).then_some(left)
+    (left.len() < object.len()).then_some(left)
 }
 
 /// A body without penalties.
 pub(super) fn without_penalties(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let penalises = |penalty: &[u8]| !matches!(penalty, b"0" | b"0.0");
-    let object = Object::parse(body).ok()?;
-    let Some(config) = object.value(CONFIG) else {
-        return without_members(body, &PENALTIES, penalises, losses);
-    };
-    let left = without_members(&Bytes::copy_from_slice(config), &PENALTIES, penalises, losses)?;
-    Some(object.set(body, &[(CONFIG, std::str::from_utf8(&left).ok()?)]).concat().into())
+    without_members(body, &PENALTIES, penalises, losses)
 }
 
 /// A body for Bedrock that has the system say by what schema to answer.

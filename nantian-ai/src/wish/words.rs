@@ -30,6 +30,8 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "Unsupported value: 'top_p'",
             "invalid temperature: only",
             "invalid top_p: only",
+            "This model doesn't support the temperature field",
+            "This model doesn't support the topP field",
         ],
         Wish::Silence => &[
             "Missing `reasoning_content`",
@@ -41,6 +43,8 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             // Nova, Cohere, Llama.
             "This model doesn't support the outputConfig field",
         ],
+        Wish::Stop => &["This model doesn't support the stopSequences field"],
+        Wish::Stream => &["This model doesn't support tool use in streaming mode"],
         Wish::OlderLimit => &["Unsupported parameter: 'max_tokens'"],
         Wish::NewerLimit => &[
             "Unrecognized request argument supplied: max_completion_tokens",

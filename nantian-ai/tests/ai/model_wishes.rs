@@ -195,3 +195,84 @@ async fn reasoning_that_another_account_has_encrypted_is_left_out_and_named() {
         assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
     }
 }
+
+#[tokio::test]
+async fn what_only_some_models_at_bedrock_take_of_how_to_answer_is_left_out() {
+    let more = json!({"stop": ["END"], "temperature": 0.5, "max_tokens": 9});
+    for (field, refusal, lost) in [
+        (
+            "/stopSequences",
+            "This model doesn't support the stopSequences field. Remove stopSequences and try again.",
+            "stop",
+        ),
+        (
+            "/temperature",
+            "This model doesn't support the temperature field. Remove temperature and try again.",
+            "temperature",
+        ),
+    ] {
+        let config = || bedrock("openai.gpt-oss-120b-1:0");
+        let (upstream, named) = taught(config(), refusal, OF_BEDROCK, || chat(&more)).await;
+        let said = asked(&upstream, &format!("/inferenceConfig{field}"));
+        assert!(!said[0].is_null() && said[1].is_null() && said[2].is_null(), "{said:?}");
+        assert_eq!(asked(&upstream, "/inferenceConfig/maxTokens"), [9, 9, 9]);
+        assert_eq!(named, lost);
+
+        let upstream = Upstream::new().replies(refused(refusal));
+        assert_eq!(send(layer(config()), &upstream, strict(chat(&more))).await.0.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_calls_no_tools_in_a_stream_is_asked_for_its_answer_whole() {
+    let more = json!({
+        "stream": true,
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
+    });
+    let refusal = "This model doesn't support tool use in streaming mode.";
+    let called = r#"{"output":{"message":{"role":"assistant","content":[{"toolUse":{"toolUseId":"t","name":"f","input":{}}}]}},"stopReason":"tool_use","usage":{"inputTokens":3,"outputTokens":4}}"#;
+    let layer = layer(bedrock("us.meta.llama3-3-70b-instruct-v1:0"));
+    let upstream =
+        Upstream::new().replies(refused(refusal)).replies(reply(200, called)).replies(reply(200, called));
+    for _ in 0..2 {
+        let (head, body) = send(layer.clone(), &upstream, strict(chat(&more))).await;
+        assert_eq!(
+            (head.status.as_u16(), &head.headers["content-type"]),
+            (200, &"text/event-stream".parse().unwrap())
+        );
+        assert!(body.contains(r#""name":"f""#) && body.ends_with("data: [DONE]\n\n"), "{body}");
+    }
+    let (asked, accepted): (Vec<_>, Vec<_>) = upstream
+        .all()
+        .iter()
+        .map(|(head, _)| {
+            let operation = head.uri.path().rsplit('/').next().unwrap().to_owned();
+            (operation, head.headers["accept"].to_str().unwrap().to_owned())
+        })
+        .unzip();
+    assert_eq!(asked, ["converse-stream", "converse", "converse"]);
+    assert_eq!(accepted[1..], ["application/json", "application/json"]);
+}
+
+#[tokio::test]
+async fn nova_at_its_highest_level_is_told_neither_a_limit_nor_how_to_draw() {
+    let nova = || bedrock("us.amazon.nova-2-lite-v1:0");
+    let level = "/additionalModelRequestFields/reasoningConfig/maxReasoningEffort";
+    for (more, effort, config, lost) in [
+        (json!({"reasoning_effort": "high", "temperature": 0.5}), "high", Value::Null, Some("temperature")),
+        (
+            json!({"reasoning_effort": "high", "max_tokens": 9}),
+            "medium",
+            json!({"maxTokens": 9}),
+            Some("thinking"),
+        ),
+        (json!({"reasoning_effort": "low", "max_tokens": 9}), "low", json!({"maxTokens": 9}), None),
+    ] {
+        let upstream = Upstream::new().replies(reply(200, OF_BEDROCK));
+        let (head, _) = send(layer(nova()), &upstream, chat(&more)).await;
+        assert_eq!(asked(&upstream, level), [effort]);
+        assert_eq!(asked(&upstream, "/inferenceConfig"), [config]);
+        let named = head.headers.get("x-nantian-dropped").map(|it| it.to_str().unwrap());
+        assert_eq!(named, lost, "{more}");
+    }
+}

@@ -15,6 +15,9 @@ const FEATURES: [&str; 5] = [
     "token-efficient-tools-2025-02-19",
 ];
 
+/// The highest of the levels of models that know three.
+const HIGHEST: &str = "high";
+
 /// How a model shall think and draw tokens.
 pub(super) struct Wishes {
     limit: Option<u64>,
@@ -70,9 +73,15 @@ impl Wishes {
     }
 
     fn of_nova(request: &Request, thinks: bool, losses: &mut Losses) -> Self {
-        let level = request.thinking.and_then(level);
+        let mut level = request.thinking.and_then(level);
+        // At the highest level it takes neither a limit, which clients set for what it costs, nor a say in how tokens are drawn.
+        if thinks && level == Some(HIGHEST) && request.max_output.is_some() {
+            level = Some("medium");
+            losses.add("thinking");
+        }
+        let draws = !thinks || level != Some(HIGHEST);
         let own = object(|own| {
-            if let Some(top_k) = request.top_k {
+            if let Some(top_k) = request.top_k.filter(|_| draws) {
                 own.object("inferenceConfig", |config| config.count("topK", top_k));
             }
             if let (true, Some(level)) = (thinks, level) {
@@ -85,7 +94,19 @@ impl Wishes {
         if !thinks && level.is_some() {
             losses.add("thinking");
         }
-        Self::clamped(request, losses, own)
+        if draws {
+            return Self::clamped(request, losses, own);
+        }
+        for (given, name) in [
+            (request.temperature.is_some(), "temperature"),
+            (request.top_p.is_some(), "top_p"),
+            (request.top_k.is_some(), "top_k"),
+        ] {
+            if given {
+                losses.add(name);
+            }
+        }
+        Self { limit: None, temperature: None, top_p: None, own }
     }
 
     fn plain(request: &Request, losses: &mut Losses, own: Vec<u8>) -> Self {
