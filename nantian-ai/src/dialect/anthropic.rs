@@ -32,7 +32,7 @@ use http::header::HeaderValue;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::lenient::{Count, Text};
+use super::lenient::{Count, Fold, Join, Text};
 use super::signal::{Reasoning, Reported, Signal};
 use super::{bedrock, gemini, openai, responses};
 use crate::estimate::Weight;
@@ -52,17 +52,20 @@ pub(crate) const FOREIGN: [&str; 5] =
 struct Event<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
-    message: Option<Message>,
+    #[serde(borrow)]
+    message: Option<Message<'a>>,
     #[serde(borrow)]
     content_block: Option<Begun<'a>>,
     delta: Option<Delta>,
-    usage: Option<Usage>,
+    #[serde(borrow)]
+    usage: Option<Usage<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Message {
-    usage: Option<Usage>,
+struct Message<'a> {
+    #[serde(borrow)]
+    usage: Option<Usage<'a>>,
 }
 
 /// A block that begins.
@@ -85,12 +88,26 @@ struct Delta {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Usage {
+struct Usage<'a> {
     input_tokens: Count,
     cache_read_input_tokens: Count,
     cache_creation_input_tokens: Count,
     output_tokens: Count,
     output_tokens_details: Option<Details>,
+    #[serde(borrow)]
+    iterations: Fold<Iteration<'a>>,
+}
+
+/// One of the times that a model was asked for an answer, or all those in which a conversation was made shorter before.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Iteration<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    input_tokens: Count,
+    cache_read_input_tokens: Count,
+    cache_creation_input_tokens: Count,
+    output_tokens: Count,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -135,7 +152,7 @@ pub(crate) fn event(data: &[u8]) -> Signal {
 
 /// Reads the `usage` member of a buffered reply.
 pub(crate) fn usage(data: &[u8]) -> Reported {
-    serde_json::from_slice::<Option<Usage>>(data)
+    serde_json::from_slice::<Option<Usage<'_>>>(data)
         .ok()
         .flatten()
         .map_or_else(Reported::default, |usage| usage.reported())
@@ -173,17 +190,42 @@ impl Delta {
 
 // === impl Usage ===
 
-impl Usage {
+impl Usage<'_> {
     fn reported(&self) -> Reported {
+        let Fold(compaction) = &self.iterations;
         Reported {
-            input: self.input_tokens.0,
-            cache_read: self.cache_read_input_tokens.0,
-            cache_written: self.cache_creation_input_tokens.0,
-            output: self.output_tokens.0,
+            input: sum(self.input_tokens, compaction.input_tokens).0,
+            cache_read: sum(self.cache_read_input_tokens, compaction.cache_read_input_tokens).0,
+            cache_written: sum(self.cache_creation_input_tokens, compaction.cache_creation_input_tokens).0,
+            output: sum(self.output_tokens, compaction.output_tokens).0,
             reasoning: self.output_tokens_details.as_ref().and_then(|details| details.thinking_tokens.0),
             total: None,
         }
     }
+}
+
+// === impl Iteration ===
+
+impl Join for Iteration<'_> {
+    /// The counts beside them have the others, but for those of a model that has declined, which nobody pays.
+    fn join(&mut self, other: Self) {
+        if other.kind != "compaction" {
+            return;
+        }
+        self.input_tokens = sum(self.input_tokens, other.input_tokens);
+        self.cache_read_input_tokens = sum(self.cache_read_input_tokens, other.cache_read_input_tokens);
+        self.cache_creation_input_tokens =
+            sum(self.cache_creation_input_tokens, other.cache_creation_input_tokens);
+        self.output_tokens = sum(self.output_tokens, other.output_tokens);
+    }
+}
+
+/// What is counted in either.
+fn sum(one: Count, other: Count) -> Count {
+    Count(match (one.0, other.0) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    })
 }
 
 #[cfg(test)]
@@ -203,6 +245,23 @@ mod tests {
         assert_eq!(delta.reported.input, None);
         assert!(delta.settled && !delta.token);
         assert!(event(br#"{"type":"message_stop"}"#).complete);
+    }
+
+    #[test]
+    fn what_a_compaction_takes_counts_as_well() {
+        // https://platform.claude.com/docs/en/build-with-claude/compaction, "understanding usage"
+        const USAGE: &str = r#"{"input_tokens":2,"output_tokens":74,"cache_creation_input_tokens":445,"cache_read_input_tokens":3146,"iterations":[{"type":"compaction","input_tokens":106576,"output_tokens":312,"cache_creation_input_tokens":3146},{"type":"message","input_tokens":2,"output_tokens":74,"cache_creation_input_tokens":445,"cache_read_input_tokens":3146},{"type":"fallback_message","input_tokens":9,"output_tokens":9}]}"#;
+        let expected = Reported {
+            input: Some(106_578),
+            cache_read: Some(3_146),
+            cache_written: Some(3_591),
+            output: Some(386),
+            ..Reported::default()
+        };
+        assert_eq!(usage(USAGE.as_bytes()), expected);
+        let delta = event(format!(r#"{{"type":"message_delta","usage":{USAGE}}}"#).as_bytes());
+        assert_eq!(delta.reported, expected);
+        assert_eq!(usage(br#"{"input_tokens":2,"iterations":null}"#).input, Some(2));
     }
 
     #[test]
