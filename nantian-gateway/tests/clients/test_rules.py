@@ -80,6 +80,7 @@ class Rules(unittest.TestCase):
                              {"role": "tool", "tool_call_id": "callsOslo", "content": "r"}]}
         self.judge(openai.check_mistral, body, [
             ("with a length of 9", ("messages.2.tool_call_id", "call_1")),
+            ("should be a valid string", ("messages.0.content", [{"type": "file", "file": {"file_data": "data:"}}])),
             ("Unexpected role 'user' after role 'tool'", ("messages", [*body["messages"], {"role": "user", "content": "q"}])),
             ("Expected last role User or Tool", ("messages", [body["messages"][0], {"role": "system", "content": "s"}])),
             ("Not the same number", ("messages", [*body["messages"], body["messages"][2]])),

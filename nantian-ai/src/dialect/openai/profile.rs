@@ -9,7 +9,7 @@ use crate::ir::{Effort, Thinking, own_id, safe_id, short_id};
 use crate::provider::Provider;
 
 /// How an id of a call is written.
-pub(super) type IdOf = fn(&str) -> Cow<'_, str>;
+type IdOf = fn(&str) -> Cow<'_, str>;
 
 /// What a provider takes of a model of this name.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,10 @@ pub(super) struct Profile {
     pub(super) takes_user: bool,
     /// Knows `parallel_tool_calls`.
     pub(super) takes_parallel: bool,
+    /// Can be told which tool to call, not only that it has to call one.
+    pub(super) names_tools: bool,
+    /// Reads documents by their URLs, also by those that hold them, and not as files.
+    pub(super) documents_by_url: bool,
     /// Answers in JSON of a schema, not only in any JSON.
     pub(super) takes_schema: bool,
     /// Knows penalties and stop sequences.
@@ -180,6 +184,8 @@ impl Profile {
             takes_top_k: is(&["fireworks", "llamacpp", "lmstudio", "openrouter", "together", "vllm"]),
             takes_user: !deepseek && !mistral,
             takes_parallel: !deepseek,
+            names_tools: !is(&["lmstudio"]),
+            documents_by_url: mistral,
             takes_schema: !deepseek,
             takes_penalties: !grok_thinks && thinker.is_none(),
             short_ids: mistral,

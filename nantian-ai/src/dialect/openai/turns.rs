@@ -1,7 +1,7 @@
 //! A conversation as Chat Completions has it.
 
 use super::details;
-use super::profile::{IdOf, Profile};
+use super::profile::Profile;
 use super::write_reply::write_calls;
 use crate::codec::{Invalid, List, Object, joined_text, said_by_user, titled_text_of};
 use crate::ir::{Block, Losses, Message, Output, Request, Role, Source, ToolResult};
@@ -63,7 +63,7 @@ impl<'r> Turns<'r> {
                         _ => turns.push(Turn::System(text)),
                     }
                 }
-                Role::User => Self::user(message, profile.id_of(), &mut turns)?,
+                Role::User => Self::user(message, profile, &mut turns)?,
                 Role::Assistant => {
                     Self::end_turn(&mut later, &mut turns);
                     let echoes_reasoning = profile.echoes_reasoning;
@@ -123,7 +123,8 @@ impl<'r> Turns<'r> {
     }
 
     /// Results come first, as the calls before them want it.
-    fn user(message: &'r Message, id_of: IdOf, turns: &mut Vec<Turn<'r>>) -> Result<(), Invalid> {
+    fn user(message: &'r Message, profile: Profile, turns: &mut Vec<Turn<'r>>) -> Result<(), Invalid> {
+        let id_of = profile.id_of();
         let mut parts = Vec::new();
         for block in &message.content {
             if let Block::ToolResult(result) = block {
@@ -132,13 +133,13 @@ impl<'r> Turns<'r> {
                     parts.push(UserPart::Text(
                         format!("Attached to the result of {}:", id_of(&result.id)).into(),
                     ));
-                    parts.push(UserPart::of(attached)?);
+                    parts.push(UserPart::of(attached, profile)?);
                 }
             }
         }
         for block in &message.content {
             if !matches!(block, Block::ToolResult(_)) {
-                parts.push(UserPart::of(block)?);
+                parts.push(UserPart::of(block, profile)?);
             }
         }
         if !parts.is_empty() {
@@ -161,19 +162,17 @@ pub(crate) fn result_text(result: &ToolResult) -> String {
 // === impl UserPart ===
 
 impl<'r> UserPart<'r> {
-    fn of(block: &'r Block) -> Result<Self, Invalid> {
+    fn of(block: &'r Block, profile: Profile) -> Result<Self, Invalid> {
         Ok(match block {
             Block::Text(text) | Block::Refusal(text) => Self::Text(text.as_str().into()),
             Block::Image(source) => Self::Image(source),
             Block::Document(document) => match (titled_text_of(document), &document.source) {
                 (Some(text), _) => Self::Text(text.into()),
-                (None, Source::Inline(_)) => {
-                    Self::File { name: document.title.as_deref(), data: document.source.to_url() }
-                }
-                (None, Source::Url(_)) => {
+                (None, Source::Url(_)) if !profile.documents_by_url => {
                     let problem = "is at a URL, from which this provider reads no documents";
                     return Err(Invalid::new("messages.content.document", problem));
                 }
+                (None, source) => Self::File { name: document.title.as_deref(), data: source.to_url() },
             },
             _ => return Err(Invalid::new("messages.content", "holds what a user cannot say")),
         })
@@ -199,7 +198,8 @@ impl Turn<'_> {
                 message.text("role", "user");
                 match parts.as_slice() {
                     [UserPart::Text(text)] => message.text("content", text),
-                    parts => message.list("content", |list| parts.iter().for_each(|part| part.write(list))),
+                    parts => message
+                        .list("content", |list| parts.iter().for_each(|part| part.write(list, profile))),
                 }
             }
             Self::Acknowledged => {
@@ -219,7 +219,7 @@ impl Turn<'_> {
 }
 
 impl UserPart<'_> {
-    fn write(&self, list: &mut List<'_>) {
+    fn write(&self, list: &mut List<'_>, profile: Profile) {
         list.object(|part| match self {
             Self::Text(text) => {
                 part.text("type", "text");
@@ -228,6 +228,11 @@ impl UserPart<'_> {
             Self::Image(source) => {
                 part.text("type", "image_url");
                 part.object("image_url", |image| image.text("url", &source.to_url()));
+            }
+            Self::File { name, data } if profile.documents_by_url => {
+                part.text("type", "document_url");
+                part.text("document_url", data);
+                part.some_text("document_name", *name);
             }
             Self::File { name, data } => {
                 part.text("type", "file");

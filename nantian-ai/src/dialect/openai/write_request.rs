@@ -18,7 +18,7 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
     let body = object(|body| {
         body.text("model", &request.model);
         body.list("messages", |list| messages.write(list, profile));
-        write_tools(body, &request.tools);
+        write_tools(body, offered(request, profile));
         if !request.tools.is_empty() {
             write_choice(body, request, profile);
         }
@@ -69,6 +69,7 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
         (penalises(request.presence_penalty) && restrained, "presence_penalty"),
         (request.stop.len() > MOST_STOPS || (restrained && !request.stop.is_empty()), "stop"),
         (alone && !profile.takes_parallel, "parallel_tool_calls"),
+        (offered(request, profile).len() < request.tools.len(), "tools"),
         (
             matches!(request.output, Some(Output::Schema { .. })) && !profile.takes_schema,
             "response_format.json_schema",
@@ -99,6 +100,17 @@ fn write_thinking(body: &mut Object<'_>, profile: Profile, wish: Wish) {
     body.some_text("reasoning_effort", wish.effort);
 }
 
+/// The tools that may be called: the one that must be is the only one where it cannot be named.
+fn offered(request: &Request, profile: Profile) -> &[Tool] {
+    let place = match &request.tool_choice {
+        Some(ToolChoice::Tool(name)) if !profile.names_tools => {
+            request.tools.iter().position(|tool| tool.name == *name)
+        }
+        _ => None,
+    };
+    place.and_then(|at| request.tools.get(at..=at)).unwrap_or(&request.tools)
+}
+
 /// Tools, as OpenAI and Ollama write them.
 pub(crate) fn write_tools(body: &mut Object<'_>, tools: &[Tool]) {
     if tools.is_empty() {
@@ -125,6 +137,7 @@ fn write_choice(body: &mut Object<'_>, request: &Request, profile: Profile) {
         Some(ToolChoice::Auto) => body.text("tool_choice", "auto"),
         Some(ToolChoice::Never) => body.text("tool_choice", "none"),
         Some(ToolChoice::Any) => body.text("tool_choice", "required"),
+        Some(ToolChoice::Tool(_)) if !profile.names_tools => body.text("tool_choice", "required"),
         Some(ToolChoice::Tool(name)) => body.object("tool_choice", |choice| {
             choice.text("type", "function");
             choice.object("function", |function| function.text("name", name));

@@ -153,6 +153,9 @@ def check_mistral(body):
     need(last["role"] in ("user", "tool") or last.get("prefix"),
          f"Expected last role User or Tool (or Assistant with prefix True) for serving but got {last['role']}")
     for message in messages:
+        # https://github.com/nextcloud/integration_openai/pull/419: a file is one that has been uploaded, a PDF is a `document_url`.
+        parts = message["content"] if isinstance(message.get("content"), list) else ()
+        need(all(part["type"] != "file" or "file_id" in part for part in parts), "Input should be a valid string")
         calls = message.get("tool_calls") or ()
         for id in [message["tool_call_id"]] if message["role"] == "tool" else [call["id"] for call in calls]:
             need(re.fullmatch("[a-zA-Z0-9]{9}", id), f"Tool call id was {id} but must be a-z, A-Z, 0-9, with a length of 9.")

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ir::{Block, Json, Message, ToolCall, ToolResult};
+use crate::ir::{Block, Document, Json, Message, Source, ToolCall, ToolResult};
 
 #[test]
 fn mistral_is_told_what_it_knows_under_its_names() {
@@ -25,6 +25,57 @@ fn mistral_is_told_what_it_knows_under_its_names() {
     assert_eq!((&body["random_seed"], &body["seed"], &body["user"]), (&json!(7), &Value::Null, &Value::Null));
     assert_eq!(body["stream_options"], Value::Null);
     assert_eq!(losses.to_string(), "user");
+}
+
+#[test]
+fn mistral_reads_documents_by_their_urls() {
+    const PDF: &str = "data:application/pdf;base64,JVBERg==";
+    const AT: &str = "https://example.com/a.pdf";
+    let document = |title: Option<&str>, url: &str| {
+        let source = Source::of_url(url).unwrap();
+        Block::Document(Document { title: title.map(str::to_owned), source })
+    };
+    let content = vec![document(Some("a.pdf"), PDF), document(None, AT)];
+    let request = Request { messages: vec![Message::new(Role::User, content)], ..Request::default() };
+    let (body, losses) = encode(&request, "mistral").unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let expected = json!([
+        {"type": "document_url", "document_url": PDF, "document_name": "a.pdf"},
+        {"type": "document_url", "document_url": AT},
+    ]);
+    assert_eq!((&body["messages"][0]["content"], losses.is_empty()), (&expected, true));
+    assert!(encode(&request, "openai").is_err());
+}
+
+#[test]
+fn the_tool_that_lm_studio_must_call_is_the_only_one() {
+    let tool = |name: &str| Tool {
+        name: name.to_owned(),
+        description: None,
+        schema: Json::empty_object(),
+        strict: None,
+        cached: None,
+    };
+    let request = |tools: &[&str]| Request {
+        tools: tools.iter().map(|name| tool(name)).collect(),
+        tool_choice: Some(ToolChoice::Tool("json".to_owned())),
+        ..Request::default()
+    };
+    for (provider, tools, offered, lost) in [
+        ("lmstudio", &["f", "json"][..], &["json"][..], "tools"),
+        ("lmstudio", &["json"], &["json"], ""),
+        ("vllm", &["f", "json"], &["f", "json"], ""),
+    ] {
+        let (body, losses) = encode(&request(tools), provider).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let names =
+            body["tools"].as_array().unwrap().iter().map(|tool| tool["function"]["name"].as_str().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), offered, "{provider}");
+        assert_eq!(
+            (body["tool_choice"] == "required", losses.to_string().as_str()),
+            (provider == "lmstudio", lost)
+        );
+    }
 }
 
 #[test]
