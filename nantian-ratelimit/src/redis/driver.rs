@@ -4,13 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::iter;
 use std::mem;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, RedisError, Value};
+use redis::{ErrorKind, Pipeline, RedisError, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -47,9 +47,6 @@ const LOOKS: usize = 16;
 const SECRET_KEY: &str = "nrl:{store}:secret";
 const REPLICAS_KEY: &str = "nrl:{store}:replicas";
 
-/// Moves the bytes of a connection.
-type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// Connects a [`RedisStore`](super::RedisStore), keeps it connected, and sends what was settled.
 ///
 /// Spawn [`RedisDriver::run`]; this crate does not.
@@ -78,9 +75,9 @@ impl RedisDriver {
     /// Dropping it closes the connection: the store is unreachable from then on.
     pub async fn run(mut self) {
         let mut pause = BACKOFF.0;
+        let store = Arc::clone(&self.store);
         loop {
-            let connected = timeout(self.store.connect_timeout, self.connect()).await;
-            match connected.unwrap_or(Err(StoreFault::Timeout)) {
+            match self.unconnected(store.connect()).await {
                 Ok((connection, io)) => {
                     let begun = Instant::now();
                     tokio::select! {
@@ -96,7 +93,7 @@ impl RedisDriver {
                 }
                 Err(fault) => self.note(fault),
             }
-            self.wait(pause).await;
+            self.unconnected(sleep(pause)).await;
             pause = (pause * 2).min(BACKOFF.1);
         }
     }
@@ -106,24 +103,15 @@ impl RedisDriver {
         self.store.fault.store(Some(Arc::new(fault)));
     }
 
-    /// Lets `pause` pass while nothing is connected.
-    async fn wait(&mut self, pause: Duration) {
-        let mut over = pin!(sleep(pause));
+    /// Waits for `future` while nothing is connected: what is to be done for a limiter is not done.
+    async fn unconnected<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
         loop {
             tokio::select! {
-                () = &mut over => return,
+                output = &mut future => return output,
                 Some(task) = self.tasks.recv() => drop(task),
             }
         }
-    }
-
-    async fn connect(&self) -> Result<(MultiplexedConnection, Io), StoreFault> {
-        let stream = self.store.transport.connect(&self.store.url).await?;
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.store.command_timeout));
-        let connected =
-            MultiplexedConnection::new_with_config(&self.store.url.settings, stream, config).await;
-        let (connection, io) = connected.map_err(|error| StoreFault::from(&error))?;
-        Ok((connection, Box::pin(io)))
     }
 
     /// Greets the server now and then and sends corrections, until it is silent for too long.

@@ -66,6 +66,7 @@
 
 mod agreed_secret;
 mod breaker;
+mod connect;
 mod denials;
 mod driver;
 mod fault;

@@ -214,7 +214,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Sets how long the driver waits for a connection. Range: 1 ms to 60 s. Default: 200 ms.
+    /// Sets how long the driver waits for a connection to one of the server's addresses, TLS and login included. Range: 1 ms to 60 s.
+    /// Default: 200 ms.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(60));
         self

@@ -1,6 +1,7 @@
 //! The bytes between this process and the server: TCP, and TLS on it.
 
 use std::io;
+use std::net::SocketAddr;
 #[cfg(feature = "redis-tls")]
 use std::sync::Arc;
 
@@ -29,8 +30,13 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Transport {
-    pub(super) async fn connect(&self, url: &RedisUrl) -> Result<Box<dyn Stream>, StoreFault> {
-        let stream = open(url).await.map_err(|error| StoreFault::from(&error.into()))?;
+    /// Connects to one of the server's addresses.
+    pub(super) async fn connect(
+        &self,
+        url: &RedisUrl,
+        address: SocketAddr,
+    ) -> Result<Box<dyn Stream>, StoreFault> {
+        let stream = open(address).await.map_err(|error| StoreFault::from(&error.into()))?;
         if url.is_tls() { self.secure(url, stream).await } else { Ok(Box::new(stream)) }
     }
 
@@ -49,8 +55,8 @@ impl Transport {
     }
 }
 
-async fn open(url: &RedisUrl) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

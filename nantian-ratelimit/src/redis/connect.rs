@@ -1,0 +1,115 @@
+//! A connection to the first of a server's addresses that answers.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use super::fault::StoreFault;
+use super::store::Inner;
+
+/// How long the server's name may take to resolve: a resolver gives its first server five seconds before it asks the second.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Moves the bytes of a connection.
+pub(super) type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+// === impl Inner ===
+
+impl Inner {
+    /// Opens a connection, and says who asks.
+    ///
+    /// # Errors
+    /// The fault of the address that was asked last.
+    ///
+    /// # Cancellation
+    /// Dropping it closes what it has opened.
+    pub(super) async fn connect(&self) -> Result<(MultiplexedConnection, Io), StoreFault> {
+        let found = timeout(LOOKUP_TIMEOUT, lookup_host((self.url.host.as_str(), self.url.port))).await;
+        let addresses = found.map_err(|_| StoreFault::Timeout)?.map_err(|_| StoreFault::Connect)?;
+        self.connect_to_any(addresses).await
+    }
+
+    /// Asks one address after the other: one that is silent costs its own time and not that of the next.
+    async fn connect_to_any(
+        &self,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Result<(MultiplexedConnection, Io), StoreFault> {
+        let mut last = StoreFault::Connect;
+        for address in addresses {
+            let connected = timeout(self.connect_timeout, self.connect_to(address)).await;
+            match connected.unwrap_or(Err(StoreFault::Timeout)) {
+                Err(fault) if fault != StoreFault::Credentials => last = fault,
+                // Who knows these credentials for wrong ones speaks for all.
+                decided => return decided,
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<(MultiplexedConnection, Io), StoreFault> {
+        let stream = self.transport.connect(&self.url, address).await?;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.command_timeout));
+        let connected = MultiplexedConnection::new_with_config(&self.url.settings, stream, config).await;
+        let (connection, io) = connected.map_err(|error| StoreFault::from(&error))?;
+        Ok((connection, Box::pin(io)))
+    }
+}
+
+#[cfg(not(loom))]
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::redis::RedisStore;
+
+    /// A server that answers every command with this; without one it accepts connections and says nothing.
+    async fn server(answer: Option<&'static str>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut silent = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let Some(answer) = answer else {
+                    silent.push(stream);
+                    continue;
+                };
+                let mut commands = [0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut commands).await {
+                    let count = commands[..count].iter().filter(|byte| **byte == b'*').count();
+                    let _ = stream.write_all(answer.repeat(count).as_bytes()).await;
+                }
+            }
+        });
+        address
+    }
+
+    /// What comes of addresses of which each has half a second.
+    async fn outcome(addresses: Vec<SocketAddr>) -> Result<(), StoreFault> {
+        let url = "redis://:secret@store.test/0".parse().unwrap();
+        let (store, _driver) = RedisStore::builder(url).connect_timeout(Duration::from_millis(500)).build();
+        store.0.connect_to_any(addresses.into_iter()).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_leaves_time_for_the_next() {
+        let silent = server(None).await;
+        assert_eq!(outcome(vec![silent, server(Some("+OK\r\n")).await]).await, Ok(()));
+        assert_eq!(outcome(vec![silent]).await, Err(StoreFault::Timeout));
+        assert_eq!(outcome(Vec::new()).await, Err(StoreFault::Connect));
+    }
+
+    #[tokio::test]
+    async fn credentials_that_one_address_refuses_are_shown_to_no_other() {
+        let refusing = server(Some("-WRONGPASS invalid username-password pair\r\n")).await;
+        let addresses = vec![refusing, server(Some("+OK\r\n")).await];
+        assert_eq!(outcome(addresses).await, Err(StoreFault::Credentials));
+    }
+}
