@@ -159,7 +159,7 @@ fn signature(limit: &Limit) -> [u8; SIGNATURE] {
         Unit::Requests => 0,
         Unit::Tokens => 1 << 31,
     };
-    // 31 days are 2^31.3 milliseconds: the unit takes the highest bit, windows above 24 days count by the second.
+    // 31 days are 2^31.3 milliseconds: the unit takes the highest bit, windows above 12 days count by the second.
     let window = limit.window();
     let millis = u32::try_from(window.as_millis()).ok().filter(|millis| *millis < 1 << 30);
     let window = millis.unwrap_or_else(|| 1 << 30 | u32::try_from(window.as_secs()).unwrap_or(0));
