@@ -15,9 +15,9 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// What the clients of OpenAI and Anthropic read before they try again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-/// The longest wait that a program sits out for a person: openai-node sleeps through any that it is told of, without a way to stop it,
-/// and openai-python asks again at once for one that is longer.
-const LONGEST_RETRIED: Duration = Duration::from_secs(60);
+/// The longest wait that a program sits out for a person, as openai-python has it. openai-node sleeps through any that it is told of, without a
+/// way to stop it, and others ask again at once where they are told of more than a minute.
+const LONGEST_RETRIED: Duration = Duration::from_secs(120);
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// The largest integer of a structured field (RFC 9651, section 3.3.1): with a larger one a reader passes over the whole field.

@@ -113,8 +113,10 @@ async fn retry_after_is_at_least_a_second_and_rounded_up() {
 #[tokio::test]
 async fn a_wait_that_no_client_sits_out_is_for_whoever_asked_it() {
     let name = nantian_ratelimit::LimitName::new("slow").unwrap();
-    let slow = Limit::new(name, nantian_ratelimit::Unit::Requests, 59, Duration::from_secs(3600));
-    for (limit, retried) in [(Limit::requests_per_minute(1), true), (slow, false)] {
+    let every = |seconds| {
+        Limit::new(name.clone(), nantian_ratelimit::Unit::Requests, 1, Duration::from_secs(seconds))
+    };
+    for (limit, retried) in [(every(60), true), (every(120), true), (every(121), false)] {
         let service = RateLimitLayer::new(limiter(&ManualClock::new(), [limit])).layer(service_fn(ok));
         while !answer(service.clone(), 0).await.contains_key("retry-after") {}
         let headers = answer(service, 0).await;
