@@ -121,19 +121,21 @@ impl Instance {
         self.store.inner.data_mut().give_back()
     }
 
+    /// Whether another stream finds room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.store.inner.data().contexts.len() < MAX_CONTEXTS
+    }
+
     /// Gives a stream a context of an id that is unique among those alive.
-    pub(crate) fn register(&mut self, exchange: SharedExchange, plugin_index: usize) -> Result<u32, Cause> {
+    pub(crate) fn register(&mut self, exchange: SharedExchange, plugin_index: usize) -> u32 {
         let contexts = &mut self.store.inner.data_mut().contexts;
-        if contexts.len() >= MAX_CONTEXTS {
-            return Err(Cause::Budget { what: "stream contexts" });
-        }
         let mut context = self.next_context;
         while context <= ROOT || contexts.contains(context) {
             context = context.wrapping_add(1);
         }
         contexts.insert(context, Registered { exchange, plugin_index });
         self.next_context = context.wrapping_add(1);
-        Ok(context)
+        context
     }
 
     pub(crate) async fn on_create(&mut self, context: u32) -> Result<u32, Cause> {

@@ -69,8 +69,8 @@ pub(crate) struct Lease {
 pub(crate) enum LeaseError {
     /// All are running a guest; this one was asked last.
     Busy(Arc<Slot>),
-    /// None is alive until upkeep replaces one.
-    Dead(Cause),
+    /// None is alive, or those that are have no room for another stream.
+    Unavailable(Cause),
 }
 
 /// How fast dead instances are replaced, so that a guest that always traps does not cost its building each time.
@@ -90,25 +90,32 @@ impl Pool {
         &self.slots
     }
 
-    /// Takes an instance for a new stream: this thread's own if it can be had, else any that is alive.
+    /// Takes an instance for a new stream: this thread's own if it can be had, else any that is alive and has room.
     ///
     /// Builds none: starting a guest may take a second, which upkeep has and a request has not.
     pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
         let thread = thread_key();
-        let mut busy = None;
+        let (mut busy, mut cause) = (None, Cause::NoInstance);
         for pass in [Slot::is_own, Slot::is_free, Slot::is_foreign] {
             for slot in self.slots.iter().filter(|slot| pass(slot, thread)) {
-                match slot.try_lock() {
-                    Some(cell) if cell.instance.is_some() => {
+                let Some(cell) = slot.try_lock() else {
+                    busy = Some(slot);
+                    continue;
+                };
+                match &cell.instance {
+                    Some(instance) if instance.has_room() => {
                         slot.claim(thread);
                         return Ok((Lease::new(slot), cell));
                     }
-                    Some(_) => {}
-                    None => busy = Some(slot),
+                    Some(_) => cause = Cause::Budget { what: "stream contexts" },
+                    None => {}
                 }
             }
         }
-        Err(busy.map_or(LeaseError::Dead(Cause::NoInstance), |slot| LeaseError::Busy(Arc::clone(slot))))
+        Err(match busy {
+            Some(slot) => LeaseError::Busy(Arc::clone(slot)),
+            None => LeaseError::Unavailable(cause),
+        })
     }
 
     /// Whether another dead instance may be replaced now.

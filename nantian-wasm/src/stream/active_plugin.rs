@@ -90,10 +90,9 @@ impl HeldMessages {
 // === impl ActivePlugin ===
 
 impl ActivePlugin {
-    /// A plugin that serves the stream with this instance, under the id of a context; without one it is not called.
-    pub(super) fn serving(lease: Lease, context: Option<u32>) -> Self {
-        let lease = context.is_some().then_some(lease);
-        Self { lease, context: context.unwrap_or_default(), ..Self::default() }
+    /// A plugin that serves the stream with this instance, under the id of a context.
+    pub(super) fn serving(lease: Lease, context: u32) -> Self {
+        Self { lease: Some(lease), context, ..Self::default() }
     }
 
     /// Whether something is to happen to the stream before its next step.

@@ -123,21 +123,15 @@ impl StreamContext {
                 *self.waits.of(Direction::Request) = Some(Wait::for_instance(&slot));
                 return Some(Step::Over(Action::Pending));
             }
-            Err(LeaseError::Dead(cause)) => {
+            Err(LeaseError::Unavailable(cause)) => {
                 self.add_plugin(ActivePlugin::default());
                 return Some(self.fails_to_join(plugin, index, cause));
             }
         };
-        let registered = guard.instance().map(|instance| instance.register(Arc::clone(&self.shared), index));
-        self.add_plugin(ActivePlugin::serving(
-            lease,
-            registered.as_ref().and_then(|id| id.as_ref().ok()).copied(),
-        ));
+        let context = guard.instance().map(|instance| instance.register(Arc::clone(&self.shared), index));
+        self.add_plugin(ActivePlugin::serving(lease, context.unwrap_or_default()));
         *cell = Some(guard);
-        match registered {
-            Some(Err(cause)) => Some(self.fails_to_join(plugin, index, cause)),
-            _ => None,
-        }
+        None
     }
 
     fn fails_to_join(&mut self, plugin: &Plugin, index: usize, cause: Cause) -> Step {

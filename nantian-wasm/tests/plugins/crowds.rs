@@ -1,10 +1,12 @@
 //! Quantities that clients choose: they may fail a stream, and never cost an instance or what a plugin remembers.
 
+use std::num::NonZeroUsize;
+
 use bytes::Bytes;
 use http::{Request, Response};
-use nantian_wasm::{Cause, Engine, FailurePolicy, Plugin};
+use nantian_wasm::{Action, Cause, Engine, FailurePolicy, Plugin, StreamContext, StreamInfo};
 
-use crate::support::{Seen, data, exchange, frames, plugin_of, send};
+use crate::support::{Seen, data, exchange, frames, plugin, plugin_of, send};
 
 /// Defines a counter by the value of the header `x-who` and counts in it, as published plugins count by consumer; keeps a value
 /// under that name, too, and an item in a queue.
@@ -127,5 +129,35 @@ fn headers_that_clients_make_too_long_to_be_copied_cost_their_stream_alone() {
         let told = plugin.status();
         assert_eq!(told.last_failure.unwrap().cause, Cause::StreamBudget { what: "header bytes" });
         assert_eq!((told.traps.total(), ask(10).status()), (0, 200));
+    }
+}
+
+#[test]
+fn instance_that_is_full_leaves_streams_to_the_others_before_any_is_refused_or_passes_by() {
+    const ROOM: usize = 10_000;
+    for failure_policy in [FailurePolicy::FailClosed, FailurePolicy::FailOpen] {
+        let plugin = plugin("add_header", |config| {
+            config.instances = NonZeroUsize::new(2);
+            config.failure_policy = failure_policy;
+        });
+        let begin = || {
+            let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+            let (mut parts, ()) = Request::new(()).into_parts();
+            let action = stream.on_request_headers(&mut parts, true);
+            (parts.headers.contains_key("x-wasm-plugin"), action, stream)
+        };
+        let mut streams: Vec<_> = (0..2 * ROOM).map(|_| begin()).collect();
+        assert!(streams.iter().all(|(is_served, ..)| *is_served));
+        let (is_served, action, _) = begin();
+        assert!(!is_served);
+        match (failure_policy, action) {
+            (FailurePolicy::FailOpen, Action::Continue) => {}
+            (FailurePolicy::FailClosed, Action::Fail(failure)) => {
+                assert_eq!(failure.cause, Cause::Budget { what: "stream contexts" });
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(streams.pop());
+        assert!(begin().0, "one has ended");
     }
 }
