@@ -37,7 +37,7 @@ const MAX_LOG_LINES: u32 = 64;
 const MAX_LOG_BYTES: u64 = 16 << 10;
 /// Header fields one stream may add to its messages.
 const MAX_ENTRIES: u64 = 512;
-/// Bytes of properties one stream may set.
+/// Bytes of properties one stream may set, with what the place of each takes.
 const MAX_PROPERTY_BYTES: u64 = 64 << 10;
 /// Call-outs one stream may make, besides one for so many bytes of its bodies: what is asked about piece by piece may be long.
 const MAX_CALLS: u64 = 64;

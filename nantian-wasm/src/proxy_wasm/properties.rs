@@ -22,6 +22,9 @@ const MAX_PATH: u32 = 4 << 10;
 /// Most bytes of properties that a stream keeps.
 const MAX_KEPT: usize = 64 << 10;
 
+/// What a property takes besides its path and value, in bytes: its place among the others.
+const PROPERTY: usize = 64;
+
 /// A map without entries.
 const NO_ENTRIES: &str = "\0\0\0\0";
 
@@ -55,7 +58,7 @@ pub(super) fn set(
     let path = Bytes::from(read(caller, path, path_length)?);
     let value = Bytes::from(read(caller, value, value_length)?);
     let state = caller.data_mut();
-    if let Err(cause) = state.usage.affords_property(path.len().saturating_add(value.len()))? {
+    if let Err(cause) = state.usage.affords_property(weight(&path, &value))? {
         maps::fail(state, cause);
         return Ok(());
     }
@@ -63,8 +66,8 @@ pub(super) fn set(
     let exchange = state.exchange_mut().ok_or(Status::NotFound)?;
     // A guest may come back to a stream in any number of callbacks, each with a budget of its own.
     let others = exchange.properties.iter().filter(|(known, _)| *known != path);
-    let kept = others.map(|(path, value)| path.len() + value.len()).sum::<usize>();
-    if kept.saturating_add(path.len()).saturating_add(value.len()) > MAX_KEPT {
+    let kept = others.map(|(path, value)| weight(path, value)).sum::<usize>();
+    if kept.saturating_add(weight(&path, &value)) > MAX_KEPT {
         exchange.fail(Cause::StreamBudget { what: "property bytes" });
         return Ok(());
     }
@@ -79,6 +82,11 @@ pub(super) fn set(
         None => exchange.properties.push((path, value)),
     }
     Ok(())
+}
+
+/// What a property costs, in bytes.
+fn weight(path: &[u8], value: &[u8]) -> usize {
+    path.len().saturating_add(value.len()).saturating_add(PROPERTY)
 }
 
 /// The message of which a property, one of Higress', says how many bytes of the body the plugin may hold back.

@@ -11,7 +11,7 @@ use nantian_wasm::{
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
-use crate::support::{TicksWithLogs, plugin_of};
+use crate::support::{TicksWithLogs, get, plugin_of, send};
 
 /// A guest that opens a gRPC stream when it is configured, makes seventeen calls for each stream, and logs.
 const CALLER: &str = r#"(module
@@ -224,6 +224,27 @@ fn stream_keeps_so_many_properties_whichever_callbacks_set_them() {
     let status = plugin.status();
     assert_eq!(status.last_failure.unwrap().cause, Cause::StreamBudget { what: "property bytes" });
     assert_eq!(status.traps.total(), 0, "clients may have sent what it sets");
+}
+
+/// Names of two bytes and no values: they cost what the host keeps beside them.
+#[test]
+fn properties_are_few_however_short_they_are() {
+    for (count, status) in [(900, 200), (1_000, 503)] {
+        let text = format!(
+            r#"(module
+            (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                (loop $next
+                    (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+                    (drop (call $set (i32.const 0) (i32.const 2) (i32.const 0) (i32.const 0)))
+                    (br_if $next (i32.lt_u (i32.load (i32.const 0)) (i32.const {count}))))
+                (i32.const 0)))"#
+        );
+        let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+        assert_eq!(send([plugin], get("/")).status(), status, "{count}");
+    }
 }
 
 #[test]
