@@ -38,7 +38,7 @@ pub(crate) enum Wish {
     ForcedTool,
     /// The same of a model that cannot but think, which is known once it refuses not to: that it must call the tool.
     ToolChoice,
-    /// Chat Completions and Bedrock: how tokens are drawn, in which models that think let nobody have a say.
+    /// Bedrock, Chat Completions and Responses: how tokens are drawn, in which models that think let nobody have a say.
     Sampling,
     /// Chat Completions of DeepSeek and Moonshot: that what the model has said comes back without what it thought. Another one may
     /// have said it, or the client does not give it back.
@@ -58,6 +58,10 @@ pub(crate) enum Wish {
     Stop,
     /// Bedrock: that a model which has tools tells its answer bit by bit.
     Stream,
+    /// Responses: that a model tells what it thinks, which OpenAI lets no organisation see that it does not know.
+    Summary,
+    /// vLLM and llama.cpp: what is said to a model's template of how to think, where its maker's own tokenizer has none.
+    Template,
 }
 
 /// Several of them.
@@ -68,7 +72,7 @@ pub(crate) struct Wishes {
     thinking: Option<Thinking>,
 }
 
-const ALL: [Wish; 17] = [
+const ALL: [Wish; 19] = [
     Wish::Betas,
     Wish::Reasoning,
     Wish::Thinking,
@@ -86,6 +90,8 @@ const ALL: [Wish; 17] = [
     Wish::NewerLimit,
     Wish::Stop,
     Wish::Stream,
+    Wish::Summary,
+    Wish::Template,
 ];
 
 /// What tells a model of DeepSeek or Moonshot not to think.
@@ -125,6 +131,7 @@ impl Wish {
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
             Self::OlderLimit | Self::NewerLimit | Self::Stop | Self::Stream => true,
+            Self::Summary | Self::Template => true,
             // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
             Self::Usage => streams,
         }
@@ -152,6 +159,8 @@ impl Wish {
             Self::NewerLimit => "the provider refuses `max_completion_tokens`: it is called `max_tokens`",
             Self::Stop => "the model takes no stop sequences: they are left out",
             Self::Stream => "the model calls no tools in a stream: it is asked for whole answers",
+            Self::Summary => "the provider summarises no reasoning for this organisation: it is not asked to",
+            Self::Template => "the model has no template to be told how to think by: it is told nothing",
         }
     }
 
@@ -159,10 +168,8 @@ impl Wish {
     pub(crate) fn taken_out(self, body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
         let object = Object::parse(body).ok()?;
         let left = match self {
-            Self::Betas => {
-                let own = Object::parse(object.value(OWN)?).ok()?.without("anthropic_beta").concat();
-                object.set(body, &[(OWN, std::str::from_utf8(&own).ok()?)]).concat()
-            }
+            Self::Betas => return left_out::without_inner(body, OWN, "anthropic_beta"),
+            Self::Summary => return left_out::without_inner(body, "reasoning", "summary"),
             Self::Reasoning => return foreign::without_thoughts(body, losses),
             Self::Thinking => object.without("think").concat(),
             Self::Usage => object.without("stream_options").concat(),
@@ -199,6 +206,11 @@ impl Wish {
             }
             // The path says it.
             Self::Stream => return Some(body.clone()),
+            Self::Template => {
+                let names = [("chat_template_kwargs", "thinking"), ("reasoning_effort", "thinking")];
+                // What it says was asked for only where the client has asked for it.
+                return left_out::without_members(body, &names, |_| false, losses);
+            }
             Self::OlderLimit | Self::NewerLimit => {
                 let edits = openai::limit_renamed(&object, self == Self::OlderLimit);
                 (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
@@ -259,6 +271,7 @@ impl Wishes {
             Dialect::OpenAi => {
                 let may_not_think = !(thinks && strict);
                 let has_tools = !request.tools.is_empty();
+                let has_template = openai::tells_templates(&target.config().provider);
                 add(Wish::Usage, request.stream && target.must_ask_for_usage());
                 add(Wish::Effort, has_tools && may_not_think && openai::may_be_off(&request.model));
                 add(Wish::ForcedTool, request.must_call() && may_not_think);
@@ -268,12 +281,17 @@ impl Wishes {
                 add(Wish::OlderLimit, request.max_output.is_some());
                 add(Wish::NewerLimit, request.max_output.is_some());
                 add(Wish::Silence, request.messages.iter().any(|message| message.role == Role::Assistant));
+                add(Wish::Template, has_template && request.thinking.is_some() && may_not_think);
             }
             Dialect::Gemini => {
                 add(Wish::Prefill, ends_with_the_model && !strict);
                 add(Wish::Penalties, penalises && !strict);
             }
-            Dialect::Responses => add(Wish::Reasoning, request.has_reasoning() && !strict),
+            Dialect::Responses => {
+                add(Wish::Reasoning, request.has_reasoning() && !strict);
+                add(Wish::Sampling, draws && !strict);
+                add(Wish::Summary, thinks && !strict);
+            }
         }
         wishes
     }
@@ -319,13 +337,14 @@ impl Wishes {
             (Wish::Betas, _) => &["anthropic-beta"],
             (Wish::Reasoning, _) => &["messages.reasoning"],
             (Wish::Thinking, _) => &["thinking"],
-            (Wish::Effort | Wish::ForcedTool, None | Some(Thinking::Off)) => &[],
-            (Wish::Effort | Wish::ForcedTool, Some(_)) => &["thinking"],
+            (Wish::Effort | Wish::ForcedTool | Wish::Template, None | Some(Thinking::Off)) => &[],
+            (Wish::Effort | Wish::ForcedTool | Wish::Template, Some(_)) => &["thinking"],
             (Wish::ToolChoice, Some(Thinking::Off)) => &["thinking", "tool_choice"],
             (Wish::ToolChoice, _) => &["tool_choice"],
             (Wish::Schema, _) => &["response_format.json_schema"],
             (Wish::Strict, _) => &["tools.strict"],
             (Wish::Prefill, _) => &["messages.prefill"],
+            (Wish::Summary, _) => &["thinking.display"],
             (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage, _) => &[],
             (Wish::OlderLimit | Wish::NewerLimit | Wish::Stop | Wish::Stream, _) => &[],
         }

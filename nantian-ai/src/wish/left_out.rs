@@ -58,6 +58,15 @@ fn without(
     (left.len() < object.len()).then_some(left)
 }
 
+/// A body without a member of one of its members.
+pub(super) fn without_inner(body: &Bytes, outer: &str, inner: &str) -> Option<Bytes> {
+    let object = Object::parse(body).ok()?;
+    let member = Object::parse(object.value(outer)?).ok()?;
+    member.value(inner)?;
+    let left = member.without(inner).concat();
+    Some(object.set(body, &[(outer, std::str::from_utf8(&left).ok()?)]).concat().into())
+}
+
 /// A body without penalties.
 pub(super) fn without_penalties(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let penalises = |penalty: &[u8]| !matches!(penalty, b"0" | b"0.0");

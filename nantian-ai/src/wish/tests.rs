@@ -15,6 +15,16 @@ fn a_wish_is_taken_out_and_nothing_else() {
             r#"{"messages":[],"additionalModelRequestFields":{"anthropic_beta":["a"],"top_k":1}}"#,
             r#"{"messages":[],"additionalModelRequestFields":{"top_k":1}}"#,
         ),
+        (
+            Wish::Summary,
+            r#"{"reasoning":{"effort":"low","summary":"auto"}}"#,
+            r#"{"reasoning":{"effort":"low"}}"#,
+        ),
+        (
+            Wish::Template,
+            r#"{"model":"m","chat_template_kwargs":{"thinking":true},"reasoning_effort":"low"}"#,
+            r#"{"model":"m"}"#,
+        ),
         (Wish::Effort, r#"{"tools":[]}"#, r#"{"reasoning_effort":"none","tools":[]}"#),
         (Wish::Effort, r#"{"reasoning_effort":"low"}"#, r#"{"reasoning_effort":"none"}"#),
         (
@@ -39,6 +49,8 @@ fn a_wish_is_taken_out_and_nothing_else() {
     }
     for (wish, body) in [
         (Wish::Betas, "{}"),
+        (Wish::Summary, r#"{"reasoning":{"effort":"low"}}"#),
+        (Wish::Template, "{}"),
         (Wish::Reasoning, "{}"),
         (Wish::Effort, r#"{"reasoning_effort":"none"}"#),
         (Wish::ForcedTool, r#"{"thinking":{"type":"disabled"}}"#),
@@ -75,7 +87,7 @@ fn each_wish_has_a_place_of_its_own() {
         assert!(!wishes.iter().any(|it| it == wish));
         wishes.add(wish);
     }
-    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 17));
+    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 19));
     ALL.into_iter().for_each(|wish| wishes.remove(wish));
     assert!(wishes.is_empty());
 }

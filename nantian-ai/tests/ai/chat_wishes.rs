@@ -194,6 +194,22 @@ async fn a_model_that_takes_no_say_in_how_tokens_are_drawn_is_told_nothing_of_it
 }
 
 #[tokio::test]
+async fn a_model_of_mistral_behind_its_own_tokenizer_is_not_told_how_to_think() {
+    let refusal = "chat_template is not supported for Mistral tokenizers.";
+    for (thinking, lost) in [
+        (r#","thinking":{"type":"enabled","budget_tokens":9000}"#, "thinking"),
+        (r#","thinking":{"type":"disabled"}"#, ""),
+    ] {
+        let request = || messages(thinking);
+        let (upstream, named) = taught(target("vllm", "mistralai/Devstral-Small"), refusal, request).await;
+        let told = asked(&upstream, "/chat_template_kwargs");
+        assert!(told[0].is_object() && told[1..] == [Value::Null, Value::Null], "{told:?}");
+        assert_eq!(asked(&upstream, "/reasoning_effort")[1..], [Value::Null, Value::Null]);
+        assert_eq!(named, lost);
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_thinks_teaches_nothing_about_how_tokens_are_drawn_for_those_that_do_not() {
     let refusal = "Unsupported parameter: 'temperature' is not supported with this model.";
     let layer = layer(target("azure-openai", "prod").endpoint("http://provider"));

@@ -100,6 +100,35 @@ async fn a_model_that_does_not_go_on_with_what_it_has_said_is_asked_to_by_a_user
 }
 
 #[tokio::test]
+async fn an_organisation_that_is_not_verified_asks_for_no_summaries_of_reasoning() {
+    const REFUSED: &str = "Your organization must be verified to generate reasoning summaries. Please go to: https://platform.openai.com/settings/organization/general and click on Verify Organization.";
+    let config = || TargetConfig::new("demo/gpt", "openai", "gpt-5.4").format("openai-responses");
+    let request = || {
+        let body = r#"{"model":"any","max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":8000},"messages":[{"role":"user","content":"Hi"}]}"#;
+        post("/v1/messages", body)
+    };
+    let (upstream, named) = taught(config(), REFUSED, OF_RESPONSES, request).await;
+    assert_eq!(asked(&upstream, "/reasoning/summary"), [json!("auto"), Value::Null, Value::Null]);
+    assert_eq!(asked(&upstream, "/reasoning/effort"), ["low", "low", "low"]);
+    assert_eq!(named, "thinking.display");
+    let upstream = Upstream::new().replies(refused(REFUSED));
+    assert_eq!(send(layer(config()), &upstream, strict(request())).await.0.status, 400);
+}
+
+#[tokio::test]
+async fn a_model_of_responses_that_takes_no_say_in_how_tokens_are_drawn_is_told_nothing_of_it() {
+    let refusal = "Unsupported parameter: 'temperature' is not supported with this model.";
+    let config = TargetConfig::new("demo/gpt", "azure-openai", "prod")
+        .format("openai-responses")
+        .endpoint("http://provider");
+    let drawn = || chat(&json!({"temperature": 0.2, "top_p": 1}));
+    let (upstream, named) = taught(config, refusal, OF_RESPONSES, drawn).await;
+    assert_eq!(asked(&upstream, "/temperature"), [json!(0.2), Value::Null, Value::Null]);
+    assert_eq!(asked(&upstream, "/top_p")[1..], [Value::Null, Value::Null]);
+    assert_eq!(named, "temperature");
+}
+
+#[tokio::test]
 async fn space_at_the_end_of_what_the_model_goes_on_with_is_left_out() {
     for (config, answer) in [
         (TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5"), OF_ANTHROPIC),

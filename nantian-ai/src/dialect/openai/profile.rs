@@ -128,6 +128,11 @@ pub(crate) fn refused_reasoning(
     }
 }
 
+/// Whether a provider hands on what a model's chat template is told.
+pub(crate) fn tells_templates(provider: &str) -> bool {
+    is_one(provider, &["llamacpp", "vllm"])
+}
+
 /// Whether a provider is Mistral, which is strict about the ids of tool calls.
 pub(crate) fn is_mistral(provider: &str) -> bool {
     is_one(provider, &["mistral"])
@@ -214,7 +219,7 @@ impl ThinkingBy {
         let is = |name| is_one(provider, &[name]);
         if is("deepseek") {
             Self::DeepSeek
-        } else if is("vllm") || is("llamacpp") {
+        } else if tells_templates(provider) {
             Self::Template
         } else if is("groq") && begins(model, &["qwen"]) {
             Self::Switch
