@@ -7,12 +7,12 @@ use memchr::memmem;
 use serde_json::value::RawValue;
 
 use super::{Fields, Object};
-use crate::dialect::responses::{OwnName, RUN_BY_CLIENTS, Tools};
+use crate::dialect::responses::{Called, OwnName, Tools, is_run_by_client};
 use crate::edit;
 use crate::ir::{Json, Losses};
 
-/// The kind of item in which a client tells tools in the midst of a conversation.
-const ADDITIONAL: &str = "additional_tools";
+/// The kinds of items in which a client tells tools in the midst of a conversation.
+const TELLING: [&str; 2] = ["additional_tools", "tool_search_output"];
 
 /// The members of a Responses request that its answer repeats, in alphabetical order.
 const REPEATED: [&str; 13] = [
@@ -70,9 +70,9 @@ impl Echo {
         self.0.own_names.get(name)
     }
 
-    /// Whether the client's tool of this name takes any text instead of arguments.
-    pub(crate) fn takes_text(&self, name: &str) -> bool {
-        self.own_name(name).is_some_and(|own| own.takes_text)
+    /// As what the client knows calls of a tool of this name.
+    pub(crate) fn called(&self, name: &str) -> Called {
+        self.own_name(name).map_or(Called::Function, |own| own.called)
     }
 
     /// Writes a member as it was asked for, else what stands for it.
@@ -101,10 +101,7 @@ fn is_below(path: &str, member: &str) -> bool {
 /// The tools that are passed on: those that the client runs.
 fn functions(tools: &Json) -> Option<Json> {
     let tools: Vec<&RawValue> = serde_json::from_str(tools.as_str()).ok()?;
-    let is_passed_on = |tool: &&str| {
-        let kind = Fields::parse(tool.as_bytes()).ok().and_then(|mut tool| tool.any_text("type"));
-        kind.is_some_and(|kind| RUN_BY_CLIENTS.contains(&kind.as_str()))
-    };
+    let is_passed_on = |tool: &&str| Fields::parse(tool.as_bytes()).is_ok_and(|tool| is_run_by_client(&tool));
     let tools: Vec<_> = tools.into_iter().map(RawValue::get).filter(is_passed_on).collect();
     Json::parse(&format!("[{}]", tools.join(",")))
 }
@@ -115,13 +112,14 @@ fn own_names(request: &edit::Object<'_>) -> HashMap<String, OwnName> {
     let list = request.value("tools").and_then(|json| serde_json::from_slice(json).ok());
     let items: Option<Vec<&RawValue>> = request
         .value("input")
-        .filter(|json| memmem::find(json, ADDITIONAL.as_bytes()).is_some())
+        .filter(|json| TELLING.iter().any(|kind| memmem::find(json, kind.as_bytes()).is_some()))
         .and_then(|json| serde_json::from_slice(json).ok());
     let items = items.unwrap_or_default().into_iter().map(RawValue::get);
-    let more = items.filter(|item| item.contains(ADDITIONAL)).filter_map(|item| {
+    let may_tell = |item: &&str| TELLING.iter().any(|kind| item.contains(kind));
+    let more = items.filter(may_tell).filter_map(|item| {
         let mut item = Fields::parse(item.as_bytes()).ok()?;
-        let is_it = item.any_text("type").as_deref() == Some(ADDITIONAL);
-        is_it.then(|| item.any_list("tools"))
+        let tells = item.peek("type").is_some_and(|kind| TELLING.contains(&kind));
+        tells.then(|| item.any_list("tools"))
     });
     for list in list.into_iter().chain(more) {
         // Those of a request that is refused have no names.

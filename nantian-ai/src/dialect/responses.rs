@@ -15,7 +15,7 @@ pub(crate) use self::read_request::decode as decode_request;
 pub(crate) use self::read_stream::StreamReader;
 pub(super) use self::signature::OF_RESPONSES;
 pub(crate) use self::signature::{MADE_HERE, is_of_responses};
-pub(crate) use self::tools::{OwnName, RUN_BY_CLIENTS, Tools};
+pub(crate) use self::tools::{Called, OwnName, Tools, is_run_by_client};
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::encode as encode_request;
 pub(crate) use self::write_stream::StreamWriter;

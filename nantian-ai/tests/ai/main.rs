@@ -19,6 +19,8 @@ mod embeddings;
 #[expect(dead_code, reason = "only streams are read here")]
 mod files;
 #[cfg(test)]
+mod found_tools;
+#[cfg(test)]
 #[path = "../frames/mod.rs"]
 mod frames;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::read_request::read_content;
 use super::signature::{self, Encrypted};
-use super::tools::{arguments_of, flat_name};
+use super::tools::{SEARCH, arguments_of, flat_name};
 use crate::codec::{Fields, Invalid, Value};
 use crate::ir::{Block, Losses, Message, Reasoning, Role, ToolCall, ToolResult, arguments};
 
@@ -14,6 +14,8 @@ pub(super) enum Item {
     Result(ToolResult),
     /// Tools that the client runs.
     Tools(Vec<Value>),
+    /// Those that a call of this id has found.
+    Found(String, Vec<Value>),
     /// What says nothing.
     Blank,
     /// Nothing that has a counterpart; it has been named.
@@ -41,6 +43,14 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             name: read_name(fields)?,
             arguments: arguments_of(&fields.required_text("input")?),
         })),
+        Some("tool_search_call") if is_run_by_client(fields)? => Item::Said(Block::ToolCall(ToolCall {
+            id: fields.required_text("call_id")?,
+            name: SEARCH.to_owned(),
+            arguments: fields.json_object("arguments"),
+        })),
+        Some("tool_search_output") if is_run_by_client(fields)? => {
+            Item::Found(fields.required_text("call_id")?, fields.list("tools")?.unwrap_or_default())
+        }
         Some("additional_tools") => {
             fields.ignore(&["role"]);
             Item::Tools(fields.list("tools")?.unwrap_or_default())
@@ -73,6 +83,11 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             Item::Nothing
         }
     })
+}
+
+/// Whether it is the client that finds tools.
+fn is_run_by_client(fields: &mut Fields) -> Result<bool, Invalid> {
+    Ok(fields.text("execution")?.as_deref() == Some("client"))
 }
 
 /// Whether an id is of reasoning in an answer that was translated here: a number follows the kind.

@@ -6,6 +6,7 @@ use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::GUARDRAIL;
 use crate::ir::{
     Block, Document, Effort, Json, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice,
+    ToolResult,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -85,6 +86,14 @@ fn read_input(
                 tools.read(more, losses)?;
                 fields.rest(losses);
                 continue;
+            }
+            Item::Found(id, found) => {
+                let text = match tools.read(found, losses)? {
+                    names if names.is_empty() => "No tools found.".to_owned(),
+                    names => format!("These tools can be called now: {}", names.join(", ")),
+                };
+                let result = ToolResult { id, content: vec![Block::Text(text)], is_error: false };
+                (Role::User, vec![Block::ToolResult(result)], true)
             }
             Item::Blank => {
                 fields.rest(losses);

@@ -1,4 +1,5 @@
-//! The tools that clients of Responses run: functions, those that take any text, and both in namespaces, as Codex has them.
+//! The tools that clients of Responses run: functions, those that take any text, both in namespaces, and one that finds more of them,
+//! as Codex has them.
 //!
 //! Elsewhere there are functions alone, so a namespace becomes the beginning of their names, and a text the one argument of a function.
 
@@ -7,8 +8,8 @@ use std::collections::HashMap;
 use crate::codec::{Fields, Invalid, Value};
 use crate::ir::{Json, Losses, Tool};
 
-/// The kinds of tools that the client runs.
-pub(crate) const RUN_BY_CLIENTS: [&str; 3] = ["custom", "function", "namespace"];
+/// The tool that finds others, which the client or the provider runs.
+pub(super) const SEARCH: &str = "tool_search";
 
 /// The namespace that tools are in which name none.
 const USUAL: &str = "functions";
@@ -24,7 +25,16 @@ const OF_TEXT: &str = r#"{"type":"object","properties":{"input":{"type":"string"
 pub(crate) struct OwnName {
     pub(crate) namespace: Option<String>,
     pub(crate) name: String,
-    pub(crate) takes_text: bool,
+    pub(crate) called: Called,
+}
+
+/// As what the client knows calls of a tool.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Called {
+    Function,
+    /// It takes any text instead of arguments.
+    Custom,
+    Search,
 }
 
 /// The tools of a request, each once: of several of one name the last counts.
@@ -54,26 +64,55 @@ pub(super) fn text_of(arguments: &Json) -> String {
     text.unwrap_or_else(|| arguments.to_string())
 }
 
+/// Whether the client runs a tool.
+pub(crate) fn is_run_by_client(tool: &Fields) -> bool {
+    match tool.peek("type") {
+        Some(SEARCH) => tool.peek("execution") == Some("client"),
+        kind => matches!(kind, Some("custom" | "function" | "namespace")),
+    }
+}
+
+// === impl Called ===
+
+impl Called {
+    /// The kind of item that a call is.
+    pub(super) fn item(self) -> &'static str {
+        match self {
+            Self::Function => "function_call",
+            Self::Custom => "custom_tool_call",
+            Self::Search => "tool_search_call",
+        }
+    }
+
+    /// What its id begins with.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Function => "fc",
+            Self::Custom => "ctc",
+            Self::Search => "tsc",
+        }
+    }
+}
+
 // === impl Tools ===
 
 impl Tools {
-    /// Reads tools; those that the provider would run are named.
-    pub(crate) fn read(&mut self, tools: Vec<Value>, losses: &mut Losses) -> Result<(), Invalid> {
+    /// Reads tools, and tells their names; those that the provider would run are named as lost.
+    pub(crate) fn read(&mut self, tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<String>, Invalid> {
+        let mut names = Vec::new();
         for tool in tools {
             let mut tool = Fields::of(tool, "tools")?;
-            let kind = tool.required_text("type")?;
-            if kind != "namespace" {
-                self.read_one(&kind, tool, None, losses)?;
+            if tool.peek("type") != Some("namespace") {
+                names.extend(self.read_one(tool, None, losses)?);
                 continue;
             }
+            tool.ignore(&["type"]);
             let namespace = tool.required_text("name")?;
             // It is about all of them, and is said with the first.
             let mut about = tool.text("description")?.filter(|text| !text.trim().is_empty());
             for tool in tool.list("tools")?.unwrap_or_default() {
-                let mut tool = Fields::of(tool, "tools")?;
-                let kind = tool.required_text("type")?;
                 let before = self.read.len();
-                self.read_one(&kind, tool, Some(&namespace), losses)?;
+                names.extend(self.read_one(Fields::of(tool, "tools")?, Some(&namespace), losses)?);
                 if let Some(first) = self.read.get_mut(before)
                     && let Some(text) = about.take()
                 {
@@ -85,27 +124,30 @@ impl Tools {
             }
             tool.rest(losses);
         }
-        Ok(())
+        Ok(names)
     }
 
     fn read_one(
         &mut self,
-        kind: &str,
         mut tool: Fields,
         namespace: Option<&str>,
         losses: &mut Losses,
-    ) -> Result<(), Invalid> {
-        let takes_text = match kind {
-            "function" => false,
-            "custom" => true,
+    ) -> Result<Option<String>, Invalid> {
+        let is_run = is_run_by_client(&tool);
+        let kind = tool.required_text("type")?;
+        let (called, name) = match kind.as_str() {
+            "function" => (Called::Function, tool.required_text("name")?),
+            "custom" => (Called::Custom, tool.required_text("name")?),
+            SEARCH if is_run => (Called::Search, SEARCH.to_owned()),
             kind => {
                 losses.add_below("tools", kind);
-                return Ok(());
+                return Ok(None);
             }
         };
-        let name = tool.required_text("name")?;
+        // What is told need not be found.
+        tool.ignore(&["defer_loading", "execution"]);
         let mut description = tool.text("description")?;
-        let schema = if takes_text {
+        let schema = if called == Called::Custom {
             if let Some(grammar) = read_grammar(tool.object("format", "tools.format")?, losses)? {
                 description = Some(join(description.unwrap_or_default(), Some(grammar)));
             }
@@ -124,16 +166,16 @@ impl Tools {
             cached: None,
         };
         self.own_names.remove(&flat);
-        if takes_text || flat != name {
+        if called != Called::Function || flat != name {
             let namespace = namespace.filter(|_| flat != name).map(str::to_owned);
-            self.own_names.insert(flat.clone(), OwnName { namespace, name, takes_text });
+            self.own_names.insert(flat.clone(), OwnName { namespace, name, called });
         }
-        let at = *self.places.entry(flat).or_insert(self.read.len());
+        let at = *self.places.entry(flat.clone()).or_insert(self.read.len());
         match self.read.get_mut(at) {
             Some(before) => *before = read,
             None => self.read.push(read),
         }
-        Ok(())
+        Ok(Some(flat))
     }
 
     pub(super) fn into_tools(self) -> Vec<Tool> {

@@ -1,7 +1,7 @@
 //! The common form into a Responses reply.
 
 use super::signature;
-use super::tools::text_of;
+use super::tools::{Called, text_of};
 use crate::codec::{Defaults, Echo, List, Object, object};
 use crate::ir::{Block, Fault, FaultKind, Reply, Stop, Tokens, safe_id, safe_item_id};
 
@@ -21,8 +21,7 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
             for (index, block) in reply.content.iter().filter(said).enumerate() {
                 let prefix = match block {
                     Block::Reasoning(_) | Block::RedactedReasoning(_) => "rs",
-                    Block::ToolCall(call) if defaults.echo.takes_text(&call.name) => "ctc",
-                    Block::ToolCall(_) => "fc",
+                    Block::ToolCall(call) => defaults.echo.called(&call.name).prefix(),
                     _ => "msg",
                 };
                 let made = item_id(prefix, id, index);
@@ -118,13 +117,13 @@ pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str, echo: &
             item.text("encrypted_content", &signature::redacted(data));
         }
         Block::ToolCall(call) => {
-            let takes_text = echo.takes_text(&call.name);
-            item.text("type", if takes_text { "custom_tool_call" } else { "function_call" });
+            let called = echo.called(&call.name);
+            item.text("type", called.item());
             item.text("status", "completed");
-            if takes_text {
-                item.text("input", &text_of(&call.arguments));
-            } else {
-                item.text("arguments", call.arguments.as_str());
+            match called {
+                Called::Function => item.text("arguments", call.arguments.as_str()),
+                Called::Custom => item.text("input", &text_of(&call.arguments)),
+                Called::Search => item.json("arguments", &call.arguments),
             }
             item.text("call_id", &safe_id(&call.id));
             write_name(item, &call.name, echo);
@@ -146,6 +145,10 @@ pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str, echo: &
 /// The name of a tool as the client knows it.
 pub(super) fn write_name(item: &mut Object<'_>, name: &str, echo: &Echo) {
     let own = echo.own_name(name);
+    if own.is_some_and(|own| own.called == Called::Search) {
+        item.text("execution", "client");
+        return;
+    }
     item.text("name", own.map_or(name, |own| &own.name));
     item.some_text("namespace", own.and_then(|own| own.namespace.as_deref()));
 }

@@ -1,6 +1,6 @@
 //! The events of the common form into a Responses stream.
 
-use super::tools::text_of;
+use super::tools::{Called, text_of};
 use super::write_reply::{
     State, item_id, signed_id, write_item, write_name, write_part, write_response, write_text,
 };
@@ -85,8 +85,7 @@ impl StreamWriter {
         let prefix = match &part {
             Part::Text | Part::Refusal => "msg",
             Part::Reasoning | Part::RedactedReasoning(_) => "rs",
-            Part::ToolCall { name, .. } if self.defaults.echo.takes_text(name) => "ctc",
-            Part::ToolCall { .. } => "fc",
+            Part::ToolCall { name, .. } => self.defaults.echo.called(name).prefix(),
         };
         let id = item_id(prefix, self.response_id(), self.items);
         let echo = self.defaults.echo.clone();
@@ -110,8 +109,8 @@ impl StreamWriter {
             Part::Text => ("response.output_text.delta", Some("content_index")),
             Part::Refusal => ("response.refusal.delta", Some("content_index")),
             Part::Reasoning => ("response.reasoning_summary_text.delta", Some("summary_index")),
-            // Its text is an argument, and is known when they all are.
-            Part::ToolCall { name, .. } if self.defaults.echo.takes_text(name) => {
+            // Its text is an argument, and is known when they all are, as those of a search are.
+            Part::ToolCall { name, .. } if self.defaults.echo.called(name) != Called::Function => {
                 open.text.push_str(text);
                 self.open = Some(open);
                 return;
@@ -171,7 +170,8 @@ impl StreamWriter {
                     event.object("part", |part| write_part(part, "summary_text", "text", &text));
                 });
             }
-            Part::ToolCall { name, .. } if echo.takes_text(name) => {
+            Part::ToolCall { name, .. } if echo.called(name) == Called::Search => {}
+            Part::ToolCall { name, .. } if echo.called(name) == Called::Custom => {
                 let input = text_of(&arguments(&text));
                 for (kind, member) in [("delta", "delta"), ("done", "input")] {
                     self.write(out, &format!("response.custom_tool_call_input.{kind}"), |event, index| {
@@ -260,10 +260,14 @@ fn write_begun(item: &mut Object<'_>, part: &Part, id: &str, echo: &Echo) {
             item.list("summary", |_| {});
         }
         Part::ToolCall { id: call, name } => {
-            let takes_text = echo.takes_text(name);
-            item.text("type", if takes_text { "custom_tool_call" } else { "function_call" });
+            let called = echo.called(name);
+            item.text("type", called.item());
             item.text("status", "in_progress");
-            item.text(if takes_text { "input" } else { "arguments" }, "");
+            match called {
+                Called::Function => item.text("arguments", ""),
+                Called::Custom => item.text("input", ""),
+                Called::Search => item.object("arguments", |_| {}),
+            }
             item.text("call_id", &safe_id(call));
             write_name(item, name, echo);
         }
