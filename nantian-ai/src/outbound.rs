@@ -15,7 +15,7 @@ use http::request::Parts;
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
 use crate::body::RequestBody;
-use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai};
+use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses};
 use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
@@ -104,7 +104,7 @@ impl Target {
             let object = Object::parse(&body)?;
             let is_chat = (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat);
             let is_strict = self.is_strict(&head.headers);
-            if is_chat && !is_strict && anthropic::is_for_another(&object, self.model()) {
+            if surface.operation() == Operation::Chat && !is_strict && self.refuses(surface, &object) {
                 return self.translate(surface, head, &body);
             }
             let facts = self.facts(surface, &object, &body);
@@ -232,6 +232,18 @@ impl Target {
         let mut facts = RequestFacts::of_object(surface, object, body);
         facts.input_estimate = self.calibration().apply(facts.input_estimate);
         facts
+    }
+
+    /// Whether the model or its provider is known to refuse what a client says in the dialect of both, so that it is said anew.
+    fn refuses(&self, surface: &Surface, object: &Object<'_>) -> bool {
+        match surface.dialect() {
+            Dialect::Anthropic => anthropic::is_for_another(object, self.model()),
+            Dialect::Responses => {
+                let is_xai = self.provider().is_some_and(|provider| provider.name == "xai");
+                is_xai && responses::is_for_openai_alone(object)
+            }
+            _ => false,
+        }
     }
 
     /// Whether nothing may be lost.

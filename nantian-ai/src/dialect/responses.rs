@@ -1,6 +1,7 @@
 //! OpenAI: Responses.
 
 mod item;
+mod openai_alone;
 mod read_reply;
 mod read_request;
 mod read_stream;
@@ -10,6 +11,7 @@ mod write_reply;
 mod write_request;
 mod write_stream;
 
+pub(crate) use self::openai_alone::is_for_openai_alone;
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::decode as decode_request;
 pub(crate) use self::read_stream::StreamReader;

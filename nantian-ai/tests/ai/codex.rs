@@ -144,3 +144,37 @@ async fn calls_are_streamed_as_the_client_knows_them() {
     assert_eq!(done[0]["item"]["id"], added[0]["item"]["id"]);
     assert!(added.len() == 2 && done.len() == 2);
 }
+
+#[tokio::test]
+async fn what_xai_refuses_of_codex_is_said_anew_and_all_else_passes() {
+    const ANSWER: &str = r#"{"choices":[{"message":{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"exec","arguments":"{\"input\":\"ls\"}"}}]},"finish_reason":"tool_calls"}]}"#;
+    let grok = || TargetConfig::new("demo/grok", "xai", "grok-4.5");
+    let upstream = Upstream::new().replies(reply(200, ANSWER));
+    let (head, body) =
+        send(layer(grok()), &upstream, post("/v1/responses", &request(false).to_string())).await;
+    assert_eq!(head.headers["x-nantian-dropped"], "tools.web_search,tools.format");
+    let (seen, sent) = upstream.request();
+    assert_eq!(seen.uri.path(), "/v1/chat/completions");
+    let sent: Value = serde_json::from_slice(&sent).unwrap();
+    assert_eq!(sent["tools"][3]["function"]["name"], "mcp__files__list");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    let item = &body["output"][0];
+    assert_eq!((&item["type"], &item["input"]), (&json!("custom_tool_call"), &json!("ls")));
+
+    const REPLY: &str =
+        r#"{"id":"r","status":"completed","output":[{"type":"message","role":"assistant","content":[]}]}"#;
+    let upstream = Upstream::new().replies(reply(200, REPLY));
+    let config = grok().format("openai-responses");
+    send(layer(config), &upstream, post("/v1/responses", &request(false).to_string())).await;
+    let (seen, sent) = upstream.request();
+    let sent: Value = serde_json::from_slice(&sent).unwrap();
+    assert_eq!((seen.uri.path(), &sent["tools"][3]["name"]), ("/v1/responses", &json!("mcp__files__list")));
+
+    let plain = json!({"model": "grok-4.5", "input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}],
+        "tools": [{"type": "function", "name": "f", "parameters": {}}, {"type": "web_search"}]})
+    .to_string();
+    let upstream = Upstream::new().replies(reply(200, "{}"));
+    send(layer(grok()), &upstream, post("/v1/responses", &plain)).await;
+    let (seen, sent) = upstream.request();
+    assert_eq!((seen.uri.path(), &sent[..]), ("/v1/responses", plain.as_bytes()));
+}
