@@ -123,10 +123,19 @@ fn start(engine: &Engine, module: &Module, configuration: &[u8]) -> Figure {
     difference(&mut |times| clocked(|| (0..times).for_each(|_| replace())), &mut |_| Duration::ZERO)
 }
 
-/// Serves so many requests. Requests and responses are there before the time is taken: a request has its response with it.
-fn exchanges(times: u32, serve: impl FnMut(Request<Body>)) -> Duration {
-    let exchanges: Vec<_> = (0..times).map(|_| exchange()).collect();
-    clocked(|| exchanges.into_iter().for_each(serve))
+/// Serves so many requests. Requests and responses are there before the time is taken, a request has its response with it, and few
+/// enough at once that they are in the cache, as one is that was just read from its connection.
+fn exchanges(times: u32, mut serve: impl FnMut(Request<Body>)) -> Duration {
+    const AT_ONCE: u32 = 32;
+    let mut took = Duration::ZERO;
+    let mut left = times;
+    while left > 0 {
+        let some = left.min(AT_ONCE);
+        let exchanges: Vec<_> = (0..some).map(|_| exchange()).collect();
+        took += clocked(|| exchanges.into_iter().for_each(&mut serve));
+        left -= some;
+    }
+    took
 }
 
 fn exchange() -> Request<Body> {
