@@ -80,11 +80,8 @@ pub(crate) enum FetchError {
         limit: Duration,
     },
     /// The bytes are no module.
-    #[error("{url} answers with what is no WebAssembly module")]
-    NoModule {
-        /// The URL, as far as it may be shown.
-        url: String,
-    },
+    #[error("what came is no WebAssembly module, and no archive with one")]
+    NoModule,
     /// The bytes are not those that were asked for.
     #[error("it is not that of spec.wasm.sha256: sha256 is {actual}, expected {expected}")]
     Digest {

@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{FetchError, SourceNetworks, WASM, client::Client, oci};
+use super::{FetchError, SourceNetworks, client::Client, oci, unpack};
 use crate::{
     ir::{Secret, public},
     respond::ErrorChain,
@@ -209,7 +209,7 @@ async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
 fn next_wait(wait: Duration, error: &FetchError) -> Duration {
     let longest = match error {
         FetchError::Digest { .. }
-        | FetchError::NoModule { .. }
+        | FetchError::NoModule
         | FetchError::TooLarge { .. }
         | FetchError::Artifact { .. } => LONGEST_WAIT_FOR_OTHER_BYTES,
         _ => LONGEST_WAIT,
@@ -247,12 +247,12 @@ async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
         Some(reference) => oci::pull(client, reference, module.credentials.as_ref()).await?,
         None => client.bytes(&module.url).await?,
     };
-    if !bytes.starts_with(WASM) {
-        return Err(FetchError::NoModule { url: public(&module.url).to_owned() });
-    }
-    let Some(expected) = module.sha256.clone() else { return Ok(bytes) };
-    // What is wrong now may be right at the next attempt. Of many bytes a digest takes long.
-    let verified = blocking(move || {
+    let expected = module.sha256.clone();
+    // Of many bytes it takes long, and whoever decides for all replicas is heard on this thread.
+    let unpacked = blocking(move || {
+        let bytes = unpack::module(bytes)?;
+        let Some(expected) = expected else { return Ok(bytes) };
+        // What is wrong now may be right at the next attempt.
         let actual = Digest::of(&bytes);
         if expected.parse::<Digest>() == Ok(actual) {
             Ok(bytes)
@@ -260,7 +260,7 @@ async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
             Err(FetchError::Digest { expected, actual })
         }
     });
-    verified.await.unwrap_or_else(|error| Err(FetchError::Artifact { reason: error.to_string() }))
+    unpacked.await.unwrap_or_else(|error| Err(FetchError::Artifact { reason: error.to_string() }))
 }
 
 impl AsRef<[u8]> for PermittedBytes {

@@ -13,7 +13,6 @@ use super::{
     client::{Client, parse},
     guard::names_loopback,
     origin::Origin,
-    unpack,
 };
 use crate::{
     ir::{Secret, public},
@@ -71,7 +70,7 @@ struct Repository<'a> {
     authorizations: Vec<(Origin, HeaderValue)>,
 }
 
-/// Gets the module that `reference`, such as `ghcr.io/team/plugin:1.0`, stands for.
+/// Gets the layer with the module that `reference`, such as `ghcr.io/team/plugin:1.0`, stands for.
 pub(super) async fn pull(
     client: &Client,
     reference: &str,
@@ -99,8 +98,8 @@ pub(super) async fn pull(
     let blob = repository.get("blobs", &layer.digest, None).await?;
     let (bytes, digest) = (blob.into_body(), layer.digest.clone());
     // Of a large one it takes long, and whoever decides for all replicas is heard on this thread.
-    let unpacked = blocking(move || unpack::module(verified(bytes, &digest)?)).await;
-    unpacked.unwrap_or_else(|error| Err(FetchError::Artifact { reason: error.to_string() }))
+    let verified = blocking(move || verified(bytes, &digest)).await;
+    verified.unwrap_or_else(|error| Err(FetchError::Artifact { reason: error.to_string() }))
 }
 
 /// Where a repository really is: Docker Hub's registry has another host than its images' names.

@@ -1,4 +1,4 @@
-//! The module in a layer: the layer itself, or `plugin.wasm` in its archive.
+//! The module in what was fetched: all of it, or a file of its archive.
 
 use std::io::Read as _;
 
@@ -14,19 +14,14 @@ const BLOCK: usize = 512;
 /// The file of an image that is the module.
 const NAME: &[u8] = b"plugin.wasm";
 
-/// Finds the module in the bytes of a layer.
+/// Finds the module in the bytes of a layer, or at a URL.
 pub(super) fn module(bytes: Bytes) -> Result<Bytes, FetchError> {
     if bytes.starts_with(ZSTD) {
-        let reason = "its layer is compressed with zstd; read are gzip and what is not compressed".to_owned();
+        let reason = "it is compressed with zstd; read are gzip and what is not compressed".to_owned();
         return Err(FetchError::Artifact { reason });
     }
     let bytes = if bytes.starts_with(GZIP) { inflate(&bytes)? } else { bytes };
-    if bytes.starts_with(WASM) {
-        return Ok(bytes);
-    }
-    in_archive(&bytes).ok_or_else(|| FetchError::Artifact {
-        reason: "it holds neither a module nor plugin.wasm".to_owned(),
-    })
+    if bytes.starts_with(WASM) { Ok(bytes) } else { in_archive(&bytes).ok_or(FetchError::NoModule) }
 }
 
 /// Inflates no more than a module may have.
@@ -36,7 +31,7 @@ fn inflate(bytes: &[u8]) -> Result<Bytes, FetchError> {
     MultiGzDecoder::new(bytes)
         .take(limit)
         .read_to_end(&mut inflated)
-        .map_err(|error| FetchError::Artifact { reason: format!("its layer does not inflate: {error}") })?;
+        .map_err(|error| FetchError::Artifact { reason: format!("it does not inflate: {error}") })?;
     if inflated.len() > MAX_BYTES {
         Err(FetchError::TooLarge { limit: MAX_BYTES })
     } else {
@@ -44,27 +39,37 @@ fn inflate(bytes: &[u8]) -> Result<Bytes, FetchError> {
     }
 }
 
-/// The first `plugin.wasm` of a tar archive that is a module. In front of files there may be entries of their name that tell
-/// more of them (POSIX.1-2001, pax).
+/// The first `plugin.wasm` of a tar archive that is a module, else its first file that is one: archives of releases have names of
+/// their own. In front of files there may be entries of their name that tell more of them (POSIX.1-2001, pax).
 fn in_archive(archive: &Bytes) -> Option<Bytes> {
-    let mut position = 0_usize;
-    loop {
-        let header = archive.get(position..position.checked_add(BLOCK)?)?;
-        let name = header.get(..100)?.split(|byte| *byte == 0).next()?;
-        if name.is_empty() {
-            return None;
+    let modules = || Files { archive, position: 0 }.filter(|(_, content)| content.starts_with(WASM));
+    let named = modules().find(|(path, _)| path.rsplit(|byte| *byte == b'/').next() == Some(NAME));
+    named.or_else(|| modules().next()).map(|(_, content)| archive.slice_ref(content))
+}
+
+/// The paths and contents of the files in a tar archive, as far as it can be read.
+struct Files<'a> {
+    archive: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Iterator for Files<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let start = self.position.checked_add(BLOCK)?;
+            let header = self.archive.get(self.position..start)?;
+            let path = header.get(..100)?.split(|byte| *byte == 0).next()?;
+            if path.is_empty() {
+                return None;
+            }
+            let size = number(header.get(124..136)?)?;
+            self.position = start.checked_add(size.checked_next_multiple_of(BLOCK)?)?;
+            if matches!(header.get(156)?, 0 | b'0') {
+                return Some((path, self.archive.get(start..start.checked_add(size)?)?));
+            }
         }
-        let size = number(header.get(124..136)?)?;
-        let start = position.checked_add(BLOCK)?;
-        let end = start.checked_add(size)?;
-        let is_file = matches!(header.get(156)?, 0 | b'0');
-        if is_file
-            && name.rsplit(|byte| *byte == b'/').next() == Some(NAME)
-            && archive.get(start..end)?.starts_with(WASM)
-        {
-            return Some(archive.slice(start..end));
-        }
-        position = start.checked_add(size.checked_next_multiple_of(BLOCK)?)?;
     }
 }
 
@@ -124,6 +129,10 @@ mod tests {
         assert_eq!(module(described.into()).unwrap(), &b"\0asm1"[..]);
         let twice = archive(&[("old/plugin.wasm", b"text"), ("plugin.wasm", b"\0asm1")]);
         assert_eq!(module(twice.into()).unwrap(), &b"\0asm1"[..]);
+        let other = archive(&[("README.md", b"text"), ("other.wasm", b"\0asm2"), ("plugin.wasm", b"\0asm1")]);
+        assert_eq!(module(other.into()).unwrap(), &b"\0asm1"[..]);
+        let release = archive(&[("v1/README.md", b"text"), ("v1/filter.wasm", b"\0asm2")]);
+        assert_eq!(module(gzip(&release)).unwrap(), &b"\0asm2"[..]);
         assert!(module(Bytes::from_static(b"text")).is_err());
     }
 

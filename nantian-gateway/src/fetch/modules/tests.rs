@@ -76,7 +76,7 @@ async fn further_attempts_of_one_namespace_do_not_keep_out_another() {
 
 #[test]
 fn bytes_that_are_not_the_ones_are_fetched_ever_more_seldom() {
-    let other = FetchError::NoModule { url: String::new() };
+    let other = FetchError::NoModule;
     let silent = FetchError::Timeout { limit: ATTEMPT };
     let waits = |error| (0..16).fold(FIRST_WAIT, |wait, _| next_wait(wait, error)).as_secs();
     assert_eq!((waits(&other), waits(&silent)), (900, 60));
@@ -146,10 +146,30 @@ async fn module_without_end_is_given_up_at_the_limit() {
 }
 
 #[tokio::test]
+async fn module_at_a_url_may_be_compressed_and_is_pinned_by_its_own_digest() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, b"\0asm").unwrap();
+    let gzip = gzip.finish().unwrap();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", gzip.len());
+    let answer: &'static [u8] = [head.as_bytes(), &gzip].concat().leak();
+    for (sha256, comes) in [(Digest::of(b"\0asm"), true), (Digest::of(&gzip), false)] {
+        let (url, modules) = (origin(vec![answer]).await, modules());
+        let key = ModuleKey { sha256: Some(sha256.to_string()), ..key("demo", url) };
+        modules.get(&key);
+        modules.changed().await;
+        match modules.get(&key) {
+            Fetched::Ready(bytes) if comes => assert_eq!(bytes, &b"\0asm"[..]),
+            Fetched::Failed(why) if !comes => assert!(why.contains("spec.wasm.sha256"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_module_is_asked_for_again() {
     let error_page = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>".to_vec();
     let Fetched::Failed(why) = first_attempt(error_page).await else { panic!("it is kept") };
-    assert!(why.ends_with("no WebAssembly module"), "{why}");
+    assert!(why.contains("no WebAssembly module"), "{why}");
 }
 
 #[tokio::test]
