@@ -147,10 +147,17 @@ impl Client {
             ServerName::try_from(hop.host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
         let handshake = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream);
         match timeout(CONNECT, handshake).await {
+            Ok(Err(error)) if is_no_tls(&error) => Err(FetchError::NoTls { host: hop.host.to_owned() }),
             Ok(stream) => Ok(Box::new(stream.map_err(failed)?)),
             Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
         }
     }
+}
+
+/// Whether a handshake has failed by what came being no record of TLS: mostly the answer of a server that speaks HTTP.
+fn is_no_tls(error: &io::Error) -> bool {
+    let fault = error.get_ref().and_then(|fault| fault.downcast_ref());
+    matches!(fault, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 /// A URL that may be asked.

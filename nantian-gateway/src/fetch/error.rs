@@ -36,6 +36,12 @@ pub(crate) enum FetchError {
         #[source]
         source: io::Error,
     },
+    /// What answers where TLS was begun is no TLS.
+    #[error("{host} speaks no TLS")]
+    NoTls {
+        /// The host.
+        host: String,
+    },
     /// The exchange broke.
     #[error("{host} does not answer")]
     Exchange {

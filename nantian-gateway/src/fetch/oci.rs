@@ -85,11 +85,15 @@ pub(super) async fn pull(
     let (registry, name) = located(registry, name);
     let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
     let scheme = if names_loopback(host.trim_matches(['[', ']'])) { "http" } else { "https" };
-    let registry = format!("{scheme}://{registry}");
-    let origin = Origin::of(&parse(&registry)?);
-    let mut repository =
-        Repository { client, registry, origin, name, credentials, authorizations: Vec::new() };
-    let mut manifest = repository.manifest(version).await?;
+    let mut repository = Repository::at(client, format!("{scheme}://{registry}"), name, credentials)?;
+    let mut manifest = match repository.manifest(version).await {
+        // Whom the operator has named may be asked without TLS; credentials are for who proves to be their registry.
+        Err(FetchError::NoTls { .. }) if credentials.is_none() => {
+            repository = Repository::at(client, format!("http://{registry}"), repository.name, None)?;
+            repository.manifest(version).await?
+        }
+        manifest => manifest?,
+    };
     if let Some(first) = manifest.manifests.first() {
         manifest = repository.manifest(&first.digest).await?;
     }
@@ -136,7 +140,17 @@ fn verified(bytes: Bytes, digest: &str) -> Result<Bytes, FetchError> {
 
 // === impl Repository ===
 
-impl Repository<'_> {
+impl<'a> Repository<'a> {
+    fn at(
+        client: &'a Client,
+        registry: String,
+        name: String,
+        credentials: Option<&'a Secret>,
+    ) -> Result<Self, FetchError> {
+        let origin = Origin::of(&parse(&registry)?);
+        Ok(Self { client, registry, origin, name, credentials, authorizations: Vec::new() })
+    }
+
     async fn manifest(&mut self, version: &str) -> Result<Manifest, FetchError> {
         let response = self.get("manifests", version, Some(MANIFESTS)).await?;
         let mut bytes = response.into_body();

@@ -65,6 +65,12 @@ async fn exchange(
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
+        // A record of TLS: to close with bytes unread would take the answer back.
+        if head == [0x16] {
+            let _ = stream.read(&mut [0; 16 << 10]).await;
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await.unwrap();
+            return;
+        }
     }
     let head = String::from_utf8(head).unwrap();
     let target = head.split(' ').nth(1).unwrap();
@@ -217,6 +223,23 @@ async fn challenge_is_answered_that_can_be() {
         let tokens = registry.asked().into_iter().filter(|(target, _)| target.starts_with("/token"));
         assert_eq!(tokens.count(), 1, "who has a password shows it");
     }
+}
+
+/// This machine by an address that does not say so.
+#[tokio::test]
+async fn registry_without_tls_is_asked_in_the_networks_of_the_operator_and_without_credentials() {
+    let key = key();
+    let registry = Server::start(None, |_, target, _| repository(target)).await;
+    let reference = format!("[::ffff:127.0.0.1]:{}/team/plugin:1", registry.address.port());
+    assert_eq!(pull(&client(&key), &reference, None).await.unwrap(), MODULE);
+    let asked = registry.asked().len();
+    let credentials = Secret(b"robot:sk".to_vec());
+    let refused = pull(&client(&key), &reference, Some(&credentials)).await.unwrap_err();
+    assert_eq!(refused.to_string(), "::ffff:127.0.0.1 speaks no TLS");
+    assert_eq!(registry.asked().len(), asked);
+    let elsewhere = Client { networks: "10.0.0.0/8".parse().unwrap(), ..client(&key) };
+    let refused = pull(&elsewhere, &reference, None).await.unwrap_err();
+    assert!(matches!(refused, FetchError::Denied { .. }), "{refused}");
 }
 
 #[test]
