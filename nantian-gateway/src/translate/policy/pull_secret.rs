@@ -28,6 +28,9 @@ struct Login {
     password: Option<String>,
     /// Both of them, as base64 of `user:password`.
     auth: Option<String>,
+    /// What clouds give for a login, in the place of a password: Azure takes it as one.
+    #[serde(rename = "identitytoken")]
+    identity_token: Option<String>,
 }
 
 /// What the registry of an OCI URL is to be told, as `user:password`.
@@ -92,10 +95,15 @@ fn fits(registry: &str, reference: &str) -> bool {
 
 impl Login {
     fn credentials(&self) -> Option<Secret> {
-        if let (Some(username), Some(password)) = (&self.username, &self.password) {
-            return Some(Secret(format!("{username}:{password}").into_bytes()));
+        let mut both = match (&self.username, &self.password, &self.auth) {
+            (Some(username), Some(password), _) => format!("{username}:{password}").into_bytes(),
+            (_, _, auth) => BASE64_STANDARD.decode(auth.as_deref()?.trim()).ok()?,
+        };
+        if let Some(token) = &self.identity_token
+            && both.iter().position(|byte| *byte == b':') == both.len().checked_sub(1)
+        {
+            both.extend_from_slice(token.as_bytes());
         }
-        let both = BASE64_STANDARD.decode(self.auth.as_deref()?.trim()).ok()?;
         both.contains(&b':').then_some(Secret(both))
     }
 }
@@ -113,6 +121,8 @@ mod tests {
             "https://index.docker.io/v1/": {"username": "a", "password": "hub"},
             "registry.test:5000": {"username": "a", "password": "port"},
             "token.test": {"identitytoken": "t"},
+            "r.azurecr.io": {"auth": "MDAwMDAwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAwOg==", "identitytoken": "t"},
+            "both.test": {"auth": "YTpsYWJlbA==", "identitytoken": "t"},
         }))
         .unwrap();
         for (url, expected) in [
@@ -125,6 +135,8 @@ mod tests {
             ("oci://registry.test:5000/plugin", Some("a:port")),
             ("oci://registry.test/plugin", None),
             ("oci://token.test/plugin", None),
+            ("oci://r.azurecr.io/plugin:1", Some("00000000-0000-0000-0000-000000000000:t")),
+            ("oci://both.test/plugin:1", Some("a:label")),
             ("oci://ghcr.io.evil.test/plugin", None),
         ] {
             let found = find(&logins, url).and_then(Login::credentials);
