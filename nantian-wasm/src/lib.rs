@@ -77,6 +77,8 @@
 //!   removes is hidden from plugins: without a path or a method a request is answered as in Envoy, and it keeps its authority.
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
 //!   come before that and find no other instance fail with [`Cause::NoInstance`].
+//! * An instance has 10 000 streams at a time. One that is full leaves further ones to the others; where all are, a stream fails
+//!   with [`Cause::Budget`].
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
 //!   it was spent in; one that has none left fails. Replies to its call-outs are counted among them, and cost its other
 //!   budgets too. A guest ticks every ten milliseconds at most, and more rarely if its `proxy_on_tick` takes long.

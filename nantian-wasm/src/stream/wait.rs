@@ -6,11 +6,12 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_util::FutureExt as _;
 use futures_util::lock::OwnedMutexLockFuture;
 
-use super::active_plugin::ActivePlugin;
+use super::active_plugin::{ActivePlugin, CallOutcome};
 use super::exchange::{Direction, Exchange, Waiter};
 use super::plugin_state::{Pause, PluginState};
 use super::{Action, StreamContext};
 use crate::error::Phase;
+use crate::plugin::Plugin;
 use crate::pool::{InstanceCell, Slot};
 
 /// What each direction waits for.
@@ -184,7 +185,7 @@ impl StreamContext {
 
     /// Whether a plugin may answer or end the stream outside of its callbacks.
     pub(crate) fn may_interrupt(&self) -> bool {
-        self.plugins().iter().any(crate::plugin::Plugin::may_interrupt)
+        self.plugins().iter().any(Plugin::may_interrupt)
     }
 
     pub(super) fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
@@ -214,7 +215,7 @@ impl StreamContext {
             Pause::Until(until) => until.max(plugin_state.calls_until),
             Pause::None | Pause::Over => return None,
         };
-        let now = self.plugins().get(index).map_or(u64::MAX, crate::plugin::Plugin::now);
+        let now = self.plugins().get(index).map_or(u64::MAX, Plugin::now);
         let may_go_on = now >= deadline
             || self.message_ref(direction).over.is_some()
             || self.is_interrupted(exchange)
@@ -233,7 +234,7 @@ impl StreamContext {
     /// What a guest did to the stream from somewhere else.
     pub(super) fn interrupted(&mut self, direction: Direction) -> Option<Action> {
         if direction == Direction::Response
-            && let Some(super::active_plugin::CallOutcome::Over(action)) = self.calls.take_end_of_request()
+            && let Some(CallOutcome::Over(action)) = self.calls.take_end_of_request()
         {
             return Some(self.replaced(direction, action));
         }
@@ -248,7 +249,7 @@ impl StreamContext {
         let plugin = self.plugins().get(index)?.clone();
         let phase = if self.response.is_released { direction.body_phase() } else { Phase::CallResponse };
         match self.outcome(&plugin, index, phase)? {
-            super::active_plugin::CallOutcome::Over(action) => Some(self.replaced(direction, action)),
+            CallOutcome::Over(action) => Some(self.replaced(direction, action)),
             _ => None,
         }
     }
