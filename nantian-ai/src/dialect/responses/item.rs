@@ -25,6 +25,9 @@ pub(super) enum Item {
 /// Between the parts of a summary.
 pub(super) const BETWEEN_PARTS: &str = "\n\n";
 
+/// What all begins with that OpenAI encrypts (Fernet).
+const SECRET: &str = "gAAAA";
+
 /// Reads an item of an `input`.
 pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item, Invalid> {
     let kind = fields.text("type")?;
@@ -36,6 +39,10 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             let message = read_message(fields, losses)?;
             fields.ignore(&["phase"]);
             Item::Message(message)
+        }
+        Some("agent_message") => {
+            fields.ignore(&["author", "recipient"]);
+            Item::Message(read_agent_message(fields, losses)?)
         }
         Some("function_call") => Item::Said(Block::ToolCall(read_call(fields)?)),
         Some("custom_tool_call") => Item::Said(Block::ToolCall(ToolCall {
@@ -105,6 +112,25 @@ fn read_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Inv
         _ => return Err(Invalid::new("input.role", format!("`{role}` is not known"))),
     };
     Ok(Message::new(role, read_content(fields.take("content"), losses)?))
+}
+
+/// Reads what one agent of the client says to another one. Only models of OpenAI make a secret of it, and it begins as all of theirs do.
+fn read_agent_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
+    let mut text = String::new();
+    for part in fields.list("content")?.unwrap_or_default() {
+        let mut part = Fields::of(part, "input.content")?;
+        part.ignore(&["type"]);
+        text.push_str(&part.text("text")?.unwrap_or_default());
+        let payload = part.text("encrypted_content")?.unwrap_or_default();
+        if payload.starts_with(SECRET) {
+            let problem = "holds what only its own provider can read";
+            return Err(Invalid::new("input.agent_message", problem));
+        }
+        text.push_str(&payload);
+        part.rest(losses);
+    }
+    let content = Some(text).filter(|text| !text.is_empty()).map(Block::Text);
+    Ok(Message::new(Role::User, content.into_iter().collect()))
 }
 
 fn read_call(fields: &mut Fields) -> Result<ToolCall, Invalid> {
