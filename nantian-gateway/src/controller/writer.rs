@@ -41,7 +41,7 @@ pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// When what the server has looked at and does not want is tried again.
 pub(super) const REFUSED: Duration = Duration::from_secs(30);
 /// Writes that are under way at once.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// Writes status and events while it is the leader.
 pub(crate) struct Writer {

@@ -109,10 +109,15 @@ pub(super) fn slice(
         json!({ "name": port_name(*transport, *port), "protocol": protocol(*transport), "port": bound })
     });
     let endpoints = endpoints.iter().map(|endpoint| {
-        let Endpoint { addresses, conditions, node_name, zone, .. } = endpoint;
-        let all =
-            json!({ "addresses": addresses, "conditions": conditions, "nodeName": node_name, "zone": zone });
-        without_null(all)
+        let Endpoint { addresses, conditions, node_name, target_ref, zone, .. } = endpoint;
+        without_null(json!({
+            "addresses": addresses,
+            "conditions": conditions,
+            "nodeName": node_name,
+            // GKE sends nothing to an endpoint that names no pod.
+            "targetRef": target_ref,
+            "zone": zone,
+        }))
     });
     marked(json!({
         "apiVersion": "discovery.k8s.io/v1",

@@ -5,17 +5,18 @@ mod plan;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
 use kube::{
     Api, Client, Error, Resource as _,
     api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams},
 };
 use tokio::{sync::watch, time::sleep};
 
-use self::plan::{Obstacle, Plan, plan};
+use self::plan::{Desired, Obstacle, Plan, plan};
 use super::{
     Lease,
     recorder::Recorder,
-    writer::{REFUSED, RETRY, is_refusal},
+    writer::{AT_ONCE, REFUSED, RETRY, is_refusal},
 };
 use crate::{
     ir::ObjectName,
@@ -26,6 +27,8 @@ use crate::{
 /// What the leader is ahead of the others. Slices are written by whoever sees that they are not as they should be, for they
 /// are where traffic goes, and a leader that has died stands in them itself.
 const AHEAD: Duration = Duration::from_millis(500);
+/// How much more for each Gateway: a rollout changes the slices of all of them.
+const AHEAD_FOR_EACH: Duration = Duration::from_millis(5);
 
 /// Whose fields of an object are ours, as the API server keeps it.
 const FIELD_MANAGER: &str = "nantian-gateway";
@@ -93,7 +96,8 @@ impl GatewayServices {
                 () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
             if !*self.leads.borrow_and_update() {
-                sleep(AHEAD).await;
+                let gateways = u32::try_from(self.objects.borrow().gateways.len()).unwrap_or(u32::MAX);
+                sleep(AHEAD.saturating_add(AHEAD_FOR_EACH.saturating_mul(gateways))).await;
             }
             let leads = *self.leads.borrow_and_update();
             again = self.reconcile(leads).await;
@@ -112,13 +116,10 @@ impl GatewayServices {
             let text = format!("{} {name} cannot be written: {}", resource.kind, said(&error));
             obstacles.push(Obstacle { gateway, text });
         };
-        for object in services.into_iter().chain(slices) {
-            let parameters = PatchParams::apply(FIELD_MANAGER).force();
-            let api = self.api(&object.resource, &object.name);
-            let written = api.patch(&object.name.name, &parameters, &Patch::Apply(&object.body)).await;
-            if let Err(error) = written {
-                note(Some(object.gateway), &object.resource, &object.name, error);
-            }
+        let written = services.into_iter().chain(slices).map(|object| self.write(object));
+        let written: Vec<_> = stream::iter(written).buffer_unordered(AT_ONCE).collect().await;
+        for (object, error) in written.into_iter().flatten() {
+            note(Some(object.gateway), &object.resource, &object.name, error);
         }
         let services = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
         for service in delete {
@@ -131,6 +132,14 @@ impl GatewayServices {
             self.tell(obstacles, &objects).await;
         }
         again
+    }
+
+    /// Writes one object. Returns it if that fails.
+    async fn write(&self, object: Desired) -> Option<(Desired, Error)> {
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let api = self.api(&object.resource, &object.name);
+        let written = api.patch(&object.name.name, &parameters, &Patch::Apply(&object.body)).await;
+        written.err().map(|error| (object, error))
     }
 
     /// Says once what is in the way: in the log, and in an event of the Gateway.

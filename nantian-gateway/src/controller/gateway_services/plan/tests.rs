@@ -43,7 +43,10 @@ fn world() -> Objects {
             "metadata": { "name": "own-1", "namespace": "system", "labels": labels },
             "addressType": "IPv4",
             "endpoints": [
-                { "addresses": ["10.0.0.1"], "conditions": { "ready": true }, "nodeName": "n1", "hostname": "h" },
+                {
+                    "addresses": ["10.0.0.1"], "conditions": { "ready": true }, "nodeName": "n1", "hostname": "h",
+                    "targetRef": { "kind": "Pod", "namespace": "system", "name": "own-a", "uid": "u" },
+                },
                 { "addresses": ["10.0.0.2"], "conditions": { "ready": false } },
             ],
             "ports": [{ "name": "admin", "port": 19080 }],
@@ -121,8 +124,9 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     let slice = &second.slices[0].body;
     assert_eq!(slice["metadata"]["labels"][SERVICE_NAME], "web-ours");
     assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "uid-of-web-ours");
+    let pod = json!({ "kind": "Pod", "namespace": "system", "name": "own-a", "uid": "u" });
     let endpoints = json!([
-        { "addresses": ["10.0.0.1"], "conditions": { "ready": true }, "nodeName": "n1" },
+        { "addresses": ["10.0.0.1"], "conditions": { "ready": true }, "nodeName": "n1", "targetRef": pod },
         { "addresses": ["10.0.0.2"], "conditions": { "ready": false } },
     ]);
     assert_eq!(slice["endpoints"], endpoints);
