@@ -1,12 +1,12 @@
 //! The command line.
 
-use std::{ffi::OsStr, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{ffi::OsStr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
 use nantian_crd::NantianKind;
 use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 
-use super::{log_filter::LogFilter, wasm::WasmCommand};
+use super::{admin_addr::AdminAddr, log_filter::LogFilter, wasm::WasmCommand};
 #[cfg(feature = "kubernetes")]
 use crate::{controller::ServiceKind, source::kube::AddressPool};
 use crate::{fetch::SourceNetworks, gates::FeatureGates, ir::ControllerName, listen::TrustedProxies};
@@ -138,7 +138,8 @@ pub(super) struct Common {
     /// Worker threads, 1 to 512; the default is one for each core.
     #[arg(long, env = "NANTIAN_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(super) workers: Option<u16>,
-    /// Where health, metrics and configuration are served; `none` disables it.
+    /// Where health, metrics and configuration are served: IP:PORT or [IP]:PORT, of which [::] is every address of IPv4, too;
+    /// `none` disables it.
     #[arg(long, env = "NANTIAN_ADMIN_ADDR", value_name = "ADDR", default_value = "127.0.0.1:19080")]
     pub(super) admin_addr: AdminAddr,
     /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways of one cluster share; rediss:// over
@@ -231,16 +232,6 @@ pub(super) struct Common {
     pub(super) max_request_body_bytes: u64,
 }
 
-/// Where the admin server listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub(super) enum AdminAddr {
-    /// Nowhere.
-    None,
-    /// There.
-    At(SocketAddr),
-}
-
 /// Where limits are kept.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -295,14 +286,6 @@ impl TypedValueParser for StoreParser {
                 },
             ),
         }
-    }
-}
-
-impl std::str::FromStr for AdminAddr {
-    type Err = std::net::AddrParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "none" { Ok(Self::None) } else { text.parse().map(Self::At) }
     }
 }
 

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 
 use self::backends::{Ports, start};
 use super::{
-    args::{AdminAddr, Demo},
+    admin_addr::AdminAddr,
+    args::Demo,
     run::{log_to_stderr, on_control_runtime, serve_files},
 };
 use crate::{gates::FeatureGates, ir::ControllerName};

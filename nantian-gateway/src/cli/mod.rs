@@ -1,5 +1,6 @@
 //! The commands.
 
+mod admin_addr;
 mod args;
 #[cfg(feature = "kubernetes")]
 mod cluster;

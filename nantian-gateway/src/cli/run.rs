@@ -12,14 +12,16 @@ use std::{
 use anyhow::Context as _;
 use nantian_ratelimit::redis::RedisStore;
 use tokio::{
-    net::TcpListener,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, oneshot, watch},
     time::timeout,
 };
 
-use super::args::{AccessLogFormat, AdminAddr, Common, LogFormat, RateLimitStore, Run};
+use super::{
+    admin_addr::AdminAddr,
+    args::{AccessLogFormat, Common, LogFormat, RateLimitStore, Run},
+};
 use crate::{
     admin,
     compile::Registry,
@@ -28,7 +30,7 @@ use crate::{
     gates::FeatureGates,
     hops::Hop,
     ir::ControllerName,
-    listen::Timeouts,
+    listen::{Timeouts, bind_alone},
     metrics::Metrics,
     observe::{self, AccessLog},
     policy::{Outside, OwnIdentities, PluginNews, Tokens},
@@ -177,7 +179,7 @@ pub(super) async fn serve(
     let metrics = Arc::new(Metrics::new(workers));
     let store_changed = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
-    let admin = start_admin(common, view, &metrics, stopped).await?;
+    let admin = start_admin(common, view, &metrics, stopped)?;
     let (access_log, last_line) = start_access_log(common)?;
     let roots = Roots::of_system();
     let config = worker_config(common, access_log, &roots, source.tenancy())?;
@@ -282,16 +284,14 @@ async fn reload_until_the_end(
     }
 }
 
-async fn start_admin(
+fn start_admin(
     common: &Common,
     view: &View,
     metrics: &Arc<Metrics>,
     mut stopped: watch::Receiver<bool>,
 ) -> anyhow::Result<Option<tokio::task::JoinHandle<io::Result<()>>>> {
     let AdminAddr::At(address) = common.admin_addr else { return Ok(None) };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("--admin-addr {address} cannot be bound"))?;
+    let listener = bind_alone(address).with_context(|| format!("--admin-addr {address} cannot be bound"))?;
     tracing::info!(address = %listener.local_addr()?, "admin server");
     let server = admin::serve(listener, view.clone(), Arc::clone(metrics), async move {
         // The sender is gone when the process ends without a drain.

@@ -36,6 +36,17 @@ pub(super) fn bind(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Bi
     bind_by(listen, address, port)
 }
 
+/// Binds `address` for this process alone; all interfaces of IPv6 are those of IPv4, too, as for [`bind`].
+pub(crate) fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    let alone = |address| listening(socket(address, Type::STREAM, Protocol::TCP)?, address);
+    match alone(address) {
+        Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) && address.ip() == Ipv6Addr::UNSPECIFIED => {
+            alone(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
+        bound => bound,
+    }
+}
+
 /// The same for datagrams.
 pub(super) fn bind_udp(address: Option<IpAddr>, port: u16) -> Result<UdpSocket, BindError> {
     bind_by(receive, address, port)
@@ -87,7 +98,10 @@ pub(super) fn refuse_new_connections(_: &TcpListener) -> io::Result<()> {
 const EAFNOSUPPORT: i32 = 97;
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = shared(address, Type::STREAM, Protocol::TCP)?;
+    listening(shared(address, Type::STREAM, Protocol::TCP)?, address)
+}
+
+fn listening(socket: Socket, address: SocketAddr) -> io::Result<TcpListener> {
     keep_alive(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -104,12 +118,36 @@ fn receive(address: SocketAddr) -> io::Result<UdpSocket> {
 
 /// A socket that every worker can have one of.
 fn shared(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = socket(address, kind, protocol)?;
+    socket.set_reuse_port(true)?;
+    Ok(socket)
+}
+
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_interfaces_of_ipv6_are_those_of_ipv4_and_of_one_process() {
+        let listener = bind_alone("[::]:0".parse().unwrap()).unwrap();
+        let bound = listener.local_addr().unwrap();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, bound.port())).is_ok());
+        if bound.is_ipv6() {
+            assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, bound.port())).is_ok());
+        }
+        let error = bind_alone(bound).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
 }

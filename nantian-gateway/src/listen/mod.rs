@@ -27,7 +27,7 @@ mod unread;
 
 pub(crate) use self::{
     accept::{Listeners, PortKey},
-    bind::BindError,
+    bind::{BindError, bind_alone},
     body::{BrokenBody, ClientBody, LateBody},
     connections::Connections,
     forward::{RequestInfo, TrustedProxies},
