@@ -5,7 +5,7 @@
 use divan::{Bencher, black_box};
 use http::{HeaderMap, HeaderValue, Method, header};
 use nantian_gateway::{
-    ir::{HostPattern, KeyMatch, PathMatch, RouteMatch, ValueMatch},
+    ir::{HostPattern, KeyMatch, PathMatch, RouteHost, RouteMatch, ValueMatch},
     route::{RequestHead, Router, RouterBuilder, RuleIndex},
 };
 
@@ -28,6 +28,7 @@ fn router(routes: u32) -> Router {
             1 => HostPattern::parse(&format!("*.wild{route}.example.com")),
             _ => HostPattern::parse(&format!("host{route}.example.com")),
         };
+        let host = RouteHost { own: host.clone(), host };
         for rule in 0..RULES {
             let path = PathMatch::Prefix(format!("/app{route}/v{rule}"));
             let headers = match rule % 3 {

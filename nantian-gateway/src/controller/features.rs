@@ -17,7 +17,7 @@ pub fn supported(addressing: &Addressing) -> Vec<&'static str> {
 /// The features of Gateway API that are served in any case, by the names of its conformance suite, sorted.
 ///
 /// A name is added together with what it promises.
-const SUPPORTED: [&str; 43] = [
+const SUPPORTED: [&str; 44] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
@@ -29,6 +29,7 @@ const SUPPORTED: [&str; 43] = [
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayPort8080",
+    "GatewayRouteHostnameIntersectionPrecedence",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",

@@ -193,8 +193,19 @@ impl Serialize for ListenerId {
 pub struct Attachment {
     /// The route, one of [`super::Ir::routes`].
     pub route: RouteId,
-    /// The hosts, at least one; the intersection of the listener's host and the route's hosts.
-    pub hostnames: Vec<HostPattern>,
+    /// The hosts, at least one and each once.
+    pub hostnames: Vec<RouteHost>,
+}
+
+/// A host of a route on a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct RouteHost {
+    /// The intersection of the listener's host and that of the route.
+    pub host: HostPattern,
+    /// The most specific host of the route that gives it: by this its routes are told apart.
+    #[serde(skip)]
+    pub own: HostPattern,
 }
 
 /// A certificate chain and its key.

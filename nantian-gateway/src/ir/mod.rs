@@ -28,7 +28,8 @@ pub use self::{
     cors::{Cors, Names, OriginPattern},
     filter::{Filter, HeaderModifier, PathRewrite, Redirect, RedirectScheme, UrlRewrite},
     listener::{
-        Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port, SocketProtocol, Transport,
+        Attachment, Certificate, Listener, ListenerId, ListenerProtocol, Port, RouteHost, SocketProtocol,
+        Transport,
     },
     name::{HostPattern, ObjectName, PolicyId},
     policy::{

@@ -85,6 +85,15 @@ impl HostPattern {
         }
     }
 
+    /// How specific the pattern is: Gateway API prefers names to wildcards, and then the longer ones.
+    pub fn specificity(&self) -> (bool, usize) {
+        match self {
+            Self::Any => (false, 0),
+            Self::Suffix(suffix) => (false, suffix.len() + 2),
+            Self::Exact(name) => (true, name.len()),
+        }
+    }
+
     /// The narrower of the two, or `None` where no host is covered by both.
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         let narrower = match (self, other) {

@@ -16,7 +16,7 @@ use crate::{
     pattern::Patterns,
 };
 
-/// The matches of one host, while they are gathered.
+/// The matches of routes with one host, while they are gathered.
 #[derive(Debug, Default)]
 pub(super) struct PathTable {
     exact: BTreeMap<String, Vec<Ranked>>,
@@ -35,20 +35,24 @@ pub(super) struct Paths {
     /// The first list is empty, for hosts without regular expressions.
     regexes: Vec<Vec<(Regex, Candidate)>>,
     conditions: Conditions,
+    /// The tables of hosts that have several but for the first, by their numbers.
+    further: BTreeMap<u32, PathKey>,
 }
 
-/// What the matches of one host are found by; small, so that it lies beside the host's name.
+/// What the matches of one table are found by; small, so that it lies beside the host's name.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PathKey {
-    host: u32,
+    table: u32,
     regexes: u32,
     prefixes: Depths,
     has_exact: bool,
+    /// Whether the next table is of the same host.
+    has_next: bool,
 }
 
-/// The exact paths of a host and its prefixes are apart.
-fn spaces(host: u32) -> (TableId, TableId) {
-    (TableId(host * 2), TableId(host * 2 + 1))
+/// The exact paths of a table and its prefixes are apart.
+fn spaces(table: u32) -> (TableId, TableId) {
+    (TableId(table * 2), TableId(table * 2 + 1))
 }
 
 // === impl PathTable ===
@@ -78,15 +82,20 @@ impl PathTable {
 // === impl Paths ===
 
 impl Paths {
-    /// Brings the matches of all hosts into the order in which they are tried.
-    pub(super) fn new(hosts: Vec<PathTable>) -> (Self, Vec<PathKey>) {
+    /// Brings the matches of all hosts, each of which has one table or several to be tried in turn, into the order in which they
+    /// are tried. Returns the key of each host.
+    pub(super) fn new(hosts: Vec<Vec<PathTable>>) -> (Self, Vec<PathKey>) {
         let mut paths = Self { regexes: vec![Vec::new()], ..Self::default() };
         let mut keys = Vec::new();
         let mut entries = Vec::new();
-        for (number, PathTable { exact, mut regexes, prefixes }) in hosts.into_iter().enumerate() {
-            let host = narrow(number);
-            let mut key =
-                PathKey { host, regexes: 0, prefixes: Depths::default(), has_exact: !exact.is_empty() };
+        let tables = hosts.into_iter().flat_map(|tables| {
+            let last = tables.len().saturating_sub(1);
+            tables.into_iter().enumerate().map(move |(at, table)| (at == 0, at < last, table))
+        });
+        for (number, (is_first, has_next, table)) in tables.enumerate() {
+            let PathTable { exact, mut regexes, prefixes } = table;
+            let (table, has_exact) = (narrow(number), !exact.is_empty());
+            let mut key = PathKey { table, regexes: 0, prefixes: Depths::default(), has_exact, has_next };
             if !regexes.is_empty() {
                 regexes.sort_by_cached_key(|(regex, ranked)| {
                     (Reverse(regex.as_str().len()), ranked.precedence())
@@ -97,13 +106,17 @@ impl Paths {
                 paths.regexes.push(listed);
             }
             prefixes.keys().for_each(|prefix| key.prefixes.insert(depth(prefix, b'/')));
-            let (exact_space, prefix_space) = spaces(host);
+            let (exact_space, prefix_space) = spaces(table);
             for (space, texts) in [(exact_space, exact), (prefix_space, prefixes)] {
                 for (text, ranked) in texts {
                     entries.extend(paths.conditions.all(ranked).map(|candidates| (space, text, candidates)));
                 }
             }
-            keys.push(key);
+            if is_first {
+                keys.push(key);
+            } else {
+                paths.further.insert(table, key);
+            }
         }
         let entries = entries.iter().map(|(space, text, candidates)| (*space, text.as_str(), *candidates));
         paths.index = Index::new(entries);
@@ -112,7 +125,18 @@ impl Paths {
 
     /// The match for a request of the host of `key`.
     pub(super) fn find(&self, key: &PathKey, head: &RequestHead<'_>, query: &Query<'_>) -> Option<RuleIndex> {
-        let (exact, prefixes) = spaces(key.host);
+        let mut key = key;
+        loop {
+            let found = self.find_in(key, head, query);
+            if found.is_some() || !key.has_next {
+                return found;
+            }
+            key = self.further.get(&(key.table + 1))?;
+        }
+    }
+
+    fn find_in(&self, key: &PathKey, head: &RequestHead<'_>, query: &Query<'_>) -> Option<RuleIndex> {
+        let (exact, prefixes) = spaces(key.table);
         let whole = key.has_exact.then(|| self.index.get(exact, head.path)).flatten();
         let whole = whole.and_then(|candidates| self.conditions.first(candidates, head, query));
         whole

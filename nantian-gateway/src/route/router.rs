@@ -1,6 +1,6 @@
 //! The routing table of one socket.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use http::{HeaderMap, Method};
 
@@ -11,7 +11,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    ir::{HostPattern, RouteMatch},
+    ir::{HostPattern, RouteHost, RouteMatch},
     pattern::Patterns,
 };
 
@@ -71,7 +71,9 @@ impl Router {
 #[derive(Debug, Default)]
 pub struct RouterBuilder {
     patterns: Patterns,
-    listeners: BTreeMap<HostPattern, BTreeMap<HostPattern, PathTable>>,
+    /// By listener, host, and how specific the route's own host is, the most specific first: a listener narrows several down to
+    /// one.
+    listeners: BTreeMap<HostPattern, BTreeMap<HostPattern, BTreeMap<Reverse<(bool, usize)>, PathTable>>>,
     others: BTreeMap<HostPattern, RuleIndex>,
 }
 
@@ -98,12 +100,13 @@ impl RouterBuilder {
     pub fn add(
         &mut self,
         listener: &HostPattern,
-        host: &HostPattern,
+        RouteHost { host, own }: &RouteHost,
         found: &RouteMatch,
         crosses: bool,
         rule: RuleIndex,
     ) -> Result<(), InvalidMatch> {
-        let paths = self.listeners.entry(listener.clone()).or_default().entry(host.clone()).or_default();
+        let hosts = self.listeners.entry(listener.clone()).or_default();
+        let paths = hosts.entry(host.clone()).or_default().entry(Reverse(own.specificity())).or_default();
         paths.add(found, crosses, rule, &self.patterns)
     }
 
@@ -118,7 +121,7 @@ impl RouterBuilder {
             listeners.insert(listener, number);
             let (patterns, paths): (Vec<_>, Vec<_>) = routes.into_iter().unzip();
             hosts.push(patterns);
-            tables.extend(paths);
+            tables.extend(paths.into_iter().map(|paths| paths.into_values().collect()));
         }
         let (paths, keys) = Paths::new(tables);
         let mut keys = keys.into_iter();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::host::Hosts;
-use crate::ir::HostPattern;
+use crate::ir::{HostPattern, RouteHost};
 
 /// The listeners of a socket with TLS, and the values of their routes, by server name.
 #[derive(Debug)]
@@ -19,9 +19,17 @@ pub(crate) struct ServerNames<L, R> {
 #[derive(Debug)]
 pub(crate) struct ServerNamesBuilder<L, R> {
     listeners: BTreeMap<HostPattern, u32>,
-    hosts: Vec<BTreeMap<HostPattern, u32>>,
+    hosts: Vec<BTreeMap<HostPattern, Taken>>,
     uses: Vec<L>,
     routes: Vec<R>,
+}
+
+/// Who has a host.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    /// How specific the route's own host is.
+    specificity: (bool, usize),
+    route: u32,
 }
 
 // === impl ServerNames ===
@@ -54,21 +62,30 @@ impl<L, R> ServerNamesBuilder<L, R> {
         self.hosts.push(BTreeMap::new());
     }
 
-    /// Adds a route to the listener that was added last, for those of the hosts that no earlier route has.
-    pub(crate) fn route(&mut self, hosts: &[HostPattern], route: R) {
+    /// Adds a route to the listener that was added last, for those of the hosts that no route has whose own host is more
+    /// specific, and no earlier one whose is as specific.
+    pub(crate) fn route(&mut self, hosts: &[RouteHost], route: R) {
         let place = number(self.routes.len());
         let Some(table) = self.hosts.last_mut() else { return };
-        for host in hosts {
-            table.entry(host.clone()).or_insert(place);
+        for RouteHost { host, own } in hosts {
+            let taken = Taken { specificity: own.specificity(), route: place };
+            let known = table.entry(host.clone()).or_insert(taken);
+            if known.specificity < taken.specificity {
+                *known = taken;
+            }
         }
         self.routes.push(route);
     }
 
     /// The finished tables.
     pub(crate) fn build(self) -> ServerNames<L, R> {
+        let routes = |table: BTreeMap<HostPattern, Taken>| {
+            table.into_iter().map(|(host, taken)| (host, taken.route)).collect()
+        };
+        let hosts: Vec<_> = self.hosts.into_iter().map(routes).collect();
         ServerNames {
             listeners: Hosts::new(&[self.listeners]),
-            hosts: Hosts::new(&self.hosts),
+            hosts: Hosts::new(&hosts),
             uses: self.uses,
             routes: self.routes,
         }
@@ -84,8 +101,9 @@ fn number(length: usize) -> u32 {
 mod tests {
     use super::*;
 
-    fn hosts(texts: &[&str]) -> Vec<HostPattern> {
-        texts.iter().map(|text| HostPattern::parse(text)).collect()
+    fn hosts(texts: &[&str]) -> Vec<RouteHost> {
+        let host = |text: &&str| RouteHost { host: HostPattern::parse(text), own: HostPattern::parse(text) };
+        texts.iter().map(host).collect()
     }
 
     #[test]
@@ -107,6 +125,17 @@ mod tests {
         ] {
             assert_eq!(names.find(name), expected, "{name:?}");
         }
+    }
+
+    #[test]
+    fn the_more_specific_host_of_a_route_itself_comes_before_the_older_route() {
+        let mut names = ServerNamesBuilder::new();
+        names.listener(&HostPattern::parse("a.example.com"), ());
+        for (route, own) in [(1, ""), (2, "*.example.com"), (3, "a.example.com"), (4, "*.com")] {
+            let (host, own) = (HostPattern::parse("a.example.com"), HostPattern::parse(own));
+            names.route(&[RouteHost { host, own }], route);
+        }
+        assert_eq!(names.build().find(Some("a.example.com")), Some((&(), Some(&3))));
     }
 
     #[test]

@@ -15,10 +15,15 @@ struct World {
 
 impl World {
     fn rule(&mut self, listener: &str, host: &str, found: RouteMatch) -> u32 {
+        self.rule_of(listener, host, host, found)
+    }
+
+    /// A rule of a route whose host is `own`.
+    fn rule_of(&mut self, listener: &str, host: &str, own: &str, found: RouteMatch) -> u32 {
         let rule = self.rules;
         self.rules += 1;
-        let (listener, host) = (HostPattern::parse(listener), HostPattern::parse(host));
-        self.builder.add(&listener, &host, &found, false, RuleIndex(rule)).unwrap();
+        let host = RouteHost { host: HostPattern::parse(host), own: HostPattern::parse(own) };
+        self.builder.add(&HostPattern::parse(listener), &host, &found, false, RuleIndex(rule)).unwrap();
         rule
     }
 
@@ -152,6 +157,37 @@ fn the_most_specific_host_of_a_route_comes_first_and_the_next_is_tried() {
 }
 
 #[test]
+fn the_more_specific_host_of_a_route_itself_comes_before_paths_and_age() {
+    let mut world = World::default();
+    let host = "app.example.com";
+    let any = world.rule_of(host, host, "", exact("/other"));
+    let wide = world.rule_of(host, host, "*.com", prefix("/api/v1"));
+    let middle = world.rule_of(host, host, "*.example.com", prefix("/"));
+    let name = world.rule_of(host, host, host, prefix("/api"));
+    let router = world.build();
+    for (target, rule) in [("/api/v1/x", name), ("/api", name), ("/other", middle), ("/", middle)] {
+        assert_eq!(find(&router, host, target), Some(rule), "{target}");
+    }
+    assert!(any < wide && wide < middle, "the older ones are hidden");
+}
+
+#[test]
+fn a_route_with_a_less_specific_host_is_tried_when_nothing_of_the_more_specific_one_matches() {
+    let mut world = World::default();
+    let host = "*.example.com";
+    let any = world.rule_of(host, host, "", prefix("/"));
+    let wide = world.rule_of(host, host, "*.com", regex("/[0-9]+"));
+    world.rule_of(host, host, host, RouteMatch { method: Some("POST".to_owned()), ..prefix("/") });
+    let name = world.rule(host, "a.example.com", exact("/1"));
+    let router = world.build();
+    for (host, target, rule) in
+        [("a.example.com", "/1", name), ("a.example.com", "/2", wide), ("b.example.com", "/x", any)]
+    {
+        assert_eq!(find(&router, host, target), Some(rule), "{host}{target}");
+    }
+}
+
+#[test]
 fn only_the_most_specific_listener_answers() {
     let mut world = World::default();
     let wide = world.rule("", "", prefix("/"));
@@ -185,8 +221,8 @@ fn prefixes_of_any_depth_are_found() {
     }
 }
 
-/// One match with the patterns of its listener and host.
-type Entry = (HostPattern, HostPattern, RouteMatch);
+/// One match with the pattern of its listener and its host.
+type Entry = (HostPattern, RouteHost, RouteMatch);
 
 /// Every match is looked at, and the best by Gateway API's order is taken.
 fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'_>) -> Option<RuleIndex> {
@@ -208,7 +244,7 @@ fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'
         .map(|(listener, ..)| listener)
         .filter(|listener| covers(listener))
         .max_by_key(|l| specific(l))?;
-    let matching = (0..).zip(entries).filter_map(|(number, (of, host, found))| {
+    let matching = (0..).zip(entries).filter_map(|(number, (of, RouteHost { host, own }, found))| {
         let (class, length) = match &found.path {
             PathMatch::Exact(path) => (path == head.path).then_some((2, 0))?,
             PathMatch::Regex(pattern) => {
@@ -234,8 +270,8 @@ fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'
                 let value = pairs.clone().find(|(name, _)| *name == key.name).map(|(_, value)| value);
                 value.is_some_and(|value| key.value == ValueMatch::Exact(value.to_owned()))
             });
-        let rank =
-            (specific(host), class, length, found.method.is_some(), found.headers.len(), found.query.len());
+        let (host, own) = (specific(host), specific(own));
+        let rank = (host, own, class, length, found.method.is_some(), found.headers.len(), found.query.len());
         holds.then_some(((rank, Reverse(number)), RuleIndex(number)))
     });
     matching.max_by_key(|(rank, _)| *rank).map(|(_, rule)| rule)
@@ -257,7 +293,10 @@ fn entry() -> impl Strategy<Value = Entry> {
     let keys = || vec((select(&["k", "l"][..]), select(&["1", "2"][..])), 0..2);
     let host = || select(&HOSTS[..]).prop_map(HostPattern::parse);
     let conditions = (option::weighted(0.2, select(&["GET", "PUT"][..])), keys(), keys());
-    (host(), host(), path_match(), conditions).prop_map(|(listener, host, path, (method, headers, query))| {
+    let parts = (host(), host(), host(), path_match(), conditions);
+    parts.prop_map(|(listener, host, own, path, (method, headers, query))| {
+        // What a listener narrows down is covered by the route's own host.
+        let own = if own.intersection(&host).as_ref() == Some(&host) { own } else { host.clone() };
         let keys =
             |pairs: Vec<(&str, &str)>| pairs.into_iter().map(|(name, value)| key(name, value)).collect();
         let found = RouteMatch {
@@ -267,7 +306,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             query: keys(query),
             call: None,
         };
-        (listener, host, found)
+        (listener, RouteHost { host, own }, found)
     })
 }
 

@@ -3,7 +3,7 @@
 use gateway_api::experimental::httproutes::HttpRouteParentRefs;
 
 use crate::{
-    ir::{HostPattern, ObjectName, RouteId},
+    ir::{HostPattern, ObjectName, RouteHost, RouteId},
     translate::{
         cluster_state::ClusterState,
         conditions::Reason,
@@ -36,7 +36,7 @@ pub(super) struct AcceptingListener {
     /// The position of the listener in its Gateway.
     pub(super) listener: usize,
     /// The hosts that both name.
-    pub(super) hostnames: Vec<HostPattern>,
+    pub(super) hostnames: Vec<RouteHost>,
 }
 
 /// Resolves a parentRef of the route `id`, which serves `hostnames` (all if there are none).
@@ -136,7 +136,7 @@ fn matching(
 fn clashes(listener: &ListenerState<'_>, id: &RouteId, taken: &AcceptingListener) -> bool {
     let others = listener.attachments.iter().filter(|attached| attached.route.kind != id.kind);
     let mut hosts = others.flat_map(|attached| &attached.hostnames);
-    hosts.any(|host| taken.hostnames.iter().any(|own| own.intersection(host).is_some()))
+    hosts.any(|other| taken.hostnames.iter().any(|own| own.host.intersection(&other.host).is_some()))
 }
 
 /// Refuses parentRefs of which two name one parent, unless a listener or a port tells them apart.
@@ -175,14 +175,20 @@ fn wanted(parent: &HttpRouteParentRefs) -> String {
     }
 }
 
-fn intersect(listener: &ListenerState<'_>, hostnames: &[HostPattern]) -> Vec<HostPattern> {
+fn intersect(listener: &ListenerState<'_>, hostnames: &[HostPattern]) -> Vec<RouteHost> {
     if hostnames.is_empty() {
-        return vec![listener.hostname.clone()];
+        return vec![RouteHost { host: listener.hostname.clone(), own: HostPattern::Any }];
     }
-    let mut hosts: Vec<_> =
-        hostnames.iter().filter_map(|hostname| listener.hostname.intersection(hostname)).collect();
-    hosts.sort();
-    hosts.dedup();
+    let of_both = |own: &HostPattern| {
+        listener.hostname.intersection(own).map(|host| RouteHost { host, own: own.clone() })
+    };
+    let mut hosts: Vec<_> = hostnames.iter().filter_map(of_both).collect();
+    // Of several own hosts that give the same one the most specific comes first, and stays.
+    hosts.sort_by(|left, right| {
+        let by_own = || right.own.specificity().cmp(&left.own.specificity());
+        left.host.cmp(&right.host).then_with(by_own)
+    });
+    hosts.dedup_by(|later, kept| later.host == kept.host);
     hosts
 }
 
