@@ -1,10 +1,10 @@
 //! Services: their ports and endpoints.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::{collections::HashMap, net::SocketAddr};
 
 use k8s_openapi::{
     api::{
-        core::v1::{Service, ServicePort},
+        core::v1::{ObjectReference, Service, ServicePort},
         discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::util::intstr::IntOrString,
@@ -68,16 +68,46 @@ pub(super) fn endpoints(cluster: &ClusterState<'_>, id: &BackendId) -> Vec<Endpo
         let number = port.target_number().unwrap_or(id.port);
         return vec![named(name.to_owned(), number)];
     }
-    let slices = cluster.slices(&id.service);
-    let topology_preference = TopologyPreference::of(service, slices, &cluster.here);
-    let mut seen = HashSet::new();
+    let mut slices = cluster.slices(&id.service).to_vec();
+    let families = service.spec.as_ref().and_then(|spec| spec.ip_families.as_deref());
+    if let Some(preferred) = families.and_then(<[_]>::first) {
+        // Of the addresses of a pod the first one counts.
+        slices.sort_by_key(|slice| slice.address_type != *preferred);
+    }
+    let topology_preference = TopologyPreference::of(service, &slices, &cluster.here);
+    let mut seen: HashMap<String, Option<&ObjectReference>> = HashMap::new();
     let mut endpoints = Vec::new();
     for (is_wanted, draining) in [(is_ready as Wanted, false), (is_serving, true)] {
-        let wanted = collect(slices, &port, topology_preference, is_wanted)
-            .map(|endpoint| Endpoint { draining, ..endpoint });
-        endpoints.extend(wanted.filter(|endpoint| seen.insert(endpoint.id.clone())));
+        for (endpoint, pod) in collect(&slices, &port, topology_preference, is_wanted) {
+            let Some(id) = new_id(&seen, &endpoint, pod) else { continue };
+            seen.insert(id.clone(), pod);
+            endpoints.push(Endpoint { id, draining, ..endpoint });
+        }
     }
     endpoints
+}
+
+/// What an endpoint is known by that is not among those that were `seen`: the name of its pod, so that it stays the same where its
+/// address changes, or the address, if it has none or another pod has it, as pods of other namespaces and clusters may.
+fn new_id(
+    seen: &HashMap<String, Option<&ObjectReference>>,
+    endpoint: &Endpoint,
+    pod: Option<&ObjectReference>,
+) -> Option<String> {
+    let name = pod.and_then(|pod| pod.name.as_ref()).filter(|name| {
+        let known = seen.get(*name).copied().flatten();
+        known.zip(pod).is_none_or(|(known, pod)| !is_another(known, pod))
+    });
+    let id = name.unwrap_or(&endpoint.id);
+    (!seen.contains_key(id)).then(|| id.clone())
+}
+
+/// Whether two references by one name lead to different pods.
+fn is_another(pod: &ObjectReference, other: &ObjectReference) -> bool {
+    let differs = |one: &Option<String>, other: &Option<String>| {
+        one.as_ref().zip(other.as_ref()).is_some_and(|(one, other)| one != other)
+    };
+    differs(&pod.namespace, &other.namespace) || differs(&pod.uid, &other.uid)
 }
 
 /// Which endpoints of a slice are wanted.
@@ -100,25 +130,23 @@ fn external_name(service: &Service) -> Option<&str> {
     spec.external_name.as_deref().filter(|_| spec.type_.as_deref() == Some("ExternalName"))
 }
 
-fn collect(
-    slices: &[&EndpointSlice],
+/// Each address of the endpoints that are wanted, by which it is known, and its pod.
+fn collect<'s>(
+    slices: &[&'s EndpointSlice],
     port: &Port<'_>,
     topology_preference: TopologyPreference<'_>,
     is_wanted: Wanted,
-) -> impl Iterator<Item = Endpoint> {
+) -> impl Iterator<Item = (Endpoint, Option<&'s ObjectReference>)> {
     slices.iter().filter_map(move |slice| Some((slice, port.in_slice(slice)?))).flat_map(
         move |(slice, number)| {
             let wanted = slice.endpoints.iter().filter(move |endpoint| is_wanted(endpoint));
             wanted.flat_map(move |endpoint| {
-                let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
+                let pod = endpoint.target_ref.as_ref();
                 let tier = topology_preference.tier(endpoint);
                 let addresses = endpoint.addresses.iter();
                 addresses.filter_map(move |address| {
                     let found = Endpoint { tier, ..at(address, number, &slice.address_type)? };
-                    Some(match pod {
-                        Some(pod) => Endpoint { id: pod.to_owned(), ..found },
-                        None => found,
-                    })
+                    Some((found, pod))
                 })
             })
         },
