@@ -15,7 +15,7 @@ use crate::{
     respond::ErrorChain,
     runtime::Workers,
     snapshot::Snapshot,
-    source::{Cause, ObjectRef, Reading, Source, refusals, verdict},
+    source::{Cause, FORMER_SERVES, ObjectRef, Reading, Source, refusals, verdict},
     translate::{
         Environment, Locality, Translation, Warning,
         conditions::{Condition, ConditionType, Reason},
@@ -246,7 +246,11 @@ impl Control {
             let rejected = self.rejected.entry(refusal.object.clone()).or_default();
             rejected.lines.push(line);
             if is_taken_back {
-                rejected.verdict = translation.statuses.get(&refusal.object).and_then(verdict).cloned();
+                let verdict = translation.statuses.get(&refusal.object).and_then(verdict).cloned();
+                rejected.verdict = verdict.map(|verdict| {
+                    let message = format!("{}; {FORMER_SERVES}", verdict.message);
+                    Condition { message, ..verdict }
+                });
                 taken_back = true;
             }
         }

@@ -27,7 +27,6 @@ mod versions;
 mod watch;
 mod yaml;
 
-pub(crate) use self::placement::FRONT_PORTS;
 pub use self::{
     fault::{Fault, SourceLocation, Subject},
     files::{Files, Load},
@@ -37,3 +36,4 @@ pub use self::{
     refusal::{Cause, Refusal, refusals, verdict},
     watch::{WatchError, Watcher},
 };
+pub(crate) use self::{placement::FRONT_PORTS, versions::FORMER_SERVES};

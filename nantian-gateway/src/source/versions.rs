@@ -10,6 +10,10 @@ use super::{
 };
 use crate::ir::ControllerName;
 
+/// What is told of an object whose newest version is refused: the one before is kept in memory alone.
+pub(crate) const FORMER_SERVES: &str =
+    "the version before serves on, but a gateway that starts later does not have it";
+
 /// The versions that are handed out, each with its origin, and the newer ones that were taken back.
 #[derive(Debug)]
 pub(super) struct Versions<O> {

@@ -121,7 +121,10 @@ spec: {parentRefs: [{name: demo}], rulez: []}
     gateway.edit_route("edited", &[impossible]).await;
     assert_eq!(version(&mut wire).await, 2, "what the translator refuses is taken back");
     assert_eq!(gateway.metric("nantian_config_faults").await, Some(1.0));
-    assert_eq!(gateway.condition("HTTPRoute demo/edited", "Accepted").await["status"], "False");
+    let accepted = gateway.condition("HTTPRoute demo/edited", "Accepted").await;
+    assert_eq!(accepted["status"], "False");
+    let message = accepted["message"].as_str().unwrap();
+    assert!(message.ends_with("a gateway that starts later does not have it"), "{message}");
     assert_eq!(gateway.metric("nantian_config_reloads_total{result=\"with_faults\"}").await, Some(3.0));
     gateway.edit_route("edited", &[versioned(2)]).await;
     assert_eq!(gateway.metric("nantian_config_faults").await, Some(0.0), "the author has taken it back, too");

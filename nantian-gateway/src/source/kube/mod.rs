@@ -55,7 +55,8 @@ use crate::{
 pub struct Cluster {
     cache: Arc<ObjectCache>,
     checker: Checker,
-    versions: Versions<()>,
+    /// By the UID of each object.
+    versions: Versions<Option<String>>,
     unreadable: BTreeMap<ObjectRef, Unreadable>,
     addressing: Addressing,
     /// The addresses of the pool that are taken.
@@ -108,15 +109,21 @@ impl Cluster {
     /// Checks an object that was seen. Returns whether it changes what is handed out.
     fn take_in(&mut self, kind: Kind, name: &ObjectRef, object: Map<String, Value>) -> bool {
         let (outline, placeholder) = (PartialObject::of(&object), placeholder(kind, &name.name, &object));
-        match self.checker.read(kind, &name.name, object) {
-            Ok(object) => self.versions.put(name, (), &object),
+        let uid = object.get("metadata").and_then(|metadata| metadata.get("uid"));
+        let uid = uid.and_then(Value::as_str).map(str::to_owned);
+        // One that was deleted and made anew takes over nothing.
+        let is_another = self.versions.origin(name).is_some_and(|known| *known != uid);
+        let is_removed = is_another && self.versions.remove(name);
+        let is_put = match self.checker.read(kind, &name.name, object) {
+            Ok(object) => self.versions.put(name, uid, &object),
             Err(complaints) => {
                 let lines: Vec<_> = complaints.into_iter().map(|complaint| complaint.to_string()).collect();
                 let reason = lines.join("; ");
                 self.unreadable.insert(name.clone(), Unreadable { outline, lines });
-                placeholder.is_some_and(|object| self.versions.placeholder(name, (), &object, &reason))
+                placeholder.is_some_and(|object| self.versions.placeholder(name, uid, &object, &reason))
             }
-        }
+        };
+        is_removed || is_put
     }
 
     /// Finds out where the Gateways are reached that ask for no address. Returns those that have moved.
@@ -188,7 +195,9 @@ impl Source for Cluster {
 
     fn unreadable(&self) -> Vec<(ObjectRef, ObjectStatus)> {
         let status = |(name, unreadable): (&ObjectRef, &Unreadable)| {
-            Some((name.clone(), unreadable.status(name, self.versions.objects())?))
+            let objects = self.versions.objects();
+            let is_served = self.versions.origin(name).is_some() && !objects.unreadable.contains_key(name);
+            Some((name.clone(), unreadable.status(name, objects, is_served)?))
         };
         self.unreadable.iter().filter_map(status).collect()
     }

@@ -214,3 +214,27 @@ fn a_replica_binds_the_addresses_that_another_one_has_told() {
     assert_eq!(addresses(&cluster), ["10.0.0.2", "10.0.0.1"]);
     assert!(cluster.read().is_idle);
 }
+
+#[test]
+fn an_object_that_was_made_anew_takes_over_nothing_of_the_one_before() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    let route = ObjectRef { kind: "HTTPRoute", name: ObjectName::new("demo", "r") };
+    let mut write = |cluster: &mut Cluster, uid: &str, mut route: Value| {
+        route["metadata"]["uid"] = uid.into();
+        world.written.insert(3, route);
+        world.put(3);
+        cluster.read().changed
+    };
+    write(&mut cluster, "a", object(3, 0));
+    write(&mut cluster, "a", object(3, 1));
+    assert!(cluster.reject(&route), "an edit is taken back");
+    write(&mut cluster, "b", object(3, 2));
+    assert!(!cluster.reject(&route), "there is nothing to go back to");
+    let mut broken = object(3, 0);
+    broken["spec"] = "broken".into();
+    assert_eq!(write(&mut cluster, "b", broken.clone()), []);
+    assert_eq!(cluster.objects().http_routes.len(), 1, "an edit leaves the last good version");
+    assert_eq!(write(&mut cluster, "c", broken), [route]);
+    assert!(cluster.objects().http_routes.is_empty());
+}

@@ -9,6 +9,7 @@ use crate::{
     source::{
         kind::Kind,
         objects::{ObjectRef, Objects},
+        versions::FORMER_SERVES,
     },
     translate::{
         conditions::{Condition, ConditionType, Conditions, Reason},
@@ -72,12 +73,19 @@ impl PartialObject {
 // === impl Unreadable ===
 
 impl Unreadable {
-    /// The status of the object; `None` where it is not ours to speak about.
-    pub(super) fn status(&self, object: &ObjectRef, objects: &Objects) -> Option<ObjectStatus> {
+    /// The status of the object, of which an older version may serve; `None` where it is not ours to speak about.
+    pub(super) fn status(
+        &self,
+        object: &ObjectRef,
+        objects: &Objects,
+        is_served: bool,
+    ) -> Option<ObjectStatus> {
         let PartialObject { generation, references, class } = &self.outline;
+        let lines = self.lines.iter().map(String::as_str).chain(is_served.then_some(FORMER_SERVES));
+        let message = lines.collect::<Vec<_>>().join("; ");
         let says = |reason| {
             let mut conditions = Conditions::new(*generation);
-            conditions.set(Condition::fails(ConditionType::Accepted, reason, self.lines.join("; ")));
+            conditions.set(Condition::fails(ConditionType::Accepted, reason, message.clone()));
             conditions
         };
         let gateways: Vec<&ObjectName> = ours(objects).into_iter().map(|(name, _)| name).collect();
