@@ -4,7 +4,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use nantian_crd::status::{PolicyStatus, merge};
+use nantian_crd::status::{MAX_ANCESTORS, merge};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -126,37 +126,45 @@ impl Merging<'_> {
         })
     }
 
-    /// Our entries come after those of other controllers, in the order of the parents.
     fn route(&self, present: &Value, parents: &[ParentStatus]) -> Value {
-        let entries = present["parents"].as_array().into_iter().flatten();
-        let (ours, others): (Vec<_>, Vec<_>) =
-            entries.partition(|entry| entry["controllerName"] == self.controller.as_str());
-        if parents.is_empty() && ours.is_empty() {
-            return present.clone();
-        }
-        let new = parents.iter().map(|parent| {
-            let parent_ref = json(&parent.parent_ref);
-            let before = ours.iter().find(|entry| entry["parentRef"] == parent_ref);
-            let before = before.map_or(Value::Null, |entry| entry["conditions"].clone());
-            json!({
-                "parentRef": parent_ref,
-                "controllerName": self.controller,
-                "conditions": self.conditions(&before, &parent.conditions),
-            })
-        });
-        let mut status = fields(present);
-        status.insert("parents".to_owned(), others.into_iter().cloned().chain(new).collect());
-        Value::Object(status)
+        let said = parents.iter().map(|parent| (json(&parent.parent_ref), &parent.conditions));
+        let entries = self.entries(&present["parents"], "parentRef", said);
+        with_entries(present, "parents", entries)
     }
 
     fn policy(&self, present: &Value, ancestors: &[AncestorStatus]) -> Merged {
-        let mut status: PolicyStatus = serde_json::from_value(present.clone()).unwrap_or_default();
-        let entries = ancestors.iter().map(|ancestor| {
-            let conditions = ancestor.conditions.iter().map(|condition| self.condition(condition));
-            (ancestor.ancestor_ref.clone(), conditions.collect())
-        });
-        let applied = status.apply(self.controller.as_str(), entries);
-        Merged { status: applied.changed.then(|| json(&status)), left_out: applied.left_out.len() }
+        let said = ancestors.iter().map(|ancestor| (json(&ancestor.ancestor_ref), &ancestor.conditions));
+        let mut entries = self.entries(&present["ancestors"], "ancestorRef", said);
+        let left_out = entries.len().saturating_sub(MAX_ANCESTORS);
+        entries.truncate(MAX_ANCESTORS);
+        let status = with_entries(present, "ancestors", entries);
+        Merged { status: (status != *present).then_some(status), left_out }
+    }
+
+    /// The entries of a list that controllers share, each about what its field `reference` names: those of others stay as they
+    /// are, and ours where they are, so that no two controllers put them in order in turn; new ones come last.
+    fn entries<'c>(
+        &self,
+        present: &Value,
+        reference: &str,
+        said: impl Iterator<Item = (Value, &'c Conditions)>,
+    ) -> Vec<Value> {
+        let entry = |of: &Value, before: &Value, conditions| {
+            let conditions = self.conditions(before, conditions);
+            json!({ (reference): of, "controllerName": self.controller, "conditions": conditions })
+        };
+        let mut said: Vec<_> = said.collect();
+        let mut entries = Vec::new();
+        for known in present.as_array().into_iter().flatten() {
+            if known["controllerName"] != self.controller.as_str() {
+                entries.push(known.clone());
+            } else if let Some(at) = said.iter().position(|(of, _)| *of == known[reference]) {
+                let (of, conditions) = said.remove(at);
+                entries.push(entry(&of, &known["conditions"], conditions));
+            }
+        }
+        entries.extend(said.iter().map(|(of, conditions)| entry(of, &Value::Null, conditions)));
+        entries
     }
 
     /// Conditions of types that are none of ours stay; of ours go those that are not spoken of any more.
@@ -183,6 +191,16 @@ impl Merging<'_> {
             type_: condition.kind.as_str().to_owned(),
         }
     }
+}
+
+/// A status with these entries; where there are none and were none, it is as it was.
+fn with_entries(present: &Value, list: &str, entries: Vec<Value>) -> Value {
+    if entries.is_empty() && present[list].is_null() {
+        return present.clone();
+    }
+    let mut status = fields(present);
+    status.insert(list.to_owned(), entries.into());
+    Value::Object(status)
 }
 
 fn fields(present: &Value) -> Map<String, Value> {

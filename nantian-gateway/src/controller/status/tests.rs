@@ -160,22 +160,18 @@ fn plain(generation: i64, holds: bool) -> ObjectStatus {
     ObjectStatus::Plain(PlainStatus { conditions: accepted(generation, holds) })
 }
 
+fn ours(name: &str) -> AncestorStatus {
+    AncestorStatus {
+        ancestor_ref: ParentReference { name: name.to_owned(), ..ParentReference::default() },
+        controller_name: ControllerName::default(),
+        conditions: accepted(1, true),
+    }
+}
+
 #[test]
 fn ancestors_for_which_others_leave_no_room_are_counted() {
     let ancestor = |name: String, controller: &str| json!({ "ancestorRef": { "name": name }, "controllerName": controller, "conditions": [] });
     let others: Vec<_> = (0..15).map(|index| ancestor(format!("g{index}"), "example.com/other")).collect();
-    let ours = |name: &str| AncestorStatus {
-        ancestor_ref: ParentReference {
-            group: None,
-            kind: None,
-            namespace: None,
-            name: name.to_owned(),
-            section_name: None,
-            port: None,
-        },
-        controller_name: ControllerName::default(),
-        conditions: accepted(1, true),
-    };
     let truth = ObjectStatus::Policy(crate::translate::status::PolicyStatus {
         ancestors: vec![ours("a"), ours("b")],
     });
@@ -194,4 +190,29 @@ fn a_gateway_of_many_addresses_has_a_status_that_the_api_server_takes() {
     let status = merged(&object("Gateway"), &json!({}), &at(1), Some(&truth)).unwrap();
     assert_eq!(status["addresses"].as_array().map(Vec::len), Some(16));
     assert_eq!(merged(&object("Gateway"), &status, &at(2), Some(&truth)), None, "written once");
+}
+
+#[test]
+fn entries_of_other_controllers_in_the_status_of_a_policy_stay_as_they_are() {
+    // Conditions were optional once, and fields may come.
+    let theirs = json!({ "ancestorRef": { "name": "g" }, "controllerName": "example.com/other", "new": 1 });
+    let present = json!({ "ancestors": [theirs], "observed": true });
+    let truth = ObjectStatus::Policy(crate::translate::status::PolicyStatus { ancestors: vec![ours("g")] });
+    let status = merged(&object("BackendTLSPolicy"), &present, &at(1), Some(&truth)).unwrap();
+    assert_eq!((&status["ancestors"][0], &status["observed"]), (&theirs, &json!(true)));
+    assert_eq!(status["ancestors"][1]["conditions"][0]["type"], "Accepted");
+    assert_eq!(merged(&object("BackendTLSPolicy"), &status, &at(2), Some(&truth)), None);
+    assert_eq!(merged(&object("BackendTLSPolicy"), &status, &at(3), None), Some(present));
+}
+
+#[test]
+fn two_controllers_do_not_put_the_entries_of_a_route_in_order_in_turn() {
+    let truth = route(&[("a", accepted(1, true))]);
+    let write = |present: &Value, controller: &ControllerName| {
+        super::merged(&object("HTTPRoute"), present, &at(1), Some(&truth), controller, &[]).status
+    };
+    let [one, other] = ["example.com/one", "example.com/other"].map(|name| name.parse().unwrap());
+    let first = write(&Value::Null, &one).unwrap();
+    let both = write(&first, &other).unwrap();
+    assert_eq!((write(&both, &one), write(&both, &other)), (None, None));
 }
