@@ -22,7 +22,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         body.text("model", &request.model);
         body.list("messages", |list| turns.0.iter().for_each(|turn| turn.write(list)));
         if offered {
-            write_tools(body, &request.tools);
+            write_tools(body, &request.tools, |tool| tool.strict);
         }
         match &request.output {
             None => {}

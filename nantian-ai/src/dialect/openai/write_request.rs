@@ -1,6 +1,7 @@
 //! The common form into a Chat Completions request.
 
 use super::profile::{Profile, ThinkingBy, Wish};
+use super::strict::{is_strict, loses_strictness};
 use super::turns::Turns;
 use crate::codec::{Invalid, Object, object};
 use crate::ir::{Losses, Output, Request, Role, Tool, ToolChoice, safe_user};
@@ -18,7 +19,10 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
     let body = object(|body| {
         body.text("model", &request.model);
         body.list("messages", |list| messages.write(list, profile));
-        write_tools(body, offered(request, profile));
+        write_tools(body, offered(request, profile), |tool| match profile.is_openai {
+            true => tool.strict.map(|_| is_strict(tool)),
+            false => tool.strict,
+        });
         if !request.tools.is_empty() {
             write_choice(body, request, profile);
         }
@@ -70,6 +74,7 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
         (request.stop.len() > MOST_STOPS || (restrained && !request.stop.is_empty()), "stop"),
         (alone && !profile.takes_parallel, "parallel_tool_calls"),
         (offered(request, profile).len() < request.tools.len(), "tools"),
+        (profile.is_openai && request.tools.iter().any(loses_strictness), "tools.strict"),
         (
             matches!(request.output, Some(Output::Schema { .. })) && !profile.takes_schema,
             "response_format.json_schema",
@@ -112,7 +117,7 @@ fn offered(request: &Request, profile: Profile) -> &[Tool] {
 }
 
 /// Tools, as OpenAI and Ollama write them.
-pub(crate) fn write_tools(body: &mut Object<'_>, tools: &[Tool]) {
+pub(crate) fn write_tools(body: &mut Object<'_>, tools: &[Tool], strict: impl Fn(&Tool) -> Option<bool>) {
     if tools.is_empty() {
         return;
     }
@@ -124,7 +129,7 @@ pub(crate) fn write_tools(body: &mut Object<'_>, tools: &[Tool]) {
                     function.text("name", &tool.name);
                     function.some_text("description", tool.description.as_deref());
                     function.schema("parameters", &tool.schema);
-                    function.some_flag("strict", tool.strict);
+                    function.some_flag("strict", strict(tool));
                 });
             });
         }

@@ -2,7 +2,7 @@
 
 use super::signature;
 use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
-use crate::dialect::openai::{FAILED, Thinker, result_text};
+use crate::dialect::openai::{FAILED, Thinker, is_strict, loses_strictness, result_text};
 use crate::ir::{
     Block, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult, safe_id,
     safe_user,
@@ -57,6 +57,7 @@ fn name_the_unknown(request: &Request, sampled: bool, losses: &mut Losses) {
         (draws(request.temperature), "temperature"),
         (draws(request.top_p), "top_p"),
         (request.top_k.is_some(), "top_k"),
+        (request.tools.iter().any(loses_strictness), "tools.strict"),
         (request.max_output.is_some_and(|most| most < LEAST_OUTPUT), "max_tokens"),
         (request.frequency_penalty.is_some_and(|penalty| penalty != 0.0), "frequency_penalty"),
         (request.presence_penalty.is_some_and(|penalty| penalty != 0.0), "presence_penalty"),
@@ -145,7 +146,7 @@ fn write_tools(body: &mut Object<'_>, request: &Request) {
                 item.some_text("description", tool.description.as_deref());
                 item.schema("parameters", &tool.schema);
                 // Unlike elsewhere, schemas are strict here unless told otherwise.
-                item.flag("strict", tool.strict.unwrap_or(false));
+                item.flag("strict", is_strict(tool));
             });
         }
     });

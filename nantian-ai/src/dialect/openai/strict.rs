@@ -1,0 +1,108 @@
+//! Schemas that OpenAI enforces: it refuses a request with any that leaves something open.
+
+use std::collections::HashSet;
+
+use crate::codec::Value;
+use crate::ir::{Json, Tool};
+
+/// The most levels of a schema.
+const MOST_LEVELS: u8 = 64;
+
+/// Whether a tool can be strict as the client wants it: each object of its schema is closed, and all its properties are required.
+pub(crate) fn is_strict(tool: &Tool) -> bool {
+    tool.strict == Some(true)
+        && read(&tool.schema).is_some_and(|schema| is_whole(&schema) && is_closed(&schema, MOST_LEVELS))
+}
+
+/// Whether the client wants a tool to be strict that cannot be.
+pub(crate) fn loses_strictness(tool: &Tool) -> bool {
+    tool.strict == Some(true) && !is_strict(tool)
+}
+
+fn is_closed(schema: &Value, levels: u8) -> bool {
+    let Some(levels) = levels.checked_sub(1) else { return false };
+    if let Value::Carried(json) = schema {
+        return read(json).is_some_and(|schema| is_closed(&schema, levels));
+    }
+    let Value::Object(members) = schema else { return true };
+    let is_object = |kind: &Value| kind.as_str() == Some("object");
+    let may_be_object =
+        schema.get("type").is_some_and(|kind| is_object(kind) || kind.as_list().iter().any(is_object));
+    if (may_be_object || schema.get("properties").is_some()) && !is_whole(schema) {
+        return false;
+    }
+    members.iter().all(|(name, value)| match (name.as_str(), value) {
+        ("properties" | "$defs" | "definitions", Value::Object(schemas)) => {
+            schemas.iter().all(|(_, schema)| is_closed(schema, levels))
+        }
+        ("items", schema) => is_closed(schema, levels),
+        ("anyOf" | "allOf" | "oneOf" | "prefixItems", schemas) => {
+            schemas.as_list().iter().all(|schema| is_closed(schema, levels))
+        }
+        _ => true,
+    })
+}
+
+/// Whether an object has no keys but those that it must have.
+fn is_whole(object: &Value) -> bool {
+    let required = object.get("required").map_or(&[][..], Value::as_list);
+    let required: HashSet<_> = required.iter().filter_map(Value::as_str).collect();
+    let is_required = match object.get("properties") {
+        None => true,
+        Some(Value::Object(properties)) => {
+            properties.iter().all(|(name, _)| required.contains(name.as_str()))
+        }
+        Some(_) => false,
+    };
+    is_required && object.get("additionalProperties").and_then(Value::as_bool) == Some(false)
+}
+
+fn read(json: &Json) -> Option<Value> {
+    Value::parse(json.as_str().as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_strict_with(schema: &str) -> bool {
+        let schema = Json::parse(schema).unwrap();
+        let (name, strict) = ("f".to_owned(), Some(true));
+        is_strict(&Tool { name, description: None, schema, strict, cached: None })
+    }
+
+    #[test]
+    fn a_schema_is_enforced_that_leaves_nothing_open() {
+        for schema in [
+            r#"{"type":"object","properties":{},"additionalProperties":false}"#,
+            r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"required":["a"],"additionalProperties":false}"#,
+            r#"{"type":"object","properties":{"properties":{"type":"string"},"input":{"type":"array","items":{"type":"string"}}},"required":["properties","input"],"additionalProperties":false}"#,
+        ] {
+            assert!(is_strict_with(schema), "{schema}");
+        }
+    }
+
+    #[test]
+    fn one_that_leaves_something_open_is_not() {
+        const OPEN: &str =
+            r#"{"type":"object","properties":{"b":{"type":"string"}},"additionalProperties":false}"#;
+        for schema in [
+            "{}".to_owned(),
+            OPEN.to_owned(),
+            r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"]}"#.to_owned(),
+            format!(r#"{{"properties":{{"a":{OPEN}}},"required":["a"],"additionalProperties":false}}"#),
+            format!(
+                r#"{{"properties":{{"input":{OPEN}}},"required":["input"],"additionalProperties":false}}"#
+            ),
+            format!(
+                r#"{{"properties":{{"a":{{"type":"array","items":{OPEN}}}}},"required":["a"],"additionalProperties":false}}"#
+            ),
+            format!(
+                r#"{{"properties":{{"a":{{"anyOf":[{OPEN}]}}}},"required":["a"],"additionalProperties":false}}"#
+            ),
+            format!(r#"{{"properties":{{}},"$defs":{{"x":{OPEN}}},"additionalProperties":false}}"#),
+        ] {
+            assert!(!is_strict_with(&schema), "{schema}");
+        }
+    }
+}
