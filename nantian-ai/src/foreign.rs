@@ -5,7 +5,7 @@
 
 mod chats;
 
-pub(crate) use self::chats::{filled, for_mistral, without};
+pub(crate) use self::chats::{filled, for_mistral, without, without_pictures};
 
 use std::borrow::Cow;
 use std::ops::Range;

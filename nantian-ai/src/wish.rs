@@ -62,6 +62,8 @@ pub(crate) enum Wish {
     Summary,
     /// vLLM and llama.cpp: what is said to a model's template of how to think, where its maker's own tokenizer has none.
     Template,
+    /// Chat Completions and Ollama: pictures, which not every model sees. They stay in a conversation.
+    Pictures,
 }
 
 /// Several of them.
@@ -72,7 +74,7 @@ pub(crate) struct Wishes {
     thinking: Option<Thinking>,
 }
 
-const ALL: [Wish; 19] = [
+const ALL: [Wish; 20] = [
     Wish::Betas,
     Wish::Reasoning,
     Wish::Thinking,
@@ -92,6 +94,7 @@ const ALL: [Wish; 19] = [
     Wish::Stream,
     Wish::Summary,
     Wish::Template,
+    Wish::Pictures,
 ];
 
 /// What tells a model of DeepSeek or Moonshot not to think.
@@ -109,7 +112,7 @@ impl Wish {
     /// Whether a refusal is one of this wish.
     pub(crate) fn is_refused(self, status: StatusCode, said: &[u8]) -> bool {
         let is_said = || match self {
-            Self::Betas | Self::Reasoning | Self::Thinking | Self::Usage => {
+            Self::Betas | Self::Pictures | Self::Reasoning | Self::Thinking | Self::Usage => {
                 words_of(self).iter().any(|words| memmem::find(said, words.as_bytes()).is_some())
             }
             // These hold for all clients from then on, and further on a refusal may quote what one has written.
@@ -126,7 +129,8 @@ impl Wish {
     /// names of features and the signatures are the client's, so that nothing is learnt of them.
     pub(crate) fn is_given_up(self, streams: bool) -> bool {
         match self {
-            Self::Betas | Self::Reasoning => false,
+            // Another model may see them: it is asked first.
+            Self::Betas | Self::Pictures | Self::Reasoning => false,
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
@@ -158,6 +162,7 @@ impl Wish {
             Self::OlderLimit => "the provider refuses `max_tokens`: it is called `max_completion_tokens`",
             Self::NewerLimit => "the provider refuses `max_completion_tokens`: it is called `max_tokens`",
             Self::Stop => "the model takes no stop sequences: they are left out",
+            Self::Pictures => "the model sees no pictures: they are left out",
             Self::Stream => "the model calls no tools in a stream: it is asked for whole answers",
             Self::Summary => "the provider summarises no reasoning for this organisation: it is not asked to",
             Self::Template => "the model has no template to be told how to think by: it is told nothing",
@@ -204,6 +209,10 @@ impl Wish {
             Self::Stop => {
                 return left_out::without_members(body, &[("stopSequences", "stop")], |_| true, losses);
             }
+            Self::Pictures => {
+                let edits = foreign::without_pictures(&object);
+                (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
+            }
             // The path says it.
             Self::Stream => return Some(body.clone()),
             Self::Template => {
@@ -230,7 +239,7 @@ impl Wish {
 
     /// Its place among several.
     pub(crate) fn bit(self) -> u32 {
-        1 << self as u16
+        1 << self as u32
     }
 }
 
@@ -267,7 +276,10 @@ impl Wishes {
                 add(Wish::Stop, !request.stop.is_empty() && !strict);
                 add(Wish::Stream, request.stream && !request.tools.is_empty());
             }
-            Dialect::Ollama => add(Wish::Thinking, thinks && !strict),
+            Dialect::Ollama => {
+                add(Wish::Thinking, thinks && !strict);
+                add(Wish::Pictures, request.has_pictures() && !strict);
+            }
             Dialect::OpenAi => {
                 let may_not_think = !(thinks && strict);
                 let has_tools = !request.tools.is_empty();
@@ -278,6 +290,7 @@ impl Wishes {
                 add(Wish::ToolChoice, request.must_call() && !strict);
                 add(Wish::Sampling, draws && !strict);
                 add(Wish::Penalties, penalises && !strict);
+                add(Wish::Pictures, request.has_pictures() && !strict);
                 add(Wish::OlderLimit, request.max_output.is_some());
                 add(Wish::NewerLimit, request.max_output.is_some());
                 add(Wish::Silence, request.messages.iter().any(|message| message.role == Role::Assistant));
@@ -343,6 +356,7 @@ impl Wishes {
             (Wish::ToolChoice, _) => &["tool_choice"],
             (Wish::Schema, _) => &["response_format.json_schema"],
             (Wish::Strict, _) => &["tools.strict"],
+            (Wish::Pictures, _) => &["messages.content.image"],
             (Wish::Prefill, _) => &["messages.prefill"],
             (Wish::Summary, _) => &["thinking.display"],
             (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage, _) => &[],

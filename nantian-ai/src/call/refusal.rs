@@ -117,7 +117,7 @@ impl<K: UsageSink> Call<K> {
     /// Asks without what the provider refuses, if it can be left out. That is no retry: it says nothing of the provider's state.
     fn withdraws(&mut self, status: StatusCode, said: &[u8]) -> bool {
         let Some(prepared) = &mut self.prepared else { return false };
-        let Some(wish) = prepared.withdraw(status, said) else { return false };
+        let Some(wish) = prepared.withdraw(status, said, self.onward.more) else { return false };
         self.withdrawn.add(wish);
         self.way = prepared.way().clone();
         self.metering.note_losses(prepared.losses());

@@ -53,6 +53,29 @@ pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
     edits
 }
 
+/// Leaves out the pictures of a conversation in Chat Completions, where a text stands for each, or with Ollama.
+pub(crate) fn without_pictures(object: &Object<'_>) -> Vec<Edit> {
+    const INSTEAD: [(&[u8], &str); 2] =
+        [(b"type", r#""type":"text""#), (b"image_url", r#""text":"[image omitted]""#)];
+    let mut edits = Vec::new();
+    let names = ["\"image_url\"", "\"images\""];
+    let is_there = |json: &[u8]| names.iter().any(|name| memmem::find(json, name.as_bytes()).is_some());
+    each_message(object, is_there, |at, message| {
+        cut_out(message.members().map(|(name, range)| (range, name == b"images")), at, &mut edits);
+        let Some((within, content)) = message.place("content") else { return };
+        each_object(at + within, content, |at, part| {
+            if part.text("type").as_deref() != Some("image_url") {
+                return;
+            }
+            for (name, range) in part.members() {
+                let instead = INSTEAD.into_iter().find(|(known, _)| *known == name);
+                edits.extend(instead.map(|(_, instead)| (at + range.start..at + range.end, instead)));
+            }
+        });
+    });
+    edits
+}
+
 /// What models of Mistral refuse of a conversation with tools, which is a user who speaks right after a tool, and, with `short_ids`, ids
 /// that another provider, or the client, has made.
 pub(crate) fn for_mistral(object: &Object<'_>, short_ids: bool) -> Vec<(Range<usize>, String)> {

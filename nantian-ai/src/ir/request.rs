@@ -260,6 +260,15 @@ impl Request {
         self.messages.iter().any(|message| message.content.iter().any(Block::is_reasoning))
     }
 
+    /// Whether there are pictures in the conversation.
+    pub(crate) fn has_pictures(&self) -> bool {
+        let is_picture = |block: &Block| matches!(block, Block::Image(_));
+        self.messages.iter().flat_map(|message| &message.content).any(|block| match block {
+            Block::ToolResult(result) => result.content.iter().any(is_picture),
+            block => is_picture(block),
+        })
+    }
+
     /// Whether the model must call a tool.
     pub(crate) fn must_call(&self) -> bool {
         !self.tools.is_empty() && matches!(self.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)))

@@ -45,10 +45,12 @@ impl Prepared {
         !self.wishes.is_empty()
     }
 
-    /// Leaves out what the provider refuses of it, if that is what it says; what that was.
-    pub(crate) fn withdraw(&mut self, status: StatusCode, said: &[u8]) -> Option<Wish> {
+    /// Leaves out what the provider refuses of it, if that is what it says; what that was. Where `more` may be asked that see pictures,
+    /// these stay.
+    pub(crate) fn withdraw(&mut self, status: StatusCode, said: &[u8], more: bool) -> Option<Wish> {
         let wishes = self.wishes;
-        wishes.iter().find(|wish| wish.is_refused(status, said) && self.leave_out(*wish))
+        let mut may_go = wishes.iter().filter(|wish| !more || *wish != Wish::Pictures);
+        may_go.find(|wish| wish.is_refused(status, said) && self.leave_out(*wish))
     }
 
     /// Leaves out what is wished; false if it is not there.

@@ -13,6 +13,7 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "encrypted_content",
             "extra_content",
         ],
+        Wish::Pictures => &["unknown variant `image_url`, expected `text`", "does not support image input"],
         Wish::Thinking => &["does not support thinking"],
         Wish::Usage => &["stream_options"],
         Wish::Effort => &["Function tools with reasoning_effort are not supported"],
@@ -55,9 +56,10 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "[{'type': 'extra_forbidden', 'loc': ('body', 'max_completion_tokens')",
         ],
         Wish::Strict => &["tools.*.custom.strict: Extra inputs"],
-        Wish::Prefill => {
-            &["This model does not support assistant message prefill", "Requests ending with a model turn"]
-        }
+        Wish::Prefill => &[
+            "This model does not support assistant message prefill",
+            "Requests ending with a model turn",
+        ],
         Wish::Summary => &["Your organization must be verified to generate reasoning summaries"],
         Wish::Template => &["chat_template is not supported for Mistral tokenizers"],
         Wish::Penalties => &[

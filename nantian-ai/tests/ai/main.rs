@@ -34,6 +34,8 @@ mod newer_claude;
 #[cfg(test)]
 mod passthrough;
 #[cfg(test)]
+mod pictures;
+#[cfg(test)]
 mod prefix;
 #[cfg(test)]
 mod refusals;

@@ -51,7 +51,7 @@ fn bare(provider: &str) -> Request<Full<Bytes>> {
 }
 
 /// What a client gets of a route to a model of `provider` that is named, and one of OpenAI's that reads more.
-async fn ask(
+pub(crate) async fn ask(
     provider: &str,
     upstreams: [&Upstream; 2],
     request: Request<Full<Bytes>>,

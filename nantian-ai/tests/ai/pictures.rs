@@ -1,0 +1,65 @@
+//! Pictures in a conversation with a model that sees none.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use nantian_ai::TargetConfig;
+use serde_json::json;
+
+use crate::{
+    support::{Upstream, json as reply, layer, post, send},
+    taught::{asked, refused, strict},
+    too_long::ask,
+};
+
+const SEES_NONE: &str = "Failed to deserialize the JSON body into the target type: messages[1]: unknown variant `image_url`, expected `text` at line 1 column 9";
+const OF_OLLAMA: &str = r#"{"error":"this model does not support image input"}"#;
+const ANSWER: &str =
+    r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+const LINE: &str = r#"{"message":{"role":"assistant","content":"Hi"},"done":true,"done_reason":"stop"}"#;
+
+/// A screenshot that a tool of the client has made.
+fn seen() -> Request<Full<Bytes>> {
+    let body = json!({"model": "short", "max_tokens": 9, "messages": [
+        {"role": "user", "content": "Look."},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
+        ]}]},
+    ]});
+    post("/v1/messages", &body.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_model_is_shown_them_where_there_is_one() {
+    let blind = Upstream::new().replies(refused(SEES_NONE));
+    let other = Upstream::new().replies(reply(200, ANSWER));
+    let (status, body, _) = ask("deepseek", [&blind, &other], seen()).await;
+    assert_eq!((status, blind.requests(), other.requests()), (200, 1, 1), "{body}");
+    assert!(String::from_utf8_lossy(&other.request().1).contains("AAAA"));
+}
+
+#[tokio::test]
+async fn the_conversation_goes_on_without_them_where_there_is_none() {
+    for (config, refusal, answer) in [
+        (TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat"), refused(SEES_NONE), ANSWER),
+        (TargetConfig::new("demo/llama", "ollama", "llama3.2"), reply(400, OF_OLLAMA), LINE),
+    ] {
+        let upstream = Upstream::new().replies(refusal).replies(reply(200, answer));
+        let (head, body) = send(layer(config), &upstream, seen()).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (200, 2), "{body}");
+        let named = head.headers["x-nantian-dropped"].to_str().unwrap();
+        assert!(named.contains("messages.content.image"), "{named}");
+        let sent = asked(&upstream, "/messages");
+        assert!(sent[0].to_string().contains("AAAA") && !sent[1].to_string().contains("AAAA"), "{sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_may_be_lost_the_client_hears_of_it() {
+    let config = TargetConfig::new("demo/vllm", "vllm", "qwen3");
+    let upstream = Upstream::new().replies(refused(SEES_NONE));
+    let request = strict(seen());
+    assert_eq!(send(layer(config.endpoint("http://provider")), &upstream, request).await.0.status, 404);
+    assert_eq!(upstream.requests(), 1);
+}
