@@ -46,7 +46,7 @@ pub(crate) enum Wish {
     /// Bedrock: that the schema of an answer is enforced, and those of tools. Models differ in either by no rule, and by region.
     Schema,
     Strict,
-    /// Anthropic, Bedrock and Gemini: that a conversation ends with what the model has said. Newer ones do not go on with it.
+    /// Anthropic, Bedrock, Gemini and Chat Completions: that a conversation ends with what the model has said. Newer ones do not go on with it.
     Prefill,
     /// Gemini and Chat Completions: penalties.
     Penalties,
@@ -290,6 +290,7 @@ impl Wishes {
                 add(Wish::ToolChoice, request.must_call() && !strict);
                 add(Wish::Sampling, draws && !strict);
                 add(Wish::Penalties, penalises && !strict);
+                add(Wish::Prefill, ends_with_the_model && !strict);
                 add(Wish::Pictures, request.has_pictures() && !strict);
                 add(Wish::OlderLimit, request.max_output.is_some());
                 add(Wish::NewerLimit, request.max_output.is_some());

@@ -59,6 +59,8 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
         Wish::Prefill => &[
             "This model does not support assistant message prefill",
             "Requests ending with a model turn",
+            // llama.cpp.
+            "Assistant response prefill is incompatible with enable_thinking",
         ],
         Wish::Summary => &["Your organization must be verified to generate reasoning summaries"],
         Wish::Template => &["chat_template is not supported for Mistral tokenizers"],

@@ -129,6 +129,19 @@ async fn a_model_of_responses_that_takes_no_say_in_how_tokens_are_drawn_is_told_
 }
 
 #[tokio::test]
+async fn a_template_that_has_the_model_think_first_gets_a_user_after_what_the_model_has_said() {
+    let llama = TargetConfig::new("demo/llama", "llamacpp", "qwen3").endpoint("http://provider");
+    let refusal = "Assistant response prefill is incompatible with enable_thinking.";
+    let mut said = ends_with_the_model();
+    said["max_tokens"] = json!(9);
+    let request = || post("/v1/messages", &said.to_string());
+    let (upstream, named) = taught(llama, refusal, OF_OPENAI, request).await;
+    let last = asked(&upstream, "/messages/2");
+    assert_eq!((&last[0], &last[1]["role"], &last[1]), (&Value::Null, &json!("user"), &last[2]));
+    assert_eq!(named, "messages.prefill");
+}
+
+#[tokio::test]
 async fn space_at_the_end_of_what_the_model_goes_on_with_is_left_out() {
     for (config, answer) in [
         (TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5"), OF_ANTHROPIC),
