@@ -161,6 +161,13 @@ fn keep(pieces: &mut Vec<Piece<'_>>, life: Option<CacheLife>, family: Family, lo
         // There is nothing before it.
         None => {}
         Some(Piece::CachePoint(last)) => *last = life,
+        // Right behind a document that is no PDF it is refused.
+        Some(Piece::Document { format, .. }) if *format != "pdf" => {
+            let before = pieces.len() - 1;
+            if before > 0 && !matches!(pieces.get(before - 1), Some(Piece::CachePoint(_))) {
+                pieces.insert(before, Piece::CachePoint(life));
+            }
+        }
         Some(_) => pieces.push(Piece::CachePoint(life)),
     }
 }
