@@ -99,6 +99,11 @@ impl Plan {
         self.budget.map_or(limit, |budget| limit.max(budget.saturating_add(LEAST_BUDGET)))
     }
 
+    /// Whether it thinks as many tokens as it is told.
+    pub(crate) fn has_budget(&self) -> bool {
+        self.budget.is_some()
+    }
+
     /// How much it thinks, for the models that are told so by a level.
     pub(crate) fn effort(&self) -> Option<&'static str> {
         self.effort

@@ -2,7 +2,7 @@
 
 use super::family::Family;
 use crate::codec::{Object, object};
-use crate::dialect::anthropic::Plan;
+use crate::dialect::anthropic::{Plan, Traits};
 use crate::ir::{Block, Effort, Losses, Request, Thinking};
 
 /// The features of Claude that Bedrock's documentation names and that change nothing about the form of a request: what belongs to
@@ -38,7 +38,9 @@ impl Wishes {
         losses: &mut Losses,
     ) -> Self {
         match family {
-            Family::Claude(traits) => Self::of_claude(request, &Plan::of(request, traits, trusts, losses)),
+            Family::Claude(traits) => {
+                Self::of_claude(request, traits, &Plan::of(request, traits, trusts, losses))
+            }
             Family::Nova { thinks } => Self::of_nova(request, thinks, losses),
             Family::GptOss => {
                 let effort = request.thinking.and_then(level);
@@ -57,7 +59,7 @@ impl Wishes {
         }
     }
 
-    fn of_claude(request: &Request, plan: &Plan) -> Self {
+    fn of_claude(request: &Request, traits: Traits, plan: &Plan) -> Self {
         let own = object(|own| {
             if features(request).next().is_some() {
                 own.list("anthropic_beta", |list| features(request).for_each(|name| list.text(name)));
@@ -68,7 +70,9 @@ impl Wishes {
             }
             own.some_count("top_k", plan.top_k);
         });
-        let limit = request.max_output.map(|limit| plan.limit(limit));
+        // What Bedrock takes for the limit where none is named may be less than the budget.
+        let own_limit = plan.has_budget().then_some(traits.most_output);
+        let limit = request.max_output.or(own_limit).map(|limit| plan.limit(limit));
         Self { limit, temperature: plan.temperature, top_p: plan.top_p, own }
     }
 
