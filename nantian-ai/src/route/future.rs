@@ -230,7 +230,9 @@ fn at_once<S, B>(
             let said = of_server(&request.method, request.uri.path());
             Some(said.map_or_else(|| refuse(error.clone(), dialect), own))
         }
-        Ok(surface) if surface.operation() == Operation::Models => Some(own(listing(surface, route.names()))),
+        Ok(surface) if surface.operation() == Operation::Models => {
+            Some(own(listing(surface, request.uri.query(), route.names())))
+        }
         Ok(_) => None,
     }
 }

@@ -23,12 +23,25 @@ const OLLAMA_VERSION: &str = "0.12.6";
 /// What a route passes on to any model. Whether one sees pictures or thinks aloud is not known here.
 const CAPABILITIES: [&str; 2] = ["completion", "tools"];
 
-/// The answer to a request for all models, or for one of them.
-pub(super) fn listing<'a>(surface: &Surface, names: impl Iterator<Item = &'a str>) -> Response<Bytes> {
+/// By what Codex asks for models, and wants them told as it knows them alone.
+const OF_CODEX: &str = "client_version=";
+
+/// The answer to a request for all models, or for one of them, with this query.
+pub(super) fn listing<'a>(
+    surface: &Surface,
+    query: Option<&str>,
+    names: impl Iterator<Item = &'a str>,
+) -> Response<Bytes> {
     let names: Vec<_> = names.collect();
     let dialect = surface.dialect();
     let body = match surface.path().strip_prefix("/models/") {
-        None => object(|body| write_all(body, &names, dialect)),
+        None => object(|body| {
+            write_all(body, &names, dialect);
+            // Where there are none it goes by the models that it has been made with.
+            if dialect != Dialect::Ollama && query.is_some_and(|query| query.contains(OF_CODEX)) {
+                body.list("models", |_| {});
+            }
+        }),
         Some(asked) => match names.iter().find(|name| **name == asked) {
             Some(name) => object(|body| write_one(body, name, dialect)),
             None => return absent(asked, dialect),

@@ -215,6 +215,10 @@ async fn models_are_listed_as_each_client_expects() {
     let ids: Vec<_> =
         body["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
     assert_eq!((ids, &body["object"]), (vec!["gpt", "claude"], &json!("list")));
+    assert!(body.get("models").is_none());
+    // Codex wants its own list, and goes by what it knows itself where that is empty.
+    let (_, body, _) = ask(&none, &none, list("/v1/models?client_version=0.153.4", false)).await;
+    assert_eq!((&body["models"], &body["data"][1]["id"]), (&json!([]), &json!("claude")));
     let (_, body, _) = ask(&none, &none, list("/v1/models", true)).await;
     assert_eq!((&body["data"][0]["type"], &body["last_id"]), (&json!("model"), &json!("claude")));
     let (_, body, _) = ask(&none, &none, list("/api/tags", false)).await;
