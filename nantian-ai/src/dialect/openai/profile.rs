@@ -63,6 +63,8 @@ pub(super) struct Profile {
 pub(super) enum ThinkingBy {
     /// It does not, or as it likes.
     Nothing,
+    /// As it likes: those who run models of others, which may think unless they are told not to, in words that differ.
+    Unguided,
     /// By `reasoning_effort`.
     Effort(Levels),
     /// By `reasoning_effort`, which turns it on or off: `default` and `none`.
@@ -88,7 +90,8 @@ const MISTRALS: [&str; 7] =
 
 /// Models of xAI that think, whether or not they can be told how much, and those that can.
 const GROK_THINKS: [&str; 4] = ["grok-3-mini", "grok-4", "grok-code", "grok-build"];
-const GROK_LEVELS: [&str; 4] = ["grok-4.3", "grok-4.5", "grok-4.7", "grok-5"];
+const GROK_LEVELS: [&str; 6] =
+    ["grok-4.20-multi-agent", "grok-4.3", "grok-4.5", "grok-4.6", "grok-4.7", "grok-5"];
 
 /// Those who run models of others, behind their chat templates.
 const RUNS_OTHERS: [&str; 7] = ["fireworks", "groq", "moonshot", "nvidia", "openrouter", "together", "vllm"];
@@ -233,6 +236,8 @@ impl ThinkingBy {
             Self::Effort(Levels { ends_only: true, ..THREE })
         } else if begins(model, &GROK_LEVELS) {
             Self::Effort(Levels { can_be_off: begins(model, &["grok-4.3"]), ..THREE })
+        } else if is_one(provider, &["fireworks", "moonshot", "openrouter", "together"]) {
+            Self::Unguided
         } else {
             Self::Nothing
         }
@@ -249,6 +254,7 @@ impl ThinkingBy {
         match self {
             // A model that does not think need not be told so.
             Self::Nothing => Wish { is_lost: level.is_some(), ..Wish::default() },
+            Self::Unguided => Wish { is_lost: off || level.is_some(), ..Wish::default() },
             Self::Effort(levels) if off => {
                 Wish { effort: levels.off(), is_lost: levels.off().is_none(), on: None }
             }
@@ -292,6 +298,11 @@ mod tests {
             ("xai", "grok-3-mini", Thinking::Effort(Effort::Medium), effort("high")),
             ("xai", "grok-4.3", Thinking::Off, effort("none")),
             ("xai", "grok-4.5", Thinking::Off, lost),
+            ("xai", "grok-4.6", high, effort("high")),
+            ("xai", "grok-4.20-multi-agent-0309", high, effort("high")),
+            ("openrouter", "qwen/qwen3.8-27b", Thinking::Off, lost),
+            ("openrouter", "openai/gpt-5.2", Thinking::Off, effort("none")),
+            ("together", "meta-llama/Llama-4", Thinking::Adaptive, Wish::default()),
             ("xai", "grok-4.20-reasoning", high, lost),
             ("deepseek", "deepseek-v4-pro", high, Wish { on: Some(true), ..effort("xhigh") }),
             ("deepseek", "deepseek-chat", Thinking::Off, Wish { on: Some(false), ..Wish::default() }),
