@@ -215,6 +215,20 @@ fn heard<'r>(
     Ok((results, others))
 }
 
+/// The type of what is at a URL, as far as its path tells.
+fn type_of(url: &str) -> Option<&'static str> {
+    let path = url.split(['?', '#']).next()?;
+    let (_, end) = path.rsplit_once('/')?.1.rsplit_once('.')?;
+    Some(match end.to_ascii_lowercase().as_str() {
+        "gif" => "image/gif",
+        "jpeg" | "jpg" => "image/jpeg",
+        "pdf" => "application/pdf",
+        "png" => "image/png",
+        "webp" => "image/webp",
+        _ => return None,
+    })
+}
+
 fn part(block: &Block) -> Result<Part<'_>, Invalid> {
     let (source, text) = match block {
         Block::Text(text) | Block::Refusal(text) => return Ok(Part::Text(text.as_str().into())),
@@ -228,8 +242,11 @@ fn part(block: &Block) -> Result<Part<'_>, Invalid> {
     match (source, text) {
         (_, Some(text)) => Ok(Part::Text(text.into())),
         (Source::Inline(_), None) => Ok(Part::Media(source)),
+        (Source::Url(url), None) if type_of(url).is_some() => Ok(Part::Media(source)),
         (Source::Url(_), None) => {
-            Err(Invalid::new("messages.content", "holds a URL, from which this provider reads nothing"))
+            let problem =
+                "holds a URL whose end does not tell what is there, which this provider wants to know";
+            Err(Invalid::new("messages.content", problem))
         }
     }
 }
@@ -278,14 +295,14 @@ impl Part<'_> {
                 item.text("text", text);
                 item.flag("thought", true);
             }
-            Self::Media(source) => {
-                if let Source::Inline(media) = source {
-                    item.object("inlineData", |data| {
-                        data.text("mimeType", &media.media_type);
-                        data.text("data", &media.base64);
-                    });
-                }
-            }
+            Self::Media(Source::Inline(media)) => item.object("inlineData", |data| {
+                data.text("mimeType", &media.media_type);
+                data.text("data", &media.base64);
+            }),
+            Self::Media(Source::Url(url)) => item.object("fileData", |data| {
+                data.some_text("mimeType", type_of(url));
+                data.text("fileUri", url);
+            }),
             Self::Call(call) => item.object("functionCall", |item| {
                 item.some_text("id", Some(&*call.id).filter(|_| traits.takes_ids));
                 item.text("name", &call.name);
