@@ -98,15 +98,15 @@ fn worded(dialect: Dialect, (openai, code): (&str, &str), anthropic: &str, messa
     Bytes::from(value.to_string())
 }
 
-/// The last event of a stream that cannot go on. It begins with a line end, so that it is an event of its
-/// own even when the stream stopped within a line.
-pub(crate) fn error_event(error: &Error, dialect: Dialect) -> Bytes {
+/// The last event of a stream that cannot go on. It begins with an end of the event before it, which may have stopped anywhere; of a line
+/// only where the stream has stopped within one, for clients of Ollama read each line, an empty one as well.
+pub(crate) fn error_event(error: &Error, dialect: Dialect, within_line: bool) -> Bytes {
     let data = match dialect {
         Dialect::Responses => Bytes::from(responses::error(error.code(), &error.to_string()).to_string()),
         _ => error_body(error, dialect),
     };
     let (before, after) = match dialect {
-        Dialect::Ollama => ("\n", "\n"),
+        Dialect::Ollama => (if within_line { "\n" } else { "" }, "\n"),
         Dialect::Anthropic | Dialect::Responses => ("\n\nevent: error\ndata: ", "\n\n"),
         Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi => ("\n\ndata: ", "\n\n"),
     };

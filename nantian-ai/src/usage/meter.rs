@@ -50,6 +50,7 @@ pub struct Meter {
     sent: bool,
     reader: Reader,
     stream: bool,
+    within_line: bool,
     tally: Tally,
 }
 
@@ -91,6 +92,7 @@ impl Meter {
             sent: false,
             reader: Reader::Waiting,
             stream: false,
+            within_line: false,
             tally: Tally::default(),
         }
     }
@@ -132,6 +134,9 @@ impl Meter {
 
     /// Takes the next chunk of the reply's body.
     pub fn push(&mut self, chunk: &[u8]) {
+        if let Some(last) = chunk.last() {
+            self.within_line = *last != b'\n';
+        }
         let Self { surface, reader, tally, .. } = self;
         tally.bytes += chunk.len() as u64;
         match reader {
@@ -171,6 +176,11 @@ impl Meter {
     /// Whether the reply is a stream of readable events.
     pub(crate) fn reads_events(&self) -> bool {
         matches!(self.reader, Reader::Frames(_) | Reader::Ndjson(_) | Reader::Sse(_))
+    }
+
+    /// Whether what has come of the reply ends within a line.
+    pub(crate) fn is_within_line(&self) -> bool {
+        self.within_line
     }
 
     /// Whether something of the answer itself has come: text, reasoning, a tool call.

@@ -108,7 +108,7 @@ async fn a_stream_that_stalls_ends_with_an_error_event_of_the_clients_dialect() 
             anthropic_token,
             "\n\nevent: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"timeout_error\"",
         ),
-        ("ollama", "/api/chat", "application/x-ndjson", ollama_token, "\n{\"error\":"),
+        ("ollama", "/api/chat", "application/x-ndjson", ollama_token, "{\"error\":"),
     ] {
         let reply = events(kind, [(seconds(1), Some(token)), (seconds(99), Some(token))]);
         let config = TargetConfig::new("demo/x", provider, "m").timeouts(Timeouts::uniform(seconds(5)));

@@ -375,3 +375,21 @@ async fn an_answer_that_cannot_be_said_anew_was_not_free() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_stream_of_lines_that_breaks_off_holds_no_line_that_is_empty() {
+    const LINE: &str = "{\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"done\":false}\n";
+    for (last, whole) in [(LINE, 2), (&LINE[..20], 1)] {
+        for end in [vec![], vec![(Duration::ZERO, None)]] {
+            let chunks = [LINE, last].map(|chunk| (Duration::ZERO, Some(chunk))).into_iter().chain(end);
+            let upstream = Upstream::new().replies(events("application/x-ndjson", chunks));
+            let request = post("/api/chat", r#"{"model":"m","messages":[]}"#);
+            let (_, body) = send(layer(target(Dialect::Ollama)), &upstream, request).await;
+            let lines: Vec<_> = body.lines().collect();
+            assert!(lines[..whole].iter().all(|line| *line == LINE.trim_end()), "{body}");
+            let error: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+            assert!(error["error"].as_str().unwrap().contains("broke off"), "{body}");
+            assert_eq!(lines.len(), 3, "{body}");
+        }
+    }
+}
