@@ -19,7 +19,7 @@ from sdks import CLIENTS, Ollama, OpenAi, fails_with
 from world import PATIENCE, World, gateway
 
 FEATURES = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "picture", "structured", "error", "broken_stream",
-            "disconnect", "embeddings", "failover", "thoughtless"]
+            "cut_stream", "disconnect", "embeddings", "failover", "thoughtless"]
 # What is asked of a provider that stands in for another one.
 STANDING_IN = ["chat", "stream", "tool_calls", "streamed_tool_calls", "reasoning", "structured"]
 # Providers that make none, or not with this model, with what a refusal says; and what it is for each client that can ask.

@@ -15,6 +15,9 @@ RESULTS = ["3 degrees", "20 degrees"]
 HELLO = "Hello wörld"
 # What must be seen of a provider's 429 and of an error in the middle of a stream.
 SLOW_DOWN, LATER = "slow down", "later"
+# Streams that end before the answer does: by a connection that breaks, and by a body that is whole. What clients are told of them.
+CUT = ("cut", "short")
+BROKE_OFF = "broke off"
 
 
 def is_equal(seen, expected):
@@ -108,6 +111,10 @@ class OpenAi(Client):
     def broken_stream(self):
         fails_with(openai.APIError, None, LATER, lambda: list(self.ask("midway", stream=True)))
 
+    def cut_stream(self):
+        for how in CUT:
+            fails_with(openai.APIError, None, BROKE_OFF, lambda: list(self.ask(how, stream=True)))
+
     def leave(self):
         with self.ask("endless", stream=True) as stream:
             for chunk in stream:
@@ -191,6 +198,15 @@ class Responses(Client):
         is_equal(last.type, "response.failed")
         is_equal((last.response.status, last.response.error.message), ("failed", LATER))
 
+    def cut_stream(self):
+        for how in CUT:
+            # Where bytes pass, nothing is known of the answer that has failed.
+            last = list(self.ask(how, stream=True))[-1]
+            said = last if last.type == "error" else last.response.error
+            assert BROKE_OFF in said.message, last
+            with self.client.responses.stream(model=self.model, input=how) as stream:
+                fails_with(RuntimeError, None, "response.completed", stream.get_final_response)
+
     def leave(self):
         with self.ask("endless", stream=True) as stream:
             for event in stream:
@@ -265,6 +281,10 @@ class Anthropic(Client):
     def broken_stream(self):
         fails_with(anthropic.APIStatusError, None, LATER, lambda: list(self.ask("midway", stream=True)))
 
+    def cut_stream(self):
+        for how in CUT:
+            fails_with(anthropic.APIStatusError, None, BROKE_OFF, lambda: list(self.ask(how, stream=True)))
+
     def leave(self):
         with self.ask("endless", stream=True) as stream:
             for event in stream:
@@ -329,6 +349,10 @@ class Ollama(Client):
 
     def broken_stream(self):
         fails_with(ollama.ResponseError, None, LATER, lambda: list(self.ask("midway", stream=True)))
+
+    def cut_stream(self):
+        for how in CUT:
+            fails_with(ollama.ResponseError, None, BROKE_OFF, lambda: list(self.ask(how, stream=True)))
 
     def leave(self):
         stream = self.ask("endless", stream=True)

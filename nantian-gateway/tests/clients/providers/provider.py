@@ -72,6 +72,8 @@ class Provider(http.server.BaseHTTPRequestHandler):
             return self.json(429, self.error("rate_limit_error", "slow down"), {"retry-after": "7"})
         if "midway" in told:
             return self.stream([*self.text_events(["Hel"]), self.error_event("later")])
+        if told in ("cut", "short"):
+            return self.stream(self.text_events(["Hel"]), is_whole=told == "short")
         if "endless" in told:
             return self.endless()
         if "tools" in told:
@@ -150,13 +152,16 @@ class Provider(http.server.BaseHTTPRequestHandler):
     def chunk(self, data):
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
-    def stream(self, events):
+    def stream(self, events, is_whole=True):
+        """Streams events, and lets the connection break after them unless the body is whole."""
         self.begin_stream()
         data = self.joined(events)
         # Cut where no event ends.
         for at in range(0, len(data), 37):
             self.chunk(data[at:at + 37])
-        self.wfile.write(b"0\r\n\r\n")
+        if is_whole:
+            return self.wfile.write(b"0\r\n\r\n")
+        self.close_connection = True
 
     def endless_text(self):
         return self.text_events(["Hel"])

@@ -54,8 +54,8 @@ class Responses(Embeddings):
         """Events with their numbers, as they are sent."""
         return [sse({**event, "sequence_number": at}, True) for at, event in enumerate(events)]
 
-    def stream(self, events):
-        super().stream(self.numbered(events))
+    def stream(self, events, is_whole=True):
+        super().stream(self.numbered(events), is_whole)
 
     def error_event(self, message):
         error = {"code": "server_error", "message": message}
