@@ -146,8 +146,7 @@ impl Checks {
                 checked.unwrap_or(Checked { next: Some(now), verdict: None, against: 0 }),
             );
         }
-        let running = self.endpoints.values().filter(|checked| checked.next.is_none()).count();
-        let left = (self.config.max_concurrent.get() as usize).saturating_sub(running);
+        let left = self.places_left();
         let due =
             self.endpoints.iter_mut().filter(|(_, checked)| checked.next.is_some_and(|next| next <= now));
         due.take(left)
@@ -156,6 +155,12 @@ impl Checks {
                 id.clone()
             })
             .collect()
+    }
+
+    /// How many more checks may run.
+    fn places_left(&self) -> usize {
+        let running = self.endpoints.values().filter(|checked| checked.next.is_none()).count();
+        (self.config.max_concurrent.get() as usize).saturating_sub(running)
     }
 
     /// A check has ended. Gives what counts from now on, if that has changed.
@@ -180,9 +185,12 @@ impl Checks {
         Some(found)
     }
 
-    /// When the next check is due; `None` if there is nothing to check, or all checks are running.
+    /// When the next check is due; `None` if there is nothing to check, or as many checks are running as may.
     #[must_use]
     pub fn next(&self) -> Option<Timestamp> {
+        if self.places_left() == 0 {
+            return None;
+        }
         self.endpoints.values().filter_map(|checked| checked.next).min()
     }
 
@@ -240,8 +248,14 @@ mod tests {
         let present = ids(&["a", "b", "c"]);
         assert_eq!(checks.begin_at(at(0), &present), ids(&["a", "b"]));
         assert_eq!(checks.begin_at(at(0), &present), []);
+        assert_eq!(
+            checks.next(),
+            None,
+            "one that is due has to wait for another one's end, and nobody for it"
+        );
         checks.finish_at(at(1), &present[0], Verdict::Passes);
         assert_eq!(checks.begin_at(at(1), &present), ids(&["c"]));
+        checks.finish_at(at(2), &present[1], Verdict::Passes);
         assert_eq!(checks.next(), Some(at(11)));
     }
 
