@@ -1,11 +1,13 @@
 //! The endpoints of a set.
 
+use std::collections::HashSet;
+
 use crate::clock::Timestamp;
 use crate::config::BalanceConfig;
 use crate::endpoint::{Endpoint, EndpointId, Readiness};
 use crate::hash::EndpointHash;
 use crate::health::Health;
-use crate::health::select::Candidate;
+use crate::health::select::{Candidate, select};
 use crate::health::state::Evaluation;
 use crate::in_flight::EndpointHandle;
 use crate::plan::{Plan, Planned};
@@ -107,6 +109,7 @@ impl<T> Members<T> {
             spares: config.samples_times(),
         };
         health_states().for_each(|health| health.evaluate(&mut evaluation));
+        self.release_untried(config, now);
 
         let mut next = Timestamp::NEVER;
         let planned: Vec<_> = self
@@ -123,6 +126,22 @@ impl<T> Members<T> {
             })
             .collect();
         Plan::new(&planned, config, next, old)
+    }
+
+    /// Ends the probation of endpoints that get no request, such as far ones while the near ones are well: nobody would find
+    /// out how they are, and they would use up the ejections of the others.
+    fn release_untried(&self, config: &BalanceConfig, now: Timestamp) {
+        let health = |member: &Member<T>| member.handle.health().snapshot(now, None).health;
+        if !self.all.iter().any(|member| health(member) == Health::Probation) {
+            return;
+        }
+        let candidates: Vec<_> = self.all.iter().map(|member| member.candidate(health(member))).collect();
+        let (_, tiers) = select(&candidates, config.tiers, config.panic_threshold_percent);
+        let used = tiers.iter().filter(|tier| tier.percent > 0);
+        let tried: HashSet<_> = used.flat_map(|tier| &tier.members).copied().collect();
+        for (_, member) in self.all.iter().enumerate().filter(|(at, _)| !tried.contains(at)) {
+            member.handle.health().end_probation(now);
+        }
     }
 }
 

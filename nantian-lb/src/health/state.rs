@@ -20,7 +20,8 @@ pub enum Health {
     Healthy,
     /// It failed too often and is left out for a while.
     Ejected,
-    /// Its ejection is over: it is given one request at a time until it has answered one.
+    /// Its ejection is over: it is given one request at a time until it has answered one. Where it gets none, because
+    /// nearer ones get all for instance, it counts as healthy instead.
     Probation,
     /// It answered 429 and is spared for a while.
     Spared,
@@ -248,6 +249,13 @@ impl HealthState {
     /// Lets an ejected endpoint back in when failures are of interest no more.
     fn uneject(&self, now: Timestamp) {
         if self.is_ejected() {
+            self.recover(now);
+        }
+    }
+
+    /// Lets one back in whose probation no request will end.
+    pub(crate) fn end_probation(&self, now: Timestamp) {
+        if self.verdict.load(Ordering::Relaxed) == PROBATION {
             self.recover(now);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use nantian_lb::health::OutlierConfig;
+use nantian_lb::health::{Health, OutlierConfig};
 use nantian_lb::{BalanceConfig, PickContext, Readiness, Strategy, TierPreference};
 
 use crate::{ALL, World, endpoints, failing, watched};
@@ -49,6 +49,28 @@ fn the_nearest_tier_has_all_while_it_can_and_then_shares() {
         world.tally(600, failing(|at| at < 4));
         assert_eq!(far(world.tally(1000, failing(|at| at < 4))), 1000, "{preference:?}");
     }
+}
+
+#[test]
+fn who_gets_no_request_after_its_ejection_does_not_use_up_those_of_others() {
+    let config = watched(Strategy::RoundRobin);
+    let world = World::new(6, &config);
+    let near = |readiness| {
+        endpoints(6).into_iter().map(move |mut one| {
+            let is_near = one.target < 3;
+            if is_near {
+                one.readiness = readiness;
+            }
+            one.with_tier(u8::from(!is_near))
+        })
+    };
+    world.balancer.update(near(Readiness::NotReady), &config);
+    world.tally(60, failing(|at| at == 4));
+    assert_eq!(world.health(4), Health::Ejected);
+    world.balancer.update(near(Readiness::Ready), &config);
+    world.advance(40);
+    world.tally(60, failing(|at| at == 0));
+    assert_eq!((world.health(4), world.health(0)), (Health::Healthy, Health::Ejected));
 }
 
 /// P5.
