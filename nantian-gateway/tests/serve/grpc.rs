@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{future::join_all, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 
 use crate::support::{
@@ -82,6 +82,26 @@ async fn call(client: &SendRequest<Body>, url: &str, headers: &[(&str, &str)]) -
     let body = soon(body.collect()).await.unwrap();
     let trailers = body.trailers().cloned().unwrap_or_default();
     Answer { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_answers_unavailable_is_left_out() {
+    let well = server("well").await;
+    let broken = Backend::h2c(|_: Request<Incoming>| async {
+        let response =
+            Response::builder().header("content-type", "application/grpc").header("grpc-status", "14");
+        response.body(Empty::new()).unwrap()
+    })
+    .await;
+    let route = route("r", "example.org", "{backendRefs: [{name: a, port: 80}]}");
+    let gateway = World::new().service("a", &[&well, &broken]).manifest("route", &route).start().await;
+    let client = client(&gateway).await;
+    let mut failed = 0;
+    for _ in 0..40 {
+        let answer = call(&client, "example.org/pkg.Echo/Say", &[]).await;
+        failed += usize::from(answer.header("grpc-status") == "14");
+    }
+    assert_eq!(failed, 5);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ pub struct OutlierConfig {
     ///
     /// Unit: requests. Default: 5; `None` does not count them.
     pub consecutive_errors: Option<NonZeroU32>,
-    /// 502, 503, 504 or no answer in a row.
+    /// 502, 503, 504, `UNAVAILABLE` of gRPC or no answer in a row.
     ///
     /// Unit: requests. Default: 5; `None` does not count them.
     pub consecutive_gateway_errors: Option<NonZeroU32>,
