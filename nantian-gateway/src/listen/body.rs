@@ -11,7 +11,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{stall_timer::StallTimer, unread::UnreadBody};
+use super::{
+    hop_by_hop::{Sender, clean_trailers},
+    stall_timer::StallTimer,
+    unread::UnreadBody,
+};
 use crate::body::BoxError;
 
 /// A body that breaks off or breaks the rules of its framing. Maps to 400.
@@ -58,7 +62,7 @@ impl Body for ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.waits_for_100 = false;
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(incoming).poll_frame(cx);
+        let polled = clean_trailers(Pin::new(incoming).poll_frame(cx), Sender::Client);
         match &polled {
             Poll::Pending if self.timer.is_late() => {
                 self.unread = None;

@@ -1,9 +1,16 @@
 //! What one hop tells the next and nobody else (RFC 9110, section 7.6.1).
 
+use std::task::Poll;
+
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http_body::Frame;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What a body has to give.
+type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
 /// Which headers of a message concern a proxy; found in one pass, because most messages have few of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -142,6 +149,30 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, seen: HopHeaders) -> Op
     upgrade
 }
 
+/// Whose body it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Client,
+    Backend,
+}
+
+/// Takes what is meant for this hop alone out of the trailers of a body, for over HTTP/2 they could not be sent, and what a
+/// client may not claim, for some backends merge them into the head. Of trailers that say nothing else the body has none.
+pub(crate) fn clean_trailers<E>(mut polled: PolledFrame<E>, sender: Sender) -> PolledFrame<E> {
+    let Poll::Ready(Some(Ok(frame))) = &mut polled else { return polled };
+    let Some(trailers) = frame.trailers_mut() else { return polled };
+    let seen = HopHeaders::of(trailers);
+    remove_hop_by_hop(trailers, seen);
+    if seen.has(HopHeaders::TE) {
+        // That trailers are taken can be said in a head alone.
+        trailers.remove(header::TE);
+    }
+    if sender == Sender::Client {
+        remove_claims(trailers, seen, false);
+    }
+    if trailers.is_empty() { Poll::Ready(None) } else { polled }
+}
+
 /// Whether a change of protocol ends HTTP. To `h2c`, `HTTP/…` or `TLS/…` (RFC 2817) it would not: it would open a tunnel
 /// to the backend in which further requests pass no route and no policy.
 fn leaves_http(offer: &HeaderValue) -> bool {
@@ -266,6 +297,27 @@ mod tests {
         for name in ["x-forwarded", "x-real-ips", "client-certificate", "user_id", "forwarded-by"] {
             assert_eq!(left(&[name], false), [name]);
         }
+    }
+
+    #[test]
+    fn trailers_say_nothing_of_hops_and_the_others_stay() {
+        let left = |names: &[&'static str], sender| {
+            let value = |name| if name == "connection" { "x-named" } else { "trailers" };
+            let pair =
+                |&name: &&'static str| (HeaderName::from_static(name), HeaderValue::from_static(value(name)));
+            let frame = Frame::trailers(names.iter().map(pair).collect());
+            let Poll::Ready(frame) = clean_trailers(Poll::Ready(Some(Ok::<_, ()>(frame))), sender) else {
+                panic!("there was one")
+            };
+            let trailers = frame?.unwrap().into_trailers().unwrap();
+            let mut left: Vec<_> = trailers.keys().map(|name| name.as_str().to_owned()).collect();
+            left.sort_unstable();
+            Some(left.join(" "))
+        };
+        let names = ["te", "connection", "x-named", "transfer-encoding", "x-forwarded-for", "grpc-status"];
+        assert_eq!(left(&names, Sender::Client).unwrap(), "grpc-status");
+        assert_eq!(left(&names, Sender::Backend).unwrap(), "grpc-status x-forwarded-for");
+        assert_eq!(left(&names[..4], Sender::Backend), None, "nothing is left to send");
     }
 
     #[test]

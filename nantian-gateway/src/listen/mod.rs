@@ -31,6 +31,7 @@ pub(crate) use self::{
     body::{BrokenBody, ClientBody, LateBody},
     connections::Connections,
     forward::{RequestInfo, TrustedProxies},
+    hop_by_hop::{Sender, clean_trailers},
     state::{Timeouts, TunnelGuard},
     tls::{InvalidCertificate, TlsPayload, TlsServer},
 };

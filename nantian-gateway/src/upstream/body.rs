@@ -12,7 +12,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 
 use super::{client::Client, http1::Http1, http2::Stream};
-use crate::body::BoxError;
+use crate::{
+    body::BoxError,
+    listen::{Sender, clean_trailers},
+};
 
 /// The body of a response from an endpoint, or of a refusal in its place.
 ///
@@ -89,11 +92,12 @@ impl Body for UpstreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
-            Kind::Http1 { incoming, lease } => poll_http1(incoming, lease, cx).map_err(Into::into),
-            Kind::Http2 { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
-            Kind::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-        }
+        let polled = match &mut self.0 {
+            Kind::Http1 { incoming, lease } => poll_http1(incoming, lease, cx),
+            Kind::Http2 { incoming, .. } => Pin::new(incoming).poll_frame(cx),
+            Kind::Full(body) => return Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        };
+        clean_trailers(polled, Sender::Backend).map_err(Into::into)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -67,6 +67,27 @@ async fn chunked_bodies_and_trailers_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn trailers_tell_a_backend_nothing_that_the_head_may_not() {
+    let backend = Backend::echo("a").await;
+    let gateway = world(&backend).start().await;
+    let upload = |trailers: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\
+             trailer: X-Forwarded-For, Client-Cert, X-Sum\r\n\r\n1\r\n!\r\n0\r\n{trailers}\r\n"
+        )
+    };
+    let claims = "X-Forwarded-For: 10.0.0.1\r\nClient-Cert: :MII=:\r\nConnection: close\r\n";
+    let mut wire = gateway.connect().await;
+    for (trailers, passed) in [
+        (format!("{claims}X-Sum: 7\r\n"), vec![("x-sum".to_owned(), "7".to_owned())]),
+        (claims.to_owned(), Vec::new()),
+    ] {
+        assert_eq!(wire.ask(upload(&trailers)).await.status(), 200);
+        assert_eq!(backend.last().trailers, passed);
+    }
+}
+
+#[tokio::test]
 async fn content_of_unknown_length_is_passed_on_whatever_the_method_is() {
     let backend = Backend::echo("a").await;
     let gateway = world(&backend).start().await;

@@ -81,6 +81,20 @@ async fn response_to_head_has_no_content_wherever_it_is_made() {
 }
 
 #[tokio::test]
+async fn trailers_of_http_1_that_http_2_does_not_have_leave_a_response_whole() {
+    let backend = Backend::answering(|_| {
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nConnection: close\r\nx-sum: 7\r\n\r\n"
+    })
+    .await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut client = client(&gateway).await;
+    let response = client.send_request(get("/")).await.unwrap();
+    let body = soon(response.into_body().collect()).await.expect("it is complete");
+    assert_eq!(body.trailers().map(|trailers| trailers["x-sum"].clone()).unwrap(), "7");
+    assert_eq!(body.to_bytes(), "ok");
+}
+
+#[tokio::test]
 async fn content_and_trailers_pass_both_ways_to_a_backend_that_speaks_http_2() {
     let backend = Backend::h2c(async |request| {
         let (parts, body) = request.into_parts();
