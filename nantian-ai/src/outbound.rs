@@ -15,6 +15,7 @@ use http::request::Parts;
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
 use crate::body::RequestBody;
+use crate::cut::Edit;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses};
 use crate::edit::Object;
 use crate::error::Error;
@@ -115,19 +116,11 @@ impl Target {
             let mut edits = match (surface.dialect(), surface.operation()) {
                 (Dialect::OpenAi, Operation::Chat) => {
                     let provider = &self.config().provider;
-                    let refuses_older = self.refuses_older_limit();
-                    let mut edits = openai::known_names(provider, self.model(), refuses_older, &object);
-                    edits.extend(foreign::without(&object, self.refused_reasoning(), &mut lost));
-                    if !is_strict {
-                        wishes.add(Wish::Reasoning);
-                    }
-                    for wish in [Wish::Silence, Wish::OlderLimit, Wish::NewerLimit] {
-                        wishes.add(wish);
-                    }
+                    wishes = Wishes::of_a_passing_chat(is_strict);
                     if openai::takes_turns(provider, self.model()) {
                         adapted = foreign::for_mistral(&object, openai::is_mistral(provider));
                     }
-                    edits
+                    self.chat_edits(&object, &mut lost)
                 }
                 _ => foreign::edits(surface, &object, self.model(), &mut lost),
             };
@@ -257,10 +250,13 @@ impl Target {
         openai::refused_reasoning(&config.provider, self.model(), config.endpoint.as_deref())
     }
 
-    /// Whether the limit of an answer is known to be refused under its older name, or under its newer one.
-    fn refuses_older_limit(&self) -> Option<bool> {
+    /// What has to change in a chat that passes, for its provider and model.
+    fn chat_edits(&self, object: &Object<'_>, lost: &mut Losses) -> Vec<Edit> {
         let is_refused = |wish: Wish| self.forgoes(wish).then_some(wish == Wish::OlderLimit);
-        is_refused(Wish::OlderLimit).or_else(|| is_refused(Wish::NewerLimit))
+        let refuses_older = is_refused(Wish::OlderLimit).or_else(|| is_refused(Wish::NewerLimit));
+        let mut edits = openai::known_names(&self.config().provider, self.model(), refuses_older, object);
+        edits.extend(foreign::without(object, self.refused_reasoning(), lost));
+        edits
     }
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.

@@ -310,6 +310,16 @@ impl Wishes {
         wishes
     }
 
+    /// What a provider may refuse of a chat that passes as it is.
+    pub(crate) fn of_a_passing_chat(strict: bool) -> Self {
+        let mut wishes = Self::default();
+        [Wish::Silence, Wish::OlderLimit, Wish::NewerLimit].into_iter().for_each(|wish| wishes.add(wish));
+        if !strict {
+            wishes.add(Wish::Reasoning);
+        }
+        wishes
+    }
+
     pub(crate) fn add(&mut self, wish: Wish) {
         self.bits |= wish.bit();
     }

@@ -45,7 +45,7 @@ fn is_closed(schema: &Value, levels: u8) -> bool {
 
 /// Whether an object has no keys but those that it must have.
 fn is_whole(object: &Value) -> bool {
-    let required = object.get("required").map_or(&[][..], Value::as_list);
+    let required = object.get("required").map(Value::as_list).unwrap_or_default();
     let required: HashSet<_> = required.iter().filter_map(Value::as_str).collect();
     let is_required = match object.get("properties") {
         None => true,
