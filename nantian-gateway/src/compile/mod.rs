@@ -11,6 +11,7 @@ mod registry;
 mod rule;
 pub(crate) mod stack;
 mod stream;
+mod tls_ports;
 
 pub(crate) use self::{
     compiler::Problem,

@@ -11,11 +11,13 @@ use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{Engine, EngineError};
 
-use super::{Problem, balanced::BalancedBackend, identities::Identities, model_stats::ModelStats};
+use super::{
+    Problem, balanced::BalancedBackend, identities::Identities, model_stats::ModelStats, tls_ports::TlsPorts,
+};
 use crate::{
     filter::RetryBudget,
     ir::{self, BackendId, Ir, ObjectName, PolicyId, RouteId},
-    listen::{InvalidCertificate, PortKey, TlsPayload, TlsServer},
+    listen::PortKey,
     metrics::Metrics,
     pattern::Patterns,
     policy::{
@@ -48,7 +50,7 @@ pub struct Registry {
     tokens: Option<Tokens>,
     limiters: Limiters,
     plugins: WasmPlugins,
-    tls: BTreeMap<(PortKey, TlsPayload), TlsPort>,
+    pub(super) tls: TlsPorts,
     roots: Roots,
     identities: Identities,
     retries: HashMap<(RouteId, BackendId), Arc<RetryBudget>>,
@@ -62,23 +64,6 @@ struct AiUpstream {
     /// The last good one: an edit that makes no target leaves it in place.
     target: Option<(Arc<nantian_ai::Target>, Destination, AiObserver)>,
     fault: Option<String>,
-}
-
-#[derive(Debug)]
-struct TlsPort {
-    /// What decides about the configuration.
-    listeners: Vec<TlsListener>,
-    server: TlsServer,
-    faults: Vec<InvalidCertificate>,
-}
-
-/// What decides about the TLS of a listener.
-#[derive(Debug, PartialEq)]
-struct TlsListener {
-    id: ir::ListenerId,
-    hostname: ir::HostPattern,
-    certificates: Vec<ir::Certificate>,
-    clients: Option<ir::ClientValidation>,
 }
 
 impl Registry {
@@ -96,7 +81,7 @@ impl Registry {
             telemetry: None,
             tokens: None,
             plugins: WasmPlugins::default(),
-            tls: BTreeMap::new(),
+            tls: TlsPorts::default(),
             roots: Roots::none(),
             identities: Identities::default(),
             retries: HashMap::new(),
@@ -235,7 +220,7 @@ impl Registry {
         self.metrics.set_plugins(self.plugins.running().cloned().collect());
         self.limiters.retain(|id| ir.rate_limits.contains_key(id));
         let ports: Vec<PortKey> = ir.ports.iter().map(PortKey::from).collect();
-        self.tls.retain(|(key, _), _| ports.contains(key));
+        self.tls.retain(&ports);
         let routes: HashSet<_> = ir.routes.iter().map(|route| &route.id).collect();
         self.retries.retain(|(route, id), _| routes.contains(route) && ir.backends.contains_key(id));
         problems
@@ -306,32 +291,6 @@ impl Registry {
             Ok(policy) => (Some(self.limiters.get(id, &limit.object, policy)), None),
             Err(error) => (self.limiters.last(id), Some(ErrorChain(&error).to_string())),
         }
-    }
-
-    /// The TLS side of a socket; kept as it is, session tickets included, while its certificates are the same.
-    pub(super) fn tls(
-        &mut self,
-        key: PortKey,
-        inside: TlsPayload,
-        listeners: &[&ir::Listener],
-    ) -> Result<(TlsServer, Vec<InvalidCertificate>), rustls::Error> {
-        let wanted: Vec<_> = listeners
-            .iter()
-            .map(|listener| TlsListener {
-                id: listener.id.clone(),
-                hostname: listener.hostname.clone(),
-                certificates: listener.certificates.clone(),
-                clients: listener.client_validation.clone(),
-            })
-            .collect();
-        if let Some(port) = self.tls.get(&(key, inside)).filter(|port| port.listeners == wanted) {
-            return Ok((port.server.clone(), port.faults.clone()));
-        }
-        let last = self.tls.get(&(key, inside)).map(|port| &port.server);
-        let (server, faults) = TlsServer::new(listeners, inside, last)?;
-        let port = TlsPort { listeners: wanted, server: server.clone(), faults: faults.clone() };
-        self.tls.insert((key, inside), port);
-        Ok((server, faults))
     }
 
     /// Who is told of the calls of an AIService. The collectors of its former configuration are told what is left.

@@ -63,7 +63,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn server(&mut self, key: PortKey, inside: TlsPayload, listeners: &[&ir::Listener]) -> Option<TlsServer> {
-        match self.registry.tls(key, inside, listeners) {
+        match self.registry.tls.server(key, inside, listeners) {
             Ok((server, faults)) => {
                 for fault in &faults {
                     self.problems.push(Problem::of_certificate(fault));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use rustls::{
     ServerConfig, SignatureScheme,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
@@ -51,6 +51,9 @@ pub(crate) struct TlsServer {
     profiles: Arc<[TlsProfile]>,
     /// The certificates that are served, by Secret.
     good: Arc<BTreeMap<ObjectName, Arc<CertifiedKey>>>,
+    /// Seals the sessions of clients that have nothing to prove. rustls takes a session for the server name alone that it began
+    /// with.
+    tickets: Arc<dyn ProducesTickets>,
 }
 
 /// What listeners have in common that want the same of their clients.
@@ -63,7 +66,7 @@ pub(super) struct TlsProfile {
 
 impl TlsServer {
     /// Serves the certificates of `listeners`. In the place of a broken one stands what `last` served of its Secret;
-    /// the broken ones are returned.
+    /// the broken ones are returned. Sessions that `tickets` has sealed are resumed.
     ///
     /// # Errors
     /// When the provider offers none of the default protocol versions.
@@ -71,6 +74,7 @@ impl TlsServer {
         listeners: &[&Listener],
         inside: TlsPayload,
         last: Option<&Self>,
+        tickets: Arc<dyn ProducesTickets>,
     ) -> Result<(Self, Vec<InvalidCertificate>), rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut faults = Vec::new();
@@ -111,10 +115,16 @@ impl TlsServer {
             let has_any = served.len() > first_served;
             faults.iter_mut().skip(first_fault).for_each(|fault| fault.has_stand_in = has_any);
         }
-        let profiles =
-            groups.into_iter().map(|(clients, served)| TlsProfile::new(clients, served, inside, &provider));
+        let profiles = groups
+            .into_iter()
+            .map(|(clients, served)| TlsProfile::new(clients, served, inside, &provider, &tickets));
         let profiles = profiles.collect::<Result<_, _>>()?;
-        Ok((Self { hosts: hosts.into(), profiles, good: Arc::new(good) }, faults))
+        Ok((Self { hosts: hosts.into(), profiles, good: Arc::new(good), tickets }, faults))
+    }
+
+    /// What seals its sessions.
+    pub(crate) fn tickets(&self) -> Arc<dyn ProducesTickets> {
+        Arc::clone(&self.tickets)
     }
 
     /// The listener that a client meets who asks for `name`, or for none.
@@ -150,6 +160,7 @@ impl TlsProfile {
         served: Vec<ServedCertificate>,
         inside: TlsPayload,
         provider: &Arc<CryptoProvider>,
+        tickets: &Arc<dyn ProducesTickets>,
     ) -> Result<Self, rustls::Error> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_safe_default_protocol_versions()?;
@@ -158,6 +169,13 @@ impl TlsProfile {
             Some(clients) => builder.with_client_cert_verifier(client_verifier(clients, provider)?),
         };
         let mut config = builder.with_cert_resolver(Arc::new(SniResolver { served }));
+        if clients.is_some() {
+            // rustls would go on with a certificate for as long as its session is renewed: beyond its end, and after the client
+            // has another one.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        } else {
+            config.ticketer = Arc::clone(tickets);
+        }
         if inside == TlsPayload::Http {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }

@@ -1,9 +1,15 @@
 //! Clients that have to prove who they are.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use nantian_wasm::Digest;
-use rustls::ClientConfig;
+use rustls::{
+    ClientConfig, HandshakeKind, NamedGroup,
+    client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue},
+};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -184,6 +190,85 @@ async fn gateways_on_one_socket_ask_their_own_clients_and_no_connection_is_used_
     // Who asks for no name meets the first listener, which is the closed one.
     assert_eq!([of(&friend, "closed.example").await, of(&friend, "open.example").await], [Some(200); 2]);
     assert_eq!([of(&nobody, "closed.example").await, of(&nobody, "open.example").await], [None; 2]);
+}
+
+/// Offers the last session of any name to any other.
+#[derive(Debug, Default)]
+struct OneSession(Mutex<Option<Tls13ClientSessionValue>>);
+
+impl ClientSessionStore for OneSession {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, session: Tls13ClientSessionValue) {
+        *self.0.lock().unwrap() = Some(session);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.lock().unwrap().take()
+    }
+}
+
+/// How a handshake for `name` went after which a request was answered.
+async fn handshake(
+    port: std::net::SocketAddr,
+    client: &Arc<ClientConfig>,
+    name: &str,
+) -> Option<HandshakeKind> {
+    let stream = soon(TcpStream::connect(port)).await.unwrap();
+    let server = ServerName::try_from(name.to_owned()).unwrap();
+    let stream = soon(TlsConnector::from(Arc::clone(client)).connect(server, stream)).await.ok()?;
+    let kind = stream.get_ref().1.handshake_kind();
+    let mut wire = Wire::over(stream);
+    wire.send(format!("GET / HTTP/1.1\r\nhost: {name}\r\n\r\n")).await;
+    soon(wire.message()).await.ok()?;
+    kind
+}
+
+#[tokio::test]
+async fn no_session_gets_past_the_validation_of_clients() {
+    let people = People::new(&["closed.example", "open.example"]);
+    let port = Port::reserve();
+    let listeners = [https(&port, "https", "hostname: closed.example,")];
+    let closed = |ca| gateway(&listeners, &format!("default: {{{}}}", validation(ca)));
+    let open = manifests::gateway(&[https(&port, "https", "hostname: open.example,")]);
+    let open = open.replace("metadata: {name: demo, n", "metadata: {name: open, n");
+    let world = World::with_listeners(port, &[]).manifest("open", &open);
+    let running = people.serve(world, &closed("friends")).await;
+    let address = running.address();
+    let of = |client: &ClientConfig| {
+        let mut client = client.clone();
+        client.resumption = Resumption::store(Arc::new(OneSession::default()));
+        Arc::new(client)
+    };
+    let (nobody, friend) = (of(&people.nobody), of(&people.friend()));
+    let kind = async |client, name| handshake(address, client, name).await;
+    let (full, resumed) = (Some(HandshakeKind::Full), Some(HandshakeKind::Resumed));
+    assert_eq!(kind(&nobody, "open.example").await, full);
+    assert_eq!(kind(&nobody, "open.example").await, resumed);
+    assert_eq!(kind(&nobody, "closed.example").await, None, "a session of another listener proves nothing");
+    assert_eq!(kind(&friend, "open.example").await, full);
+    for _ in 0..2 {
+        assert_eq!(kind(&friend, "closed.example").await, full, "a certificate is asked for each time");
+    }
+    running.edit("gateway", &closed("strangers")).await;
+    assert_eq!(kind(&friend, "closed.example").await, None, "whoever is trusted no more is not served");
+    running.edit("gateway", &manifests::gateway(&listeners)).await;
+    assert_eq!(kind(&nobody, "closed.example").await, full);
+    assert_eq!(kind(&nobody, "closed.example").await, resumed);
+    running.edit("gateway", &closed("friends")).await;
+    assert_eq!(kind(&nobody, "closed.example").await, None, "a session from before proves nothing");
 }
 
 #[tokio::test]

@@ -1,15 +1,19 @@
 //! TLS on the client's side, and on that of a provider.
 
+use std::sync::Arc;
+
 use http::{Request, StatusCode, Version};
 use http_body_util::Empty;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::SignatureScheme;
+use rustls::{ClientConfig, HandshakeKind, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
-use crate::support::{Backend, Certificate, Port, Running, Wire, World, chat, rule, soon, to, to_ai};
+use crate::support::{
+    Backend, Certificate, Port, Running, Wire, World, chat, manifests, rule, soon, to, to_ai,
+};
 
 /// An HTTPS listener for `host` with the certificates of `secrets`.
 fn https(port: &Port, name: &str, host: &str, secrets: &[&str]) -> String {
@@ -215,6 +219,45 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
         "False",
         "and is told"
     );
+}
+
+/// How the handshake of a connection for one request went.
+async fn visit(gateway: &Running, client: &Arc<ClientConfig>) -> HandshakeKind {
+    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
+    let name = ServerName::try_from("example.org").unwrap();
+    let stream = soon(TlsConnector::from(Arc::clone(client)).connect(name, stream)).await.unwrap();
+    let kind = stream.get_ref().1.handshake_kind().unwrap();
+    assert_eq!(ask(stream, "example.org").await.as_deref(), Some("a"));
+    kind
+}
+
+#[tokio::test]
+async fn however_many_clients_there_are_each_resumes_its_session_until_hosts_change() {
+    let (old, new) = (Certificate::new(&["example.org"]), Certificate::new(&["example.org"]));
+    let backend = Backend::echo("a").await;
+    let port = Port::reserve();
+    let listener = |host: &str| https(&port, "https", host, &["one"]);
+    let (any, named) =
+        (manifests::gateway(&[listener("")]), manifests::gateway(&[listener("hostname: example.org,")]));
+    let gateway = World::with_listeners(port, &[])
+        .manifest("gateway", &any)
+        .manifest("one", &old.secret("one"))
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .start()
+        .await;
+    let clients: Vec<_> = (0..320).map(|_| Certificate::client(&[&old, &new], &[])).collect();
+    for client in &clients {
+        assert_eq!(visit(&gateway, client).await, HandshakeKind::Full);
+    }
+    for (number, client) in clients.iter().enumerate() {
+        assert_eq!(visit(&gateway, client).await, HandshakeKind::Resumed, "{number}");
+    }
+    gateway.edit("one", &new.secret("one")).await;
+    assert_eq!(visit(&gateway, &clients[0]).await, HandshakeKind::Resumed, "after a renewal");
+    gateway.edit("gateway", &named).await;
+    assert_eq!(visit(&gateway, &clients[0]).await, HandshakeKind::Full, "with another host");
+    assert_eq!(visit(&gateway, &clients[0]).await, HandshakeKind::Resumed);
 }
 
 #[tokio::test]
