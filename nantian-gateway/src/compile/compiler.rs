@@ -7,74 +7,17 @@ use std::{
 
 use nantian_lb::Balancer;
 
-use super::{CompiledBackend, CompiledMirror, CompiledRule, Registry, RulePosition, Target};
+use super::{CompiledBackend, CompiledMirror, CompiledRule, Problem, Registry, RulePosition, Target};
 use crate::{
     filter::{FilterLayer, RedirectLayer},
-    ir::{self, Ir, ListenerId, ObjectName, Policies, PolicyId, RouteId},
-    listen::{InvalidCertificate, PortKey},
+    ir::{self, Ir, ObjectName, Policies, PolicyId, RouteId},
+    listen::PortKey,
     policy::{Downstream, Meter, PluginPlace, Plugins, RateLimits, SessionScope},
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot},
-    source::ObjectRef,
-    translate::{
-        conditions::{ConditionType, Reason},
-        status::declarer,
-    },
+    translate::conditions::Reason,
     upstream::{Destination, UpstreamTls},
 };
-
-/// Something valid that cannot be served after all; becomes a condition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// The object.
-    pub(crate) object: ObjectRef,
-    /// The listener, where the object is a Gateway and one of its listeners is meant.
-    pub(crate) listener: Option<ListenerId>,
-    /// What is not true of it.
-    pub(crate) condition: ConditionType,
-    /// Why, for programs.
-    pub(crate) reason: Reason,
-    /// The field and what is wrong with it.
-    pub(crate) message: String,
-}
-
-impl Problem {
-    pub(super) fn new(kind: &'static str, name: ObjectName, reason: Reason, message: String) -> Self {
-        let object = ObjectRef { kind, name };
-        Self { object, listener: None, condition: ConditionType::Programmed, reason, message }
-    }
-
-    pub(super) fn of_certificate(fault: &InvalidCertificate) -> Self {
-        let (condition, reason) = (ConditionType::ResolvedRefs, Reason::InvalidCertificateRef);
-        Self::of_listener(&fault.listener, condition, reason, fault.to_string())
-    }
-
-    /// A listener that cannot be served.
-    pub(super) fn of_unserved(listener: &ListenerId, message: String) -> Self {
-        Self::of_listener(listener, ConditionType::Programmed, Reason::Invalid, message)
-    }
-
-    fn of_listener(id: &ListenerId, condition: ConditionType, reason: Reason, message: String) -> Self {
-        Self { object: declarer(id), listener: Some(id.clone()), condition, reason, message }
-    }
-
-    fn of_client_certificate(gateway: &ObjectName, certificate: &ir::Certificate, reason: &str) -> Self {
-        let secret = &certificate.secret;
-        Self {
-            object: ObjectRef { kind: "Gateway", name: gateway.clone() },
-            listener: None,
-            condition: ConditionType::ResolvedRefs,
-            reason: Reason::InvalidClientCertificateRef,
-            message: format!("the certificate of Secret {secret} cannot be presented to backends: {reason}"),
-        }
-    }
-
-    fn of_route(place: &RulePosition, message: String) -> Self {
-        let object = ObjectRef { kind: place.id.kind.as_str(), name: place.id.name.clone() };
-        let (condition, reason) = (ConditionType::Accepted, Reason::UnsupportedValue);
-        Self { object, listener: None, condition, reason, message }
-    }
-}
 
 /// A snapshot and what it could not take in.
 #[derive(Debug)]
@@ -349,9 +292,11 @@ impl<'a> Compiler<'a> {
         for id in distinct(around, outer, |policies| &policies.rate_limits) {
             let Some(limit) = self.ir.rate_limits.get(id) else { continue };
             let (limiter, fault) = self.registry.limiter(id, limit);
+            let problem = fault.map(|fault| {
+                Problem::new("TokenPolicy", limit.object.clone(), Reason::Invalid, fault)
+                    .beside_last_good(limiter.is_some())
+            });
             limiters.extend(limiter);
-            let problem =
-                fault.map(|fault| Problem::new("TokenPolicy", limit.object.clone(), Reason::Invalid, fault));
             self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
         }
         RateLimits::new(limiters, place, downstream, &self.registry.metrics)

@@ -7,19 +7,20 @@ mod downstream;
 mod erased;
 mod identities;
 mod model_stats;
+mod problem;
 mod registry;
 mod rule;
 pub(crate) mod stack;
 mod stream;
 mod tls_ports;
 
-pub(crate) use self::{
-    compiler::Problem,
-    erased::{LocalFuture, LocalService},
-    rule::{CompiledBackend, CompiledMirror, CompiledRule, RulePosition, Target},
-    stack::{Context, RouteFuture, RouteService},
-};
 pub use self::{
     compiler::{Compiled, compile},
     registry::Registry,
+};
+pub(crate) use self::{
+    erased::{LocalFuture, LocalService},
+    problem::Problem,
+    rule::{CompiledBackend, CompiledMirror, CompiledRule, RulePosition, Target},
+    stack::{Context, RouteFuture, RouteService},
 };

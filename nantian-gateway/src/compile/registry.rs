@@ -214,7 +214,8 @@ impl Registry {
         for (id, why) in self.update_plugins(ir) {
             if let Some(plugin) = ir.plugins.get(&id) {
                 let object = plugin.object.clone();
-                problems.push(Problem::new("WasmPlugin", object, why.reason, why.message));
+                let problem = Problem::new("WasmPlugin", object, why.reason, why.message);
+                problems.push(problem.beside_last_good(self.plugins.is_running(&id)));
             }
         }
         self.metrics.set_plugins(self.plugins.running().cloned().collect());
@@ -333,7 +334,9 @@ impl Registry {
         let failed = self.ai_services.iter();
         failed
             .filter_map(|(name, service)| {
-                Some(Problem::new("AIService", name.clone(), Reason::Invalid, service.fault.clone()?))
+                let problem =
+                    Problem::new("AIService", name.clone(), Reason::Invalid, service.fault.clone()?);
+                Some(problem.beside_last_good(service.target.is_some()))
             })
             .collect()
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::compiler::{Compiler, Problem};
+use super::{Problem, compiler::Compiler};
 use crate::{
     ir::{self, ListenerProtocol, SocketProtocol},
     listen::{PortKey, TlsPayload, TlsServer},

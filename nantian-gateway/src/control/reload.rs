@@ -357,7 +357,7 @@ impl Control {
         self.metrics.set_ignored(ignored);
         let mut said = Vec::new();
         said.extend(faults.iter().cloned());
-        said.extend(self.problems.iter().map(|it| format!("{} is not served: {}", it.object, it.message)));
+        said.extend(self.problems.iter().map(ToString::to_string));
         said.extend(self.unbound.iter().map(|(key, reason)| format!("{key} is not served: {reason}")));
         said.extend(translation.ignored.iter().map(|ignored| {
             let gate = ignored.feature.name();
@@ -366,12 +366,16 @@ impl Control {
         said.extend(
             self.unserved.iter().map(|object| format!("{object} is ignored: its kind is not served")),
         );
-        let by_others = refusals(translation).into_iter().filter(|refusal| refusal.cause != Cause::Spec);
+        let is_told = |refusal: &_| self.problems.iter().any(|problem| problem.is_told_by(refusal));
+        let by_others =
+            refusals(translation).into_iter().filter(|it| it.cause != Cause::Spec && !is_told(it));
         said.extend(by_others.map(|it| format!("{}: {}: {}", it.object, it.path, it.reason)));
         said.extend(
             translation.warnings.iter().map(|warning| format!("{}: {}", warning.object, warning.message)),
         );
-        for line in said.iter().filter(|line| !self.said.contains(line)) {
+        // Several listeners may have the same fault.
+        let mut known: std::collections::HashSet<_> = self.said.iter().collect();
+        for line in said.iter().filter(|line| known.insert(*line)) {
             tracing::warn!("{line}");
         }
         self.said = said;

@@ -73,7 +73,8 @@ impl Events {
 fn lines(config: &ConfigView) -> BTreeSet<Line> {
     let translation = &config.translation;
     let line = |object: &ObjectRef, reason, note| Line { object: object.clone(), reason, note };
-    let refused = refusals(translation).into_iter().map(|refusal| {
+    let is_told = |refusal: &_| config.problems.iter().any(|problem| problem.is_told_by(refusal));
+    let refused = refusals(translation).into_iter().filter(|refusal| !is_told(refusal)).map(|refusal| {
         line(&refusal.object, refusal.code.as_str(), format!("{}: {}", refusal.path, refusal.reason))
     });
     let ignored = translation.ignored.iter().map(|ignored| {

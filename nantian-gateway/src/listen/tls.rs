@@ -28,7 +28,9 @@ pub(crate) struct InvalidCertificate {
     pub(crate) secret: String,
     /// What is wrong with it.
     pub(crate) reason: String,
-    /// Whether the listener has another one, or the one before.
+    /// Whether the last good one of the Secret is served.
+    pub(crate) has_last_good: bool,
+    /// Whether the listener has that one, or another one.
     pub(crate) has_stand_in: bool,
 }
 
@@ -96,15 +98,15 @@ impl TlsServer {
                 let key = match certified_key(&certificate.chain, &certificate.key.0, &provider) {
                     Ok(key) => Some(Arc::new(key)),
                     Err(reason) => {
-                        let listener = listener.id.clone();
-                        let fault = InvalidCertificate {
-                            listener,
+                        let last_good = last.and_then(|last| last.good.get(secret).cloned());
+                        faults.push(InvalidCertificate {
+                            listener: listener.id.clone(),
                             secret: secret.to_string(),
                             reason,
+                            has_last_good: last_good.is_some(),
                             has_stand_in: false,
-                        };
-                        faults.push(fault);
-                        last.and_then(|last| last.good.get(secret).cloned())
+                        });
+                        last_good
                     }
                 };
                 if let Some(key) = key {

@@ -185,8 +185,11 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
     let (old, new) = (Certificate::new(&["example.org"]), Certificate::new(&["example.org"]));
     let backend = Backend::echo("a").await;
     let port = Port::reserve();
-    let listener = https(&port, "https", "", &["one"]);
-    let gateway = World::with_listeners(port, &[listener])
+    let listeners = [
+        https(&port, "https", "", &["one"]),
+        https(&port, "named", "hostname: named.example.org,", &["one"]),
+    ];
+    let gateway = World::with_listeners(port, &listeners)
         .manifest("one", &old.secret("one"))
         .service("a", &[&backend])
         .route("r", &[rule("/", &to("a"))])
@@ -219,6 +222,11 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
         "False",
         "and is told"
     );
+    let line = "Gateway demo/demo: the certificate of Secret demo/one cannot be served: ";
+    let line = gateway.log.more(line, 0).await;
+    assert!(line.contains("; its last good version serves on"), "{line}");
+    let said = gateway.log.count("the certificate of Secret demo/one");
+    assert_eq!(said, 1, "once for both listeners: {}", gateway.log.text());
 }
 
 /// How the handshake of a connection for one request went.

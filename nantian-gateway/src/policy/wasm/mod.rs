@@ -166,6 +166,11 @@ impl WasmPlugins {
         failed.filter_map(|(id, running)| Some((id.clone(), running.fault()?))).collect()
     }
 
+    /// Whether a version of the plugin runs, be it the present one or the last good one.
+    pub(crate) fn is_running(&self, id: &PolicyId) -> bool {
+        self.running.get(id).is_some_and(|running| running.plugin.is_some())
+    }
+
     /// Waits until every plugin that is new has started, for each no longer than this since it was let.
     ///
     /// # Cancellation
