@@ -43,6 +43,7 @@ impl Inventory {
     /// many of them to look at.
     pub fn of(bytes: &[u8]) -> Result<Self, ModuleError> {
         inspect::check_size(bytes)?;
+        inspect::check_magic(bytes)?;
         if Parser::is_component(bytes) {
             return Err(ModuleError::UnknownAbi { found: "a component".to_owned() });
         }

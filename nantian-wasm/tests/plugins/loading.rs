@@ -42,8 +42,14 @@ fn anything_else_is_told_what_was_looked_for() {
         let refusal = refusal(text);
         assert!(refusal.contains("proxy_abi_version_0_2_1") && refusal.contains(found), "{refusal}");
     }
-    let refused = Module::compile(&Engine::new().unwrap(), b"#!/bin/sh\n", None);
-    assert!(matches!(refused, Err(ModuleError::Malformed { .. })), "{refused:?}");
+    for (bytes, beginning) in [
+        (&b"#!/bin/sh\n"[..], r##"begins with "#!/bin/sh\n""##),
+        (b"<!DOCTYPE html><html lang='en'>", r#"begins with "<!DOCTYPE html><html lan""#),
+        (b"", "is empty"),
+    ] {
+        let refused = Module::compile(&Engine::new().unwrap(), bytes, None).unwrap_err();
+        assert_eq!(refused.to_string(), format!("not a WebAssembly module: it {beginning}"));
+    }
     let truncated = &guest("add_header")[..200];
     let refused = Module::compile(&Engine::new().unwrap(), truncated, None);
     assert!(matches!(refused, Err(ModuleError::Malformed { .. })), "{refused:?}");
