@@ -180,7 +180,7 @@ pub(super) async fn serve(
     let store_changed = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
     let admin = start_admin(common, view, &metrics, stopped)?;
-    let (access_log, last_line) = start_access_log(common)?;
+    let (access_log, last_line) = start_access_log(common, &metrics)?;
     let roots = Roots::of_system();
     let config = worker_config(common, access_log, &roots, source.tenancy())?;
     let tls = Arc::clone(&config.client.tls);
@@ -301,12 +301,15 @@ fn start_admin(
 }
 
 /// Starts the access log, if there is to be one; the receiver is told when its last line is written.
-fn start_access_log(common: &Common) -> io::Result<(Option<AccessLog>, oneshot::Receiver<()>)> {
+fn start_access_log(
+    common: &Common,
+    metrics: &Metrics,
+) -> io::Result<(Option<AccessLog>, oneshot::Receiver<()>)> {
     let (written, last_line) = oneshot::channel();
     let log = match common.access_log {
         AccessLogFormat::Off => None,
         AccessLogFormat::Json => {
-            let (log, write) = AccessLog::new(io::stdout());
+            let (log, write) = AccessLog::new(io::stdout(), metrics.lost_log_lines());
             thread::Builder::new().name("access-log".to_owned()).spawn(move || {
                 write();
                 drop(written);

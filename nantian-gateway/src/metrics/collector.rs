@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use super::{
     Metrics,
-    family::{counters, gauge, gauges},
+    family::{counter, counters, gauge, gauges},
     route::{BOUNDS, CLASSES, Totals},
 };
 use crate::sync::lock;
@@ -119,6 +119,12 @@ impl Metrics {
             "Requests over the limit of a TokenPolicy, by what became of them",
             [("refused", &self.limited), ("warned", &self.warned)]
                 .map(|(decision, count)| ([("decision", decision)], count.load(Relaxed))),
+        )?;
+        counter(
+            encoder,
+            "nantian_access_log_lost_lines",
+            "Lines of the access log that are lost, as they came faster than they could be written or the disk was full",
+            self.lost_log_lines.load(Relaxed),
         )?;
         let ignored = lock(&self.ignored);
         gauges(

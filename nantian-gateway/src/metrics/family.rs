@@ -21,6 +21,17 @@ pub(super) fn counters<L: EncodeLabelSet>(
     Ok(())
 }
 
+/// A counter that is alone under its name.
+pub(super) fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    count: u64,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    family.encode_counter::<NoLabelSet, _, u64>(&count, None)
+}
+
 /// Gauges, each with its labels.
 pub(super) fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,

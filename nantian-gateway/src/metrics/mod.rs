@@ -59,6 +59,7 @@ pub struct Metrics {
     faults: AtomicU64,
     limited: AtomicU64,
     warned: AtomicU64,
+    lost_log_lines: Arc<AtomicU64>,
     ignored: Mutex<BTreeMap<Feature, u64>>,
     plugins: Mutex<Vec<Plugin>>,
     /// The endpoints of each backend, which tell themselves how they are.
@@ -83,6 +84,7 @@ impl Metrics {
             faults: AtomicU64::default(),
             limited: AtomicU64::default(),
             warned: AtomicU64::default(),
+            lost_log_lines: Arc::default(),
             ignored: Mutex::default(),
             plugins: Mutex::default(),
             balancers: Mutex::default(),
@@ -177,6 +179,11 @@ impl Metrics {
     /// Notes a request that a TokenPolicy would have refused, had it not been told to warn.
     pub(crate) fn warned(&self) {
         self.warned.fetch_add(1, Relaxed);
+    }
+
+    /// Where lines of the access log are counted that could not be written.
+    pub(crate) fn lost_log_lines(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lost_log_lines)
     }
 
     /// Notes how many objects each closed gate hides.

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::AiCalls;
 use crate::{body::Body, listen::RequestInfo};
 
-/// Lines that may wait for the writer; more are dropped and counted.
+/// Lines that may wait for the writer; more are lost and counted.
 const QUEUE: usize = 16_384;
 
 /// Bytes of lines that are written at once.
@@ -34,19 +34,22 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 #[derive(Clone)]
 pub(crate) struct AccessLog {
     lines: SyncSender<Vec<u8>>,
-    dropped: Arc<AtomicU64>,
+    lost: Arc<AtomicU64>,
 }
 
 impl AccessLog {
-    /// A log and the loop that writes its lines to `out`, to be run on a thread of its own.
+    /// A log and the loop that writes its lines to `out`, to be run on a thread of its own. Lines that are lost are counted in
+    /// `lost`.
     ///
     /// The loop ends when the last clone of the log is gone.
-    pub(crate) fn new<W: Write + Send + 'static>(out: W) -> (Self, impl FnOnce() + Send + 'static) {
+    pub(crate) fn new<W: Write + Send + 'static>(
+        out: W,
+        lost: Arc<AtomicU64>,
+    ) -> (Self, impl FnOnce() + Send + 'static) {
         let (lines, queue) = sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::default());
-        let log = Self { lines, dropped: Arc::clone(&dropped) };
+        let log = Self { lines, lost: Arc::clone(&lost) };
         (log, move || {
-            write_lines(out, &queue, &dropped);
+            write_lines(out, &queue, &lost);
         })
     }
 
@@ -59,21 +62,21 @@ impl AccessLog {
         let mut line = serde_json::to_vec(entry).unwrap_or_default();
         line.push(b'\n');
         if self.lines.try_send(line).is_err() {
-            self.dropped.fetch_add(1, Relaxed);
+            self.lost.fetch_add(1, Relaxed);
         }
     }
 }
 
 impl fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessLog").field("dropped", &self.dropped).finish_non_exhaustive()
+        f.debug_struct("AccessLog").field("lost", &self.lost).finish_non_exhaustive()
     }
 }
 
 /// Writes until the log is gone, as many lines at once as wait. What cannot be written, as on a full disk, is lost and counted,
 /// and later lines are tried again.
-fn write_lines(mut out: impl Write, queue: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
-    let (mut lines, mut is_failing) = (Vec::new(), false);
+fn write_lines(mut out: impl Write, queue: &Receiver<Vec<u8>>, lost: &AtomicU64) {
+    let (mut lines, mut is_failing, mut told) = (Vec::new(), false, 0);
     while let Ok(line) = queue.recv() {
         lines.extend(line);
         while lines.len() < BATCH
@@ -88,16 +91,17 @@ fn write_lines(mut out: impl Write, queue: &Receiver<Vec<u8>>, dropped: &AtomicU
         lines.clear();
         lines.extend(is_torn.then_some(b'\n'));
         if let Err(error) = &result {
-            let lost = rest.iter().filter(|byte| **byte == b'\n').count();
-            dropped.fetch_add(u64::try_from(lost).unwrap_or(u64::MAX), Relaxed);
+            let more = rest.iter().filter(|byte| **byte == b'\n').count();
+            lost.fetch_add(u64::try_from(more).unwrap_or(u64::MAX), Relaxed);
             if !is_failing {
                 tracing::error!(%error, "the access log cannot be written");
             }
         } else {
-            let lost = dropped.swap(0, Relaxed);
-            if lost > 0 {
-                tracing::warn!(lost, "access log lines were dropped");
+            let all = lost.load(Relaxed);
+            if all > told {
+                tracing::warn!(lost = all - told, "access log lines were lost");
             }
+            told = all;
         }
         is_failing = result.is_err();
     }
@@ -280,17 +284,19 @@ mod tests {
     #[test]
     fn a_disk_that_is_full_for_a_while_costs_lines_of_that_while() {
         let (lines, queue) = sync_channel(10);
-        let (dropped, mut written) = (AtomicU64::new(0), Vec::new());
-        lines.send(vec![b'a'; BATCH]).unwrap();
-        for line in ["\n", "second\n", "third\n"] {
-            lines.send(line.into()).unwrap();
+        let (lost, mut written) = (AtomicU64::new(7), Vec::new());
+        let mut first = vec![b'a'; BATCH];
+        first.push(b'\n');
+        for line in [first, b"second\n".to_vec(), b"third\n".to_vec()] {
+            lines.send(line).unwrap();
         }
         drop(lines);
         let (full, busy) = (Err(io::ErrorKind::StorageFull.into()), Err(io::ErrorKind::WouldBlock.into()));
         let out = Moody { moods: vec![Ok(BATCH - 1), full, busy, Ok(1)], written: &mut written };
-        write_lines(out, &queue, &dropped);
+        write_lines(out, &queue, &lost);
+        assert_eq!(lost.into_inner(), 8);
         let written = String::from_utf8(written).unwrap();
-        let rest = "\n\nsecond\nthird\n";
+        let rest = "\nsecond\nthird\n";
         assert_eq!(written.trim_start_matches('a'), rest, "the line that was torn ends");
         assert_eq!(written.len(), BATCH - 1 + rest.len());
     }

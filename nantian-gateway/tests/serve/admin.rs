@@ -123,6 +123,7 @@ async fn the_access_log_has_one_json_object_a_request_and_no_query() {
     for _ in 0..20 {
         assert_eq!(wire.ask(post).await.status(), 200);
     }
+    assert_eq!(gateway.metric("nantian_access_log_lost_lines_total").await, Some(0.0));
     gateway.signal("TERM");
     assert!(gateway.exit().await.success());
     let lines: Vec<Value> =
