@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::ir;
+use crate::{ir, listen::join_cookies};
 
 /// A header name or value that HTTP does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,9 @@ impl HeaderChanges {
             headers.remove(alias);
         }
         self.apply(headers);
+        if self.add.iter().any(|(name, _)| name == header::COOKIE) {
+            join_cookies(headers);
+        }
     }
 
     /// Whether a name would be set or removed with `-` in place of its `_`.
@@ -101,5 +104,18 @@ mod tests {
         let mut response = HeaderMap::from_iter(sent);
         changes.apply(&mut response);
         assert!(response.contains_key("x_internal"), "no CGI reads responses");
+    }
+
+    #[test]
+    fn a_cookie_that_is_added_joins_those_of_the_client() {
+        let add = vec![("cookie".to_owned(), "b=2".to_owned()), ("x-b".to_owned(), "2".to_owned())];
+        let changes = HeaderChanges::new(&ir::HeaderModifier { add, ..ir::HeaderModifier::default() });
+        let sent = [(header::COOKIE, "a=1"), (HeaderName::from_static("x-b"), "1")];
+        let mut request: HeaderMap =
+            sent.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
+        changes.unwrap().apply_to_request(&mut request);
+        let of = |name| request.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(of("cookie"), ["a=1; b=2"]);
+        assert_eq!(of("x-b"), ["1", "2"]);
     }
 }

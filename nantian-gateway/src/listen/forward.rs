@@ -194,7 +194,7 @@ impl Peer {
 }
 
 /// Makes one Cookie header of the many that HTTP/2 allows (RFC 9113, section 8.2.3).
-pub(super) fn join_cookies(headers: &mut HeaderMap) {
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() > 1
         && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))

@@ -36,5 +36,9 @@ pub(crate) use self::{
     tls::{InvalidCertificate, TlsPayload, TlsServer},
 };
 pub(crate) use self::{
-    forward::client_address, shortage::Shortages, socket::ClientSocket, tick::TICK, tls::certified_key,
+    forward::{client_address, join_cookies},
+    shortage::Shortages,
+    socket::ClientSocket,
+    tick::TICK,
+    tls::certified_key,
 };
