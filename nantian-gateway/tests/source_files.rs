@@ -211,7 +211,7 @@ fn a_second_definition_is_a_fault_that_names_both_and_changes_nothing() {
             format!("is already defined at {directory}/b.yaml:1, which counts")
         );
         assert_eq!(faults.len(), 1);
-        assert!(faults[0].starts_with("a.yaml:1: Service/demo/a: metadata.name: "), "{faults:?}");
+        assert!(faults[0].starts_with("a.yaml:3: Service/demo/a: metadata.name: "), "{faults:?}");
         assert_eq!((port(&load, "a"), changed), (Some(1), vec![]));
     }
     world.remove("b.yaml");

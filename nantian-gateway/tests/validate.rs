@@ -123,7 +123,7 @@ spec: {parentRefs: [{name: web, namespace: infra}]}
     let namespace = "---\n{apiVersion: v1, kind: Namespace, metadata: {name: demo}}";
     fs::write(&file, format!("{gateway}{namespace}")).unwrap();
     let line = format!(
-        "{}:2: HTTPRoute/demo/shop: spec.parentRefs: no listener allows HTTPRoutes of namespace demo",
+        "{}:9: HTTPRoute/demo/shop: spec.parentRefs: no listener allows HTTPRoutes of namespace demo",
         file.display()
     );
     assert_eq!(lines_of(&[file]), (false, vec![line]));

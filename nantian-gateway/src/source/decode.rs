@@ -55,7 +55,7 @@ pub(super) fn decode(file: &Arc<Path>, bytes: &[u8], checker: &Checker) -> Conte
         }
     };
     for document in documents(text) {
-        let place = SourceLocation { file: Arc::clone(file), document: document.number, line: document.line };
+        let place = SourceLocation { file: Arc::clone(file), line: document.line };
         match document.read() {
             Ok(Some(value)) => content.document(&place, value, checker),
             Ok(None) => {}
@@ -196,7 +196,7 @@ mod tests {
         #[test]
         fn no_text_is_too_broken_to_be_read(pieces in prop::collection::vec(piece(), 0..24)) {
             let content = read(&pieces.concat());
-            let places = content.faults.iter().map(|fault| fault.place.document);
+            let places = content.faults.iter().map(|fault| fault.place.line);
             prop_assert!(places.is_sorted(), "{:?}", content.faults);
         }
 

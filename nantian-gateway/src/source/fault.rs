@@ -9,9 +9,7 @@ use crate::ir::ObjectName;
 pub struct SourceLocation {
     /// The file, as it was found below the path that the user gave.
     pub file: Arc<Path>,
-    /// The number of the document in the file, counted from 1; 0 for the file as a whole.
-    pub document: usize,
-    /// The line of the file on which the document begins, counted from 1.
+    /// The line of the file on which the document begins, counted from 1; 0 for the file as a whole.
     pub line: usize,
 }
 
@@ -44,7 +42,7 @@ pub struct Fault {
 impl SourceLocation {
     /// A file as a whole.
     pub(super) fn whole(file: &Path) -> Self {
-        Self { file: file.into(), document: 0, line: 0 }
+        Self { file: file.into(), line: 0 }
     }
 
     /// A fault of the whole document.
@@ -56,9 +54,9 @@ impl SourceLocation {
 impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
-        match self.document {
+        match self.line {
             0 => Ok(()),
-            document => write!(f, ":{document}"),
+            line => write!(f, ":{line}"),
         }
     }
 }

@@ -10,8 +10,6 @@ use serde_saphyr::{
 /// One document of a file, not yet read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Document<'a> {
-    /// Its number in the file, counted from 1.
-    pub(super) number: usize,
     /// The line of the file on which its content begins, counted from 1.
     pub(super) line: usize,
     /// Everything between two separators.
@@ -99,7 +97,7 @@ fn push<'a>(documents: &mut Vec<Document<'a>>, text: &'a str, first_line: usize)
         return;
     }
     let content = text.lines().take_while(|line| is_comment(line)).count();
-    documents.push(Document { number: documents.len() + 1, line: first_line + content, text, first_line });
+    documents.push(Document { line: first_line + content, text, first_line });
 }
 
 fn is_blank(text: &str) -> bool {
@@ -126,8 +124,8 @@ mod tests {
 
     use super::*;
 
-    fn numbers(text: &str) -> Vec<(usize, usize)> {
-        documents(text).iter().map(|document| (document.number, document.line)).collect()
+    fn lines(text: &str) -> Vec<usize> {
+        documents(text).iter().map(|document| document.line).collect()
     }
 
     fn read(text: &str) -> Value {
@@ -139,12 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_counted_the_way_a_reader_counts_separators() {
-        assert_eq!(numbers("a: 1\n"), [(1, 1)]);
-        assert_eq!(numbers("# licence\n\n---\na: 1\n"), [(1, 4)]);
-        assert_eq!(numbers("---\na: 1\n---\n# nothing\n---\n\nb: 2"), [(1, 2), (2, 5), (3, 7)]);
-        assert_eq!(numbers("a: 1\n--- # second\nb: 2\n"), [(1, 1), (2, 3)]);
-        assert_eq!(numbers("\u{feff}a: |\n ---\n x---\n"), [(1, 1)]);
+    fn documents_begin_where_their_content_does() {
+        assert_eq!(lines("a: 1\n"), [1]);
+        assert_eq!(lines("# licence\n\n---\na: 1\n"), [4]);
+        assert_eq!(lines("---\na: 1\n---\n# nothing\n---\n\nb: 2"), [2, 5, 7]);
+        assert_eq!(lines("a: 1\n--- # second\nb: 2\n"), [1, 3]);
+        assert_eq!(lines("\u{feff}a: |\n ---\n x---\n"), [1]);
     }
 
     #[test]
