@@ -349,12 +349,7 @@ impl Control {
     /// Says what happened: one line a reload that is news, and each fault and problem once.
     fn report(&mut self, reload: &Reload, is_news: bool, faults: &[String], translation: &Translation) {
         self.metrics.reloaded(reload.took, reload.installed, reload.faults);
-        let mut ignored: BTreeMap<Feature, u64> =
-            Feature::ALL.into_iter().map(|feature| (feature, 0)).collect();
-        for object in &translation.ignored {
-            *ignored.entry(object.feature).or_default() += 1;
-        }
-        self.metrics.set_ignored(ignored);
+        self.metrics.set_ignored(translation.ignored.iter().map(|object| object.feature));
         let mut said = Vec::new();
         said.extend(faults.iter().cloned());
         said.extend(self.problems.iter().map(ToString::to_string));

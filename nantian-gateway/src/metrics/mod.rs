@@ -186,8 +186,12 @@ impl Metrics {
         Arc::clone(&self.lost_log_lines)
     }
 
-    /// Notes how many objects each closed gate hides.
-    pub(crate) fn set_ignored(&self, ignored: BTreeMap<Feature, u64>) {
+    /// Notes the closed gate of each object that one hides.
+    pub(crate) fn set_ignored(&self, gates: impl Iterator<Item = Feature>) {
+        let mut ignored: BTreeMap<_, _> = Feature::ALL.into_iter().map(|feature| (feature, 0)).collect();
+        for gate in gates {
+            *ignored.entry(gate).or_default() += 1;
+        }
         *lock(&self.ignored) = ignored;
     }
 
