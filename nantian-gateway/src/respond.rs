@@ -41,6 +41,13 @@ pub(crate) fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<
     response
 }
 
+/// The same, where the access log says more than the client is told.
+pub(crate) fn plain_because<B: From<Bytes>>(status: StatusCode, text: &str, why: &str) -> Response<B> {
+    let mut response = plain(status, text);
+    response.extensions_mut().insert(LoggedError(why.into()));
+    response
+}
+
 /// Turns every error of the layers below into a response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RespondLayer;

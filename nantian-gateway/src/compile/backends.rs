@@ -84,7 +84,8 @@ impl Backends {
 /// Answers 500, as Gateway API wants it where a reference does not resolve or there is none.
 pub(super) fn no_backend() -> BackendService {
     LocalService::new(tower::service_fn(|_: Request<Body>| {
-        let answer = respond::plain(StatusCode::INTERNAL_SERVER_ERROR, "this route has no valid backend");
+        let text = "this route has no valid backend";
+        let answer = respond::plain_because(StatusCode::INTERNAL_SERVER_ERROR, text, text);
         std::future::ready(Ok(answer))
     }))
 }

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 use nantian_lb::{
     BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickError, Readiness, Strategy,
     health::{OutlierConfig, SlowStartConfig},
@@ -28,11 +28,20 @@ pub(crate) fn balance_layer(
     let layer = BalanceLayer::new(balancer.clone())
         .client_ip(client_address)
         .blame(|unanswered: &Unanswered| unanswered.error.is_of_endpoint())
-        .responder(|_: &PickError| respond::plain(StatusCode::SERVICE_UNAVAILABLE, "no endpoint is ready"));
+        .responder(no_endpoint);
     match sessions {
         Some(sessions) => layer.sessions(sessions.clone()),
         None => layer,
     }
+}
+
+/// The answer to a request that there is no endpoint for.
+fn no_endpoint(error: &PickError) -> Response<UpstreamBody> {
+    let text = match error {
+        PickError::Saturated { .. } => "every endpoint is full",
+        _ => "no endpoint is ready",
+    };
+    respond::plain_because(StatusCode::SERVICE_UNAVAILABLE, text, &error.to_string())
 }
 
 /// How a backend is balanced.

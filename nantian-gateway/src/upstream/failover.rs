@@ -9,20 +9,20 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Request;
+use http::{Request, Response};
 use nantian_lb::{Balancer, EndpointStatus, Readiness, Tried};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{Destination, Unanswered, UpstreamError, error::Unsent};
-use crate::body::Body;
+use crate::{body::Body, respond::LoggedError};
 
 /// How many other endpoints are tried.
 const OTHERS: usize = 4;
 
 /// Sends a request of which nothing was written to another endpoint of `balancer`, whatever its method is.
 ///
-/// No endpoint is tried twice: if the others are full, there is none for the request.
+/// No endpoint is tried twice: if the others are full or left out, it stays with the error of the first.
 #[derive(Debug, Clone)]
 pub(crate) struct FailoverLayer {
     balancer: Balancer<Destination>,
@@ -59,9 +59,9 @@ impl<S> Layer<S> for FailoverLayer {
 
 // === impl Failover ===
 
-impl<S> Service<Request<Body>> for Failover<S>
+impl<S, B> Service<Request<Body>> for Failover<S>
 where
-    S: Service<Request<Body>, Error = Unanswered>,
+    S: Service<Request<Body>, Response = Response<B>, Error = Unanswered>,
 {
     type Response = S::Response;
     type Error = UpstreamError;
@@ -73,7 +73,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let attempt = self.shared.balanced.borrow_mut().call(request);
-        FailoverFuture { attempt, shared: Rc::clone(&self.shared), others: OTHERS }
+        FailoverFuture { attempt, shared: Rc::clone(&self.shared), others: OTHERS, failed: None }
     }
 }
 
@@ -87,14 +87,15 @@ pin_project! {
         attempt: S::Future,
         shared: Rc<Shared<S>>,
         others: usize,
+        failed: Option<UpstreamError>,
     }
 }
 
 // === impl FailoverFuture ===
 
-impl<S> Future for FailoverFuture<S>
+impl<S, B> Future for FailoverFuture<S>
 where
-    S: Service<Request<Body>, Error = Unanswered>,
+    S: Service<Request<Body>, Response = Response<B>, Error = Unanswered>,
 {
     type Output = Result<S::Response, UpstreamError>;
 
@@ -102,6 +103,10 @@ where
         let mut this = self.project();
         loop {
             let Unanswered { error, unsent } = match ready!(this.attempt.as_mut().poll(cx)) {
+                // An answer of the balancer's own: there was nobody else after all.
+                Ok(response) if response.extensions().get::<LoggedError>().is_some() => {
+                    return Poll::Ready(this.failed.take().map_or(Ok(response), Err));
+                }
                 Ok(response) => return Poll::Ready(Ok(response)),
                 Err(unanswered) => unanswered,
             };
@@ -110,6 +115,7 @@ where
             let Some(request) = again else { return Poll::Ready(Err(error)) };
             tracing::debug!(error = %crate::respond::ErrorChain(&error), "another endpoint is tried");
             *this.others -= 1;
+            *this.failed = Some(error);
             this.attempt.set(this.shared.balanced.borrow_mut().call(request));
         }
     }
@@ -153,12 +159,13 @@ where
 mod tests {
     use std::{io, net::Ipv4Addr};
 
-    use nantian_lb::{BalanceConfig, BalanceLayer, Endpoint, Routed, Strategy};
+    use nantian_lb::{BalanceConfig, Endpoint, Routed, Strategy};
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
     use crate::{
         ir::{Address, Protocol},
+        policy::balance_layer,
         upstream::{Security, UpstreamBody},
     };
 
@@ -184,9 +191,9 @@ mod tests {
             let source = why.into();
             let error = UpstreamError::Connect { destination: target.to_string(), source };
             let unanswered = Unanswered::unsent(error, request, target);
-            std::future::ready(Err::<http::Response<UpstreamBody>, _>(unanswered))
+            std::future::ready(Err::<Response<UpstreamBody>, _>(unanswered))
         });
-        let balanced = BalanceLayer::new(balancer.clone()).layer(connect);
+        let balanced = balance_layer(&balancer, None).layer(connect);
         let failover = FailoverLayer::new(balancer).layer(balanced);
         let answer = failover.oneshot(Request::new(Body::full("abc"))).await;
         (tried.take(), answer.ok().map(|answer| answer.status()))
@@ -208,12 +215,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn none_is_tried_twice_when_the_others_are_full() {
+    async fn none_is_tried_twice_when_the_others_are_full_and_its_error_is_told() {
         let config = BalanceConfig::default().with_max_inflight_requests(std::num::NonZeroU32::MIN);
         let balancer = balancer(3, &config);
         let _held = [(); 2].map(|()| balancer.pick(&nantian_lb::PickContext::new()).unwrap());
         let (tried, answer) = tried(balancer, io::ErrorKind::ConnectionRefused).await;
         assert_eq!(tried.len(), 1, "{tried:?}");
-        assert_eq!(answer, Some(http::StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(answer, None);
     }
 }

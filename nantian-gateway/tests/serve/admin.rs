@@ -104,6 +104,24 @@ stringDatta: {{token: sk-in-a-broken-secret}}
 }
 
 #[tokio::test]
+async fn the_access_log_says_why_nobody_was_asked() {
+    let gateway = World::new()
+        .service("empty", &[])
+        .route("r", &[rule("/empty", &to("empty")), rule("/nowhere", &to("nowhere"))])
+        .options(&["--access-log", "json"])
+        .start()
+        .await;
+    for (path, status, why) in [
+        ("/empty", 503, "no endpoint is ready and has a weight above 0"),
+        ("/nowhere", 500, "this route has no valid backend"),
+    ] {
+        assert_eq!(gateway.get(path).await.status(), status);
+        let line: Value = serde_json::from_str(&gateway.output.more(path, 0).await).unwrap();
+        assert_eq!(line["error"], why, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_access_log_has_one_json_object_a_request_and_no_query() {
     let backend = Backend::echo("a").await;
     let mut gateway = World::new()

@@ -97,7 +97,8 @@ spec:
     let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
     let gateway = world.manifest("policy", policy).start().await;
     let mut tunnel = tunnel(&gateway).await;
-    assert_eq!(gateway.ask(UPGRADE).await.status(), 503);
+    let refused = gateway.ask(UPGRADE).await;
+    assert_eq!((refused.status(), refused.text().as_str()), (503, "every endpoint is full\n"));
     tunnel.send("q").await;
     assert_eq!(tunnel.rest().await, b"BYE");
     drop(tunnel);
