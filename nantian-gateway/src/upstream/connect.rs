@@ -2,12 +2,14 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use rustls::ClientConfig as TlsConfig;
 use rustls_pki_types::ServerName;
 use tokio::{
@@ -23,6 +25,9 @@ use crate::{
     socket::{keep_alive, limit_unanswered},
     tenancy::Tenancy,
 };
+
+/// How long an address is tried alone before the next one of its name is tried, too.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A connection in clear text or behind TLS.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ pub(super) async fn connect(destination: &Destination, config: &ClientConfig) ->
     let expected = expected(destination)?;
     let limit = config.connect_timeout;
     let opening = async {
-        let stream = open_tcp(destination, limit, config.tenancy).await?;
+        let stream = open_tcp(destination, config.tenancy).await?;
         if destination.protocol == Protocol::H2c {
             // Many requests share it, and a vanished backend is not to take them all for as long as the kernel sends again.
             limit_unanswered(&stream)?;
@@ -69,7 +74,7 @@ pub(crate) async fn connect_stream(
 ) -> Result<Io, UpstreamError> {
     let expected = expected(destination)?;
     let opening = async {
-        let stream = open_tcp(destination, limit, tenancy).await?;
+        let stream = open_tcp(destination, tenancy).await?;
         match expected.map(|expected| (expected, expected.config())) {
             None => Ok(Io::Plain(stream)),
             Some((expected, Some(config))) => handshake(expected, config, &[], stream).await,
@@ -101,13 +106,16 @@ async fn within(
     }
 }
 
-async fn open_tcp(destination: &Destination, limit: Duration, tenancy: Tenancy) -> io::Result<TcpStream> {
+async fn open_tcp(destination: &Destination, tenancy: Tenancy) -> io::Result<TcpStream> {
     let stream = match &destination.address {
         Address::Ip(address) => {
             tenancy.judge_endpoint(address.ip())?;
             TcpStream::connect(address).await?
         }
-        Address::Dns(name, port) => connect_by_name(name, *port, limit, tenancy).await?,
+        Address::Dns(name, port) => {
+            let addresses = lookup_host((name.as_str(), *port)).await?.collect();
+            connect_to_any(addresses, tenancy).await?
+        }
     };
     stream.set_nodelay(true)?;
     keep_alive(&stream)?;
@@ -134,24 +142,28 @@ fn alpn(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-/// Tries the addresses of `name` that may be dialled in the order in which the resolver gives them, each for its share of the
-/// time.
-async fn connect_by_name(name: &str, port: u16, limit: Duration, tenancy: Tenancy) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{name} has no address"));
-    let addresses: Vec<_> = lookup_host((name, port)).await?.collect();
-    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    for address in addresses {
-        if let Err(forbidden) = tenancy.judge(address.ip()) {
-            last = forbidden.into();
-            continue;
+/// Connects to the first of `addresses` that may be dialled and answers. Each has a head start before the next one, and all the
+/// time there is (RFC 8305, section 5): no number of addresses leaves one too little.
+async fn connect_to_any(addresses: Vec<SocketAddr>, tenancy: Tenancy) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut attempts = FuturesUnordered::new();
+    let mut others = addresses.into_iter();
+    loop {
+        match others.next().map(|address| (address, tenancy.judge(address.ip()))) {
+            Some((_, Err(forbidden))) => {
+                last = forbidden.into();
+                continue;
+            }
+            Some((address, Ok(()))) => attempts.push(TcpStream::connect(address)),
+            None if attempts.is_empty() => return Err(last),
+            None => {}
         }
-        match timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        match timeout(HEAD_START, attempts.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => last = error,
+            Ok(None) | Err(_) => {}
         }
     }
-    Err(last)
 }
 
 // === impl Io ===
@@ -220,6 +232,8 @@ impl AsyncWrite for Io {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
     use crate::{
         hops::Hop,
@@ -260,6 +274,30 @@ mod tests {
         }
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "nobody else has come");
+    }
+
+    #[tokio::test]
+    async fn addresses_that_say_nothing_cost_one_that_answers_hardly_any_of_its_time() {
+        let silent = TcpSocket::new_v4().unwrap();
+        silent.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let silent = silent.listen(0).unwrap();
+        let full = silent.local_addr().unwrap();
+        // Who is not accepted fills the queue, and whoever comes then is not answered.
+        let mut waiting = Vec::new();
+        while let Ok(stream) = timeout(HEAD_START, TcpStream::connect(full)).await {
+            waiting.push(stream.unwrap());
+        }
+        let good = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let refused = gone.local_addr().unwrap();
+        drop(gone);
+        let forbidden = "169.254.169.254:80".parse().unwrap();
+        let addresses = vec![full, refused, full, good.local_addr().unwrap()];
+        let stream = timeout(HEAD_START * 20, connect_to_any(addresses, Tenancy::Single)).await.unwrap();
+        assert_eq!(stream.unwrap().peer_addr().unwrap(), good.local_addr().unwrap());
+        let error = connect_to_any(vec![refused, forbidden], Tenancy::Shared).await.unwrap_err();
+        assert!(error.to_string().contains("169.254.169.254"), "{error}");
+        assert!(connect_to_any(Vec::new(), Tenancy::Single).await.is_err());
     }
 
     #[tokio::test]
