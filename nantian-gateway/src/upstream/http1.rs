@@ -43,6 +43,7 @@ pub(super) struct Http1 {
     /// None once it has ended: what it held, a request that it never took for instance, is given back when it is dropped.
     driver: Option<Driver>,
     pub(super) destination: Destination,
+    pub(super) opened: Instant,
     connection_waker: Arc<ConnectionWaker>,
     /// The same, as a [`Waker`].
     waker: Waker,
@@ -64,6 +65,7 @@ impl Http1 {
             sender,
             driver: Some(Box::pin(driver.with_upgrades())),
             destination,
+            opened: Instant::now(),
             connection_waker,
             waker,
             kept_for: None,

@@ -17,9 +17,13 @@ use super::{
     http2::{Http2, MAX_STREAMS},
     pending_connection::{ConnectionTicket, PendingConnection},
 };
+use crate::ir::Address;
 
 /// Idle connections kept for one destination.
 const MAX_IDLE_PER_DESTINATION: usize = 1024;
+
+/// How long the connections to a name are used: one that is moved is followed, as old servers may answer for long.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(300);
 
 /// The connections that one worker can use again.
 #[derive(Default)]
@@ -37,6 +41,7 @@ struct Slot {
 
 struct Shared {
     connection: Http2,
+    opened: Instant,
     /// Since when it was seen without a stream.
     idle_since: Option<Instant>,
 }
@@ -61,7 +66,7 @@ impl Pool {
 
     /// Keeps a connection whose exchange is over, unless it cannot be used again.
     pub(super) fn put(&self, mut connection: Box<Http1>) {
-        if !connection.rest() {
+        if !connection.rest() || has_aged(&connection.destination, connection.opened) {
             return;
         }
         let mut slots = self.slots.borrow_mut();
@@ -77,7 +82,9 @@ impl Pool {
     /// An HTTP/2 connection, other than `except`, that has room for another stream.
     pub(super) fn shared(&self, destination: &Destination, except: Option<&Http2>) -> Option<Http2> {
         let slots = self.slots.borrow();
-        let mut connections = slots.get(destination)?.shared.iter().map(|shared| &shared.connection);
+        let shared = slots.get(destination)?.shared.iter();
+        let mut connections =
+            shared.filter(|shared| !has_aged(destination, shared.opened)).map(|shared| &shared.connection);
         connections.find(|known| known.has_room() && except.is_none_or(|except| !known.is(except))).cloned()
     }
 
@@ -101,7 +108,7 @@ impl Pool {
 
     /// Lets further requests share `connection`.
     pub(super) fn share(&self, destination: &Destination, connection: Http2) {
-        let shared = Shared { connection, idle_since: None };
+        let shared = Shared { connection, opened: Instant::now(), idle_since: None };
         self.slots.borrow_mut().entry(destination.clone()).or_default().shared.push(shared);
     }
 
@@ -116,6 +123,11 @@ impl Pool {
             !slot.idle.is_empty() || !slot.shared.is_empty() || !slot.opening.is_empty()
         });
     }
+}
+
+/// Whether a name may have been moved since a connection to it was opened.
+fn has_aged(destination: &Destination, opened: Instant) -> bool {
+    matches!(destination.address, Address::Dns(..)) && opened.elapsed() >= FOLLOWED_WITHIN
 }
 
 impl Shared {

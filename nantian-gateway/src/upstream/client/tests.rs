@@ -130,6 +130,37 @@ async fn a_connection_is_left_before_its_backend_closes_it() {
 }
 
 #[tokio::test]
+async fn a_name_is_looked_up_again_though_its_connections_are_used() {
+    let times = async |by_name: bool| {
+        let mut server = Server::start(|mut stream| async move {
+            let mut head = [0; 1024];
+            while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            }
+        })
+        .await;
+        server.destination.protocol = Protocol::Http1;
+        if let (true, Address::Ip(address)) = (by_name, &server.destination.address) {
+            server.destination.address = Address::Dns("localhost".to_owned(), address.port());
+        }
+        let client = client(LONG);
+        for _ in 0..8 {
+            assert!(client.send(server.destination.clone(), Request::default()).await.is_ok());
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(50)).await;
+            tokio::time::resume();
+        }
+        server.connections.get()
+    };
+    LocalSet::new()
+        .run_until(async {
+            assert_eq!(times(false).await, 1);
+            assert_eq!(times(true).await, 2);
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn many_first_requests_share_as_few_connections_as_they_need() {
     LocalSet::new()
         .run_until(async {
