@@ -1,5 +1,8 @@
 //! The admin server: health, readiness, metrics and the configuration.
 
+mod patient;
+mod text_format;
+
 use std::{
     future::{Future, IntoFuture},
     io,
@@ -10,16 +13,20 @@ use std::{
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 
+use self::patient::PatientListener;
 use crate::{control::View, metrics::Metrics, runtime::blocking};
 
 /// What OpenMetrics text calls itself.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What Prometheus' own text calls itself.
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 #[derive(Debug, Clone)]
 struct Shared {
@@ -50,7 +57,7 @@ pub(crate) async fn serve(
         .route("/config", get(config))
         .with_state(Shared { view, metrics });
     let (stop, stopping) = oneshot::channel();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let server = axum::serve(PatientListener(listener), router).with_graceful_shutdown(async move {
         stopped.await;
         // The server may have failed already.
         let _ = stop.send(());
@@ -73,9 +80,13 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn scrape(State(shared): State<Shared>) -> Response {
+/// In OpenMetrics for whoever asks for it; else in the older format, which every scraper reads.
+async fn scrape(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let is_open = accepted.any(|types| types.contains("application/openmetrics-text"));
     aside(move || match shared.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Ok(text) if is_open => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, PLAIN)], text_format::plain(&text)).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     })
     .await

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::{Backend, Certificate, Port, World, chat, eventually, rule, to, to_ai};
+use crate::support::{Backend, Certificate, Port, Wire, World, chat, eventually, rule, to, to_ai};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[tokio::test]
 async fn health_metrics_and_configuration_are_served() {
@@ -32,6 +34,16 @@ async fn health_metrics_and_configuration_are_served() {
     );
     let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
     assert!(series(&after) <= series(&before) + 1, "{before}\n{after}");
+
+    for (accept, kind) in [
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=1.0.0;q=0.8,text/plain;q=0.5", OPENMETRICS),
+    ] {
+        let mut wire = Wire::connect(gateway.admin_address().await).await;
+        let reply = wire.ask(format!("GET /metrics HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n")).await;
+        assert_eq!(reply.header("content-type"), Some(kind));
+        assert_eq!(reply.text().ends_with("# EOF\n"), kind == OPENMETRICS);
+    }
 
     let config = gateway.config().await;
     assert_eq!(config["generation"], 1);
