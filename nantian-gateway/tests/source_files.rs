@@ -187,6 +187,34 @@ fn an_object_is_gone_when_its_document_or_its_file_is() {
 }
 
 #[test]
+fn what_cannot_be_found_for_a_moment_keeps_its_last_good_version() {
+    let mut world = World::new(&[("..v1/a.yaml", &service("a", 1)), ("..v2/a.yaml", &service("a", 2))]);
+    let (data, link) = (world.path("..data"), world.path("a.yaml"));
+    symlink("..v1", &data).unwrap();
+    symlink("..data/a.yaml", &link).unwrap();
+    world.load();
+
+    fs::remove_file(&data).unwrap();
+    let (load, changed, faults) = world.load();
+    assert_eq!((port(&load, "a"), changed, faults.len()), (Some(1), vec![], 1), "{faults:?}");
+
+    symlink("..v2", &data).unwrap();
+    let (load, _, faults) = world.load();
+    assert_eq!((port(&load, "a"), faults), (Some(2), vec![]));
+
+    let (here, elsewhere) = (world.directory.path().to_owned(), tempfile::tempdir().unwrap());
+    fs::rename(&here, elsewhere.path().join("moved")).unwrap();
+    let (load, changed, faults) = world.load();
+    assert_eq!((port(&load, "a"), changed, faults.len()), (Some(2), vec![], 1), "{faults:?}");
+
+    fs::rename(elsewhere.path().join("moved"), &here).unwrap();
+    fs::remove_file(&link).unwrap();
+    let (load, changed, faults) = world.load();
+    assert!(load.objects.is_empty(), "a link that was taken out takes its objects along");
+    assert_eq!((changed.len(), faults), (1, vec![]));
+}
+
+#[test]
 fn an_object_may_move_to_another_file() {
     let mut world = World::new(&[("a.yaml", &service("a", 1)), ("b.yaml", "")]);
     world.load();

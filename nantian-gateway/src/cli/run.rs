@@ -149,6 +149,10 @@ pub(super) async fn serve_files(
     common: &Common,
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
+    for path in paths {
+        // Later it would keep what was read from it; now there is nothing to keep.
+        std::fs::metadata(path).with_context(|| format!("--manifests {}", path.display()))?;
+    }
     let watcher = Watcher::new(paths)?;
     let files = Files::new(paths.to_vec()).answering_for(controller);
     serve(files, watcher, gates, common, &View::default(), ready).await

@@ -27,7 +27,8 @@ use crate::{ir::ControllerName, tenancy::Tenancy};
 /// not twice. A path that is a file is read whatever its name is.
 ///
 /// An object that breaks keeps its last good version until it is repaired or taken out. Where a document cannot be told
-/// (bad syntax, no kind, no name), every object that its file held before stays, for it may be the one.
+/// (bad syntax, no kind, no name), every object that its file held before stays, for it may be the one. So do all objects below
+/// a given path that is not there, and those behind a link that leads nowhere: a volume or a link may be on its way.
 ///
 /// What only the translator can tell is told by it: [`Files::reject`] takes an edit back that it refuses.
 ///
@@ -164,7 +165,9 @@ impl Files {
                 }
                 KnownFile { stamp, digest, content: decode(file, &bytes, &self.checker) }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(_)
+                if fs::symlink_metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) =>
+            {
                 self.known.remove(file);
                 return false;
             }

@@ -28,7 +28,7 @@ pub(super) struct Scan {
     pub(super) files: BTreeMap<Arc<Path>, FileStamp>,
     /// Paths that could not be read.
     pub(super) faults: Vec<Fault>,
-    /// Directories whose files are unknown for now; what was read from them before still holds.
+    /// Files, and directories whose files are unknown for now; what was read from them before still holds.
     pub(super) unreadable: Vec<PathBuf>,
     seen: HashSet<(u64, u64)>,
 }
@@ -75,6 +75,7 @@ impl Scan {
                 Ok(metadata) if metadata.is_dir() => scan.directory(path, &metadata),
                 Ok(metadata) if metadata.is_file() => scan.file(path, &metadata),
                 Ok(_) => scan.fault(path, &io::Error::other("is neither a file nor a directory")),
+                // It was given, so that it is not there says nothing about its objects: a volume may not be mounted.
                 Err(error) => scan.fault(path, &error),
             }
         }
@@ -96,8 +97,12 @@ impl Scan {
             Ok(metadata) if metadata.is_dir() => self.directory(path, &metadata),
             // Reading a pipe or a socket would wait for whoever writes to it.
             Ok(metadata) if metadata.is_file() && is_manifest(path) => self.file(path, &metadata),
+            // Removed since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {}
+            // A link that leads nowhere, as for a moment where links are changed in two steps.
             Err(error) if is_manifest(path) => self.fault(path, &error),
-            _ => {}
+            Err(_) => self.unreadable.push(path.to_owned()),
+            Ok(_) => {}
         }
     }
 
@@ -109,9 +114,7 @@ impl Scan {
 
     fn fault(&mut self, path: &Path, error: &io::Error) {
         self.faults.push(SourceLocation::whole(path).fault(error));
-        if error.kind() != io::ErrorKind::NotFound {
-            self.unreadable.push(path.to_owned());
-        }
+        self.unreadable.push(path.to_owned());
     }
 }
 
