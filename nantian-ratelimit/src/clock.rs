@@ -40,7 +40,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
 )]
 pub struct MonotonicClock {
     origin: std::time::Instant,
-    /// The origin on the time line of the kernel's ticks.
+    /// The origin, which is a tick, on the time line of the kernel's ticks.
     #[cfg(target_os = "linux")]
     since_boot: Option<Duration>,
 }
@@ -84,17 +84,22 @@ impl Timestamp {
 // === impl MonotonicClock ===
 
 impl MonotonicClock {
-    /// A clock whose origin is now.
+    /// A clock whose origin is now; where there are ticks, the last one, so that no decision is by a later time than the next.
     #[expect(
         clippy::disallowed_types,
         reason = "the crate runs without a runtime; tests inject a ManualClock instead of pausing time"
     )]
     pub fn new() -> Self {
-        Self {
-            origin: std::time::Instant::now(),
-            #[cfg(target_os = "linux")]
-            since_boot: since_boot(ClockId::CLOCK_MONOTONIC),
+        let origin = std::time::Instant::now();
+        #[cfg(target_os = "linux")]
+        {
+            let last_tick = since_boot(ClockId::CLOCK_MONOTONIC_COARSE);
+            let since = last_tick.and_then(|tick| since_boot(ClockId::CLOCK_MONOTONIC)?.checked_sub(tick));
+            let ticked = since.and_then(|since| origin.checked_sub(since));
+            Self { origin: ticked.unwrap_or(origin), since_boot: last_tick.filter(|_| ticked.is_some()) }
         }
+        #[cfg(not(target_os = "linux"))]
+        Self { origin }
     }
 }
 
@@ -155,6 +160,15 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn there_is_a_recent_time_from_the_beginning() {
+        for _ in 0..1000 {
+            let clock = MonotonicClock::new();
+            assert!(clock.recent().unwrap() <= clock.now());
+        }
+    }
 
     #[test]
     fn the_recent_time_of_the_system_is_not_ahead_of_the_time() {
