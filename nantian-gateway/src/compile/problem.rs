@@ -6,7 +6,7 @@ use super::RulePosition;
 use crate::{
     ir::{self, ListenerId, ObjectName},
     listen::InvalidCertificate,
-    source::{ObjectRef, Refusal},
+    source::{FORMER_SERVES, ObjectRef, Refusal},
     translate::{
         conditions::{ConditionType, Reason},
         status::declarer,
@@ -96,6 +96,6 @@ impl fmt::Display for Problem {
             write!(f, "listener {} is not served: ", listener.name)?;
         }
         f.write_str(&self.message)?;
-        f.write_str(if self.has_last_good { "; its last good version serves on" } else { "" })
+        if self.has_last_good { write!(f, "; {FORMER_SERVES}") } else { Ok(()) }
     }
 }

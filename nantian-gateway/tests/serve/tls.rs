@@ -224,7 +224,7 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
     );
     let line = "Gateway demo/demo: the certificate of Secret demo/one cannot be served: ";
     let line = gateway.log.more(line, 0).await;
-    assert!(line.contains("; its last good version serves on"), "{line}");
+    assert!(line.contains("; the version before serves on"), "{line}");
     let said = gateway.log.count("the certificate of Secret demo/one");
     assert_eq!(said, 1, "once for both listeners: {}", gateway.log.text());
 }
