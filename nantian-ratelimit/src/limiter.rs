@@ -15,12 +15,10 @@ use crate::ledger::{Ledger, Tats, Verdict};
 use crate::levels::Levels;
 use crate::policy::{MAX_LIMITS, Policy};
 use crate::reservation::Reservation;
-#[cfg(feature = "redis")]
-use crate::sync::AtomicU64;
 use crate::sync::{Mutex, Ordering, lock};
 use crate::wait_queue::WaitQueues;
 #[cfg(feature = "redis")]
-use crate::{limit_column::Correction, policy::Limit};
+use crate::{limit_column::Correction, policy::Limit, sync::AtomicU64};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
@@ -166,21 +164,34 @@ impl Limiter {
         }
     }
 
-    /// [`Limiter::admit_at`] the time on the limiter's clock.
+    /// [`Limiter::admit_at`] the time on the limiter's clock: its recent time where that is enough to admit.
     ///
     /// # Errors
     ///
     /// [`Denied`] when a limit lacks room; nothing was charged then.
     #[inline]
     pub fn admit(&self, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
-        let ledger = &self.0.ledger;
         if let Some(now) = self.0.history.clock.recent() {
-            let mut tats = [0; MAX_LIMITS];
-            if matches!(ledger.admit(now, key, cost, &mut tats), Verdict::Admitted) {
+            let (ledger, mut tats) = (&self.0.ledger, [0; MAX_LIMITS]);
+            let verdict = ledger.admit(now, key, cost, &mut tats);
+            if matches!(verdict, Verdict::Admitted) {
                 return Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost });
+            }
+            if matches!(verdict, Verdict::Denied)
+                && let Some(denied) = self.denied_still(&tats, cost)
+            {
+                return Err(denied);
             }
         }
         self.admit_at(self.now(), key, cost)
+    }
+
+    /// Whether a request that was denied at a recent time is denied now.
+    #[cold]
+    fn denied_still(&self, tats: &Tats, cost: Cost) -> Option<Denied> {
+        let (ledger, now) = (&self.0.ledger, self.now());
+        let (_, until) = ledger.refusal(tats, now, cost);
+        until.is_none_or(|until| until > now).then(|| denied(ledger, now, tats, cost))
     }
 
     /// Where the limits stand for `key`; charges nothing.

@@ -8,7 +8,7 @@ use std::{
 use http::StatusCode;
 
 /// Upper bounds of the duration buckets.
-pub(super) const BOUNDS: [Duration; 14] = [
+pub(super) const BOUNDS: [Duration; 18] = [
     Duration::from_micros(500),
     Duration::from_millis(1),
     Duration::from_micros(2500),
@@ -23,6 +23,11 @@ pub(super) const BOUNDS: [Duration; 14] = [
     Duration::from_millis(2500),
     Duration::from_secs(5),
     Duration::from_secs(10),
+    // Answers of models.
+    Duration::from_secs(30),
+    Duration::from_secs(60),
+    Duration::from_secs(120),
+    Duration::from_secs(300),
 ];
 
 /// The status classes, by their first digit less one, and last what ended without a status because its client left.
