@@ -10,6 +10,16 @@
 //! The types are plain data: reading one creates nothing. There is no Kubernetes client behind this crate, so that
 //! proxies can read the manifests that `kubectl apply` takes from wherever they have them.
 //!
+//! # Adding it
+//!
+//! The objects have the metadata of k8s-openapi, which does not build before a program has chosen a version of Kubernetes; a library
+//! must not. Any will do:
+//!
+//! ```toml
+//! nantian-crd = "0.1"
+//! k8s-openapi = { version = "0.28", default-features = false, features = ["latest"] }
+//! ```
+//!
 //! # Reading a manifest
 //!
 //! [`validate`] judges an object as the API server would, with all its [`Fault`]s at once, and reads it.
