@@ -3,7 +3,7 @@
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderMap};
 use http::{Method, request::Parts};
 
-use crate::policy::Unit;
+use crate::limit::Unit;
 
 /// What a request takes from the limits of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -108,7 +108,7 @@ impl Decider {
                 BucketKey::Process(hasher.finish())
             }
             #[cfg(feature = "redis")]
-            Self::Shared(limiter) => BucketKey::Shared(limiter.key_of(write)),
+            Self::Shared(limiter) => BucketKey::Shared(limiter.key_with(write)),
         }
     }
 

@@ -12,7 +12,8 @@ use crate::cost::{Cost, is_preflight};
 use crate::decide::{Decided, DecisionRequest, Outcome, Part};
 use crate::handle::ReservationHandle;
 use crate::layer::{KeyLookup, RateLimitLayer, Settings};
-use crate::policy::{OnLimit, Unit};
+use crate::limit::Unit;
+use crate::policy::OnLimit;
 
 /// In the extensions of a request: what layers took of their limits before its body was read.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::levels::Levels;
-use crate::policy::{Limit, LimitName, MAX_LIMITS};
+use crate::limit::{Limit, LimitName};
+use crate::policy::MAX_LIMITS;
 use crate::scope::ScopePart;
 
 /// A policy that cannot be enforced as written.

@@ -8,14 +8,38 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use http::request::Parts;
 
 use crate::error::MissingPart;
-use crate::key::Key;
+use crate::key::{Key, KeyHasher};
 use crate::limiter::Limiter;
 use crate::policy::{MissingKey, Policy};
 use crate::scope::ScopePart;
 
 /// Tells the value of a scope's part for a request.
+///
+/// It is asked for every part of the scope; [`ScopeValues`] has an answer for those that one does not care about. What the scope has no
+/// word for, such as a tenant, is told for a part that is near, as `user`.
+///
+/// ```
+/// use std::borrow::Cow;
+/// use http::request::Parts;
+/// use nantian_ratelimit::{KeyExtractor, Limit, Limiter, Policy, RateLimitLayer, ScopePart, ScopeValues};
+///
+/// struct ByTenant(ScopeValues);
+///
+/// impl KeyExtractor for ByTenant {
+///     fn value<'a>(&'a self, part: &ScopePart, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
+///         match part {
+///             ScopePart::User => Some(Cow::Borrowed(request.headers.get("x-tenant")?.as_bytes())),
+///             part => self.0.value(part, request),
+///         }
+///     }
+/// }
+///
+/// let policy = Policy::builder().limit(Limit::requests_per_second(10)).scope(ScopePart::User.into()).build()?;
+/// let layer = RateLimitLayer::new(Limiter::new(policy)).key_extractor(ByTenant(ScopeValues::new()));
+/// # Ok::<_, nantian_ratelimit::InvalidPolicy>(())
+/// ```
 pub trait KeyExtractor: Send + Sync {
-    /// The value of `part`; `None` if the request has none, in which case it shares a bucket with all that have none.
+    /// The value of `part`; `None` if the request has none: see [`MissingKey`].
     fn value<'a>(&'a self, part: &ScopePart, request: &'a Parts) -> Option<Cow<'a, [u8]>>;
 }
 
@@ -68,16 +92,11 @@ impl Limiter {
     /// [`MissingPart`] if it lacks a part and is refused then: see [`MissingKey::Reject`].
     pub fn key_of(&self, keys: &impl KeyExtractor, request: &Parts) -> Result<Option<Key>, MissingPart> {
         let policy = self.policy();
-        if let Some(part) = policy.missing_part(keys, request) {
-            return match policy.missing_key() {
-                MissingKey::Reject => Err(MissingPart { part: part.clone() }),
-                _ => Ok(None),
-            };
+        if !policy.counts_request(keys, request)? {
+            return Ok(None);
         }
         let mut hasher = self.hasher();
-        for part in policy.scope().parts() {
-            hasher.part(part, keys.value(part, request).as_deref());
-        }
+        policy.write_key(keys, request, &mut hasher);
         Ok(Some(hasher.finish()))
     }
 }
@@ -85,16 +104,32 @@ impl Limiter {
 // === impl Policy ===
 
 impl Policy {
-    /// The first part of the scope that a request lacks, unless all that lack one share a bucket.
-    pub(crate) fn missing_part(
+    /// Whether a request is counted, as far as it has the parts of the scope.
+    pub(crate) fn counts_request(
         &self,
         keys: &(impl KeyExtractor + ?Sized),
         request: &Parts,
-    ) -> Option<&ScopePart> {
+    ) -> Result<bool, MissingPart> {
         if self.missing_key() == MissingKey::Share {
-            return None;
+            return Ok(true);
         }
-        self.scope().parts().iter().find(|part| keys.value(part, request).is_none())
+        let missing = self.scope().parts().iter().find(|part| keys.value(part, request).is_none());
+        match (missing, self.missing_key()) {
+            (Some(part), MissingKey::Reject) => Err(MissingPart { part: part.clone() }),
+            (missing, _) => Ok(missing.is_none()),
+        }
+    }
+
+    /// Adds the values of the scope's parts.
+    pub(crate) fn write_key(
+        &self,
+        keys: &(impl KeyExtractor + ?Sized),
+        request: &Parts,
+        hasher: &mut KeyHasher,
+    ) {
+        for part in self.scope().parts() {
+            hasher.part(part, keys.value(part, request).as_deref());
+        }
     }
 }
 

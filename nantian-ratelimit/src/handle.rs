@@ -13,6 +13,9 @@ use crate::sync::{AtomicBool, Ordering};
 
 /// Settles the tokens of the request in whose extensions it is found.
 ///
+/// It is found where tokens have been charged: not where no limit of the policy counts them, nor in a request that passes without a
+/// charge, such as one that a policy merely warns of. So take an `Option` of it.
+///
 /// Clones settle the same reservation, which is settled once: the first settlement holds, later ones do nothing. If
 /// nobody settles, the end of the response does:
 ///

@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTE
 
 use crate::error::Denied;
 use crate::levels::{Level, Levels};
-use crate::policy::Unit;
+use crate::limit::Unit;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

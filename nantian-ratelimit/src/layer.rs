@@ -8,10 +8,11 @@ use tower_layer::Layer;
 
 use crate::cost::{Cost, CostEstimator, TypicalCost};
 use crate::decide::{BucketKey, Decider};
+use crate::error::MissingPart;
 use crate::extract::{KeyExtractor, ScopeValues};
+use crate::limit::Unit;
 use crate::limiter::Limiter;
 use crate::observe::Observer;
-use crate::policy::{MissingKey, Unit};
 #[cfg(feature = "redis")]
 use crate::redis::SharedLimiter;
 use crate::reservation::Settlement;
@@ -155,18 +156,12 @@ impl Settings {
     /// Who is asked for, by the values of the policy's scope.
     pub(crate) fn key(&self, request: &Parts) -> KeyLookup {
         let policy = self.decider.policy();
-        if let Some(part) = policy.missing_part(&*self.key_extractor, request) {
-            return match policy.missing_key() {
-                MissingKey::Reject => KeyLookup::Lacks(part.clone()),
-                _ => KeyLookup::Nobody,
-            };
+        let keys = &*self.key_extractor;
+        match policy.counts_request(keys, request) {
+            Ok(true) => KeyLookup::By(self.decider.key(|hasher| policy.write_key(keys, request, hasher))),
+            Ok(false) => KeyLookup::Nobody,
+            Err(MissingPart { part }) => KeyLookup::Lacks(part),
         }
-        KeyLookup::By(self.decider.key(|hasher| {
-            for part in policy.scope().parts() {
-                let value = self.key_extractor.value(part, request);
-                hasher.part(part, value.as_deref());
-            }
-        }))
     }
 
     /// The estimated cost of a request.

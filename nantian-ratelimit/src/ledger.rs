@@ -9,9 +9,10 @@ use std::sync::{Arc, Weak};
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::key::Key;
+use crate::limit::Limit;
 use crate::limit_column::{Correction, LimitColumn};
 use crate::limiter::LedgerHistory;
-use crate::policy::{Limit, MAX_LIMITS};
+use crate::policy::MAX_LIMITS;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::{Exclusive, SEALED, Slot, Table};
 

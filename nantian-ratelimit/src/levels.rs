@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::ledger::{Ledger, Tats};
-use crate::policy::{Limit, Unit};
+use crate::limit::{Limit, Unit};
 
 /// Where the limits of a policy stand for one key, at the time of a decision.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::cost::Cost;
-use crate::policy::{Limit, Unit};
+use crate::limit::{Limit, Unit};
 use crate::rate::Rate;
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::{SEALED, Slot};

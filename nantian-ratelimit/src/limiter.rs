@@ -18,7 +18,7 @@ use crate::reservation::Reservation;
 use crate::sync::{Mutex, Ordering, lock};
 use crate::wait_queue::WaitQueues;
 #[cfg(feature = "redis")]
-use crate::{limit_column::Correction, policy::Limit, sync::AtomicU64};
+use crate::{limit::Limit, limit_column::Correction, sync::AtomicU64};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///

@@ -7,7 +7,7 @@
 //! therefore never accumulates.
 
 use crate::clock::{Timestamp, nanos};
-use crate::policy::Limit;
+use crate::limit::Limit;
 
 /// How one bucket fills and what fits into it, in units.
 ///

@@ -4,8 +4,9 @@ use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::key::Key;
 use crate::levels::Levels;
+use crate::limit::Unit;
 use crate::limit_column::{Correction, LimitColumn};
-use crate::policy::{Policy, Unit};
+use crate::policy::Policy;
 use crate::sync::{AtomicU64, Ordering};
 
 /// An admitted request's charge, to be settled once with the real usage.

@@ -13,10 +13,11 @@ use crate::error::InvalidScope;
 /// `apiKey+model`.
 ///
 /// ```
-/// use nantian_ratelimit::Scope;
+/// use nantian_ratelimit::{Scope, ScopePart};
 ///
 /// let scope: Scope = "model+apiKey".parse()?;
 /// assert_eq!(scope.to_string(), "apiKey+model");
+/// assert_eq!(scope, Scope::from(ScopePart::Model).and(ScopePart::ApiKey));
 /// assert!("apikey".parse::<Scope>().is_err());
 /// # Ok::<_, nantian_ratelimit::InvalidScope>(())
 /// ```
@@ -58,9 +59,25 @@ impl Scope {
         Self(vec![ScopePart::Global])
     }
 
+    /// The same scope with one more part.
+    #[must_use]
+    pub fn and(mut self, part: ScopePart) -> Self {
+        self.0.push(part);
+        Self::of(self.0)
+    }
+
     /// The parts, in canonical order, at least one.
     pub fn parts(&self) -> &[ScopePart] {
         &self.0
+    }
+
+    fn of(mut parts: Vec<ScopePart>) -> Self {
+        parts.sort_by(|a, b| {
+            (a.code(), a.header().map(HeaderName::as_str))
+                .cmp(&(b.code(), b.header().map(HeaderName::as_str)))
+        });
+        parts.dedup();
+        Self(parts)
     }
 }
 
@@ -70,23 +87,21 @@ impl Default for Scope {
     }
 }
 
+impl From<ScopePart> for Scope {
+    fn from(part: ScopePart) -> Self {
+        Self(vec![part])
+    }
+}
+
 impl FromStr for Scope {
     type Err = InvalidScope;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = Vec::new();
-        for word in text.split('+') {
-            if word.is_empty() {
-                return Err(InvalidScope::Empty(text.to_owned()));
-            }
-            parts.push(word.parse::<ScopePart>()?);
-        }
-        parts.sort_by(|a, b| {
-            (a.code(), a.header().map(HeaderName::as_str))
-                .cmp(&(b.code(), b.header().map(HeaderName::as_str)))
+        let parts = text.split('+').map(|word| match word {
+            "" => Err(InvalidScope::Empty(text.to_owned())),
+            word => word.parse(),
         });
-        parts.dedup();
-        Ok(Self(parts))
+        Ok(Self::of(parts.collect::<Result<_, _>>()?))
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 
 use crate::clock::Timestamp;
 use crate::key::Key;
+use crate::limit::Limit;
 use crate::limit_column::LimitColumn;
 use crate::limiter::LedgerHistory;
-use crate::policy::Limit;
 use crate::sync::{AtomicBool, Ordering};
 use crate::table::{Exclusive, SEALED, Slot, Table};
 

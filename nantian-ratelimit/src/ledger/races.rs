@@ -10,9 +10,10 @@ use loom::thread;
 use crate::clock::{ManualClock, Timestamp};
 use crate::cost::Cost;
 use crate::key::{Key, Secret};
+use crate::limit::Limit;
 use crate::limit_column::Correction;
 use crate::limiter::Limiter;
-use crate::policy::{Limit, MAX_LIMITS, Policy};
+use crate::policy::{MAX_LIMITS, Policy};
 
 use super::{Ledger, Verdict};
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::{LimitName, Unit};
+use crate::limit::{LimitName, Unit};
 
 /// A token bucket in rationals: tokens times the window in nanoseconds.
 struct Exact {

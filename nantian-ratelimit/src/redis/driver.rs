@@ -23,7 +23,7 @@ use super::shared::name_of;
 use super::store::{DriverTask, Inner, Link, bytes, carry_out};
 use crate::cost::Cost;
 use crate::key::SharedSecret;
-use crate::policy::Limit;
+use crate::limit::Limit;
 
 /// How often the server is greeted.
 const GREETING_INTERVAL: Duration = Duration::from_secs(3);
@@ -50,6 +50,7 @@ const REPLICAS_KEY: &str = "nrl:{store}:replicas";
 /// Connects a [`RedisStore`](super::RedisStore), keeps it connected, and sends what was settled.
 ///
 /// Spawn [`RedisDriver::run`]; this crate does not.
+#[must_use = "the server is never asked unless the driver runs"]
 pub struct RedisDriver {
     store: Arc<Inner>,
     tasks: mpsc::Receiver<DriverTask>,
@@ -312,6 +313,7 @@ impl RedisDriver {
 impl Drop for RedisDriver {
     fn drop(&mut self) {
         self.store.link.store(None);
+        self.note(StoreFault::NoDriver);
     }
 }
 

@@ -6,6 +6,9 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreFault {
+    /// Nobody runs the [`RedisDriver`](super::RedisDriver) any more.
+    #[error("the driver of the connection has been dropped")]
+    NoDriver,
     /// Nobody listens at the address, or its host is not known.
     #[error("no connection can be opened")]
     Connect,

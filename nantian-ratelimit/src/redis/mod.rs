@@ -3,6 +3,23 @@
 //! A [`RedisStore`] is a connection, a [`SharedLimiter`] a policy on it. One call of one script decides all limits of a
 //! policy, by the server's clock, on one key, so that nothing is half done.
 //!
+//! ```
+//! use std::time::Duration;
+//! use nantian_ratelimit::{Limit, Policy, RateLimitLayer, redis::RedisStore};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = RedisStore::builder("redis://limits.example:6379".parse()?).command_timeout(Duration::from_millis(50));
+//! let (store, driver) = store.build();
+//! // Without it the server is never asked.
+//! tokio::spawn(driver.run());
+//!
+//! let policy = Policy::builder().limit(Limit::requests_per_minute(60)).scope("apiKey".parse()?).build()?;
+//! let layer = RateLimitLayer::shared(store.limiter("shop/quota", policy));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The server is a single one, or a proxy that looks like one; it is reached over TCP, or TLS with the feature `redis-tls`.
 //! One of several nodes of a cluster is not asked: [`StoreFault::Cluster`].
 //!

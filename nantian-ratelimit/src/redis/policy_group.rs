@@ -13,8 +13,9 @@ use super::store::RedisStore;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::Denied;
+use crate::limit::Limit;
 use crate::limiter::Limiter;
-use crate::policy::{Limit, Policy};
+use crate::policy::Policy;
 
 /// The levels of one policy through all its edits.
 pub(super) struct PolicyGroup {

@@ -2,7 +2,7 @@
 
 use crate::clock::{Timestamp, nanos};
 use crate::cost::Cost;
-use crate::policy::{Limit, Unit};
+use crate::limit::{Limit, Unit};
 
 /// Decides and corrects, as a template: see there.
 const DECIDE: &str = include_str!("decide.lua");
@@ -189,7 +189,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::LimitName;
+    use crate::limit::LimitName;
 
     #[test]
     fn limits_with_other_units_or_windows_have_other_signatures() {

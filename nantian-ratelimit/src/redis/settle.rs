@@ -10,7 +10,7 @@ use super::shared::{SharedKey, SharedLimiter};
 use super::store::{DriverTask, Link};
 use crate::cost::Cost;
 use crate::levels::Levels;
-use crate::policy::{Limit, Unit};
+use crate::limit::{Limit, Unit};
 use crate::reservation::{Reservation, Settled, Settlement};
 
 /// An admitted request's charge on a server, to be settled once with the real usage.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::request::Parts;
+
 use super::agreed_secret::AgreedSecret;
 use super::denials::Denial;
 use super::pending_decision::PendingDecision;
@@ -12,10 +14,12 @@ use super::settle::{Charged, SharedReservation};
 use super::store::{Link, RedisStore};
 use crate::clock::Timestamp;
 use crate::cost::Cost;
-use crate::error::Denied;
+use crate::error::{Denied, MissingPart};
+use crate::extract::KeyExtractor;
 use crate::key::{Key, KeyHasher};
+use crate::limit::Limit;
 use crate::limiter::Limiter;
-use crate::policy::{Limit, Policy};
+use crate::policy::Policy;
 
 /// Decides all limits of a policy at once, with the levels that all replicas have in common.
 ///
@@ -39,7 +43,9 @@ pub enum OnOutage {
 
 /// Whose levels a request uses: one digest for this process, another that all replicas have in common.
 ///
-/// It outlives connections: a server that comes back is asked for it, unless the replicas have agreed on another secret.
+/// Make it for each request, with [`SharedLimiter::key_of`] or [`SharedLimiter::key`], and do not keep it: it is hashed under the
+/// secret on which the replicas of a server agree. The server is never asked for a key that was made before they had, such as one from before the first
+/// connection; as during an outage, [`OnOutage`] decides, and nothing is shared. It outlives connections otherwise.
 #[derive(Clone)]
 pub struct SharedKey {
     own: Key,
@@ -107,13 +113,28 @@ impl SharedLimiter {
         self.0.group.current().local.overflows()
     }
 
-    /// The key of a single value.
+    /// The key of a single value, to be made for each request: see [`SharedKey`].
     pub fn key(&self, value: &[u8]) -> SharedKey {
-        self.key_of(|hasher| hasher.value(Some(value)))
+        self.key_with(|hasher| hasher.value(Some(value)))
+    }
+
+    /// The key of a request: see [`Limiter::key_of`].
+    ///
+    /// # Errors
+    ///
+    /// [`MissingPart`] if it lacks a part and is refused then.
+    pub fn key_of(
+        &self,
+        keys: &impl KeyExtractor,
+        request: &Parts,
+    ) -> Result<Option<SharedKey>, MissingPart> {
+        let policy = self.policy();
+        let is_counted = policy.counts_request(keys, request)?;
+        Ok(is_counted.then(|| self.key_with(|hasher| policy.write_key(keys, request, hasher))))
     }
 
     /// The key of what `write` adds, which must be the same each time.
-    pub fn key_of(&self, write: impl Fn(&mut KeyHasher)) -> SharedKey {
+    pub fn key_with(&self, write: impl Fn(&mut KeyHasher)) -> SharedKey {
         let mut own = self.0.whole.hasher();
         write(&mut own);
         let agreed = self.store().0.agreed.load_full();

@@ -72,7 +72,8 @@ impl Drop for Drain<'_> {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use crate::policy::{Limit, Policy};
+    use crate::limit::Limit;
+    use crate::policy::Policy;
     use crate::redis::RedisStore;
 
     #[test]

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 
 use super::{OUTAGE, ProblemJson, Responder, lack, response};
 use crate::error::{Denied, whole_millis};
-use crate::policy::Unit;
+use crate::limit::Unit;
 use crate::scope::ScopePart;
 
 /// 429 in the form that the client's library understands. The default.

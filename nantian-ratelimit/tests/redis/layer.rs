@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode};
 use nantian_ratelimit::redis::{OnOutage, Verdict};
 use nantian_ratelimit::{
     Cost, EstimatedTokens, Limit, LimitName, Limiter, OnLimit, Policy, Queue, RateLimitLayer,
-    ReservationHandle, ScopePart, Settlement, Unit,
+    ReservationHandle, ScopePart, ScopeValues, Settlement, Unit,
 };
 use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
@@ -36,7 +36,7 @@ async fn whoever_waits_is_woken_by_what_another_gives_back() {
             request.extensions().get::<ReservationHandle>().unwrap().settle(Settlement::Used(0));
             std::future::ready(Ok::<_, Infallible>(Response::new(String::new())))
         }));
-        let key = other.key_of(|hasher| hasher.part(&ScopePart::Route, None));
+        let key = other.key_of(&ScopeValues::new(), &Request::new(()).into_parts().0).unwrap().unwrap();
         let verdict = other.admit(key, Cost { requests: 0, tokens: 100 }).await;
         let Verdict::Admitted(reservation) = verdict else { panic!("{verdict:?}") };
         let request = Request::builder().extension(EstimatedTokens(50)).body(()).unwrap();

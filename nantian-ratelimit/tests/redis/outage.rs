@@ -158,6 +158,14 @@ async fn it_is_told_why_the_server_is_away() {
     eventually(|| replica.store.status().fault == Some(StoreFault::Connect)).await;
 }
 
+#[test]
+fn a_store_says_that_its_driver_is_gone() {
+    let (store, driver) = RedisStore::builder("redis://127.0.0.1:1".parse().unwrap()).build();
+    assert_eq!(store.status().fault, None);
+    drop(driver);
+    assert_eq!(store.status().fault, Some(StoreFault::NoDriver));
+}
+
 #[tokio::test]
 async fn a_key_outlives_connections() {
     let mut server = Server::start().await;
