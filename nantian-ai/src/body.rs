@@ -36,6 +36,8 @@ pin_project! {
     /// comes too late ends with an error of the body, which aborts the connection. What is lost of a stream that is translated is
     /// named in a trailer, [`DROPPED`].
     ///
+    /// The default is an empty body, for layers that answer by themselves, such as a timeout.
+    ///
     /// # Cancellation
     /// Dropping it drops the upstream's body, which aborts the upstream's work.
     #[derive(Debug)]
@@ -96,6 +98,12 @@ impl RequestBody {
     }
 }
 
+impl From<Bytes> for RequestBody {
+    fn from(bytes: Bytes) -> Self {
+        vec![bytes].into()
+    }
+}
+
 impl From<Vec<Bytes>> for RequestBody {
     /// A body of these pieces, in order; joined if that is cheaper.
     fn from(mut pieces: Vec<Bytes>) -> Self {
@@ -129,11 +137,19 @@ impl Body for RequestBody {
 
 // === impl ResponseBody ===
 
-impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
+impl<B, K: UsageSink> ResponseBody<B, K> {
     pub(crate) fn local(bytes: Bytes) -> Self {
         Self { kind: Kind::Local { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()), trailers: None } }
     }
+}
 
+impl<B, K: UsageSink> Default for ResponseBody<B, K> {
+    fn default() -> Self {
+        Self::local(Bytes::new())
+    }
+}
+
+impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
     /// What has been `held` back, which is metered and has gone its way already, and the rest; in a stream of `surface`.
     pub(crate) fn upstream(
         body: MeteredBody<Rest<B>, K>,

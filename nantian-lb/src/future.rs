@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -18,12 +19,12 @@ pin_project! {
     /// Dropping it drops the inner future, and the endpoint no longer counts the request.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F, B> {
+    pub struct ResponseFuture<F> {
         #[pin]
-        state: State<F, B>,
+        state: State<F>,
     }
 
-    impl<F, B> PinnedDrop for ResponseFuture<F, B> {
+    impl<F> PinnedDrop for ResponseFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             if let StateProj::Sent { exchange: Some(exchange), .. } = this.project().state.project() {
                 exchange.give_up();
@@ -35,31 +36,31 @@ pin_project! {
 pin_project! {
     #[derive(Debug)]
     #[project = StateProj]
-    enum State<F, B> {
+    enum State<F> {
         Sent {
             #[pin]
             response: F,
             exchange: Option<Exchange>,
         },
         Refused {
-            response: Option<Response<B>>,
+            response: Option<Response<Bytes>>,
         },
     }
 }
 
 // === impl ResponseFuture ===
 
-impl<F, B> ResponseFuture<F, B> {
+impl<F> ResponseFuture<F> {
     pub(crate) fn new(response: F, exchange: Exchange) -> Self {
         Self { state: State::Sent { response, exchange: Some(exchange) } }
     }
 
-    pub(crate) fn refused(response: Response<B>) -> Self {
+    pub(crate) fn refused(response: Response<Bytes>) -> Self {
         Self { state: State::Refused { response: Some(response) } }
     }
 }
 
-impl<F, B, E> Future for ResponseFuture<F, B>
+impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
@@ -77,7 +78,7 @@ where
                 }
             }
             StateProj::Refused { response } => match response.take() {
-                Some(response) => Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, None)))),
+                Some(response) => Poll::Ready(Ok(response.map(ResponseBody::refused))),
                 None => Poll::Pending,
             },
         }

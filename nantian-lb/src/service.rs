@@ -17,7 +17,7 @@ use crate::error::PickError;
 use crate::exchange::{Exchange, SessionAffinity};
 use crate::future::ResponseFuture;
 use crate::key::KeySource;
-use crate::respond::Responder;
+use crate::respond::{DefaultResponder, Responder};
 use crate::session::{Session, Sessions};
 use crate::tried::Tried;
 
@@ -30,7 +30,7 @@ use crate::tried::Tried;
 ///
 /// The pick happens in `call`; `poll_ready` is that of the inner service.
 #[derive(Clone)]
-pub struct Balance<T: Send + Sync, S, R> {
+pub struct Balance<T: Send + Sync, S, R = DefaultResponder> {
     balancer: Balancer<T>,
     inner: S,
     options: Options,
@@ -106,11 +106,11 @@ where
     S: Service<Routed<T, Request<B>>, Response = Response<B2>>,
     S::Error: 'static,
     B2: Body,
-    R: Responder<B2>,
+    R: Responder,
 {
     type Response = Response<ResponseBody<B2>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, B2>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)

@@ -45,8 +45,7 @@ async fn reply<B: Body>(
 ) -> Response<nantian_lb::body::ResponseBody<B>> {
     let mut response = Some(response);
     let upstream = service_fn(move |_: Asked| ready(Ok::<_, Infallible>(response.take().unwrap())));
-    let unreachable = |error: &PickError| unreachable!("{error}");
-    let client = BalanceLayer::new(balancer.clone()).responder(unreachable).layer(upstream);
+    let client = BalanceLayer::new(balancer.clone()).layer(upstream);
     client.oneshot(request).await.unwrap()
 }
 
@@ -240,11 +239,18 @@ async fn without_an_endpoint_the_upstream_is_not_asked() {
 }
 
 #[tokio::test]
+async fn a_layer_around_can_answer_with_no_body() {
+    let body = nantian_lb::body::ResponseBody::<Full<Bytes>>::default();
+    assert!(body.is_end_stream());
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "");
+}
+
+#[tokio::test]
 async fn the_embedder_decides_how_a_refusal_looks() {
     let config = BalanceConfig::default().with_max_inflight_requests(NonZeroU32::MIN);
     let balancer = balancer(&config);
     let respond = |error: &PickError| {
-        let mut response = Response::new(Full::<Bytes>::from(error.to_string()));
+        let mut response = Response::new(Bytes::from(error.to_string()));
         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         response
     };

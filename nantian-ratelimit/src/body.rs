@@ -13,6 +13,7 @@ pin_project! {
     /// The inner service's body, or that of a refusal.
     ///
     /// An admitted request's reservation is settled when the body ends or is dropped, unless it was settled before.
+    /// The default is an empty body, for layers that answer by themselves, such as a timeout.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         // Before the guard, so that a usage observer inside may settle when both are dropped.
@@ -46,6 +47,12 @@ impl<B> ResponseBody<B> {
     pub(crate) fn refused(body: Bytes) -> Self {
         let body = Some(body).filter(|body| !body.is_empty());
         Self { inner: Inner::Refused { body }, guard: None }
+    }
+}
+
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::refused(Bytes::new())
     }
 }
 

@@ -82,14 +82,11 @@ impl Client {
     }
 
     /// The response, from another server if one does not answer.
-    async fn send(&self, path: &str) -> io::Result<Response<ResponseBody<Body>>> {
+    async fn send(&self, path: &str) -> io::Result<Response<ResponseBody<Incoming>>> {
         let http = self.http.clone();
         let mut service = self.layer.layer(service_fn(move |routed: Routed<SocketAddr, Request<_>>| {
             let (http, Routed { target, request }) = (http.clone(), routed);
-            async move {
-                let response = http.request(aim(request, target)?).await.map_err(io::Error::other)?;
-                Ok::<_, io::Error>(response.map(Body::new))
-            }
+            async move { http.request(aim(request, target)?).await.map_err(io::Error::other) }
         }));
         let tried = Tried::new();
         let mut failure = io::Error::from(io::ErrorKind::NotConnected);
@@ -113,9 +110,6 @@ impl Client {
         servers.filter(|server| server.ejections > 0).map(|server| server.id.to_string()).collect()
     }
 }
-
-/// The body of a response, or none where there was no server.
-type Body = http_body_util::combinators::BoxBody<Bytes, hyper::Error>;
 
 /// The request with `target` as its address.
 fn aim(mut request: Request<Empty<Bytes>>, target: SocketAddr) -> io::Result<Request<Empty<Bytes>>> {

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use anyhow::ensure;
 use axum::{Router, routing::get};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, combinators::BoxBody};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, Uri, body::Incoming, server::conn::http1};
 use hyper_util::{
-    client::legacy::{Client, Error},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
@@ -45,11 +45,7 @@ async fn proxy(listener: TcpListener, balancer: Balancer<SocketAddr>) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Incoming>();
     let service = ServiceBuilder::new().layer(BalanceLayer::new(balancer)).service(service_fn(
         move |Routed { target, request }: Routed<SocketAddr, Request<Incoming>>| {
-            let client = client.clone();
-            async move {
-                let response = client.request(aim(request, target)).await?;
-                Ok::<_, Error>(response.map(BoxBody::new))
-            }
+            client.request(aim(request, target))
         },
     ));
     while let Ok((stream, _)) = listener.accept().await {

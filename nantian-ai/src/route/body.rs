@@ -8,7 +8,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of a model's response, or that of the route's own.
+    /// The body of a model's response, or that of the route's own. The default is an empty body, for layers that answer by
+    /// themselves, such as a timeout.
     ///
     /// # Cancellation
     /// Dropping it drops the model's body.
@@ -48,6 +49,12 @@ impl<B> RouteBody<B> {
 
     pub(super) fn own(bytes: Bytes) -> Self {
         Self { kind: Kind::Own { bytes: Some(bytes).filter(|bytes| !bytes.is_empty()) } }
+    }
+}
+
+impl<B> Default for RouteBody<B> {
+    fn default() -> Self {
+        Self::own(Bytes::new())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Request;
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::route::{Choice, ModelRoute, StandIn};
 use nantian_ai::usage::Outcome;
@@ -405,4 +406,15 @@ async fn a_stored_answer_is_looked_for_at_all_of_them() {
         let openai = Upstream::new().replies(lost());
         assert_eq!(ask(&openai, &Upstream::new(), retrieve()).await.0, 404);
     }
+}
+
+#[tokio::test]
+async fn a_layer_around_can_answer_with_no_body() {
+    type Provider = Full<bytes::Bytes>;
+    let own = nantian_ai::route::RouteBody::<Provider>::default();
+    assert!(own.is_end_stream());
+    assert_eq!(own.collect().await.unwrap().to_bytes(), "");
+    let own = nantian_ai::body::ResponseBody::<Provider, ()>::default();
+    assert!(own.is_end_stream());
+    assert_eq!(own.collect().await.unwrap().to_bytes(), "");
 }

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderName, Response, StatusCode};
 use nantian_lb::{
     BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickError, Readiness, Strategy,
@@ -14,7 +15,7 @@ use crate::{
     ir,
     listen::client_address,
     respond,
-    upstream::{Destination, Security, Unanswered, UpstreamBody},
+    upstream::{Destination, Security, Unanswered},
 };
 
 /// How long an endpoint that was left out takes to get its whole share again.
@@ -24,7 +25,7 @@ const SLOW_START: Duration = Duration::from_secs(10);
 pub(crate) fn balance_layer(
     balancer: &Balancer<Destination>,
     sessions: Option<&Sessions>,
-) -> BalanceLayer<Destination, impl Responder<UpstreamBody> + Clone + use<>> {
+) -> BalanceLayer<Destination, impl Responder + Clone + use<>> {
     let layer = BalanceLayer::new(balancer.clone())
         .client_ip(client_address)
         .blame(|unanswered: &Unanswered| unanswered.error.is_of_endpoint())
@@ -36,7 +37,7 @@ pub(crate) fn balance_layer(
 }
 
 /// The answer to a request that there is no endpoint for.
-fn no_endpoint(error: &PickError) -> Response<UpstreamBody> {
+fn no_endpoint(error: &PickError) -> Response<Bytes> {
     let text = match error {
         PickError::Saturated { .. } => "every endpoint is full",
         _ => "no endpoint is ready",

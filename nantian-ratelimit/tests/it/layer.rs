@@ -428,3 +428,10 @@ async fn a_request_that_an_inner_limit_knows_no_key_of_costs_nothing_around_it()
     }
     assert_eq!(outer.live_keys_at(outer.now()), 0);
 }
+
+#[tokio::test]
+async fn a_layer_around_can_answer_with_no_body() {
+    let body = nantian_ratelimit::body::ResponseBody::<Full<Bytes>>::default();
+    assert!(http_body::Body::is_end_stream(&body));
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "");
+}

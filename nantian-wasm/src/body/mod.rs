@@ -47,6 +47,7 @@ pin_project! {
     ///
     /// Frames pass untouched unless a plugin has a callback for them; then the length is unknown until the end.
     /// The plugins' stream ends with this body, or when it is dropped.
+    /// The default is an empty body, for layers that answer by themselves, such as a timeout.
     pub struct ResponseBody<B> {
         #[pin]
         source: Source<B>,
@@ -210,6 +211,12 @@ impl<B> ResponseBody<B> {
             self.watch.break_off(error);
         }
         self
+    }
+}
+
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self { source: Source::Local { bytes: Bytes::new() }, watch: Watch::default(), end: None }
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, Full};
 use nantian_wasm::{Action, Engine, FailurePolicy, Hooks, Plugin, StreamContext, StreamInfo};
 use proptest::prelude::*;
 
@@ -246,4 +247,11 @@ fn callback_that_fails_open_leaves_the_bodies_of_both_messages_as_they_were() {
     chunk = Bytes::from_static(b"def");
     assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Continue));
     assert_eq!(&chunk[..], b"abcdef");
+}
+
+#[tokio::test]
+async fn a_layer_around_can_answer_with_no_body() {
+    let body = nantian_wasm::body::ResponseBody::<Full<Bytes>>::default();
+    assert!(body.is_end_stream());
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "");
 }
