@@ -104,6 +104,13 @@ pub enum PluginError {
         /// Field of the configuration.
         field: &'static str,
     },
+    /// Call-outs were asked for where there is no [`Host`](crate::host::Host) to make them: see
+    /// [`Plugin::with_host`](crate::Plugin::with_host).
+    #[error("{field}: true needs a host that makes calls")]
+    NoHost {
+        /// Field of the configuration.
+        field: &'static str,
+    },
     /// A limit outside its range.
     #[error("{field}: {value} is outside {range}")]
     OutOfRange {

@@ -22,6 +22,34 @@ use crate::stream::StreamInfo;
 ///     response
 /// });
 /// ```
+///
+/// A layer keeps the plugins that it was made of. Who reloads them keeps the layer where it can be replaced and applies it for each
+/// request, which allocates nothing:
+///
+/// ```
+/// use std::sync::RwLock;
+/// use nantian_wasm::{Module, Plugin, PluginConfig, PluginError, WasmLayer, WasmService};
+/// use tower::Layer;
+///
+/// struct Reloadable<S> {
+///     layer: RwLock<WasmLayer>,
+///     inner: S,
+/// }
+///
+/// impl<S: Clone> Reloadable<S> {
+///     /// The service of the next request. Those under way stay with the plugins that they began with.
+///     fn service(&self) -> WasmService<S> {
+///         self.layer.read().unwrap().layer(self.inner.clone())
+///     }
+///
+///     /// Starts the plugin first: for a thread that may block.
+///     fn reload(&self, old: &Plugin, module: &Module, config: PluginConfig) -> Result<Plugin, PluginError> {
+///         let plugin = old.successor(module, config, None)?;
+///         *self.layer.write().unwrap() = WasmLayer::new([plugin.clone()]);
+///         Ok(plugin)
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct WasmLayer<R = DefaultResponder> {
     plugins: Arc<[Plugin]>,

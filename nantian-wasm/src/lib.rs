@@ -96,6 +96,12 @@
 //! * Headers of one name stand beside one another, and pseudo headers in front, in whichever order they were written.
 //! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration ([`Plugin::successor`]).
 //!
+//! # Logs and metrics
+//!
+//! What guests log goes to `tracing`, at the level that they give, with the target `nantian_wasm::guest` and the fields `plugin` and
+//! `context`, which is the number of the stream or of the root; failures are logged under `nantian_wasm`. Metrics that guests define,
+//! and what plugins cost, are in [`Plugin::status`].
+//!
 //! # Properties
 //!
 //! `request`, `response`, `source` and `destination` have what Envoy's have, `connection` its `id`, `mtls`,

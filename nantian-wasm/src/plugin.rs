@@ -73,7 +73,7 @@ impl Plugin {
 
     /// A plugin that takes this one's place: it has its shared data, queues and metrics.
     ///
-    /// Streams that this one has seen stay with it.
+    /// Streams that this one has seen stay with it. [`WasmLayer`](crate::WasmLayer) shows how a service comes to have the new one.
     ///
     /// # Errors
     ///

@@ -12,14 +12,14 @@ use crate::error::BoxError;
 use crate::future::ResponseFuture;
 use crate::layer::StreamInfoSource;
 use crate::plugin::Plugin;
-use crate::respond::Responder;
+use crate::respond::{DefaultResponder, Responder};
 use crate::stream::StreamContext;
 
 /// Runs plugins around `S`; made by [`WasmLayer`](crate::WasmLayer).
 ///
 /// Plugins see a request in [`call`](Service::call), so a request that a plugin answers never reaches `S`.
 #[derive(Debug, Clone)]
-pub struct WasmService<S, R> {
+pub struct WasmService<S, R = DefaultResponder> {
     inner: S,
     plugins: Arc<[Plugin]>,
     teller: StreamInfoSource,

@@ -124,7 +124,7 @@ fn sandbox_wishes_that_cannot_be_kept_are_refused_by_field() {
     };
     assert_eq!(
         refused(|config| config.sandbox.allow_network = true),
-        "sandbox.allowNetwork: true is not supported"
+        "sandbox.allowNetwork: true needs a host that makes calls"
     );
     assert_eq!(
         refused(|config| config.sandbox.allow_file_system = true),
