@@ -3,12 +3,13 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 11] = [
     ("axum_ai_translate", env!("CARGO_BIN_EXE_axum_ai_translate")),
     ("axum_rate_limit", env!("CARGO_BIN_EXE_axum_rate_limit")),
     ("axum_wasm_plugin", env!("CARGO_BIN_EXE_axum_wasm_plugin")),
     ("balanced_client", env!("CARGO_BIN_EXE_balanced_client")),
     ("codec", env!("CARGO_BIN_EXE_codec")),
+    ("four_layers", env!("CARGO_BIN_EXE_four_layers")),
     ("hyper_ai", env!("CARGO_BIN_EXE_hyper_ai")),
     ("hyper_rate_limit", env!("CARGO_BIN_EXE_hyper_rate_limit")),
     ("hyper_reverse_proxy", env!("CARGO_BIN_EXE_hyper_reverse_proxy")),

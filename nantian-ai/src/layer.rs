@@ -24,10 +24,10 @@ pub struct AiLayer<O = ()> {
 
 impl AiLayer {
     /// A layer for one target, which answers errors in the client's dialect and observes nothing.
-    pub fn new(target: Arc<Target>) -> Self {
+    pub fn new(target: impl Into<Arc<Target>>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                target,
+                target: target.into(),
                 observer: Arc::new(()),
                 responder: Arc::new(DialectResponder),
             }),

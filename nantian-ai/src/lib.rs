@@ -6,8 +6,6 @@
 //! byte as it was written; where they do not, chats are translated, streams included.
 //!
 //! ```
-//! use std::sync::Arc;
-//!
 //! use bytes::Bytes;
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
@@ -33,7 +31,7 @@
 //! let request = Request::post("/v1/chat/completions")
 //!     .header("authorization", "Bearer of-the-client")
 //!     .body(Full::<Bytes>::from(r#"{"model": "any", "messages": []}"#))?;
-//! let response = AiLayer::new(Arc::new(target)).layer(upstream).oneshot(request).await?;
+//! let response = AiLayer::new(target).layer(upstream).oneshot(request).await?;
 //!
 //! assert_eq!(response.into_body().collect().await?.to_bytes(), r#"{"choices":[]}"#);
 //! # Ok(())

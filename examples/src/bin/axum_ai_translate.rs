@@ -2,7 +2,7 @@
 //!
 //! The provider is a fake one in this program, so that it runs without an account.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
 use axum::{Json, Router, body::Body, routing::post};
@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
     let client = ServiceBuilder::new().map_err(tell_unsent).service(client);
     let model = ServiceBuilder::new()
         .map_response(|response: hyper::Response<_>| response.map(Body::new))
-        .service(AiLayer::new(Arc::new(Target::new(config)?)).layer(client));
+        .service(AiLayer::new(Target::new(config)?).layer(client));
     let app = Router::new()
         .route_service("/v1/messages", axum::error_handling::HandleError::new(model, unreachable));
     let address = serve(app).await?;

@@ -2,10 +2,7 @@
 //!
 //! The provider is a fake one in this program, so that it runs without an account.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, mpsc},
-};
+use std::{net::SocketAddr, sync::mpsc};
 
 use anyhow::{anyhow, ensure};
 use axum::{
@@ -57,7 +54,7 @@ async fn ask(provider: SocketAddr) -> anyhow::Result<(Value, UsageReport)> {
     connector.set_connect_timeout(config.timeouts.connect);
     let client = Client::builder(TokioExecutor::new()).build::<_, RequestBody>(connector);
     let (reports, used) = mpsc::channel();
-    let layer = AiLayer::new(Arc::new(Target::new(config)?)).observer(move |_: &_, _: &_| {
+    let layer = AiLayer::new(Target::new(config)?).observer(move |_: &_, _: &_| {
         let reports = reports.clone();
         move |report: UsageReport| {
             // The receiver lives as long as the program.
