@@ -10,7 +10,8 @@ use self::backends::{Ports, start};
 use super::{
     admin_addr::AdminAddr,
     args::Demo,
-    run::{log_to_stderr, on_control_runtime, serve_files},
+    log::Log,
+    run::{on_control_runtime, serve_files},
 };
 use crate::{gates::FeatureGates, ir::ControllerName};
 
@@ -34,7 +35,7 @@ const LLM_PORT: &str = "18083";
 /// # Errors
 /// When a port cannot be bound or the manifests cannot be written.
 pub(super) fn demo(options: &Demo) -> anyhow::Result<()> {
-    log_to_stderr(&options.common)?;
+    let _log = Log::install(&options.common)?;
     on_control_runtime(async {
         let directory = tempfile::Builder::new().prefix("nantian-demo-").tempdir()?;
         let ports = start().await?;

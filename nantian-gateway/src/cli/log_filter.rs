@@ -24,8 +24,9 @@ pub(super) enum InvalidLogFilter {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The Kubernetes client tells every attempt that fails, which is told once elsewhere. What is signed for AWS is told whole at
-/// the lowest level, prompts included. What notify tells of watches of files that are gone is news to it alone.
-const SILENT: &str = "kube_client=off,kube_runtime=off,aws_sigv4=off,notify=off";
+/// the lowest level, prompts included. What notify tells of watches of files that are gone is news to it alone. What h2 warns
+/// of is what clients do, without bound.
+const SILENT: &str = "kube_client=off,kube_runtime=off,aws_sigv4=off,notify=off,h2=off";
 
 impl LogFilter {
     /// The filter.

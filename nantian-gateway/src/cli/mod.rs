@@ -5,6 +5,7 @@ mod args;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod demo;
+mod log;
 mod log_filter;
 mod offline_check;
 mod run;

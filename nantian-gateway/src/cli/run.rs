@@ -1,13 +1,6 @@
 //! `run` and what it shares with `demo`: the process from start to drain.
 
-use std::{
-    env,
-    io::{self, IsTerminal as _},
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::Arc,
-    thread,
-};
+use std::{env, io, num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
 use anyhow::Context as _;
 use nantian_ratelimit::redis::RedisStore;
@@ -20,7 +13,8 @@ use tokio::{
 
 use super::{
     admin_addr::AdminAddr,
-    args::{AccessLogFormat, Common, LogFormat, RateLimitStore, Run},
+    args::{AccessLogFormat, Common, RateLimitStore, Run},
+    log::Log,
 };
 use crate::{
     admin,
@@ -57,7 +51,7 @@ const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
 /// # Errors
 /// When something that the command line names cannot be had.
 pub(super) fn run(options: &Run) -> anyhow::Result<()> {
-    log_to_stderr(&options.common)?;
+    let _log = Log::install(&options.common)?;
     if options.manifests.is_empty() {
         return serve_cluster(options);
     }
@@ -88,20 +82,6 @@ pub(super) fn on_control_runtime(serve: impl Future<Output = anyhow::Result<()>>
     let ended = runtime.block_on(serve);
     runtime.shutdown_background();
     ended
-}
-
-/// Installs the log of the process.
-pub(super) fn log_to_stderr(common: &Common) -> anyhow::Result<()> {
-    let filter = common.log_level.to_filter().context("--log-level")?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    let installed = match common.log_format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().try_init(),
-    };
-    installed.map_err(|error| anyhow::anyhow!(error))
 }
 
 /// Tells when there is something to read.

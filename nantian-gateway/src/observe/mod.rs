@@ -4,6 +4,7 @@ mod access_log;
 mod ai_calls;
 mod body;
 mod layer;
+mod line_writer;
 mod refusals;
 mod store;
 
@@ -12,6 +13,7 @@ pub(crate) use self::{
     ai_calls::AiCalls,
     body::ObservedBody,
     layer::ObserveLayer,
+    line_writer::LineWriter,
     refusals::Refusals,
     store::{store, store_remark},
 };

@@ -28,6 +28,7 @@ mod http2;
 mod limits;
 mod listener_sets;
 mod localities;
+mod log;
 mod mirror;
 mod plugin_answers;
 mod plugin_fields;

@@ -108,8 +108,13 @@ impl World {
     }
 
     /// A limit of the process, by the option of `ulimit` that sets it.
-    pub(crate) fn limited(mut self, option: &str) -> Self {
-        self.before = format!("ulimit {option}");
+    pub(crate) fn limited(self, option: &str) -> Self {
+        self.prepared_by(&format!("ulimit {option}"))
+    }
+
+    /// What a shell runs before the gateway takes its place.
+    pub(crate) fn prepared_by(mut self, script: &str) -> Self {
+        script.clone_into(&mut self.before);
         self
     }
 
