@@ -139,6 +139,9 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
         Some(UpstreamError::ConnectTimeout { .. }) => {
             (StatusCode::GATEWAY_TIMEOUT, "the backend does not answer")
         }
+        Some(UpstreamError::Stalled { .. }) => {
+            (StatusCode::GATEWAY_TIMEOUT, "the backend does not take the request")
+        }
         Some(UpstreamError::Refused { .. }) => {
             (StatusCode::INTERNAL_SERVER_ERROR, "this route has no valid backend")
         }

@@ -197,7 +197,7 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration::<TICK, DAY>)]
     pub(super) idle_timeout: Duration,
     /// How long a client may neither send the next bytes of a body nor take the next bytes of a response (over HTTP/2,
-    /// the next 16 KiB of each), 100ms to 24h.
+    /// the next 16 KiB of each), and a backend not take the next bytes of an upload, 100ms to 24h.
     #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration::<TICK, DAY>)]
     pub(super) stall_timeout: Duration,
     /// How long an upgraded connection, such as a WebSocket, or one of a TLSRoute or TCPRoute, may be silent in both directions,

@@ -325,6 +325,7 @@ fn worker_config(
             connect_timeout: common.connect_timeout,
             idle_timeout: UPSTREAM_IDLE,
             tunnel_idle_timeout: Some(common.tunnel_idle_timeout).filter(|limit| !limit.is_zero()),
+            stall_timeout: common.stall_timeout,
             tls: tls_client_config(roots)?,
             tenancy,
             hop: Hop::default(),

@@ -23,6 +23,7 @@ use super::{
     request_target::{to_absolute_form, to_origin_form},
     resend::{Attempt, broken, repeatable, unsent},
     tunnel,
+    upload::Upload,
 };
 use crate::{body::Body, grpc, hops::Hop, ir::Protocol, tenancy::Tenancy};
 
@@ -38,6 +39,8 @@ pub(crate) struct ClientConfig {
     pub(crate) idle_timeout: Duration,
     /// How long an upgraded connection may be silent; `None` is no limit. Default: 1 h.
     pub(crate) tunnel_idle_timeout: Option<Duration>,
+    /// How long a backend may take nothing of the body of a request. Default: 60 s.
+    pub(crate) stall_timeout: Duration,
     /// Roots and protocols for destinations whose TLS has none of its own.
     pub(crate) tls: Arc<TlsConfig>,
     /// Where destinations may be.
@@ -75,12 +78,23 @@ impl Client {
     /// # Cancellation
     /// Dropping the future, or the body of the response, closes the connection.
     pub(crate) fn send(&self, mut destination: Destination, mut request: Request<Body>) -> Exchange {
-        let client = self.clone();
-        self.inner.config.hop.write(&mut request);
+        let config = &self.inner.config;
+        config.hop.write(&mut request);
         if grpc::is_call(request.version(), request.headers()) {
-            // Nothing else carries a call, whatever is said of the Service.
+            // Nothing else carries a call, whatever is said of the Service. Both sides may be silent.
             destination.protocol = Protocol::H2c;
+            return self.exchange(destination, request);
         }
+        // A connection may be waited for, and then opened after all.
+        let Some(upload) = Upload::of(&mut request, &destination, config.connect_timeout * 2) else {
+            return self.exchange(destination, request);
+        };
+        let exchange = self.exchange(destination.clone(), request);
+        Box::pin(upload.taken(exchange, destination, config.stall_timeout))
+    }
+
+    fn exchange(&self, destination: Destination, mut request: Request<Body>) -> Exchange {
+        let client = self.clone();
         if destination.protocol == Protocol::H2c {
             if let Err(error) = to_absolute_form(&mut request, &destination) {
                 return Box::pin(ready(Err(error.into())));

@@ -246,6 +246,7 @@ mod tests {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(10),
             tunnel_idle_timeout: None,
+            stall_timeout: Duration::from_secs(60),
             tls: tls_client_config(&Roots::none()).unwrap(),
             tenancy,
             hop: Hop::default(),

@@ -67,6 +67,14 @@ pub enum UpstreamError {
         #[source]
         source: BoxError,
     },
+    /// The backend takes nothing of the body of the request. Maps to 504.
+    #[error("{destination} takes nothing of the request for {limit:?}")]
+    Stalled {
+        /// Where to.
+        destination: String,
+        /// The limit.
+        limit: Duration,
+    },
     /// A change of protocol that the client did not ask for. Maps to 502.
     #[error("{destination} changed the protocol unasked")]
     Switched {
@@ -113,6 +121,7 @@ impl UpstreamError {
                 connect(destination, io::Error::new(NOT_SPOKEN, source.to_string()))
             }
             Self::Upload { destination, .. }
+            | Self::Stalled { destination, .. }
             | Self::Switched { destination }
             | Self::Unspoken { destination, .. } => connect(destination, io::Error::other(self.to_string())),
         }

@@ -1,21 +1,134 @@
-//! The body of a request over HTTP/2.
+//! The body of a request on its way to the backend.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use http::Request;
-use http_body::Body as _;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use tokio::time::{Instant, sleep_until};
 
+use super::{Destination, UpstreamBody, UpstreamError, client::Exchange, error::Unanswered};
 use crate::{
     body::{Body, BoxError},
+    ir::Protocol,
     sync::lock,
 };
 
-/// What went wrong with the body of a request, if anything did: hyper only resets the stream.
+/// What hyper always takes of a body over HTTP/1.1, in bytes.
+const TAKEN_AT_ONCE: u64 = 64 * 1024;
+
+/// What went wrong with the body of a request over HTTP/2, if anything did: hyper only resets the stream.
 ///
 /// It stays with the request, as one of its extensions.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Failure(Arc<Mutex<Option<BoxError>>>);
+
+/// Since when the backend takes nothing of a body, if it does not.
+///
+/// A client whose bytes nobody reads is not seen to leave either: its end is behind them.
+#[derive(Debug, Clone)]
+pub(super) struct Upload(Arc<Mutex<Option<Instant>>>);
+
+/// A body of which it is noted when it is asked for more.
+struct WatchedBody {
+    body: Body,
+    upload: Upload,
+}
+
+// === impl Upload ===
+
+impl Upload {
+    /// Watches the body of `request`, unless it is too small to be waited for. There is a connection after `connecting` at
+    /// the latest.
+    pub(super) fn of(
+        request: &mut Request<Body>,
+        destination: &Destination,
+        connecting: Duration,
+    ) -> Option<Self> {
+        let body = request.body();
+        let is_small = destination.protocol == Protocol::Http1
+            && body.size_hint().upper().is_some_and(|length| length <= TAKEN_AT_ONCE);
+        if is_small || body.is_end_stream() {
+            return None;
+        }
+        let upload = Self(Arc::new(Mutex::new(Some(Instant::now() + connecting))));
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = Body::boxed(WatchedBody { body, upload: upload.clone() });
+        Some(upload)
+    }
+
+    /// What `exchange` gives, unless the backend takes nothing of the body for `limit`.
+    ///
+    /// # Cancellation
+    /// Dropping it drops the exchange.
+    pub(super) async fn taken(
+        self,
+        exchange: Exchange,
+        destination: Destination,
+        limit: Duration,
+    ) -> Result<Response<UpstreamBody>, Unanswered> {
+        tokio::select! {
+            biased;
+            answer = exchange => answer,
+            () = self.stalled(limit) => {
+                Err(UpstreamError::Stalled { destination: destination.to_string(), limit }.into())
+            }
+        }
+    }
+
+    async fn stalled(&self, limit: Duration) {
+        loop {
+            let (since, now) = (*lock(&self.0), Instant::now());
+            let end = since.unwrap_or(now) + limit;
+            if end <= now {
+                return;
+            }
+            // It may begin to wait meanwhile, sooner than was thought.
+            sleep_until(end.min(now + limit)).await;
+        }
+    }
+
+    fn note(&self, since: Option<Instant>) {
+        *lock(&self.0) = since;
+    }
+}
+
+// === impl WatchedBody ===
+
+impl http_body::Body for WatchedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let has_more = matches!(polled, Poll::Ready(Some(Ok(_)))) && !self.body.is_end_stream();
+        self.upload.note(has_more.then(Instant::now));
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for WatchedBody {
+    fn drop(&mut self) {
+        self.upload.note(None);
+    }
+}
 
 // === impl Failure ===
 

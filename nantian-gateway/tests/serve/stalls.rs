@@ -1,4 +1,4 @@
-//! Clients that hold up one HTTP/2 stream.
+//! Clients that hold up one HTTP/2 stream, and backends that hold up an upload.
 
 use std::{
     convert::Infallible,
@@ -227,11 +227,7 @@ async fn who_takes_no_small_messages_ends_no_connection_to_a_backend() {
 
 #[tokio::test]
 async fn an_upload_that_stalls_holds_up_no_other_one_of_its_connection() {
-    let deaf = Backend::raw(|wire| async move {
-        pending::<()>().await;
-        drop(wire);
-    })
-    .await;
+    let deaf = deaf().await;
     let echo =
         Backend::h2c(async |request| Response::new(request.into_body().map_err(|_| unreachable!()))).await;
     let world = World::new().service("deaf", &[&deaf]).h2c_service("echo", &echo);
@@ -272,6 +268,48 @@ spec: {parentRefs: [{name: demo}], rules: [{backendRefs: [{name: a, port: 80}]}]
     parts.send("subscribe").unwrap();
     let mut body = soon(client.send_request(request)).await.unwrap().into_body();
     assert_eq!(next(&mut body).await, "subscribe");
+}
+
+/// A backend that accepts and reads nothing.
+async fn deaf() -> Backend {
+    Backend::raw(|wire| async move {
+        pending::<()>().await;
+        drop(wire);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_upload_that_a_backend_does_not_take_ends_with_504() {
+    let (http1, http2) = (deaf().await, deaf().await);
+    let world = World::new().service("a", &[&http1]).h2c_service("b", &http2);
+    let world = world.options(&["--access-log", "json", "--connect-timeout", "1s"]);
+    let gateway = impatient(world.route("r", &[rule("/a", &to("a")), rule("/b", &to("b"))])).await;
+    for path in ["/a", "/b"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", 32 << 20);
+        let reply = gateway.ask(head + content(32 << 20)).await;
+        assert_eq!(
+            (reply.status(), reply.text()),
+            (504, "the backend does not take the request\n".to_owned())
+        );
+        let line = gateway.output.more(path, 0).await;
+        assert!(line.contains("takes nothing of the request for 1s"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_behind_an_upload_that_a_backend_does_not_take_is_not_waited_for() {
+    let backend = deaf().await;
+    let gateway = impatient(World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))])).await;
+    let mut wire = gateway.connect().await;
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1000000\r\n";
+    wire.send(head).await;
+    let left =
+        tokio::time::timeout(Duration::from_millis(500), wire.write(content(16 << 20).as_bytes())).await;
+    assert!(left.is_err(), "nobody reads it");
+    drop(wire);
+    let ended = "nantian_http_requests_total{route=\"demo/r\",code_class=\"5xx\"}";
+    eventually("it is over", async || gateway.metric(ended).await == Some(1.0)).await;
 }
 
 fn content(length: usize) -> &'static str {

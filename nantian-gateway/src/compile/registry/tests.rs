@@ -64,6 +64,7 @@ async fn a_snapshot_from_before_sends_nothing_to_a_backend_whose_tls_is_refused(
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(5),
         tunnel_idle_timeout: None,
+        stall_timeout: Duration::from_secs(60),
         tls: tls_client_config(&Roots::none()).unwrap(),
         tenancy: Tenancy::Single,
         hop: Hop::default(),

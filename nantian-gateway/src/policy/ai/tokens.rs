@@ -156,6 +156,7 @@ mod tests {
             connect_timeout: PATIENCE,
             idle_timeout: PATIENCE,
             tunnel_idle_timeout: None,
+            stall_timeout: PATIENCE,
             tls: crate::upstream::tls_client_config(&crate::upstream::Roots::none()).unwrap(),
             tenancy: Tenancy::Shared,
             hop: crate::hops::Hop::default(),

@@ -81,6 +81,7 @@ fn client(connect_timeout: Duration) -> Client {
         connect_timeout,
         idle_timeout: Duration::from_secs(60),
         tunnel_idle_timeout: None,
+        stall_timeout: Duration::from_secs(60),
         tls: tls_client_config(&Roots::none()).unwrap(),
         tenancy: Tenancy::Single,
         hop: Hop::default(),
