@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::state::State;
+use crate::stream::reset;
 
 /// The socket of a client; it is noted how long the client takes nothing of what is written.
 ///
@@ -79,6 +80,15 @@ impl AsyncWrite for ClientSocket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for ClientSocket {
+    fn drop(&mut self) {
+        if self.state.is_given_up() {
+            // The kernel would keep what the client does not take for minutes.
+            reset(&self.stream);
+        }
     }
 }
 

@@ -232,6 +232,11 @@ impl State {
         }
     }
 
+    /// Whether the connection ends because the client does not take what is written.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.write_since.load(Relaxed) != Wait::NONE.0 && self.order() == ConnectionCommand::Abort
+    }
+
     /// The client takes what is written.
     pub(super) fn write_goes_on(&self) {
         if self.ended_since.load(Relaxed) != Wait::NONE.0 {

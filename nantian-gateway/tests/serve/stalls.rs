@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::pending,
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -310,6 +311,19 @@ async fn who_leaves_behind_an_upload_that_a_backend_does_not_take_is_not_waited_
     drop(wire);
     let ended = "nantian_http_requests_total{route=\"demo/r\",code_class=\"5xx\"}";
     eventually("it is over", async || gateway.metric(ended).await == Some(1.0)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_response_is_reset() {
+    let (flooding, _) = Backend::flooding(64 << 20).await;
+    let gateway = impatient(World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))])).await;
+    let mut wire = gateway.connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let in_flight = "nantian_http_requests_in_flight{route=\"demo/r\"}";
+    eventually("it is in flight", async || gateway.metric(in_flight).await == Some(1.0)).await;
+    eventually("it is not any more", async || gateway.metric(in_flight).await == Some(0.0)).await;
+    let error = soon(wire.exactly(64 << 20)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the kernel keeps nothing for it");
 }
 
 fn content(length: usize) -> &'static str {
