@@ -137,7 +137,7 @@ impl<T> Members<T> {
         }
         let candidates: Vec<_> = self.all.iter().map(|member| member.candidate(health(member))).collect();
         let (_, tiers) = select(&candidates, config.tiers, config.panic_threshold_percent);
-        let used = tiers.iter().filter(|tier| tier.percent > 0);
+        let used = tiers.iter().filter(|tier| tier.percent > 0 || tier.is_tried_first);
         let tried: HashSet<_> = used.flat_map(|tier| &tier.members).copied().collect();
         for (_, member) in self.all.iter().enumerate().filter(|(at, _)| !tried.contains(at)) {
             member.handle.health().end_probation(now);

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
 pub(crate) struct Tier {
     /// The end of its part of the requests, in percent, after those of the tiers before.
     end: u32,
+    /// Who is on probation in it is tried before the tier is drawn.
+    pub(crate) is_tried_first: bool,
     pub(crate) choice: Choice,
 }
 
@@ -79,7 +81,7 @@ impl Plan {
                 continue;
             }
             let choice = Choice::new(endpoints, &members, config, old.map(|(old, _)| old));
-            tiers.push(Tier { end, choice });
+            tiers.push(Tier { end, is_tried_first: share.is_tried_first, choice });
         }
         let is_free = tiers.iter().all(|tier| {
             let mut uses = tier.choice.members.iter().map(|member| uses.get(member.at()));

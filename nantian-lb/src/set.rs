@@ -123,6 +123,9 @@ impl<T: Clone> Set<T> {
         };
         let key = self.key(context);
         let spread = key.map_or(random, |key| key.0);
+        if let Some((target, in_flight)) = self.try_nearer(context, spread, cluster) {
+            return Ok(Picked { target, in_flight, reason });
+        }
         // The tier is drawn by other bits than the endpoint in it.
         let tier = if self.plan.tiers.len() > 1 { remix(!spread) } else { 0 };
         let choice = &self.plan.tier(tier).ok_or_else(|| self.refusal())?.choice;
@@ -134,6 +137,16 @@ impl<T: Clone> Set<T> {
         };
         let (target, in_flight) = found.ok_or_else(|| self.refusal())?;
         Ok(Picked { target, in_flight, reason })
+    }
+
+    /// One whose tier would get nothing else: nobody would find out that it is well, or all requests would at once.
+    fn try_nearer(&self, context: &PickContext<'_>, seed: u64, cluster: &Cluster) -> Option<(T, InFlight)> {
+        let is_wanted = |member: &MemberRef| {
+            self.plan.uses.get(member.at()) == Some(&Eligibility::OneAtATime)
+                && !context.tried.contains(member.handle.id())
+        };
+        let mut nearer = self.plan.tiers.iter().filter(|tier| tier.is_tried_first);
+        nearer.find_map(|tier| self.scan(&tier.choice, seed, cluster, None, is_wanted))
     }
 
     /// Whether every choice may be taken as it is.

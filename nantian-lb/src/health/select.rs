@@ -31,6 +31,8 @@ pub(crate) enum Eligibility {
 pub(crate) struct TierShare {
     /// Its part of the requests, in percent; the parts of all tiers make 100.
     pub(crate) percent: u32,
+    /// It has no part while nobody in it is healthy, and comes before those that have: who is on probation there is tried.
+    pub(crate) is_tried_first: bool,
     /// The candidates in it by their number, healthy or not.
     pub(crate) members: Vec<usize>,
 }
@@ -55,9 +57,13 @@ pub(crate) fn select(
         let tier = tiers.entry(candidate.tier).or_default();
         tier.members.push(at);
         tier.healthy += usize::from(candidate.health == Health::Healthy);
+        tier.has_probation |= candidate.health == Health::Probation;
     }
     let mut tiers: Vec<_> = tiers.into_values().collect();
     share_out(&mut tiers, preference, usize::from(panic_threshold_percent));
+    for nearer in tiers.iter_mut().take_while(|tier| tier.percent == 0) {
+        nearer.is_tried_first = nearer.has_probation;
+    }
 
     let mut uses = vec![Eligibility::Not; candidates.len()];
     for tier in &tiers {
@@ -66,6 +72,7 @@ pub(crate) fn select(
             if let Some(slot) = uses.get_mut(at) {
                 *slot = match health {
                     Some(Health::Healthy) => Eligibility::Free,
+                    Some(Health::Probation) if tier.is_tried_first => Eligibility::OneAtATime,
                     _ if tier.panics => Eligibility::Free,
                     Some(Health::Probation) => Eligibility::OneAtATime,
                     _ => Eligibility::Not,
@@ -73,16 +80,19 @@ pub(crate) fn select(
             }
         }
     }
-    let shares = tiers.into_iter().map(|Tier { percent, members, .. }| TierShare { percent, members });
-    (uses, shares.collect())
+    let share =
+        |Tier { percent, is_tried_first, members, .. }| TierShare { percent, is_tried_first, members };
+    (uses, tiers.into_iter().map(share).collect())
 }
 
 #[derive(Default)]
 struct Tier {
     members: Vec<usize>,
     healthy: usize,
+    has_probation: bool,
     percent: u32,
     panics: bool,
+    is_tried_first: bool,
 }
 
 impl Tier {

@@ -73,6 +73,35 @@ fn who_gets_no_request_after_its_ejection_does_not_use_up_those_of_others() {
     assert_eq!((world.health(4), world.health(0)), (Health::Healthy, Health::Ejected));
 }
 
+#[test]
+fn the_only_near_one_is_tried_with_one_request_before_it_gets_all() {
+    for strategy in ALL {
+        for preference in [TierPreference::Spill, TierPreference::Strict] {
+            // The others alone can take all, or panic.
+            for bad in [1, 3] {
+                let outlier = OutlierConfig::new().with_max_ejected_percent(100);
+                let config = watched(strategy.clone()).with_tiers(preference).with_outlier(outlier);
+                let world = World::new(4, &config);
+                let zones = endpoints(4).into_iter().map(|one| {
+                    let tier = u8::from(one.target > 0);
+                    one.with_tier(tier)
+                });
+                world.balancer.update(zones, &config);
+                world.tally(100, failing(|at| at < bad));
+                assert_eq!(world.health(0), Health::Ejected);
+                world.advance(40);
+                assert_eq!(
+                    world.tally(100, failing(|at| at < bad))[0],
+                    1,
+                    "{strategy:?} {preference:?} {bad}"
+                );
+                world.advance(200);
+                assert_eq!(world.tally(100, failing(|_| false))[0], 100, "{strategy:?} {preference:?} {bad}");
+            }
+        }
+    }
+}
+
 /// P5.
 #[test]
 fn no_endpoint_has_more_than_its_fair_share_times_the_factor() {
