@@ -156,7 +156,7 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
     pub(super) trusted_proxies: TrustedProxies,
     /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by default. A
-    /// registry there may speak no TLS where no credentials are for it. In a cluster this machine has to be named, too (127.0.0.1).
+    /// registry there may speak no TLS where no credentials are for it and a sha256 pins the module. In a cluster this machine has to be named, too (127.0.0.1).
     #[arg(long, env = "NANTIAN_PLUGIN_SOURCES", value_name = "CIDR,…", default_value = "")]
     pub(super) plugin_sources: SourceNetworks,
     /// Namespaces whose AIServices may use the gateway's own identity at AWS, Azure or Google: those with auth of type aws,

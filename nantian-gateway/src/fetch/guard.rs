@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::tenancy::{Tenancy, never_asked};
 
-/// Networks inside of which modules may be fetched too, also without TLS.
+/// Networks inside of which modules may be fetched too, also over http.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SourceNetworks(Vec<IpNet>);
 

@@ -244,7 +244,9 @@ async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, FetchErr
 
 async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
     let bytes = match module.url.strip_prefix("oci://") {
-        Some(reference) => oci::pull(client, reference, module.credentials.as_ref()).await?,
+        Some(reference) => {
+            oci::pull(client, reference, module.credentials.as_ref(), module.sha256.is_some()).await?
+        }
         None => client.bytes(&module.url).await?,
     };
     let expected = module.sha256.clone();

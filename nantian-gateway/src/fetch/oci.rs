@@ -70,11 +70,13 @@ struct Repository<'a> {
     authorizations: Vec<(Origin, HeaderValue)>,
 }
 
-/// Gets the layer with the module that `reference`, such as `ghcr.io/team/plugin:1.0`, stands for.
+/// Gets the layer with the module that `reference`, such as `ghcr.io/team/plugin:1.0`, stands for. `is_pinned` says that its bytes
+/// are compared with what they have to be.
 pub(super) async fn pull(
     client: &Client,
     reference: &str,
     credentials: Option<&Secret>,
+    is_pinned: bool,
 ) -> Result<Bytes, FetchError> {
     let refused = |reason| FetchError::Url { url: format!("oci://{}", public(reference)), reason };
     let (registry, path) = reference.split_once('/').ok_or_else(|| refused("it names no repository"))?;
@@ -87,8 +89,12 @@ pub(super) async fn pull(
     let scheme = if names_loopback(host.trim_matches(['[', ']'])) { "http" } else { "https" };
     let mut repository = Repository::at(client, format!("{scheme}://{registry}"), name, credentials)?;
     let mut manifest = match repository.manifest(version).await {
-        // Whom the operator has named may be asked without TLS; credentials are for who proves to be their registry.
-        Err(FetchError::NoTls { .. }) if credentials.is_none() => {
+        // Whom the operator has named may be asked without TLS; credentials are for who proves to be their registry. Whoever is
+        // on the way can make it seem to speak none, so that the module has to be one that nobody can change.
+        Err(FetchError::NoTls { host }) if credentials.is_none() && host == repository.origin.host => {
+            if !is_pinned && !is_digest(version) {
+                return Err(refused("its registry speaks no TLS, and no sha256 pins the module"));
+            }
             repository = Repository::at(client, format!("http://{registry}"), repository.name, None)?;
             repository.manifest(version).await?
         }
@@ -123,6 +129,11 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once(':').unwrap_or((path, "latest"))
 }
 
+/// Whether a version is one that says what its bytes are; tags have no colon.
+fn is_digest(version: &str) -> bool {
+    version.contains(':')
+}
+
 /// The layer that is WebAssembly by its media type; else the last, which is the uppermost of an image, and where Higress has
 /// the module behind what is told of it (`application/vnd.module.wasm.spec.v1+yaml`).
 fn choose(layers: &[Descriptor]) -> Option<&Descriptor> {
@@ -154,7 +165,7 @@ impl<'a> Repository<'a> {
     async fn manifest(&mut self, version: &str) -> Result<Manifest, FetchError> {
         let response = self.get("manifests", version, Some(MANIFESTS)).await?;
         let mut bytes = response.into_body();
-        if version.starts_with("sha256:") {
+        if is_digest(version) {
             bytes = verified(bytes, version)?;
         }
         serde_json::from_slice(&bytes)

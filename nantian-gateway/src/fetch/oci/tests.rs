@@ -91,11 +91,14 @@ fn redirect(elsewhere: SocketAddr, target: &str) -> String {
     format!("HTTP/1.1 307 Elsewhere\r\nlocation: http://{elsewhere}{target}\r\ncontent-length: 0\r\n\r\n")
 }
 
+fn manifest() -> String {
+    let digest = Digest::of(MODULE.as_bytes());
+    format!(r#"{{"layers": [{{"digest": "sha256:{digest}"}}]}}"#)
+}
+
 /// The manifest, or its only layer.
 fn repository(target: &str) -> String {
-    let digest = Digest::of(MODULE.as_bytes());
-    let manifest = format!(r#"{{"layers": [{{"digest": "sha256:{digest}"}}]}}"#);
-    ok(if target.contains("/manifests/") { &manifest } else { MODULE })
+    if target.contains("/manifests/") { ok(&manifest()) } else { ok(MODULE) }
 }
 
 /// A client that asks this machine, and trusts one certificate.
@@ -110,7 +113,7 @@ fn client(key: &CertifiedKey<KeyPair>) -> Client {
 }
 
 fn key() -> CertifiedKey<KeyPair> {
-    rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap()
+    rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "::ffff:127.0.0.1".to_owned()]).unwrap()
 }
 
 fn with_tls(key: &CertifiedKey<KeyPair>) -> Arc<ServerConfig> {
@@ -141,7 +144,7 @@ async fn whom_a_registry_redirects_to_is_told_of_its_own_token_and_of_no_credent
     let credentials = Secret(b"robot:sk".to_vec());
     for credentials in [None, Some(&credentials)] {
         let reference = format!("{}/team/plugin:1", named.address);
-        assert_eq!(pull(&client(&key), &reference, credentials).await.unwrap(), MODULE);
+        assert_eq!(pull(&client(&key), &reference, credentials, false).await.unwrap(), MODULE);
     }
     let of_token = ("/token?service=s&scope=repository:real/name:pull".to_owned(), None);
     assert_eq!(tokens.asked(), [of_token.clone(), of_token]);
@@ -166,7 +169,7 @@ async fn server_that_leads_to_others_without_end_has_few_tokens_kept() {
         next = Some(Server::start(None, answer).await);
     }
     let reference = format!("{}/team/plugin:1", next.unwrap().address);
-    let error = pull(&client(&key), &reference, None).await.unwrap_err();
+    let error = pull(&client(&key), &reference, None, false).await.unwrap_err();
     assert!(error.to_string().contains("401"), "{error}");
     assert_eq!(tokens.asked().len(), MAX_AUTHORIZATIONS);
 }
@@ -182,7 +185,7 @@ async fn token_that_is_no_token_is_not_kept() {
     })
     .await;
     let reference = format!("{}/team/plugin:1", registry.address);
-    let error = pull(&client(&key), &reference, None).await.unwrap_err();
+    let error = pull(&client(&key), &reference, None, false).await.unwrap_err();
     assert!(error.to_string().contains("credentials"), "{error}");
 }
 
@@ -197,7 +200,7 @@ async fn store_behind_a_registry_that_refuses_is_not_blamed_on_the_credentials()
     })
     .await;
     let reference = format!("{}/team/plugin:1", registry.address);
-    let error = pull(&client(&key), &reference, None).await.unwrap_err();
+    let error = pull(&client(&key), &reference, None, false).await.unwrap_err();
     assert!(error.to_string().contains("401"), "{error}");
 }
 
@@ -218,7 +221,11 @@ async fn challenge_is_answered_that_can_be() {
         let credentials = Secret(b"robot:sk".to_vec());
         for credentials in [None, Some(&credentials)] {
             let reference = format!("{}/team/plugin:1", registry.address);
-            assert_eq!(pull(&client(&key()), &reference, credentials).await.unwrap(), MODULE, "{challenges}");
+            assert_eq!(
+                pull(&client(&key()), &reference, credentials, false).await.unwrap(),
+                MODULE,
+                "{challenges}"
+            );
         }
         let tokens = registry.asked().into_iter().filter(|(target, _)| target.starts_with("/token"));
         assert_eq!(tokens.count(), 1, "who has a password shows it");
@@ -231,15 +238,47 @@ async fn registry_without_tls_is_asked_in_the_networks_of_the_operator_and_witho
     let key = key();
     let registry = Server::start(None, |_, target, _| repository(target)).await;
     let reference = format!("[::ffff:127.0.0.1]:{}/team/plugin:1", registry.address.port());
-    assert_eq!(pull(&client(&key), &reference, None).await.unwrap(), MODULE);
+    assert_eq!(pull(&client(&key), &reference, None, true).await.unwrap(), MODULE);
     let asked = registry.asked().len();
     let credentials = Secret(b"robot:sk".to_vec());
-    let refused = pull(&client(&key), &reference, Some(&credentials)).await.unwrap_err();
+    let refused = pull(&client(&key), &reference, Some(&credentials), true).await.unwrap_err();
     assert_eq!(refused.to_string(), "::ffff:127.0.0.1 speaks no TLS");
     assert_eq!(registry.asked().len(), asked);
     let elsewhere = Client { networks: "10.0.0.0/8".parse().unwrap(), ..client(&key) };
-    let refused = pull(&elsewhere, &reference, None).await.unwrap_err();
+    let refused = pull(&elsewhere, &reference, None, true).await.unwrap_err();
     assert!(matches!(refused, FetchError::Denied { .. }), "{refused}");
+}
+
+/// Whoever is on the way can make a registry seem to speak no TLS.
+#[tokio::test]
+async fn registry_without_tls_is_asked_for_what_a_digest_pins_alone() {
+    let key = key();
+    let registry = Server::start(None, |_, target, _| repository(target)).await;
+    let by = |version: &str| format!("[::ffff:127.0.0.1]:{}/team/plugin{version}", registry.address.port());
+    let refused = pull(&client(&key), &by(":1"), None, false).await.unwrap_err();
+    assert!(refused.to_string().ends_with("speaks no TLS, and no sha256 pins the module"), "{refused}");
+    assert_eq!(registry.asked(), []);
+    let digest = Digest::of(manifest().as_bytes());
+    assert_eq!(pull(&client(&key), &by(&format!("@sha256:{digest}")), None, false).await.unwrap(), MODULE);
+    let other = Digest::of(b"other");
+    for version in [format!("@sha256:{other}"), format!("@sha512:{digest}")] {
+        let refused = pull(&client(&key), &by(&version), None, false).await.unwrap_err();
+        assert!(matches!(refused, FetchError::Artifact { .. }), "{refused}");
+    }
+}
+
+/// It has proved who it is; whom it leads to has not.
+#[tokio::test]
+async fn registry_with_tls_is_not_asked_without_it_where_another_host_speaks_none() {
+    let key = key();
+    let other = Server::start(None, |_, target, _| repository(target)).await.address;
+    let registry = Server::start(Some(with_tls(&key)), move |_, target, _| {
+        redirect(other, target).replace("http://", "https://")
+    })
+    .await;
+    let reference = format!("[::ffff:127.0.0.1]:{}/team/plugin:1", registry.address.port());
+    let error = pull(&client(&key), &reference, None, true).await.unwrap_err();
+    assert_eq!(error.to_string(), "127.0.0.1 speaks no TLS");
 }
 
 #[test]
