@@ -1,6 +1,9 @@
 //! Services: their ports and endpoints.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+};
 
 use k8s_openapi::{
     api::{
@@ -76,11 +79,16 @@ pub(super) fn endpoints(cluster: &ClusterState<'_>, id: &BackendId) -> Vec<Endpo
     }
     let topology_preference = TopologyPreference::of(service, &slices, &cluster.here);
     let mut seen: HashMap<String, Option<&ObjectReference>> = HashMap::new();
-    let mut endpoints = Vec::new();
+    let (mut pods, mut endpoints) = (HashSet::new(), Vec::new());
     for (is_wanted, draining) in [(is_ready as Wanted, false), (is_serving, true)] {
         for (endpoint, pod) in collect(&slices, &port, topology_preference, is_wanted) {
-            let Some(id) = new_id(&seen, &endpoint, pod) else { continue };
+            let uid = pod.and_then(|pod| pod.uid.as_deref());
+            if uid.is_some_and(|uid| pods.contains(uid)) {
+                continue;
+            }
+            let Some(id) = new_id(&seen, &endpoint, pod, &id.service) else { continue };
             seen.insert(id.clone(), pod);
+            pods.extend(uid);
             endpoints.push(Endpoint { id, draining, ..endpoint });
         }
     }
@@ -88,26 +96,32 @@ pub(super) fn endpoints(cluster: &ClusterState<'_>, id: &BackendId) -> Vec<Endpo
 }
 
 /// What an endpoint is known by that is not among those that were `seen`: the name of its pod, so that it stays the same where its
-/// address changes, or the address, if it has none or another pod has it, as pods of other namespaces and clusters may.
+/// address changes, with the namespace if that is not its Service's; or the address, if it has no name or another pod has it, as
+/// one of another cluster may.
 fn new_id(
     seen: &HashMap<String, Option<&ObjectReference>>,
     endpoint: &Endpoint,
     pod: Option<&ObjectReference>,
+    service: &ObjectName,
 ) -> Option<String> {
-    let name = pod.and_then(|pod| pod.name.as_ref()).filter(|name| {
-        let known = seen.get(*name).copied().flatten();
+    let name = pod.and_then(|pod| name_of(pod, service)).filter(|name| {
+        let known = seen.get(name).copied().flatten();
         known.zip(pod).is_none_or(|(known, pod)| !is_another(known, pod))
     });
-    let id = name.unwrap_or(&endpoint.id);
-    (!seen.contains_key(id)).then(|| id.clone())
+    let id = name.unwrap_or_else(|| endpoint.id.clone());
+    (!seen.contains_key(&id)).then_some(id)
+}
+
+/// The name of a pod for a Service, whoever else is there and ready.
+fn name_of(pod: &ObjectReference, service: &ObjectName) -> Option<String> {
+    let name = pod.name.as_ref()?;
+    let elsewhere = pod.namespace.as_ref().filter(|namespace| **namespace != service.namespace);
+    Some(elsewhere.map_or_else(|| name.clone(), |namespace| format!("{namespace}/{name}")))
 }
 
 /// Whether two references by one name lead to different pods.
 fn is_another(pod: &ObjectReference, other: &ObjectReference) -> bool {
-    let differs = |one: &Option<String>, other: &Option<String>| {
-        one.as_ref().zip(other.as_ref()).is_some_and(|(one, other)| one != other)
-    };
-    differs(&pod.namespace, &other.namespace) || differs(&pod.uid, &other.uid)
+    pod.uid.as_ref().zip(other.uid.as_ref()).is_some_and(|(one, other)| one != other)
 }
 
 /// Which endpoints of a slice are wanted.
