@@ -98,7 +98,8 @@ pub struct WasmPluginSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(SOURCE_RULES))]
 pub struct WasmSource {
-    /// Address of the module, or of an OCI artefact that contains it.
+    /// Address of the module, of a tar archive that contains it, either of them also compressed by gzip, or of an OCI
+    /// artefact that contains it.
     ///
     /// Range: https, http or oci. Source: `spec.wasm.url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,7 +116,7 @@ pub struct WasmSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 52_428_800), regex(pattern = BASE64))]
     pub inline: Option<String>,
-    /// Digest of the module, verified before it is compiled.
+    /// Digest of the module itself, without compression and archive, verified before it is compiled.
     ///
     /// Unit: 64 hexadecimal digits. Default: not verified. Source: `spec.wasm.sha256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
