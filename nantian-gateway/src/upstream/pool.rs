@@ -57,7 +57,8 @@ impl Pool {
         let mut slots = self.slots.borrow_mut();
         let idle = &mut slots.get_mut(destination)?.idle;
         while let Some(Idle { mut connection, since }) = idle.pop() {
-            if connection.is_kept(since) && connection.is_ready() {
+            let is_old = has_aged(destination, connection.opened);
+            if !is_old && connection.is_kept(since) && connection.is_ready() {
                 return Some(connection);
             }
         }

@@ -145,7 +145,8 @@ async fn a_name_is_looked_up_again_though_its_connections_are_used() {
             server.destination.address = Address::Dns("localhost".to_owned(), address.port());
         }
         let client = client(LONG);
-        for _ in 0..8 {
+        // The last one finds a connection that was put back when it was young.
+        for _ in 0..7 {
             assert!(client.send(server.destination.clone(), Request::default()).await.is_ok());
             tokio::time::pause();
             tokio::time::advance(Duration::from_secs(50)).await;
