@@ -22,7 +22,7 @@ const OTHERS: usize = 4;
 
 /// Sends a request of which nothing was written to another endpoint of `balancer`, whatever its method is.
 ///
-/// No endpoint is tried twice: if the others are full or left out, it stays with the error of the first.
+/// No endpoint is tried twice: if the others are full or left out, it stays with the last error.
 #[derive(Debug, Clone)]
 pub(crate) struct FailoverLayer {
     balancer: Balancer<Destination>,
