@@ -78,17 +78,6 @@ pub struct AiServiceStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What [`PolicyStatus::apply`] did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Whether the status differs from before, so that it has to be written.
-    pub changed: bool,
-    /// Ancestors for which there was no room.
-    ///
-    /// The Gateway API wants a policy that is left out somewhere to be treated as not implementable there.
-    pub left_out: Vec<ParentReference>,
-}
-
 // === impl ParentReference ===
 
 impl fmt::Display for ParentReference {
@@ -107,59 +96,6 @@ impl fmt::Display for ParentReference {
         }
     }
 }
-
-// === impl PolicyStatus ===
-
-impl PolicyStatus {
-    /// Makes `entries` all that `controller` says about the policy.
-    ///
-    /// Entries of other controllers stay as they are, entries of this controller for ancestors not among `entries` go.
-    /// Conditions are merged as [`merge`] says.
-    pub fn apply(
-        &mut self,
-        controller: &str,
-        entries: impl IntoIterator<Item = (ParentReference, Vec<Condition>)>,
-    ) -> Applied {
-        let entries: Vec<_> = entries.into_iter().collect();
-        let before = self.ancestors.len();
-        self.ancestors.retain(|old| {
-            old.controller_name != controller
-                || entries.iter().any(|(ancestor, _)| *ancestor == old.ancestor_ref)
-        });
-        let mut applied = Applied { changed: self.ancestors.len() != before, left_out: Vec::new() };
-        for (ancestor, conditions) in entries {
-            match self.entry(controller, &ancestor) {
-                Some(entry) => {
-                    for condition in conditions {
-                        applied.changed |= merge(&mut entry.conditions, condition);
-                    }
-                }
-                None => applied.left_out.push(ancestor),
-            }
-        }
-        applied
-    }
-
-    /// The entry of `controller` for `ancestor`, added if there is room.
-    fn entry(&mut self, controller: &str, ancestor: &ParentReference) -> Option<&mut PolicyAncestorStatus> {
-        let is_ours = |entry: &PolicyAncestorStatus| {
-            entry.controller_name == controller && entry.ancestor_ref == *ancestor
-        };
-        if !self.ancestors.iter().any(is_ours) {
-            if self.ancestors.len() >= MAX_ANCESTORS {
-                return None;
-            }
-            self.ancestors.push(PolicyAncestorStatus {
-                ancestor_ref: ancestor.clone(),
-                controller_name: controller.to_owned(),
-                conditions: Vec::new(),
-            });
-        }
-        self.ancestors.iter_mut().find(|entry| is_ours(entry))
-    }
-}
-
-// === impl ParentReference ===
 
 impl ParentReference {
     /// A Gateway.

@@ -2,13 +2,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use nantian_crd::status::{MAX_ANCESTORS, ParentReference, PolicyAncestorStatus, PolicyStatus, merge};
+use nantian_crd::status::{ParentReference, PolicyAncestorStatus, PolicyStatus, merge};
 use nantian_crd::{NantianObject, validate};
 use serde_json::json;
 
 use crate::seed::seed;
-
-const OURS: &str = "gateway.nantian.dev/gateway-controller";
 
 fn condition(second: i64, generation: i64, type_: &str, holds: bool) -> Condition {
     Condition {
@@ -71,42 +69,15 @@ fn a_long_message_is_cut_between_characters() {
 }
 
 #[test]
-fn what_other_controllers_say_stays_and_what_no_longer_holds_goes() {
-    let foreign = PolicyAncestorStatus {
-        ancestor_ref: ParentReference::gateway("demo", "edge"),
-        controller_name: "example.com/other".to_owned(),
-        conditions: Vec::new(),
-    };
-    let mut status = PolicyStatus { ancestors: vec![foreign.clone()] };
-    let both = |second| {
-        ["edge", "inner"].map(|name| (ParentReference::gateway("demo", name), vec![accepted(second, 1)]))
-    };
-    assert!(status.apply(OURS, both(1)).changed);
-    assert!(!status.apply(OURS, both(2)).changed);
-    assert_eq!(status.ancestors.len(), 3);
-    let inner = (ParentReference::gateway("demo", "inner"), vec![conflicted(3, 1)]);
-    assert!(status.apply(OURS, [inner]).changed);
-    assert_eq!(status.ancestors.first(), Some(&foreign));
-    assert_eq!(status.ancestors.len(), 2);
-    assert!(status.apply(OURS, []).changed);
-    assert_eq!(status.ancestors, [foreign]);
-}
-
-#[test]
-fn a_full_status_leaves_out_and_says_so() {
-    let mut status = PolicyStatus::default();
-    let entries = (0..MAX_ANCESTORS + 2)
-        .map(|n| (ParentReference::gateway("demo", n.to_string()), vec![accepted(1, 1)]));
-    let applied = status.apply(OURS, entries);
-    assert_eq!(status.ancestors.len(), MAX_ANCESTORS);
-    assert_eq!(applied.left_out, ["16", "17"].map(|name| ParentReference::gateway("demo", name)));
-}
-
-#[test]
 fn a_status_is_read_back_and_a_strange_one_counts_as_absent() {
     let mut object = seed("token-policy");
-    let mut status = PolicyStatus::default();
-    status.apply(OURS, [(ParentReference::gateway("demo", "edge"), vec![accepted(1, 1)])]);
+    let status = PolicyStatus {
+        ancestors: vec![PolicyAncestorStatus {
+            ancestor_ref: ParentReference::gateway("demo", "edge"),
+            controller_name: "gateway.nantian.dev/gateway-controller".to_owned(),
+            conditions: vec![accepted(1, 1)],
+        }],
+    };
     let Some(fields) = object.as_object_mut() else { panic!("a manifest is an object") };
     fields.insert("status".to_owned(), serde_json::to_value(&status).expect("a status is JSON"));
     let Ok(NantianObject::TokenPolicy(read)) = validate(&object) else { panic!("it has faults") };
