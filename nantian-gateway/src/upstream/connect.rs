@@ -289,9 +289,10 @@ mod tests {
             waiting.push(stream.unwrap());
         }
         let good = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let refused = gone.local_addr().unwrap();
-        drop(gone);
+        // Its port is nobody else's, and nobody listens.
+        let refusing = TcpSocket::new_v4().unwrap();
+        refusing.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let refused = refusing.local_addr().unwrap();
         let forbidden = "169.254.169.254:80".parse().unwrap();
         let addresses = vec![full, refused, full, good.local_addr().unwrap()];
         let stream = timeout(HEAD_START * 20, connect_to_any(addresses, Tenancy::Single)).await.unwrap();
