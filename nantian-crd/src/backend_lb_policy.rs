@@ -212,7 +212,7 @@ pub struct SessionCookie {
     pub name: Option<String>,
     /// The path for which clients send it.
     ///
-    /// Default: what the paths of the rule have in common. Source: `spec.sessionPersistence.cookie.path`.
+    /// Default: /. Source: `spec.sessionPersistence.cookie.path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), regex(pattern = PATH))]
     pub path: Option<String>,

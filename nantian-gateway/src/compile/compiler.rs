@@ -12,7 +12,7 @@ use crate::{
     filter::{FilterLayer, RedirectLayer},
     ir::{self, Ir, ObjectName, Policies, PolicyId, RouteId},
     listen::PortKey,
-    policy::{Downstream, Meter, PluginPlace, Plugins, RateLimits, SessionScope},
+    policy::{CookieNames, Downstream, Meter, PluginPlace, Plugins, RateLimits, SessionScope},
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot},
     translate::conditions::Reason,
@@ -32,7 +32,9 @@ pub struct Compiled {
 pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
     let problems = registry.update(ir);
     let routes = ir.routes.iter().map(|route| (&route.id, route)).collect();
-    let mut compiler = Compiler { ir, registry, routes, rules: Vec::new(), problems, identity: None };
+    let cookie_names = CookieNames::default();
+    let mut compiler =
+        Compiler { ir, registry, routes, rules: Vec::new(), problems, cookie_names, identity: None };
     let ports = ir.ports.iter().map(|port| compiler.port(port)).collect::<BTreeMap<_, _>>();
     let Compiler { rules, problems, .. } = compiler;
     let names: HashSet<String> = ir.routes.iter().map(|route| route.id.to_string()).collect();
@@ -47,6 +49,7 @@ pub(super) struct Compiler<'a> {
     pub(super) routes: HashMap<&'a RouteId, &'a ir::Route>,
     rules: Vec<Arc<CompiledRule>>,
     pub(super) problems: Vec<Problem>,
+    pub(super) cookie_names: CookieNames<'a>,
     /// The Secret of the certificate that the Gateway of the present listener presents to backends.
     pub(super) identity: Option<ObjectName>,
 }
@@ -115,7 +118,8 @@ impl<'a> Compiler<'a> {
             let index = RuleIndex(index);
             let around = [&listener.policies, &route.policies, &rule.policies];
             let mut compiled = self.rule(rule, &place, &around);
-            self.keep_sessions(rule, number, is_secure, &mut compiled);
+            let scope = SessionScope::new(&place, rule, number, is_secure);
+            self.keep_sessions(rule, &scope, &attachment.hostnames, &mut compiled);
             self.rules.push(Arc::new(compiled));
             let crosses = rule.filters.iter().any(|filter| matches!(filter, ir::Filter::Cors(_)));
             for host in &attachment.hostnames {
@@ -245,28 +249,6 @@ impl<'a> Compiler<'a> {
             Some(CompiledMirror { share: mirror.share, target: Target::Service(balancer, tls) })
         });
         compiled.collect()
-    }
-
-    /// Lets the shares of a rule keep sessions: those of the rule, or else those of each backend.
-    fn keep_sessions(
-        &mut self,
-        rule: &ir::Rule,
-        number: usize,
-        is_secure: bool,
-        compiled: &mut CompiledRule,
-    ) {
-        let place = compiled.place.clone();
-        let scope = SessionScope::new(&place, rule, number, is_secure);
-        for (share, compiled) in rule.backends.iter().zip(&mut compiled.backends) {
-            let ir::Target::Backend(id) = &share.target else { continue };
-            let of_backend =
-                self.ir.backends.get(id).and_then(|backend| backend.load_balancing.session.as_ref());
-            let Some(spec) = rule.session.as_ref().or(of_backend) else { continue };
-            match scope.sessions(spec, &self.registry.session_keys) {
-                Ok(sessions) => compiled.sessions = Some(sessions.of_backend(&id.to_string())),
-                Err(error) => self.problems.push(Problem::of_route(&place, error.to_string())),
-            }
-        }
     }
 
     /// The translator accepts only what can be compiled; what cannot all the same is not served without its filters.

@@ -10,6 +10,7 @@ mod model_stats;
 mod problem;
 mod registry;
 mod rule;
+mod sessions;
 pub(crate) mod stack;
 mod stream;
 mod tls_ports;

@@ -30,7 +30,7 @@ pub enum SessionCarrier {
     Cookie {
         /// Whether it outlives the browser, until the absolute timeout.
         permanent: bool,
-        /// Its path; `None` is what the paths of the rule have in common.
+        /// Its path; `None` is `/`.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },

@@ -19,6 +19,6 @@ pub(crate) use self::{
         BeforeBody, Downstream, Lengths, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
         policy as rate_limit_policy,
     },
-    session::SessionScope,
+    session::{CookieNames, SessionScope},
     wasm::{NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, is_closed_by_plugin},
 };

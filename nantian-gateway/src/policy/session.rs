@@ -1,5 +1,7 @@
 //! Session persistence, of a rule or of a BackendLBPolicy.
 
+use std::{collections::HashMap, sync::Arc};
+
 use nantian_lb::session::{
     CookieConfig, CookieLifetime, InvalidSession, SessionCarrier, SessionConfig, SessionKeys, SessionName,
     Sessions,
@@ -7,42 +9,61 @@ use nantian_lb::session::{
 
 use crate::{
     compile::RulePosition,
-    ir::{self, PathMatch, RouteMatch},
+    ir::{self, HostPattern, RouteHost},
 };
 
 /// Where sessions are kept: one rule of one route of one Gateway. Two rules share none.
 #[derive(Debug)]
 pub(crate) struct SessionScope {
     text: String,
-    /// The path of its cookies.
-    path: String,
+    gateway: Arc<str>,
     /// Whether clients come over TLS.
     is_secure: bool,
 }
+
+/// Which rule has the cookie of a name, at each host.
+///
+/// To a browser two cookies with one name and path are one, and two rules share no session.
+#[derive(Debug, Default)]
+pub(crate) struct CookieNames<'a>(HashMap<Cookie<'a>, String>);
+
+/// What tells cookies of a browser apart, of one Gateway.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Cookie<'a> {
+    gateway: Arc<str>,
+    host: &'a HostPattern,
+    name: &'a str,
+    path: &'a str,
+}
+
+/// The path of cookies of which nothing else is said (GEP-1619): what is in front of the gateway may have rewritten those of
+/// the rule.
+const EVERY_PATH: &str = "/";
+
+// === impl SessionScope ===
 
 impl SessionScope {
     /// The rule with this number; one that has a name is known by that.
     pub(crate) fn new(place: &RulePosition, rule: &ir::Rule, number: usize, is_secure: bool) -> Self {
         let name = rule.name.clone().unwrap_or_else(|| format!("[{number}]"));
         let text = format!("{} {} {name}", place.gateway, place.route);
-        Self { text, path: common_path(&rule.matches), is_secure }
+        Self { text, gateway: Arc::clone(&place.gateway), is_secure }
     }
 
-    /// The sessions that are kept there as `spec` says.
+    /// The sessions that are kept there as `spec` says, under this name.
     ///
     /// # Errors
     /// [`InvalidSession`] for what the translator refuses already.
     pub(crate) fn sessions(
         &self,
         spec: &ir::SessionPersistence,
+        name: SessionName,
         keys: &SessionKeys,
     ) -> Result<Sessions, InvalidSession> {
-        let name = spec.name.as_deref().and_then(|name| SessionName::new(name).ok());
-        let name = name.unwrap_or_else(|| SessionName::derived_from(&self.text));
         let carrier = match &spec.carrier {
             ir::SessionCarrier::Cookie { permanent, path } => {
                 let lifetime = if *permanent { CookieLifetime::Permanent } else { CookieLifetime::Session };
-                let path = path.as_deref().unwrap_or(&self.path);
+                let path = path.as_deref().unwrap_or(EVERY_PATH);
                 let cookie = CookieConfig::default().with_lifetime(lifetime).with_path(path);
                 SessionCarrier::Cookie(cookie.with_secure(self.is_secure))
             }
@@ -55,78 +76,38 @@ impl SessionScope {
     }
 }
 
-/// The path that all paths of a rule begin with, whole segments (GEP-1619): two rules for different paths whose cookies have
-/// one name do not take each other's place.
-fn common_path(matches: &[RouteMatch]) -> String {
-    let mut paths = matches.iter().map(|one| literal(&one.path));
-    let Some(first) = paths.next() else { return "/".to_owned() };
-    let common = paths.fold(first.split('/').collect::<Vec<_>>(), |common, path| {
-        let same = common.into_iter().zip(path.split('/')).take_while(|(one, other)| one == other);
-        same.map(|(segment, _)| segment).collect()
-    });
-    let path = common.join("/");
-    let fits = |byte: u8| byte.is_ascii_graphic() && byte != b';';
-    if path.starts_with('/') && path.bytes().all(fits) { path } else { "/".to_owned() }
-}
+// === impl CookieNames ===
 
-/// What a path that matches begins with.
-fn literal(path: &PathMatch) -> &str {
-    match path {
-        PathMatch::Exact(path) | PathMatch::Prefix(path) => path,
-        // Of several alternatives only one matches.
-        PathMatch::Regex(expression) if expression.contains('|') => "/",
-        PathMatch::Regex(expression) => {
-            let expression = expression.strip_prefix('^').unwrap_or(expression);
-            let end = expression.find(|c: char| !c.is_ascii_alphanumeric() && !"/-_~%".contains(c));
-            let plain = expression.get(..end.unwrap_or(expression.len())).unwrap_or("/");
-            // The last character may be repeated or left out.
-            plain.rsplit_once('/').map_or("/", |(segments, _)| segments)
+impl<'a> CookieNames<'a> {
+    /// The name of the sessions that are kept at `scope`, a rule for `hosts`, as `spec` says: one of its own if it says none,
+    /// or if an earlier rule has a cookie of that name.
+    pub(crate) fn name(
+        &mut self,
+        scope: &SessionScope,
+        hosts: &'a [RouteHost],
+        spec: &'a ir::SessionPersistence,
+    ) -> SessionName {
+        let name = spec.name.as_deref().filter(|name| self.is_free(scope, hosts, name, &spec.carrier));
+        let name = name.and_then(|name| SessionName::new(name).ok());
+        name.unwrap_or_else(|| SessionName::derived_from(&scope.text))
+    }
+
+    fn is_free(
+        &mut self,
+        scope: &SessionScope,
+        hosts: &'a [RouteHost],
+        name: &'a str,
+        carrier: &'a ir::SessionCarrier,
+    ) -> bool {
+        let ir::SessionCarrier::Cookie { path, .. } = carrier else { return true };
+        let path = path.as_deref().unwrap_or(EVERY_PATH);
+        let cookie =
+            |at: &'a RouteHost| Cookie { gateway: Arc::clone(&scope.gateway), host: &at.host, name, path };
+        let is_own = |owner: &String| *owner == scope.text;
+        let is_free = hosts.iter().all(|at| self.0.get(&cookie(at)).is_none_or(is_own));
+        if is_free {
+            self.0.extend(hosts.iter().map(|at| (cookie(at), scope.text.clone())));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(paths: &[PathMatch]) -> String {
-        let matches: Vec<_> =
-            paths.iter().map(|path| RouteMatch { path: path.clone(), ..RouteMatch::default() }).collect();
-        common_path(&matches)
-    }
-
-    fn prefix(path: &str) -> PathMatch {
-        PathMatch::Prefix(path.to_owned())
-    }
-
-    #[test]
-    fn the_path_of_a_cookie_is_what_the_paths_of_its_rule_have_in_common() {
-        for (paths, expected) in [
-            (vec![], "/"),
-            (vec![prefix("/")], "/"),
-            (vec![prefix("/shop")], "/shop"),
-            (vec![PathMatch::Exact("/shop/cart".to_owned())], "/shop/cart"),
-            (vec![prefix("/shop/cart"), prefix("/shop/order")], "/shop"),
-            (vec![prefix("/shop"), prefix("/shopping")], "/"),
-            (vec![prefix("/shop"), prefix("/shop/cart")], "/shop"),
-            (vec![prefix("/a;b")], "/"),
-        ] {
-            assert_eq!(of(&paths), expected, "{paths:?}");
-        }
-    }
-
-    #[test]
-    fn of_an_expression_it_is_the_segments_before_what_varies() {
-        for (expression, expected) in [
-            ("/p1/p2/[^/]+/p3", "/p1/p2"),
-            ("^/p1/p2/.*", "/p1/p2"),
-            ("/shops?/.*", "/"),
-            ("/shop/(a|b)", "/"),
-            ("/shop/cart", "/shop"),
-            ("(?i)/shop/.*", "/"),
-            (".*", "/"),
-        ] {
-            assert_eq!(of(&[PathMatch::Regex(expression.to_owned())]), expected, "{expression}");
-        }
+        is_free
     }
 }

@@ -1,6 +1,10 @@
 //! Clients that stay with their endpoints.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tempfile::TempDir;
@@ -345,7 +349,7 @@ impl Browser {
 }
 
 #[tokio::test]
-async fn one_name_on_two_paths_is_two_cookies_that_do_not_take_each_others_place() {
+async fn cookies_are_for_every_path_and_those_of_two_rules_do_not_take_each_others_place() {
     let backends = three().await;
     let gateway = World::new()
         .service("a", &backends.each_ref())
@@ -361,7 +365,13 @@ async fn one_name_on_two_paths_is_two_cookies_that_do_not_take_each_others_place
         for path in paths {
             homes.push(browser.who(&gateway, path).await);
         }
-        assert_eq!(browser.jar.len(), 3, "{:?}", browser.jar.keys());
+        let names: BTreeSet<_> = browser.jar.keys().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((browser.jar.len(), names.len()), (3, 3), "{names:?}");
+        assert!(names.contains("stay"), "the first of them has the name that is wanted: {names:?}");
+        assert!(
+            browser.jar.keys().all(|(_, path)| path == "/"),
+            "whatever somebody in front makes of the path"
+        );
         for _ in 0..5 {
             for (path, home) in paths.iter().zip(&homes) {
                 assert_eq!(browser.who(&gateway, path).await, *home, "{path}");
