@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io, process,
+    io::{self, Write as _},
+    process,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -114,7 +115,8 @@ fn run(worker: impl FnOnce() -> Worker, inbox: Inbox) {
     match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(serve(Rc::new(worker()), inbox)),
         Err(error) => {
-            tracing::error!(%error, "a worker has no runtime");
+            // Not to the log, whose last lines would be lost.
+            let _ = writeln!(io::stderr(), "error: a worker has no runtime: {error}");
             // Nobody would accept on its sockets, and every reload would wait for it.
             process::exit(1);
         }
