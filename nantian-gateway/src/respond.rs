@@ -109,11 +109,7 @@ where
 fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     let (status, text) = status_of(error);
     tracing::debug!(status = status.as_u16(), error = %ErrorChain(error), "request failed");
-    let mut response = plain(status, text);
-    if status.is_server_error() {
-        response.extensions_mut().insert(LoggedError(ErrorChain(error).to_string().into()));
-    }
-    response
+    plain_because(status, text, &ErrorChain(error).to_string())
 }
 
 /// What an error of the request's body is, if it is one.

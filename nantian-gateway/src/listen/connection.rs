@@ -26,7 +26,7 @@ use super::{
     accept::PortKey, connections::Registration, forward::Peer, io::HeadScanIo, service::ConnectionService,
     socket::ClientSocket, stall_timer::StreamExecutor, state::ConnectionCommand, unread::UnreadBody,
 };
-use crate::{body::BoxError, runtime::Worker, snapshot::PortProtocol, stream::reset};
+use crate::{body::BoxError, respond::ErrorChain, runtime::Worker, snapshot::PortProtocol, stream::reset};
 
 /// Bits of the number of a connection that count those of one worker.
 const WORKER_SHIFT: u32 = 48;
@@ -75,7 +75,7 @@ pub(super) async fn serve(
         PortProtocol::Unusable => Ok(()),
     };
     if let Err(error) = served {
-        tracing::debug!(error = %crate::respond::ErrorChain(error.as_ref()), "a client connection ended");
+        tracing::debug!(error = %ErrorChain(error.as_ref()), "a client connection ended");
     }
 }
 
@@ -143,8 +143,10 @@ impl Session {
             |it| it.graceful_shutdown(),
         );
         let served = served.await;
-        if let Some(status) = served.as_ref().err().and_then(|error| answer_of_hyper(error.as_ref())) {
-            worker.refusals.note(None, client, status, 0);
+        if let Err(error) = &served
+            && let Some(status) = answer_of_hyper(error.as_ref())
+        {
+            worker.refusals.note(None, client, status, 0, &ErrorChain(error.as_ref()));
         }
         served
     }

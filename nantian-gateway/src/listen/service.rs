@@ -29,8 +29,16 @@ use super::{
     unread::UnreadBody,
 };
 use crate::{
-    body::Body, compile::RouteFuture, grpc, observe::ObservedBody, policy, respond, route::RequestHead,
-    runtime::Worker, snapshot::Port, upstream::Upgrade,
+    body::Body,
+    compile::RouteFuture,
+    grpc,
+    observe::ObservedBody,
+    policy,
+    respond::{self, LocalReplyText},
+    route::RequestHead,
+    runtime::Worker,
+    snapshot::Port,
+    upstream::Upgrade,
 };
 
 /// The service of one connection.
@@ -192,7 +200,8 @@ impl ConnectionService {
     /// Counts and logs a refusal.
     fn note(&self, refusal: Refusal, parts: &http::request::Parts) -> Refusal {
         let (status, length) = (refusal.0.status(), refusal.0.body().len());
-        self.worker.refusals.note(Some(parts), self.peer.address.ip(), status, length);
+        let why = refusal.0.extensions().get().map_or("", |LocalReplyText(text)| text);
+        self.worker.refusals.note(Some(parts), self.peer.address.ip(), status, length, &why);
         refusal
     }
 
@@ -332,7 +341,7 @@ impl Future for RequestFuture {
         };
         let response = match response {
             foreign if *this.is_grpc && grpc::is_foreign(&foreign) => {
-                grpc::translated(foreign, ObservedBody::unobserved(Body::empty()))
+                grpc::translated(foreign.map(ObservedBody::emptied), ObservedBody::unobserved(Body::empty()))
             }
             response if *this.is_head => without_content(response),
             response => response,

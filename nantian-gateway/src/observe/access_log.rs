@@ -55,7 +55,7 @@ pub(super) struct LoggedRequest {
     user_agent: Option<String>,
     trace_id: Option<String>,
     ai_calls: AiCalls,
-    /// Why the response broke off, or why a plugin has refused the request.
+    /// Why the request was refused, or why the response broke off.
     pub(super) error: Option<String>,
 }
 
@@ -77,10 +77,15 @@ impl LoggedRequest {
         }
     }
 
+    /// Whether the response has no content, whatever its head says.
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Some(Method::HEAD)
+    }
+
     /// A request that was refused; `None` is one whose head could not be read.
-    pub(super) fn of_refused(request: Option<&Parts>, client: IpAddr) -> Self {
-        let client = Some(client.to_string());
-        let Some(parts) = request else { return Self { client, ..Self::default() } };
+    pub(super) fn of_refused(request: Option<&Parts>, client: IpAddr, why: String) -> Self {
+        let (client, error) = (Some(client.to_string()), Some(why).filter(|why| !why.is_empty()));
+        let Some(parts) = request else { return Self { client, error, ..Self::default() } };
         let authority = parts.uri.authority().map(|authority| authority.as_str().to_owned());
         Self {
             method: Some(parts.method.clone()),
@@ -91,7 +96,7 @@ impl LoggedRequest {
             user_agent: text(&parts.headers, &header::USER_AGENT),
             trace_id: trace_id(&parts.headers),
             ai_calls: AiCalls::default(),
-            error: None,
+            error,
         }
     }
 }

@@ -29,7 +29,10 @@ impl ObservedBody {
     }
 
     /// Without its bytes: they are not sent.
-    pub(crate) fn emptied(self) -> Self {
+    pub(crate) fn emptied(mut self) -> Self {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.is_over = true;
+        }
         Self { body: Body::empty(), ..self }
     }
 }
@@ -47,8 +50,10 @@ impl http_body::Body for ObservedBody {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                if let (Some(exchange), Some(data)) = (&mut self.exchange, frame.data_ref()) {
-                    exchange.bytes += data.len() as u64;
+                let this = &mut *self;
+                if let Some(exchange) = &mut this.exchange {
+                    exchange.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                    exchange.is_over = frame.is_trailers() || this.body.is_end_stream();
                 }
             }
             Poll::Ready(Some(Err(error))) => {
@@ -56,7 +61,11 @@ impl http_body::Body for ObservedBody {
                     exchange.broke_off(error);
                 }
             }
-            Poll::Ready(None) => self.exchange = None,
+            Poll::Ready(None) => {
+                if let Some(mut exchange) = self.exchange.take() {
+                    exchange.is_over = true;
+                }
+            }
             Poll::Pending => {}
         }
         polled

@@ -9,7 +9,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
+use http_body::Body as _;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -59,7 +60,14 @@ pub(super) struct Exchange {
     request: Option<Box<LoggedRequest>>,
     pub(super) status: Option<StatusCode>,
     pub(super) bytes: u64,
+    /// What the head of the response says of its length.
+    length: Option<u64>,
+    /// There is no more of the response.
+    pub(super) is_over: bool,
 }
+
+/// Why a response is not whole of which the backend's part was no fault.
+const NOT_TAKEN: &str = "the client left or took nothing before all was sent";
 
 // === impl Exchange ===
 
@@ -74,7 +82,26 @@ impl Exchange {
             request: slot.log.as_ref().map(|_| Box::new(LoggedRequest::of(request))),
             status: None,
             bytes: 0,
+            length: None,
+            is_over: false,
         }
+    }
+
+    /// There is a response.
+    fn answered(&mut self, response: &Response<Body>) {
+        self.status = Some(response.status());
+        let Some(request) = &mut self.request else { return };
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        self.length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        self.is_over = request.is_head() || response.body().is_end_stream();
+        if let Some(LoggedError(why)) = response.extensions().get() {
+            request.error = Some(why.to_string());
+        }
+    }
+
+    /// Whether a response has begun whose client has not got the whole of it.
+    fn is_cut(&self) -> bool {
+        self.status.is_some() && !self.is_over && self.length.is_none_or(|length| self.bytes < length)
     }
 
     /// The response has begun and cannot be sent whole.
@@ -91,7 +118,11 @@ impl Drop for Exchange {
         if let Some(shard) = self.slot.metrics.shard(self.slot.worker) {
             shard.end(self.status, took);
         }
-        if let (Some(log), Some(request)) = (&self.slot.log, self.request.take()) {
+        let is_cut = self.is_cut();
+        if let (Some(log), Some(mut request)) = (&self.slot.log, self.request.take()) {
+            if is_cut && request.error.is_none() {
+                request.error = Some(NOT_TAKEN.to_owned());
+            }
             let (status, bytes) = (self.status.map(|status| status.as_u16()), self.bytes);
             log.write(&Entry { route: &self.slot.route, request: &request, status, bytes, took });
         }
@@ -158,12 +189,7 @@ where
         let Ok(response) = ready!(this.inner.poll(cx));
         let mut exchange = this.exchange.take();
         if let Some(exchange) = &mut exchange {
-            exchange.status = Some(response.status());
-            if let (Some(request), Some(LoggedError(why))) =
-                (&mut exchange.request, response.extensions().get())
-            {
-                request.error = Some(why.to_string());
-            }
+            exchange.answered(&response);
         }
         Poll::Ready(Ok(response.map(|body| ObservedBody::new(body, exchange))))
     }

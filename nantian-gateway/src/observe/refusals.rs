@@ -1,6 +1,6 @@
 //! Requests that are refused before they have a route.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{fmt::Display, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{StatusCode, request::Parts};
 
@@ -23,14 +23,21 @@ impl Refusals {
         Self { slot: Rc::new(Slot { route: Arc::from(""), metrics, worker, log }) }
     }
 
-    /// Notes a refusal; `request` is what could be read of the request, `bytes` the length of the answer.
-    pub(crate) fn note(&self, request: Option<&Parts>, client: IpAddr, status: StatusCode, bytes: usize) {
+    /// Notes a refusal and why it is one; `request` is what could be read of the request, `bytes` the length of the answer.
+    pub(crate) fn note(
+        &self,
+        request: Option<&Parts>,
+        client: IpAddr,
+        status: StatusCode,
+        bytes: usize,
+        why: &impl Display,
+    ) {
         if let Some(shard) = self.slot.metrics.shard(self.slot.worker) {
             shard.begin();
             shard.end(Some(status), Duration::ZERO);
         }
         if let Some(log) = &self.slot.log {
-            let request = LoggedRequest::of_refused(request, client);
+            let request = LoggedRequest::of_refused(request, client, why.to_string());
             log.write(&Entry {
                 route: &self.slot.route,
                 request: &request,

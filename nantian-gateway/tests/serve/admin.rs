@@ -134,6 +134,42 @@ async fn the_access_log_says_why_nobody_was_asked() {
 }
 
 #[tokio::test]
+async fn the_access_log_says_why_a_request_was_refused() {
+    let gateway = World::new().options(&["--access-log", "json"]).start().await;
+    for (count, (request, status, why)) in [
+        ("\u{16}\u{3}\u{1}\r\n\r\n", 400, "invalid HTTP method parsed"),
+        ("GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n", 400, "invalid HTTP header parsed"),
+        ("GET / HTTP/1.1\r\nHost: h\r\nHost: i\r\n\r\n", 400, "host"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(gateway.ask(request).await.status(), status, "{request:?}");
+        let line: Value = serde_json::from_str(&gateway.output.more("\"error\"", count).await).unwrap();
+        let said = line["error"].as_str().unwrap_or_default().to_lowercase();
+        assert!(said.contains(&why.to_lowercase()), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_access_log_says_that_a_client_has_not_taken_all() {
+    let (flooding, _) = Backend::flooding(64 << 20).await;
+    let world = World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))]);
+    let gateway = world.options(&["--access-log", "json"]).start().await;
+    let mut wire = gateway.connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(wire.reply_head().await.status(), 200);
+    drop(wire);
+    let line: Value = serde_json::from_str(&gateway.output.more("\"status\":200", 0).await).unwrap();
+    assert_eq!(line["error"], "the client left or took nothing before all was sent");
+    let mut wire = gateway.connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n").await;
+    assert_eq!(wire.reply().await.status(), 400);
+    let line: Value = serde_json::from_str(&gateway.output.more("\"status\":400", 0).await).unwrap();
+    assert!(line["error"].as_str().unwrap().contains("cannot be read"), "{line}");
+}
+
+#[tokio::test]
 async fn the_access_log_has_one_json_object_a_request_and_no_query() {
     let backend = Backend::echo("a").await;
     let mut gateway = World::new()
@@ -176,6 +212,7 @@ async fn the_access_log_has_one_json_object_a_request_and_no_query() {
     }
     assert_eq!((&lines[1]["status"], &lines[1]["path"]), (&404.into(), &"/unknown".into()));
     assert_eq!((&lines[21]["bytes"], &lines[21]["method"]), (&5.into(), &"POST".into()));
+    assert!(lines[2..].iter().all(|line| line["error"].is_null()), "nothing went wrong");
     assert!(!gateway.output.text().contains("hidden"));
 }
 
