@@ -67,13 +67,15 @@ impl Router {
     }
 }
 
+/// By how specific the route's own host is, the most specific first: a listener narrows several down to one.
+type TablesOfHost = BTreeMap<Reverse<(bool, usize)>, PathTable>;
+
 /// Builds a [`Router`]; add matches in the order of Gateway API's last tie-breakers: age, name, rule, match.
 #[derive(Debug, Default)]
 pub struct RouterBuilder {
     patterns: Patterns,
-    /// By listener, host, and how specific the route's own host is, the most specific first: a listener narrows several down to
-    /// one.
-    listeners: BTreeMap<HostPattern, BTreeMap<HostPattern, BTreeMap<Reverse<(bool, usize)>, PathTable>>>,
+    /// By listener and host.
+    listeners: BTreeMap<HostPattern, BTreeMap<HostPattern, TablesOfHost>>,
     others: BTreeMap<HostPattern, RuleIndex>,
 }
 

@@ -44,9 +44,9 @@ impl Server {
                 match &tls {
                     Some(tls) => {
                         let stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await.unwrap();
-                        exchange(stream, answer).await;
+                        Box::pin(exchange(stream, answer)).await;
                     }
-                    None => exchange(stream, answer).await,
+                    None => Box::pin(exchange(stream, answer)).await,
                 }
             }
         });
