@@ -122,7 +122,9 @@ impl Wish {
                 words_of(self).iter().any(|words| begins(message, words))
             }
         };
-        matches!(status.as_u16(), 400 | 422) && is_said()
+        // OpenRouter has nobody who sees pictures.
+        let is_unserved = self == Self::Pictures && status == StatusCode::NOT_FOUND;
+        (matches!(status.as_u16(), 400 | 422) || is_unserved) && is_said()
     }
 
     /// Whether an answer to the same request without it says that it is always refused; `streams` is whether that is a stream. The

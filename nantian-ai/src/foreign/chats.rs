@@ -55,14 +55,22 @@ pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
 
 /// Leaves out the pictures of a conversation in Chat Completions, where a text stands for each, or with Ollama.
 pub(crate) fn without_pictures(object: &Object<'_>) -> Vec<Edit> {
+    const OMITTED: &str = "[image omitted]";
+    const BELOW: &str = r"\n[image omitted]";
     const INSTEAD: [(&[u8], &str); 2] =
         [(b"type", r#""type":"text""#), (b"image_url", r#""text":"[image omitted]""#)];
     let mut edits = Vec::new();
     let names = ["\"image_url\"", "\"images\""];
     let is_there = |json: &[u8]| names.iter().any(|name| memmem::find(json, name.as_bytes()).is_some());
     each_message(object, is_there, |at, message| {
+        let before = edits.len();
         cut_out(message.members().map(|(name, range)| (range, name == b"images")), at, &mut edits);
         let Some((within, content)) = message.place("content") else { return };
+        // Ollama has them beside the text.
+        if edits.len() > before && content.ends_with(b"\"") {
+            let end = at + within + content.len() - 1;
+            edits.push((end..end, if content == b"\"\"" { OMITTED } else { BELOW }));
+        }
         each_object(at + within, content, |at, part| {
             if part.text("type").as_deref() != Some("image_url") {
                 return;

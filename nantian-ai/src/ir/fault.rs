@@ -30,13 +30,16 @@ const TOO_LONG: [&str; 12] = [
 const ELSEWHERE: &str = "in /v1/chat/completions";
 
 /// What begins a refusal that is about the model alone, in small letters: of DeepSeek, Mistral and Bedrock that there is none of this
-/// name, and of Ollama that it sees no pictures.
-const OF_THE_MODEL: [&str; 5] = [
+/// name, of Ollama that it sees no pictures, and of Gemini that it cannot read what is at a URL.
+const OF_THE_MODEL: [&str; 8] = [
     "model not exist",
     "invalid model: ",
     "the provided model identifier is invalid",
     "invocation of model id ",
     "this model does not support image input",
+    "cannot fetch content from the provided url",
+    "invalid or unsupported file uri",
+    "unsupported mime type: ",
 ];
 
 /// OpenRouter's words, behind a model's name.

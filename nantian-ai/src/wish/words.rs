@@ -13,7 +13,11 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "encrypted_content",
             "extra_content",
         ],
-        Wish::Pictures => &["unknown variant `image_url`, expected `text`", "does not support image input"],
+        Wish::Pictures => &[
+            "unknown variant `image_url`, expected `text`",
+            "does not support image input",
+            "No endpoints found that support image input",
+        ],
         Wish::Thinking => &["does not support thinking"],
         Wish::Usage => &["stream_options"],
         Wish::Effort => &["Function tools with reasoning_effort are not supported"],

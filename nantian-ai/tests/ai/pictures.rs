@@ -14,6 +14,8 @@ use crate::{
 
 const SEES_NONE: &str = "Failed to deserialize the JSON body into the target type: messages[1]: unknown variant `image_url`, expected `text` at line 1 column 9";
 const OF_OLLAMA: &str = r#"{"error":"this model does not support image input"}"#;
+const OF_OPENROUTER: &str =
+    r#"{"error":{"message":"No endpoints found that support image input","code":404}}"#;
 const ANSWER: &str =
     r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
 const LINE: &str = r#"{"message":{"role":"assistant","content":"Hi"},"done":true,"done_reason":"stop"}"#;
@@ -39,11 +41,31 @@ async fn another_model_is_shown_them_where_there_is_one() {
     assert!(String::from_utf8_lossy(&other.request().1).contains("AAAA"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn another_model_reads_what_gemini_cannot_fetch() {
+    for said in [
+        "Cannot fetch content from the provided URL. Please ensure the URL is valid.",
+        "Invalid or unsupported file uri: https://a.example/b.png",
+        "Unsupported MIME type: image/webp",
+    ] {
+        let refusal = json!({"error": {"code": 400, "message": said, "status": "INVALID_ARGUMENT"}});
+        let blind = Upstream::new().replies(reply(400, &refusal.to_string()));
+        let other = Upstream::new().replies(reply(200, ANSWER));
+        let picture =
+            json!({"type": "image_url", "image_url": {"url": "https://a.example/b.png?X-Amz-Signature=c"}});
+        let body = json!({"model": "short", "messages": [{"role": "user", "content": [picture]}]});
+        let (status, body, _) =
+            ask("gemini", [&blind, &other], post("/v1/chat/completions", &body.to_string())).await;
+        assert_eq!((status, blind.requests(), other.requests()), (200, 1, 1), "{said} {body}");
+    }
+}
+
 #[tokio::test]
 async fn the_conversation_goes_on_without_them_where_there_is_none() {
     for (config, refusal, answer) in [
         (TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat"), refused(SEES_NONE), ANSWER),
         (TargetConfig::new("demo/llama", "ollama", "llama3.2"), reply(400, OF_OLLAMA), LINE),
+        (TargetConfig::new("demo/qwen", "openrouter", "qwen/qwen3"), reply(404, OF_OPENROUTER), ANSWER),
     ] {
         let upstream = Upstream::new().replies(refusal).replies(reply(200, answer));
         let (head, body) = send(layer(config), &upstream, seen()).await;
@@ -52,6 +74,7 @@ async fn the_conversation_goes_on_without_them_where_there_is_none() {
         assert!(named.contains("messages.content.image"), "{named}");
         let sent = asked(&upstream, "/messages");
         assert!(sent[0].to_string().contains("AAAA") && !sent[1].to_string().contains("AAAA"), "{sent:?}");
+        assert!(sent[1].to_string().contains("[image omitted]"), "{sent:?}");
     }
 }
 

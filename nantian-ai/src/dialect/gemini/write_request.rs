@@ -220,7 +220,6 @@ fn type_of(url: &str) -> Option<&'static str> {
     let path = url.split(['?', '#']).next()?;
     let (_, end) = path.rsplit_once('/')?.1.rsplit_once('.')?;
     Some(match end.to_ascii_lowercase().as_str() {
-        "gif" => "image/gif",
         "jpeg" | "jpg" => "image/jpeg",
         "pdf" => "application/pdf",
         "png" => "image/png",
