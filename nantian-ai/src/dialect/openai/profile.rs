@@ -96,6 +96,12 @@ const GROK_LEVELS: [&str; 6] =
 /// Those who run models of others, behind their chat templates.
 const RUNS_OTHERS: [&str; 7] = ["fireworks", "groq", "moonshot", "nvidia", "openrouter", "together", "vllm"];
 
+/// Models of others that do not think unless they are asked to.
+const ASKED_FIRST: [&str; 6] = ["claude", "gemma-3", "gpt-", "llama", "Llama", "Meta-Llama"];
+
+/// Those of whom some think unless they are told not to, in words that differ.
+const RUNS_THINKERS: [&str; 4] = ["fireworks", "moonshot", "openrouter", "together"];
+
 /// Whether a provider knows a conversation's newer names: `max_completion_tokens`, and the role `developer`.
 pub(crate) fn knows_newer_names(provider: &str) -> bool {
     !is_one(provider, &["deepseek", "mistral"])
@@ -236,7 +242,7 @@ impl ThinkingBy {
             Self::Effort(Levels { ends_only: true, ..THREE })
         } else if begins(model, &GROK_LEVELS) {
             Self::Effort(Levels { can_be_off: begins(model, &["grok-4.3"]), ..THREE })
-        } else if is_one(provider, &["fireworks", "moonshot", "openrouter", "together"]) {
+        } else if is_one(provider, &RUNS_THINKERS) && !begins(model, &ASKED_FIRST) {
             Self::Unguided
         } else {
             Self::Nothing
@@ -303,6 +309,9 @@ mod tests {
             ("openrouter", "qwen/qwen3.8-27b", Thinking::Off, lost),
             ("openrouter", "openai/gpt-5.2", Thinking::Off, effort("none")),
             ("together", "meta-llama/Llama-4", Thinking::Adaptive, Wish::default()),
+            ("together", "meta-llama/Llama-4", Thinking::Off, Wish::default()),
+            ("openrouter", "anthropic/claude-haiku-4.5", Thinking::Off, Wish::default()),
+            ("openrouter", "anthropic/claude-haiku-4.5", high, lost),
             ("xai", "grok-4.20-reasoning", high, lost),
             ("deepseek", "deepseek-v4-pro", high, Wish { on: Some(true), ..effort("xhigh") }),
             ("deepseek", "deepseek-chat", Thinking::Off, Wish { on: Some(false), ..Wish::default() }),
