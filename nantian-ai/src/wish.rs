@@ -339,10 +339,11 @@ impl Wishes {
         Self { bits: 0, ..self }
     }
 
-    /// Whether what comes of one says something of other requests, too. How tokens are drawn may be refused only while a model
-    /// thinks, or only while it does not, so that a client who says whether it does tells nothing of those who do not.
+    /// Whether what comes of one says something of other requests, too. How tokens are drawn, and that it goes on with what it has
+    /// said, a model may refuse only while it thinks, or only while it does not, so that a client who says whether it does tells
+    /// nothing of those who do not.
     pub(crate) fn may_teach(self, wish: Wish) -> bool {
-        wish != Wish::Sampling || self.thinking.is_none()
+        !matches!(wish, Wish::Sampling | Wish::Prefill) || self.thinking.is_none()
     }
 
     pub(crate) fn is_empty(self) -> bool {

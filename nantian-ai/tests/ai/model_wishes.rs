@@ -142,6 +142,25 @@ async fn a_template_that_has_the_model_think_first_gets_a_user_after_what_the_mo
 }
 
 #[tokio::test]
+async fn who_wants_a_template_to_think_tells_nothing_of_those_who_do_not() {
+    let llama = layer(TargetConfig::new("demo/llama", "llamacpp", "qwen3").endpoint("http://provider"));
+    let refusal = "Assistant response prefill is incompatible with enable_thinking.";
+    let request = |thinking: Value| {
+        let mut said = ends_with_the_model();
+        said["max_tokens"] = json!(9000);
+        said["thinking"] = thinking;
+        post("/v1/messages", &said.to_string())
+    };
+    let answer = || reply(200, OF_OPENAI);
+    let upstream = Upstream::new().replies(refused(refusal)).replies(answer()).replies(answer());
+    let thinks = request(json!({"type": "enabled", "budget_tokens": 8000}));
+    assert_eq!(send(llama.clone(), &upstream, thinks).await.0.status, 200);
+    send(llama, &upstream, request(json!({"type": "disabled"}))).await;
+    let last = asked(&upstream, "/messages/2");
+    assert_eq!((&last[1]["role"], &last[2]), (&json!("user"), &Value::Null));
+}
+
+#[tokio::test]
 async fn space_at_the_end_of_what_the_model_goes_on_with_is_left_out() {
     for (config, answer) in [
         (TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5"), OF_ANTHROPIC),
