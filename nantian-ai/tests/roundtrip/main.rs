@@ -205,12 +205,18 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
         messages
     });
     let schema = Json::parse(r#"{"type":"object","properties":{"b":{},"a":{}}}"#).unwrap();
+    let closed =
+        r#"{"type":"object","properties":{"b":{},"a":{}},"required":["a","b"],"additionalProperties":false}"#;
+    let closed = Json::parse(closed).unwrap();
     let tool = ("[a-zA-Z_-]{1,8}", option::of(text()), option::of(any::<bool>())).prop_map({
         let schema = schema.clone();
         move |(name, description, strict)| {
             // Responses has no schema of which nothing is said.
             let strict = strict.or((dialect == Dialect::Responses).then_some(false));
-            Tool { name, description, schema: schema.clone(), strict, cached: None }
+            // It is strict only where a schema leaves nothing open.
+            let is_closed = strict == Some(true) && dialect == Dialect::Responses;
+            let schema = if is_closed { closed.clone() } else { schema.clone() };
+            Tool { name, description, schema, strict, cached: None }
         }
     });
     let forced = dialect != Dialect::Ollama;
