@@ -163,6 +163,21 @@ fn collect(events: VecDeque<Event>) -> Reply {
     collector.finish().unwrap()
 }
 
+/// A tool of which nothing is lost.
+fn tool(dialect: Dialect, schema: Json) -> impl Strategy<Value = Tool> {
+    let closed =
+        r#"{"type":"object","properties":{"b":{},"a":{}},"required":["a","b"],"additionalProperties":false}"#;
+    let closed = Json::parse(closed).unwrap();
+    let tool = ("[a-zA-Z_-]{1,8}", option::of(text()), option::of(any::<bool>()));
+    tool.prop_map(move |(name, description, strict)| {
+        // Responses has no schema of which nothing is said, and it is strict only where it leaves nothing open.
+        let is_responses = dialect == Dialect::Responses;
+        let strict = strict.or(is_responses.then_some(false));
+        let schema = if is_responses && strict == Some(true) { &closed } else { &schema };
+        Tool { name, description, schema: schema.clone(), strict, cached: None }
+    })
+}
+
 /// What each dialect can say in a request.
 fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
     let picture =
@@ -205,20 +220,7 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
         messages
     });
     let schema = Json::parse(r#"{"type":"object","properties":{"b":{},"a":{}}}"#).unwrap();
-    let closed =
-        r#"{"type":"object","properties":{"b":{},"a":{}},"required":["a","b"],"additionalProperties":false}"#;
-    let closed = Json::parse(closed).unwrap();
-    let tool = ("[a-zA-Z_-]{1,8}", option::of(text()), option::of(any::<bool>())).prop_map({
-        let schema = schema.clone();
-        move |(name, description, strict)| {
-            // Responses has no schema of which nothing is said.
-            let strict = strict.or((dialect == Dialect::Responses).then_some(false));
-            // It is strict only where a schema leaves nothing open.
-            let is_closed = strict == Some(true) && dialect == Dialect::Responses;
-            let schema = if is_closed { closed.clone() } else { schema.clone() };
-            Tool { name, description, schema, strict, cached: None }
-        }
-    });
+    let tool = tool(dialect, schema.clone());
     let forced = dialect != Dialect::Ollama;
     let choice = option::of(prop_oneof![Just(ToolChoice::Auto), Just(ToolChoice::Any)])
         .prop_map(move |choice| choice.filter(|_| forced));
