@@ -39,6 +39,7 @@ pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
     let Compiler { rules, problems, .. } = compiler;
     let names: HashSet<String> = ir.routes.iter().map(|route| route.id.to_string()).collect();
     registry.patterns.sweep();
+    registry.metrics.set_certificates(registry.tls.not_after());
     registry.metrics.retain_routes(|name| names.contains(name));
     Compiled { snapshot: Arc::new(Snapshot { generation, ports, rules }), problems }
 }

@@ -60,9 +60,15 @@ impl TlsPorts {
         });
         let tickets = renewed.map_or_else(Ticketer::new, |last| Ok(last.server.tickets()))?;
         let (server, faults) = TlsServer::new(listeners, inside, last.map(|last| &last.server), tickets)?;
+        server.warn(last.map(|last| &last.server));
         let port = TlsPort { listeners: wanted, server: server.clone(), faults: faults.clone() };
         self.0.insert((key, inside), port);
         Ok((server, faults))
+    }
+
+    /// The Secrets whose certificates are served, and the last second of each.
+    pub(super) fn not_after(&self) -> BTreeMap<ObjectName, u64> {
+        self.0.values().flat_map(|port| port.server.not_after()).collect()
     }
 }
 

@@ -61,11 +61,13 @@ pub(super) async fn serve(
     let mut session = Session { key, worker: Rc::clone(&worker), registration, client, local, peer };
     let served = match spoken {
         PortProtocol::Http => session.serve_plain(stream).await,
-        PortProtocol::Https(server) => match session.secure(&server, stream).await {
-            Ok(Some(stream)) => session.serve_tls(stream).await,
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        },
+        PortProtocol::Https(server) => {
+            let secured = session.secure(&server, stream).await;
+            match session.note(secured) {
+                Some(stream) => session.serve_tls(stream).await,
+                None => Ok(()),
+            }
+        }
         PortProtocol::Tls(names) => session.serve_by_name(stream, &names).await,
         PortProtocol::Stream(Some(route)) => session.pass_on(stream, &[], &route).await,
         PortProtocol::Stream(None) => {

@@ -3,6 +3,7 @@
 mod accept;
 mod bind;
 mod body;
+mod certificate;
 mod client_hello;
 mod client_verifier;
 mod connection;

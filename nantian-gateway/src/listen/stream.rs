@@ -3,8 +3,9 @@
 use tokio::net::TcpStream;
 
 use super::{
-    client_hello::{self, ClientHello},
+    client_hello::ClientHello,
     connection::{Served, Session},
+    handshake::HandshakeError,
 };
 use crate::{
     snapshot::{StreamBinding, TlsMode, TlsNames},
@@ -14,9 +15,8 @@ use crate::{
 impl Session {
     /// Serves a connection as the listener of its server name does.
     pub(super) async fn serve_by_name(mut self, mut stream: TcpStream, names: &TlsNames) -> Served {
-        let hello = Box::pin(client_hello::read(&mut stream));
-        let Some(hello) = self.registration.unless_ended(hello).await else { return Ok(()) };
-        let ClientHello { accepted, bytes, has_more } = hello?;
+        let hello = self.hello(&mut stream).await;
+        let Some(ClientHello { accepted, bytes, has_more }) = self.note(hello) else { return Ok(()) };
         let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
         self.peer.server_name = name.as_deref().map(Into::into);
         let (server, route) = match names.names.find(name.as_deref()) {
@@ -28,11 +28,13 @@ impl Session {
             Some((TlsMode::Terminate(server), Some(route))) => (server, Some(route)),
             Some((TlsMode::Terminate(_) | TlsMode::PassThrough, None)) | None => {
                 reset(&stream);
+                self.note::<()>(Err(HandshakeError::UnknownName));
                 return Ok(());
             }
         };
         let hello = ClientHello { accepted, bytes, has_more };
-        let Some(stream) = self.answer(server, hello, stream).await? else { return Ok(()) };
+        let secured = self.answer(server, hello, stream).await;
+        let Some(stream) = self.note(secured) else { return Ok(()) };
         match route {
             Some(route) => self.pass_on(stream, &[], route).await,
             None => self.serve_tls(stream).await,

@@ -8,13 +8,17 @@ use rustls::{
     server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use webpki::EndEntityCert;
 
-use super::client_verifier::client_verifier;
+use super::{
+    certificate::{self, CertificateRemark},
+    client_verifier::client_verifier,
+};
 use crate::{
     ir::{ClientValidation, HostPattern, Listener, ListenerId, ObjectName},
     respond::ErrorChain,
+    translate::status::declarer,
 };
 
 /// A certificate that cannot be served.
@@ -53,6 +57,8 @@ pub(crate) struct TlsServer {
     profiles: Arc<[TlsProfile]>,
     /// The certificates that are served, by Secret.
     good: Arc<BTreeMap<ObjectName, Arc<CertifiedKey>>>,
+    /// What clients have against some of them.
+    remarks: Arc<[(ListenerId, ObjectName, CertificateRemark)]>,
     /// Seals the sessions of clients that have nothing to prove. rustls takes a session for the server name alone that it began
     /// with.
     tickets: Arc<dyn ProducesTickets>,
@@ -80,7 +86,8 @@ impl TlsServer {
     ) -> Result<(Self, Vec<InvalidCertificate>), rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut faults = Vec::new();
-        let mut good = BTreeMap::new();
+        let (mut good, mut remarks) = (BTreeMap::new(), Vec::new());
+        let now = UnixTime::now();
         let mut hosts = Vec::new();
         let mut groups: Vec<(Option<&ClientValidation>, Vec<ServedCertificate>)> = Vec::new();
         for listener in listeners {
@@ -110,6 +117,8 @@ impl TlsServer {
                     }
                 };
                 if let Some(key) = key {
+                    let told = certificate::remarks(&key, &listener.hostname, now).into_iter();
+                    remarks.extend(told.map(|remark| (listener.id.clone(), secret.clone(), remark)));
                     good.insert(secret.clone(), Arc::clone(&key));
                     served.push(ServedCertificate { hostname: listener.hostname.clone(), key });
                 }
@@ -121,7 +130,27 @@ impl TlsServer {
             .into_iter()
             .map(|(clients, served)| TlsProfile::new(clients, served, inside, &provider, &tickets));
         let profiles = profiles.collect::<Result<_, _>>()?;
-        Ok((Self { hosts: hosts.into(), profiles, good: Arc::new(good), tickets }, faults))
+        let (hosts, good, remarks) = (hosts.into(), Arc::new(good), remarks.into());
+        Ok((Self { hosts, profiles, good, remarks, tickets }, faults))
+    }
+
+    /// Warns of what clients have against the certificates that it serves, and had not against those of `last`.
+    pub(crate) fn warn(&self, last: Option<&Self>) {
+        let news =
+            self.remarks.iter().filter(|remark| last.is_none_or(|last| !last.remarks.contains(remark)));
+        for (listener, secret, remark) in news {
+            let object = declarer(listener);
+            tracing::warn!(
+                "{object}: listener {}: the certificate of Secret {secret} {remark}",
+                listener.name
+            );
+        }
+    }
+
+    /// The Secrets of its certificates, and the last second of each.
+    pub(crate) fn not_after(&self) -> impl Iterator<Item = (ObjectName, u64)> + '_ {
+        let last = |key: &CertifiedKey| certificate::not_after(key).map(|until| until.as_secs());
+        self.good.iter().filter_map(move |(secret, key)| Some((secret.clone(), last(key)?)))
     }
 
     /// What seals its sessions.

@@ -24,6 +24,7 @@ impl Collector for Metrics {
         self.encode_streams(&mut encoder)?;
         self.encode_endpoints(&mut encoder)?;
         self.encode_process(&mut encoder)?;
+        self.encode_tls(&mut encoder)?;
         self.encode_limits(&mut encoder)?;
         self.encode_ai(&mut encoder)?;
         self.encode_plugins(&mut encoder)

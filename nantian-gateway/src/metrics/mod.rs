@@ -12,6 +12,7 @@ mod plugins;
 mod rate_limits;
 mod route;
 mod stream;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -28,11 +29,13 @@ use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::Plugin;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
+use self::tls::TlsMetrics;
 pub(crate) use self::{
     ai::AiMetrics,
     rate_limits::{Keys, LimitMetrics, Limited},
     route::RouteMetrics,
     stream::{StreamMetrics, StreamShard},
+    tls::HandshakeFailure,
 };
 use crate::{gates::Feature, ir::BackendId, sync::lock, upstream::Destination};
 
@@ -61,6 +64,7 @@ pub struct Metrics {
     warned: AtomicU64,
     lost_log_lines: Arc<AtomicU64>,
     ignored: Mutex<BTreeMap<Feature, u64>>,
+    tls: TlsMetrics,
     plugins: Mutex<Vec<Plugin>>,
     /// The endpoints of each backend, which tell themselves how they are.
     balancers: Mutex<Vec<(BackendId, Balancer<Destination>)>>,
@@ -86,6 +90,7 @@ impl Metrics {
             warned: AtomicU64::default(),
             lost_log_lines: Arc::default(),
             ignored: Mutex::default(),
+            tls: TlsMetrics::default(),
             plugins: Mutex::default(),
             balancers: Mutex::default(),
         }

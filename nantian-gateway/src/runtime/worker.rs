@@ -109,6 +109,11 @@ impl Worker {
         self.context.worker
     }
 
+    /// What the process counts.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The connections that are passed on as they are.
     pub(crate) fn proxy(&self) -> &StreamProxy {
         &self.proxy

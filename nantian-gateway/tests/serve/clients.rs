@@ -315,3 +315,40 @@ async fn plugins_know_clients_by_their_certificates() {
         assert_eq!(told(&named, property).await, None, "{property}");
     }
 }
+
+#[tokio::test]
+async fn handshakes_that_fail_are_counted_by_reason() {
+    let people = People::new(&["example.org"]);
+    let old = Certificate::expired(&["friend"]);
+    let port = Port::reserve();
+    let listeners = [https(&port, "https", "hostname: example.org,")];
+    let manifest = gateway(&listeners, &format!("default: {{{}}}", validation("friends")));
+    let gateway = people.serve(World::with_listeners(port, &[]), &manifest).await;
+    let address = gateway.address();
+    for client in [&people.stranger(), &people.nobody, &old.presented_by(&people.nobody)] {
+        assert_eq!(status(address, client, "example.org").await, None);
+    }
+    let elsewhere = Certificate::new(&["example.net"]);
+    assert_eq!(status(address, &people.friend(), "elsewhere.org").await, None);
+    let distrusting = people.friend.presented_by(&Certificate::client(&[&elsewhere], &[]));
+    assert_eq!(status(address, &distrusting, "example.org").await, None);
+    let mut plain = Wire::connect(address).await;
+    plain.send("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").await;
+    drop(soon(TcpStream::connect(address)).await.unwrap());
+    for (reason, count) in [
+        ("invalid_client_certificate", 1.0),
+        ("no_client_certificate", 1.0),
+        ("expired_client_certificate", 1.0),
+        ("unknown_name", 1.0),
+        ("client_alert", 1.0),
+        ("malformed", 1.0),
+        ("closed", 1.0),
+        ("incompatible", 0.0),
+        ("timeout", 0.0),
+        ("other", 0.0),
+    ] {
+        let series = format!("nantian_tls_handshake_failures_total{{reason=\"{reason}\"}}");
+        eventually(reason, async || gateway.metric(&series).await == Some(count)).await;
+    }
+    assert_eq!(status(address, &people.friend(), "example.org").await, Some(200));
+}

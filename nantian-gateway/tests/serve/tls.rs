@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 use crate::support::{
-    Backend, Certificate, Port, Running, Wire, World, chat, manifests, rule, soon, to, to_ai,
+    Backend, Certificate, Port, Running, Wire, World, chat, eventually, manifests, rule, soon, to, to_ai,
 };
 
 /// An HTTPS listener for `host` with the certificates of `secrets`.
@@ -225,7 +225,7 @@ async fn a_new_certificate_is_served_to_new_connections_while_old_ones_go_on() {
     let line = "Gateway demo/demo: the certificate of Secret demo/one cannot be served: ";
     let line = gateway.log.more(line, 0).await;
     assert!(line.contains("; the version before serves on"), "{line}");
-    let said = gateway.log.count("the certificate of Secret demo/one");
+    let said = gateway.log.count("the certificate of Secret demo/one cannot be served");
     assert_eq!(said, 1, "once for both listeners: {}", gateway.log.text());
 }
 
@@ -359,4 +359,33 @@ async fn the_cookie_of_a_session_is_secure() {
     let stream = handshake(&gateway, "example.org", &[&certificate], &[]).await.unwrap();
     let reply = Wire::over(stream).ask("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").await;
     assert!(reply.header("set-cookie").unwrap().ends_with("; SameSite=Strict; Secure"));
+}
+
+#[tokio::test]
+async fn a_certificate_that_clients_refuse_is_warned_of() {
+    let (old, other) = (Certificate::expired(&["example.org"]), Certificate::new(&["example.net"]));
+    let port = Port::reserve();
+    let listeners = [
+        https(&port, "old", "hostname: example.org,", &["old"]),
+        https(&port, "other", "hostname: '*.example.org',", &["other"]),
+    ];
+    let gateway = World::with_listeners(port, &listeners)
+        .manifest("old", &old.secret("old"))
+        .manifest("other", &other.secret("other"))
+        .start()
+        .await;
+    let told = "Gateway demo/demo: listener old: the certificate of Secret demo/old is valid no more: it was until \
+                Wed, 01 Jan 2020 00:00:00 GMT";
+    assert_eq!(gateway.log.count(told), 1);
+    let told = "listener other: the certificate of Secret demo/other names no host of the listener";
+    assert_eq!(gateway.log.count(told), 1);
+    let not_after = "nantian_tls_certificate_not_after_timestamp_seconds{secret=\"demo/old\"}";
+    assert_eq!(gateway.metric(not_after).await, Some(1_577_836_800.0));
+    // It is served all the same: it may be all that there is.
+    let stream = handshake(&gateway, "any.example.org", &[&other], &[]).await;
+    assert!(stream.is_err(), "the client refuses it");
+    eventually("the client's alert is counted", async || {
+        gateway.metric("nantian_tls_handshake_failures_total{reason=\"client_alert\"}").await == Some(1.0)
+    })
+    .await;
 }

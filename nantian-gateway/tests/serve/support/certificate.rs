@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, CertifiedKey, KeyPair, SanType};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, SanType, date_time_ymd};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme, crypto::aws_lc_rs,
     server::WebPkiClientVerifier,
@@ -25,6 +25,15 @@ impl Certificate {
         let signing_key = KeyPair::generate_for(kind).unwrap();
         let cert = CertificateParams::new(names).unwrap().self_signed(&signing_key).unwrap();
         Self(CertifiedKey { cert, signing_key })
+    }
+
+    /// A certificate for these names that was valid until 2020.
+    pub(crate) fn expired(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = date_time_ymd(2020, 1, 1);
+        let signing_key = KeyPair::generate().unwrap();
+        Self(CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key })
     }
 
     /// A certificate for a URI.
