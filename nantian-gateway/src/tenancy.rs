@@ -6,6 +6,14 @@
 
 use std::{io, net::IpAddr};
 
+/// The text is no list of networks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{entry:?} is neither a network nor an address")]
+pub(crate) struct InvalidNetwork {
+    /// The entry.
+    pub(crate) entry: String,
+}
+
 /// Whether those who write the objects trust one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -73,10 +73,14 @@ pub(crate) async fn serve(
 }
 
 /// Ready once listeners are bound and the first snapshot serves, with the plugins that routes cannot do without.
-async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
-    match shared.view.get() {
-        Some(view) if view.is_ready() => (StatusCode::OK, "ready\n"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
+    let why = match shared.view.get() {
+        Some(view) => view.unready(),
+        None => Some("the configuration is not read yet, or the process ends"),
+    };
+    match why {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `--admin-addr`.
 
 use std::{
-    net::{AddrParseError, IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     str::FromStr,
 };
 
@@ -15,8 +15,13 @@ pub(super) enum AdminAddr {
     At(SocketAddr),
 }
 
+/// The text is no such address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither `none` nor an IP address and a port, such as 127.0.0.1:19080")]
+pub(super) struct InvalidAdminAddr;
+
 impl FromStr for AdminAddr {
-    type Err = AddrParseError;
+    type Err = InvalidAdminAddr;
 
     /// Around an IPv4 address there may be brackets, too: the address of a pod is of either family, and `[$(POD_IP)]:19080` is
     /// right for both.
@@ -28,7 +33,7 @@ impl FromStr for AdminAddr {
             let (address, port) = text.split_once("]:")?;
             Some(SocketAddr::new(IpAddr::V4(address.parse().ok()?), port.parse().ok()?))
         });
-        bracketed.map_or_else(|| text.parse(), Ok).map(Self::At)
+        bracketed.or_else(|| text.parse().ok()).map(Self::At).ok_or(InvalidAdminAddr)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod engine_threads;
+mod news;
 mod reload;
 mod session_keys;
 mod startup_gate;

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{ConfigView, EngineThreads, SessionKeySource, View, backoff::Backoff, startup_gate::StartupGate};
+use super::{
+    ConfigView, EngineThreads, SessionKeySource, View, backoff::Backoff, news::log_news,
+    startup_gate::StartupGate,
+};
 use crate::{
     compile::{Problem, Registry, compile},
     gates::{Feature, FeatureGates},
@@ -368,11 +371,8 @@ impl Control {
         said.extend(
             translation.warnings.iter().map(|warning| format!("{}: {}", warning.object, warning.message)),
         );
-        // Several listeners may have the same fault.
-        let mut known: std::collections::HashSet<_> = self.said.iter().collect();
-        for line in said.iter().filter(|line| known.insert(*line)) {
-            tracing::warn!("{line}");
-        }
+        let passing = self.problems.iter().filter(|problem| problem.reason == Reason::Pending);
+        log_news(&said, &self.said, &passing.map(ToString::to_string).collect::<Vec<_>>());
         self.said = said;
         if !is_news {
             tracing::debug!("nothing has changed that is served");

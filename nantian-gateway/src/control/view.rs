@@ -60,9 +60,15 @@ impl View {
 }
 
 impl ConfigView {
-    /// Whether clients may be sent here.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.listening && self.awaits_plugins_until.is_none_or(|until| until <= Instant::now())
+    /// Why clients may not be sent here.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        if !self.listening {
+            Some("no port can be bound")
+        } else if self.awaits_plugins_until.is_some_and(|until| until > Instant::now()) {
+            Some("a WasmPlugin that routes cannot do without is still to come")
+        } else {
+            None
+        }
     }
 
     /// The view as JSON; secrets are redacted by their type.
@@ -125,11 +131,11 @@ mod tests {
     async fn plugins_that_never_come_keep_nobody_from_being_ready_for_ever() {
         let patience = Duration::from_secs(60);
         let mut view = ConfigView { listening: true, ..ConfigView::default() };
-        assert!(view.is_ready());
+        assert!(view.unready().is_none());
         view.awaits_plugins_until = Some(Instant::now() + patience);
-        assert!(!view.is_ready());
+        assert!(view.unready().is_some());
         tokio::time::advance(patience).await;
-        assert!(view.is_ready());
-        assert!(!ConfigView::default().is_ready(), "without a socket");
+        assert!(view.unready().is_none());
+        assert!(ConfigView::default().unready().is_some(), "without a socket");
     }
 }

@@ -43,7 +43,7 @@ pub(crate) enum FetchError {
         host: String,
     },
     /// The exchange broke.
-    #[error("{host} does not answer")]
+    #[error("the exchange with {host} broke")]
     Exchange {
         /// The host.
         host: String,
@@ -74,7 +74,7 @@ pub(crate) enum FetchError {
         url: String,
     },
     /// More bytes than a module may have.
-    #[error("more than {limit} bytes")]
+    #[error("what came has more than {limit} bytes, which is what a module may have")]
     TooLarge {
         /// The limit.
         limit: usize,

@@ -8,19 +8,11 @@ use std::{net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 
-use crate::tenancy::{Tenancy, never_asked};
+use crate::tenancy::{InvalidNetwork, Tenancy, never_asked};
 
 /// Networks inside of which modules may be fetched too, also over http.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SourceNetworks(Vec<IpNet>);
-
-/// The text is no list of networks.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{entry:?} is neither a network nor an address")]
-pub(crate) struct InvalidNetwork {
-    /// The entry.
-    pub(crate) entry: String,
-}
 
 /// One step on the way to a module.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +41,9 @@ impl SourceNetworks {
                     Err("this machine is asked in a cluster only where --plugin-sources names it")
                 }
                 Tenancy::Single if hop.is_first && names_loopback(hop.host) => Ok(()),
-                Tenancy::Single => Err("this machine is asked only where the URL names it"),
+                Tenancy::Single => Err(
+                    "this machine is asked only where spec.wasm.url or --plugin-sources names it, not a redirect",
+                ),
             };
         }
         if is_private(address) {

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use nantian_wasm::{ClientCertificate, UpstreamAddress};
 
 use super::hop_by_hop::{HopHeaders, remove_claims};
-use crate::ir::ClientValidation;
+use crate::{ir::ClientValidation, tenancy::InvalidNetwork};
 
 /// The `X-Forwarded-For` header.
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -36,13 +36,14 @@ impl TrustedProxies {
 }
 
 impl FromStr for TrustedProxies {
-    type Err = ipnet::AddrParseError;
+    type Err = InvalidNetwork;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         entries
             .map(|entry| {
-                entry.parse().or_else(|error| entry.parse::<IpAddr>().map(IpNet::from).map_err(|_| error))
+                let network = entry.parse().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
+                network.map_err(|_| InvalidNetwork { entry: entry.to_owned() })
             })
             .collect::<Result<_, _>>()
             .map(Self)

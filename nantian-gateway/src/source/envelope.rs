@@ -92,7 +92,9 @@ fn text<'a>(object: &'a Map<String, Value>, field: &str) -> Result<&'a str, Stri
         None | Some(Value::Null) => Err(MISSING.to_owned()),
         Some(Value::String(text)) if text.is_empty() => Err(MISSING.to_owned()),
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(NOT_TEXT.to_owned()),
+        Some(Value::Array(_) | Value::Object(_)) => Err(NOT_TEXT.to_owned()),
+        // YAML makes booleans of `n` and `yes`.
+        Some(_) => Err(format!("{NOT_TEXT}; put it in quotes")),
     }
 }
 

@@ -63,7 +63,7 @@ struct Found {
 impl Found {
     fn conditions(&mut self, object: &ObjectRef, conditions: &Conditions) {
         for condition in conditions.iter().filter(|condition| is_refusal(condition)) {
-            self.condition(object, condition, field(condition.reason), cause(condition));
+            self.condition(object, condition, field(object, condition.reason), cause(condition));
         }
     }
 
@@ -108,8 +108,9 @@ fn is_refusal(condition: &Condition) -> bool {
 }
 
 /// The field that a reason is about, where the condition names none.
-fn field(reason: Reason) -> &'static str {
+fn field(object: &ObjectRef, reason: Reason) -> &'static str {
     match reason {
+        Reason::Conflicted if object.kind.ends_with("Route") => "spec.hostnames",
         Reason::NoMatchingParent | Reason::NotAllowedByListeners => "spec.parentRefs",
         Reason::NoMatchingListenerHostname => "spec.hostnames",
         Reason::Conflicted | Reason::TargetNotFound => "spec.targetRefs",

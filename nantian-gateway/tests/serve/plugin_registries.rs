@@ -165,6 +165,10 @@ async fn credentials_of_the_pull_secret_open_a_registry_and_are_shown_nowhere() 
         })
         .await;
         assert_eq!(gateway.condition("WasmPlugin demo/r", "ResolvedRefs").await["status"], "True");
+        assert_eq!(gateway.log.count("WasmPlugin demo/r is served"), 1);
+        let log = gateway.log.text();
+        let awaited = log.lines().filter(|line| line.contains("the module is being fetched"));
+        assert!(awaited.into_iter().all(|line| line.contains("INFO")), "{log}");
         let config = gateway.config().await;
         assert_eq!(config["ir"]["plugins"]["demo/r"]["credentials"], "[redacted]");
         for shown in [config.to_string(), gateway.log.text()] {

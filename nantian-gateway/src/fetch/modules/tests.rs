@@ -142,7 +142,8 @@ async fn silent_sources_of_a_namespace_keep_its_others_waiting_for_seconds_only(
 async fn module_without_end_is_given_up_at_the_limit() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n".to_vec();
     let fetched = first_attempt([head, vec![0; crate::fetch::MAX_BYTES + 1]].concat()).await;
-    assert_eq!(fetched, Fetched::Failed("more than 33554432 bytes".to_owned()));
+    let told = "what came has more than 33554432 bytes, which is what a module may have";
+    assert_eq!(fetched, Fetched::Failed(told.to_owned()));
 }
 
 #[tokio::test]

@@ -72,6 +72,7 @@ impl ManagedPlugin {
         self.state = match result {
             Ok(plugin) => {
                 (self.plugin, self.retry) = (Some(plugin), None);
+                tracing::info!("WasmPlugin {} is served", self.config.object);
                 StartState::Runs
             }
             Err(StartFailure { why, may_pass }) => {

@@ -217,7 +217,7 @@ fn ai_service(cluster: &ClusterState<'_>, name: ObjectName) -> Result<TargetKey,
     if cluster.objects.ai_services.contains_key(&name) {
         return Ok(TargetKey::AiService(name));
     }
-    Err(not_found(format!("AIService {name} does not exist")).absent())
+    Err(not_found(format!("AIService {name} does not exist, or is not valid")).absent())
 }
 
 fn not_found(message: String) -> Fault {

@@ -119,24 +119,36 @@ fn matching(
         let message = "no listener serves any of spec.hostnames";
         return Err(Fault::new(Reason::NoMatchingListenerHostname, message));
     }
-    let mut clashing = Vec::new();
+    let (mut clashing, mut first) = (Vec::new(), None);
     let mut listeners = taken;
     listeners.retain(|taken| {
-        let older = gateway.listeners.get(taken.listener).filter(|listener| clashes(listener, id, taken));
-        clashing.extend(older.map(|listener| listener.id.name.clone()));
-        older.is_none()
+        let listener = gateway.listeners.get(taken.listener);
+        let clash = listener.and_then(|listener| Some((listener, clash(listener, id, taken)?)));
+        let Some((listener, clash)) = clash else { return true };
+        clashing.push(listener.id.name.clone());
+        first.get_or_insert(clash);
+        false
     });
     if listeners.is_empty() {
-        return Err(Fault::new(Reason::Conflicted, super::CLASH));
+        let which = first.map(|(kind, name, host)| format!(": {kind} {name} has {host}"));
+        return Err(Fault::new(Reason::Conflicted, format!("{}{}", super::CLASH, which.unwrap_or_default())));
     }
     Ok(Accepted { listeners, clashing })
 }
 
-/// Whether an older route of another kind has some of the hosts: an HTTPRoute and a GRPCRoute may not share one.
-fn clashes(listener: &ListenerState<'_>, id: &RouteId, taken: &AcceptingListener) -> bool {
+/// An older route of another kind that has some of the hosts, and one of them: an HTTPRoute and a GRPCRoute may not share one.
+fn clash<'l>(
+    listener: &'l ListenerState<'_>,
+    id: &RouteId,
+    taken: &AcceptingListener,
+) -> Option<(&'static str, &'l ObjectName, HostPattern)> {
     let others = listener.attachments.iter().filter(|attached| attached.route.kind != id.kind);
-    let mut hosts = others.flat_map(|attached| &attached.hostnames);
-    hosts.any(|other| taken.hostnames.iter().any(|own| own.host.intersection(&other.host).is_some()))
+    let mut hosts =
+        others.flat_map(|attached| attached.hostnames.iter().map(move |host| (&attached.route, host)));
+    hosts.find_map(|(route, other)| {
+        let host = taken.hostnames.iter().find_map(|own| own.host.intersection(&other.host))?;
+        Some((route.kind.as_str(), &route.name, host))
+    })
 }
 
 /// Refuses parentRefs of which two name one parent, unless a listener or a port tells them apart.

@@ -80,7 +80,11 @@ pub(super) fn resolve(
                 format!("AIService {name} is not usable: {}", unusable.message()),
             )
             .absent()),
-            None => Err(fault(Reason::BackendNotFound, format!("AIService {name} does not exist")).absent()),
+            None => Err(fault(
+                Reason::BackendNotFound,
+                format!("AIService {name} does not exist, or is not valid"),
+            )
+            .absent()),
         };
     }
     let service = cluster.objects.services.get(&name);
