@@ -21,12 +21,40 @@ pub(crate) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     socket.into().set_tcp_keepalive(&keep_alive)
 }
 
-/// Lets the kernel notice within the same two minutes that what was sent does not arrive; keep-alive is for silence only.
+/// How long what was sent may be unanswered: as long as a peer that has vanished can be silent.
+pub(crate) const UNANSWERED: Duration = SILENCE.saturating_add(INTERVAL.saturating_mul(QUESTIONS));
+/// For how long the kernel sends again if it is told nothing, with the usual `tcp_retries2`; it waits without end for a peer
+/// that answers and takes nothing.
+const SENT_AGAIN: Duration = Duration::from_secs(15 * 60);
+
+/// How long what was sent may be unanswered by a peer that may take nothing for `pause`, which is the same to the kernel.
+/// `None` leaves it to the kernel, where a limit would be longer than its own.
+pub(crate) fn unanswered(pause: Duration) -> Option<Duration> {
+    Some(pause.max(UNANSWERED)).filter(|limit| *limit < SENT_AGAIN)
+}
+
+/// Lets the kernel notice within `limit` that what was sent does not arrive, or is not taken; keep-alive is for silence only.
 ///
 /// # Errors
 /// When the system refuses.
-pub(crate) fn limit_unanswered<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+pub(crate) fn limit_unanswered<'s>(
+    socket: impl Into<SockRef<'s>>,
+    limit: Option<Duration>,
+) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    socket.into().set_tcp_user_timeout(Some(SILENCE + INTERVAL * QUESTIONS))?;
+    socket.into().set_tcp_user_timeout(limit)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_pause_for_long_is_not_ended_earlier() {
+        let of = |seconds| unanswered(Duration::from_secs(seconds));
+        assert_eq!([of(1), of(60)], [Some(Duration::from_secs(120)); 2]);
+        assert_eq!(of(600), Some(Duration::from_secs(600)));
+        assert_eq!(of(86_400), None, "the kernel's own limit is shorter, and counts no pause");
+    }
 }

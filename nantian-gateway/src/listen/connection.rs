@@ -26,7 +26,10 @@ use super::{
     accept::PortKey, connections::Registration, forward::Peer, io::HeadScanIo, service::ConnectionService,
     socket::ClientSocket, stall_timer::StreamExecutor, state::ConnectionCommand, unread::UnreadBody,
 };
-use crate::{body::BoxError, respond::ErrorChain, runtime::Worker, snapshot::PortProtocol, stream::reset};
+use crate::{
+    body::BoxError, respond::ErrorChain, runtime::Worker, snapshot::PortProtocol, socket::unanswered,
+    stream::reset,
+};
 
 /// Bits of the number of a connection that count those of one worker.
 const WORKER_SHIFT: u32 = 48;
@@ -107,9 +110,10 @@ impl Session {
         }
     }
 
-    /// The socket of this connection, whose writes are noted.
+    /// The socket of this connection, whose writes are noted, and which ends if what is written does not arrive.
     pub(super) fn socket(&self, stream: TcpStream) -> ClientSocket {
-        ClientSocket::new(stream, self.registration.state.clone())
+        let pause = self.worker.config.timeouts.stall;
+        ClientSocket::new(stream, self.registration.state.clone(), unanswered(pause))
     }
 
     pub(super) async fn serve_tls(self, stream: Box<TlsStream<ClientSocket>>) -> Served {

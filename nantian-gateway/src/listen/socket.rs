@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -13,7 +14,7 @@ use tokio::{
 };
 
 use super::state::State;
-use crate::stream::reset;
+use crate::{socket::limit_unanswered, stream::reset};
 
 /// The socket of a client; it is noted how long the client takes nothing of what is written.
 ///
@@ -22,18 +23,30 @@ use crate::stream::reset;
 pub(crate) struct ClientSocket {
     stream: TcpStream,
     state: Arc<State>,
+    /// Whether what is sent must be answered within a limit.
+    is_limited: bool,
 }
 
 // === impl ClientSocket ===
 
 impl ClientSocket {
-    pub(super) fn new(stream: TcpStream, state: Arc<State>) -> Self {
-        Self { stream, state }
+    /// A client may leave what is sent `unanswered` for so long, while HTTP is spoken.
+    pub(super) fn new(stream: TcpStream, state: Arc<State>, unanswered: Option<Duration>) -> Self {
+        // On a socket that is beyond that, reading and writing tell why.
+        let is_limited = unanswered.is_some() && limit_unanswered(&stream, unanswered).is_ok();
+        Self { stream, state, is_limited }
     }
 
     /// The socket itself.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// The other end of a tunnel may pause for as long as it likes.
+    fn lift_limit(&mut self) {
+        if self.is_limited && self.state.may_leave_http() {
+            self.is_limited = limit_unanswered(&self.stream, None).is_err();
+        }
     }
 
     fn note<R>(&self, written: Poll<R>) -> Poll<R> {
@@ -57,6 +70,7 @@ impl AsyncRead for ClientSocket {
 
 impl AsyncWrite for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.lift_limit();
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note(written)
     }
@@ -66,6 +80,7 @@ impl AsyncWrite for ClientSocket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.lift_limit();
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.note(written)
     }
@@ -105,15 +120,38 @@ mod tests {
     use super::*;
     use crate::listen::state::InFlight;
 
+    /// A connection of this state, and its client.
+    async fn connected(state: &Arc<State>) -> (ClientSocket, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        (ClientSocket::new(stream, Arc::clone(state), Some(Duration::from_secs(300))), client)
+    }
+
+    fn state() -> Arc<State> {
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        Arc::new(State::new(Arc::default(), &Arc::default(), place))
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_client_may_leave_bytes_unanswered_for_a_time_and_in_a_tunnel_for_longer() {
+        let state = state();
+        let (mut socket, _client) = connected(&state).await;
+        let limit =
+            |socket: &ClientSocket| socket2::SockRef::from(&socket.stream).tcp_user_timeout().unwrap();
+        socket.write_all(b"x").await.unwrap();
+        assert_eq!(limit(&socket), Some(Duration::from_secs(300)));
+        let _tunnel = state.tunnel();
+        socket.write_all(b"x").await.unwrap();
+        assert_eq!(limit(&socket), None);
+    }
+
     #[tokio::test]
     async fn it_is_noted_when_a_client_takes_nothing_and_when_it_goes_on() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let state = Arc::new(State::new(Arc::default(), &Arc::default(), place));
+        let state = state();
+        let (mut socket, mut client) = connected(&state).await;
         let request = InFlight::begin(&state);
-        let mut socket = ClientSocket::new(stream, state);
         let content = vec![b'x'; 65_536];
         let mut written = 0;
         poll_fn(|cx| {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -60,6 +60,8 @@ pub(super) struct State {
     last_activity: AtomicU32,
     /// Where such a connection is at home.
     stream: OnceLock<StreamBinding>,
+    /// Whether something else than HTTP may follow.
+    may_leave_http: AtomicBool,
     /// When the client ended its side in the middle of an exchange, or took something since.
     ended_since: AtomicU32,
     /// Among the connections that all workers may have. A tunnel keeps it, because it keeps the socket.
@@ -99,6 +101,7 @@ impl State {
             refused: 0.into(),
             last_activity: Wait::NONE.0.into(),
             stream: OnceLock::new(),
+            may_leave_http: false.into(),
             ended_since: Wait::NONE.0.into(),
             _place: place,
         }
@@ -161,6 +164,7 @@ impl State {
     pub(super) fn becomes_stream(&self, place: StreamBinding) {
         // A connection becomes one once.
         let _ = self.stream.set(place);
+        self.may_leave_http.store(true, Relaxed);
         for since in [&self.head_since, &self.idle_since, &self.write_since] {
             since.store(Wait::NONE.0, Relaxed);
         }
@@ -172,9 +176,15 @@ impl State {
         self.last_activity.store(self.now(), Relaxed);
     }
 
-    /// Counts a tunnel for as long as the guard lives.
+    /// Counts a tunnel for as long as the guard lives; the connection carries no other request after the one that offers it.
     pub(super) fn tunnel(&self) -> TunnelGuard {
+        self.may_leave_http.store(true, Relaxed);
         TunnelGuard::new(&self.tunnels)
+    }
+
+    /// Whether something else than HTTP may follow: the bytes of a tunnel, or of a connection that is passed on as it is.
+    pub(super) fn may_leave_http(&self) -> bool {
+        self.may_leave_http.load(Relaxed)
     }
 
     /// Bytes came in while no request was being served: a head has begun.

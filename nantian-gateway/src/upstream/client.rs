@@ -25,7 +25,14 @@ use super::{
     tunnel,
     upload::Upload,
 };
-use crate::{body::Body, grpc, hops::Hop, ir::Protocol, tenancy::Tenancy};
+use crate::{
+    body::Body,
+    grpc,
+    hops::Hop,
+    ir::Protocol,
+    socket::{UNANSWERED, unanswered},
+    tenancy::Tenancy,
+};
 
 /// An exchange on its way to the head of the response.
 pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, Unanswered>>>>;
@@ -106,7 +113,9 @@ impl Client {
         if let Some(upgrade) = &upgrade {
             upgrade.ask(request.headers_mut());
         }
-        let Some(mut connection) = self.inner.pool.take(&destination) else {
+        // What may become a tunnel has a connection with other limits.
+        let pooled = if upgrade.is_none() { self.inner.pool.take(&destination) } else { None };
+        let Some(mut connection) = pooled else {
             return Box::pin(client.send_fresh(destination, request, upgrade));
         };
         // Begun here and not in the future, which would have to carry the request.
@@ -141,7 +150,9 @@ impl Client {
         mut request: Request<Body>,
         upgrade: Option<Upgrade>,
     ) -> Result<Response<UpstreamBody>, Unanswered> {
-        let mut connection = match self.open_http1(&destination).await {
+        // The sides of a tunnel may pause for as long as they like.
+        let unanswered = unanswered(self.inner.config.stall_timeout).filter(|_| upgrade.is_none());
+        let mut connection = match self.open_http1(&destination, unanswered).await {
             Ok(connection) => connection,
             Err(error) => {
                 if let Some(upgrade) = upgrade {
@@ -157,8 +168,12 @@ impl Client {
         }
     }
 
-    async fn open_http1(&self, destination: &Destination) -> Result<Box<Http1>, UpstreamError> {
-        let io = connect(destination, &self.inner.config).await?;
+    async fn open_http1(
+        &self,
+        destination: &Destination,
+        unanswered: Option<Duration>,
+    ) -> Result<Box<Http1>, UpstreamError> {
+        let io = connect(destination, unanswered, &self.inner.config).await?;
         let connection = Http1::handshake(io, destination.clone()).await;
         Ok(Box::new(connection.map_err(|source| broken(destination, source))?))
     }
@@ -239,7 +254,8 @@ impl Client {
     async fn open_http2(&self, destination: &Destination) -> Result<Http2, UpstreamError> {
         let opening = self.inner.pool.open(destination);
         let opened = async {
-            let io = connect(destination, &self.inner.config).await?;
+            // Many requests share it, and its backend reads on whatever becomes of single ones.
+            let io = connect(destination, Some(UNANSWERED), &self.inner.config).await?;
             let connection = Http2::handshake(io, destination, Rc::clone(&opening)).await;
             connection.map_err(|source| broken(destination, source))
         };

@@ -36,22 +36,24 @@ pub(crate) enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Opens a connection to `destination` within the time of `config`, the TLS handshake included.
+/// Opens a connection to `destination` within the time of `config`, the TLS handshake included; a backend may leave what is
+/// sent there `unanswered` for so long.
 ///
 /// # Errors
 /// [`UpstreamError::Refused`], [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
 ///
 /// # Cancellation
 /// Dropping the future closes what was opened.
-pub(super) async fn connect(destination: &Destination, config: &ClientConfig) -> Result<Io, UpstreamError> {
+pub(super) async fn connect(
+    destination: &Destination,
+    unanswered: Option<Duration>,
+    config: &ClientConfig,
+) -> Result<Io, UpstreamError> {
     let expected = expected(destination)?;
     let limit = config.connect_timeout;
     let opening = async {
         let stream = open_tcp(destination, config.tenancy).await?;
-        if destination.protocol == Protocol::H2c {
-            // Many requests share it, and a vanished backend is not to take them all for as long as the kernel sends again.
-            limit_unanswered(&stream)?;
-        }
+        limit_unanswered(&stream, unanswered)?;
         let Some(expected) = expected else { return Ok(Io::Plain(stream)) };
         let protocols = [alpn(destination.protocol).to_vec()];
         handshake(expected, expected.config().unwrap_or(&config.tls), &protocols, stream).await
@@ -260,11 +262,11 @@ mod tests {
         for host in ["127.0.0.1", "localhost"] {
             let authority = format!("{host}:{port}").parse().unwrap();
             let destination = Destination::of_url(&authority, false).unwrap();
-            connect(&destination, &config(Tenancy::Single)).await.unwrap();
+            connect(&destination, None, &config(Tenancy::Single)).await.unwrap();
             listener.accept().unwrap();
             let limit = Duration::from_secs(10);
             for error in [
-                connect(&destination, &config(Tenancy::Shared)).await.unwrap_err(),
+                connect(&destination, None, &config(Tenancy::Shared)).await.unwrap_err(),
                 connect_stream(&destination, limit, Tenancy::Shared).await.unwrap_err(),
             ] {
                 let told = ErrorChain(&error).to_string();
@@ -275,6 +277,19 @@ mod tests {
         }
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "nobody else has come");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_backend_may_leave_bytes_unanswered_for_as_long_as_is_said() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let authority = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let destination = Destination::of_url(&authority, false).unwrap();
+        let limit = |io: &Io| socket2::SockRef::from(io.socket()).tcp_user_timeout().unwrap();
+        for unanswered in [Some(Duration::from_secs(90)), None] {
+            let io = connect(&destination, unanswered, &config(Tenancy::Single)).await.unwrap();
+            assert_eq!(limit(&io), unanswered);
+        }
     }
 
     #[tokio::test]
@@ -306,7 +321,7 @@ mod tests {
     async fn an_endpoint_that_is_a_metadata_server_is_not_dialled_in_a_cluster() {
         let address = Address::Ip("169.254.169.254:80".parse().unwrap());
         let destination = Destination { address, protocol: Protocol::Http1, security: Security::Plain };
-        let error = connect(&destination, &config(Tenancy::Shared)).await.unwrap_err();
+        let error = connect(&destination, None, &config(Tenancy::Shared)).await.unwrap_err();
         assert_eq!(
             ErrorChain(&error).to_string(),
             "no connection to 169.254.169.254:80: 169.254.169.254 is not dialled: link-local, metadata and multicast \
