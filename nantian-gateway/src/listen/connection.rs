@@ -164,6 +164,8 @@ impl Session {
         self.registration.state.expects_nothing();
         let io = HeadScanIo::http2(io, first, self.registration.state.clone());
         let max_head = u32::try_from(self.worker.config.max_request_head).unwrap_or(u32::MAX);
+        // Its answer may lie behind all that a client takes its time for.
+        let pong = self.worker.config.timeouts.stall.max(PONG);
         let streams = StreamExecutor::default();
         let state = self.registration.state.clone();
         let edge = ConnectionService::http2(self.key, self.worker, self.peer, state, streams.clone());
@@ -175,6 +177,7 @@ impl Session {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(Some(KEEP_ALIVE))
+            .keep_alive_timeout(pong)
             .serve_connection(TokioIo::new(io), edge);
         let last = ConnectionCommand::Drain;
         supervise(Box::pin(connection), &self.registration, None, last, |it| it.graceful_shutdown()).await
@@ -208,6 +211,8 @@ const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How often an HTTP/2 client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long it may take to answer that at least, whatever the stall timeout is.
+const PONG: Duration = Duration::from_secs(20);
 
 /// Polls a connection and does what its registration is told meanwhile; from the order `last` on it lets it finish.
 async fn supervise<C>(
