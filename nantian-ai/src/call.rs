@@ -22,6 +22,7 @@ use crate::deadline::Deadline;
 use crate::dialect::Surface;
 use crate::error::{Awaited, BoxError, Error, Unsent};
 use crate::ir::{Fault, FaultKind};
+use crate::memory::HeldMemory;
 use crate::outbound::{Prepared, Way};
 use crate::receive::{Aim, Received, Receiving};
 use crate::renamed;
@@ -115,7 +116,12 @@ impl<K: UsageSink> Call<K> {
     }
 
     /// Judges a reply by its head.
-    pub(crate) fn arrived<B>(&mut self, target: &Target, response: Response<B>) -> Step<B>
+    pub(crate) fn arrived<B>(
+        &mut self,
+        target: &Target,
+        response: Response<B>,
+        held: Option<&HeldMemory>,
+    ) -> Step<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -151,7 +157,7 @@ impl<K: UsageSink> Call<K> {
             false => return Step::Pass(response),
         };
         let (head, body) = response.into_parts();
-        Step::Receive(Receiving::new(head, body, aim))
+        Step::Receive(Receiving::new(head, body, aim).holding(held))
     }
 
     /// Judges what has come of a reply.
@@ -174,6 +180,7 @@ impl<K: UsageSink> Call<K> {
                     Fault::new(FaultKind::Unreadable, "the provider's answer is too large to be translated");
                 return Step::Failed(Failed::of(target, fault, headers));
             }
+            Received::NoMemory => return Step::Failed(Failed::from(Error::TooManyBodies)),
             Received::Enough => {}
         }
         if receiving.aim == Aim::Whole {
@@ -277,7 +284,7 @@ impl<K: UsageSink> Call<K> {
                 Failure::Response { status: fault.kind.status(), headers: &failed.headers }
             }
             Error::Token { source, .. } if !source.is_passing() => return None,
-            Error::Timeout { awaited: Awaited::Answer, .. } => return None,
+            Error::Timeout { awaited: Awaited::Answer, .. } | Error::TooManyBodies => return None,
             _ => Failure::NoResponse,
         };
         self.next(target, failure)

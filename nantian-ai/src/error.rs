@@ -71,6 +71,9 @@ pub enum Error {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// All bodies that are read whole together take what they may, see [`BodyMemory`](crate::BodyMemory). Maps to 503.
+    #[error("there is no memory for the body, too many others are being read")]
+    TooManyBodies,
     /// The client's body ended in an error. Maps to 400.
     #[error("the request body could not be read")]
     BodyRead {
@@ -249,6 +252,9 @@ impl Error {
             Self::MalformedQuery => (StatusCode::BAD_REQUEST, "malformed_query", INVALID, INVALID),
             Self::BodyTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, "request_too_large")
+            }
+            Self::TooManyBodies => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "server_error", "api_error")
             }
             Self::BodyRead { .. } => (StatusCode::BAD_REQUEST, "incomplete_body", INVALID, INVALID),
             Self::NotJson { .. } => (StatusCode::BAD_REQUEST, "invalid_json", INVALID, INVALID),

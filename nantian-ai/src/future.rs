@@ -19,7 +19,8 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::dialect::{Dialect, Surface};
 use crate::error::{BoxError, Error};
-use crate::packed::unpack;
+use crate::memory::{BodyMemory, HeldMemory};
+use crate::packed::unpack_within;
 use crate::read::ReadBody;
 use crate::receive::Receiving;
 use crate::route::Onward;
@@ -42,6 +43,8 @@ pin_project! {
         shared: Arc<Shared<O>>,
         dialect: Dialect,
         onward: Onward,
+        // What the request takes of memory while it may be sent again.
+        held: Option<HeldMemory>,
         call: Option<Call<O::Sink>>,
         #[pin]
         state: State<B, B2, S::Future>,
@@ -89,19 +92,21 @@ where
 {
     /// `inner` has been found ready.
     pub(crate) fn new(inner: S, shared: Arc<Shared<O>>, request: Request<B>) -> Self {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let held = head.extensions.remove();
+        let held = held.or_else(|| shared.memory.as_ref().map(BodyMemory::begin));
         let onward = head.extensions.get::<Onward>().copied().unwrap_or_default();
         let (dialect, state) = match shared.target.admit(&head) {
             Ok(surface) => (
                 surface.dialect(),
                 State::Reading {
-                    body: ReadBody::new(body, shared.target.config().max_body),
+                    body: ReadBody::new(body, shared.target.config().max_body).holding(held.clone()),
                     head: Some((surface, head)),
                 },
             ),
             Err(error) => (Surface::guess(head.uri.path(), &head.headers), State::Refused { error }),
         };
-        Self { inner, shared, dialect, onward, call: None, state }
+        Self { inner, shared, dialect, onward, held, call: None, state }
     }
 
     /// Starts an attempt on the inner service, which is ready, once there is a token for it.
@@ -151,7 +156,8 @@ where
         };
         let Some((surface, mut head)) = head.take() else { return Poll::Pending };
         let most = this.shared.target.config().max_body;
-        let read = read.and_then(|body| unpack(&mut head.headers, body, most));
+        let held = this.held.as_ref();
+        let read = read.and_then(|body| unpack_within(&mut head.headers, body, most, held));
         let begun = read.and_then(|body| match this.shared.counted(&surface, &body) {
             Some(answer) => answer.map(Err),
             None => this.shared.begin(surface, head, body).map(Ok),
@@ -195,7 +201,7 @@ where
                 Step::Failed(ready!(call.poll_no_token(target, token, cx)))
             }
             StateProj::Calling { response } => match response.poll(cx) {
-                Poll::Ready(Ok(response)) => call.arrived(target, response),
+                Poll::Ready(Ok(response)) => call.arrived(target, response, this.held.as_ref()),
                 Poll::Ready(Err(error)) => {
                     let error = error.into();
                     call.broke(error.as_ref());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
+use crate::memory::BodyMemory;
 use crate::respond::{DialectResponder, Responder};
 use crate::service::AiService;
 use crate::shared::Shared;
@@ -30,6 +31,7 @@ impl AiLayer {
                 target: target.into(),
                 observer: Arc::new(()),
                 responder: Arc::new(DialectResponder),
+                memory: None,
             }),
         }
     }
@@ -44,6 +46,7 @@ impl<O> AiLayer<O> {
                 target: Arc::clone(&self.shared.target),
                 observer: Arc::new(observer),
                 responder: Arc::clone(&self.shared.responder),
+                memory: self.shared.memory.clone(),
             }),
         }
     }
@@ -56,6 +59,21 @@ impl<O> AiLayer<O> {
                 target: Arc::clone(&self.shared.target),
                 observer: Arc::clone(&self.shared.observer),
                 responder: Arc::new(responder),
+                memory: self.shared.memory.clone(),
+            }),
+        }
+    }
+
+    /// Sets what the bodies of all requests and the answers that are read whole may take together, until what is answered is known;
+    /// one of a request that a [`ModelRoute`](crate::route::ModelRoute) has read is counted there. Default: no limit.
+    #[must_use]
+    pub fn memory(self, memory: BodyMemory) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                target: Arc::clone(&self.shared.target),
+                observer: Arc::clone(&self.shared.observer),
+                responder: Arc::clone(&self.shared.responder),
+                memory: Some(memory),
             }),
         }
     }

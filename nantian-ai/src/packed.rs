@@ -8,6 +8,7 @@ use flate2::read::MultiGzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 
 use crate::error::Error;
+use crate::memory::HeldMemory;
 
 /// Whether a body with these headers is compressed in a way that is undone here.
 ///
@@ -47,6 +48,18 @@ pub fn unpack(headers: &mut HeaderMap, body: Bytes, limit: u64) -> Result<Bytes,
     headers.remove(CONTENT_ENCODING);
     headers.remove(CONTENT_LENGTH);
     Ok(plain.into())
+}
+
+/// The same, held as it is then.
+pub(crate) fn unpack_within(
+    headers: &mut HeaderMap,
+    body: Bytes,
+    limit: u64,
+    held: Option<&HeldMemory>,
+) -> Result<Bytes, Error> {
+    let body = unpack(headers, body, limit)?;
+    held.map_or(Ok(()), |held| held.hold(body.len() as u64))?;
+    Ok(body)
 }
 
 fn unsupported(headers: &HeaderMap) -> Error {

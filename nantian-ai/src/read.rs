@@ -10,6 +10,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::error::{BoxError, Error};
+use crate::memory::HeldMemory;
 
 pub use crate::packed::unpack;
 
@@ -23,7 +24,7 @@ pin_project! {
     ///
     /// # Errors
     /// [`Error::BodyTooLarge`] as soon as the body is, or says that it will be, above the limit;
-    /// [`Error::BodyRead`] if it fails.
+    /// [`Error::BodyRead`] if it fails, and [`Error::TooManyBodies`] if it is to hold memory, and there is no more of it.
     ///
     /// # Cancellation
     /// Dropping it drops the body and what was read of it.
@@ -32,6 +33,7 @@ pin_project! {
         #[pin]
         body: B,
         limit: u64,
+        held: Option<HeldMemory>,
         first: Bytes,
         rest: BytesMut,
     }
@@ -42,7 +44,14 @@ pin_project! {
 impl<B> ReadBody<B> {
     /// Reads at most `limit` bytes.
     pub fn new(body: B, limit: u64) -> Self {
-        Self { body, limit, first: Bytes::new(), rest: BytesMut::new() }
+        Self { body, limit, held: None, first: Bytes::new(), rest: BytesMut::new() }
+    }
+
+    /// Holds memory for what it reads, which stays held as long as anybody has a clone of it.
+    #[must_use]
+    pub fn holding(mut self, held: Option<HeldMemory>) -> Self {
+        self.held = held;
+        self
     }
 }
 
@@ -77,6 +86,11 @@ where
             if read.saturating_add(data.remaining() as u64) > *this.limit {
                 return Poll::Ready(Err(Error::BodyTooLarge { limit: *this.limit }));
             }
+            if let Some(held) = this.held
+                && let Err(error) = held.hold(read.saturating_add(data.remaining() as u64))
+            {
+                return Poll::Ready(Err(error));
+            }
             if read == 0 {
                 *this.first = data.copy_to_bytes(data.remaining());
                 continue;
@@ -101,6 +115,7 @@ mod tests {
     use http_body_util::{Full, StreamBody};
 
     use super::*;
+    use crate::memory::BodyMemory;
 
     fn chunks(chunks: &[&'static str]) -> impl Body<Data = Bytes, Error = Infallible> + use<> {
         let frames: Vec<_> =
@@ -125,6 +140,19 @@ mod tests {
         ] {
             assert!(matches!(error, Error::BodyTooLarge { limit: 4 }));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_read_is_held_as_it_comes() {
+        let memory = BodyMemory::new(4);
+        let (held, other) = (memory.begin(), memory.begin());
+        let read = ReadBody::new(chunks(&["a", "b"]), 9).holding(Some(held.clone())).await.unwrap();
+        assert_eq!((&read[..], memory.held()), (&b"ab"[..], 2));
+        let error = ReadBody::new(chunks(&["a", "bcd"]), 9).holding(Some(other)).await.unwrap_err();
+        assert!(matches!(error, Error::TooManyBodies));
+        assert_eq!(memory.held(), 2, "who is refused holds nothing");
+        drop(held);
+        assert_eq!(memory.held(), 0);
     }
 
     #[tokio::test]

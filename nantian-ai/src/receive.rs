@@ -9,6 +9,7 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::error::BoxError;
+use crate::memory::HeldMemory;
 use crate::usage::{Metering, UsageSink};
 
 /// The largest whole reply that is translated, in bytes.
@@ -28,6 +29,8 @@ pub(crate) struct Receiving<B> {
     rest: Rest<B>,
     held: VecDeque<Bytes>,
     size: usize,
+    /// What the request holds, and held before.
+    memory: Option<(HeldMemory, u64)>,
 }
 
 /// How much of a reply is awaited.
@@ -50,6 +53,8 @@ pub(crate) enum Received {
     Enough,
     /// More than is read.
     TooLarge,
+    /// More than there is memory for.
+    NoMemory,
     /// An error of the body.
     Broken,
 }
@@ -66,7 +71,13 @@ where
     B::Error: Into<BoxError>,
 {
     pub(crate) fn new(head: Parts, body: B, aim: Aim) -> Self {
-        Self { head, aim, rest: Rest(Some(Box::pin(body))), held: VecDeque::new(), size: 0 }
+        Self { head, aim, rest: Rest(Some(Box::pin(body))), held: VecDeque::new(), size: 0, memory: None }
+    }
+
+    /// Holds memory for what is read whole, beside what the request holds.
+    pub(crate) fn holding(mut self, memory: Option<&HeldMemory>) -> Self {
+        self.memory = memory.map(|memory| (memory.clone(), memory.bytes()));
+        self
     }
 
     /// Ready when enough has come; the meter has seen all of it.
@@ -102,12 +113,19 @@ where
                     }
                 }
                 Aim::Whole if self.size > LARGEST_REPLY => return Poll::Ready(Received::TooLarge),
+                Aim::Whole if !self.has_memory() => return Poll::Ready(Received::NoMemory),
                 Aim::Refusal | Aim::Objection if self.size > LARGEST_REFUSAL => {
                     return Poll::Ready(Received::Enough);
                 }
                 Aim::Whole | Aim::Refusal | Aim::Objection => {}
             }
         }
+    }
+
+    /// Whether there is memory for what has come.
+    fn has_memory(&self) -> bool {
+        let size = self.size as u64;
+        self.memory.as_ref().is_none_or(|(memory, before)| memory.hold(before.saturating_add(size)).is_ok())
     }
 
     /// Whether it is the refusal of a request.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::codec::{StreamDecoder, fault, object};
@@ -47,6 +47,9 @@ impl Responder for DialectResponder {
         if let Error::MethodNotAllowed { allowed, .. } = error {
             let names: Vec<_> = allowed.iter().map(|method| method.as_str()).collect();
             headers.extend(HeaderValue::from_str(&names.join(", ")).ok().map(|names| (ALLOW, names)));
+        }
+        if let Error::TooManyBodies = error {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

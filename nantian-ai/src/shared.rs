@@ -12,6 +12,7 @@ use crate::body::ResponseBody;
 use crate::dialect::{ClientDialect, Dialect, Operation, Surface};
 use crate::error::{BoxError, Error};
 use crate::facts::RequestFacts;
+use crate::memory::BodyMemory;
 use crate::respond::Responder;
 use crate::target::Target;
 use crate::usage::UsageSink;
@@ -21,6 +22,7 @@ pub(crate) struct Shared<O> {
     pub(crate) target: Arc<Target>,
     pub(crate) observer: Arc<O>,
     pub(crate) responder: Arc<dyn Responder>,
+    pub(crate) memory: Option<BodyMemory>,
 }
 
 // === impl Shared ===

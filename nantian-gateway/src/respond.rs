@@ -109,7 +109,11 @@ where
 fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     let (status, text) = status_of(error);
     tracing::debug!(status = status.as_u16(), error = %ErrorChain(error), "request failed");
-    plain_because(status, text, &ErrorChain(error).to_string())
+    let mut response: Response<Body> = plain_because(status, text, &ErrorChain(error).to_string());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 /// What an error of the request's body is, if it is one.
@@ -130,6 +134,12 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
     }
     if find::<TimedOut>(error).is_some() {
         return (StatusCode::GATEWAY_TIMEOUT, "the request took too long");
+    }
+    if let Some(nantian_ai::Error::TooManyBodies) = find(error) {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "there is no memory for the body, too many others are being read",
+        );
     }
     match find::<UpstreamError>(error) {
         Some(UpstreamError::ConnectTimeout { .. }) => {

@@ -19,7 +19,8 @@ use crate::body::RequestBody;
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::{self, model_of};
 use crate::error::{BoxError, Error};
-use crate::packed::unpack;
+use crate::memory::HeldMemory;
+use crate::packed::unpack_within;
 use crate::read::ReadBody;
 use crate::respond::{DialectResponder, Responder as _};
 
@@ -41,6 +42,8 @@ pin_project! {
         // The one that is being asked.
         asked: usize,
         onward: Onward,
+        // What the request takes of memory while it may be sent again.
+        held: Option<HeldMemory>,
         // A provider was asked, or could not be reached.
         tried: bool,
         // What the first of them has answered whose failure may pass, for which the conversation is too long, or which does not have
@@ -80,13 +83,17 @@ where
     S: Service<Request<RequestBody>>,
 {
     pub(super) fn new(route: ModelRoute<S>, request: Request<B>) -> Self {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let held: Option<HeldMemory> = parts.extensions.get().cloned().or_else(|| route.hold());
+        if let Some(held) = &held {
+            parts.extensions.insert(held.clone());
+        }
         let surface = Surface::detect(&parts.method, parts.uri.path(), &parts.headers);
         let dialect = match &surface {
             Ok(surface) => surface.dialect(),
             Err(_) => Surface::guess(parts.uri.path(), &parts.headers),
         };
-        let body = ReadBody::new(body, route.largest_body());
+        let body = ReadBody::new(body, route.largest_body()).holding(held.clone());
         let request = Head {
             method: parts.method,
             uri: parts.uri,
@@ -102,6 +109,7 @@ where
             left: Vec::new(),
             asked: 0,
             onward: Onward::default(),
+            held,
             tried: false,
             failed: None,
             state: State::Reading { body },
@@ -130,7 +138,9 @@ where
                     }
                     let most = this.route.largest_body();
                     let read = ready!(body.poll(cx));
-                    let body = match read.and_then(|body| unpack(&mut request.headers, body, most)) {
+                    let held = this.held.as_ref();
+                    let unpack = |body| unpack_within(&mut request.headers, body, most, held);
+                    let body = match read.and_then(unpack) {
                         Ok(body) => body,
                         Err(error) => return Poll::Ready(Ok(refuse(error, *this.dialect))),
                     };

@@ -13,6 +13,7 @@ use super::{RouteBody, RouteFuture};
 use crate::body::RequestBody;
 use crate::config::TargetConfig;
 use crate::error::BoxError;
+use crate::memory::{BodyMemory, HeldMemory};
 
 /// A model of a route.
 #[derive(Clone, Debug)]
@@ -42,6 +43,7 @@ pub struct Choice<S> {
 pub struct ModelRoute<S> {
     choices: Arc<Vec<Choice<S>>>,
     max_body: u64,
+    memory: Option<BodyMemory>,
 }
 
 // === impl ModelRoute ===
@@ -50,7 +52,7 @@ impl<S> ModelRoute<S> {
     /// A route to these models.
     pub fn new(choices: impl IntoIterator<Item = Choice<S>>) -> Self {
         let choices = choices.into_iter().filter(|choice| choice.weight > 0).collect();
-        Self { choices: Arc::new(choices), max_body: TargetConfig::DEFAULT_MAX_BODY }
+        Self { choices: Arc::new(choices), max_body: TargetConfig::DEFAULT_MAX_BODY, memory: None }
     }
 
     /// Sets the largest request body that is read, in bytes. Default: 32 MiB.
@@ -58,6 +60,18 @@ impl<S> ModelRoute<S> {
     pub fn max_body(mut self, bytes: u64) -> Self {
         self.max_body = bytes;
         self
+    }
+
+    /// Sets what the bodies of all requests may take together. Default: no limit.
+    #[must_use]
+    pub fn memory(mut self, memory: BodyMemory) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// What a request holds whose body nobody has begun to read.
+    pub(super) fn hold(&self) -> Option<HeldMemory> {
+        self.memory.as_ref().map(BodyMemory::begin)
     }
 
     pub(super) fn largest_body(&self) -> u64 {
@@ -124,7 +138,7 @@ impl<S> ModelRoute<S> {
 
 impl<S> Clone for ModelRoute<S> {
     fn clone(&self) -> Self {
-        Self { choices: Arc::clone(&self.choices), max_body: self.max_body }
+        Self { choices: Arc::clone(&self.choices), max_body: self.max_body, memory: self.memory.clone() }
     }
 }
 

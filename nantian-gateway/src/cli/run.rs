@@ -3,6 +3,7 @@
 use std::{env, io, num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
 use anyhow::Context as _;
+use nantian_ai::BodyMemory;
 use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     runtime::Builder,
@@ -167,6 +168,7 @@ pub(super) async fn serve(
     let (access_log, last_line) = start_access_log(common, &metrics)?;
     let roots = Roots::of_system();
     let config = worker_config(common, access_log, &roots, source.tenancy())?;
+    metrics.show_body_memory(config.body_memory.clone());
     let tls = Arc::clone(&config.client.tls);
     let (store, _driver) = start_store(common, Arc::clone(&tls), &metrics, &store_changed)?.unzip();
     let (networks, tenancy) = (common.plugin_sources.clone(), config.client.tenancy);
@@ -320,6 +322,7 @@ fn worker_config(
         max_connections: usize::try_from(common.max_connections)?,
         max_request_head: usize::try_from(common.max_request_head_bytes)?,
         max_request_body: common.max_request_body_bytes,
+        body_memory: BodyMemory::new(common.max_body_memory_bytes),
         trusted_proxies: common.trusted_proxies.clone(),
         client: ClientConfig {
             connect_timeout: common.connect_timeout,

@@ -6,6 +6,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use http::{Request, Response, StatusCode};
+use nantian_ai::BodyMemory;
 use nantian_lb::session::Sessions;
 use tower::{
     Layer as _, ServiceBuilder,
@@ -44,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) worker: usize,
     /// Its connections to backends.
     pub(crate) client: Client,
+    /// Memory for the bodies that are read whole, shared by all workers.
+    pub(crate) body_memory: BodyMemory,
     /// The access log, if there is one.
     pub(crate) access_log: Option<AccessLog>,
     /// Where requests without a route are counted.
@@ -68,7 +71,7 @@ pub(crate) fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
             .option_layer(time(rule))
             .option_layer(rule.plugins.clone())
             .option_layer(rule.plugins.as_ref().map(|_| answers()))
-            .option_layer(rule.rate_limits.clone())
+            .option_layer(rule.rate_limits.as_ref().map(|limits| limits.within(&context.body_memory)))
             .option_layer(rule.redirect.clone())
             .option_layer(mirrors(&rule.mirrors, rule, context))
             .service(backends(rule, context)),
@@ -107,7 +110,7 @@ fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
     if rule.is_routed_by_model {
         let models: Vec<_> = rule.backends.iter().filter_map(|share| model(share, rule, context)).collect();
         if !models.is_empty() {
-            let route = policy::model_route(models);
+            let route = policy::model_route(models, &context.body_memory);
             return match before_route(rule) {
                 Some(limits) => LocalService::new(limits.layer(route)),
                 None => route,
@@ -150,7 +153,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
             .option_layer(share.filters.clone())
             .option_layer(share.plugins.clone())
             .option_layer(share.plugins.as_ref().filter(|_| is_final).map(|_| answers()))
-            .option_layer(share.rate_limits.clone())
+            .option_layer(share.rate_limits.as_ref().map(|limits| limits.within(&context.body_memory)))
             .option_layer(share.redirect.clone())
             .option_layer(mirrors(&share.mirrors, rule, context))
             .option_layer(share.meter)
@@ -197,7 +200,7 @@ fn target(
                 .service(Connect::new(context.client.clone(), tls.clone(), rule.is_of_calls())),
         ),
         Target::AiService(provider, destination, observer) => ServiceBuilder::new()
-            .layer(policy::ai_layer(Arc::clone(provider), observer.clone()))
+            .layer(policy::ai_layer(Arc::clone(provider), observer.clone(), &context.body_memory))
             .map_response(|response: Response<_>| response.map(Body::from))
             .map_err(BoxError::from)
             .service(context.client.to(destination.clone())),

@@ -127,6 +127,20 @@ impl Metrics {
             "Lines of the access log that are lost, as they came faster than they could be written or the disk was full",
             self.lost_log_lines.load(Relaxed),
         )?;
+        if let Some(memory) = self.body_memory.get() {
+            gauge(
+                encoder,
+                "nantian_body_memory_bytes",
+                "Bytes of the bodies that are read whole, of requests and answers",
+                memory.held(),
+            )?;
+            counter(
+                encoder,
+                "nantian_body_memory_refused_requests",
+                "Requests that are answered with 503, as there is no room for their body or its answer",
+                memory.refused(),
+            )?;
+        }
         let ignored = lock(&self.ignored);
         gauges(
             encoder,

@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use nantian_ai::BodyMemory;
 use nantian_lb::Balancer;
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::Plugin;
@@ -55,6 +56,8 @@ pub struct Metrics {
     ai_services: Mutex<BTreeMap<String, Arc<AiMetrics>>>,
     /// Where limits are kept, if not in this process.
     store: OnceLock<RedisStore>,
+    /// What the bodies that are read whole take.
+    body_memory: OnceLock<BodyMemory>,
     connections: Box<[AtomicU64]>,
     reloads: AtomicU64,
     rejected_reloads: AtomicU64,
@@ -81,6 +84,7 @@ impl Metrics {
             limits: Mutex::default(),
             ai_services: Mutex::default(),
             store: OnceLock::new(),
+            body_memory: OnceLock::new(),
             connections: (0..workers).map(|_| AtomicU64::default()).collect(),
             reloads: AtomicU64::default(),
             rejected_reloads: AtomicU64::default(),
@@ -152,6 +156,11 @@ impl Metrics {
     /// Sets the store whose state is shown, once.
     pub(crate) fn show_store(&self, store: RedisStore) {
         let _ = self.store.set(store);
+    }
+
+    /// Sets the memory of bodies that is shown, once.
+    pub(crate) fn show_body_memory(&self, memory: BodyMemory) {
+        let _ = self.body_memory.set(memory);
     }
 
     /// The metrics of requests that no route answered.

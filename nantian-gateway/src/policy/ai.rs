@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use nantian_ai::{
-    AiLayer, Credential, Scheme, Secret, Target, TargetConfig, Timeouts,
+    AiLayer, BodyMemory, Credential, Error, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
     retry::{Growth, RetryPolicy},
     route::{Choice, ModelRoute, RouteBody, StandIn},
@@ -25,6 +25,7 @@ use crate::{
     body::{Body, BoxError},
     compile::LocalService,
     ir::{self, ObjectName},
+    respond::LoggedError,
     telemetry::TraceParent,
     upstream::Destination,
 };
@@ -199,9 +200,9 @@ fn destination(target: &Target) -> Option<Destination> {
     Destination::of_url(endpoint.authority(), endpoint.scheme() == &http::uri::Scheme::HTTPS)
 }
 
-/// The layer of an AIService.
-pub(crate) fn ai_layer(target: Arc<Target>, observer: AiObserver) -> Ai {
-    Ai { target, observer }
+/// The layer of an AIService, which reads bodies within `memory`.
+pub(crate) fn ai_layer(target: Arc<Target>, observer: AiObserver, memory: &BodyMemory) -> Ai {
+    Ai { target, observer, memory: memory.clone() }
 }
 
 /// The layer of an AIService: the usage of every reply settles the reservation that a TokenPolicy made, and how it went is
@@ -210,6 +211,7 @@ pub(crate) fn ai_layer(target: Arc<Target>, observer: AiObserver) -> Ai {
 pub(crate) struct Ai {
     target: Arc<Target>,
     observer: AiObserver,
+    memory: BodyMemory,
 }
 
 impl<S> Layer<S> for Ai
@@ -223,10 +225,14 @@ where
         let traced = self.observer.asks_for_traces();
         LocalService::new(
             ServiceBuilder::new()
-                .map_response(|response: Response<_>| response.map(Body::boxed))
+                .map_response(|response: Response<_>| note_shortage(response).map(Body::boxed))
                 .layer(UNSENT)
                 .map_request(move |request: Request<Body>| if traced { with_trace(request) } else { request })
-                .layer(AiLayer::new(Arc::clone(&self.target)).observer(self.observer.clone()))
+                .layer(
+                    AiLayer::new(Arc::clone(&self.target))
+                        .observer(self.observer.clone())
+                        .memory(self.memory.clone()),
+                )
                 .map_err(mark_unsent)
                 .service(inner),
         )
@@ -245,9 +251,11 @@ fn with_trace(mut request: Request<Body>) -> Request<Body> {
 /// One AIService of a rule: its target, its share, and all that stands before it.
 pub(crate) type ModelChoice = Choice<LocalService<Response<Body>, BoxError>>;
 
-/// The AIServices of a rule: by the `model` of a request's body, else by weight, and on to the others where one fails.
+/// The AIServices of a rule: by the `model` of a request's body, which is read within `memory`, else by weight, and on to the
+/// others where one fails.
 pub(crate) fn model_route(
     models: impl IntoIterator<Item = ModelChoice>,
+    memory: &BodyMemory,
 ) -> LocalService<Response<Body>, BoxError> {
     let models = models.into_iter().map(|model| Choice {
         name: model.name,
@@ -264,9 +272,11 @@ pub(crate) fn model_route(
     });
     LocalService::new(
         ServiceBuilder::new()
-            .map_response(|response: Response<RouteBody<_>>| note_attempts(response).map(Body::from))
+            .map_response(|response: Response<RouteBody<_>>| {
+                note_attempts(note_shortage(response)).map(Body::from)
+            })
             .layer(UNSENT)
-            .service(ModelRoute::new(models)),
+            .service(ModelRoute::new(models).memory(memory.clone())),
     )
 }
 
@@ -274,6 +284,17 @@ pub(crate) fn model_route(
 fn note_attempts<B>(mut response: Response<B>) -> Response<B> {
     if response.extensions().get::<StandIn>().is_some() {
         response.extensions_mut().insert(Attempted);
+    }
+    response
+}
+
+/// Tells the access log that a body found no memory.
+fn note_shortage<B>(mut response: Response<B>) -> Response<B> {
+    if let Some(error) = response.extensions().get::<Arc<Error>>()
+        && matches!(**error, Error::TooManyBodies)
+    {
+        let why = LoggedError(error.to_string().into());
+        response.extensions_mut().insert(why);
     }
     response
 }
@@ -324,6 +345,9 @@ mod tests {
         };
         let request = Request::post("/v1/chat/completions").header("content-type", "application/json");
         let request = request.body(Body::full(BODY)).unwrap();
-        assert_eq!(model_route([choice]).oneshot(request).await.unwrap().status(), 200);
+        assert_eq!(
+            model_route([choice], &BodyMemory::new(1 << 20)).oneshot(request).await.unwrap().status(),
+            200
+        );
     }
 }

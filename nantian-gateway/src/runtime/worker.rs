@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
 
+use nantian_ai::BodyMemory;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::LocalSnapshot;
@@ -26,6 +27,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) max_request_head: usize,
     /// The bytes of a request body. Default: 134217728.
     pub(crate) max_request_body: u64,
+    /// Memory for the bodies that are read whole, of all workers together. Default: 268435456.
+    pub(crate) body_memory: BodyMemory,
     /// Whose `X-Forwarded-For` is believed. Default: nobody's.
     pub(crate) trusted_proxies: TrustedProxies,
     /// Connections to backends.
@@ -84,6 +87,7 @@ impl Worker {
         let context = Context {
             worker: index,
             client: Client::new(config.client.clone()),
+            body_memory: config.body_memory.clone(),
             access_log: config.access_log.clone(),
             unmatched: metrics.unmatched(),
         };

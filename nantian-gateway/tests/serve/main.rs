@@ -11,6 +11,7 @@ mod ai_tokens;
 mod ai_words;
 mod backend_tls;
 mod balancing;
+mod body_memory;
 mod clients;
 #[cfg(feature = "kubernetes")]
 mod cluster;

@@ -15,7 +15,7 @@ use http::{
     request::Parts,
 };
 use http_body::{Body as _, Frame, SizeHint};
-use nantian_ai::{Surface, TargetConfig, edit::Object, read::unpack};
+use nantian_ai::{BodyMemory, Error, HeldMemory, Surface, TargetConfig, edit::Object, read::unpack};
 use nantian_ratelimit::HeldBytes;
 use tower::{Layer, Service};
 
@@ -59,6 +59,8 @@ pub(super) struct BodyFactsLayer {
     pub(super) is_routed_by_model: bool,
     /// Somebody counts tokens.
     pub(super) tokens: Option<Arc<Expected>>,
+    /// Where what is read is held; what finds no room there is refused.
+    pub(super) memory: Option<BodyMemory>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +88,8 @@ struct ReplayedBody {
     /// Trailers, or what broke it off.
     end: Option<Result<Frame<Bytes>, BoxError>>,
     rest: Option<Body>,
+    /// For as long as this has the data.
+    held: Option<HeldMemory>,
 }
 
 impl<S> Layer<S> for BodyFactsLayer {
@@ -119,9 +123,15 @@ where
             let spends = layer.spends(&parts);
             let facts = match layer.most(&parts, &body.size_hint(), asks, spends.is_some()) {
                 Some(most) => {
-                    let mut replay = ReplayedBody::read(&mut body, most).await;
+                    let held = parts.extensions.get::<HeldMemory>().cloned();
+                    let held = held.or_else(|| layer.memory.as_ref().map(BodyMemory::begin));
+                    let mut replay = ReplayedBody::read(&mut body, most, held.clone()).await?;
                     if layer.is_routed_by_model {
-                        replay.unpack(&mut parts.headers);
+                        replay.unpack(&mut parts.headers)?;
+                        // Whoever chooses an AIService goes on to hold it.
+                        if let Some(held) = held {
+                            parts.extensions.insert(held);
+                        }
                     }
                     parts.extensions.insert(HeldBytes(replay.data.len() as u64));
                     let plain = replay.plain(&parts.headers);
@@ -143,7 +153,8 @@ where
 
 impl BodyFactsLayer {
     /// One that stands for the body's being read to choose an AIService.
-    pub(super) const ROUTED: Self = Self { model: true, user: false, is_routed_by_model: true, tokens: None };
+    pub(super) const ROUTED: Self =
+        Self { model: true, user: false, is_routed_by_model: true, tokens: None, memory: None };
 
     /// The operation, if it spends tokens and somebody counts them.
     fn spends(&self, request: &Parts) -> Option<(Surface, Arc<Expected>)> {
@@ -224,6 +235,11 @@ fn user_of(body: &Object<'_>) -> Option<Arc<str>> {
     metadata.text("user_id").map(Arc::from)
 }
 
+/// Holds memory for so many bytes, if it is to be held.
+fn hold(held: Option<&HeldMemory>, bytes: usize) -> Result<(), Error> {
+    held.map_or(Ok(()), |held| held.hold(bytes as u64))
+}
+
 /// Whether the body may be one JSON text; gRPC's messages of JSON are many.
 fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -236,7 +252,10 @@ fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
 
 impl ReplayedBody {
     /// Reads `body` to its end, or as far as anybody looks.
-    async fn read(body: &mut Body, most: u64) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::TooManyBodies`].
+    async fn read(body: &mut Body, most: u64, held: Option<HeldMemory>) -> Result<Self, Error> {
         let (mut first, mut more) = (Bytes::new(), BytesMut::new());
         let mut end = None;
         while (first.len() + more.len()) as u64 <= most && !body.is_end_stream() {
@@ -252,24 +271,29 @@ impl ReplayedBody {
                 Some(Err(error)) => end = Some(Err(error)),
                 None => break,
             }
+            hold(held.as_ref(), first.len() + more.len())?;
             if end.is_some() {
                 break;
             }
         }
         let data = if more.is_empty() { first } else { more.freeze() };
         let is_whole = data.len() as u64 <= most && !matches!(end, Some(Err(_)));
-        Self { data, is_whole, end, rest: None }
+        Ok(Self { data, is_whole, end, rest: None, held })
     }
 
     /// Unpacks a compressed body; one that cannot be is refused further in.
-    fn unpack(&mut self, headers: &mut HeaderMap) {
+    ///
+    /// # Errors
+    /// [`Error::TooManyBodies`].
+    fn unpack(&mut self, headers: &mut HeaderMap) -> Result<(), Error> {
         if !self.is_whole {
-            return;
+            return Ok(());
         }
         match unpack(headers, self.data.clone(), MOST_ROUTED) {
             Ok(plain) => self.data = plain,
             Err(_) => self.is_whole = false,
         }
+        hold(self.held.as_ref(), self.data.len())
     }
 
     /// What was read, unpacked if it is compressed; nothing can be told of the beginning of what is.
@@ -297,6 +321,7 @@ impl http_body::Body for ReplayedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if !self.data.is_empty() {
+            self.held = None;
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.data)))));
         }
         if let Some(end) = self.end.take() {

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use http::{Request, Response, request::Parts};
+use nantian_ai::BodyMemory;
 use nantian_ratelimit::{
     Decision, KeyExtractor, Limit, Observer, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement,
     Unit, client_network,
@@ -88,6 +89,7 @@ impl RateLimits {
             tokens: expected.clone(),
             model: is_model_asked && counts_by(&ScopePart::Model),
             user: counts_by(&ScopePart::User),
+            memory: None,
         };
         let facts = Some(facts).filter(|facts| facts.model || facts.user || facts.tokens.is_some());
         let is_known = |limiter: &PolicyLimiter| {
@@ -131,6 +133,12 @@ impl RateLimits {
         let reader = if downstream.is_attempt { Some(BodyFactsLayer::ROUTED) } else { facts.clone() };
         let before_body = reader.and_then(|reader| BeforeBody::new(reader, known));
         Some(Self { facts, before_body, is_read: downstream.is_read, layers, counts_tokens })
+    }
+
+    /// These, reading bodies within `memory`.
+    pub(crate) fn within(&self, memory: &BodyMemory) -> Self {
+        let facts = self.facts.clone().map(|facts| BodyFactsLayer { memory: Some(memory.clone()), ..facts });
+        Self { facts, ..self.clone() }
     }
 
     /// What limits of an AIService say before its rule reads the body, for a rule that has no other one.

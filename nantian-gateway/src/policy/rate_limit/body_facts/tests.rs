@@ -28,7 +28,7 @@ async fn seen(layer: BodyFactsLayer, content_type: &str, chunks: Vec<Bytes>) -> 
 }
 
 const BOTH: BodyFactsLayer =
-    BodyFactsLayer { model: true, user: true, is_routed_by_model: false, tokens: None };
+    BodyFactsLayer { model: true, user: true, is_routed_by_model: false, tokens: None, memory: None };
 
 #[test]
 fn a_body_says_model_and_user_in_every_dialect() {

@@ -1,0 +1,135 @@
+//! Memory for the bodies that are read whole, of all requests together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::error::Error;
+
+/// The bodies up to this length that the last quarter is kept for.
+const SMALL: u64 = 1 << 20;
+
+/// What the bodies that are read whole may take together: each has a limit of its own, and clients may send any number of them at
+/// once, as slowly as they like.
+///
+/// All clones are one. It counts bytes as they arrive, whatever a request says of its length, and nobody waits for room: what finds
+/// none is refused with [`Error::TooManyBodies`]. A quarter is left to bodies of at most a mebibyte, so that a few long ones do not
+/// keep out all others.
+///
+/// ```
+/// use nantian_ai::BodyMemory;
+///
+/// let memory = BodyMemory::new(4 << 20);
+/// let (long, short) = (memory.begin(), memory.begin());
+/// assert!(long.hold(3 << 20).is_ok());
+/// assert!(long.hold((3 << 20) + 1).is_err());
+/// assert!(short.hold(1 << 20).is_ok());
+/// drop(long);
+/// assert_eq!(memory.held(), 1 << 20);
+/// ```
+#[derive(Clone, Debug)]
+pub struct BodyMemory(Arc<Shared>);
+
+/// What one request holds of a [`BodyMemory`]. All clones are one; it is given back when the last of them is dropped.
+///
+/// In the extensions of a request it says that somebody has begun to read its body: whoever reads further counts nothing twice.
+#[derive(Clone, Debug)]
+pub struct HeldMemory(Arc<Held>);
+
+#[derive(Debug)]
+struct Shared {
+    most: u64,
+    held: AtomicU64,
+    refused: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Held {
+    memory: BodyMemory,
+    bytes: AtomicU64,
+}
+
+// === impl BodyMemory ===
+
+impl BodyMemory {
+    /// Room for this many bytes.
+    pub fn new(bytes: u64) -> Self {
+        Self(Arc::new(Shared { most: bytes, held: AtomicU64::new(0), refused: AtomicU64::new(0) }))
+    }
+
+    /// Room for a request, which holds nothing yet.
+    #[must_use]
+    pub fn begin(&self) -> HeldMemory {
+        HeldMemory(Arc::new(Held { memory: self.clone(), bytes: AtomicU64::new(0) }))
+    }
+
+    /// The bytes that are held now.
+    pub fn held(&self) -> u64 {
+        self.0.held.load(Relaxed)
+    }
+
+    /// How often there was no room.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Relaxed)
+    }
+}
+
+// === impl HeldMemory ===
+
+impl HeldMemory {
+    /// Holds at least so many bytes from now on.
+    ///
+    /// # Errors
+    /// [`Error::TooManyBodies`] if all together would be too many; it goes on to hold what it held.
+    pub fn hold(&self, bytes: u64) -> Result<(), Error> {
+        let before = self.bytes();
+        if bytes <= before {
+            return Ok(());
+        }
+        let shared = &self.0.memory.0;
+        let most = if bytes > SMALL { shared.most - shared.most / 4 } else { shared.most };
+        let sum = |held: u64| held.checked_add(bytes - before).filter(|sum| *sum <= most);
+        if shared.held.fetch_update(Relaxed, Relaxed, sum).is_err() {
+            shared.refused.fetch_add(1, Relaxed);
+            return Err(Error::TooManyBodies);
+        }
+        self.0.bytes.fetch_add(bytes - before, Relaxed);
+        Ok(())
+    }
+
+    /// The bytes that it holds.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Relaxed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.0.held.fetch_sub(self.bytes.load(Relaxed), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_is_there_for_others() {
+        let memory = BodyMemory::new(4 << 20);
+        let (one, two) = (memory.begin(), memory.begin());
+        one.hold(3 << 20).unwrap();
+        one.hold(7).unwrap();
+        assert_eq!(memory.held(), 3 << 20, "it never holds less");
+        assert!(matches!(two.hold(2 << 20), Err(Error::TooManyBodies)));
+        two.hold(SMALL).unwrap();
+        assert_eq!((memory.held(), memory.refused()), (4 << 20, 1));
+        assert!(memory.begin().hold(1).is_err(), "small ones have a quarter and no more");
+        let clone = one.clone();
+        drop(one);
+        assert_eq!(memory.held(), 4 << 20, "a clone holds it");
+        drop(clone);
+        assert_eq!(memory.held(), SMALL);
+        two.hold(3 << 20).unwrap();
+        drop(two);
+        assert_eq!((memory.held(), memory.refused()), (0, 2));
+    }
+}

@@ -1,0 +1,140 @@
+//! What the bodies that are read whole take together.
+
+use serde_json::Value;
+
+use crate::support::{
+    Backend, Running, Wire, World, eventually,
+    limits::{ai_service, completion, limits, post},
+    rule, soon, to, to_ai,
+};
+
+/// An AIService at `/v1`, and a Service with a limit for each user at `/plain`, with room for 4 MiB, 3 of them for bodies over 1 MiB.
+async fn gateway(provider: &Backend) -> Running {
+    World::new()
+        .manifest("llm", &ai_service("llm", "m", provider))
+        .service("plain", &[provider])
+        .route("web", &[rule("/v1", &to_ai("llm"))])
+        .route("plain", &[rule("/plain", &to("plain"))])
+        .manifest(
+            "limits",
+            &limits("limits", "kind: HTTPRoute, name: plain", "requestsPerMinute: 9, scope: user"),
+        )
+        .options(&["--max-body-memory-bytes", "4194304", "--access-log", "json"])
+        .start()
+        .await
+}
+
+/// A request whose body is `length` bytes long.
+fn request(path: &str, length: usize) -> String {
+    let empty = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":""}]}"#;
+    let text = "x".repeat(length - empty.len());
+    post(path, "", &empty.replace(r#""content":"""#, &format!(r#""content":"{text}""#)))
+}
+
+/// As many bodies as `count` that go no further than `length` bytes, and the gateway has read them.
+async fn half_sent(gateway: &Running, path: &str, count: usize, length: usize) -> Vec<Wire> {
+    let mut wires = Vec::new();
+    for _ in 0..count {
+        let whole = request(path, length + 1);
+        let mut wire = gateway.connect().await;
+        wire.send(&whole[..whole.len() - 1]).await;
+        wires.push(wire);
+    }
+    holds(gateway, count * length).await;
+    wires
+}
+
+async fn holds(gateway: &Running, bytes: usize) {
+    let bytes = Some(bytes as f64);
+    eventually("it holds so much", async || gateway.metric("nantian_body_memory_bytes").await == bytes).await;
+}
+
+#[tokio::test]
+async fn half_sent_bodies_of_ai_services_take_no_more_than_there_is() {
+    let provider = Backend::answering(|_| completion(5)).await;
+    let mut gateway = gateway(&provider).await;
+    let wires = half_sent(&gateway, "/v1/chat/completions", 2, 1_500_000).await;
+    let answered = soon(gateway.ask(request("/v1/chat/completions", 1_500_000))).await;
+    assert_eq!((answered.status(), answered.header("retry-after")), (503, Some("1")));
+    assert_eq!(answered.json()["error"]["type"], "server_error");
+    let answered = soon(gateway.ask(request("/v1/messages", 1_500_000))).await;
+    assert_eq!((answered.status(), answered.header("retry-after")), (503, Some("1")));
+    assert_eq!(answered.json()["error"]["type"], "api_error");
+    assert_eq!(provider.seen().len(), 0);
+    assert_eq!(soon(gateway.ask(request("/v1/chat/completions", 1_000_000))).await.status(), 200);
+    holds(&gateway, 3_000_000).await;
+    assert_eq!(gateway.metric("nantian_body_memory_refused_requests_total").await, Some(2.0));
+
+    drop(wires);
+    holds(&gateway, 0).await;
+    assert_eq!(soon(gateway.ask(request("/v1/chat/completions", 2_500_000))).await.status(), 200);
+    holds(&gateway, 0).await;
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    let lines = gateway.output.all();
+    let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let refused: Vec<_> = lines.filter(|line| line["status"] == 503).collect();
+    assert_eq!(refused.len(), 2);
+    for line in refused {
+        assert_eq!(line["error"], "there is no memory for the body, too many others are being read");
+    }
+}
+
+#[tokio::test]
+async fn half_sent_bodies_before_limits_take_no_more_than_there_is() {
+    let provider = Backend::answering(|_| completion(5)).await;
+    let gateway = gateway(&provider).await;
+    let wires = half_sent(&gateway, "/plain/", 4, 1_000_000).await;
+    let answered = soon(gateway.ask(request("/plain/", 300_000))).await;
+    assert_eq!((answered.status(), answered.header("retry-after")), (503, Some("1")), "{answered:?}");
+    assert_eq!(soon(gateway.ask(request("/plain/", 100_000))).await.status(), 200);
+    drop(wires);
+    holds(&gateway, 0).await;
+    assert_eq!(soon(gateway.ask(request("/plain/", 300_000))).await.status(), 200);
+    holds(&gateway, 0).await;
+}
+
+#[tokio::test]
+async fn a_body_that_two_read_is_held_once() {
+    let provider = Backend::answering(|_| completion(5)).await;
+    let second = ai_service("other", "n", &provider);
+    let shares = "backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: llm}, {group: gateway.nantian.dev, kind: AIService, name: other}]";
+    let gateway = World::new()
+        .manifest("llm", &ai_service("llm", "m", &provider))
+        .manifest("other", &second)
+        .route("web", &[rule("/v1", shares)])
+        .manifest(
+            "limits",
+            &limits("limits", "kind: HTTPRoute, name: web", "requestsPerMinute: 9, scope: model"),
+        )
+        .options(&["--max-body-memory-bytes", "4194304"])
+        .start()
+        .await;
+    let wires = half_sent(&gateway, "/v1/chat/completions", 1, 1_000_000).await;
+    assert_eq!(soon(gateway.ask(request("/v1/chat/completions", 2_000_000))).await.status(), 200);
+    drop(wires);
+    holds(&gateway, 0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_whole_is_held_too() {
+    let text = "x".repeat(1_200_000);
+    let body = format!(
+        r#"{{"id":"x","object":"chat.completion","model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}]}}"#
+    );
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    let provider = Backend::answering(move |_| answer.clone()).await;
+    let gateway = gateway(&provider).await;
+    assert_eq!(soon(gateway.ask(request("/v1/messages", 1_000))).await.status(), 200);
+    holds(&gateway, 0).await;
+    let wires = half_sent(&gateway, "/v1/chat/completions", 1, 2_500_000).await;
+    let answered = soon(gateway.ask(request("/v1/messages", 1_000))).await;
+    assert_eq!((answered.status(), answered.header("retry-after")), (503, Some("1")));
+    // Passed on as it comes, it takes nothing.
+    assert_eq!(soon(gateway.ask(request("/v1/chat/completions", 1_000))).await.status(), 200);
+    drop(wires);
+    holds(&gateway, 0).await;
+}
