@@ -124,6 +124,9 @@ impl Target {
                 }
                 _ => foreign::edits(surface, &object, self.model(), &mut lost),
             };
+            if surface.dialect() == Dialect::Responses && self.is_xai() {
+                edits.extend(responses::without_null_contents(&object));
+            }
             edits.extend(lookalike::edits(&object, &mut lost)?);
             edits.extend(adapted.iter().map(|(place, instead)| (place.clone(), instead.as_str())));
             if !lost.is_empty() && is_strict {
@@ -231,12 +234,13 @@ impl Target {
     fn refuses(&self, surface: &Surface, object: &Object<'_>) -> bool {
         match surface.dialect() {
             Dialect::Anthropic => anthropic::is_for_another(object, self.model()),
-            Dialect::Responses => {
-                let is_xai = self.provider().is_some_and(|provider| provider.name == "xai");
-                is_xai && responses::is_for_openai_alone(object)
-            }
+            Dialect::Responses => self.is_xai() && responses::is_for_openai_alone(object),
             _ => false,
         }
+    }
+
+    fn is_xai(&self) -> bool {
+        self.provider().is_some_and(|provider| provider.name == "xai")
     }
 
     /// Whether nothing may be lost.

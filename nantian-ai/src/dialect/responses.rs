@@ -11,7 +11,7 @@ mod write_reply;
 mod write_request;
 mod write_stream;
 
-pub(crate) use self::openai_alone::is_for_openai_alone;
+pub(crate) use self::openai_alone::{is_for_openai_alone, without_null_contents};
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::decode as decode_request;
 pub(crate) use self::read_stream::StreamReader;
