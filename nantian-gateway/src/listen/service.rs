@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Scheme};
 use http_body::Body as _;
 use http_body_util::Limited;
-use hyper::{body::Incoming, service::Service, upgrade::OnUpgrade};
+use hyper::{body::Incoming, ext::ReasonPhrase, service::Service, upgrade::OnUpgrade};
 use pin_project_lite::pin_project;
 
 use super::{
@@ -361,6 +361,10 @@ impl Future for RequestFuture {
         *response.version_mut() = Version::HTTP_11;
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        // hyper writes `<none>` where there are no words for a status, such as Anthropic's 529.
+        if response.status().canonical_reason().is_none() {
+            response.extensions_mut().get_or_insert(ReasonPhrase::from_static(b""));
         }
         Poll::Ready(Ok(response))
     }

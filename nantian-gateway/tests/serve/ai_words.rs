@@ -169,3 +169,16 @@ async fn what_the_gateway_itself_refuses_is_an_error_of_the_clients_dialect() {
     let reply = gateway.get("/mixed/page").await;
     assert_eq!((reply.status(), reply.text().as_str()), (503, "no endpoint is ready\n"));
 }
+
+#[tokio::test]
+async fn a_status_without_words_has_none() {
+    let busy = Backend::raw(|mut wire: Wire| async move {
+        while wire.message().await.is_ok() {
+            wire.send("HTTP/1.1 503 Busy\r\nx-should-retry: false\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let gateway = bounded(&busy, "timeouts: {request: 9s}").start().await;
+    let reply = gateway.ask(post("/v1/messages", "", ASK_STREAM)).await;
+    assert_eq!(reply.start, "HTTP/1.1 529 ");
+}
