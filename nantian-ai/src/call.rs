@@ -1,6 +1,7 @@
 //! The steps of one call, which [`ResponseFuture`](crate::future::ResponseFuture) puts in order.
 
 mod begin;
+mod begun;
 mod end;
 mod identify;
 mod refusal;
@@ -15,6 +16,7 @@ use http::{Request, Response};
 use http_body::Body;
 
 use crate::attempt::{Answer, Failed, Step, is_encoded, is_json};
+use crate::begun::error_in;
 use crate::body::RequestBody;
 use crate::budget::BudgetedCall;
 use crate::config::ConnectTimeout;
@@ -154,6 +156,7 @@ impl<K: UsageSink> Call<K> {
         let aim = match events && wants_stream {
             true => Aim::FirstToken,
             false if translated || is_edited => Aim::Whole,
+            false if self.awaits_answer() && !is_encoded(response.headers()) => Aim::Beginning,
             false => return Step::Pass(response),
         };
         let (head, body) = response.into_parts();
@@ -183,8 +186,10 @@ impl<K: UsageSink> Call<K> {
             Received::NoMemory => return Step::Failed(Failed::from(Error::TooManyBodies)),
             Received::Enough => {}
         }
-        if receiving.aim == Aim::Whole {
-            return self.whole(target, receiving);
+        match receiving.aim {
+            Aim::Whole => return self.whole(target, receiving),
+            Aim::Beginning => return self.begun(target, receiving),
+            Aim::FirstToken | Aim::Refusal | Aim::Objection => {}
         }
         let meter = self.metering.meter_mut();
         if meter.has_failed() && !meter.has_token() {
@@ -246,6 +251,9 @@ impl<K: UsageSink> Call<K> {
         let translation = match &self.way {
             Way::Translated(translation) => translation,
             Way::Renamed(name) => {
+                if let Some(fault) = error_in(&body) {
+                    return self.no_answer(target, fault, &headers);
+                }
                 head.headers.remove(CONTENT_LENGTH);
                 return Step::Answer(Box::new(Answer::whole(head, renamed::whole(body, name))));
             }
@@ -257,10 +265,7 @@ impl<K: UsageSink> Call<K> {
                 translation.write_head(&mut head, losses);
                 Step::Answer(Box::new(Answer::whole(head, body)))
             }
-            Err(fault) => {
-                self.discard(fault.kind);
-                Step::Failed(Failed::of(target, fault, &headers))
-            }
+            Err(fault) => self.no_answer(target, fault, &headers),
         }
     }
 

@@ -73,6 +73,7 @@ mod attempt;
 #[cfg(feature = "aws")]
 mod aws;
 mod azure;
+mod begun;
 mod budget;
 mod calibration;
 mod call;

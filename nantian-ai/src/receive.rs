@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::begun::Begun;
 use crate::error::BoxError;
 use crate::memory::HeldMemory;
 use crate::usage::{Metering, UsageSink};
@@ -40,6 +41,8 @@ pub(crate) enum Aim {
     FirstToken,
     /// All of it.
     Whole,
+    /// As much as tells whether it is an answer, and all of it if it is an error.
+    Beginning,
     /// All of it, which is no answer.
     Refusal,
     /// The same, to be passed on as it is unless it objects to what only this side has said.
@@ -112,6 +115,11 @@ where
                         return Poll::Ready(Received::Enough);
                     }
                 }
+                Aim::Beginning => match self.begun() {
+                    Some(Begun::Answer | Begun::Other) => return Poll::Ready(Received::Enough),
+                    _ if self.size > LARGEST_REFUSAL => return Poll::Ready(Received::Enough),
+                    Some(Begun::Error) | None => {}
+                },
                 Aim::Whole if self.size > LARGEST_REPLY => return Poll::Ready(Received::TooLarge),
                 Aim::Whole if !self.has_memory() => return Poll::Ready(Received::NoMemory),
                 Aim::Refusal | Aim::Objection if self.size > LARGEST_REFUSAL => {
@@ -126,6 +134,11 @@ where
     fn has_memory(&self) -> bool {
         let size = self.size as u64;
         self.memory.as_ref().is_none_or(|(memory, before)| memory.hold(before.saturating_add(size)).is_ok())
+    }
+
+    /// What has begun to come.
+    pub(crate) fn begun(&self) -> Option<Begun> {
+        Begun::of(self.held.iter())
     }
 
     /// Whether it is the refusal of a request.

@@ -32,6 +32,8 @@ mod model_wishes;
 #[cfg(test)]
 mod newer_claude;
 #[cfg(test)]
+mod no_answers;
+#[cfg(test)]
 mod passthrough;
 #[cfg(test)]
 mod pictures;

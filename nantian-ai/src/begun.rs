@@ -1,0 +1,98 @@
+//! What the beginning of a reply tells that passes as it is: whether it is an answer, whatever its status says.
+
+use bytes::Bytes;
+
+use crate::codec::fault;
+use crate::edit::Object;
+use crate::ir::Fault;
+
+/// What a reply is that is to be one JSON object.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Begun {
+    /// An answer, as far as can be seen.
+    Answer,
+    /// An error, which those tell so who have sent the head before they had an answer.
+    Error,
+    /// Something else, such as a page of a proxy.
+    Other,
+}
+
+/// How errors begin, but for space.
+const ERRORS: [&[u8]; 2] = [br#"{"error":"#, br#"{"type":"error""#];
+
+/// How a stream begins, which some tell under another content type.
+const EVENTS: [&[u8]; 4] = [b"data:", b"event:", b"id:", b":"];
+
+/// The longest of them, in bytes.
+const LONGEST: usize = 15;
+
+// === impl Begun ===
+
+impl Begun {
+    /// `None` where more must come.
+    pub(crate) fn of<'a>(chunks: impl Iterator<Item = &'a Bytes>) -> Option<Self> {
+        let bytes = chunks.flat_map(|chunk| chunk.iter().copied());
+        let begun: Vec<u8> = bytes.filter(|byte| !byte.is_ascii_whitespace()).take(LONGEST).collect();
+        let is_one = |known: &[&[u8]]| known.iter().any(|known| begun.starts_with(known));
+        let may_be = |known: &[&[u8]]| known.iter().any(|known| known.starts_with(&begun));
+        match begun.first() {
+            _ if is_one(&ERRORS) => Some(Self::Error),
+            _ if is_one(&EVENTS) => Some(Self::Answer),
+            _ if may_be(&ERRORS) || may_be(&EVENTS) => None,
+            Some(b'{') => Some(Self::Answer),
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+/// The error that a whole reply is instead of an answer.
+pub(crate) fn error_in(body: &[u8]) -> Option<Fault> {
+    let object = Object::parse(body).ok()?;
+    let error = object.value("error").filter(|error| *error != b"null")?;
+    let answers = ["choices", "content", "data", "output"].iter().any(|name| object.value(name).is_some());
+    (!answers).then(|| serde_json::from_slice(error).map_or_else(|_| Fault::unreadable(), fault::of_error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::FaultKind;
+
+    #[test]
+    fn a_reply_is_known_by_its_beginning_however_it_comes() {
+        for (reply, expected) in [
+            ("", None),
+            (" \n ", None),
+            ("{", None),
+            (r#"{"err"#, None),
+            (r#"{"id":"a","error":null}"#, Some(Begun::Answer)),
+            (r#"{"errors":[]}"#, Some(Begun::Answer)),
+            (r#"{"type":"message"}"#, Some(Begun::Answer)),
+            ("\n\n{ }", Some(Begun::Answer)),
+            ("{\n  \"error\" : {", Some(Begun::Error)),
+            (r#"{"type": "error", "error": {}}"#, Some(Begun::Error)),
+            (": ping\n\n", Some(Begun::Answer)),
+            ("data: {}\n\n", Some(Begun::Answer)),
+            ("default backend - 404", Some(Begun::Other)),
+            ("<html>", Some(Begun::Other)),
+            ("[]", Some(Begun::Other)),
+        ] {
+            let whole = [Bytes::from(reply)];
+            assert_eq!(Begun::of(whole.iter()), expected, "{reply}");
+            let split: Vec<_> = reply.bytes().map(|byte| Bytes::from(vec![byte])).collect();
+            assert_eq!(Begun::of(split.iter()), expected, "{reply}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_only_where_there_is_no_answer_beside_it() {
+        let kind = |body: &str| error_in(body.as_bytes()).map(|fault| fault.kind);
+        let overloaded = Some(FaultKind::Overloaded);
+        assert_eq!(kind(r#" {"error":{"message":"m","code":503},"user_id":"u"}"#), overloaded);
+        assert_eq!(kind(r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#), overloaded);
+        assert_eq!(kind(r#"{"error":"m"}"#), Some(FaultKind::Upstream));
+        assert_eq!(kind(r#"{"error":null,"choices":[]}"#), None);
+        assert_eq!(kind(r#"{"error":{"code":503},"choices":[{}]}"#), None);
+        assert_eq!(kind(r#"{"choices":[],"error":{"code":503}}"#), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! What a reply comes to that passes as it is, once it has begun.
+
+use bytes::Bytes;
+use http_body::Body;
+
+use super::Call;
+use crate::attempt::{Answer, Failed, Step};
+use crate::begun::{Begun, error_in};
+use crate::dialect::Operation;
+use crate::error::BoxError;
+use crate::ir::Fault;
+use crate::receive::Receiving;
+use crate::target::Target;
+use crate::usage::UsageSink;
+use crate::via::Via;
+
+// === impl Call ===
+
+impl<K: UsageSink> Call<K> {
+    /// Whether the reply is to be a JSON object or a stream, so that its beginning tells whether it is.
+    pub(super) fn awaits_answer(&self) -> bool {
+        matches!(self.surface.operation(), Operation::Chat | Operation::Embeddings | Operation::Generate)
+    }
+
+    /// Judges a reply by its beginning; of an error all has come.
+    pub(super) fn begun<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Step<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let fault = match receiving.begun() {
+            Some(Begun::Answer) => None,
+            Some(Begun::Error) => error_in(&receiving.joined()),
+            Some(Begun::Other) => Some(Fault::unreadable()),
+            // It has ended before.
+            None => receiving.is_over().then(Fault::truncated),
+        };
+        if let Some(fault) = fault {
+            return self.no_answer(target, fault, &receiving.head.headers);
+        }
+        let (head, held, rest) = receiving.into_parts();
+        Step::Answer(Box::new(Answer { head, held, rest: Some((rest, Via::Pass)) }))
+    }
+
+    /// What a reply comes to that is no answer, whatever its status says.
+    pub(super) fn no_answer<B>(
+        &mut self,
+        target: &Target,
+        fault: Fault,
+        headers: &http::HeaderMap,
+    ) -> Step<B> {
+        self.discard(fault.kind);
+        Step::Failed(Failed::of(target, fault, headers))
+    }
+}

@@ -1,0 +1,84 @@
+//! Replies whose status is that of an answer, and which are none, where they would pass as they are.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use nantian_ai::TargetConfig;
+use nantian_ai::usage::Outcome;
+use serde_json::Value;
+
+use crate::support::{Body, Reports, Upstream, events, json, layer, openai, post, send};
+use crate::too_long::ask;
+
+const ANSWER: &str =
+    r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+const BUSY: &str =
+    "\n \n{\n \"error\": {\"message\": \"Provider is busy\", \"code\": 503}, \"user_id\": \"u\"}";
+
+fn chat(streams: bool) -> Request<Full<Bytes>> {
+    let body =
+        format!(r#"{{"model":"short","messages":[{{"role":"user","content":"Hi"}}],"stream":{streams}}}"#);
+    post("/v1/chat/completions", &body)
+}
+
+fn page() -> http::Response<Body> {
+    let mut page = json(200, "<html>Busy</html>");
+    page.headers_mut().insert("content-type", "text/html".parse().unwrap());
+    page
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_model_answers_and_the_client_sees_nothing_of_it() {
+    let replies: [fn() -> http::Response<Body>; 3] = [|| json(200, BUSY), || json(200, ""), page];
+    for reply in replies {
+        for streams in [false, true] {
+            let bad = (0..4).fold(Upstream::new(), |bad, _| bad.replies(reply()));
+            let good = Upstream::new().replies(json(200, ANSWER));
+            let (status, body, reports) = ask("openai", [&bad, &good], chat(streams)).await;
+            assert_eq!((status, body.as_str()), (200, ANSWER));
+            assert_eq!((bad.requests(), good.requests()), (4, 1));
+            assert_eq!(reports.count(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_client_is_told_by_a_status_where_nobody_else_is_asked() {
+    for (reply, status, outcome) in [
+        (json(200, BUSY), 503, Outcome::NotServed),
+        (json(200, ""), 502, Outcome::Truncated),
+        (page(), 502, Outcome::Truncated),
+    ] {
+        let (upstream, reports) = (Upstream::new().replies(reply), Reports::default());
+        let (head, body) = send(layer(openai()).observer(reports.clone()), &upstream, chat(false)).await;
+        let error: Value = serde_json::from_str(&body).unwrap();
+        assert!(error["error"]["message"].is_string(), "{body}");
+        assert_eq!((head.status.as_u16(), reports.only().outcome), (status, outcome), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn messages_under_another_name_are_looked_at_too() {
+    let request = post("/v1/messages", r#"{"model":"mine","max_tokens":9,"messages":[]}"#);
+    let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
+    let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    let (head, body) = send(layer(config), &Upstream::new().replies(json(200, error)), request).await;
+    assert_eq!(head.status, 529, "{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_an_answer_passes_as_it_comes() {
+    let second = Duration::from_secs(1);
+    for chunks in [
+        ["{", r#""error":null,"choices":[]"#, "}"],
+        ["\n", "{\"id\"", ":1}"],
+        ["data", ": {}\n\n", "data: [DONE]\n\n"],
+    ] {
+        let upstream =
+            Upstream::new().replies(events("application/json", chunks.map(|chunk| (second, Some(chunk)))));
+        let (head, body) = send(layer(openai()), &upstream, chat(false)).await;
+        assert_eq!((head.status.as_u16(), body), (200, chunks.concat()));
+    }
+}
