@@ -37,6 +37,9 @@ use crate::usage::{Metering, UsageSink};
 use crate::via::Via;
 use crate::wish::{Wish, Wishes};
 
+/// The least that `Retry-After` can say, which is waited for in any case.
+const SHORT: Duration = Duration::from_secs(1);
+
 /// A request that has been read and is being tried.
 pub(crate) struct Call<K: UsageSink> {
     /// What the client asked for.
@@ -297,6 +300,11 @@ impl<K: UsageSink> Call<K> {
 
     fn next(&mut self, target: &Target, failure: Failure<'_>) -> Option<Duration> {
         let retry = &target.config().retry;
+        // Who is not to be asked for longer is passed over while another one may be.
+        let most = retry.backoff.max(SHORT);
+        if self.onward.more && failure.asked_at(SystemTime::now()).is_some_and(|asked| asked > most) {
+            return None;
+        }
         let wait = retry.next_at(SystemTime::now(), self.retries, failure, fastrand::f64())?;
         // What would be too late is not waited for: another target may serve the request in time.
         if !self.watch.leaves(wait) || !self.may_repeat(target) {

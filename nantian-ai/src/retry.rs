@@ -128,7 +128,7 @@ impl RetryPolicy {
                 if refused || !is_passing(status) {
                     return None;
                 }
-                retry_after(headers, now).unwrap_or_default()
+                failure.asked_at(now).unwrap_or_default()
             }
         };
         if asked > self.max_backoff {
@@ -141,6 +141,18 @@ impl RetryPolicy {
         };
         let bound = self.backoff.saturating_mul(factor).min(self.max_backoff);
         Some(bound.mul_f64(chance.clamp(0.0, 1.0)).max(asked))
+    }
+}
+
+// === impl Failure ===
+
+impl Failure<'_> {
+    /// How long the upstream does not want to be asked.
+    pub(crate) fn asked_at(&self, now: SystemTime) -> Option<Duration> {
+        match self {
+            Self::NoResponse => None,
+            Self::Response { headers, .. } => retry_after(headers, now),
+        }
     }
 }
 
