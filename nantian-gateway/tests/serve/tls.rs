@@ -310,8 +310,9 @@ async fn a_provider_is_asked_over_tls_if_its_certificate_names_it() {
             let Ok(stream) = acceptor.accept(wire.into_io()).await else { return };
             let mut wire = Wire::over(stream);
             let Ok(request) = wire.message().await else { return };
-            let key = request.header("authorization").unwrap_or_default().to_owned();
-            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{key}", key.len())).await;
+            let key = request.header("authorization").unwrap_or_default();
+            let answer = format!(r#"{{"choices":[],"id":"{key}"}}"#);
+            wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{answer}", answer.len())).await;
         }
     })
     .await;
@@ -339,7 +340,8 @@ spec: {{provider: openai, model: m, endpoint: 'https://{host}:{}', auth: {{type:
         .variable("SSL_CERT_FILE", roots.path().to_str().unwrap())
         .start()
         .await;
-    assert_eq!(gateway.ask(chat("named.example", false)).await.text(), "Bearer sk-1");
+    let answer = gateway.ask(chat("named.example", false)).await.text();
+    assert_eq!(answer, r#"{"choices":[],"id":"Bearer sk-1"}"#);
     let refused = gateway.ask(chat("unnamed.example", false)).await;
     assert!(matches!(refused.status(), 502 | 503), "{refused:?}");
 }
