@@ -184,11 +184,9 @@ mod tests {
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
-    fn role() -> Role {
-        let file = std::env::temp_dir().join(format!("nantian-sts-{}", std::process::id()));
-        std::fs::write(&file, "eyJ0\n").unwrap();
+    fn role(file: impl Into<PathBuf>) -> Role {
         let role = "arn:aws:iam::123456789012:role/ai".to_owned();
-        Role::assumed(role, "nantian".to_owned(), file, None, "eu-central-1").unwrap()
+        Role::assumed(role, "nantian".to_owned(), file.into(), None, "eu-central-1").unwrap()
     }
 
     fn answer(status: u16, body: &'static str) -> Response<Bytes> {
@@ -197,7 +195,10 @@ mod tests {
 
     #[test]
     fn a_role_is_assumed_by_the_token_of_the_workload() {
-        let request = role().request().unwrap();
+        let file = std::env::temp_dir().join(format!("nantian-sts-{}", std::process::id()));
+        std::fs::write(&file, "eyJ0\n").unwrap();
+        let request = role(&file).request().unwrap();
+        std::fs::remove_file(file).unwrap();
         assert_eq!(request.uri(), "https://sts.eu-central-1.amazonaws.com/");
         assert_eq!(
             request.body(),
@@ -213,7 +214,7 @@ mod tests {
             <Credentials><SessionToken>tok/+==</SessionToken><SecretAccessKey>sec</SecretAccessKey>\
             <Expiration>1970-01-01T01:00:00Z</Expiration><AccessKeyId>ASIA</AccessKeyId></Credentials>\
             </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>";
-        let issued = role().read_at(NOW, &answer(200, body)).unwrap();
+        let issued = role("").read_at(NOW, &answer(200, body)).unwrap();
         assert_eq!(issued.secret.expose(), "ASIA:sec:tok/+==");
         assert_eq!(issued.life, Duration::from_secs(3600));
     }
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_no_token() {
-        let role = role();
+        let role = role("");
         for body in ["", "<html></html>", "<Credentials></Credentials>"] {
             assert!(matches!(role.read_at(NOW, &answer(200, body)), Err(TokenError::Unreadable)), "{body}");
         }
