@@ -14,9 +14,9 @@ use hyper::body::Incoming;
 use super::{
     hop_by_hop::{Sender, clean_trailers},
     stall_timer::StallTimer,
-    unread::UnreadBody,
+    unread::{UnreadBody, discard},
 };
-use crate::body::BoxError;
+use crate::{body::BoxError, runtime::spawn_local};
 
 /// A body that breaks off or breaks the rules of its framing. Maps to 400.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,10 @@ pub(crate) struct ClientBody {
     /// There until it is dropped.
     incoming: Option<Incoming>,
     timer: Rc<StallTimer>,
-    /// Who gets what is left when nobody wants more, while there may be more. `None` over HTTP/2.
+    /// The connection that gets what is left when nobody wants more. `None` over HTTP/2, where each stream is by itself.
     unread: Option<UnreadBody>,
+    /// It has not broken off.
+    may_go_on: bool,
     /// The client waits for 100, which the first look at the body sends.
     waits_for_100: bool,
 }
@@ -48,7 +50,7 @@ impl ClientBody {
         unread: Option<UnreadBody>,
         waits_for_100: bool,
     ) -> Self {
-        Self { incoming: Some(incoming), timer, unread, waits_for_100 }
+        Self { incoming: Some(incoming), timer, unread, may_go_on: true, waits_for_100 }
     }
 }
 
@@ -65,15 +67,13 @@ impl Body for ClientBody {
         let polled = clean_trailers(Pin::new(incoming).poll_frame(cx), Sender::Client);
         match &polled {
             Poll::Pending if self.timer.is_late() => {
-                self.unread = None;
+                self.may_go_on = false;
                 return Poll::Ready(Some(Err(LateBody.into())));
             }
             Poll::Pending => self.timer.upload_waits(cx),
             Poll::Ready(frame) => {
                 self.timer.upload_goes_on();
-                if !matches!(frame, Some(Ok(_))) {
-                    self.unread = None;
-                }
+                self.may_go_on = matches!(frame, Some(Ok(_)));
             }
         }
         polled.map_err(|error| BrokenBody(error).into())
@@ -91,9 +91,13 @@ impl Body for ClientBody {
 impl Drop for ClientBody {
     fn drop(&mut self) {
         self.timer.upload_goes_on();
-        let incoming = self.incoming.take().filter(|incoming| !incoming.is_end_stream());
-        if let (Some(unread), Some(incoming)) = (&self.unread, incoming) {
-            unread.leave(incoming, self.waits_for_100);
+        let incoming = self.incoming.take().filter(|incoming| self.may_go_on && !incoming.is_end_stream());
+        match (incoming, &self.unread) {
+            (Some(incoming), Some(unread)) => unread.leave(incoming, self.waits_for_100),
+            (Some(incoming), None) if !self.waits_for_100 => {
+                spawn_local(discard(incoming));
+            }
+            _ => {}
         }
     }
 }

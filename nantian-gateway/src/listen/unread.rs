@@ -10,8 +10,9 @@ use std::{
 };
 
 use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::state::{InFlight, State};
 
@@ -28,6 +29,16 @@ const LINGER: Duration = Duration::from_secs(30);
 /// have read (RFC 9112, section 9.6). And who has sent the little that was left may go on with its next request.
 #[derive(Clone)]
 pub(super) struct UnreadBody(Rc<Inner>);
+
+/// Reads what is left of the request of an HTTP/2 stream and throws it away.
+///
+/// A stream whose request nobody reads is reset after its response. A client need not mind (RFC 9113, section 8.1), but curl,
+/// Node.js and Python's h2 lose the response over it.
+pub(super) async fn discard(mut incoming: Incoming) {
+    let rest = async { while let Some(Ok(_)) = incoming.frame().await {} };
+    // Who sends on for longer is told by the reset.
+    let _ = timeout(LINGER, rest).await;
+}
 
 struct Inner {
     state: Arc<State>,

@@ -1,6 +1,13 @@
 //! Responses that come before the client has sent the whole of its request.
 
-use crate::support::{Backend, Wire, World, rule, to};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::mpsc;
+
+use crate::support::{Backend, Wire, World, http2, rule, soon, to};
 
 /// Longer than what sockets hold.
 const LONG: usize = 16 << 20;
@@ -72,4 +79,28 @@ async fn who_may_not_send_so_much_hears_of_it() {
     let reply = wire.reply().await;
     assert_eq!((reply.status(), reply.header("connection")), (413, Some("close")));
     assert!(wire.is_closed().await);
+}
+
+#[tokio::test]
+async fn who_sends_all_over_http2_before_it_reads_gets_its_answer_too() {
+    let (_backend, world) =
+        hasty("HTTP/1.1 413 Too Much\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno").await;
+    let gateway = world.start().await;
+    let client = http2::client(&gateway).await;
+    for (path, status) in [("/nobody", StatusCode::NOT_FOUND), ("/taken", StatusCode::PAYLOAD_TOO_LARGE)] {
+        let (parts, mut rest) = mpsc::channel::<Bytes>(1);
+        let rest = stream::poll_fn(move |cx| rest.poll_recv(cx).map(|part| part.map(Frame::data).map(Ok)));
+        let request = Request::post(format!("http://example.org{path}"));
+        let request = request.body(StreamBody::new(rest).boxed()).unwrap();
+        let reply = tokio::spawn({
+            let client = client.clone();
+            async move { http2::reply(&client, request).await }
+        });
+        parts.send(Bytes::from_static(b"first")).await.unwrap();
+        assert_eq!(soon(reply).await.unwrap().0, status, "{path}");
+        for sent in (0..LONG).step_by(64 << 10) {
+            let taken = soon(parts.send(vec![b'x'; 64 << 10].into())).await;
+            assert!(taken.is_ok(), "{path}: the stream is reset after {sent} bytes");
+        }
+    }
 }
