@@ -23,6 +23,8 @@ use crate::{
     body::{Body, BoxError},
     metrics::RouteMetrics,
     respond::{ErrorChain, LoggedError},
+    runtime::spawn_local,
+    upstream::TunnelBytes,
 };
 
 /// Counts the exchanges of a route, and logs them if there is an access log.
@@ -97,6 +99,11 @@ impl Exchange {
         if let Some(LoggedError(why)) = response.extensions().get() {
             request.error = Some(why.to_string());
         }
+    }
+
+    /// The response opens a tunnel; the exchange is over when that is.
+    async fn end_with(mut self, tunnel: TunnelBytes) {
+        self.bytes = tunnel.total().await;
     }
 
     /// Whether a response has begun whose client has not got the whole of it.
@@ -186,10 +193,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(response) = ready!(this.inner.poll(cx));
+        let Ok(mut response) = ready!(this.inner.poll(cx));
         let mut exchange = this.exchange.take();
         if let Some(exchange) = &mut exchange {
             exchange.answered(&response);
+        }
+        if let Some(tunnel) = response.extensions_mut().remove()
+            && let Some(exchange) = exchange.take()
+        {
+            spawn_local(exchange.end_with(tunnel));
         }
         Poll::Ready(Ok(response.map(|body| ObservedBody::new(body, exchange))))
     }

@@ -191,8 +191,9 @@ impl Client {
             let upstream = hyper::upgrade::on(&mut response);
             let held = tunnel::Held::default();
             let idle = self.inner.config.tunnel_idle_timeout;
-            tunnel::start(connection, upstream, upgrade, held.clone(), idle);
+            let bytes = tunnel::start(connection, upstream, upgrade, held.clone(), idle);
             response.extensions_mut().insert(held);
+            response.extensions_mut().insert(bytes);
             return Ok(response.map(|_| UpstreamBody::default()));
         }
         if upgrade.is_some() {

@@ -33,5 +33,5 @@ pub(crate) use self::{
     failover::FailoverLayer,
     service::Connect,
     tls::{ClientIdentity, Roots, UpstreamTls, client_config as tls_client_config},
-    tunnel::{Upgrade, count_tunnel},
+    tunnel::{TunnelBytes, Upgrade, count_tunnel},
 };

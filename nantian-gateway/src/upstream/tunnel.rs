@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use nantian_lb::UpgradeGuard;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 
@@ -37,10 +38,15 @@ pub(crate) struct Upgrade {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Held(Arc<OnceLock<UpgradeGuard>>);
 
+/// How many bytes the client was sent, once the tunnel of a response has ended: its sender is gone then.
+#[derive(Debug, Clone)]
+pub(crate) struct TunnelBytes(watch::Receiver<u64>);
+
 /// The client's side of a tunnel; every byte passes it.
 struct ActivityIo<'t> {
     io: TokioIo<Upgraded>,
     last: &'t Cell<Instant>,
+    sent: &'t Cell<u64>,
 }
 
 // === impl Upgrade ===
@@ -71,7 +77,8 @@ pub(super) fn start(
     upgrade: Upgrade,
     held: Held,
     idle: Option<Duration>,
-) {
+) -> TunnelBytes {
+    let (total, bytes) = watch::channel(0);
     spawn_local(async move {
         poll_fn(|cx| {
             connection.drive(cx);
@@ -86,8 +93,8 @@ pub(super) fn start(
                 return;
             }
         };
-        let last = Cell::new(Instant::now());
-        let mut client = ActivityIo { io: TokioIo::new(client), last: &last };
+        let (last, sent) = (Cell::new(Instant::now()), Cell::new(0));
+        let mut client = ActivityIo { io: TokioIo::new(client), last: &last, sent: &sent };
         let mut upstream = TokioIo::new(upstream);
         tokio::select! {
             copied = copy_bidirectional(&mut client, &mut upstream) => {
@@ -97,8 +104,10 @@ pub(super) fn start(
             }
             () = silence(&last, idle) => tracing::debug!("a tunnel was idle for too long"),
         }
+        total.send_replace(sent.get());
         drop((guard, held));
     });
+    TunnelBytes(bytes)
 }
 
 /// Waits until nothing was heard for `limit`; for ever if there is none.
@@ -106,6 +115,16 @@ async fn silence(last: &Cell<Instant>, limit: Option<Duration>) {
     let Some(limit) = limit else { return pending().await };
     while last.get().elapsed() < limit {
         sleep_until(last.get() + limit).await;
+    }
+}
+
+// === impl TunnelBytes ===
+
+impl TunnelBytes {
+    /// Waits until the tunnel has ended.
+    pub(crate) async fn total(mut self) -> u64 {
+        while self.0.changed().await.is_ok() {}
+        *self.0.borrow()
     }
 }
 
@@ -134,6 +153,9 @@ impl AsyncRead for ActivityIo<'_> {
 impl AsyncWrite for ActivityIo<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = &polled {
+            self.sent.set(self.sent.get() + *written as u64);
+        }
         self.note_activity(polled)
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::support::{Backend, Running, Wire, World, after, eventually, limits::limits, rule, soon, to};
 
 /// Changes the protocol and sends every byte back in upper case, until the client ends or sends a `q`.
@@ -60,6 +62,21 @@ async fn a_tunnel_carries_bytes_until_either_side_closes() {
     assert_eq!(closed_by_backend.rest().await, b"BYE");
     closed_by_client.finish().await;
     assert_eq!(closed_by_client.rest().await, b"END", "one direction outlives the other");
+}
+
+#[tokio::test]
+async fn a_tunnel_is_in_flight_and_in_the_log_as_one_request_that_ends_with_it() {
+    let backend = shouting().await;
+    let gateway = gateway(&backend, &["--access-log", "json"]).await;
+    let in_flight = async || gateway.metric(r#"nantian_http_requests_in_flight{route="demo/r"}"#).await;
+    let mut wire = tunnel(&gateway).await;
+    assert_eq!(in_flight().await, Some(1.0));
+    wire.send("q").await;
+    assert_eq!(wire.rest().await, b"BYE");
+    drop(wire);
+    let line: Value = serde_json::from_str(&gateway.output.more("/chat", 0).await).unwrap();
+    assert_eq!((&line["status"], &line["bytes"], &line["error"]), (&json!(101), &json!(11), &Value::Null));
+    eventually("it is over", async || in_flight().await == Some(0.0)).await;
 }
 
 #[tokio::test]
