@@ -32,6 +32,7 @@ mod localities;
 mod log;
 mod mirror;
 mod plugin_answers;
+mod plugin_calls;
 mod plugin_fields;
 mod plugin_registries;
 mod plugin_streams;

@@ -212,7 +212,7 @@ async fn plugin_asks_a_service_whether_a_request_may_pass() {
 }
 
 /// Asks `auth` over gRPC whether a request may pass: 200 if it brings a message, else 400 and the status of gRPC.
-const ASKING: &str = r#"(module
+pub(crate) const ASKING: &str = r#"(module
     (import "env" "proxy_grpc_call"
         (func $ask (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))

@@ -1,11 +1,13 @@
 //! gRPC calls of plugins: messages in frames over HTTP/2.
 
+use std::pin::pin;
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use nantian_lb::{Balancer, PickContext};
+use nantian_lb::{AttemptTimeout, Balancer};
 use nantian_wasm::host::{GrpcCall, GrpcReplies, GrpcStream};
 use tokio::{
     sync::{
@@ -15,9 +17,9 @@ use tokio::{
     time::timeout,
 };
 
+use super::host;
 use crate::{
     body::{Body, BoxError},
-    ir::Protocol,
     runtime::CallThread,
     upstream::{Client, Destination},
 };
@@ -84,15 +86,16 @@ pub(super) fn open(
         drop(messages.try_send(message));
     }
     calls.run(move |client| async move {
-        let limit = call.timeout;
-        let exchange = exchange(client, &balancer, call, outgoing, &replies, is_unary);
+        let (limit, attempt) = (call.timeout, AttemptTimeout::new());
+        let mut request = request(call, outgoing);
+        request.extensions_mut().insert(attempt.clone());
         let timed = async {
-            match limit {
-                Some(limit) => timeout(limit, exchange)
-                    .await
-                    .unwrap_or_else(|_| failed(DEADLINE_EXCEEDED, "deadline exceeded".to_owned())),
-                None => exchange.await,
-            }
+            let mut exchange = pin!(exchange(client, &balancer, request, &replies, is_unary));
+            let Some(limit) = limit else { return exchange.await };
+            timeout(limit, exchange.as_mut()).await.unwrap_or_else(|_| {
+                attempt.expire();
+                failed(DEADLINE_EXCEEDED, "deadline exceeded".to_owned())
+            })
         };
         let (ended, trailers) = tokio::select! {
             ended = timed => ended,
@@ -119,19 +122,14 @@ fn failed(status: u32, message: String) -> (Ended, HeaderMap) {
 async fn exchange(
     client: Client,
     balancer: &Balancer<Destination>,
-    call: GrpcCall,
-    outgoing: mpsc::Receiver<Bytes>,
+    request: Request<Body>,
     replies: &GrpcReplies,
     is_unary: bool,
 ) -> (Ended, HeaderMap) {
-    let Ok(picked) = balancer.pick(&PickContext::default()) else {
-        return failed(UNAVAILABLE, "no endpoint is ready".to_owned());
-    };
-    let (mut destination, _in_flight) = picked.into_parts();
-    destination.protocol = Protocol::H2c;
-    let response = match client.send(destination, request(call, outgoing)).await {
-        Ok(response) => response,
-        Err(error) => return failed(UNAVAILABLE, error.error.to_string()),
+    let response = match host::send(client, balancer, request).await {
+        Ok(Some(response)) => response,
+        Ok(None) => return failed(UNAVAILABLE, "no endpoint is ready".to_owned()),
+        Err(error) => return failed(UNAVAILABLE, error.to_string()),
     };
     let (parts, mut body) = response.into_parts();
     if let Some(ended) = status(&parts.headers) {
@@ -197,6 +195,7 @@ fn concluded(ended: Ended, is_unary: bool, message: Option<Bytes>, replies: &Grp
 fn request(call: GrpcCall, outgoing: mpsc::Receiver<Bytes>) -> Request<Body> {
     let mut request = Request::new(Body::boxed(StreamBody::new(frames(outgoing))));
     *request.method_mut() = Method::POST;
+    *request.version_mut() = Version::HTTP_2;
     let path = format!("/{}/{}", call.service, call.method);
     *request.uri_mut() = http::Uri::try_from(path).unwrap_or_default();
     *request.headers_mut() = call.metadata;

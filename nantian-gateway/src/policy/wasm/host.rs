@@ -2,25 +2,29 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{PoisonError, RwLock},
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use nantian_lb::{Balancer, PickContext};
+use nantian_lb::{AttemptTimeout, Balancer};
 use nantian_wasm::host::{
     CallError, CallFailure, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall,
     HttpCallResponse, HttpReply,
 };
 use tokio::time::timeout;
+use tower::{ServiceBuilder, ServiceExt as _};
 
 use super::{foreign, grpc};
 use crate::{
     body::Body,
     ir::{BackendId, ObjectName},
+    policy::balance_layer,
+    respond::LoggedError,
     runtime::CallThread,
-    upstream::{Client, Destination},
+    upstream::{Client, Connect, Destination, FailoverLayer, UpstreamError},
 };
 
 /// Largest body of a response that is read, in bytes.
@@ -128,6 +132,28 @@ fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
     Some((ObjectName::new(namespace, service), port))
 }
 
+/// Sends a call-out as a request of a route is sent: one that reaches no endpoint goes to another, and what becomes of it is told of
+/// each. `None` if there is no endpoint.
+///
+/// # Errors
+/// That of the endpoint that was tried last.
+///
+/// # Cancellation
+/// Dropping the future drops the call.
+pub(super) async fn send(
+    client: Client,
+    balancer: &Balancer<Destination>,
+    request: Request<Body>,
+) -> Result<Option<Response<Body>>, UpstreamError> {
+    let endpoints = ServiceBuilder::new()
+        .layer(FailoverLayer::new(balancer.clone()))
+        .layer(balance_layer(balancer, None))
+        .service(Connect::new(client, None, true));
+    let response = endpoints.oneshot(request).await?;
+    let is_of_endpoint = response.extensions().get::<LoggedError>().is_none();
+    Ok(is_of_endpoint.then(|| response.map(Body::from)))
+}
+
 /// Makes an HTTP call: connection, response and body within its time.
 async fn http(
     client: Client,
@@ -135,26 +161,29 @@ async fn http(
     call: HttpCall,
     reply: &HttpReply,
 ) -> Result<HttpCallResponse, CallFailure> {
-    let exchange = async {
-        let picked = balancer.pick(&PickContext::default()).map_err(|_| CallFailure::NoEndpoint)?;
-        // Counted as in flight to its end.
-        let (destination, _in_flight) = picked.into_parts();
-        let (parts, body) = call.request.into_parts();
-        let trailers = call.trailers;
-        let body = Full::new(body).map_err(crate::body::BoxError::from);
-        let body = if trailers.is_empty() {
-            Body::boxed(body)
-        } else {
-            Body::boxed(body.with_trailers(std::future::ready(Some(Ok(trailers)))))
-        };
-        let response = client.send(destination, Request::from_parts(parts, body)).await;
-        let (parts, body) = response.map_err(|_| CallFailure::Unreachable)?.into_parts();
+    let (mut parts, body) = call.request.into_parts();
+    let attempt = AttemptTimeout::new();
+    parts.extensions.insert(attempt.clone());
+    let trailers = call.trailers;
+    let body = Full::new(body).map_err(crate::body::BoxError::from);
+    let body = if trailers.is_empty() {
+        Body::boxed(body)
+    } else {
+        Body::boxed(body.with_trailers(std::future::ready(Some(Ok(trailers)))))
+    };
+    let mut exchange = pin!(async {
+        let response = send(client, balancer, Request::from_parts(parts, body)).await;
+        let response = response.map_err(|_| CallFailure::Unreachable)?.ok_or(CallFailure::NoEndpoint)?;
+        let (parts, body) = response.into_parts();
         let head = weight(&parts.headers);
         let (body, trailers) =
             read(body, |bytes| reply.holds(head + bytes)).await.ok_or(CallFailure::Reset)?;
-        Ok(HttpCallResponse::new(http::Response::from_parts(parts, body), trailers))
-    };
-    timeout(call.timeout, exchange).await.unwrap_or(Err(CallFailure::Timeout))
+        Ok(HttpCallResponse::new(Response::from_parts(parts, body), trailers))
+    });
+    timeout(call.timeout, exchange.as_mut()).await.unwrap_or_else(|_| {
+        attempt.expire();
+        Err(CallFailure::Timeout)
+    })
 }
 
 /// The whole of a body and its trailers; none if it breaks off, is too long, or takes more bytes than are admitted.

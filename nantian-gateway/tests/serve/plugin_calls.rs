@@ -1,0 +1,77 @@
+//! The endpoints that call-outs of plugins go to.
+
+use std::convert::Infallible;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
+use http_body_util::StreamBody;
+
+use crate::{
+    plugins::{ASKING, ok},
+    support::{Backend, Port, Running, World, eventually, plugin, rule, service, to},
+};
+
+/// A plugin that asks the Service `auth`, over HTTP, whether a request may pass, and waits so many milliseconds.
+fn asking_over_http(milliseconds: u32) -> Vec<u8> {
+    let guest = include_str!("../../../nantian-wasm/tests/guests/call_out.wat");
+    wat::parse_str(guest.replace("(i32.const 2000)", &format!("(i32.const {milliseconds})"))).unwrap()
+}
+
+/// A gateway whose plugin asks the Service `auth`, which has these endpoints and no route.
+async fn gateway(module: &[u8], protocol: &str, endpoints: &[&Backend]) -> Running {
+    let backend = Backend::echo("a").await;
+    let module = format!("inline: {}", BASE64_STANDARD.encode(module));
+    let network = "sandbox: {allowNetwork: true}\n  config: auth\n  wasm:";
+    World::new()
+        .service("a", &[&backend])
+        .manifest("auth", &service("auth", protocol, endpoints))
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &plugin("r", &module).replace("wasm:", network))
+        .start()
+        .await
+}
+
+/// How often an endpoint of `auth` was left out.
+async fn ejections(gateway: &Running, endpoint: &Backend) -> Option<f64> {
+    let labels = format!("backend=\"demo/auth:80\",endpoint=\"{}\"", endpoint.address);
+    gateway.metric(&format!("nantian_endpoint_ejections_total{{{labels}}}")).await
+}
+
+#[tokio::test]
+async fn call_out_that_reaches_no_endpoint_goes_to_another_one_and_the_first_is_left_out() {
+    let closed = Port::reserve();
+    let closed = Backend::at(closed.address());
+    let over_http = Backend::answering(|_| ok(b"")).await;
+    let over_grpc = Backend::h2c(|_| async {
+        let ended = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from(0))]);
+        let frames = [Frame::data(Bytes::from_static(&[0, 0, 0, 0, 1, b'x'])), Frame::trailers(ended)];
+        http::Response::new(StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>))))
+    })
+    .await;
+    let grpc = wat::parse_str(ASKING).unwrap();
+    for (module, protocol, well) in
+        [(asking_over_http(10_000), "http", over_http), (grpc, "kubernetes.io/h2c", over_grpc)]
+    {
+        let gateway = gateway(&module, protocol, &[&closed, &well]).await;
+        eventually("it is left out", async || {
+            assert_eq!(gateway.get("/").await.status(), 200, "{protocol}");
+            ejections(&gateway, &closed).await == Some(1.0)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn endpoint_that_answers_call_outs_too_late_is_left_out() {
+    let silent = Backend::raw(|mut wire| async move { while wire.message().await.is_ok() {} }).await;
+    let well = Backend::answering(|_| ok(b"")).await;
+    let gateway = gateway(&asking_over_http(200), "http", &[&silent, &well]).await;
+    eventually("it is left out", async || {
+        gateway.get("/").await;
+        ejections(&gateway, &silent).await == Some(1.0)
+    })
+    .await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+}
