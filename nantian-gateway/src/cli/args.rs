@@ -151,6 +151,10 @@ pub(super) struct Common {
     /// away; as many as the store has counted by default.
     #[arg(long, env = "NANTIAN_RATELIMIT_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ratelimit_replicas: Option<u32>,
+    /// How long a decision waits for the store before it is made by this gateway's share, 1ms to 10s: a store that takes longer is
+    /// away.
+    #[arg(long, env = "NANTIAN_RATELIMIT_STORE_TIMEOUT", value_name = "DURATION", default_value = "20ms", value_parser = duration::<1, 10_000>)]
+    pub(super) ratelimit_store_timeout: Duration,
     /// Networks whose proxies are believed what they say of clients (X-Forwarded-*, Forwarded, X-Real-IP, Client-Cert), such as
     /// 10.0.0.0/8,192.168.1.1; from others these headers are replaced or removed. None by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
@@ -334,6 +338,7 @@ mod tests {
         assert_eq!(run.common.drain_timeout, Duration::from_secs(30));
         assert_eq!(run.common.feature_gates, FeatureGates::default());
         assert!(matches!(run.common.ratelimit_store, RateLimitStore::Memory));
+        assert_eq!(run.common.ratelimit_store_timeout, Duration::from_millis(20));
     }
 
     #[test]

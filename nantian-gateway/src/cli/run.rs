@@ -228,7 +228,7 @@ fn start_store(
     changed: &Arc<Notify>,
 ) -> anyhow::Result<Option<(RedisStore, TaskThread)>> {
     let RateLimitStore::Redis(url) = &common.ratelimit_store else { return Ok(None) };
-    let builder = RedisStore::builder(url.clone()).tls(tls);
+    let builder = RedisStore::builder(url.clone()).tls(tls).command_timeout(common.ratelimit_store_timeout);
     let builder = match common.ratelimit_replicas {
         Some(replicas) => builder.replicas(replicas),
         None => builder,

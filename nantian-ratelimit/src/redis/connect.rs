@@ -22,17 +22,17 @@ pub(super) type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
 // === impl Inner ===
 
 impl Inner {
-    /// Opens a connection, and says who asks.
+    /// Opens a connection, and says who asks. `first` is the address to begin with, counted round.
     ///
     /// # Errors
     /// The fault of the address that was asked last.
     ///
     /// # Cancellation
     /// Dropping it closes what it has opened.
-    pub(super) async fn connect(&self) -> Result<(MultiplexedConnection, Io), StoreFault> {
+    pub(super) async fn connect(&self, first: usize) -> Result<(MultiplexedConnection, Io), StoreFault> {
         let found = timeout(LOOKUP_TIMEOUT, lookup_host((self.url.host.as_str(), self.url.port))).await;
         let addresses = found.map_err(|_| StoreFault::Timeout)?.map_err(|_| StoreFault::Connect)?;
-        self.connect_to_any(addresses).await
+        self.connect_to_any(beginning_at(first, addresses.collect()).into_iter()).await
     }
 
     /// Asks one address after the other: one that is silent costs its own time and not that of the next.
@@ -54,11 +54,19 @@ impl Inner {
 
     async fn connect_to(&self, address: SocketAddr) -> Result<(MultiplexedConnection, Io), StoreFault> {
         let stream = self.transport.connect(&self.url, address).await?;
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.command_timeout));
+        // Whoever asks has a time of their own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let connected = MultiplexedConnection::new_with_config(&self.url.settings, stream, config).await;
         let (connection, io) = connected.map_err(|error| StoreFault::from(&error))?;
         Ok((connection, Box::pin(io)))
     }
+}
+
+/// All addresses, the one with this number first, counted round.
+fn beginning_at(first: usize, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = first.checked_rem(addresses.len()).unwrap_or_default();
+    addresses.rotate_left(first);
+    addresses
 }
 
 #[cfg(not(loom))]
@@ -104,6 +112,14 @@ mod tests {
         assert_eq!(outcome(vec![silent, server(Some("+OK\r\n")).await]).await, Ok(()));
         assert_eq!(outcome(vec![silent]).await, Err(StoreFault::Timeout));
         assert_eq!(outcome(Vec::new()).await, Err(StoreFault::Connect));
+    }
+
+    #[test]
+    fn every_address_has_its_turn_to_be_the_first() {
+        let all: Vec<SocketAddr> = (1..4).map(|port| ([127, 0, 0, 1], port).into()).collect();
+        let order = |first| beginning_at(first, all.clone()).iter().map(SocketAddr::port).collect::<Vec<_>>();
+        assert_eq!([0, 1, 2, 3].map(order), [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2], vec![1, 2, 3]]);
+        assert!(beginning_at(7, Vec::new()).is_empty());
     }
 
     #[tokio::test]

@@ -76,16 +76,21 @@ impl RedisDriver {
     /// Dropping it closes the connection: the store is unreachable from then on.
     pub async fn run(mut self) {
         let mut pause = BACKOFF.0;
+        // Which of the server's addresses is asked first.
+        let mut first = 0_usize;
         let store = Arc::clone(&self.store);
         loop {
-            match self.unconnected(store.connect()).await {
+            match self.unconnected(store.connect(first)).await {
                 Ok((connection, io)) => {
                     let begun = Instant::now();
                     tokio::select! {
                         () = io => self.note(StoreFault::Broken),
                         () = self.serve(connection) => {}
                     }
-                    self.store.link.store(None);
+                    // One to which nobody was sent may be a replica: another address may be the master's.
+                    if self.store.link.swap(None).is_none() {
+                        first = first.wrapping_add(1);
+                    }
                     self.replica_count.interrupted();
                     // One that held was no failure.
                     if begun.elapsed() > BACKOFF.1 {
@@ -132,7 +137,11 @@ impl RedisDriver {
             }
             let looks = store.has_moved.swap(false, Ordering::Relaxed) || look_due <= Instant::now();
             match self.greet(&connection, looks).await {
-                Ok(()) => {
+                Ok(took) if took > store.command_timeout => {
+                    self.note(StoreFault::Timeout);
+                    (next, silent) = (Instant::now() + PROBE_INTERVAL, 0);
+                }
+                Ok(_) => {
                     if looks {
                         look_due = Instant::now() + LOOK_INTERVAL;
                     }
@@ -154,9 +163,13 @@ impl RedisDriver {
     }
 
     /// Agrees with the other replicas on the secret, counts them, and has the server decide as it does for requests: one that permits
-    /// greetings alone is none to ask.
-    async fn greet(&mut self, connection: &MultiplexedConnection, looks: bool) -> Result<(), RedisError> {
-        let store = Arc::clone(&self.store);
+    /// greetings alone is none to ask. Neither is one that took longer than decisions wait, as is said by how long it took.
+    async fn greet(
+        &mut self,
+        connection: &MultiplexedConnection,
+        looks: bool,
+    ) -> Result<Duration, RedisError> {
+        let (store, begun) = (Arc::clone(&self.store), Instant::now());
         let mut commands = Pipeline::new();
         let greeting = commands.cmd("EVAL").arg(GREET).arg(2).arg(SECRET_KEY).arg(REPLICAS_KEY);
         // A server that has forgotten the secret is told the one that all replicas still know.
@@ -164,6 +177,7 @@ impl RedisDriver {
         self.rehearse(&mut commands);
         commands.cmd("INFO").arg("memory");
         let answers = self.answers(connection, &commands, 4).await?;
+        let took = begun.elapsed();
         let [greeted, made, rewritten, memory] =
             <[Value; 4]>::try_from(answers).map_err(|_| unexpected_answer())?;
         self.note_memory(memory);
@@ -182,6 +196,9 @@ impl RedisDriver {
             agreed = Arc::new(AgreedSecret::from_bytes(secret).ok_or_else(unexpected_answer)?);
             store.agreed.store(Arc::clone(&agreed));
         }
+        if took > store.command_timeout {
+            return Ok(took);
+        }
         if looks {
             self.look(connection).await?;
         }
@@ -190,7 +207,7 @@ impl RedisDriver {
             let scripts = self.load_scripts(connection).await?;
             store.link.store(Some(Arc::new(Link { connection: connection.clone(), agreed, scripts })));
         }
-        Ok(())
+        Ok(took)
     }
 
     /// Adds two decisions on a key of this replica's own: one makes the levels, the next one writes them in place.
@@ -236,7 +253,7 @@ impl RedisDriver {
         names.collect()
     }
 
-    /// The answers to so many commands, in time.
+    /// The answers to so many commands, for which nobody else waits.
     async fn answers(
         &self,
         connection: &MultiplexedConnection,
@@ -244,8 +261,8 @@ impl RedisDriver {
         count: usize,
     ) -> Result<Vec<Value>, RedisError> {
         let mut connection = connection.clone();
-        let answers =
-            timeout(self.store.command_timeout, connection.send_packed_commands(commands, 0, count));
+        let limit = self.store.connect_timeout.max(self.store.command_timeout);
+        let answers = timeout(limit, connection.send_packed_commands(commands, 0, count));
         answers.await.map_err(|_| timed_out())?
     }
 

@@ -58,7 +58,7 @@
 //! # When the server does not answer
 //!
 //! A decision waits at most [`RedisStoreBuilder::command_timeout`]. After five failures in a row, or ten of twenty, nobody
-//! asks any more until the [`RedisDriver`] has heard from the server again; meanwhile [`OnOutage`] decides. The default is
+//! asks any more until the [`RedisDriver`] has heard from the server again, in that time; meanwhile [`OnOutage`] decides. The default is
 //! the share of one replica: each process has a limiter for `limit / replicas` that also sees every decision of the
 //! server's, so that an outage begins where the server left off. What is used during the outage is reported as soon as the server
 //! is back, of up to 4096 keys by the driver and of the others with the next decision on them, so that its end is no second burst.

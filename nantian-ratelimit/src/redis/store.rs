@@ -154,7 +154,7 @@ impl RedisStore {
             url,
             transport: Transport::default(),
             command_timeout: Duration::from_millis(20),
-            connect_timeout: Duration::from_millis(200),
+            connect_timeout: Duration::from_secs(1),
             on_outage: OnOutage::default(),
             replicas: None,
         }
@@ -214,8 +214,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Sets how long the driver waits for a connection to one of the server's addresses, TLS and login included. Range: 1 ms to 60 s.
-    /// Default: 200 ms.
+    /// Sets how long the driver waits for a connection to one of the server's addresses, TLS and login included, and for the answer
+    /// to a greeting. Range: 1 ms to 60 s. Default: 1 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(60));
         self

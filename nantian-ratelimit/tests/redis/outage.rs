@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use nantian_ratelimit::redis::{OnOutage, RedisStore, StoreFault, Verdict};
+use nantian_ratelimit::redis::{OnOutage, RedisStore, RedisUrl, StoreFault, Verdict};
 use nantian_ratelimit::{Cost, Limit, LimitName, Settlement, Unit};
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep};
 
-use crate::server::{Server, TIMEOUT, admit, admitted, eventually, policy, reaches};
+use crate::server::{Replica, Server, TIMEOUT, admit, admitted, eventually, policy, reaches};
 
 fn per_day(max: u64) -> Limit {
     let name = LimitName::new("requests-per-day").unwrap();
@@ -203,4 +205,51 @@ async fn a_limiter_works_before_the_server_does() {
     assert_eq!(admitted(&limiter, "alice", 15).await, 0, "what was used counts");
     driver.abort();
     eventually(|| !store.status().is_reachable).await;
+}
+
+/// What comes from `one` goes to `other` after some time.
+async fn carry(mut one: impl AsyncReadExt + Unpin, mut other: impl AsyncWriteExt + Unpin, delay: Duration) {
+    let mut bytes = [0; 65_536];
+    while let Ok(count @ 1..) = one.read(&mut bytes).await {
+        sleep(delay).await;
+        if other.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An address of the server to which everything takes this long, and back again.
+async fn far_away(server: &Server, delay: Duration) -> RedisUrl {
+    let (listener, port) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), server.port());
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (from_client, to_client) = client.into_split();
+            let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let (from_server, to_server) = server.into_split();
+            tokio::spawn(carry(from_client, to_server, delay));
+            tokio::spawn(carry(from_server, to_client, delay));
+        }
+    });
+    format!("redis://{address}/0").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_far_away_for_decisions_is_said_to_be_and_tells_how_many_replicas_there_are() {
+    let server = Server::start().await;
+    let _near = server.replica().await;
+    let url = far_away(&server, Duration::from_millis(50)).await;
+    let store = || RedisStore::builder(url.clone()).connect_timeout(Duration::from_secs(10));
+    let (store_of_hasty, driver) = store().command_timeout(Duration::from_millis(20)).build();
+    let hasty = Replica::new(store_of_hasty, driver);
+    hasty.knows(2).await;
+    eventually(|| hasty.store.status().fault == Some(StoreFault::Timeout)).await;
+    let limiter = hasty.store.limiter("quota", policy([per_day(100)]));
+    assert_eq!(admitted(&limiter, "alice", 100).await, 50, "its share");
+    let status = hasty.store.status();
+    assert_eq!((status.is_reachable, status.failures), (false, 0), "and nobody waits");
+
+    let (store_of_patient, driver) = store().command_timeout(Duration::from_secs(5)).build();
+    let patient = Replica::new(store_of_patient, driver);
+    patient.is_reachable(true).await;
 }
