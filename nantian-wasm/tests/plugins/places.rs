@@ -64,8 +64,11 @@ fn largest_modules_that_are_accepted_have_a_place() {
     let elements = (0..20_000).map(|index| format!("{index} ")).collect::<String>();
     for parts in [
         "(memory (export \"memory\") 65536)".to_owned(),
-        "(memory (export \"memory\") 1) (table 16384 funcref)".to_owned(),
-        format!("(memory (export \"memory\") 1) {functions} (elem func {elements})"),
+        "(memory (export \"memory\") 1) (table 24576 funcref)".to_owned(),
+        // As Go has them, behind 4096 places of none.
+        format!(
+            "(memory (export \"memory\") 1) {functions} (table 24096 funcref) (elem (i32.const 4096) func {elements})"
+        ),
         format!(
             "(memory (export \"memory\") 1) {}",
             "(global (mut v128) (v128.const i64x2 0 0))".repeat(1_000)
