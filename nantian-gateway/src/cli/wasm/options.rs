@@ -46,7 +46,7 @@ pub(in crate::cli) struct RunOptions {
     /// The plugin.
     #[command(flatten)]
     pub(super) plugin: PluginOptions,
-    /// A file with the request: request line, header lines, an empty line, body.
+    /// A file with the request: request line, header lines, an empty line, body, whose length is added where no header says it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "path", "header", "data"])]
     pub(super) request: Option<PathBuf>,
     /// The request's method.
@@ -58,7 +58,7 @@ pub(in crate::cli) struct RunOptions {
     /// A header of the request; may be given several times.
     #[arg(short = 'H', long, value_name = "NAME: VALUE")]
     pub(super) header: Vec<String>,
-    /// The request's body; its method is then POST unless another is given.
+    /// The request's body; its method is then POST unless another is given, and its type that of a form, as with `curl -d`.
     #[arg(short = 'd', long, value_name = "TEXT")]
     pub(super) data: Option<String>,
     /// A file with the upstream's response: status line, header lines, an empty line, body. By default a 200 that says

@@ -4,7 +4,10 @@ use std::{collections::HashMap, io::Write, sync::Arc};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header::HOST};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING},
+};
 use nantian_wasm::{Module, Plugin, PluginError};
 use tokio::runtime::Builder;
 
@@ -77,7 +80,10 @@ fn start(module: &Module, options: &RunOptions) -> anyhow::Result<Result<Plugin,
 
 fn request(options: &RunOptions) -> anyhow::Result<Request<Bytes>> {
     if let Some(path) = &options.request {
-        return message::request(&read(path)?).with_context(|| path.display().to_string());
+        let mut request = message::request(&read(path)?).with_context(|| path.display().to_string())?;
+        let length = request.body().len();
+        say_length(request.headers_mut(), length);
+        return Ok(request);
     }
     let body = options.data.clone().unwrap_or_default();
     let method = if options.data.is_some() { Method::POST } else { Method::GET };
@@ -93,14 +99,31 @@ fn request(options: &RunOptions) -> anyhow::Result<Request<Bytes>> {
             request.headers_mut().append(name, value);
         }
     }
+    if options.data.is_some() {
+        // As `curl -d` does: plugins tell by it that there is a body.
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        request.headers_mut().entry(CONTENT_TYPE).or_insert(form);
+        let length = request.body().len();
+        say_length(request.headers_mut(), length);
+    }
     Ok(request)
 }
 
-fn response(options: &RunOptions) -> anyhow::Result<Response<Bytes>> {
-    match &options.response {
-        Some(path) => message::response(&read(path)?).with_context(|| path.display().to_string()),
-        None => Ok(Response::new(Bytes::from_static(b"ok\n"))),
+/// Says how long a body is that comes in no other framing, as whoever sends it does.
+fn say_length(headers: &mut HeaderMap, length: usize) {
+    if length > 0 && !headers.contains_key(TRANSFER_ENCODING) {
+        headers.entry(CONTENT_LENGTH).or_insert(length.into());
     }
+}
+
+fn response(options: &RunOptions) -> anyhow::Result<Response<Bytes>> {
+    let mut response = match &options.response {
+        Some(path) => message::response(&read(path)?).with_context(|| path.display().to_string())?,
+        None => Response::new(Bytes::from_static(b"ok\n")),
+    };
+    let length = response.body().len();
+    say_length(response.headers_mut(), length);
+    Ok(response)
 }
 
 fn with(request: &Request<Bytes>, body: impl Fn(&Bytes) -> Pieces) -> Request<Pieces> {
@@ -137,7 +160,7 @@ fn show_exchange(
         print::body(response.body(), body, out)
     } else {
         print::first_line("response", "", &status, out)?;
-        print::headers(&http::HeaderMap::new(), &parts.headers, out)?;
+        print::headers(&HeaderMap::new(), &parts.headers, out)?;
         print::body(&Bytes::new(), body, out)
     }
 }

@@ -124,9 +124,11 @@ fn run_shows_what_the_plugin_changed_and_spent() {
         &[
             "request    PUT /things?page=2",
             "           x-kept: 1",
+            "           content-length: 11",
             "         + x-wasm-plugin: probe",
             "           body: 11 bytes, unchanged",
             "response   200 OK",
+            "           content-length: 3",
             "header bytes                   ",
             "of 65536",
             "outcome    passed",
@@ -143,6 +145,23 @@ fn run_shows_bodies_in_pieces_and_what_became_of_them() {
         &said,
         &["request    POST /", "         + body: 8 bytes, before 5", "         + | hel!lo!!"],
     );
+}
+
+#[test]
+fn run_sends_a_body_as_clients_do() {
+    let form = "           content-type: application/x-www-form-urlencoded";
+    let (_, said) = said_of("run", "add_header", &["--data", "a=b"]);
+    assert_lines(&said, &["request    POST /", "           content-length: 3", form]);
+    let (_, said) = said_of(
+        "run",
+        "add_header",
+        &["-d", "{}", "-H", "content-type: text/json", "-H", "content-length: 2"],
+    );
+    assert_lines(&said, &["           content-type: text/json", "           content-length: 2"]);
+    assert!(!said.contains(form), "{said}");
+    let (_, said) = said_of("run", "add_header", &["-d", "{}", "-H", "transfer-encoding: chunked"]);
+    assert!(!said.contains("content-length: 2"), "{said}");
+    assert!(!said_of("run", "add_header", &[]).1.contains("content-type"), "there is no body");
 }
 
 #[test]
