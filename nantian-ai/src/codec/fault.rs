@@ -76,13 +76,18 @@ const OF_CREDENTIAL: [&str; 7] = [
     "UNAUTHENTICATED",
 ];
 
-/// Anthropic's words for the same, which it has no name for.
-const NO_CREDIT: &str = "Your credit balance is too low";
+/// Anthropic's words for the same, which it has no name for: also of what the organisation or its workspace allows itself.
+const NO_CREDIT: [&str; 3] = [
+    "This organization has been disabled",
+    "You have reached your specified ",
+    "Your credit balance is too low",
+];
 
 fn is_of_credential(error: &Value) -> bool {
     let mut names = ["type", "code", "status"].into_iter().filter_map(|name| error.get(name)?.as_str());
+    let is_of_credit = |said: &str| NO_CREDIT.iter().any(|words| said.starts_with(words));
     let named = names.any(|name| OF_CREDENTIAL.contains(&name))
-        || error.get("message").and_then(Value::as_str).is_some_and(|said| said.starts_with(NO_CREDIT));
+        || error.get("message").and_then(Value::as_str).is_some_and(is_of_credit);
     let reason = |detail: &Value| detail.get("reason").and_then(Value::as_str) == Some("API_KEY_INVALID");
     named
         || error.get("code").and_then(|code| code.as_number()?.as_u64()) == Some(401)

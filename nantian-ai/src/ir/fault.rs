@@ -30,8 +30,9 @@ const TOO_LONG: [&str; 12] = [
 const ELSEWHERE: &str = "in /v1/chat/completions";
 
 /// What begins a refusal that is about the model alone, in small letters: of DeepSeek, Mistral and Bedrock that there is none of this
-/// name, of Ollama that it sees no pictures, and of Gemini that it cannot read what is at a URL.
-const OF_THE_MODEL: [&str; 8] = [
+/// name, of Ollama and vLLM that it sees no pictures, of vLLM and Azure that it calls no tools or does not chat, and of Gemini that it
+/// cannot read what is at a URL, or does not serve where this is.
+const OF_THE_MODEL: [&str; 12] = [
     "model not exist",
     "invalid model: ",
     "the provided model identifier is invalid",
@@ -40,13 +41,17 @@ const OF_THE_MODEL: [&str; 8] = [
     "cannot fetch content from the provided url",
     "invalid or unsupported file uri",
     "unsupported mime type: ",
+    "user location is not supported",
+    "at most 0 image(s)",
+    "\"auto\" tool choice requires",
+    "the chatcompletion operation does not work with the specified model",
 ];
 
-/// OpenRouter's words, behind a model's name.
-const NO_MODEL: &str = " is not a valid model id";
+/// OpenRouter's words, and Ollama's, behind a model's name.
+const BEHIND_A_NAME: [&str; 2] = [" is not a valid model id", " does not support tools"];
 
-/// How the servers of DeepSeek and others refuse a picture where they know texts alone.
-const NO_PICTURES: &str = "unknown variant `image_url`, expected `text`";
+/// How the servers of DeepSeek and others refuse a picture where they know texts alone, and vLLM does.
+const NO_PICTURES: [&str; 2] = ["unknown variant `image_url`, expected `text`", " is not a multimodal model"];
 
 /// An error of a provider, whatever its dialect.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -138,9 +143,9 @@ impl Fault {
 /// Whether a refusal, in small letters, says of the model that it is not there or cannot do what others can.
 fn is_of_the_model(words: &str) -> bool {
     OF_THE_MODEL.iter().any(|known| words.starts_with(known))
-        || words.ends_with(NO_MODEL)
+        || BEHIND_A_NAME.iter().any(|known| words.ends_with(known))
         || words.contains(ELSEWHERE)
-        || words.contains(NO_PICTURES)
+        || NO_PICTURES.iter().any(|known| words.contains(known))
 }
 
 // === impl FaultKind ===

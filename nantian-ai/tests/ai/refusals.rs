@@ -129,14 +129,23 @@ async fn a_credential_that_the_provider_refuses_is_not_blamed_on_the_client() {
 
 #[tokio::test]
 async fn an_account_without_credit_is_not_told_to_the_client() {
-    let error = r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits."}}"#;
     let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
-    for request in [chat(), post("/v1/messages", r#"{"model":"any","max_tokens":9,"messages":[]}"#)] {
-        let upstream = Upstream::new().replies(reply(400, error));
-        let (head, body) = send(layer(claude()), &upstream, request).await;
-        assert_eq!((head.status.as_u16(), upstream.requests()), (502, 1));
-        assert!(!body.contains("illing") && !body.contains("credit "), "{body}");
-        assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+    let messages = || post("/v1/messages", r#"{"model":"any","max_tokens":9,"messages":[]}"#);
+    for said in [
+        "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits.",
+        "You have reached your specified API usage limits. You will regain access on 2026-04-01 at 00:00 UTC.",
+        "You have reached your specified workspace API usage limits.",
+        "This organization has been disabled.",
+    ] {
+        let error = json!({"type": "error", "error": {"type": "invalid_request_error", "message": said}});
+        for request in [chat(), messages()] {
+            let upstream = Upstream::new().replies(reply(400, &error.to_string()));
+            let (head, body) = send(layer(claude()), &upstream, request).await;
+            assert_eq!((head.status.as_u16(), upstream.requests()), (502, 1));
+            assert!(!body.contains(said), "{body}");
+            assert_eq!(head.headers["x-should-retry"], "false", "no other try mends it");
+            assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+        }
     }
 }
 

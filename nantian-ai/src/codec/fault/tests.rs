@@ -76,6 +76,12 @@ fn what_is_no_fault_of_the_request_is_told_by_a_name_or_by_words_whatever_the_st
     for message in [
         "The provided model identifier is invalid.",
         "Invocation of model ID x with on-demand throughput isn\u{2019}t supported. Retry with an inference profile.",
+        "User location is not supported for the API use.",
+        "Qwen/Qwen3-8B is not a multimodal model None",
+        "At most 0 image(s) may be provided in one prompt.",
+        "registry.ollama.ai/library/gemma3:270m does not support tools",
+        "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set",
+        "The chatCompletion operation does not work with the specified model, gpt-5-codex. Please choose different model and try again.",
     ] {
         assert_eq!(Fault::said(FaultKind::Invalid, message).kind, FaultKind::NotFound, "{message}");
     }
@@ -131,6 +137,8 @@ fn what_a_provider_says_of_a_credential_stays_here() {
         r#"{"message":"Incorrect key sk-ou***rs","code":"invalid_api_key"}"#,
         r#"{"message":"Incorrect key sk-ou***rs","code":401}"#,
         r#"{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API: sk-ou"}"#,
+        r#"{"type":"invalid_request_error","message":"You have reached your specified API usage limits. You will regain access on sk-ou"}"#,
+        r#"{"type":"invalid_request_error","message":"This organization has been disabled. sk-ou"}"#,
         r#"{"type":"billing_error","message":"sk-ou"}"#,
         r#"{"message":"sk-ou","type":"invalid_request_error","code":"billing_hard_limit_reached"}"#,
         r#"{"message":"sk-ou","type":"insufficient_quota","code":"insufficient_quota"}"#,
