@@ -40,7 +40,7 @@ pub(crate) enum Wish {
     ToolChoice,
     /// Bedrock, Chat Completions and Responses: how tokens are drawn, in which models that think let nobody have a say.
     Sampling,
-    /// Chat Completions of DeepSeek and Moonshot: that what the model has said comes back without what it thought. Another one may
+    /// Chat Completions of DeepSeek, Moonshot and Xiaomi: that what the model has said comes back without what it thought. Another one may
     /// have said it, or the client does not give it back.
     Silence,
     /// Bedrock: that the schema of an answer is enforced, and those of tools. Models differ in either by no rule, and by region.

@@ -13,10 +13,15 @@ const OF_OTHERS: [FaultKind; 3] = [FaultKind::ContextLength, FaultKind::NotFound
 /// What OpenRouter says for what a provider behind it has said, which stands beside it.
 const OF_ANOTHER: &str = "Provider returned error";
 
+/// What Xiaomi says where `param` has what is wrong.
+const OF_A_PARAMETER: &str = "Param Incorrect";
+
 /// The error that a refusal stands for. A body that is no error of a dialect, such as a page of a proxy, says nothing
 /// that a client should see.
 pub(crate) fn read(status: StatusCode, body: &[u8]) -> Fault {
-    let Ok(body) = serde_json::from_slice(body).map(gemini::unlisted) else {
+    // Xiaomi refuses streams by such a line.
+    let json = body.strip_prefix(b"data:").unwrap_or(body);
+    let Ok(body) = serde_json::from_slice(json).map(gemini::unlisted) else {
         return Fault::of_status(status, None);
     };
     // Some say it with a status that speaks of the request.
@@ -108,7 +113,10 @@ fn said(value: Value) -> (Option<String>, Option<FaultKind>) {
     let status = fields.any_text("status");
     // A code says more than a type.
     let kind = [code, kind, status].into_iter().flatten().find_map(|name| kind_of(&name));
-    let message = fields.some_text("message");
+    let mut message = fields.some_text("message");
+    if message.as_deref() == Some(OF_A_PARAMETER) {
+        message = fields.some_text("param").or(message);
+    }
     if message.as_deref() == Some(OF_ANOTHER)
         && let Some((said, named)) = said_by_another(&mut fields)
     {

@@ -41,6 +41,7 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
         Wish::Silence => &[
             "Missing `reasoning_content`",
             "The `reasoning_content` in the thinking mode must be passed back",
+            "The reasoning_content in the thinking mode must be passed back",
             "thinking is enabled but reasoning_content is missing",
         ],
         Wish::Schema => &[

@@ -283,6 +283,26 @@ async fn a_model_that_wants_reasoning_in_what_it_has_said_gets_a_blank_where_the
 }
 
 #[tokio::test]
+async fn mimo_gets_its_reasoning_back_and_a_blank_for_what_another_model_has_said() {
+    const REFUSED: &str = r#"data:{"error":{"code":"400","message":"Param Incorrect","param":"The reasoning_content in the thinking mode must be passed back to the API.","type":""}}"#;
+    let called = |id: &str| json!({"type": "tool_use", "id": id, "name": "f", "input": {}});
+    let heard = |id: &str| json!([{"type": "tool_result", "tool_use_id": id, "content": "1"}]);
+    let body = json!({"model": "any", "max_tokens": 9, "messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [called("b")]},
+        {"role": "user", "content": heard("b")},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": ""}, called("c")]},
+        {"role": "user", "content": heard("c")},
+    ]});
+    let config = target("xiaomi", "mimo-v2.5-pro").format("openai").endpoint("http://provider");
+    let upstream = Upstream::new().replies(reply(400, REFUSED)).replies(reply(200, ANSWER));
+    let (head, said) = send(layer(config), &upstream, post("/v1/messages", &body.to_string())).await;
+    assert!(head.status == 200 && !head.headers.contains_key("x-nantian-dropped"), "{said}");
+    assert_eq!(asked(&upstream, "/messages/1/reasoning_content"), [Value::Null, json!(" ")]);
+    assert_eq!(asked(&upstream, "/messages/3/reasoning_content"), ["Hm.", "Hm."]);
+}
+
+#[tokio::test]
 async fn what_a_client_says_in_the_providers_own_words_is_refused_as_it_is() {
     let body = r#"{"model":"any","temperature":0,"tool_choice":"required","tools":[],"messages":[]}"#;
     for refusal in [NO_FORCE, "invalid temperature: only 1 is allowed for this model"] {

@@ -8,6 +8,7 @@ fn errors_are_read_in_every_shape() {
         (r#"{"error":"later"}"#, "later"),
         (r#"{"message":"later"}"#, "later"),
         (r#"{"detail":"later"}"#, "later"),
+        (r#"data:{"error":{"code":"429","message":"Param Incorrect","param":"later","type":""}}"#, "later"),
         (r#"[{"error":{"code":429,"message":"later","status":"RESOURCE_EXHAUSTED"}}]"#, "later"),
         ("<html>Bad gateway</html>", "the provider answered with status 429"),
         ("", "the provider answered with status 429"),

@@ -182,7 +182,9 @@ impl Profile {
         let newer_limit = thinker.is_some() || is(&[azure::NAME]);
         let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
         Self {
-            echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"]),
+            // Xiaomi's models want theirs back, wherever they run.
+            echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"])
+                || begins(&model.to_ascii_lowercase(), &["mimo"]),
             echoes_by_newer_name: is(&["vllm"]),
             takes_details: is(&["openrouter"]),
             takes_later_system: !takes_turns && !is(&["llamacpp", "lmstudio", "vllm"]),
