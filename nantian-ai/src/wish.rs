@@ -122,8 +122,8 @@ impl Wish {
                 words_of(self).iter().any(|words| begins(message, words))
             }
         };
-        // OpenRouter has nobody who sees pictures.
-        let is_unserved = self == Self::Pictures && status == StatusCode::NOT_FOUND;
+        // OpenRouter has nobody who sees pictures, and llama.cpp fails.
+        let is_unserved = self == Self::Pictures && matches!(status.as_u16(), 404 | 500);
         (matches!(status.as_u16(), 400 | 422) || is_unserved) && is_said()
     }
 

@@ -17,6 +17,11 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "unknown variant `image_url`, expected `text`",
             "does not support image input",
             "No endpoints found that support image input",
+            // vLLM.
+            "is not a multimodal model",
+            "At most 0 image(s)",
+            // llama.cpp.
+            "image input is not supported",
         ],
         Wish::Thinking => &["does not support thinking"],
         Wish::Usage => &["stream_options"],

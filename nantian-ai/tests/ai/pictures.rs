@@ -16,6 +16,8 @@ const SEES_NONE: &str = "Failed to deserialize the JSON body into the target typ
 const OF_OLLAMA: &str = r#"{"error":"this model does not support image input"}"#;
 const OF_OPENROUTER: &str =
     r#"{"error":{"message":"No endpoints found that support image input","code":404}}"#;
+const OF_VLLM: &str = r#"{"error":{"message":"Qwen/Qwen3-8B is not a multimodal model None","type":"BadRequestError","param":null,"code":400}}"#;
+const OF_LLAMACPP: &str = r#"{"error":{"code":500,"message":"image input is not supported - hint: if this is unexpected, you may need to provide the mmproj","type":"server_error"}}"#;
 const ANSWER: &str =
     r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
 const LINE: &str = r#"{"message":{"role":"assistant","content":"Hi"},"done":true,"done_reason":"stop"}"#;
@@ -34,11 +36,13 @@ fn seen() -> Request<Full<Bytes>> {
 
 #[tokio::test(start_paused = true)]
 async fn another_model_is_shown_them_where_there_is_one() {
-    let blind = Upstream::new().replies(refused(SEES_NONE));
-    let other = Upstream::new().replies(reply(200, ANSWER));
-    let (status, body, _) = ask("deepseek", [&blind, &other], seen()).await;
-    assert_eq!((status, blind.requests(), other.requests()), (200, 1, 1), "{body}");
-    assert!(String::from_utf8_lossy(&other.request().1).contains("AAAA"));
+    for (provider, refusal) in [("deepseek", refused(SEES_NONE)), ("vllm", reply(400, OF_VLLM))] {
+        let blind = Upstream::new().replies(refusal);
+        let other = Upstream::new().replies(reply(200, ANSWER));
+        let (status, body, _) = ask(provider, [&blind, &other], seen()).await;
+        assert_eq!((status, blind.requests(), other.requests()), (200, 1, 1), "{body}");
+        assert!(String::from_utf8_lossy(&other.request().1).contains("AAAA"));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,6 +70,8 @@ async fn the_conversation_goes_on_without_them_where_there_is_none() {
         (TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat"), refused(SEES_NONE), ANSWER),
         (TargetConfig::new("demo/llama", "ollama", "llama3.2"), reply(400, OF_OLLAMA), LINE),
         (TargetConfig::new("demo/qwen", "openrouter", "qwen/qwen3"), reply(404, OF_OPENROUTER), ANSWER),
+        (TargetConfig::new("demo/qwen", "vllm", "Qwen/Qwen3-8B"), reply(400, OF_VLLM), ANSWER),
+        (TargetConfig::new("demo/qwen", "llamacpp", "qwen3"), reply(500, OF_LLAMACPP), ANSWER),
     ] {
         let upstream = Upstream::new().replies(refusal).replies(reply(200, answer));
         let (head, body) = send(layer(config), &upstream, seen()).await;
