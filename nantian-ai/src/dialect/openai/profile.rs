@@ -38,12 +38,18 @@ pub(super) struct Profile {
     pub(super) takes_user: bool,
     /// Knows `parallel_tool_calls`.
     pub(super) takes_parallel: bool,
+    /// Has schemas of some tools enforced, and those of others not.
+    pub(super) mixes_strictness: bool,
     /// Can be told which tool to call, not only that it has to call one.
     pub(super) names_tools: bool,
     /// Reads documents by their URLs, also by those that hold them, and not as files.
     pub(super) documents_by_url: bool,
     /// Answers in JSON of a schema, not only in any JSON.
     pub(super) takes_schema: bool,
+    /// Answers in any JSON, not only in JSON of a schema.
+    pub(super) takes_any_json: bool,
+    /// Answers in JSON also where it has tools.
+    pub(super) json_beside_tools: bool,
     /// Knows penalties and stop sequences.
     pub(super) takes_penalties: bool,
     /// Wants ids of tool calls of nine letters and digits.
@@ -199,10 +205,13 @@ impl Profile {
             asks_for_usage: Provider::find(provider).is_none_or(|provider| provider.asks_for_usage),
             takes_top_k: is(&["fireworks", "llamacpp", "lmstudio", "openrouter", "together", "vllm"]),
             takes_user: !deepseek && !mistral,
-            takes_parallel: !deepseek,
+            takes_parallel: !deepseek && !begins(model, &["o1", "o3", "o4"]),
+            mixes_strictness: !is(&["cerebras"]),
             names_tools: !is(&["lmstudio"]),
             documents_by_url: mistral,
             takes_schema: !deepseek,
+            takes_any_json: !is(&["lmstudio"]),
+            json_beside_tools: !is(&["groq"]),
             takes_penalties: !grok_thinks && thinker.is_none(),
             short_ids: mistral,
             takes_own_ids: is(&RUNS_OTHERS),

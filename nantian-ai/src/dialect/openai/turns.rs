@@ -3,7 +3,9 @@
 use super::details;
 use super::profile::Profile;
 use super::write_reply::write_calls;
-use crate::codec::{Invalid, List, Object, joined_text, said_by_user, titled_text_of};
+use super::write_request::enforced;
+use crate::codec::{Invalid, List, Object, joined_text, said_by_user, says_json, titled_text_of};
+use crate::dialect::anthropic::ONLY_JSON;
 use crate::ir::{Block, Losses, Message, Output, Request, Role, Source, ToolResult};
 
 /// How a message says that its tool failed: there is no field for it.
@@ -41,8 +43,16 @@ enum UserPart<'r> {
 impl<'r> Turns<'r> {
     pub(super) fn of(request: &'r Request, profile: Profile, losses: &mut Losses) -> Result<Self, Invalid> {
         let mut turns = Vec::with_capacity(request.messages.len() + 1);
-        if let (Some(Output::Schema { schema, .. }), false) = (&request.output, profile.takes_schema) {
-            turns.push(Turn::System(format!("{OF_SCHEMA}{schema}")));
+        let is_enforced = profile.takes_schema && enforced(request, profile).is_some();
+        match &request.output {
+            Some(Output::Schema { schema, .. }) if !is_enforced => {
+                turns.push(Turn::System(format!("{OF_SCHEMA}{schema}")));
+            }
+            // Many refuse to answer in JSON if nobody has said the word.
+            Some(Output::Json) if !says_json(&request.messages) => {
+                turns.push(Turn::System(ONLY_JSON.to_owned()));
+            }
+            _ => {}
         }
         // What the system has said since the model has, where a user has to say it.
         let mut later = Vec::new();

@@ -4,7 +4,7 @@ use super::profile::{Profile, ThinkingBy, Wish};
 use super::strict::{is_strict, loses_strictness};
 use super::turns::Turns;
 use crate::codec::{Invalid, Object, object};
-use crate::ir::{Losses, Output, Request, Role, Tool, ToolChoice, safe_user};
+use crate::ir::{Json, Losses, Output, Request, Role, Tool, ToolChoice, safe_user};
 
 /// The most stop sequences that OpenAI takes.
 const MOST_STOPS: usize = 4;
@@ -15,18 +15,19 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
     let wish = profile.wish(request.thinking);
     let sampled = profile.takes_sampling(wish);
     name_the_unknown(request, profile, wish, &mut losses);
+    let may_be_strict = profile.mixes_strictness || request.tools.iter().all(is_asked_strictly);
     let messages = Turns::of(request, profile, &mut losses)?;
     let body = object(|body| {
         body.text("model", &request.model);
         body.list("messages", |list| messages.write(list, profile));
         write_tools(body, offered(request, profile), |tool| match profile.is_openai {
             true => tool.strict.map(|_| is_strict(tool)),
-            false => tool.strict,
+            false => tool.strict.filter(|_| may_be_strict),
         });
         if !request.tools.is_empty() {
             write_choice(body, request, profile);
         }
-        write_output(body, request.output.as_ref(), profile);
+        write_output(body, enforced(request, profile), profile);
         write_thinking(body, profile, wish);
         body.some_count(profile.limit, request.max_output);
         body.some_number("temperature", request.temperature.filter(|_| sampled));
@@ -61,6 +62,8 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
     let draws = |share: Option<f64>| !profile.takes_sampling(wish) && share.is_some_and(|share| share != 1.0);
     let restrained = !profile.takes_penalties;
     let alone = request.parallel_tools == Some(false) && !request.tools.is_empty();
+    let strict = request.tools.iter().filter(|tool| is_asked_strictly(tool)).count();
+    let is_mixed = (1..request.tools.len()).contains(&strict);
     for (given, name) in [
         (wish.is_lost, "thinking"),
         (draws(request.temperature), "temperature"),
@@ -75,6 +78,8 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
         (alone && !profile.takes_parallel, "parallel_tool_calls"),
         (offered(request, profile).len() < request.tools.len(), "tools"),
         (profile.is_openai && request.tools.iter().any(loses_strictness), "tools.strict"),
+        (is_mixed && !profile.mixes_strictness, "tools.strict"),
+        (request.output.is_some() && enforced(request, profile).is_none(), "response_format"),
         (
             matches!(request.output, Some(Output::Schema { .. })) && !profile.takes_schema,
             "response_format.json_schema",
@@ -103,6 +108,15 @@ fn write_thinking(body: &mut Object<'_>, profile: Profile, wish: Wish) {
         _ => {}
     }
     body.some_text("reasoning_effort", wish.effort);
+}
+
+fn is_asked_strictly(tool: &Tool) -> bool {
+    tool.strict == Some(true)
+}
+
+/// The form of the answer, if the provider may see to it.
+pub(super) fn enforced(request: &Request, profile: Profile) -> Option<&Output> {
+    request.output.as_ref().filter(|_| profile.json_beside_tools || request.tools.is_empty())
 }
 
 /// The tools that may be called: the one that must be is the only one where it cannot be named.
@@ -156,6 +170,11 @@ fn write_output(body: &mut Object<'_>, output: Option<&Output>, profile: Profile
         None => {}
         Some(Output::Schema { .. }) if !profile.takes_schema => {
             write_output(body, Some(&Output::Json), profile)
+        }
+        Some(Output::Json) if !profile.takes_any_json => {
+            let schema = Json::of(&r#"{"type":"object"}"#);
+            let any = Output::Schema { name: None, description: None, schema, strict: None };
+            write_output(body, Some(&any), profile);
         }
         Some(Output::Json) => body.object("response_format", |format| format.text("type", "json_object")),
         Some(Output::Schema { name, description, schema, strict }) => {

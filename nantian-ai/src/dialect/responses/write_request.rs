@@ -1,7 +1,8 @@
 //! The common form into a Responses request.
 
 use super::signature;
-use crate::codec::{Invalid, List, Object, joined_text, object, titled_text_of};
+use crate::codec::{Invalid, List, Object, joined_text, object, says_json, titled_text_of};
+use crate::dialect::anthropic::ONLY_JSON;
 use crate::dialect::openai::{FAILED, Thinker, is_strict, loses_strictness, result_text};
 use crate::ir::{
     Block, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult, safe_id,
@@ -26,10 +27,17 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let reasoning = Wish::of(request, thinker, &mut losses);
     let sampled = thinker.is_none_or(|thinker| thinker.takes_sampling(reasoning.effort));
     name_the_unknown(request, sampled, &mut losses);
+    // OpenAI refuses to answer in JSON if nobody has said the word; instructions do not count.
+    let must_say_json = matches!(request.output, Some(Output::Json)) && !says_json(messages);
     let body = object(|body| {
         body.text("model", &request.model);
         body.some_text("instructions", instructions.as_deref());
-        body.list("input", |list| messages.iter().for_each(|message| write_message(list, message)));
+        body.list("input", |list| {
+            if must_say_json {
+                write_system(list, ONLY_JSON);
+            }
+            messages.iter().for_each(|message| write_message(list, message));
+        });
         write_tools(body, request);
         write_output(body, request.output.as_ref());
         reasoning.write(body);
@@ -181,13 +189,17 @@ fn write_output(body: &mut Object<'_>, output: Option<&Output>) {
 
 fn write_message(list: &mut List<'_>, message: &Message) {
     match message.role {
-        Role::System => list.object(|item| {
-            item.text("role", "system");
-            item.text("content", &joined_text(&message.content, "\n\n"));
-        }),
+        Role::System => write_system(list, &joined_text(&message.content, "\n\n")),
         Role::User => write_user(list, &message.content),
         Role::Assistant => message.content.iter().for_each(|block| write_said(list, block)),
     }
+}
+
+fn write_system(list: &mut List<'_>, text: &str) {
+    list.object(|item| {
+        item.text("role", "system");
+        item.text("content", text);
+    });
 }
 
 /// Results come first, as the calls before them want it.

@@ -47,15 +47,93 @@ fn mistral_reads_documents_by_their_urls() {
     assert!(encode(&request, "openai").is_err());
 }
 
-#[test]
-fn the_tool_that_lm_studio_must_call_is_the_only_one() {
-    let tool = |name: &str| Tool {
+fn tool(name: &str) -> Tool {
+    Tool {
         name: name.to_owned(),
         description: None,
         schema: Json::empty_object(),
         strict: None,
         cached: None,
-    };
+    }
+}
+
+/// What is sent, and what is lost of it.
+fn sent(request: &Request, provider: &str) -> (Value, String) {
+    let (body, losses) = encode(request, provider).unwrap();
+    (serde_json::from_slice(&body).unwrap(), losses.to_string())
+}
+
+#[test]
+fn groq_is_told_in_words_how_to_answer_where_there_are_tools() {
+    let schema = Json::parse(r#"{"type":"object"}"#).unwrap();
+    let schema = Output::Schema { name: None, description: None, schema, strict: None };
+    for (output, tools, format, words, lost) in [
+        (&schema, vec![tool("f")], Value::Null, r#": {"type":"object"}"#, "response_format"),
+        (&Output::Json, vec![tool("f")], Value::Null, "JSON object and nothing else.", "response_format"),
+        (&Output::Json, vec![], json!("json_object"), "JSON object and nothing else.", ""),
+        (&schema, vec![], json!("json_schema"), "", ""),
+    ] {
+        let request = Request { output: Some(output.clone()), tools, ..Request::default() };
+        let (body, named) = sent(&request, "groq");
+        let said = body["messages"][0]["content"].as_str().unwrap_or_default();
+        assert_eq!((body["response_format"]["type"].clone(), &*named), (format, lost));
+        assert!(said.ends_with(words) && said.is_empty() == words.is_empty(), "{said}");
+        let (body, named) = sent(&request, "openai");
+        assert_eq!((body["response_format"].is_object(), &*named), (true, ""));
+    }
+}
+
+#[test]
+fn who_answers_in_json_reads_the_word_once() {
+    for (said, added) in [("Who?", 1), ("Who? As Json.", 0)] {
+        let messages = vec![Message::new(Role::User, vec![Block::Text(said.to_owned())])];
+        let request = Request { messages, output: Some(Output::Json), ..Request::default() };
+        let (body, named) = sent(&request, "openai");
+        assert_eq!((body["messages"].as_array().unwrap().len(), &*named), (1 + added, ""), "{said}");
+        assert_eq!(body["response_format"], json!({"type": "json_object"}));
+        let any = json!({"name": "response", "schema": {"type": "object"}});
+        let (body, named) = sent(&request, "lmstudio");
+        assert_eq!(body["response_format"], json!({"type": "json_schema", "json_schema": any}));
+        assert_eq!(named, "");
+    }
+}
+
+#[test]
+fn models_that_do_not_know_of_parallel_calls_are_told_nothing_of_them() {
+    for (model, told, lost) in [
+        ("o4-mini", Value::Null, "parallel_tool_calls"),
+        ("o3-mini", Value::Null, "parallel_tool_calls"),
+        ("gpt-5", json!(false), ""),
+    ] {
+        let request = Request {
+            model: model.to_owned(),
+            tools: vec![tool("f")],
+            parallel_tools: Some(false),
+            ..Request::default()
+        };
+        let (body, named) = sent(&request, "openai");
+        assert_eq!((&body["parallel_tool_calls"], &*named), (&told, lost), "{model}");
+    }
+}
+
+#[test]
+fn tools_are_strict_together_or_not_at_all_at_cerebras() {
+    for (provider, asked, told, lost) in [
+        ("cerebras", [Some(true), None], [Value::Null, Value::Null], "tools.strict"),
+        ("cerebras", [Some(true), Some(false)], [Value::Null, Value::Null], "tools.strict"),
+        ("cerebras", [Some(true), Some(true)], [json!(true), json!(true)], ""),
+        ("cerebras", [Some(false), None], [Value::Null, Value::Null], ""),
+        ("groq", [Some(true), None], [json!(true), Value::Null], ""),
+    ] {
+        let tools = asked.iter().map(|strict| Tool { strict: *strict, ..tool("f") }).collect();
+        let (body, named) = sent(&Request { tools, ..Request::default() }, provider);
+        let strict = [0, 1].map(|at| body["tools"][at]["function"]["strict"].clone());
+        assert_eq!((strict, &*named), (told, lost), "{asked:?}");
+    }
+}
+
+#[test]
+fn the_tool_that_lm_studio_must_call_is_the_only_one() {
     let request = |tools: &[&str]| Request {
         tools: tools.iter().map(|name| tool(name)).collect(),
         tool_choice: Some(ToolChoice::Tool("json".to_owned())),
