@@ -43,7 +43,7 @@ pub(crate) enum Wish {
     /// Chat Completions of DeepSeek, Moonshot and Xiaomi: that what the model has said comes back without what it thought. Another one may
     /// have said it, or the client does not give it back.
     Silence,
-    /// Bedrock: that the schema of an answer is enforced, and those of tools. Models differ in either by no rule, and by region.
+    /// Bedrock, and Chat Completions: that the schema of an answer is enforced; Bedrock: those of tools. Models differ in either by no rule, and by region.
     Schema,
     Strict,
     /// Anthropic, Bedrock, Gemini and Chat Completions: that a conversation ends with what the model has said. Newer ones do not go on with it.
@@ -262,6 +262,7 @@ impl Wishes {
         let ends_with_the_model = last.is_some_and(|last| !last.content.iter().any(is_call));
         let draws = request.temperature.is_some() || request.top_p.is_some();
         let penalises = request.frequency_penalty.is_some() || request.presence_penalty.is_some();
+        let has_schema = matches!(request.output, Some(Output::Schema { .. }));
         match target.dialect() {
             Dialect::Anthropic => {
                 add(Wish::Reasoning, request.has_reasoning() && !strict);
@@ -269,7 +270,6 @@ impl Wishes {
             }
             Dialect::Bedrock => {
                 let has_strict = request.tools.iter().any(|tool| tool.strict == Some(true));
-                let has_schema = matches!(request.output, Some(Output::Schema { .. }));
                 add(Wish::Betas, bedrock::names_features(request) && !strict);
                 add(Wish::Schema, has_schema && !strict);
                 add(Wish::Strict, has_strict && !strict);
@@ -294,6 +294,7 @@ impl Wishes {
                 add(Wish::Penalties, penalises && !strict);
                 add(Wish::Prefill, ends_with_the_model && !strict);
                 add(Wish::Pictures, request.has_pictures() && !strict);
+                add(Wish::Schema, has_schema && !strict);
                 add(Wish::OlderLimit, request.max_output.is_some());
                 add(Wish::NewerLimit, request.max_output.is_some());
                 add(Wish::Silence, request.messages.iter().any(|message| message.role == Role::Assistant));

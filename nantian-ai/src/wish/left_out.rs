@@ -73,8 +73,11 @@ pub(super) fn without_penalties(body: &Bytes, losses: &mut Losses) -> Option<Byt
     without_members(body, &PENALTIES, penalises, losses)
 }
 
-/// A body for Bedrock that has the system say by what schema to answer.
+/// A body for Bedrock or Chat Completions that has the system say by what schema to answer.
 pub(super) fn with_schema_said(body: &Bytes) -> Option<Bytes> {
+    if Object::parse(body).ok()?.value("response_format").is_some() {
+        return with_schema_said_in_a_chat(body);
+    }
     let config = [OUTPUT, "textFormat", "structure", "jsonSchema"]
         .iter()
         .try_fold(&body[..], |json, name| Object::parse(json).ok()?.value(name))?;
@@ -87,6 +90,21 @@ pub(super) fn with_schema_said(body: &Bytes) -> Option<Bytes> {
         None => format!("[{said}]"),
     };
     Some(object.set(&left, &[("system", &system)]).concat().into())
+}
+
+/// The same for Chat Completions, where the answer is JSON still.
+fn with_schema_said_in_a_chat(body: &Bytes) -> Option<Bytes> {
+    const ANY_JSON: &str = r#"{"type":"json_object"}"#;
+    let schema = ["response_format", "json_schema", "schema"]
+        .iter()
+        .try_fold(&body[..], |json, name| Object::parse(json).ok()?.value(name))?;
+    let said = format!("{OF_SCHEMA}{}", std::str::from_utf8(schema).ok()?);
+    let said = serde_json::json!({"role": "system", "content": said});
+    let object = Object::parse(body).ok()?;
+    let others = std::str::from_utf8(object.value("messages")?.strip_prefix(b"[")?).ok()?;
+    let comma = if others == "]" { "" } else { "," };
+    let messages = format!("[{said}{comma}{others}");
+    Some(object.set(body, &[("messages", &messages), ("response_format", ANY_JSON)]).concat().into())
 }
 
 /// A body for Bedrock of which no tool is strict.

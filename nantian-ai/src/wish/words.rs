@@ -53,6 +53,9 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "output_config.format: Extra inputs",
             // Nova, Cohere, Llama.
             "This model doesn't support the outputConfig field",
+            // Groq, and OpenAI's older models.
+            "This model does not support response format `json_schema`",
+            "Invalid parameter: 'response_format' of type 'json_schema' is not supported",
         ],
         Wish::Stop => &["This model doesn't support the stopSequences field"],
         Wish::Stream => &["This model doesn't support tool use in streaming mode"],

@@ -303,6 +303,35 @@ async fn mimo_gets_its_reasoning_back_and_a_blank_for_what_another_model_has_sai
 }
 
 #[tokio::test]
+async fn a_model_that_answers_by_no_schema_is_told_it_by_the_system_and_answers_in_json() {
+    let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let body = json!({"model": "any", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}],
+        "output_config": {"format": {"type": "json_schema", "schema": schema}}});
+    let request = || post("/v1/messages", &body.to_string());
+    for (provider, model, refusal) in [
+        (
+            "groq",
+            "llama-3.3",
+            "This model does not support response format `json_schema`. See supported models.",
+        ),
+        (
+            "openai",
+            "gpt-4-turbo",
+            "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+        ),
+    ] {
+        let (upstream, named) = taught(target(provider, model), refusal, request).await;
+        assert_eq!(asked(&upstream, "/response_format/type"), ["json_schema", "json_object", "json_object"]);
+        let said = asked(&upstream, "/messages/0/content");
+        assert!(said[0] == "Hi" && said[1].as_str().unwrap().ends_with(&schema.to_string()), "{said:?}");
+        assert_eq!(asked(&upstream, "/messages/1/content"), [Value::Null, json!("Hi"), json!("Hi")]);
+        assert_eq!((&said[1], &*named), (&said[2], "response_format.json_schema"));
+        let upstream = Upstream::new().replies(refused(refusal));
+        assert_eq!(send(layer(target(provider, model)), &upstream, strict(request())).await.0.status, 400);
+    }
+}
+
+#[tokio::test]
 async fn what_a_client_says_in_the_providers_own_words_is_refused_as_it_is() {
     let body = r#"{"model":"any","temperature":0,"tool_choice":"required","tools":[],"messages":[]}"#;
     for refusal in [NO_FORCE, "invalid temperature: only 1 is allowed for this model"] {
