@@ -38,6 +38,8 @@ pub(crate) enum Wish {
     ForcedTool,
     /// The same of a model that cannot but think, which is known once it refuses not to: that it must call the tool.
     ToolChoice,
+    /// Bedrock: that a tool must be called, any or the one that is named. Of a model that refuses the one nothing is learnt of the other.
+    MustCall,
     /// Bedrock, Chat Completions and Responses: how tokens are drawn, in which models that think let nobody have a say.
     Sampling,
     /// Chat Completions of DeepSeek, Moonshot and Xiaomi: that what the model has said comes back without what it thought. Another one may
@@ -74,7 +76,7 @@ pub(crate) struct Wishes {
     thinking: Option<Thinking>,
 }
 
-const ALL: [Wish; 20] = [
+const ALL: [Wish; 21] = [
     Wish::Betas,
     Wish::Reasoning,
     Wish::Thinking,
@@ -82,6 +84,7 @@ const ALL: [Wish; 20] = [
     Wish::Effort,
     Wish::ForcedTool,
     Wish::ToolChoice,
+    Wish::MustCall,
     Wish::Sampling,
     Wish::Silence,
     Wish::Schema,
@@ -132,7 +135,7 @@ impl Wish {
     pub(crate) fn is_given_up(self, streams: bool) -> bool {
         match self {
             // Another model may see them: it is asked first.
-            Self::Betas | Self::Pictures | Self::Reasoning => false,
+            Self::Betas | Self::MustCall | Self::Pictures | Self::Reasoning => false,
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
@@ -152,7 +155,7 @@ impl Wish {
             Self::Usage => "the provider refuses `stream_options`: usage of streams is estimated",
             Self::Effort => "the model does not think beside tools in this format: it is told not to",
             Self::ForcedTool => "the model does not think before a call that it must make: it is told not to",
-            Self::ToolChoice => "the model cannot be made to call a tool: it is left to it",
+            Self::MustCall | Self::ToolChoice => "the model cannot be made to call a tool: it is left to it",
             Self::Sampling => "the model takes no `temperature` and `top_p`: they are left out",
             Self::Silence => {
                 "the model wants reasoning in what it has said: where there is none, a blank stands in"
@@ -176,6 +179,7 @@ impl Wish {
         let object = Object::parse(body).ok()?;
         let left = match self {
             Self::Betas => return left_out::without_inner(body, OWN, "anthropic_beta"),
+            Self::MustCall => return left_out::without_inner(body, "toolConfig", "toolChoice"),
             Self::Summary => return left_out::without_inner(body, "reasoning", "summary"),
             Self::Reasoning => return foreign::without_thoughts(body, losses),
             Self::Thinking => object.without("think").concat(),
@@ -276,6 +280,7 @@ impl Wishes {
                 add(Wish::Prefill, ends_with_the_model && !strict);
                 add(Wish::Sampling, draws && !strict);
                 add(Wish::Stop, !request.stop.is_empty() && !strict);
+                add(Wish::MustCall, request.must_call() && !strict);
                 add(Wish::Stream, request.stream && !request.tools.is_empty());
             }
             Dialect::Ollama => {
@@ -368,7 +373,7 @@ impl Wishes {
             (Wish::Effort | Wish::ForcedTool | Wish::Template, None | Some(Thinking::Off)) => &[],
             (Wish::Effort | Wish::ForcedTool | Wish::Template, Some(_)) => &["thinking"],
             (Wish::ToolChoice, Some(Thinking::Off)) => &["thinking", "tool_choice"],
-            (Wish::ToolChoice, _) => &["tool_choice"],
+            (Wish::MustCall | Wish::ToolChoice, _) => &["tool_choice"],
             (Wish::Schema, _) => &["response_format.json_schema"],
             (Wish::Strict, _) => &["tools.strict"],
             (Wish::Pictures, _) => &["messages.content.image"],

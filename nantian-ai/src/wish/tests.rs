@@ -25,6 +25,11 @@ fn a_wish_is_taken_out_and_nothing_else() {
             r#"{"model":"m","chat_template_kwargs":{"thinking":true},"reasoning_effort":"low"}"#,
             r#"{"model":"m"}"#,
         ),
+        (
+            Wish::MustCall,
+            r#"{"toolConfig":{"tools":[],"toolChoice":{"any":{}}}}"#,
+            r#"{"toolConfig":{"tools":[]}}"#,
+        ),
         (Wish::Effort, r#"{"tools":[]}"#, r#"{"reasoning_effort":"none","tools":[]}"#),
         (Wish::Effort, r#"{"reasoning_effort":"low"}"#, r#"{"reasoning_effort":"none"}"#),
         (
@@ -51,6 +56,8 @@ fn a_wish_is_taken_out_and_nothing_else() {
         (Wish::Betas, "{}"),
         (Wish::Summary, r#"{"reasoning":{"effort":"low"}}"#),
         (Wish::Template, "{}"),
+        (Wish::MustCall, r#"{"toolConfig":{"tools":[]}}"#),
+        (Wish::Schema, r#"{"messages":[],"response_format":{"type":"json_object"}}"#),
         (Wish::Reasoning, "{}"),
         (Wish::Effort, r#"{"reasoning_effort":"none"}"#),
         (Wish::ForcedTool, r#"{"thinking":{"type":"disabled"}}"#),
@@ -87,7 +94,7 @@ fn each_wish_has_a_place_of_its_own() {
         assert!(!wishes.iter().any(|it| it == wish));
         wishes.add(wish);
     }
-    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 20));
+    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 21));
     ALL.into_iter().for_each(|wish| wishes.remove(wish));
     assert!(wishes.is_empty());
 }

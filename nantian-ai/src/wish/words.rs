@@ -33,6 +33,7 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "tool_choice specified is incompatible with thinking enabled",
         ],
         Wish::ToolChoice => &["invalid thinking: only type=enabled is allowed"],
+        Wish::MustCall => &["This model doesn't support the toolConfig.toolChoice"],
         Wish::Sampling => &[
             "Unsupported parameter: 'temperature'",
             "Unsupported parameter: 'top_p'",

@@ -83,6 +83,35 @@ async fn a_model_at_bedrock_that_knows_no_strict_tools_keeps_the_schema_of_its_a
 }
 
 #[tokio::test]
+async fn a_model_at_bedrock_that_cannot_be_made_to_call_a_tool_is_left_to_it() {
+    let choose = |choice: Value| {
+        let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+        chat(&json!({"tools": tools, "tool_choice": choice}))
+    };
+    let named = || choose(json!({"type": "function", "function": {"name": "f"}}));
+    let refusal = |kind: &str| {
+        let field = format!("toolConfig.toolChoice.{kind}");
+        refused(&format!("This model doesn't support the {field} field. Remove {field} and try again."))
+    };
+    let config = || bedrock("mistral.mistral-large-2407-v1:0");
+    let upstream = Upstream::new()
+        .replies(refusal("tool"))
+        .replies(reply(200, OF_BEDROCK))
+        .replies(reply(200, OF_BEDROCK));
+    let layer_of_all = layer(config());
+    let (head, body) = send(layer_of_all.clone(), &upstream, named()).await;
+    assert_eq!(head.status, 200, "{body}");
+    assert_eq!(head.headers["x-nantian-dropped"], "tool_choice");
+    // Nothing is said of that by which another client's tool is called.
+    send(layer_of_all, &upstream, choose(json!("required"))).await;
+    let tool = json!({"tool": {"name": "f"}});
+    assert_eq!(asked(&upstream, "/toolConfig/toolChoice"), [tool, Value::Null, json!({"any": {}})]);
+    assert!(asked(&upstream, "/toolConfig/tools").iter().all(Value::is_array));
+    let upstream = Upstream::new().replies(refusal("tool"));
+    assert_eq!(send(layer(config()), &upstream, strict(named())).await.0.status, 400);
+}
+
+#[tokio::test]
 async fn a_model_that_does_not_go_on_with_what_it_has_said_is_asked_to_by_a_user() {
     let claude = TargetConfig::new("demo/claude", "anthropic", "claude-opus-4-8");
     let gemini = TargetConfig::new("demo/gemini", "gemini", "gemini-3.6-flash");
