@@ -90,7 +90,7 @@ const PROVIDERS: &[Provider] = &[
         asks_for_usage: true,
     },
     Provider { also: &[Dialect::Responses], ..openai_like("openai", "https://api.openai.com/v1") },
-    openai_like("openrouter", "https://openrouter.ai/api/v1"),
+    Provider { also: &[Dialect::Anthropic], ..openai_like("openrouter", "https://openrouter.ai/api/v1") },
     openai_like("together", "https://api.together.xyz/v1"),
     on_this_host("vllm", "http://localhost:8000"),
     Provider { also: &[Dialect::Responses], ..openai_like("xai", "https://api.x.ai/v1") },

@@ -379,6 +379,9 @@ mod tests {
             target.endpoint().uri("/embeddings", None).unwrap(),
             "http://localhost:11434/v1/embeddings"
         );
+        let router = TargetConfig::new("ns/a", "openrouter", "anthropic/claude-opus-5").format("anthropic");
+        let uri = Target::new(router).unwrap().endpoint().uri("/messages", None);
+        assert_eq!(uri.unwrap(), "https://openrouter.ai/api/v1/messages");
         let deepseek = TargetConfig::new("ns/a", "deepseek", "chat").format("anthropic");
         assert!(matches!(Target::new(deepseek), Err(InvalidTarget::EndpointRequired { .. })));
     }
