@@ -65,7 +65,7 @@ pub enum Error {
     /// The query of the request cannot be part of a URL. Maps to 400.
     #[error("the request's query is malformed")]
     MalformedQuery,
-    /// The request body is larger than the target reads. Maps to 413.
+    /// The request body is larger than the target reads, or than its [`BodyMemory`](crate::BodyMemory) ever has room for. Maps to 413.
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge {
         /// The limit, in bytes.

@@ -13,7 +13,7 @@ const SMALL: u64 = 1 << 20;
 ///
 /// All clones are one. It counts bytes as they arrive, whatever a request says of its length, and nobody waits for room: what finds
 /// none is refused with [`Error::TooManyBodies`]. A quarter is left to bodies of at most a mebibyte, so that a few long ones do not
-/// keep out all others.
+/// keep out all others; what is longer than the rest never fits, and is [`Error::BodyTooLarge`].
 ///
 /// ```
 /// use nantian_ai::BodyMemory;
@@ -29,7 +29,7 @@ const SMALL: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct BodyMemory(Arc<Shared>);
 
-/// What one request holds of a [`BodyMemory`]. All clones are one; it is given back when the last of them is dropped.
+/// What one request, or its answer, holds of a [`BodyMemory`]. All clones are one; it is given back when the last of them is dropped.
 ///
 /// In the extensions of a request it says that somebody has begun to read its body: whoever reads further counts nothing twice.
 #[derive(Clone, Debug)]
@@ -79,14 +79,18 @@ impl HeldMemory {
     /// Holds at least so many bytes from now on.
     ///
     /// # Errors
-    /// [`Error::TooManyBodies`] if all together would be too many; it goes on to hold what it held.
+    /// [`Error::TooManyBodies`] if all together would be too many, [`Error::BodyTooLarge`] if these alone would; it goes on to hold
+    /// what it held.
     pub fn hold(&self, bytes: u64) -> Result<(), Error> {
-        let before = self.bytes();
+        let before = self.0.bytes.load(Relaxed);
         if bytes <= before {
             return Ok(());
         }
         let shared = &self.0.memory.0;
         let most = if bytes > SMALL { shared.most - shared.most / 4 } else { shared.most };
+        if bytes > most {
+            return Err(Error::BodyTooLarge { limit: most });
+        }
         let sum = |held: u64| held.checked_add(bytes - before).filter(|sum| *sum <= most);
         if shared.held.fetch_update(Relaxed, Relaxed, sum).is_err() {
             shared.refused.fetch_add(1, Relaxed);
@@ -96,9 +100,9 @@ impl HeldMemory {
         Ok(())
     }
 
-    /// The bytes that it holds.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.bytes.load(Relaxed)
+    /// Room of its own in the same memory, which holds nothing yet.
+    pub(crate) fn beside(&self) -> Self {
+        self.0.memory.begin()
     }
 }
 
@@ -131,5 +135,28 @@ mod tests {
         two.hold(3 << 20).unwrap();
         drop(two);
         assert_eq!((memory.held(), memory.refused()), (0, 2));
+    }
+
+    #[test]
+    fn what_never_fits_is_not_told_to_come_again() {
+        let memory = BodyMemory::new(4 << 20);
+        let limit = 3 << 20;
+        assert!(
+            matches!(memory.begin().hold(limit + 1), Err(Error::BodyTooLarge { limit: l }) if l == limit)
+        );
+        assert_eq!((memory.held(), memory.refused()), (0, 0));
+    }
+
+    #[test]
+    fn an_answer_is_judged_by_its_own_length_and_given_back_with_it() {
+        let memory = BodyMemory::new(4 << 20);
+        let request = memory.begin();
+        request.hold(3 << 20).unwrap();
+        for _ in 0..2 {
+            let answer = request.beside();
+            answer.hold(SMALL).unwrap();
+            assert_eq!(memory.held(), 4 << 20);
+        }
+        assert_eq!(memory.held(), 3 << 20);
     }
 }

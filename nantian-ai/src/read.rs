@@ -24,7 +24,7 @@ pin_project! {
     ///
     /// # Errors
     /// [`Error::BodyTooLarge`] as soon as the body is, or says that it will be, above the limit;
-    /// [`Error::BodyRead`] if it fails, and [`Error::TooManyBodies`] if it is to hold memory, and there is no more of it.
+    /// [`Error::BodyRead`] if it fails, and, if it is to hold memory, what [`HeldMemory::hold`] says.
     ///
     /// # Cancellation
     /// Dropping it drops the body and what was read of it.

@@ -9,7 +9,7 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::begun::Begun;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 use crate::memory::HeldMemory;
 use crate::usage::{Metering, UsageSink};
 
@@ -30,8 +30,8 @@ pub(crate) struct Receiving<B> {
     rest: Rest<B>,
     held: VecDeque<Bytes>,
     size: usize,
-    /// What the request holds, and held before.
-    memory: Option<(HeldMemory, u64)>,
+    /// What is held of the memory that its request holds some of.
+    memory: Option<HeldMemory>,
 }
 
 /// How much of a reply is awaited.
@@ -56,7 +56,7 @@ pub(crate) enum Received {
     Enough,
     /// More than is read.
     TooLarge,
-    /// More than there is memory for.
+    /// More than there is memory for now.
     NoMemory,
     /// An error of the body.
     Broken,
@@ -77,9 +77,9 @@ where
         Self { head, aim, rest: Rest(Some(Box::pin(body))), held: VecDeque::new(), size: 0, memory: None }
     }
 
-    /// Holds memory for what is read whole, beside what the request holds.
-    pub(crate) fn holding(mut self, memory: Option<&HeldMemory>) -> Self {
-        self.memory = memory.map(|memory| (memory.clone(), memory.bytes()));
+    /// Holds memory for what is read whole, if the request does.
+    pub(crate) fn holding(mut self, request: Option<&HeldMemory>) -> Self {
+        self.memory = request.filter(|_| self.aim == Aim::Whole).map(HeldMemory::beside);
         self
     }
 
@@ -121,19 +121,22 @@ where
                     Some(Begun::Error) | None => {}
                 },
                 Aim::Whole if self.size > LARGEST_REPLY => return Poll::Ready(Received::TooLarge),
-                Aim::Whole if !self.has_memory() => return Poll::Ready(Received::NoMemory),
+                Aim::Whole => match self.hold() {
+                    Ok(()) => {}
+                    Err(Error::BodyTooLarge { .. }) => return Poll::Ready(Received::TooLarge),
+                    Err(_) => return Poll::Ready(Received::NoMemory),
+                },
                 Aim::Refusal | Aim::Objection if self.size > LARGEST_REFUSAL => {
                     return Poll::Ready(Received::Enough);
                 }
-                Aim::Whole | Aim::Refusal | Aim::Objection => {}
+                Aim::Refusal | Aim::Objection => {}
             }
         }
     }
 
-    /// Whether there is memory for what has come.
-    fn has_memory(&self) -> bool {
-        let size = self.size as u64;
-        self.memory.as_ref().is_none_or(|(memory, before)| memory.hold(before.saturating_add(size)).is_ok())
+    /// Holds memory for what has come.
+    fn hold(&self) -> Result<(), Error> {
+        self.memory.as_ref().map_or(Ok(()), |memory| memory.hold(self.size as u64))
     }
 
     /// What has begun to come.

@@ -116,10 +116,12 @@ fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     response
 }
 
+const TOO_LARGE: (StatusCode, &str) = (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large");
+
 /// What an error of the request's body is, if it is one.
 pub(crate) fn of_body(error: &(dyn Error + 'static)) -> Option<(StatusCode, &'static str)> {
     if find::<LengthLimitError>(error).is_some() {
-        return Some((StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large"));
+        return Some(TOO_LARGE);
     }
     if find::<BrokenBody>(error).is_some() {
         return Some((StatusCode::BAD_REQUEST, "the request body is malformed"));
@@ -135,11 +137,13 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
     if find::<TimedOut>(error).is_some() {
         return (StatusCode::GATEWAY_TIMEOUT, "the request took too long");
     }
-    if let Some(nantian_ai::Error::TooManyBodies) = find(error) {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "there is no memory for the body, too many others are being read",
-        );
+    match find(error) {
+        Some(nantian_ai::Error::TooManyBodies) => {
+            let text = "there is no memory for the body, too many others are being read";
+            return (StatusCode::SERVICE_UNAVAILABLE, text);
+        }
+        Some(nantian_ai::Error::BodyTooLarge { .. }) => return TOO_LARGE,
+        _ => {}
     }
     match find::<UpstreamError>(error) {
         Some(UpstreamError::ConnectTimeout { .. }) => {

@@ -234,10 +234,11 @@ pub(super) struct Common {
     /// The most bytes of a request's body; more is answered with 413.
     #[arg(long, env = "NANTIAN_MAX_REQUEST_BODY_BYTES", value_name = "BYTES", default_value_t = 134_217_728)]
     pub(super) max_request_body_bytes: u64,
-    /// The most bytes that the bodies which are read whole take together, at least 1048576: requests of AIServices, and answers that
-    /// are translated; what limits by user, model or tokens read. What finds no room is answered with 503.
+    /// The most bytes that the bodies which are read whole take together, at least 4194304: requests of AIServices, and answers that
+    /// are translated; what limits by user, model or tokens read. What finds no room is answered with 503. A body of more than
+    /// 1048576 bytes has three quarters of it, and is answered with 413 where these are less.
     #[arg(long, env = "NANTIAN_MAX_BODY_MEMORY_BYTES", value_name = "BYTES", default_value_t = 268_435_456,
-          value_parser = clap::value_parser!(u64).range(1_048_576..))]
+          value_parser = clap::value_parser!(u64).range(4_194_304..))]
     pub(super) max_body_memory_bytes: u64,
 }
 

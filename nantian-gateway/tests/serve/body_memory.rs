@@ -1,6 +1,9 @@
 //! What the bodies that are read whole take together.
 
+use std::sync::Arc;
+
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use crate::support::{
     Backend, Running, Wire, World, eventually,
@@ -31,14 +34,28 @@ fn request(path: &str, length: usize) -> String {
     post(path, "", &empty.replace(r#""content":"""#, &format!(r#""content":"{text}""#)))
 }
 
+/// The answer that says `text`.
+fn said(text: &str) -> String {
+    let body = format!(
+        r#"{{"id":"x","object":"chat.completion","model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}]}}"#
+    );
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+}
+
+/// A body that goes no further than `length` bytes.
+async fn half_sent_one(gateway: &Running, path: &str, length: usize) -> Wire {
+    let whole = request(path, length + 1);
+    let mut wire = gateway.connect().await;
+    wire.send(&whole[..whole.len() - 1]).await;
+    wire
+}
+
 /// As many bodies as `count` that go no further than `length` bytes, and the gateway has read them.
 async fn half_sent(gateway: &Running, path: &str, count: usize, length: usize) -> Vec<Wire> {
     let mut wires = Vec::new();
     for _ in 0..count {
-        let whole = request(path, length + 1);
-        let mut wire = gateway.connect().await;
-        wire.send(&whole[..whole.len() - 1]).await;
-        wires.push(wire);
+        wires.push(half_sent_one(gateway, path, length).await);
     }
     holds(gateway, count * length).await;
     wires
@@ -117,15 +134,46 @@ async fn a_body_that_two_read_is_held_once() {
 }
 
 #[tokio::test]
+async fn a_body_that_never_fits_is_not_told_to_come_again() {
+    let provider = Backend::answering(|_| completion(5)).await;
+    let gateway = gateway(&provider).await;
+    let answered = soon(gateway.ask(request("/v1/chat/completions", 3_200_000))).await;
+    assert_eq!((answered.status(), answered.header("retry-after")), (413, None));
+    assert_eq!(answered.json()["error"]["type"], "invalid_request_error");
+    assert_eq!(gateway.metric("nantian_body_memory_refused_requests_total").await, Some(0.0));
+    assert_eq!(provider.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_short_answer_to_a_long_request_finds_the_room_of_short_ones() {
+    let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let shared = (Arc::clone(&asked), Arc::clone(&answer));
+    let provider = Backend::raw(move |mut wire| {
+        let (asked, answer) = shared.clone();
+        async move {
+            let Ok(_) = wire.message().await else { return };
+            asked.notify_one();
+            answer.notified().await;
+            wire.send(said("yes")).await;
+        }
+    })
+    .await;
+    let gateway = gateway(&provider).await;
+    let path = "/v1/chat/completions";
+    let _long = half_sent(&gateway, path, 1, 1_400_000).await;
+    let mut wire = gateway.connect().await;
+    wire.send(request("/v1/messages", 1_700_000)).await;
+    soon(asked.notified()).await;
+    let _short = half_sent_one(&gateway, path, 900_000).await;
+    holds(&gateway, 1_400_000 + 1_700_000 + 900_000).await;
+    answer.notify_one();
+    let answered = soon(wire.reply()).await;
+    assert_eq!((answered.status(), &answered.json()["content"][0]["text"]), (200, &"yes".into()));
+}
+
+#[tokio::test]
 async fn an_answer_that_is_read_whole_is_held_too() {
-    let text = "x".repeat(1_200_000);
-    let body = format!(
-        r#"{{"id":"x","object":"chat.completion","model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}]}}"#
-    );
-    let length = body.len();
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
+    let answer = said(&"x".repeat(1_200_000));
     let provider = Backend::answering(move |_| answer.clone()).await;
     let gateway = gateway(&provider).await;
     assert_eq!(soon(gateway.ask(request("/v1/messages", 1_000))).await.status(), 200);

@@ -254,7 +254,7 @@ impl ReplayedBody {
     /// Reads `body` to its end, or as far as anybody looks.
     ///
     /// # Errors
-    /// [`Error::TooManyBodies`].
+    /// What [`HeldMemory::hold`] says.
     async fn read(body: &mut Body, most: u64, held: Option<HeldMemory>) -> Result<Self, Error> {
         let (mut first, mut more) = (Bytes::new(), BytesMut::new());
         let mut end = None;
@@ -284,7 +284,7 @@ impl ReplayedBody {
     /// Unpacks a compressed body; one that cannot be is refused further in.
     ///
     /// # Errors
-    /// [`Error::TooManyBodies`].
+    /// What [`HeldMemory::hold`] says.
     fn unpack(&mut self, headers: &mut HeaderMap) -> Result<(), Error> {
         if !self.is_whole {
             return Ok(());
