@@ -185,7 +185,7 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
     /// What is logged: off, error, warn, info, debug, trace, or a filter such as info,hyper=debug. The Kubernetes client
-    /// is silent unless it is named, as in info,kube_client=warn.
+    /// and h2 are silent unless they are named, as in debug,h2=debug.
     #[arg(long, env = "NANTIAN_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub(super) log_level: LogFilter,
     /// Whether each request is logged to standard output, as one JSON object a line.

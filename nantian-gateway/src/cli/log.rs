@@ -3,7 +3,8 @@
 use std::{
     io::{self, IsTerminal as _, Write},
     sync::{
-        Arc,
+        Arc, LazyLock,
+        atomic::AtomicU64,
         mpsc::{Receiver, sync_channel},
     },
     thread,
@@ -17,6 +18,9 @@ use crate::observe::LineWriter;
 
 /// How long the end of the process waits for the last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Lines that could not be written; there is one log, as there is one standard error.
+static LOST: LazyLock<Arc<AtomicU64>> = LazyLock::new(Arc::default);
 
 /// The log of the process; dropping it ends the log, and waits a moment for its last lines.
 #[derive(Debug)]
@@ -32,7 +36,7 @@ impl Log {
     /// full. What cannot be written is lost and counted, and whoever writes to the log is not told.
     pub(super) fn install(common: &Common) -> anyhow::Result<Self> {
         let filter = common.log_level.to_filter().context("--log-level")?;
-        let (lines, write) = LineWriter::new("log", io::stderr(), Arc::default());
+        let (lines, write) = LineWriter::new("log", io::stderr(), lost_lines());
         let (written, ended) = sync_channel(0);
         thread::Builder::new().name("log".to_owned()).spawn(move || {
             write();
@@ -61,6 +65,22 @@ impl Drop for Log {
         // Either the thread has ended, or nobody reads.
         let _ = self.ended.recv_timeout(LAST_LINES);
     }
+}
+
+/// Where lines of the log are counted that could not be written.
+pub(super) fn lost_lines() -> Arc<AtomicU64> {
+    Arc::clone(&LOST)
+}
+
+/// Says `line` on standard error, and waits for whoever reads it no longer than a moment.
+pub(super) fn tell(line: String) {
+    let (told, ended) = sync_channel::<()>(0);
+    let writer = thread::Builder::new().spawn(move || {
+        let _ = io::stderr().write_all(line.as_bytes());
+        drop(told);
+    });
+    // Without a thread, or standard error, there is nobody to tell.
+    let _ = writer.map(|_| ended.recv_timeout(LAST_LINES));
 }
 
 /// A line on its way to the writer, which is gone when the process ends.

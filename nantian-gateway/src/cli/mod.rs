@@ -36,8 +36,7 @@ pub fn main() -> ExitCode {
         // A reader that has seen enough, such as `head`, is no error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Without standard error there is nobody to tell.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            log::tell(format!("error: {error:#}\n"));
             ExitCode::FAILURE
         }
     }

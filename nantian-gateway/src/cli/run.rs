@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     admin_addr::AdminAddr,
     args::{AccessLogFormat, Common, RateLimitStore, Run},
-    log::Log,
+    log::{Log, lost_lines},
 };
 use crate::{
     admin,
@@ -162,6 +162,7 @@ pub(super) async fn serve(
     };
     let instances = NonZeroUsize::new(workers);
     let metrics = Arc::new(Metrics::new(workers));
+    metrics.show_log(lost_lines());
     let store_changed = Arc::new(Notify::new());
     let (stop, stopped) = watch::channel(false);
     let admin = start_admin(common, view, &metrics, stopped)?;

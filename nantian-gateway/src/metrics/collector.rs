@@ -127,6 +127,14 @@ impl Metrics {
             "Lines of the access log that are lost, as they came faster than they could be written or the disk was full",
             self.lost_log_lines.load(Relaxed),
         )?;
+        if let Some(lost) = self.log.get() {
+            counter(
+                encoder,
+                "nantian_log_lost_lines",
+                "Lines of the log that are lost, as nobody took them",
+                lost.load(Relaxed),
+            )?;
+        }
         if let Some(memory) = self.body_memory.get() {
             gauge(
                 encoder,

@@ -58,6 +58,8 @@ pub struct Metrics {
     store: OnceLock<RedisStore>,
     /// What the bodies that are read whole take.
     body_memory: OnceLock<BodyMemory>,
+    /// Lines of the log that are lost.
+    log: OnceLock<Arc<AtomicU64>>,
     connections: Box<[AtomicU64]>,
     reloads: AtomicU64,
     rejected_reloads: AtomicU64,
@@ -85,6 +87,7 @@ impl Metrics {
             ai_services: Mutex::default(),
             store: OnceLock::new(),
             body_memory: OnceLock::new(),
+            log: OnceLock::new(),
             connections: (0..workers).map(|_| AtomicU64::default()).collect(),
             reloads: AtomicU64::default(),
             rejected_reloads: AtomicU64::default(),
@@ -161,6 +164,11 @@ impl Metrics {
     /// Sets the memory of bodies that is shown, once.
     pub(crate) fn show_body_memory(&self, memory: BodyMemory) {
         let _ = self.body_memory.set(memory);
+    }
+
+    /// Sets where lines of the log are counted that are lost, once.
+    pub(crate) fn show_log(&self, lost: Arc<AtomicU64>) {
+        let _ = self.log.set(lost);
     }
 
     /// The metrics of requests that no route answered.
