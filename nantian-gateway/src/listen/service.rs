@@ -347,8 +347,12 @@ impl Future for RequestFuture {
             response => response,
         };
         let (timer, mut guard) = (this.timer.take(), this.guard.take());
+        let changes_protocol = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if let Some(guard) = &mut guard {
             guard.answered();
+            if changes_protocol {
+                guard.changes_protocol();
+            }
         }
         if let Some(timer) = &timer {
             timer.free();
@@ -359,7 +363,7 @@ impl Future for RequestFuture {
         let mut response = response.map(|body| ReplyBody::new(body, timer, guard));
         // A gateway speaks its own version, whatever the backend speaks (RFC 9110, section 2.5).
         *response.version_mut() = Version::HTTP_11;
-        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if is_last && !changes_protocol {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         // hyper writes `<none>` where there are no words for a status, such as Anthropic's 529.

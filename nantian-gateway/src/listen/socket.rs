@@ -44,7 +44,7 @@ impl ClientSocket {
 
     /// The other end of a tunnel may pause for as long as it likes.
     fn lift_limit(&mut self) {
-        if self.is_limited && self.state.may_leave_http() {
+        if self.is_limited && self.state.leaves_http() {
             self.is_limited = limit_unanswered(&self.stream, None).is_err();
         }
     }
@@ -141,8 +141,10 @@ mod tests {
         let limit =
             |socket: &ClientSocket| socket2::SockRef::from(&socket.stream).tcp_user_timeout().unwrap();
         socket.write_all(b"x").await.unwrap();
-        assert_eq!(limit(&socket), Some(Duration::from_secs(300)));
-        let _tunnel = state.tunnel();
+        let (request, _offered) = (InFlight::begin(&state), state.tunnel());
+        socket.write_all(b"x").await.unwrap();
+        assert_eq!(limit(&socket), Some(Duration::from_secs(300)), "an offer may be declined");
+        request.changes_protocol();
         socket.write_all(b"x").await.unwrap();
         assert_eq!(limit(&socket), None);
     }

@@ -60,8 +60,8 @@ pub(super) struct State {
     last_activity: AtomicU32,
     /// Where such a connection is at home.
     stream: OnceLock<StreamBinding>,
-    /// Whether something else than HTTP may follow.
-    may_leave_http: AtomicBool,
+    /// Whether something else than HTTP follows.
+    leaves_http: AtomicBool,
     /// When the client ended its side in the middle of an exchange, or took something since.
     ended_since: AtomicU32,
     /// Among the connections that all workers may have. A tunnel keeps it, because it keeps the socket.
@@ -101,7 +101,7 @@ impl State {
             refused: 0.into(),
             last_activity: Wait::NONE.0.into(),
             stream: OnceLock::new(),
-            may_leave_http: false.into(),
+            leaves_http: false.into(),
             ended_since: Wait::NONE.0.into(),
             _place: place,
         }
@@ -164,7 +164,7 @@ impl State {
     pub(super) fn becomes_stream(&self, place: StreamBinding) {
         // A connection becomes one once.
         let _ = self.stream.set(place);
-        self.may_leave_http.store(true, Relaxed);
+        self.leaves_http.store(true, Relaxed);
         for since in [&self.head_since, &self.idle_since, &self.write_since] {
             since.store(Wait::NONE.0, Relaxed);
         }
@@ -176,15 +176,14 @@ impl State {
         self.last_activity.store(self.now(), Relaxed);
     }
 
-    /// Counts a tunnel for as long as the guard lives; the connection carries no other request after the one that offers it.
+    /// Counts a tunnel for as long as the guard lives.
     pub(super) fn tunnel(&self) -> TunnelGuard {
-        self.may_leave_http.store(true, Relaxed);
         TunnelGuard::new(&self.tunnels)
     }
 
-    /// Whether something else than HTTP may follow: the bytes of a tunnel, or of a connection that is passed on as it is.
-    pub(super) fn may_leave_http(&self) -> bool {
-        self.may_leave_http.load(Relaxed)
+    /// Whether something else than HTTP follows: the bytes of a tunnel, or of a connection that is passed on as it is.
+    pub(super) fn leaves_http(&self) -> bool {
+        self.leaves_http.load(Relaxed)
     }
 
     /// Bytes came in while no request was being served: a head has begun.
@@ -284,6 +283,11 @@ impl InFlight {
     /// There is a response.
     pub(super) fn answered(&mut self) {
         self.unanswered = Wait::NONE;
+    }
+
+    /// The protocol changes with the response.
+    pub(super) fn changes_protocol(&self) {
+        self.state.leaves_http.store(true, Relaxed);
     }
 
     /// Whether the client has not taken what was written last.
