@@ -215,6 +215,27 @@ fn what_cannot_be_found_for_a_moment_keeps_its_last_good_version() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_found_keeps_its_objects_and_is_a_fault() {
+    let mut world = World::new(&[("b.yaml", &service("b", 1))]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("a.yaml"), service("a", 1)).unwrap();
+    let link = world.path("team");
+    symlink("nowhere", world.path("notes")).unwrap();
+    symlink(elsewhere.path(), &link).unwrap();
+    assert_eq!(world.load().2, Vec::<String>::new());
+
+    drop(elsewhere);
+    for _ in 0..2 {
+        let (load, changed, faults) = world.load();
+        assert_eq!((port(&load, "a"), changed), (Some(1), vec![]));
+        assert_eq!(faults, ["team: No such file or directory (os error 2)"]);
+    }
+    fs::remove_file(&link).unwrap();
+    let (load, changed, faults) = world.load();
+    assert_eq!((load.objects.len(), changed.len(), faults), (1, 1, vec![]));
+}
+
+#[test]
 fn an_object_may_move_to_another_file() {
     let mut world = World::new(&[("a.yaml", &service("a", 1)), ("b.yaml", "")]);
     world.load();

@@ -110,7 +110,15 @@ impl Files {
     ///
     /// Blocks on the file system. It never fails as a whole: whatever is wrong is one of [`Load::faults`].
     pub fn load(&mut self) -> Load {
-        let Scan { files, mut faults, unreadable, .. } = Scan::new(&self.paths);
+        let Scan { files, mut faults, mut unreadable, dangling, .. } = Scan::new(&self.paths);
+        for fault in dangling {
+            let link = &fault.place.file;
+            // One through which nothing was read is no manifest's business.
+            if self.known.keys().any(|file| file.starts_with(link)) {
+                unreadable.push(link.to_path_buf());
+                faults.push(fault);
+            }
+        }
         let is_gone = |file: &Arc<Path>| {
             !files.contains_key(file) && !unreadable.iter().any(|directory| file.starts_with(directory))
         };

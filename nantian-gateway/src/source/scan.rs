@@ -30,6 +30,8 @@ pub(super) struct Scan {
     pub(super) faults: Vec<Fault>,
     /// Files, and directories whose files are unknown for now; what was read from them before still holds.
     pub(super) unreadable: Vec<PathBuf>,
+    /// Links that lead nowhere, and may have led to a directory.
+    pub(super) dangling: Vec<Fault>,
     seen: HashSet<(u64, u64)>,
 }
 
@@ -101,7 +103,7 @@ impl Scan {
             Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {}
             // A link that leads nowhere, as for a moment where links are changed in two steps.
             Err(error) if is_manifest(path) => self.fault(path, &error),
-            Err(_) => self.unreadable.push(path.to_owned()),
+            Err(error) => self.dangling.push(SourceLocation::whole(path).fault(error)),
             Ok(_) => {}
         }
     }
