@@ -253,10 +253,11 @@ impl HealthState {
         }
     }
 
-    /// Lets one back in whose probation no request will end.
+    /// Lets one back in whose probation no request will end, unless it fails its checks.
     pub(crate) fn end_probation(&self, now: Timestamp) {
         if self.verdict.load(Ordering::Relaxed) == PROBATION {
             self.recover(now);
+            self.evaluate_check(now);
         }
     }
 

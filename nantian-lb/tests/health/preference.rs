@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use nantian_lb::health::{Health, OutlierConfig};
-use nantian_lb::{BalanceConfig, PickContext, Readiness, Strategy, TierPreference};
+use nantian_lb::{BalanceConfig, EndpointId, PickContext, Readiness, Strategy, TierPreference};
 
 use crate::{ALL, World, endpoints, failing, watched};
 
@@ -51,8 +51,8 @@ fn the_nearest_tier_has_all_while_it_can_and_then_shares() {
     }
 }
 
-#[test]
-fn who_gets_no_request_after_its_ejection_does_not_use_up_those_of_others() {
+/// Six endpoints, of which a far one, the fifth, was ejected while the three near ones were away, and has served its time.
+fn back_from_far() -> World {
     let config = watched(Strategy::RoundRobin);
     let world = World::new(6, &config);
     let near = |readiness| {
@@ -69,8 +69,24 @@ fn who_gets_no_request_after_its_ejection_does_not_use_up_those_of_others() {
     assert_eq!(world.health(4), Health::Ejected);
     world.balancer.update(near(Readiness::Ready), &config);
     world.advance(40);
+    world
+}
+
+#[test]
+fn who_gets_no_request_after_its_ejection_does_not_use_up_those_of_others() {
+    let world = back_from_far();
     world.tally(60, failing(|at| at == 0));
     assert_eq!((world.health(4), world.health(0)), (Health::Healthy, Health::Ejected));
+}
+
+#[test]
+fn who_gets_no_request_after_its_ejection_is_not_well_while_its_checks_fail() {
+    let world = back_from_far();
+    let id = EndpointId::from("pod-004");
+    world.balancer.set_check(&id, false);
+    assert_eq!(world.health(4), Health::Failing);
+    world.balancer.set_check(&id, true);
+    assert_eq!(world.health(4), Health::Healthy);
 }
 
 #[test]
