@@ -29,6 +29,9 @@ const SENT_AGAIN: Duration = Duration::from_secs(15 * 60);
 
 /// How long what was sent may be unanswered by a peer that may take nothing for `pause`, which is the same to the kernel.
 /// `None` leaves it to the kernel, where a limit would be longer than its own.
+///
+/// To Linux it is also the limit of silence, in the place of the number of questions: a peer that vanishes while nothing is on
+/// its way is noticed as late.
 pub(crate) fn unanswered(pause: Duration) -> Option<Duration> {
     Some(pause.max(UNANSWERED)).filter(|limit| *limit < SENT_AGAIN)
 }
