@@ -2,6 +2,29 @@
 
 use super::Wish;
 
+/// How models refuse a say in how tokens are drawn.
+const NO_SAMPLING: [&str; 8] = [
+    "Unsupported parameter: 'temperature'",
+    "Unsupported parameter: 'top_p'",
+    "Unsupported value: 'temperature'",
+    "Unsupported value: 'top_p'",
+    "invalid temperature: only",
+    "invalid top_p: only",
+    "This model doesn't support the temperature field",
+    "This model doesn't support the topP field",
+];
+
+/// How models refuse penalties.
+const NO_PENALTIES: [&str; 7] = [
+    "Penalty is not enabled",
+    "Argument not supported on this model: frequencyPenalty",
+    "Argument not supported on this model: presencePenalty",
+    "Model * does not support parameter frequencyPenalty",
+    "Model * does not support parameter presencePenalty",
+    "Unsupported parameter: 'frequency_penalty'",
+    "Unsupported parameter: 'presence_penalty'",
+];
+
 /// What refusals of a wish say, of which one is enough. Those that teach something about others begin so.
 pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
     match wish {
@@ -34,16 +57,7 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
         ],
         Wish::ToolChoice => &["invalid thinking: only type=enabled is allowed"],
         Wish::MustCall => &["This model doesn't support the toolConfig.toolChoice"],
-        Wish::Sampling => &[
-            "Unsupported parameter: 'temperature'",
-            "Unsupported parameter: 'top_p'",
-            "Unsupported value: 'temperature'",
-            "Unsupported value: 'top_p'",
-            "invalid temperature: only",
-            "invalid top_p: only",
-            "This model doesn't support the temperature field",
-            "This model doesn't support the topP field",
-        ],
+        Wish::Sampling => &NO_SAMPLING,
         Wish::Silence => &[
             "Missing `reasoning_content`",
             "The `reasoning_content` in the thinking mode must be passed back",
@@ -78,15 +92,7 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
         ],
         Wish::Summary => &["Your organization must be verified to generate reasoning summaries"],
         Wish::Template => &["chat_template is not supported for Mistral tokenizers"],
-        Wish::Penalties => &[
-            "Penalty is not enabled",
-            "Argument not supported on this model: frequencyPenalty",
-            "Argument not supported on this model: presencePenalty",
-            "Model * does not support parameter frequencyPenalty",
-            "Model * does not support parameter presencePenalty",
-            "Unsupported parameter: 'frequency_penalty'",
-            "Unsupported parameter: 'presence_penalty'",
-        ],
+        Wish::Penalties => &NO_PENALTIES,
     }
 }
 
