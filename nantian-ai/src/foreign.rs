@@ -20,6 +20,15 @@ use crate::dialect::{Dialect, Few, Operation, Surface, anthropic, responses};
 use crate::edit::Object;
 use crate::ir::Losses;
 
+/// What is lost.
+const REASONING: &str = "messages.reasoning";
+
+/// What tells Claude not to think.
+const OFF: &str = r#"{"type":"disabled"}"#;
+
+/// What Anthropic is to clear out of a conversation.
+const CONTEXT: &str = "context_management";
+
 /// Who has said what.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -67,14 +76,10 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
     }
     let edits = match surface.dialect() {
         Dialect::Anthropic => of_messages(object, model, Cut::Foreign, losses),
-        Dialect::Responses => of_input(object, Cut::Foreign),
+        Dialect::Responses => of_input(object, Cut::Foreign).inspect(|_| losses.add(REASONING)),
         _ => None,
     };
-    let edits = edits.unwrap_or_default();
-    if edits.iter().any(|(_, instead)| instead.is_empty()) {
-        losses.add("messages.reasoning");
-    }
-    edits
+    edits.unwrap_or_default()
 }
 
 /// Whether the model gets reasoning back that it may not take: signatures of its own family tell nothing else of who has made them.
@@ -138,9 +143,17 @@ fn of_messages(object: &Object<'_>, model: &str, cut: Cut, losses: &mut Losses) 
         }
     }
     cut_out(messages.into_iter().map(Item::place), at, &mut cuts);
+    if !cuts.is_empty() {
+        losses.add(REASONING);
+    }
     if let Some((at, config)) = thinking.filter(|_| has_lost) {
         losses.add("thinking");
-        cuts.push((at..at + config.len(), r#"{"type":"disabled"}"#));
+        cuts.push((at..at + config.len(), OFF));
+        // Which thoughts are to be cleared must not be said where there shall be none.
+        if object.value(CONTEXT).is_some_and(|edits| memmem::find(edits, b"clear_thinking").is_some()) {
+            losses.add(CONTEXT);
+            cut_out(object.members().map(|(name, range)| (range, name == CONTEXT.as_bytes())), 0, &mut cuts);
+        }
     }
     Some(cuts)
 }

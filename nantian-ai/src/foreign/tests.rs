@@ -67,6 +67,27 @@ fn a_model_that_wants_a_budget_does_not_think_in_a_turn_that_has_lost_its_beginn
 }
 
 #[test]
+fn thoughts_are_not_cleared_where_there_shall_be_none() {
+    let body = |context: &str, thinking: &str| {
+        format!(
+            r#"{{"messages":[{{"role":"assistant","content":[{{"type":"tool_use","id":"c","name":"f","input":{{}}}}]}},{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"c"}}]}}],{context}"thinking":{thinking},"stream":true}}"#
+        )
+    };
+    let (enabled, disabled) = (r#"{"type":"enabled","budget_tokens":2000}"#, r#"{"type":"disabled"}"#);
+    let clearing = r#""context_management":{"edits":[{"type":"clear_thinking_20251015","keep":"all"}]}, "#;
+    let tools = r#""context_management":{"edits":[{"type":"clear_tool_uses_20250919"}]},"#;
+    for (model, context, left, thinking, named) in [
+        ("claude-sonnet-4-5", clearing, "", disabled, "thinking,context_management"),
+        ("claude-sonnet-4-5", tools, tools, disabled, "thinking"),
+        ("claude-opus-4-6", clearing, clearing, enabled, ""),
+    ] {
+        let (sent, lost) = sent("/v1/messages", model, &body(context, enabled));
+        let compact = |body: &str| body.replace(", ", ",");
+        assert_eq!((compact(&sent), &*lost), (compact(&body(left, thinking)), named), "{model}");
+    }
+}
+
+#[test]
 fn claude_does_not_think_in_a_turn_that_another_model_has_begun_without_a_thought() {
     const CALL: &str = r#"{"type":"tool_use","id":"c","name":"f","input":{}}"#;
     const RESULT: &str = r#"{"role":"user","content":[{"type":"tool_result","tool_use_id":"c"}]}"#;
