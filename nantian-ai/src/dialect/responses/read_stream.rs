@@ -41,8 +41,10 @@ struct Item {
     call: Option<Part>,
     /// What has come and has not been told.
     waiting: VecDeque<Piece>,
-    /// The part of its summary, or of its content, that came last.
+    /// The part of its summary that came last.
     part: Option<u64>,
+    /// How many parts of its content have been announced. Their places do not tell: vLLM counts on with each piece of one.
+    parts: u64,
     said: bool,
     done: bool,
 }
@@ -62,7 +64,7 @@ enum Piece {
     Redacted(String),
 }
 
-/// What is being said: texts and refusals by their place in the item.
+/// What is being said: texts and refusals by their part of the item.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     Text(u64),
@@ -107,6 +109,7 @@ impl StreamReader {
         let fits = match kind.as_str() {
             "response.output_item.added" => self.add(&mut event),
             "response.output_item.done" => self.complete(&mut event),
+            "response.content_part.added" => return self.begin_part(&mut event),
             "response.completed" | "response.incomplete" => return self.end(response, sink),
             kind => match kind.strip_suffix(".delta").and_then(|kind| kind.strip_prefix("response.")) {
                 Some(kind) => self.say(kind, &mut event),
@@ -173,6 +176,21 @@ impl StreamReader {
         self.items.iter().position(placed).or_else(last)
     }
 
+    /// The last item, if it is of this kind and has said nothing yet: vLLM announces one under the place of the item before it. It gets
+    /// the place at which it speaks.
+    fn misplaced(&mut self, index: Option<u64>, kind: &str) -> Option<usize> {
+        let last = self.items.back_mut();
+        let last = last.filter(|item| item.identity.kind == kind && !item.said && !item.done)?;
+        last.index = index;
+        Some(self.items.len() - 1)
+    }
+
+    /// Another part of what an item says.
+    fn begin_part(&mut self, event: &mut Fields) {
+        let item = self.find(event.any_count("output_index")).and_then(|at| self.items.get_mut(at));
+        item.into_iter().for_each(|item| item.parts += 1);
+    }
+
     /// A new item. `None` if there are too many.
     fn push(&mut self, index: Option<u64>) -> Option<usize> {
         if self.items.len() == MOST_ITEMS {
@@ -184,6 +202,7 @@ impl StreamReader {
             call: None,
             waiting: VecDeque::new(),
             part: None,
+            parts: 0,
             said: false,
             done: false,
         });
@@ -193,25 +212,24 @@ impl StreamReader {
     /// False if more would have to be kept than is kept.
     fn say(&mut self, kind: &str, event: &mut Fields) -> bool {
         let index = event.any_count("output_index");
-        let content = event.any_count("content_index").unwrap_or(0);
-        let summary = event.any_count("summary_index");
+        let part = event.any_count("summary_index");
         let Some(text) = event.some_text("delta") else { return true };
-        let kind = match kind {
-            "output_text" => Kind::Text(content),
-            "refusal" => Kind::Refusal(content),
-            "reasoning_summary_text" | "reasoning_text" => Kind::Reasoning,
-            "function_call_arguments" => Kind::Call,
+        let (kind, of): (fn(u64) -> Kind, _) = match kind {
+            "output_text" => (Kind::Text, "message"),
+            "refusal" => (Kind::Refusal, "message"),
+            "reasoning_summary_text" | "reasoning_text" => (|_| Kind::Reasoning, "reasoning"),
+            "function_call_arguments" => (|_| Kind::Call, "function_call"),
             // Tools that the provider runs itself.
             _ => return true,
         };
         let size = text.len();
-        let at = self.find(index).or_else(|| self.push(index));
+        let at = self.find(index).or_else(|| self.misplaced(index, of)).or_else(|| self.push(index));
         let Some(item) = at.and_then(|at| self.items.get_mut(at)) else { return false };
+        let kind = kind(item.parts);
         if kind == Kind::Call && item.call.is_none() {
             return true;
         }
         if kind == Kind::Reasoning {
-            let part = Some(summary.unwrap_or(content));
             if item.said && item.part != part {
                 item.waiting.push_back(Piece::Say(kind, BETWEEN_PARTS.to_owned()));
             }
