@@ -84,6 +84,11 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             let problem = "holds a conversation that only its own provider can read";
             return Err(Invalid::new(format!("input.{kind}"), problem));
         }
+        // What comes of it stands for the conversation from then on; an answer would not.
+        Some(kind @ "compaction_trigger") => {
+            let problem = "asks for a shorter form of the conversation that only its own provider makes; Codex makes one itself where `name` of its provider is not `OpenAI`";
+            return Err(Invalid::new(format!("input.{kind}"), problem));
+        }
         // Tools that the provider runs itself, and whatever is added.
         Some(kind) => {
             losses.add_below("input", kind);

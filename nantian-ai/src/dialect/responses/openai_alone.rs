@@ -6,9 +6,10 @@ use crate::foreign::items;
 
 /// The kinds of tools, and of items, that xAI does not know. Codex sends them.
 const TOOLS: [&str; 3] = ["custom", "namespace", "tool_search"];
-const ITEMS: [&str; 6] = [
+const ITEMS: [&str; 7] = [
     "additional_tools",
     "agent_message",
+    "compaction_trigger",
     "custom_tool_call",
     "custom_tool_call_output",
     "tool_search_call",
@@ -62,6 +63,7 @@ mod tests {
             (r#"{"tools":[{"type":"function"},{"type":"namespace","tools":[]}]}"#, true),
             (r#"{"tools":[{"type":"custom"}]}"#, true),
             (r#"{"input":[{"role":"user"},{"type":"custom_tool_call"}]}"#, true),
+            (r#"{"input":[{"role":"user"},{"type":"compaction_trigger"}]}"#, true),
             (r#"{"input":[{"type":"reasoning","summary":[],"content": null}]}"#, false),
             (r#"{"input":[{"type":"reasoning","summary":[]}],"tools":[{"type":"web_search"}]}"#, false),
             (r#"{"input":[{"type":"function_call_output","output":"{\"type\":\"custom\"}"}]}"#, false),
