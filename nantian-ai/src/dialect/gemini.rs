@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::lenient::{Count, Fold, Join, Present, Text};
 use super::signal::{Reported, Signal};
 use crate::codec::{Value, fault};
-use crate::ir::Fault;
+use crate::ir::{Fault, FaultKind};
 
 /// What signatures of Gemini begin with in the common form. No other family trusts them.
 pub(super) const OF_GEMINI: &str = "google.";
@@ -130,22 +130,28 @@ fn read_stop(reason: Option<&str>) -> crate::ir::Stop {
             | "IMAGE_SAFETY"
             | "IMAGE_PROHIBITED_CONTENT"
             | "IMAGE_RECITATION"
+            | "IMAGE_OTHER"
+            | "NO_IMAGE"
+            | "LANGUAGE"
+            | "ESCALATION"
             | "MODEL_ARMOR",
         ) => Stop::Refused,
         _ => Stop::End,
     }
 }
 
-/// Whether the model has ended with a call that nobody can read.
-fn is_malformed(reason: Option<&str>) -> bool {
-    const REASONS: [&str; 5] = [
-        "MALFORMED_FUNCTION_CALL",
-        "MALFORMED_RESPONSE",
-        "MISSING_THOUGHT_SIGNATURE",
-        "TOO_MANY_TOOL_CALLS",
-        "UNEXPECTED_TOOL_CALL",
-    ];
-    reason.is_some_and(|reason| REASONS.contains(&reason))
+/// What is wrong with an answer that says nothing. One that has simply stopped may have had nothing to say, as after its last call.
+fn failure(reason: Option<&str>) -> Option<Fault> {
+    let problem = match reason? {
+        "MALFORMED_FUNCTION_CALL"
+        | "MALFORMED_RESPONSE"
+        | "MISSING_THOUGHT_SIGNATURE"
+        | "TOO_MANY_TOOL_CALLS"
+        | "UNEXPECTED_TOOL_CALL" => "the model has written a tool call that cannot be read",
+        "OTHER" => "the model has stopped before it said anything",
+        _ => return None,
+    };
+    Some(Fault::new(FaultKind::Unreadable, problem))
 }
 
 /// The first of errors that come as a list.
@@ -228,6 +234,35 @@ mod tests {
         );
         assert!(blocked.complete && blocked.settled && !blocked.token);
         assert!(!event(br#"{"promptFeedback":{"safetyRatings":[]}}"#).complete);
+    }
+
+    #[test]
+    fn an_answer_that_says_nothing_says_why() {
+        use crate::ir::{Collector, Stop, ToolIds};
+        for (reason, stop) in [
+            ("STOP", Some(Stop::End)),
+            ("NO_IMAGE", Some(Stop::Refused)),
+            ("IMAGE_OTHER", Some(Stop::Refused)),
+            ("LANGUAGE", Some(Stop::Refused)),
+            ("OTHER", None),
+            ("MALFORMED_FUNCTION_CALL", None),
+        ] {
+            let body =
+                format!(r#"{{"candidates":[{{"content":{{"role":"model"}},"finishReason":"{reason}"}}]}}"#);
+            let whole = decode_reply(body.as_bytes(), &mut ToolIds::new(0)).map(|(reply, _)| reply.stop);
+            let mut collector = Collector::default();
+            let mut reader = StreamReader::new(ToolIds::new(0));
+            reader.event(body.as_bytes(), &mut |event| collector.push(event));
+            reader.finish(&mut |event| collector.push(event));
+            let streamed = collector.finish().map(|reply| reply.stop);
+            for seen in [whole, streamed] {
+                assert_eq!(
+                    seen.map_err(|fault| fault.kind),
+                    stop.clone().ok_or(FaultKind::Unreadable),
+                    "{reason}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A `generateContent` reply into the common form.
 
-use super::{is_malformed, read_stop, tagged, unlisted};
+use super::{failure, read_stop, tagged, unlisted};
 use crate::codec::{Fields, Value, fault};
-use crate::ir::{Block, Fault, FaultKind, Json, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
+use crate::ir::{Block, Fault, Json, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
 
 /// What a part of an answer says.
 pub(super) enum Said {
@@ -76,8 +76,10 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     name_held(held.as_deref(), &mut losses);
     let reason = candidate.any_text("finishReason");
     // What it has only thought is no answer.
-    if content.iter().all(Block::is_reasoning) && is_malformed(reason.as_deref()) {
-        return Err(malformed());
+    if content.iter().all(Block::is_reasoning)
+        && let Some(failure) = failure(reason.as_deref())
+    {
+        return Err(failure);
     }
     rest_of_answer(candidate, said, &mut losses);
     rest_of_reply(fields, &mut losses);
@@ -150,10 +152,6 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
 pub(super) fn error_of(body: Value) -> Fault {
     let error = Fields::lenient(unlisted(body)).take("error");
     error.map_or_else(Fault::unreadable, fault::of_error)
-}
-
-pub(super) fn malformed() -> Fault {
-    Fault::new(FaultKind::Unreadable, "the model has written a tool call that cannot be read")
 }
 
 /// Whether a block is reasoning that nothing has signed yet.

@@ -1,10 +1,8 @@
 //! The events of a `streamGenerateContent` stream into the common form. None of them says that it is the last one: the answer
 //! is complete if one has said why it ends.
 
-use super::read_reply::{
-    Said, error_of, malformed, name_held, read_part, read_tokens, rest_of_answer, rest_of_reply,
-};
-use super::{is_malformed, read_stop, tagged};
+use super::read_reply::{Said, error_of, name_held, read_part, read_tokens, rest_of_answer, rest_of_reply};
+use super::{failure, read_stop, tagged};
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds};
 
@@ -84,8 +82,8 @@ impl StreamReader {
         if self.reason.is_none() && !self.refused {
             return sink(Event::Failed(Fault::truncated()));
         }
-        if !self.said && is_malformed(self.reason.as_deref()) {
-            return sink(Event::Failed(malformed()));
+        if let Some(failure) = failure(self.reason.as_deref()).filter(|_| !self.said) {
+            return sink(Event::Failed(failure));
         }
         name_held(self.held.as_deref(), &mut self.losses);
         self.close(sink);
