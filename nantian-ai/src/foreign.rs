@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cut::{Edit, cut_out};
-use crate::dialect::{Dialect, Few, Operation, Surface, anthropic, responses};
+use crate::dialect::{Dialect, Few, Operation, Surface, anthropic, bedrock, responses};
 use crate::edit::Object;
 use crate::ir::Losses;
 
@@ -93,15 +93,18 @@ pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
     object.value(name).is_some_and(is_in)
 }
 
-/// A body for Anthropic or Responses without any reasoning, or for Chat Completions without Gemini's signatures; `None` if there is
-/// none in it. What is left out is named.
+/// A body for Anthropic, Bedrock or Responses without any reasoning, or for Chat Completions without Gemini's signatures; `None` if there
+/// is none in it. What is left out is named.
 pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
     let signatures = without(&object, &["extra_content"], losses);
     let edits = match object.value("input") {
         _ if !signatures.is_empty() => signatures,
         Some(_) => of_input(&object, Cut::All)?,
-        None => of_messages(&object, &object.text("model")?, Cut::All, losses)?,
+        None => match object.text("model") {
+            Some(model) => of_messages(&object, &model, Cut::All, losses)?,
+            None => of_converse(&object, losses)?,
+        },
     };
     (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat().into())
 }
@@ -154,6 +157,33 @@ fn of_messages(object: &Object<'_>, model: &str, cut: Cut, losses: &mut Losses) 
             losses.add(CONTEXT);
             cut_out(object.members().map(|(name, range)| (range, name == CONTEXT.as_bytes())), 0, &mut cuts);
         }
+    }
+    Some(cuts)
+}
+
+/// The blocks of a conversation at Bedrock, without reasoning; no message has nothing else. Claude with a budget refuses to think in a
+/// turn that has lost some.
+fn of_converse(object: &Object<'_>, losses: &mut Losses) -> Option<Vec<Edit>> {
+    let (at, json) = object.place("messages")?;
+    let messages = items(json, std::str::from_utf8(json).ok()?)?;
+    let mut cuts = Vec::new();
+    for message in &messages {
+        let Ok(fields) = Object::parse(message.json.as_bytes()) else { continue };
+        let Some((within, content)) = fields.place("content") else { continue };
+        let mut blocks = items(content, std::str::from_utf8(content).ok()?)?;
+        for block in &mut blocks {
+            let fields = Object::parse(block.json.as_bytes());
+            block.is_cut = fields.is_ok_and(|fields| fields.value("reasoningContent").is_some());
+        }
+        cut_out(blocks.into_iter().map(Item::place), at + message.range.start + within, &mut cuts);
+    }
+    let goes_on = messages.last().is_some_and(|last| last.json.contains("\"toolResult\""));
+    if let Some((at, own)) = object.place(bedrock::OWN).filter(|_| goes_on && !cuts.is_empty())
+        && let Some((within, config)) = Object::parse(own).ok()?.place("thinking")
+        && Block::read(config).kind == "enabled"
+    {
+        losses.add("thinking");
+        cuts.push((at + within..at + within + config.len(), OFF));
     }
     Some(cuts)
 }

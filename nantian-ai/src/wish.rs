@@ -24,9 +24,9 @@ use self::words::{begins, words_of};
 pub(crate) enum Wish {
     /// Bedrock: features of Claude by their names, of which each model knows others.
     Betas,
-    /// Anthropic and Responses: that the model takes reasoning back. Who else speaks this dialect may have signed or encrypted it,
-    /// such as another account, or the conversation may have begun otherwise than the model has seen it. Chat Completions: that a
-    /// model, of which its name tells nothing, takes signatures of Gemini back.
+    /// Anthropic, Bedrock and Responses: that the model takes reasoning back. Who else speaks this dialect may have signed or encrypted
+    /// it, such as another account, region or maker, or the conversation may have begun otherwise than the model has seen it. Chat
+    /// Completions: that a model, of which its name tells nothing, takes signatures of Gemini back.
     Reasoning,
     /// Ollama: that a model thinks, which not every model can.
     Thinking,
@@ -106,9 +106,6 @@ const DISABLED: &str = r#"{"type":"disabled"}"#;
 /// What Bedrock says before the words of a model's maker.
 const OF_BEDROCK: &str = "The model returned the following errors: ";
 
-/// Where Bedrock is told what is Claude's own.
-const OWN: &str = "additionalModelRequestFields";
-
 // === impl Wish ===
 
 impl Wish {
@@ -178,7 +175,7 @@ impl Wish {
     pub(crate) fn taken_out(self, body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
         let object = Object::parse(body).ok()?;
         let left = match self {
-            Self::Betas => return left_out::without_inner(body, OWN, "anthropic_beta"),
+            Self::Betas => return left_out::without_inner(body, bedrock::OWN, "anthropic_beta"),
             Self::MustCall => return left_out::without_inner(body, "toolConfig", "toolChoice"),
             Self::Summary => return left_out::without_inner(body, "reasoning", "summary"),
             Self::Reasoning => return foreign::without_thoughts(body, losses),
@@ -275,6 +272,7 @@ impl Wishes {
             Dialect::Bedrock => {
                 let has_strict = request.tools.iter().any(|tool| tool.strict == Some(true));
                 add(Wish::Betas, bedrock::names_features(request) && !strict);
+                add(Wish::Reasoning, request.has_reasoning() && !strict);
                 add(Wish::Schema, has_schema && !strict);
                 add(Wish::Strict, has_strict && !strict);
                 add(Wish::Prefill, ends_with_the_model && !strict);

@@ -27,6 +27,9 @@ use crate::wire::frames::{self, Frame};
 /// What reasoning begins with in the common form that Bedrock has encrypted. No other family can read it.
 pub(super) const OF_BEDROCK: &str = "aws.";
 
+/// Where a model is told what is its maker's own.
+pub(crate) const OWN: &str = "additionalModelRequestFields";
+
 /// The event of a stream that a frame holds.
 const EVENT_TYPE: &str = ":event-type";
 

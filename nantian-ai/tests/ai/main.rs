@@ -28,6 +28,8 @@ mod golden;
 #[cfg(test)]
 mod losses;
 #[cfg(test)]
+mod makers;
+#[cfg(test)]
 mod model_wishes;
 #[cfg(test)]
 mod newer_claude;

@@ -91,6 +91,24 @@ impl<'r> Piece<'r> {
         Ok(Self::Document { format, name: names.take(document.title.as_deref()), data: base64 })
     }
 
+    /// Takes out of a result what it shows, to be said behind all results.
+    pub(super) fn detached(&mut self) -> Vec<Self> {
+        let Self::Result { result, said } = self else { return Vec::new() };
+        let (texts, shown): (Vec<_>, Vec<_>) = std::mem::take(said).into_iter().partition(Self::is_text);
+        *said = texts;
+        if said.is_empty() && !shown.is_empty() {
+            said.push(Self::Text("(see the attachment)".into()));
+        }
+        let beside =
+            |piece| [Self::Text(format!("Attached to the result of {}:", safe_id(&result.id)).into()), piece];
+        shown.into_iter().flat_map(beside).collect()
+    }
+
+    /// Whether it says something, apart from what the model has thought.
+    pub(super) fn is_said(&self) -> bool {
+        !matches!(self, Self::Reasoning(_) | Self::Encrypted(_) | Self::CachePoint(_))
+    }
+
     pub(super) fn is_result(&self) -> bool {
         matches!(self, Self::Result { .. })
     }

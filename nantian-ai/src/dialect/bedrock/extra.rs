@@ -1,8 +1,10 @@
 //! What is told to models apart from what all of them know: `inferenceConfig`, and the fields of their own.
 
+use super::OWN;
 use super::family::Family;
 use crate::codec::{Object, object};
 use crate::dialect::anthropic::{Plan, Traits};
+use crate::dialect::openai::Thinker;
 use crate::ir::{Block, Effort, Losses, Request, Thinking};
 
 /// The features of Claude that Bedrock's documentation names and that change nothing about the form of a request: what belongs to
@@ -50,7 +52,8 @@ impl Wishes {
                 let own = object(|own| own.some_text("reasoning_effort", effort));
                 Self::plain(request, losses, own)
             }
-            Family::Unguided | Family::Other => {
+            Family::Gpt(thinker) => Self::of_gpt(request, thinker, losses),
+            Family::Unguided | Family::Other | Family::Unnamed => {
                 if request.thinking.is_some_and(|thinking| thinking != Thinking::Off) {
                     losses.add("thinking");
                 }
@@ -113,6 +116,25 @@ impl Wishes {
         Self { limit: None, temperature: None, top_p: None, own }
     }
 
+    fn of_gpt(request: &Request, thinker: Thinker, losses: &mut Losses) -> Self {
+        let levels = thinker.levels;
+        let effort = match request.thinking {
+            None | Some(Thinking::Adaptive) => None,
+            Some(Thinking::Off) => levels.off().or_else(|| {
+                losses.add("thinking");
+                Some(levels.name(Effort::Minimal))
+            }),
+            Some(Thinking::Effort(effort)) => Some(levels.name(effort)),
+            Some(Thinking::Budget(tokens)) => Some(levels.name(Effort::of_budget(tokens))),
+        };
+        let own = object(|own| {
+            if let Some(effort) = effort {
+                own.object("reasoning", |config| config.text("effort", effort));
+            }
+        });
+        Self::plain(request, losses, own)
+    }
+
     fn plain(request: &Request, losses: &mut Losses, own: Vec<u8>) -> Self {
         if request.top_k.is_some() {
             losses.add("top_k");
@@ -142,7 +164,7 @@ impl Wishes {
 
     /// Writes the fields of the model's own.
     pub(super) fn write_own(&self, body: &mut Object<'_>) {
-        write_members(body, "additionalModelRequestFields", &self.own);
+        write_members(body, OWN, &self.own);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the families of models at Bedrock differ in.
 
 use crate::dialect::anthropic;
+use crate::dialect::openai::Thinker;
 
 /// Who has made a model, as far as its name says.
 #[derive(Clone, Copy, Debug)]
@@ -11,10 +12,14 @@ pub(super) enum Family {
     Nova { thinks: bool },
     /// OpenAI's open models.
     GptOss,
+    /// OpenAI's others, and how much they can be told to think.
+    Gpt(Thinker),
     /// Those which take no choice of a tool.
     Unguided,
-    /// Any other, and those whose name says nothing, such as an inference profile of one's own.
+    /// Any other whose maker is named.
     Other,
+    /// Those whose name says nothing, such as an inference profile of one's own.
+    Unnamed,
 }
 
 // === impl Family ===
@@ -29,10 +34,14 @@ impl Family {
             Self::Nova { thinks: nova.starts_with('2') }
         } else if after("openai.gpt-oss").is_some() {
             Self::GptOss
+        } else if let Some(thinker) = after("openai.").and_then(Thinker::of) {
+            Self::Gpt(thinker)
         } else if after("meta.llama").is_some() || after("deepseek.").is_some() {
             Self::Unguided
-        } else {
+        } else if model.rsplit('/').next().is_some_and(|name| name.contains('.')) {
             Self::Other
+        } else {
+            Self::Unnamed
         }
     }
 
@@ -59,9 +68,19 @@ impl Family {
         matches!(self, Self::Claude(traits) if traits.keeps_prompts)
     }
 
-    /// Whether reasoning comes back to it.
-    pub(super) fn takes_reasoning(self) -> bool {
-        matches!(self, Self::Claude(_) | Self::Other)
+    /// Whether reasoning comes back to it that is signed, which Claude alone does.
+    pub(super) fn takes_signed(self) -> bool {
+        matches!(self, Self::Claude(_) | Self::Unnamed)
+    }
+
+    /// Whether reasoning comes back to it that is encrypted. What another one has encrypted it refuses.
+    pub(super) fn takes_encrypted(self) -> bool {
+        matches!(self, Self::Claude(_) | Self::Gpt(_) | Self::Other | Self::Unnamed)
+    }
+
+    /// Whether it sees pictures and documents within the results of tools. All take them beside.
+    pub(super) fn sees_results(self) -> bool {
+        matches!(self, Self::Claude(_) | Self::Nova { .. })
     }
 }
 
@@ -81,8 +100,10 @@ mod tests {
         assert!(matches!(Family::of("us.amazon.nova-2-lite-v1:0"), Family::Nova { thinks: true }));
         assert!(matches!(Family::of("amazon.nova-pro-v1:0"), Family::Nova { thinks: false }));
         assert!(matches!(Family::of("openai.gpt-oss-120b-1:0"), Family::GptOss));
+        assert!(matches!(Family::of("global.openai.gpt-6-astra"), Family::Gpt(_)));
+        assert!(matches!(Family::of("moonshotai.kimi-k2.5"), Family::Other));
         let own = "arn:aws:bedrock:us-east-1:1:application-inference-profile/x";
-        assert!(matches!(Family::of(own), Family::Other));
+        assert!(matches!(Family::of(own), Family::Unnamed));
     }
 
     #[test]

@@ -94,8 +94,8 @@ fn turns<'r>(
         let pieces = match message.role {
             Role::System if !is_later => &mut system,
             // No model there takes it where it stands.
-            Role::System | Role::User => said_by(Role::User, &mut turns),
-            Role::Assistant => said_by(Role::Assistant, &mut turns),
+            Role::System | Role::User => said_by(Role::User, &mut turns, losses),
+            Role::Assistant => said_by(Role::Assistant, &mut turns, losses),
         };
         for (at, block) in message.content.iter().enumerate() {
             match block {
@@ -105,11 +105,17 @@ fn turns<'r>(
                 }
                 block if message.role == Role::System && !matches!(block, Block::Text(_)) => {}
                 block if is_distrusted(block, family) => losses.add("messages.reasoning"),
-                block => pieces.extend(Piece::of(block, &mut names)?),
+                block => {
+                    let mut piece = Piece::of(block, &mut names)?;
+                    let shown = piece.as_mut().filter(|_| !family.sees_results()).map(Piece::detached);
+                    pieces.extend(piece);
+                    pieces.extend(shown.unwrap_or_default());
+                }
             }
             keep(pieces, message.cached_up_to(at), family, losses);
         }
     }
+    end_silence(&mut turns, losses);
     turns.retain_mut(|turn| {
         turn.pieces.sort_by_key(|piece| !piece.is_result());
         if turn.pieces.iter().any(Piece::is_document) && !turn.pieces.iter().any(Piece::is_text) {
@@ -140,11 +146,25 @@ fn turns<'r>(
 }
 
 /// What this side says until the other does.
-fn said_by<'t, 'r>(role: Role, turns: &'t mut Vec<Turn<'r>>) -> &'t mut Vec<Piece<'r>> {
+fn said_by<'t, 'r>(role: Role, turns: &'t mut Vec<Turn<'r>>, losses: &mut Losses) -> &'t mut Vec<Piece<'r>> {
     // Who has said nothing has had no turn.
     turns.pop_if(|last| last.pieces.is_empty());
+    if role != Role::Assistant {
+        end_silence(turns, losses);
+    }
     let open = turns.pop_if(|last| last.role == role);
     &mut turns.push_mut(open.unwrap_or(Turn { role, pieces: Vec::new() })).pieces
+}
+
+/// Leaves out a turn in which the model has only thought, as one does that its limit cuts: newer ones of Claude take it for the
+/// beginning of their answer, which they refuse, whatever a user has said since.
+fn end_silence(turns: &mut Vec<Turn<'_>>, losses: &mut Losses) {
+    let is_silent = |last: &mut Turn<'_>| {
+        last.role == Role::Assistant && !last.pieces.is_empty() && !last.pieces.iter().any(Piece::is_said)
+    };
+    if turns.pop_if(is_silent).is_some() {
+        losses.add("messages.reasoning");
+    }
 }
 
 /// Has the model keep what it has been told so far, if it can.
@@ -178,9 +198,9 @@ fn is_distrusted(block: &Block, family: Family) -> bool {
         Block::Reasoning(Reasoning { signature, .. }) => {
             let of_another =
                 |signature: &str| responses::is_of_responses(signature) || gemini::is_of_gemini(signature);
-            !family.takes_reasoning() || signature.as_deref().is_none_or(of_another)
+            !family.takes_signed() || signature.as_deref().is_none_or(of_another)
         }
-        Block::RedactedReasoning(data) => !family.takes_reasoning() || !is_of_bedrock(data),
+        Block::RedactedReasoning(data) => !family.takes_encrypted() || !is_of_bedrock(data),
         _ => false,
     }
 }
