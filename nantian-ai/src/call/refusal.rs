@@ -72,7 +72,7 @@ impl<K: UsageSink> Call<K> {
         let is_told_not_to = is_learnt || self.withdrawn.has(Wish::Effort);
         if is_told_not_to && fault.kind == FaultKind::Invalid && fault.message.contains("reasoning_effort") {
             target.wish_again(Wish::Effort);
-            fault.kind = FaultKind::NotFound;
+            fault.kind = FaultKind::Unsupported;
         }
         // The model has failed, and may do better.
         if fault.kind == FaultKind::Unreadable {

@@ -204,7 +204,7 @@ pub(crate) fn write_anthropic(body: &mut Object<'_>, fault: &Fault) {
 pub(crate) fn openai_names(kind: FaultKind) -> (&'static str, &'static str) {
     match kind {
         FaultKind::ContextLength => ("invalid_request_error", "context_length_exceeded"),
-        FaultKind::Invalid => ("invalid_request_error", "invalid_request"),
+        FaultKind::Invalid | FaultKind::Unsupported => ("invalid_request_error", "invalid_request"),
         FaultKind::Permission => ("invalid_request_error", "permission_denied"),
         FaultKind::NotFound => ("invalid_request_error", "model_not_found"),
         FaultKind::TooLarge => ("invalid_request_error", "request_too_large"),
@@ -218,7 +218,7 @@ pub(crate) fn openai_names(kind: FaultKind) -> (&'static str, &'static str) {
 
 pub(crate) fn anthropic_name(kind: FaultKind) -> &'static str {
     match kind {
-        FaultKind::ContextLength | FaultKind::Invalid => "invalid_request_error",
+        FaultKind::ContextLength | FaultKind::Invalid | FaultKind::Unsupported => "invalid_request_error",
         FaultKind::Permission => "permission_error",
         FaultKind::NotFound => "not_found_error",
         FaultKind::TooLarge => "request_too_large",

@@ -29,14 +29,17 @@ const TOO_LONG: [&str; 12] = [
 /// OpenAI's words for a model that does there what it is asked to at another address alone, such as calling tools.
 const ELSEWHERE: &str = "in /v1/chat/completions";
 
-/// What begins a refusal that is about the model alone, in small letters: of DeepSeek, Mistral and Bedrock that there is none of this
-/// name, of Ollama and vLLM that it sees no pictures, of vLLM and Azure that it calls no tools or does not chat, and of Gemini that it
-/// cannot read what is at a URL, or does not serve where this is.
-const OF_THE_MODEL: [&str; 12] = [
+/// What begins a refusal of DeepSeek, Mistral and Bedrock that there is no model of this name, in small letters.
+const NO_MODEL: [&str; 4] = [
     "model not exist",
     "invalid model: ",
     "the provided model identifier is invalid",
     "invocation of model id ",
+];
+
+/// What begins one of what others may do, in small letters: of Ollama and vLLM that the model sees no pictures, of vLLM and Azure that it
+/// calls no tools or does not chat, and of Gemini that it cannot read what is at a URL, or does not serve where this is.
+const UNSUPPORTED: [&str; 8] = [
     "this model does not support image input",
     "cannot fetch content from the provided url",
     "invalid or unsupported file uri",
@@ -47,8 +50,9 @@ const OF_THE_MODEL: [&str; 12] = [
     "the chatcompletion operation does not work with the specified model",
 ];
 
-/// OpenRouter's words, and Ollama's, behind a model's name.
-const BEHIND_A_NAME: [&str; 2] = [" is not a valid model id", " does not support tools"];
+/// OpenRouter's words for the first, behind a model's name, and Ollama's for the second.
+const NO_MODEL_ID: &str = " is not a valid model id";
+const NO_TOOLS: &str = " does not support tools";
 
 /// How the servers of DeepSeek and others refuse a picture where they know texts alone, and vLLM does.
 const NO_PICTURES: [&str; 2] = ["unknown variant `image_url`, expected `text`", " is not a multimodal model"];
@@ -76,6 +80,8 @@ pub enum FaultKind {
     Permission,
     /// There is no such model. 404.
     NotFound,
+    /// This model or its provider cannot do what is asked, and others may. 400.
+    Unsupported,
     /// The request is too large. 413.
     TooLarge,
     /// Too many requests or tokens. 429.
@@ -113,8 +119,8 @@ impl Fault {
             let words = fault.message.to_ascii_lowercase();
             if TOO_LONG.iter().any(|known| words.contains(known)) {
                 fault.kind = FaultKind::ContextLength;
-            } else if is_of_the_model(&words) {
-                fault.kind = FaultKind::NotFound;
+            } else if let Some(kind) = of_the_model(&words) {
+                fault.kind = kind;
             }
         }
         fault
@@ -140,12 +146,17 @@ impl Fault {
     }
 }
 
-/// Whether a refusal, in small letters, says of the model that it is not there or cannot do what others can.
-fn is_of_the_model(words: &str) -> bool {
-    OF_THE_MODEL.iter().any(|known| words.starts_with(known))
-        || BEHIND_A_NAME.iter().any(|known| words.ends_with(known))
+/// What a refusal, in small letters, is that says of the model that it is not there or cannot do what others can.
+fn of_the_model(words: &str) -> Option<FaultKind> {
+    let begins = |known: &[&str]| known.iter().any(|known| words.starts_with(known));
+    if begins(&NO_MODEL) || words.ends_with(NO_MODEL_ID) {
+        return Some(FaultKind::NotFound);
+    }
+    let is_unsupported = begins(&UNSUPPORTED)
+        || words.ends_with(NO_TOOLS)
         || words.contains(ELSEWHERE)
-        || NO_PICTURES.iter().any(|known| words.contains(known))
+        || NO_PICTURES.iter().any(|known| words.contains(known));
+    is_unsupported.then_some(FaultKind::Unsupported)
 }
 
 // === impl FaultKind ===
@@ -171,7 +182,7 @@ impl FaultKind {
             // Others read more.
             Self::ContextLength | Self::TooLarge => true,
             // The operator has named the model, and the key may not use it.
-            Self::NotFound | Self::Permission => true,
+            Self::NotFound | Self::Permission | Self::Unsupported => true,
             Self::RateLimit | Self::Overloaded | Self::Timeout => true,
             Self::Truncated | Self::Unreadable | Self::Upstream => true,
             Self::Invalid => false,
@@ -181,7 +192,7 @@ impl FaultKind {
     /// The status of the response to the client.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::ContextLength | Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::ContextLength | Self::Invalid | Self::Unsupported => StatusCode::BAD_REQUEST,
             Self::Permission => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

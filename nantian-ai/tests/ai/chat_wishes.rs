@@ -59,14 +59,14 @@ async fn where_nothing_may_be_lost_a_model_is_told_not_to_think_if_the_client_ha
     let thinking = format!(r#"{TOOLS},"thinking":{{"type":"adaptive"}}"#);
     let upstream = Upstream::new().replies(refused(NO_EFFORT));
     let (head, body) = send(layer(target("openai", "gpt-5.6")), &upstream, strict(messages(&thinking))).await;
-    assert!(head.status == 404 && body.contains("use /v1/responses"), "{body}");
+    assert!(head.status == 400 && body.contains("use /v1/responses"), "{body}");
 }
 
 #[tokio::test]
 async fn a_model_that_cannot_but_think_is_not_asked_again() {
     let upstream = Upstream::new().replies(refused(NO_EFFORT));
     let (head, body) = send(layer(target("openai", "gpt-6-astra")), &upstream, messages(TOOLS)).await;
-    assert_eq!((head.status.as_u16(), upstream.requests()), (404, 1));
+    assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
     assert!(body.contains("use /v1/responses"), "{body}");
 }
 
@@ -76,7 +76,7 @@ async fn a_deployment_whose_name_does_not_tell_that_it_cannot_but_think_is_passe
     let upstream = Upstream::new().replies(refused(NO_EFFORT)).replies(refused(cannot));
     let config = target("azure-openai", "prod").endpoint("http://provider");
     let (head, _) = send(layer(config), &upstream, messages(TOOLS)).await;
-    assert_eq!((head.status.as_u16(), upstream.requests()), (404, 2));
+    assert_eq!((head.status.as_u16(), upstream.requests()), (400, 2));
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn what_was_learnt_of_a_deployment_is_doubted_when_it_is_refused() {
         .replies(reply(200, ANSWER))
         .replies(refused(cannot))
         .replies(reply(200, ANSWER));
-    for status in [200, 404, 200] {
+    for status in [200, 400, 200] {
         let (head, body) = send(layer.clone(), &upstream, messages(TOOLS)).await;
         assert_eq!(head.status, status, "{body}");
     }

@@ -198,6 +198,7 @@ async fn a_model_that_is_gone_is_of_the_provider_whatever_its_status() {
             chat(),
             400,
         ),
+        (r#"{"error":{"message":"Unsupported MIME type: image/gif","code":400}}"#, messages(), 400),
     ] {
         let upstream = Upstream::new().replies(reply(400, error));
         let (head, body) = send(layer(openai()), &upstream, request).await;

@@ -74,17 +74,25 @@ fn what_is_no_fault_of_the_request_is_told_by_a_name_or_by_words_whatever_the_st
         let fault = read(StatusCode::BAD_REQUEST, format!(r#"{{"error":{error}}}"#).as_bytes());
         assert_eq!(fault.kind, kind, "{error}");
     }
-    for message in [
-        "The provided model identifier is invalid.",
-        "Invocation of model ID x with on-demand throughput isn\u{2019}t supported. Retry with an inference profile.",
-        "User location is not supported for the API use.",
-        "Qwen/Qwen3-8B is not a multimodal model None",
-        "At most 0 image(s) may be provided in one prompt.",
-        "registry.ollama.ai/library/gemma3:270m does not support tools",
-        "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set",
-        "The chatCompletion operation does not work with the specified model, gpt-5-codex. Please choose different model and try again.",
+    let gone = FaultKind::NotFound;
+    let cannot = FaultKind::Unsupported;
+    for (message, kind) in [
+        ("The provided model identifier is invalid.", gone),
+        (
+            "Invocation of model ID x with on-demand throughput isn\u{2019}t supported. Retry with an inference profile.",
+            gone,
+        ),
+        ("User location is not supported for the API use.", cannot),
+        ("Qwen/Qwen3-8B is not a multimodal model None", cannot),
+        ("At most 0 image(s) may be provided in one prompt.", cannot),
+        ("registry.ollama.ai/library/gemma3:270m does not support tools", cannot),
+        ("\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set", cannot),
+        (
+            "The chatCompletion operation does not work with the specified model, gpt-5-codex. Please choose different model and try again.",
+            cannot,
+        ),
     ] {
-        assert_eq!(Fault::said(FaultKind::Invalid, message).kind, FaultKind::NotFound, "{message}");
+        assert_eq!(Fault::said(FaultKind::Invalid, message).kind, kind, "{message}");
     }
 }
 

@@ -195,7 +195,7 @@ pub(super) fn write_tokens(usage: &mut Object<'_>, tokens: &Tokens) {
 fn error_code(kind: FaultKind) -> &'static str {
     match kind {
         FaultKind::ContextLength => "context_length_exceeded",
-        FaultKind::Invalid => "invalid_prompt",
+        FaultKind::Invalid | FaultKind::Unsupported => "invalid_prompt",
         FaultKind::RateLimit => "rate_limit_exceeded",
         _ => "server_error",
     }
