@@ -169,8 +169,8 @@ impl FaultKind {
             408 | 504 => Self::Timeout,
             413 => Self::TooLarge,
             429 => Self::RateLimit,
-            // 498: Groq has no room for what is to be cheap.
-            498 | 503 | 529 => Self::Overloaded,
+            // 425: it is asked too early. 498: Groq has no room for what is to be cheap.
+            425 | 498 | 503 | 529 => Self::Overloaded,
             400..500 => Self::Invalid,
             _ => Self::Upstream,
         }
