@@ -102,8 +102,21 @@ const GROK_LEVELS: [&str; 6] =
 /// Those who run models of others, behind their chat templates.
 const RUNS_OTHERS: [&str; 7] = ["fireworks", "groq", "moonshot", "nvidia", "openrouter", "together", "vllm"];
 
-/// Models of others that do not think unless they are asked to.
-const ASKED_FIRST: [&str; 6] = ["claude", "gemma-3", "gpt-", "llama", "Llama", "Meta-Llama"];
+/// Models of others that do not think unless they are asked to; newer ones of Claude do.
+const ASKED_FIRST: [&str; 9] = [
+    "claude-3",
+    "claude-haiku-4",
+    "claude-opus-4",
+    "claude-sonnet-4",
+    "gemma-3",
+    "gpt-",
+    "llama",
+    "Llama",
+    "Meta-Llama",
+];
+
+/// What is in the names of those among them that think all the same: Nemotron, and what OpenRouter is to have think.
+const THINK_UNASKED: [&str; 2] = ["emotron", ":thinking"];
 
 /// Those of whom some think unless they are told not to, in words that differ.
 const RUNS_THINKERS: [&str; 4] = ["fireworks", "moonshot", "openrouter", "together"];
@@ -237,6 +250,7 @@ impl Profile {
 impl ThinkingBy {
     fn of(provider: &str, model: &str, thinker: Option<Thinker>) -> Self {
         let is = |name| is_one(provider, &[name]);
+        let is_silent = begins(model, &ASKED_FIRST) && !THINK_UNASKED.iter().any(|mark| model.contains(mark));
         if is("deepseek") {
             Self::DeepSeek
         } else if tells_templates(provider) {
@@ -253,7 +267,7 @@ impl ThinkingBy {
             Self::Effort(Levels { ends_only: true, ..THREE })
         } else if begins(model, &GROK_LEVELS) {
             Self::Effort(Levels { can_be_off: begins(model, &["grok-4.3"]), ..THREE })
-        } else if is_one(provider, &RUNS_THINKERS) && !begins(model, &ASKED_FIRST) {
+        } else if is_one(provider, &RUNS_THINKERS) && !is_silent {
             Self::Unguided
         } else {
             Self::Nothing
@@ -323,6 +337,10 @@ mod tests {
             ("together", "meta-llama/Llama-4", Thinking::Off, Wish::default()),
             ("openrouter", "anthropic/claude-haiku-4.5", Thinking::Off, Wish::default()),
             ("openrouter", "anthropic/claude-haiku-4.5", high, lost),
+            ("openrouter", "anthropic/claude-opus-5.5", Thinking::Off, lost),
+            ("openrouter", "anthropic/claude-sonnet-5", Thinking::Off, lost),
+            ("openrouter", "anthropic/claude-3.7-sonnet:thinking", Thinking::Off, lost),
+            ("openrouter", "nvidia/llama-3.3-nemotron-super-49b-v1.5", Thinking::Off, lost),
             ("xai", "grok-4.20-reasoning", high, lost),
             ("deepseek", "deepseek-v4-pro", high, Wish { on: Some(true), ..effort("xhigh") }),
             ("deepseek", "deepseek-chat", Thinking::Off, Wish { on: Some(false), ..Wish::default() }),
