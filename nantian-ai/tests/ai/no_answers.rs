@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use nantian_ai::TargetConfig;
 use nantian_ai::usage::Outcome;
 use serde_json::Value;
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::{Body, Reports, Upstream, events, json, layer, openai, post, send};
 use crate::too_long::ask;
@@ -71,15 +72,19 @@ async fn messages_under_another_name_are_looked_at_too() {
 #[tokio::test(start_paused = true)]
 async fn what_is_an_answer_passes_as_it_comes() {
     let second = Duration::from_secs(1);
-    for chunks in [
-        ["{", r#""error":null,"choices":[]"#, "}"],
-        ["\n", "{\"id\"", ":1}"],
-        ["data", ": {}\n\n", "data: [DONE]\n\n"],
+    // What may be an error is read to its end.
+    for (chunks, seconds) in [
+        (["{", r#""error":null,"choices":[]"#, "}"], 3),
+        (["\n", "{\"id\"", ":1}"], 2),
+        (["data", ": {}\n\n", "data: [DONE]\n\n"], 2),
     ] {
         let upstream =
             Upstream::new().replies(events("application/json", chunks.map(|chunk| (second, Some(chunk)))));
-        let (head, body) = send(layer(openai()), &upstream, chat(false)).await;
-        assert_eq!((head.status.as_u16(), body), (200, chunks.concat()));
+        let begun = tokio::time::Instant::now();
+        let response = layer(openai()).layer(upstream).oneshot(chat(false)).await.unwrap();
+        assert_eq!((response.status().as_u16(), begun.elapsed().as_secs()), (200, seconds), "{chunks:?}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, chunks.concat());
     }
 }
 
