@@ -299,15 +299,17 @@ impl<K: UsageSink> Call<K> {
     }
 
     fn next(&mut self, target: &Target, failure: Failure<'_>) -> Option<Duration> {
-        let retry = &target.config().retry;
-        // Who is not to be asked for longer is passed over while another one may be.
-        let most = retry.backoff.max(SHORT);
-        if self.onward.more && failure.asked_at(SystemTime::now()).is_some_and(|asked| asked > most) {
+        let (retry, now) = (&target.config().retry, SystemTime::now());
+        self.onward.later = false;
+        let wait = retry.next_at(now, self.retries, failure, fastrand::f64())?;
+        // What would be too late is not waited for: another target may serve the request in time.
+        if !self.watch.leaves(wait) {
             return None;
         }
-        let wait = retry.next_at(SystemTime::now(), self.retries, failure, fastrand::f64())?;
-        // What would be too late is not waited for: another target may serve the request in time.
-        if !self.watch.leaves(wait) || !self.may_repeat(target) {
+        // Who is not to be asked for longer is passed over while another one may be.
+        let most = retry.backoff.max(SHORT);
+        self.onward.later = self.onward.more && failure.asked_at(now).is_some_and(|asked| asked > most);
+        if self.onward.later || !self.may_repeat(target) {
             return None;
         }
         tracing::debug!(target = target.name(), retries = self.retries + 1, ?wait, "trying again");

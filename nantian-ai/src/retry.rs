@@ -27,7 +27,8 @@ pub struct RetryPolicy {
     /// Default: [`Growth::Exponential`]. Source: `AIService.spec.retry.backoff`.
     pub growth: Growth,
     /// The longest wait. An upstream that asks for a longer one is not asked again: its answer, with its
-    /// `Retry-After`, is for the client to act on.
+    /// `Retry-After`, is for the client to act on. In a [`ModelRoute`](crate::route::ModelRoute) one that asks for longer than
+    /// `backoff`, and a second, makes way for the next model, and is waited for once all others have failed.
     ///
     /// Default: 30 s. Source: the operator of the proxy.
     pub max_backoff: Duration,

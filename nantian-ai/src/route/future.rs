@@ -41,6 +41,8 @@ pin_project! {
         left: Vec<usize>,
         // The one that is being asked.
         asked: usize,
+        // The first that was passed over and may be asked again, after all others.
+        later: Option<usize>,
         onward: Onward,
         // What the request takes of memory while it may be sent again.
         held: Option<HeldMemory>,
@@ -108,6 +110,7 @@ where
             request: Some(request),
             left: Vec::new(),
             asked: 0,
+            later: None,
             onward: Onward::default(),
             held,
             tried: false,
@@ -152,7 +155,7 @@ where
                 }
                 StateProj::Readying { service } => {
                     ready!(service.poll_ready(cx))?;
-                    let request = match this.left.is_empty() {
+                    let request = match this.left.is_empty() && this.later.is_none() {
                         true => this.request.take(),
                         false => this.request.clone(),
                     };
@@ -167,7 +170,11 @@ where
                     if judged.is_unheard && operation(this.surface) == Some(Operation::Show) {
                         return Poll::Ready(Ok(own(description(this.route.name(*this.asked)))));
                     }
-                    if !judged.goes_on(this.onward.more, this.left) {
+                    let said = response.extensions().get::<Onward>().copied();
+                    if said.is_some_and(|said| said.later) {
+                        this.later.get_or_insert(*this.asked);
+                    }
+                    if !judged.goes_on(this.onward.more, this.left, *this.later) {
                         let mut response = match this.failed.take() {
                             Some(earlier) if is_refusal(&response) => in_place_of(response, earlier),
                             _ => response,
@@ -177,7 +184,7 @@ where
                         }
                         return Poll::Ready(Ok(response.map(RouteBody::of_model)));
                     }
-                    if let Some(before) = response.extensions().get::<Onward>() {
+                    if let Some(before) = said {
                         this.onward.sent |= before.sent;
                         *this.tried = true;
                     }
@@ -190,10 +197,10 @@ where
                     tracing::debug!(left = this.left.len(), "asking another model");
                 }
             }
-            let next = this.left.pop();
+            let next = this.left.pop().or_else(|| this.later.take());
             *this.asked = next.unwrap_or_default();
             let may_stand_in = |at: &usize| !makes_vectors || this.route.are_alike(*at, *this.asked);
-            this.onward.more = this.left.iter().any(may_stand_in);
+            this.onward.more = this.later.is_some() || this.left.iter().any(may_stand_in);
             let Some(service) = next.and_then(|at| this.route.service(at)).cloned() else {
                 let error = Error::NoModel;
                 let response = DialectResponder.respond(&error, *this.dialect);
@@ -279,6 +286,8 @@ fn operation(surface: &Result<Surface, Error>) -> Option<Operation> {
 struct Judged {
     /// One of them may serve the request.
     failed: bool,
+    /// There is too much of it for a provider, or for a limit before it.
+    is_denied: bool,
     /// The model's dialect does not have the operation at all: it makes no vectors that others could be mixed with.
     is_unheard: bool,
     /// Nothing that a model says which stands in takes its place, but an answer.
@@ -296,15 +305,18 @@ impl Judged {
         let is_elsewhere = operation == Some(Operation::Stored) && response.status() == StatusCode::NOT_FOUND;
         Self {
             failed: is_elsewhere || error.is_some_and(|error| error.may_fail_over()),
+            is_denied: response.status() == StatusCode::TOO_MANY_REQUESTS,
             is_unheard,
             counts: is_elsewhere || !is_refusal(response) || is_of_the_provider(response),
             binds: operation == Some(Operation::Embeddings) && !is_unheard,
         }
     }
 
-    /// Whether another one is asked; `more` if one may stand in for the one that has answered.
-    fn goes_on(self, more: bool, left: &[usize]) -> bool {
-        self.failed && (more || (self.is_unheard && !left.is_empty()))
+    /// Whether another one is asked; `more` if one may stand in for the one that has answered. Where a limit of the gateway's own
+    /// denies the last one, the one that is left for `later` is waited for.
+    fn goes_on(self, more: bool, left: &[usize], later: Option<usize>) -> bool {
+        let waits = self.is_denied && left.is_empty() && later.is_some();
+        waits || (self.failed && (more || (self.is_unheard && !left.is_empty())))
     }
 }
 

@@ -61,6 +61,8 @@ pub struct StandIn;
 pub(crate) struct Onward {
     /// Another model will be asked if this one fails.
     pub(crate) more: bool,
+    /// This one has been passed over because there is another, and may be waited for once that fails, too.
+    pub(crate) later: bool,
     /// A provider has been sent the prompt, and may have worked on it.
     pub(crate) sent: bool,
 }

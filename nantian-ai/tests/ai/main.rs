@@ -36,6 +36,7 @@ mod newer_claude;
 #[cfg(test)]
 mod no_answers;
 #[cfg(test)]
+mod passed_over;
 mod passthrough;
 #[cfg(test)]
 mod pictures;

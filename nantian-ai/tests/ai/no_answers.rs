@@ -87,20 +87,3 @@ async fn what_is_an_answer_passes_as_it_comes() {
         assert_eq!(body, chunks.concat());
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn who_is_not_to_be_asked_for_seconds_is_passed_over_where_there_is_another() {
-    for (asked, requests) in [("5", 1), ("1", 2)] {
-        let busy = || {
-            let mut busy = json(503, "{}");
-            busy.headers_mut().insert("retry-after", asked.parse().unwrap());
-            busy
-        };
-        let first = Upstream::new().replies(busy()).replies(json(200, ANSWER));
-        let other = Upstream::new().replies(json(200, ANSWER));
-        let begun = tokio::time::Instant::now();
-        let (status, body, _) = ask("openai", [&first, &other], chat(false)).await;
-        assert_eq!((status, first.requests(), other.requests()), (200, requests, 2 - requests), "{body}");
-        assert_eq!(begun.elapsed().as_secs(), if requests == 1 { 0 } else { 1 });
-    }
-}

@@ -1,0 +1,86 @@
+//! Models of a route that ask to be left alone for a while.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use nantian_ai::body::{RequestBody, ResponseBody};
+use nantian_ai::retry::RetryPolicy;
+use nantian_ai::route::{Choice, ModelRoute};
+use nantian_ai::usage::Outcome;
+use tokio::time::Instant;
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::{Body, Upstream, json, layer, openai, post};
+use crate::too_long::ask;
+
+const ANSWER: &str =
+    r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+
+/// A request for the first of two.
+fn chat() -> Request<Full<Bytes>> {
+    post("/v1/chat/completions", r#"{"model":"short","messages":[]}"#)
+}
+
+fn answer() -> Response<Body> {
+    json(200, ANSWER)
+}
+
+/// A refusal of one that is not to be asked for so many seconds.
+fn busy(status: u16, seconds: &'static str) -> Response<Body> {
+    let mut busy = json(status, "{}");
+    busy.headers_mut().insert("retry-after", seconds.parse().unwrap());
+    busy
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_to_be_asked_for_seconds_is_passed_over_where_there_is_another() {
+    for (status, asked, requests) in [(503, "5", 1), (503, "1", 2), (425, "5", 1), (429, "5", 1)] {
+        let first = Upstream::new().replies(busy(status, asked)).replies(answer());
+        let other = Upstream::new().replies(answer());
+        let begun = Instant::now();
+        let (status, body, _) = ask("openai", [&first, &other], chat()).await;
+        assert_eq!((status, first.requests(), other.requests()), (200, requests, 2 - requests), "{body}");
+        assert_eq!(begun.elapsed().as_secs(), if requests == 1 { 0 } else { 1 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_passed_over_is_waited_for_once_the_others_have_failed() {
+    for failure in [json(503, "{}"), json(404, "{}"), busy(429, "60")] {
+        let first = Upstream::new().replies(busy(429, "5")).replies(busy(429, "4")).replies(answer());
+        let other = Upstream::new().replies(failure);
+        let begun = Instant::now();
+        let (status, body, reports) = ask("openai", [&first, &other], chat()).await;
+        assert_eq!((status, first.requests(), other.requests()), (200, 3, 1), "{body}");
+        assert_eq!((begun.elapsed().as_secs(), reports.only().outcome), (4, Outcome::Completed));
+    }
+    // Nothing would come of it.
+    let first = Upstream::new().replies(busy(429, "60"));
+    let (status, ..) = ask("openai", [&first, &Upstream::new().replies(json(503, "{}"))], chat()).await;
+    assert_eq!((status, first.requests()), (503, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_waited_for_as_well_where_a_limit_denies_the_other_one() {
+    type Answer = Response<ResponseBody<Body, ()>>;
+    let as_it_is: fn(Answer) -> Answer = |response| response;
+    let denied: fn(Answer) -> Answer = |mut response| {
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        response
+    };
+    let first = Upstream::new().replies(busy(429, "5")).replies(answer());
+    let choice = |name: &str, upstream: Upstream, limit| {
+        let config = openai().retry(RetryPolicy::new(3, Duration::ZERO));
+        let asked = layer(config).layer(upstream);
+        let service = tower::ServiceExt::<Request<RequestBody>>::map_response(asked, limit);
+        Choice { name: name.to_owned(), model: name.to_owned(), weight: 1, service }
+    };
+    let route = ModelRoute::new([
+        choice("short", first.clone(), as_it_is),
+        choice("other", Upstream::new().replies(answer()), denied),
+    ]);
+    let response = route.oneshot(chat()).await.unwrap();
+    assert_eq!((response.status().as_u16(), first.requests()), (200, 2));
+}
