@@ -45,6 +45,15 @@ impl Begun {
     }
 }
 
+/// What a whole reply is instead of an answer.
+pub(crate) fn fault_of(body: &Bytes) -> Option<Fault> {
+    match Begun::of([body].into_iter()) {
+        None => Some(Fault::truncated()),
+        Some(Begun::Other) => Some(Fault::unreadable()),
+        Some(Begun::Answer | Begun::Error) => error_in(body),
+    }
+}
+
 /// The error that a whole reply is instead of an answer.
 pub(crate) fn error_in(body: &[u8]) -> Option<Fault> {
     let object = Object::parse(body).ok()?;

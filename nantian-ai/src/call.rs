@@ -16,7 +16,7 @@ use http::{Request, Response};
 use http_body::Body;
 
 use crate::attempt::{Answer, Failed, Step, is_encoded, is_json};
-use crate::begun::error_in;
+use crate::begun::fault_of;
 use crate::body::RequestBody;
 use crate::budget::BudgetedCall;
 use crate::config::ConnectTimeout;
@@ -254,7 +254,7 @@ impl<K: UsageSink> Call<K> {
         let translation = match &self.way {
             Way::Translated(translation) => translation,
             Way::Renamed(name) => {
-                if let Some(fault) = error_in(&body) {
+                if let Some(fault) = fault_of(&body) {
                     return self.no_answer(target, fault, &headers);
                 }
                 head.headers.remove(CONTENT_LENGTH);

@@ -62,11 +62,14 @@ async fn the_client_is_told_by_a_status_where_nobody_else_is_asked() {
 
 #[tokio::test]
 async fn messages_under_another_name_are_looked_at_too() {
-    let request = post("/v1/messages", r#"{"model":"mine","max_tokens":9,"messages":[]}"#);
+    let request = || post("/v1/messages", r#"{"model":"mine","max_tokens":9,"messages":[]}"#);
     let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
-    let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
-    let (head, body) = send(layer(config), &Upstream::new().replies(json(200, error)), request).await;
-    assert_eq!(head.status, 529, "{body}");
+    for (said, status) in [(error, 529), ("", 502), (" \n", 502), ("<html>", 502)] {
+        let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+        let upstream = Upstream::new().replies(json(200, said));
+        let (head, body) = send(layer(config), &upstream, request()).await;
+        assert_eq!(head.status, status, "{said} {body}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
