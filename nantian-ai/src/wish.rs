@@ -322,6 +322,7 @@ impl Wishes {
         [Wish::Silence, Wish::OlderLimit, Wish::NewerLimit].into_iter().for_each(|wish| wishes.add(wish));
         if !strict {
             wishes.add(Wish::Reasoning);
+            wishes.add(Wish::Pictures);
         }
         wishes
     }

@@ -128,8 +128,8 @@ impl<K: UsageSink> Call<K> {
     }
 }
 
-/// Statuses of which only the words tell what is meant: that something in a request cannot be, or with 429 that the account has no
-/// credit left.
+/// Statuses of which only the words tell what is meant: that something in a request cannot be, with 404 that nobody behind OpenRouter
+/// serves it, with 500 that llama.cpp does not, or with 429 that the account has no credit left.
 fn is_judged_by_words(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 400 | 422 | 429)
+    matches!(status.as_u16(), 400 | 404 | 422 | 429 | 500)
 }

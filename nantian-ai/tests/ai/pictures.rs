@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use nantian_ai::TargetConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     support::{Upstream, json as reply, layer, post, send},
@@ -34,12 +34,23 @@ fn seen() -> Request<Full<Bytes>> {
     post("/v1/messages", &body.to_string())
 }
 
+/// The same of a client of Chat Completions.
+fn seen_in_a_chat() -> Request<Full<Bytes>> {
+    let picture = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
+    let body = json!({"model": "short", "messages": [{"role": "user", "content": [picture]}]});
+    post("/v1/chat/completions", &body.to_string())
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_model_is_shown_them_where_there_is_one() {
-    for (provider, refusal) in [("deepseek", refused(SEES_NONE)), ("vllm", reply(400, OF_VLLM))] {
+    for (provider, request, refusal) in [
+        ("deepseek", seen(), refused(SEES_NONE)),
+        ("deepseek", seen_in_a_chat(), refused(SEES_NONE)),
+        ("vllm", seen(), reply(400, OF_VLLM)),
+    ] {
         let blind = Upstream::new().replies(refusal);
         let other = Upstream::new().replies(reply(200, ANSWER));
-        let (status, body, _) = ask(provider, [&blind, &other], seen()).await;
+        let (status, body, _) = ask(provider, [&blind, &other], request).await;
         assert_eq!((status, blind.requests(), other.requests()), (200, 1, 1), "{body}");
         assert!(String::from_utf8_lossy(&other.request().1).contains("AAAA"));
     }
@@ -66,15 +77,23 @@ async fn another_model_reads_what_gemini_cannot_fetch() {
 
 #[tokio::test]
 async fn the_conversation_goes_on_without_them_where_there_is_none() {
-    for (config, refusal, answer) in [
-        (TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat"), refused(SEES_NONE), ANSWER),
-        (TargetConfig::new("demo/llama", "ollama", "llama3.2"), reply(400, OF_OLLAMA), LINE),
-        (TargetConfig::new("demo/qwen", "openrouter", "qwen/qwen3"), reply(404, OF_OPENROUTER), ANSWER),
-        (TargetConfig::new("demo/qwen", "vllm", "Qwen/Qwen3-8B"), reply(400, OF_VLLM), ANSWER),
-        (TargetConfig::new("demo/qwen", "llamacpp", "qwen3"), reply(500, OF_LLAMACPP), ANSWER),
+    let deepseek = || TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat");
+    let openrouter = || TargetConfig::new("demo/qwen", "openrouter", "qwen/qwen3");
+    let llamacpp = || TargetConfig::new("demo/qwen", "llamacpp", "qwen3").endpoint("http://provider");
+    let vllm = TargetConfig::new("demo/qwen", "vllm", "Qwen/Qwen3-8B").endpoint("http://provider");
+    let llama = TargetConfig::new("demo/llama", "ollama", "llama3.2");
+    for (config, request, refusal, answer) in [
+        (deepseek(), seen(), refused(SEES_NONE), ANSWER),
+        (deepseek(), seen_in_a_chat(), refused(SEES_NONE), ANSWER),
+        (llama, seen(), reply(400, OF_OLLAMA), LINE),
+        (openrouter(), seen(), reply(404, OF_OPENROUTER), ANSWER),
+        (openrouter(), seen_in_a_chat(), reply(404, OF_OPENROUTER), ANSWER),
+        (vllm, seen(), reply(400, OF_VLLM), ANSWER),
+        (llamacpp(), seen(), reply(500, OF_LLAMACPP), ANSWER),
+        (llamacpp(), seen_in_a_chat(), reply(500, OF_LLAMACPP), ANSWER),
     ] {
         let upstream = Upstream::new().replies(refusal).replies(reply(200, answer));
-        let (head, body) = send(layer(config), &upstream, seen()).await;
+        let (head, body) = send(layer(config), &upstream, request).await;
         assert_eq!((head.status.as_u16(), upstream.requests()), (200, 2), "{body}");
         let named = head.headers["x-nantian-dropped"].to_str().unwrap();
         assert!(named.contains("messages.content.image"), "{named}");
@@ -89,6 +108,12 @@ async fn where_nothing_may_be_lost_the_client_hears_of_it() {
     let config = TargetConfig::new("demo/vllm", "vllm", "qwen3");
     let upstream = Upstream::new().replies(refused(SEES_NONE));
     let request = strict(seen());
-    assert_eq!(send(layer(config.endpoint("http://provider")), &upstream, request).await.0.status, 404);
+    let (head, body) = send(layer(config.endpoint("http://provider")), &upstream, request).await;
+    let error = &serde_json::from_str::<Value>(&body).unwrap()["error"]["type"];
+    assert_eq!((head.status.as_u16(), error), (400, &json!("invalid_request_error")));
     assert_eq!(upstream.requests(), 1);
+    let upstream = Upstream::new().replies(refused(SEES_NONE));
+    let config = TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat");
+    let (head, body) = send(layer(config), &upstream, strict(seen_in_a_chat())).await;
+    assert!(head.status == 400 && body.contains("image_url"), "{body}");
 }
