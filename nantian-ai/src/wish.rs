@@ -74,6 +74,8 @@ pub(crate) struct Wishes {
     bits: u32,
     /// What the client has said of whether and how much the model is to think.
     thinking: Option<Thinking>,
+    /// A model's template may refuse to go on with what it has said, and does only while it thinks; others refuse it always.
+    may_have_template: bool,
 }
 
 const ALL: [Wish; 21] = [
@@ -252,7 +254,10 @@ impl Wishes {
     /// What a request asks of a target that it may refuse. Where nothing may be lost, no refusal is answered by a loss.
     pub(crate) fn of(request: &Request, target: &Target, strict: bool) -> Self {
         let thinks = request.thinking.is_some_and(|thinking| thinking != Thinking::Off);
-        let mut wishes = Self { bits: 0, thinking: request.thinking };
+        let has_template = openai::tells_templates(&target.config().provider);
+        let is_unknown = target.dialect() == Dialect::OpenAi && target.provider().is_none();
+        let may_have_template = has_template || is_unknown;
+        let mut wishes = Self { bits: 0, thinking: request.thinking, may_have_template };
         let mut add = |wish, is_asked: bool| {
             if is_asked {
                 wishes.add(wish);
@@ -288,7 +293,6 @@ impl Wishes {
             Dialect::OpenAi => {
                 let may_not_think = !(thinks && strict);
                 let has_tools = !request.tools.is_empty();
-                let has_template = openai::tells_templates(&target.config().provider);
                 add(Wish::Usage, request.stream && target.must_ask_for_usage());
                 add(Wish::Effort, has_tools && may_not_think && openai::may_be_off(&request.model));
                 add(Wish::ForcedTool, request.must_call() && may_not_think);
@@ -344,11 +348,12 @@ impl Wishes {
         Self { bits: 0, ..self }
     }
 
-    /// Whether what comes of one says something of other requests, too. How tokens are drawn, and that it goes on with what it has
-    /// said, a model may refuse only while it thinks, or only while it does not, so that a client who says whether it does tells
-    /// nothing of those who do not.
+    /// Whether what comes of one says something of other requests, too. How tokens are drawn, and to a template that it goes on with
+    /// what it has said, a model may refuse only while it thinks, or only while it does not, so that a client who says whether it does
+    /// tells nothing of those who do not.
     pub(crate) fn may_teach(self, wish: Wish) -> bool {
-        !matches!(wish, Wish::Sampling | Wish::Prefill) || self.thinking.is_none()
+        let depends = wish == Wish::Sampling || (wish == Wish::Prefill && self.may_have_template);
+        !depends || self.thinking.is_none()
     }
 
     pub(crate) fn is_empty(self) -> bool {

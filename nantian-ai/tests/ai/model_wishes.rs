@@ -121,10 +121,17 @@ async fn a_model_that_does_not_go_on_with_what_it_has_said_is_asked_to_by_a_user
         (bedrock("us.anthropic.claude-opus-4-8"), &*at_bedrock, OF_BEDROCK, "/messages/2"),
         (gemini, "Requests ending with a model turn are not supported.", OF_GEMINI, "/contents/2"),
     ] {
-        let (upstream, named) = taught(config, refusal, answer, || chat(&ends_with_the_model())).await;
-        let said = asked(&upstream, last);
-        assert!(said[0].is_null() && said[1].to_string().contains("Continue."), "{said:?}");
-        assert_eq!((&said[1]["role"], &said[1], &*named), (&json!("user"), &said[2], "messages.prefill"));
+        // Whether it is to think changes nothing.
+        for thinks in [false, true] {
+            let mut body = ends_with_the_model();
+            if thinks {
+                body["reasoning_effort"] = json!("low");
+            }
+            let (upstream, named) = taught(config.clone(), refusal, answer, || chat(&body)).await;
+            let said = asked(&upstream, last);
+            assert!(said[0].is_null() && said[1].to_string().contains("Continue."), "{said:?}");
+            assert_eq!((&said[1]["role"], &said[1], &*named), (&json!("user"), &said[2], "messages.prefill"));
+        }
     }
 }
 
