@@ -149,6 +149,25 @@ async fn tokens_are_counted_by_bedrock_or_estimated_where_it_does_not() {
     assert_eq!(head.status, 200);
 }
 
+#[tokio::test]
+async fn a_cache_point_that_no_place_is_left_for_is_named() {
+    let document = json!({
+        "type": "document", "cache_control": {"type": "ephemeral"},
+        "source": {"type": "text", "media_type": "text/plain", "data": "It rained."},
+    });
+    let question = json!({"type": "text", "text": "Summarise."});
+    for (content, named) in [([&document, &question], Some("cache_control")), ([&question, &document], None)]
+    {
+        let body =
+            json!({"model": "any", "max_tokens": 9, "messages": [{"role": "user", "content": content}]});
+        let answer = r#"{"output":{"message":{"role":"assistant","content":[{"text":"Hi"}]}},"stopReason":"end_turn"}"#;
+        let upstream = Upstream::new().replies(reply(200, answer));
+        let (head, _) = send(layer(bedrock()), &upstream, post("/v1/messages", &body.to_string())).await;
+        let dropped = head.headers.get("x-nantian-dropped").map(|it| it.to_str().unwrap());
+        assert_eq!((head.status.as_u16(), dropped), (200, named));
+    }
+}
+
 #[cfg(feature = "aws")]
 #[test]
 fn keys_that_are_none_and_a_header_for_a_signature_are_refused() {

@@ -184,7 +184,9 @@ fn keep(pieces: &mut Vec<Piece<'_>>, life: Option<CacheLife>, family: Family, lo
         // Right behind a document that is no PDF it is refused.
         Some(Piece::Document { format, .. }) if *format != "pdf" => {
             let before = pieces.len() - 1;
-            if before > 0 && !matches!(pieces.get(before - 1), Some(Piece::CachePoint(_))) {
+            if before == 0 {
+                losses.add("cache_control");
+            } else if !matches!(pieces.get(before - 1), Some(Piece::CachePoint(_))) {
                 pieces.insert(before, Piece::CachePoint(life));
             }
         }
