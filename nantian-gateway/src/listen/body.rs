@@ -95,7 +95,7 @@ impl Drop for ClientBody {
         match (incoming, &self.unread) {
             (Some(incoming), Some(unread)) => unread.leave(incoming, self.waits_for_100),
             (Some(incoming), None) if !self.waits_for_100 => {
-                spawn_local(discard(incoming));
+                spawn_local(discard(incoming, Rc::clone(&self.timer)));
             }
             _ => {}
         }

@@ -176,6 +176,7 @@ impl Session {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
+            .max_local_error_reset_streams(MAX_FAULTS)
             .keep_alive_interval(Some(KEEP_ALIVE))
             .keep_alive_timeout(pong)
             .serve_connection(TokioIo::new(io), edge);
@@ -209,6 +210,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 /// What is held of the response on each stream when the connection takes no more, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
+/// How many frames may come, as long as a connection lives, on streams that h2 has reset and forgotten, or that are faults: a proxy
+/// in front shares its connection among many clients. The bound is for the memory of answers that nobody reads.
+const MAX_FAULTS: usize = 16 * 1024;
 /// How often an HTTP/2 client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long it may take to answer that at least, whatever the stall timeout is.

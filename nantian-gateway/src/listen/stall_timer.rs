@@ -98,6 +98,11 @@ impl StallTimer {
         if !self.is_free.get() {
             self.upload.set(self.upload.get().or_from(self.timers.now()));
         }
+        self.register(cx);
+    }
+
+    /// The task of `cx` is to know when the client's time is over.
+    pub(super) fn register(&self, cx: &Context<'_>) {
         self.reader.borrow_mut().clone_from(cx.waker());
     }
 

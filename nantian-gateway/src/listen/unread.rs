@@ -2,19 +2,22 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::state::{InFlight, State};
+use super::{
+    stall_timer::StallTimer,
+    state::{InFlight, State},
+};
 
 /// Of a request with more to come than this, in bytes, or nobody knows how much, the client is told that its connection closes, so that it may stop
 /// sending: less is sooner sent than a new connection opened. Go's `net/http` draws the line there, too.
@@ -33,9 +36,15 @@ pub(super) struct UnreadBody(Rc<Inner>);
 /// Reads what is left of the request of an HTTP/2 stream and throws it away.
 ///
 /// A stream whose request nobody reads is reset after its response. A client need not mind (RFC 9113, section 8.1), but curl,
-/// Node.js and Python's h2 lose the response over it.
-pub(super) async fn discard(mut incoming: Incoming) {
-    let rest = async { while let Some(Ok(_)) = incoming.frame().await {} };
+/// Node.js and Python's h2 lose the response over it. One whose client does not take its response ends at once.
+pub(super) async fn discard(mut incoming: Incoming, timer: Rc<StallTimer>) {
+    let rest = poll_fn(|cx| {
+        timer.register(cx);
+        while !timer.is_late() {
+            let Some(Ok(_)) = ready!(Pin::new(&mut incoming).poll_frame(cx)) else { break };
+        }
+        Poll::Ready(())
+    });
     // Who sends on for longer is told by the reset.
     let _ = timeout(LINGER, rest).await;
 }

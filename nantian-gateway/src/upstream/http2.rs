@@ -8,6 +8,7 @@ use std::{
     pin::{Pin, pin},
     rc::{Rc, Weak},
     task::Waker,
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -41,6 +42,10 @@ const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
 const MAX_HEADER_LIST: u32 = 256 * 1024;
 /// What is held of the request on each stream when the connection takes no more, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
+/// How many streams that clients have left are remembered, and for how long, so that what their backend still had on its way is
+/// passed over (RFC 9113, section 5.1): of forgotten ones h2 takes each frame for a fault.
+const LEFT_STREAMS: usize = 1000;
+const LEFT_FOR: Duration = Duration::from_secs(10);
 
 type Driver = Connection<TokioIo<Io>, Body, Tasks>;
 
@@ -102,6 +107,11 @@ impl Http2 {
             .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buf_size(SEND_BUFFER)
             .initial_max_send_streams(UNSAID)
+            .max_concurrent_reset_streams(LEFT_STREAMS)
+            .reset_stream_duration(LEFT_FOR)
+            // Of faults that h2 counts as long as a connection lives and then ends it for, with everybody's streams: clients who
+            // leave make them, not backends.
+            .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(io))
             .await?;
         let driver = Rc::new(RefCell::new(driver));

@@ -13,7 +13,10 @@ use tokio::{net::TcpStream, sync::Notify};
 
 use crate::support::{
     Backend, Running, Wire, World, after, eventually,
-    http2::{client, get, reply, upload},
+    http2::{
+        CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, client, frame, get, reply,
+        upload,
+    },
     rule, soon, to, when_stuck,
 };
 
@@ -268,22 +271,6 @@ async fn a_stream_that_is_reset_ends_the_request_to_the_backend() {
     }
     soon(left.notified()).await;
 }
-
-/// A frame (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// The head of `GET http://example.org/` in HPACK: three entries of the static table, one literal.
 const GET: &[u8] = b"\x82\x86\x84\x41\x0bexample.org";

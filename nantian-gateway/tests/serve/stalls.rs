@@ -18,7 +18,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2::Builder};
 use hyper_util::rt::TokioExecutor;
-use tokio::{sync::Notify, time::interval};
+use tokio::{
+    sync::Notify,
+    time::{interval, timeout},
+};
 
 use crate::support::{
     Backend, Running, World, after, eventually,
@@ -118,6 +121,21 @@ async fn a_stream_without_a_window_is_ended_and_gives_its_place_back() {
     eventually("it is over", async || gateway.metric(ANSWERED).await == Some(1.0)).await;
     assert!(unread.collect().await.is_err(), "the stream is reset");
     assert_eq!(soon(client.send_request(get("/"))).await.unwrap().status(), 200, "others are served");
+}
+
+#[tokio::test]
+async fn a_stream_without_a_window_is_ended_in_time_though_its_upload_has_not() {
+    let backend = Backend::h2c(async |_| Response::new(Full::<Bytes>::from("content"))).await;
+    let world = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]);
+    let gateway = impatient(world).await;
+    let mut settings = Builder::new(TokioExecutor::new());
+    settings.initial_stream_window_size(0);
+    let mut client = client_of(&gateway, &settings).await;
+    let (_parts, request) = upload("/");
+    let unread = soon(client.send_request(request)).await.unwrap();
+    // What is left of a request is read for half a minute.
+    let ended = timeout(Duration::from_secs(15), unread.collect()).await.expect("it ends in time");
+    assert!(ended.is_err(), "the stream is reset");
 }
 
 #[tokio::test]
@@ -306,8 +324,7 @@ async fn who_leaves_behind_an_upload_that_a_backend_does_not_take_is_not_waited_
     let mut wire = gateway.connect().await;
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4000000\r\n";
     wire.send(head).await;
-    let left =
-        tokio::time::timeout(Duration::from_millis(500), wire.write(content(64 << 20).as_bytes())).await;
+    let left = timeout(Duration::from_millis(500), wire.write(content(64 << 20).as_bytes())).await;
     assert!(left.is_err(), "nobody reads it");
     drop(wire);
     let ended = "nantian_http_requests_total{route=\"demo/r\",code_class=\"5xx\"}";

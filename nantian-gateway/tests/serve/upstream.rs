@@ -19,7 +19,10 @@ use tokio::{net::TcpStream, sync::Notify};
 
 use crate::support::{
     Backend, Port, World,
-    http2::{client_of, get},
+    http2::{
+        ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, client, client_of, frame,
+        get, next_frame,
+    },
     rule, soon, to,
 };
 
@@ -102,6 +105,50 @@ async fn a_shared_connection_that_ends_is_replaced() {
         assert_eq!(backend.connections(), connections);
         cut.notify_waiters();
     }
+}
+
+#[tokio::test]
+async fn streams_that_clients_leave_end_no_connection_that_others_share() {
+    const LEFT: usize = 98;
+    // Begins an answer to every request, sends more of those that were left, and ends the first.
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(_preface) = wire.exactly(24).await else { return };
+        wire.send(frame(SETTINGS, 0, 0, &[])).await;
+        let (mut left, mut late) = (0, Vec::new());
+        let mut rounds = 60;
+        while let Ok((kind, flags, stream)) = next_frame(&mut wire).await {
+            match kind {
+                SETTINGS if flags & ACK == 0 => wire.send(frame(SETTINGS, ACK, 0, &[])).await,
+                // Of the static table of HPACK: `:status: 200`.
+                HEADERS => wire.send(frame(HEADERS, END_HEADERS, stream, &[0x88])).await,
+                RST_STREAM if left < LEFT => {
+                    left += 1;
+                    late.extend(frame(DATA, 0, stream, b"late"));
+                    if left == LEFT {
+                        late.extend(frame(PING, 0, 0, &[0; 8]));
+                        wire.send(&late).await;
+                    }
+                }
+                PING if rounds > 0 => {
+                    rounds -= 1;
+                    wire.send(&late).await;
+                }
+                PING => wire.send(frame(DATA, END_STREAM, 1, b"done")).await,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut client = client(&gateway).await;
+    let first = soon(client.send_request(get("/"))).await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..LEFT {
+        others.push(soon(client.send_request(get("/"))).await.unwrap());
+    }
+    drop(others);
+    assert_eq!(soon(first.collect()).await.unwrap().to_bytes(), "done");
+    assert_eq!(backend.connections(), 1);
 }
 
 #[tokio::test]

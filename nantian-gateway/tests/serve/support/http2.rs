@@ -1,6 +1,6 @@
 //! A client that speaks HTTP/2 with prior knowledge.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, io};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -11,7 +11,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, sync::mpsc};
 
-use super::{Running, soon};
+use super::{Running, Wire, soon};
 
 /// The body of a request.
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
@@ -53,3 +53,31 @@ pub(crate) async fn reply(client: &SendRequest<Body>, request: Request<Body>) ->
     let status = response.status();
     (status, soon(response.collect()).await.unwrap().to_bytes())
 }
+
+/// A frame (RFC 9113, section 4.1).
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The kind, flags and stream of the next frame.
+pub(crate) async fn next_frame(wire: &mut Wire) -> io::Result<(u8, u8, u32)> {
+    let head = wire.exactly(9).await?;
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+    wire.exactly(usize::try_from(number(&head[..3])).unwrap()).await?;
+    Ok((head[3], head[4], number(&head[5..])))
+}
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+/// The same of SETTINGS and PING.
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
