@@ -52,10 +52,11 @@ fn app_protocol(port: &ServicePort) -> Result<Protocol, String> {
     let Some(name) = port.app_protocol.as_deref() else { return Ok(Protocol::Http1) };
     match name.to_ascii_lowercase().as_str() {
         "http" | "https" | "kubernetes.io/ws" | "kubernetes.io/wss" => Ok(Protocol::Http1),
-        "kubernetes.io/h2c" => Ok(Protocol::H2c),
+        // Those without a domain are what operators and other meshes write, and no standard.
+        "kubernetes.io/h2c" | "h2c" | "http2" | "grpc" => Ok(Protocol::H2c),
         _ => Err(format!(
-            "appProtocol {name:?} is not served, only http, https, kubernetes.io/h2c, kubernetes.io/ws and \
-             kubernetes.io/wss are"
+            "appProtocol {name:?} is not served, only http, https, kubernetes.io/h2c (or h2c, http2, grpc), \
+             kubernetes.io/ws and kubernetes.io/wss are"
         )),
     }
 }
