@@ -49,11 +49,13 @@ pub enum UpstreamError {
         #[source]
         source: hyper::Error,
     },
-    /// The client calls as of gRPC what nobody has said of the backend. Maps to 502.
-    #[error("{destination} does not seem to speak HTTP/2, as calls of gRPC do")]
+    /// The client has chosen a version of HTTP that nobody has said of the backend. Maps to 502.
+    #[error("{destination} does not seem to speak {protocol}")]
     Unspoken {
         /// Where to.
         destination: String,
+        /// The version, and what has chosen it.
+        protocol: &'static str,
         /// What came of it.
         #[source]
         source: BoxError,
@@ -163,9 +165,9 @@ impl Unanswered {
         Self { error, unsent: Some(Box::new(Unsent { request, destination })) }
     }
 
-    /// The same of a call in a protocol that the client alone has chosen: an endpoint that does not speak it is well, and
+    /// The same of a request in a `protocol` that the client alone has chosen: an endpoint that does not speak it is well, and
     /// others will not speak it either.
-    pub(super) fn of_chosen_protocol(self) -> Self {
+    pub(super) fn of_chosen_protocol(self, protocol: &'static str) -> Self {
         let (destination, source): (_, BoxError) = match self.error {
             UpstreamError::Exchange { destination, source } => (destination, source.into()),
             UpstreamError::Connect { destination, source } if source.kind() == NOT_SPOKEN => {
@@ -173,7 +175,7 @@ impl Unanswered {
             }
             error => return Self { error, ..self },
         };
-        UpstreamError::Unspoken { destination, source }.into()
+        UpstreamError::Unspoken { destination, protocol, source }.into()
     }
 }
 

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use nantian_lb::Routed;
 use tower::Service;
 
-use super::{Client, Destination, Unanswered, UpstreamBody, UpstreamTls, client::Exchange};
+use super::{Client, Destination, Unanswered, Upgrade, UpstreamBody, UpstreamTls, client::Exchange};
 use crate::{
     body::Body,
     grpc,
@@ -69,15 +69,21 @@ impl Service<Routed<Destination, Request<Body>>> for Connect {
         {
             told.set(*address);
         }
-        let Routed { target, request, .. } = routed;
-        let is_chosen_by_client = !self.is_of_calls
-            && target.protocol != Protocol::H2c
-            && grpc::is_call(request.version(), request.headers());
+        let Routed { mut target, request, .. } = routed;
+        let chosen_by_client = match target.protocol {
+            Protocol::H2c if request.extensions().get::<Upgrade>().is_some() => {
+                // Few servers take one over HTTP/2 (RFC 8441), and many speak both versions on one port.
+                target.protocol = Protocol::Http1;
+                Some("HTTP/1.1, as upgrades do")
+            }
+            Protocol::Http1 if !self.is_of_calls && grpc::is_call(request.version(), request.headers()) => {
+                Some("HTTP/2, as calls of gRPC do")
+            }
+            _ => None,
+        };
         let exchange = self.client.send(target, request);
-        if is_chosen_by_client {
-            return Box::pin(async move { exchange.await.map_err(Unanswered::of_chosen_protocol) });
-        }
-        exchange
+        let Some(protocol) = chosen_by_client else { return exchange };
+        Box::pin(async move { exchange.await.map_err(|unanswered| unanswered.of_chosen_protocol(protocol)) })
     }
 }
 

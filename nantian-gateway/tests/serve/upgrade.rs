@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::support::{Backend, Running, Wire, World, after, eventually, limits::limits, rule, soon, to};
@@ -136,6 +139,23 @@ async fn a_refused_upgrade_is_a_response_like_any_other() {
     assert_eq!((seen.header("upgrade"), seen.header("sec-websocket-key")), (Some("websocket"), Some("eA==")));
     assert_eq!(wire.get("/").await.status(), 200);
     assert_eq!(backend.connections(), 3, "the backend may have left HTTP all the same");
+}
+
+#[tokio::test]
+async fn an_upgrade_goes_over_http_1_1_to_a_service_of_http_2() {
+    let both = shouting().await;
+    let world = World::new().h2c_service("a", &both).route("r", &[rule("/", &to("a"))]);
+    tunnel(&world.start().await).await;
+
+    let only_http2 = Backend::h2c(async |_| Response::new(Full::<Bytes>::from("ok"))).await;
+    let world = World::new().h2c_service("a", &only_http2).route("r", &[rule("/", &to("a"))]);
+    let gateway = world.options(&["--access-log", "json"]).start().await;
+    for _ in 0..6 {
+        assert_eq!(gateway.ask(UPGRADE).await.status(), 502);
+    }
+    let line = gateway.output.more("/chat", 0).await;
+    assert!(line.contains("does not seem to speak HTTP/1.1, as upgrades do"), "{line}");
+    assert_eq!(gateway.get("/").await.status(), 200, "that is not its fault");
 }
 
 #[tokio::test]
