@@ -224,6 +224,10 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
+    /// How old a client's connection over HTTP may become, a tenth more or less, up to 24h; 0s is no limit. It ends without losing a request, so
+    /// that clients spread over replicas that came later.
+    #[arg(long, env = "NANTIAN_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "0s", value_parser = duration::<0, DAY>)]
+    pub(super) max_connection_age: Duration,
     /// How long opening a connection to a backend may take, 1ms to 1h.
     #[arg(long, env = "NANTIAN_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration::<1, HOUR>)]
     pub(super) connect_timeout: Duration,

@@ -321,6 +321,7 @@ fn worker_config(
             silence: Some(common.tunnel_idle_timeout).filter(|limit| !limit.is_zero()),
         },
         max_connections: usize::try_from(common.max_connections)?,
+        max_connection_age: Some(common.max_connection_age).filter(|age| !age.is_zero()),
         max_request_head: usize::try_from(common.max_request_head_bytes)?,
         max_request_body: common.max_request_body_bytes,
         body_memory: BodyMemory::new(common.max_body_memory_bytes),

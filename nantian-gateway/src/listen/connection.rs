@@ -51,7 +51,7 @@ pub(super) async fn serve(
     worker: Rc<Worker>,
     place: OwnedSemaphorePermit,
 ) {
-    let registration = worker.connections.add(place);
+    let registration = worker.connections.add(place, worker.config.max_connection_age);
     let snapshot = worker.snapshot();
     // One that has no address any more is gone.
     let Ok(local) = stream.local_addr() else { return };

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use slab::Slab;
@@ -19,6 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     stall_timer::{StallTimer, StallTimers},
     state::{ConnectionCommand, State, Timeouts, TunnelGuard},
+    tick::TICK,
 };
 use crate::snapshot::StreamBinding;
 
@@ -41,6 +43,8 @@ struct Inner {
 struct Entry {
     state: Arc<State>,
     waker: Waker,
+    /// The tick from which on it drains.
+    drains_at: u32,
 }
 
 // === impl Connections ===
@@ -68,11 +72,13 @@ impl Connections {
         self.inner.count.get()
     }
 
-    /// Adds a connection from which a head is expected.
-    pub(super) fn add(&self, place: OwnedSemaphorePermit) -> Registration {
+    /// Adds a connection from which a head is expected, and which drains when it is about as old as `max_age`.
+    pub(super) fn add(&self, place: OwnedSemaphorePermit, max_age: Option<Duration>) -> Registration {
         let clock = Arc::clone(&self.inner.clock);
+        let now = clock.load(Relaxed);
+        let drains_at = max_age.map_or(u32::MAX, |age| now.saturating_add(ticks(spread(age))));
         let state = Arc::new(State::new(clock, &self.inner.tunnels, place));
-        let entry = Entry { state: Arc::clone(&state), waker: Waker::noop().clone() };
+        let entry = Entry { state: Arc::clone(&state), waker: Waker::noop().clone(), drains_at };
         let key = self.inner.entries.borrow_mut().insert(entry);
         Registration { connections: self.clone(), key, state }
     }
@@ -103,6 +109,11 @@ impl Connections {
         self.inner.clock.store(now, Relaxed);
         for (_, entry) in &*self.inner.entries.borrow() {
             match entry.state.verdict(now, timeouts) {
+                ConnectionCommand::Serve if now >= entry.drains_at => {
+                    if entry.state.order() == ConnectionCommand::Serve {
+                        entry.give(ConnectionCommand::Drain);
+                    }
+                }
                 ConnectionCommand::Serve => {}
                 order => entry.give(order),
             }
@@ -139,6 +150,15 @@ impl Entry {
         self.state.give(order);
         self.waker.wake_by_ref();
     }
+}
+
+/// An age up to a tenth more or less, so that what was opened together does not end together (gRPC's A9).
+fn spread(age: Duration) -> Duration {
+    age.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
 }
 
 impl fmt::Debug for Connections {

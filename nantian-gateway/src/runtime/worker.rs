@@ -23,6 +23,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) timeouts: Timeouts,
     /// The client connections of all workers together. Default: 65536.
     pub(crate) max_connections: usize,
+    /// About how old a client connection becomes; `None` is no limit. Default: none.
+    pub(crate) max_connection_age: Option<Duration>,
     /// The bytes of a request head. Default: 65536.
     pub(crate) max_request_head: usize,
     /// The bytes of a request body. Default: 134217728.

@@ -2,9 +2,11 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::StatusCode;
 use tokio::{sync::Notify, time::timeout};
 
-use crate::support::{Backend, Running, World, after, eventually, rule, soon, to};
+use crate::support::{Backend, Running, World, after, eventually, http2, rule, soon, to};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
@@ -110,6 +112,46 @@ async fn a_client_that_has_ended_its_side_gets_its_answers() {
         assert_eq!((reply.status(), reply.text().as_str()), (200, "part".repeat(8).as_str()));
     }
     assert!(wire.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_connection_of_the_greatest_age_ends_and_loses_no_request() {
+    let answer = Arc::new(Notify::new());
+    let told = Arc::clone(&answer);
+    let backend = Backend::raw(move |mut wire| {
+        let told = Arc::clone(&told);
+        async move {
+            while let Ok(request) = wire.message().await {
+                if request.start.starts_with("GET /slow") {
+                    told.notified().await;
+                }
+                wire.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await;
+    let gateway = gateway(&backend, &["--max-connection-age", "500ms"]).await;
+    let mut wire = gateway.connect().await;
+    assert_eq!(wire.get("/").await.header("connection"), None);
+    eventually("an answer is the last", async || {
+        let reply = wire.get("/").await;
+        assert_eq!(reply.status(), 200);
+        reply.header("connection") == Some("close")
+    })
+    .await;
+    assert!(wire.is_closed().await);
+
+    let client = http2::client(&gateway).await;
+    let slow = tokio::spawn({
+        let client = client.clone();
+        async move { http2::reply(&client, http2::get("/slow")).await }
+    });
+    eventually("it takes no more requests", async || {
+        soon(client.clone().send_request(http2::get("/"))).await.is_err()
+    })
+    .await;
+    answer.notify_one();
+    assert_eq!(soon(slow).await.unwrap(), (StatusCode::OK, Bytes::from("ok")));
 }
 
 #[tokio::test]
