@@ -6,9 +6,20 @@ use std::cell::Cell;
 /// clients may open thousands of them.
 const LIMIT: usize = 16 << 20;
 
+/// What those of all workers may keep, as long as that is a mebibyte for each.
+const LIMIT_OF_ALL: usize = 128 << 20;
+const LEAST: usize = 1 << 20;
+
 thread_local! {
     /// What those of this thread keep, which is that of one worker.
     static KEPT: Cell<usize> = const { Cell::new(0) };
+    /// The most that they may keep.
+    static MOST: Cell<usize> = const { Cell::new(LIMIT) };
+}
+
+/// This thread is that of one of so many workers.
+pub(crate) fn share_among(workers: usize) {
+    MOST.set((LIMIT_OF_ALL / workers.max(1)).clamp(LEAST, LIMIT));
 }
 
 /// The bytes that one body keeps, among those of all; they are given back when it is dropped.
@@ -20,7 +31,7 @@ impl KeptBytes {
     #[must_use]
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
         let others = KEPT.get().saturating_sub(self.0);
-        let has_room = others.saturating_add(bytes) <= LIMIT;
+        let has_room = others.saturating_add(bytes) <= MOST.get();
         self.0 = if has_room { bytes } else { 0 };
         KEPT.set(others + self.0);
         has_room
@@ -52,5 +63,14 @@ pub(crate) mod tests {
         assert!(!two.set(1));
         drop(one);
         assert!(two.set(LIMIT));
+    }
+
+    #[test]
+    fn many_workers_keep_little_each() {
+        for (workers, most) in [(1, LIMIT), (8, LIMIT), (64, 2 << 20), (512, 1 << 20)] {
+            share_among(workers);
+            let mut kept = KeptBytes::default();
+            assert!(kept.set(most) && !kept.set(most + 1), "{workers} workers");
+        }
     }
 }

@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{Worker, WorkerConfig, worker::Capacity};
 use crate::{
+    kept,
     listen::{Listeners, PortKey, TICK},
     metrics::Metrics,
     respond::ErrorChain,
@@ -64,7 +65,10 @@ impl Workers {
             let inbox =
                 Inbox { snapshot: snapshot.clone(), draining: draining.clone(), report: report.clone() };
             let thread = thread::Builder::new().name(format!("worker-{index}"));
-            let worker = move || Worker::new(index, config, capacity, metrics);
+            let worker = move || {
+                kept::share_among(count);
+                Worker::new(index, config, capacity, metrics)
+            };
             threads.push(thread.spawn(move || run(worker, inbox))?);
         }
         Ok(Self { snapshots, drain, reports, threads })
