@@ -149,8 +149,13 @@ fn addresses(service: &Service, status: &Value) -> Vec<PublicAddress> {
     }
     let balancer = status.get("loadBalancer").map(LoadBalancerStatus::deserialize);
     let balancer = balancer.and_then(Result::ok).unwrap_or_default();
-    let ingress = balancer.ingress.unwrap_or_default().into_iter();
+    let ingress = balancer.ingress.unwrap_or_default();
+    if ingress.is_empty() {
+        // Where there is no balancer, an operator may lead addresses of his own to the machines.
+        return spec.into_iter().flat_map(|spec| spec.external_ips.iter().flatten()).filter_map(ip).collect();
+    }
     ingress
+        .into_iter()
         .filter_map(|ingress| {
             ingress.ip.as_ref().and_then(ip).or_else(|| ingress.hostname.map(PublicAddress::Host))
         })
@@ -206,5 +211,9 @@ mod tests {
         assert_eq!(addresses(&service("LoadBalancer"), &status()), [ip("192.0.2.1"), host]);
         assert_eq!(addresses(&service("LoadBalancer"), &Value::Null), []);
         assert_eq!(addresses(&service("ClusterIP"), &status()), [ip("10.96.0.7"), ip("fd00::7")]);
+        let mut by_hand = service("LoadBalancer");
+        by_hand.spec.as_mut().unwrap().external_ips = Some(vec!["192.0.2.7".to_owned()]);
+        assert_eq!(addresses(&by_hand, &json!({ "loadBalancer": {} })), [ip("192.0.2.7")]);
+        assert_eq!(addresses(&by_hand, &status()).first(), Some(&ip("192.0.2.1")), "a balancer knows better");
     }
 }
