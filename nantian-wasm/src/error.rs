@@ -217,6 +217,10 @@ pub enum Cause {
         /// The limit.
         limit: usize,
     },
+    /// There is no memory for what the guest wants to hold back, because of what is held for other streams: see
+    /// [`Engine::with_body_memory`](crate::Engine::with_body_memory).
+    #[error("there is no memory for the body, too many others are being held")]
+    NoMemory,
     /// The message broke off while the guest held its headers: the sender's fault, not the guest's.
     #[error("message broke off while its headers were held")]
     BrokenOff,
@@ -300,6 +304,7 @@ impl Cause {
             Self::InvalidStatus { .. } => "invalid_status",
             Self::InvalidAnswer { .. } => "invalid_answer",
             Self::BodyTooLarge { .. } => "body_too_large",
+            Self::NoMemory => "no_memory",
             Self::BrokenOff => "broken_off",
             Self::Closed => "closed",
             Self::LateAnswer => "late_answer",
@@ -317,6 +322,7 @@ impl Cause {
                 | Self::LateAnswer
                 | Self::InvalidAnswer { .. }
                 | Self::BodyTooLarge { .. }
+                | Self::NoMemory
                 | Self::StreamBudget { .. }
         )
     }

@@ -68,11 +68,15 @@
 //! * A message may be held for [`Sandbox::max_pause`], or until a second after the time limit of a call-out made for it, in
 //!   which the module hears that it was reached; then the failure policy decides. Waiting for more of a body does not count.
 //!   Holding a body back buffers up to [`Sandbox::max_buffered_body`], or less where the plugin says so as it does in Higress
-//!   (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`): these raise nothing.
+//!   (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`): these raise nothing. What all streams hold together is the
+//!   embedder's to limit ([`Engine::with_body_memory`]).
 //! * Continuing a stream that is not held has no effect, and neither have answers for the root context, or while a stream is
 //!   logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.
+//! * A plugin of 0.2.1 that holds headers is not shown the body before it continues them, which it must in time: Envoy's
+//!   `allow_on_headers_stop_iteration`, by which 1 means `StopIteration` and not `StopAllIterationAndBuffer`, has no counterpart. Modules of
+//!   Higress' 0.2.100 say which they mean.
 //! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left out. One that it
 //!   removes is hidden from plugins: without a path or a method a request is answered as in Envoy, and it keeps its authority.
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
@@ -87,7 +91,7 @@
 //!   thousand metrics have names of their own, of at most 256 bytes, and all others of a kind are one that is not shown; shared
 //!   data keeps what was written last, a thousand keys and 4 MiB of it, and so do queues.
 //!   [`PluginStatus`](observe::PluginStatus) counts what is lost.
-//! * A body too large to be held, or made longer than one that may be held, and an answer that is no response, end the stream
+//! * A body too large to be held, or for which there is no memory, or made longer than one that may be held, and an answer that is no response, end the stream
 //!   under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
@@ -120,6 +124,7 @@ mod error;
 mod guest_store;
 mod handle;
 mod headers_phase;
+mod held_bodies;
 mod held_message;
 mod inbox;
 mod instance;
@@ -147,6 +152,7 @@ pub use self::config::{
 };
 pub use self::engine::{Allocation, Engine};
 pub use self::error::{Cause, EngineError, Failure, ModuleError, Phase, PluginError};
+pub use self::held_bodies::HeldBodies;
 pub use self::layer::WasmLayer;
 pub use self::module::{Digest, Inventory, Module, ParseDigestError};
 pub use self::plugin::Plugin;

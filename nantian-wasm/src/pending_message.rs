@@ -13,7 +13,7 @@ use crate::error::BoxError;
 use crate::handle::StreamHandle;
 use crate::headers_phase::{Watching, forwarded, replied};
 use crate::held_message::HeldMessage;
-use crate::stream::{BodyBytes, Direction};
+use crate::stream::{BodyBytes, Direction, StreamContext};
 
 /// Headers that wait, and their body.
 pub(crate) struct PendingMessage<P, B> {
@@ -34,6 +34,8 @@ enum Incoming<B> {
 pub(crate) struct Gathered {
     pub(crate) bytes: BodyBytes,
     pub(crate) ending: Option<Ending>,
+    /// There was no memory for more.
+    is_full: bool,
 }
 
 /// How a body ended that was gathered to its end.
@@ -88,8 +90,8 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Reads what is there of the body, if there is one, up to so many bytes.
-    pub(crate) fn gather(mut self, limit: usize, cx: &mut Context<'_>) -> Self {
+    /// Reads what is there of the body, if there is one, up to so many bytes and as long as there is memory for them.
+    pub(crate) fn gather(mut self, limit: usize, stream: &mut StreamContext, cx: &mut Context<'_>) -> Self {
         if self.end {
             return self;
         }
@@ -97,7 +99,11 @@ where
             Incoming::Untouched(body) => (Box::pin(body), Gathered::default()),
             Incoming::Gathered(body, gathered) => (body, gathered),
         };
-        while gathered.ending.is_none() && gathered.bytes.len() < limit {
+        loop {
+            gathered.is_full = gathered.is_full || stream.hold(gathered.bytes.len() + 1).is_err();
+            if gathered.is_full || gathered.ending.is_some() || gathered.bytes.len() >= limit {
+                break;
+            }
             let Poll::Ready(frame) = poll_plain(body.as_mut(), cx) else { break };
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 None => gathered.ending = Some(Ending::Whole),

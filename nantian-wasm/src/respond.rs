@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::error::{Cause, Failure};
 
@@ -15,7 +15,7 @@ pub trait Responder: Clone {
 }
 
 /// Answers with [`Failure::status`] and what Envoy says: nothing, but of a body too large to be held, and of a header or
-/// status that is no HTTP.
+/// status that is no HTTP. Who finds no memory is told to come again in a second.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct DefaultResponder;
@@ -30,6 +30,9 @@ impl Responder for DefaultResponder {
         if !text.is_empty() {
             response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        if failure.cause == Cause::NoMemory {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(1));
         }
         *response.body_mut() = Bytes::from(text);
         response

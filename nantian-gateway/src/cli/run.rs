@@ -179,12 +179,14 @@ pub(super) async fn serve(
     let own = OwnIdentities::of_environment(common.identity_namespaces.clone(), |name| env::var(name).ok());
     let tokens = Tokens::new(config.client.clone(), own);
     let outside = Outside { modules: modules.clone(), client: config.client.clone() };
+    let body_memory = config.body_memory.clone();
     // The access log ends with the last who can write to it.
     drop(config);
     let registry = Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone())
         .trusting(roots)
         .reaching_out(outside)
         .with_plugin_instances(common.max_plugin_instances, instances)
+        .holding_bodies_in(body_memory)
         .telling(telemetry)
         .exchanging(tokens);
     let plugins = registry.plugin_news().clone();

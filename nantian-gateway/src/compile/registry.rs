@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use nantian_ai::BodyMemory;
 use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{Engine, EngineError};
@@ -122,6 +123,13 @@ impl Registry {
             self.plugins.limit_instances(most);
         }
         self.plugins.serve(workers);
+        self
+    }
+
+    /// With memory for the bodies that plugins hold.
+    #[must_use]
+    pub(crate) fn holding_bodies_in(mut self, memory: BodyMemory) -> Self {
+        self.plugins.hold_bodies_in(memory);
         self
     }
 

@@ -139,13 +139,13 @@ impl Metrics {
             gauge(
                 encoder,
                 "nantian_body_memory_bytes",
-                "Bytes of the bodies that are read whole, of requests and answers",
+                "Bytes of the bodies that are read whole or held by plugins, of requests and answers",
                 memory.held(),
             )?;
             counter(
                 encoder,
                 "nantian_body_memory_refused_requests",
-                "Requests that are answered with 503, as there is no room for their body or its answer",
+                "Requests that are answered with 503, or whose body waits as long as a plugin does, as there is no room for it or its answer",
                 memory.refused(),
             )?;
         }

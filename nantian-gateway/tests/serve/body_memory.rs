@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 
 use crate::support::{
     Backend, Running, Wire, World, eventually,
     limits::{ai_service, completion, limits, post},
-    rule, soon, to, to_ai,
+    plugin, rule, soon, to, to_ai,
 };
 
 /// An AIService at `/v1`, and a Service with a limit for each user at `/plain`, with room for 4 MiB, 3 of them for bodies over 1 MiB.
@@ -185,4 +186,62 @@ async fn an_answer_that_is_read_whole_is_held_too() {
     assert_eq!(soon(gateway.ask(request("/v1/chat/completions", 1_000))).await.status(), 200);
     drop(wires);
     holds(&gateway, 0).await;
+}
+
+/// A gateway with a plugin of this text in front of `/plain`, and room for 4 MiB, 3 of them for bodies over 1 MiB.
+async fn plugged(text: &str, policy: &str, backend: &Backend) -> Running {
+    let guest =
+        format!(r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")) {text})"#);
+    let guest = format!("inline: {}", BASE64_STANDARD.encode(wat::parse_str(guest).unwrap()));
+    let sandbox = format!("sandbox: {{maxBufferedBodyBytes: 4194304}}\n  failurePolicy: {policy}\n  wasm:");
+    World::new()
+        .service("a", &[backend])
+        .route("plain", &[rule("/plain", &to("a"))])
+        .manifest("plugin", &plugin("plain", &guest).replace("wasm:", &sandbox))
+        .options(&["--max-body-memory-bytes", "4194304"])
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn half_sent_bodies_that_plugins_hold_take_no_more_than_there_is() {
+    let backend = Backend::echo("a").await;
+    // Holds the body to its end.
+    let holds_body =
+        r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2)))"#;
+    for policy in ["FailClosed", "FailOpen"] {
+        let gateway = plugged(holds_body, policy, &backend).await;
+        let wires = half_sent(&gateway, "/plain/", 2, 1_500_000).await;
+        let answered = soon(gateway.ask(request("/plain/", 1_500_000))).await;
+        assert_eq!((answered.status(), answered.header("retry-after")), (503, Some("1")), "{policy}");
+        assert_eq!(soon(gateway.ask(request("/plain/", 1_000_000))).await.status(), 200);
+        drop(wires);
+        holds(&gateway, 0).await;
+        assert_eq!(soon(gateway.ask(request("/plain/", 3_500_000))).await.status(), 413, "it never fits");
+        assert_eq!(soon(gateway.ask(request("/plain/", 2_500_000))).await.status(), 200);
+        holds(&gateway, 0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_comes_of_bodies_while_plugins_hold_their_headers_takes_no_more_than_there_is() {
+    let backend = Backend::echo("a").await;
+    let holds_headers = r#"
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+    let gateway = plugged(holds_headers, "FailClosed", &backend).await;
+    // What is not read does not leave its client.
+    let mut clients = JoinSet::new();
+    for _ in 0..4 {
+        let mut wire = gateway.connect().await;
+        clients.spawn(async move {
+            wire.send(request("/plain/", 1_500_000)).await;
+            wire
+        });
+    }
+    eventually("there is no room", async || {
+        gateway.metric("nantian_body_memory_refused_requests_total").await >= Some(1.0)
+    })
+    .await;
+    assert!(gateway.metric("nantian_body_memory_bytes").await <= Some(4_194_304.0));
 }

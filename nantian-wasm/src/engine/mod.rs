@@ -14,6 +14,7 @@ pub(crate) use self::allocation::is_full;
 pub(crate) use self::clock::Clock;
 use crate::config::EngineConfig;
 use crate::error::EngineError;
+use crate::held_bodies::{BodyMemory, HeldBodies};
 use crate::module::ModuleCache;
 use crate::plugin;
 use crate::pool::Slot;
@@ -52,6 +53,7 @@ struct Inner {
     allocation: Allocation,
     max_instances: NonZeroU32,
     host_functions: HostFunctions,
+    body_memory: Option<BodyMemory>,
     clock: Clock,
     modules: ModuleCache,
     plugins: Mutex<Vec<Weak<plugin::Inner>>>,
@@ -78,6 +80,25 @@ impl Engine {
     /// [`EngineError`] when the machine cannot run compiled WebAssembly. That it cannot reserve places for instances is no
     /// error: [`allocation`](Self::allocation) tells.
     pub fn with_config(config: &EngineConfig) -> Result<Self, EngineError> {
+        Self::build(config, None)
+    }
+
+    /// The same, whose plugins hold bodies back in memory that the embedder counts: each body has a limit
+    /// ([`Sandbox::max_buffered_body`](crate::Sandbox::max_buffered_body)), and clients may send any number of them, as slowly as
+    /// they like. `begin` gives a stream its share; where that has no room for a body that is to be held, the stream fails under either
+    /// failure policy ([`Cause::NoMemory`](crate::Cause::NoMemory)).
+    ///
+    /// # Errors
+    ///
+    /// As [`with_config`](Self::with_config).
+    pub fn with_body_memory<H: HeldBodies>(
+        config: &EngineConfig,
+        begin: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Result<Self, EngineError> {
+        Self::build(config, Some(BodyMemory::new(begin)))
+    }
+
+    fn build(config: &EngineConfig, body_memory: Option<BodyMemory>) -> Result<Self, EngineError> {
         let failed = |error| EngineError { reason: format!("{error:#}") };
         let (wasmtime, allocation) = allocation::engine(config).map_err(failed)?;
         let host_functions = HostFunctions::new(&wasmtime).map_err(failed)?;
@@ -87,6 +108,7 @@ impl Engine {
                 allocation,
                 max_instances: config.max_instances,
                 host_functions,
+                body_memory,
                 clock: Clock::default(),
                 modules: ModuleCache::default(),
                 plugins: Mutex::default(),
@@ -171,6 +193,10 @@ impl Engine {
 
     pub(crate) fn host_functions(&self) -> &HostFunctions {
         &self.inner.host_functions
+    }
+
+    pub(crate) fn body_memory(&self) -> Option<&BodyMemory> {
+        self.inner.body_memory.as_ref()
     }
 
     pub(crate) fn modules(&self) -> &ModuleCache {

@@ -283,19 +283,16 @@ impl StreamContext {
         }
         let length = message.kept.len() + message.window.as_ref().map_or(0, |window| window.bytes.len());
         if length > limit && is_kept && verdict != BodyVerdict::Watermark {
-            return match self.failed(plugin, index, phase, Cause::BodyTooLarge { limit }) {
-                CallOutcome::Over(action) => Step::Over(action),
-                _ => {
-                    self.take_bytes_into(index, direction, chunk);
-                    Step::Next
-                }
-            };
+            return self.cannot_hold(cursor, chunk, Cause::BodyTooLarge { limit });
         }
         if verdict == BodyVerdict::Discard && end && !may_be_continued {
             // The end of a stream cannot be withheld by forgetting it; what the guest kept before goes with it.
             *chunk = message.take_shown().into_bytes();
             self.release(index, direction);
             return Step::Next;
+        }
+        if is_kept && let Err(cause) = self.hold_all() {
+            return self.cannot_hold(cursor, chunk, cause);
         }
         let is_full = verdict == BodyVerdict::Watermark && length >= limit;
         if !end && !is_full {

@@ -11,6 +11,7 @@ mod fields;
 mod guest_call;
 mod headers;
 mod info;
+mod memory;
 mod plugin_state;
 mod release;
 mod removed_pseudo_headers;
@@ -43,6 +44,7 @@ pub use self::upstream::UpstreamAddress;
 use self::wait::Waits;
 use crate::body::BodyError;
 use crate::error::Failure;
+use crate::held_bodies::HeldBodies;
 use crate::plugin::Plugin;
 use crate::proxy_wasm::{MapKind, join, join_cookies};
 
@@ -82,6 +84,8 @@ pub struct StreamContext {
     is_event_stream: bool,
     waits: Waits,
     calls: StreamCalls,
+    /// What its plugins hold of bodies, as the embedder counts it.
+    held: Option<Box<dyn HeldBodies>>,
 }
 
 /// What becomes of a message after its plugins saw a part of it.
@@ -138,6 +142,7 @@ impl StreamContext {
             is_event_stream: false,
             waits: Waits::default(),
             calls: StreamCalls::default(),
+            held: None,
         }
     }
 

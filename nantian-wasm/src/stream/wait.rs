@@ -68,6 +68,7 @@ impl StreamContext {
             Some(action) => action,
             None => run(self),
         };
+        self.give_back();
         if !matches!(action, Action::Continue) || self.is_wanted() {
             self.exchange = None;
         }

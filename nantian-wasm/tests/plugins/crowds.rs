@@ -1,10 +1,14 @@
 //! Quantities that clients choose: they may fail a stream, and never cost an instance or what a plugin remembers.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use nantian_wasm::{Action, Cause, Engine, FailurePolicy, Plugin, StreamContext, StreamInfo};
+use nantian_wasm::{
+    Action, Cause, Engine, EngineConfig, FailurePolicy, HeldBodies, Plugin, StreamContext, StreamInfo,
+};
 
 use crate::support::{Seen, data, exchange, frames, plugin, plugin_of, send};
 
@@ -159,5 +163,73 @@ fn instance_that_is_full_leaves_streams_to_the_others_before_any_is_refused_or_p
         }
         drop(streams.pop());
         assert!(begin().0, "one has ended");
+    }
+}
+
+/// What one stream has of a memory of ten bytes.
+struct Share {
+    all: Arc<AtomicU64>,
+    own: AtomicU64,
+}
+
+impl HeldBodies for Share {
+    fn hold(&self, bytes: u64) -> Result<(), Cause> {
+        let more = bytes.saturating_sub(self.own.load(Relaxed));
+        if self.all.load(Relaxed) + more > 10 {
+            return Err(Cause::NoMemory);
+        }
+        self.all.fetch_add(more, Relaxed);
+        self.own.fetch_add(more, Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own.load(Relaxed), Relaxed);
+    }
+}
+
+#[test]
+fn bodies_that_are_held_take_no_more_together_than_the_embedder_has_for_them() {
+    let guest = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2))))"#;
+    for policy in [FailurePolicy::FailClosed, FailurePolicy::FailOpen] {
+        let all = Arc::<AtomicU64>::default();
+        let begin = {
+            let all = Arc::clone(&all);
+            move || Share { all: Arc::clone(&all), own: AtomicU64::new(0) }
+        };
+        let engine = Engine::with_body_memory(&EngineConfig::default(), begin).unwrap();
+        let plugin =
+            plugin_of(&engine, &wat::parse_str(guest).unwrap(), |config| config.failure_policy = policy);
+        let plugins: Arc<[Plugin]> = [plugin.unwrap()].into();
+        let begun = || {
+            let mut stream = StreamContext::new(Arc::clone(&plugins), StreamInfo::default());
+            let mut parts = Request::new(()).into_parts().0;
+            assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
+            stream
+        };
+        let show = |stream: &mut StreamContext, bytes: &'static str, end| {
+            let mut chunk = Bytes::from(bytes);
+            (stream.on_request_body(&mut chunk, end), chunk)
+        };
+        let (mut one, mut two, mut three) = (begun(), begun(), begun());
+        assert_eq!(all.load(Relaxed), 0, "nothing is held yet");
+        for (bytes, held) in [("123", 3), ("4567", 7)] {
+            let (action, passed) = show(&mut one, bytes, false);
+            assert!(matches!(action, Action::Continue) && passed.is_empty(), "{action:?}");
+            assert_eq!(all.load(Relaxed), held);
+        }
+        let (refused, _) = show(&mut two, "1234", false);
+        let Action::Fail(failure) = refused else { panic!("{refused:?}") };
+        assert_eq!((failure.cause.clone(), failure.status().as_u16()), (Cause::NoMemory, 503), "{policy:?}");
+        drop(two);
+        assert!(matches!(show(&mut three, "123", false).0, Action::Continue));
+        assert_eq!(all.load(Relaxed), 10);
+        assert_eq!(show(&mut one, "", true).1, "1234567");
+        assert_eq!(all.load(Relaxed), 3, "what goes on is held no more");
+        drop(three);
+        assert_eq!(all.load(Relaxed), 0);
     }
 }

@@ -1,9 +1,35 @@
 //! From the IR to the configuration of a plugin.
 
 use bytes::Bytes;
-use nantian_wasm::{Capabilities, FailurePolicy, Hooks, PluginConfig, StreamFraming};
+use nantian_ai::{BodyMemory, Error};
+use nantian_wasm::{
+    Allocation, Capabilities, Cause, Engine, EngineConfig, EngineError, FailurePolicy, Hooks, PluginConfig,
+    StreamFraming,
+};
 
 use crate::ir;
+
+/// An engine whose plugins hold bodies where AIServices do, if that is said.
+pub(super) fn engine(config: &EngineConfig, memory: Option<BodyMemory>) -> Result<Engine, EngineError> {
+    let engine = match memory {
+        Some(memory) => Engine::with_body_memory(config, move || {
+            let held = memory.begin();
+            move |bytes: u64| {
+                held.hold(bytes).map_err(|error| match error {
+                    Error::BodyTooLarge { limit } => {
+                        Cause::BodyTooLarge { limit: usize::try_from(limit).unwrap_or(usize::MAX) }
+                    }
+                    _ => Cause::NoMemory,
+                })
+            }
+        }),
+        None => Engine::with_config(config),
+    }?;
+    if let Allocation::OnDemand { reason } = engine.allocation() {
+        tracing::warn!(reason, "no places can be reserved for plugins; they start and run slower");
+    }
+    Ok(engine)
+}
 
 /// The plugin of an object as the sandbox takes it.
 pub(super) fn plugin(config: &ir::Plugin) -> PluginConfig {

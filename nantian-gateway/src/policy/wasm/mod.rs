@@ -18,9 +18,10 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Extensions, Request, Response, StatusCode};
+use nantian_ai::BodyMemory;
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    Allocation, Cause, Engine, EngineConfig, EngineError, Failure, Plugin, StreamInfo, WasmLayer,
+    Cause, Engine, EngineConfig, EngineError, Failure, Plugin, StreamInfo, WasmLayer,
     body::BodyError,
     respond::{DefaultResponder, Responder as _},
 };
@@ -51,6 +52,7 @@ use self::{
 pub(crate) struct WasmPlugins {
     engine: Option<Engine>,
     engine_config: EngineConfig,
+    body_memory: Option<BodyMemory>,
     workers: Option<NonZeroUsize>,
     outside: Option<Outside>,
     /// Started when the first plugin may call out.
@@ -85,22 +87,18 @@ impl WasmPlugins {
     pub(crate) fn engine(&mut self) -> Result<&Engine, EngineError> {
         match &mut self.engine {
             Some(engine) => Ok(engine),
-            none => {
-                let engine = none.insert(Engine::with_config(&self.engine_config)?);
-                if let Allocation::OnDemand { reason } = engine.allocation() {
-                    tracing::warn!(
-                        reason,
-                        "no places can be reserved for plugins; they start and run slower"
-                    );
-                }
-                Ok(engine)
-            }
+            none => Ok(none.insert(config::engine(&self.engine_config, self.body_memory.clone())?)),
         }
     }
 
     /// Runs at most so many instances of all plugins together; to be said before the engine is made.
     pub(crate) fn limit_instances(&mut self, most: NonZeroU32) {
         self.engine_config.max_instances = most;
+    }
+
+    /// Counts what all plugins hold of bodies in this memory; to be said before the engine is made.
+    pub(crate) fn hold_bodies_in(&mut self, memory: BodyMemory) {
+        self.body_memory = Some(memory);
     }
 
     /// Keeps an instance of each plugin for each of so many workers, or for each core of the machine.
