@@ -64,7 +64,7 @@ pub(crate) enum Wish {
     Summary,
     /// vLLM and llama.cpp: what is said to a model's template of how to think, where its maker's own tokenizer has none.
     Template,
-    /// Chat Completions and Ollama: pictures, which not every model sees. They stay in a conversation.
+    /// Bedrock, Chat Completions and Ollama: pictures, which not every model sees. They stay in a conversation.
     Pictures,
 }
 
@@ -278,6 +278,7 @@ impl Wishes {
                 let has_strict = request.tools.iter().any(|tool| tool.strict == Some(true));
                 add(Wish::Betas, bedrock::names_features(request) && !strict);
                 add(Wish::Reasoning, request.has_reasoning() && !strict);
+                add(Wish::Pictures, request.has_pictures() && !strict);
                 add(Wish::Schema, has_schema && !strict);
                 add(Wish::Strict, has_strict && !strict);
                 add(Wish::Prefill, ends_with_the_model && !strict);

@@ -53,14 +53,14 @@ pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
     edits
 }
 
-/// Leaves out the pictures of a conversation in Chat Completions, where a text stands for each, or with Ollama.
+/// Leaves out the pictures of a conversation in Chat Completions or at Bedrock, where a text stands for each, or with Ollama.
 pub(crate) fn without_pictures(object: &Object<'_>) -> Vec<Edit> {
     const OMITTED: &str = "[image omitted]";
     const BELOW: &str = r"\n[image omitted]";
-    const INSTEAD: [(&[u8], &str); 2] =
-        [(b"type", r#""type":"text""#), (b"image_url", r#""text":"[image omitted]""#)];
+    const TEXT: &str = r#""text":"[image omitted]""#;
+    const INSTEAD: [(&[u8], &str); 2] = [(b"type", r#""type":"text""#), (b"image_url", TEXT)];
     let mut edits = Vec::new();
-    let names = ["\"image_url\"", "\"images\""];
+    let names = ["\"image_url\"", "\"images\"", "\"image\""];
     let is_there = |json: &[u8]| names.iter().any(|name| memmem::find(json, name.as_bytes()).is_some());
     each_message(object, is_there, |at, message| {
         let before = edits.len();
@@ -73,7 +73,7 @@ pub(crate) fn without_pictures(object: &Object<'_>) -> Vec<Edit> {
         }
         each_object(at + within, content, |at, part| {
             if part.text("type").as_deref() != Some("image_url") {
-                return;
+                return each_picture_of_bedrock(at, part, &mut |picture| edits.push((picture, TEXT)));
             }
             for (name, range) in part.members() {
                 let instead = INSTEAD.into_iter().find(|(known, _)| *known == name);
@@ -82,6 +82,19 @@ pub(crate) fn without_pictures(object: &Object<'_>) -> Vec<Edit> {
         });
     });
     edits
+}
+
+/// Looks where a block at Bedrock has a picture, or those that a tool shows have some.
+fn each_picture_of_bedrock(at: usize, block: &Object<'_>, look: &mut dyn FnMut(Range<usize>)) {
+    for (_, range) in block.members().filter(|(name, _)| *name == b"image") {
+        look(at + range.start..at + range.end);
+    }
+    if let Some((start, result)) = block.place("toolResult")
+        && let Ok(result) = Object::parse(result)
+        && let Some((within, shown)) = result.place("content")
+    {
+        each_object(at + start + within, shown, |at, block| each_picture_of_bedrock(at, block, look));
+    }
 }
 
 /// What models of Mistral refuse of a conversation with tools, which is a user who speaks right after a tool, and, with `short_ids`, ids

@@ -37,10 +37,11 @@ const NO_MODEL: [&str; 4] = [
     "invocation of model id ",
 ];
 
-/// What begins one of what others may do, in small letters: of Ollama and vLLM that the model sees no pictures, of vLLM and Azure that it
+/// What begins one of what others may do, in small letters: of Ollama, Bedrock and vLLM that the model sees no pictures, of vLLM and Azure that it
 /// calls no tools or does not chat, and of Gemini that it cannot read what is at a URL, or does not serve where this is.
-const UNSUPPORTED: [&str; 8] = [
+const UNSUPPORTED: [&str; 9] = [
     "this model does not support image input",
+    "this model doesn't support the image",
     "cannot fetch content from the provided url",
     "invalid or unsupported file uri",
     "unsupported mime type: ",

@@ -45,6 +45,8 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "No endpoints found that support image input",
             // vLLM.
             "is not a multimodal model",
+            // Bedrock.
+            "This model doesn't support the image",
             "At most 0 image(s)",
             // llama.cpp.
             "image input is not supported",

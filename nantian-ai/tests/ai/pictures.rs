@@ -18,8 +18,11 @@ const OF_OPENROUTER: &str =
     r#"{"error":{"message":"No endpoints found that support image input","code":404}}"#;
 const OF_VLLM: &str = r#"{"error":{"message":"Qwen/Qwen3-8B is not a multimodal model None","type":"BadRequestError","param":null,"code":400}}"#;
 const OF_LLAMACPP: &str = r#"{"error":{"code":500,"message":"image input is not supported - hint: if this is unexpected, you may need to provide the mmproj","type":"server_error"}}"#;
+const OF_BEDROCK: &str = r#"{"message":"This model doesn't support the image field for user messages. Remove image and try again."}"#;
 const ANSWER: &str =
     r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+const CONVERSED: &str =
+    r#"{"output":{"message":{"role":"assistant","content":[{"text":"Hi"}]}},"stopReason":"end_turn"}"#;
 const LINE: &str = r#"{"message":{"role":"assistant","content":"Hi"},"done":true,"done_reason":"stop"}"#;
 
 /// A screenshot that a tool of the client has made.
@@ -75,6 +78,10 @@ async fn another_model_reads_what_gemini_cannot_fetch() {
     }
 }
 
+fn at_bedrock(model: &str) -> TargetConfig {
+    TargetConfig::new("demo/any", "bedrock", model).region("eu-central-1")
+}
+
 #[tokio::test]
 async fn the_conversation_goes_on_without_them_where_there_is_none() {
     let deepseek = || TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat");
@@ -91,6 +98,8 @@ async fn the_conversation_goes_on_without_them_where_there_is_none() {
         (vllm, seen(), reply(400, OF_VLLM), ANSWER),
         (llamacpp(), seen(), reply(500, OF_LLAMACPP), ANSWER),
         (llamacpp(), seen_in_a_chat(), reply(500, OF_LLAMACPP), ANSWER),
+        (at_bedrock("zai.glm-4.7"), seen(), reply(400, OF_BEDROCK), CONVERSED),
+        (at_bedrock("amazon.nova-micro-v1:0"), seen(), reply(400, OF_BEDROCK), CONVERSED),
     ] {
         let upstream = Upstream::new().replies(refusal).replies(reply(200, answer));
         let (head, body) = send(layer(config), &upstream, request).await;

@@ -84,6 +84,7 @@ fn what_is_no_fault_of_the_request_is_told_by_a_name_or_by_words_whatever_the_st
         ),
         ("User location is not supported for the API use.", cannot),
         ("Qwen/Qwen3-8B is not a multimodal model None", cannot),
+        ("This model doesn't support the image field for user messages. Remove image and try again.", cannot),
         ("At most 0 image(s) may be provided in one prompt.", cannot),
         ("registry.ollama.ai/library/gemma3:270m does not support tools", cannot),
         ("\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set", cannot),
