@@ -187,48 +187,6 @@ impl PluginConfig {
             instances: None,
         }
     }
-
-    /// Sets [`configuration`](Self::configuration).
-    #[must_use]
-    pub fn with_configuration(mut self, configuration: impl Into<Bytes>) -> Self {
-        self.configuration = configuration.into();
-        self
-    }
-
-    /// Sets [`hooks`](Self::hooks).
-    #[must_use]
-    pub fn with_hooks(mut self, hooks: Hooks) -> Self {
-        self.hooks = hooks;
-        self
-    }
-
-    /// Sets [`capabilities`](Self::capabilities).
-    #[must_use]
-    pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
-        self.capabilities = capabilities;
-        self
-    }
-
-    /// Sets [`sandbox`](Self::sandbox).
-    #[must_use]
-    pub fn with_sandbox(mut self, sandbox: Sandbox) -> Self {
-        self.sandbox = sandbox;
-        self
-    }
-
-    /// Sets [`failure_policy`](Self::failure_policy).
-    #[must_use]
-    pub fn with_failure_policy(mut self, policy: FailurePolicy) -> Self {
-        self.failure_policy = policy;
-        self
-    }
-
-    /// Sets [`instances`](Self::instances).
-    #[must_use]
-    pub fn with_instances(mut self, instances: NonZeroUsize) -> Self {
-        self.instances = Some(instances);
-        self
-    }
 }
 
 // === impl Hooks ===
@@ -276,41 +234,6 @@ impl Capabilities {
 // === impl Sandbox ===
 
 impl Sandbox {
-    /// Sets [`max_memory`](Self::max_memory).
-    #[must_use]
-    pub fn with_max_memory(mut self, bytes: usize) -> Self {
-        self.max_memory = bytes;
-        self
-    }
-
-    /// Sets [`max_execution_time`](Self::max_execution_time).
-    #[must_use]
-    pub fn with_max_execution_time(mut self, time: Duration) -> Self {
-        self.max_execution_time = time;
-        self
-    }
-
-    /// Sets [`max_buffered_body`](Self::max_buffered_body).
-    #[must_use]
-    pub fn with_max_buffered_body(mut self, bytes: usize) -> Self {
-        self.max_buffered_body = bytes;
-        self
-    }
-
-    /// Sets [`max_pause`](Self::max_pause).
-    #[must_use]
-    pub fn with_max_pause(mut self, time: Duration) -> Self {
-        self.max_pause = time;
-        self
-    }
-
-    /// Sets [`allow_network`](Self::allow_network).
-    #[must_use]
-    pub fn with_network(mut self, allow: bool) -> Self {
-        self.allow_network = allow;
-        self
-    }
-
     /// Refuses what cannot be enforced.
     pub(crate) fn validate(&self, has_host: bool) -> Result<(), PluginError> {
         if self.allow_network && !has_host {
