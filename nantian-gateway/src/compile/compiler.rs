@@ -282,7 +282,7 @@ impl<'a> Compiler<'a> {
             limiters.extend(limiter);
             self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
         }
-        RateLimits::new(limiters, place, downstream, &self.registry.metrics)
+        RateLimits::new(limiters, place, downstream)
     }
 
     /// The plugins at a place; `backend` is where every request goes on to.

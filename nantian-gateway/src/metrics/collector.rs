@@ -114,13 +114,6 @@ impl Metrics {
             [("clean", &self.reloads), ("with_faults", &self.rejected_reloads)]
                 .map(|(result, count)| ([("result", result)], count.load(Relaxed))),
         )?;
-        counters(
-            encoder,
-            "nantian_rate_limited_requests",
-            "Requests over the limit of a TokenPolicy, by what became of them",
-            [("refused", &self.limited), ("warned", &self.warned)]
-                .map(|(decision, count)| ([("decision", decision)], count.load(Relaxed))),
-        )?;
         counter(
             encoder,
             "nantian_access_log_lost_lines",

@@ -65,8 +65,6 @@ pub struct Metrics {
     rejected_reloads: AtomicU64,
     reload_micros: AtomicU64,
     faults: AtomicU64,
-    limited: AtomicU64,
-    warned: AtomicU64,
     lost_log_lines: Arc<AtomicU64>,
     ignored: Mutex<BTreeMap<Feature, u64>>,
     tls: TlsMetrics,
@@ -93,8 +91,6 @@ impl Metrics {
             rejected_reloads: AtomicU64::default(),
             reload_micros: AtomicU64::default(),
             faults: AtomicU64::default(),
-            limited: AtomicU64::default(),
-            warned: AtomicU64::default(),
             lost_log_lines: Arc::default(),
             ignored: Mutex::default(),
             tls: TlsMetrics::default(),
@@ -191,16 +187,6 @@ impl Metrics {
         }
         self.reload_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         self.faults.store(faults as u64, Relaxed);
-    }
-
-    /// Notes a request that a TokenPolicy refused.
-    pub(crate) fn limited(&self) {
-        self.limited.fetch_add(1, Relaxed);
-    }
-
-    /// Notes a request that a TokenPolicy would have refused, had it not been told to warn.
-    pub(crate) fn warned(&self) {
-        self.warned.fetch_add(1, Relaxed);
     }
 
     /// Where lines of the access log are counted that could not be written.

@@ -21,7 +21,7 @@ use crate::{
     body::{Body, BoxError},
     compile::{LocalService, RulePosition},
     listen::RequestInfo,
-    metrics::{LimitMetrics, Limited, Metrics},
+    metrics::{LimitMetrics, Limited},
 };
 
 /// The limits at one place, the outermost first: every one must admit the request.
@@ -72,7 +72,6 @@ impl RateLimits {
         limiters: Vec<PolicyLimiter>,
         place: &RulePosition,
         downstream: &Downstream,
-        metrics: &Arc<Metrics>,
     ) -> Option<Self> {
         if limiters.is_empty() {
             return None;
@@ -101,11 +100,7 @@ impl RateLimits {
         let values =
             ScopeValues::new().with_gateway(Arc::clone(&place.gateway)).with_route(Arc::clone(&place.route));
         let layer = |limiter: PolicyLimiter| {
-            let counted = Counted {
-                object: limiter.object(),
-                of_policy: limiter.metrics(),
-                of_process: Arc::clone(metrics),
-            };
+            let counted = Counted { object: limiter.object(), metrics: limiter.metrics() };
             let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
             let costs =
                 expected.and_then(|expected| Costs::of(limiter.policy(), downstream.others_spend, expected));
@@ -223,8 +218,7 @@ impl KeyExtractor for Keys {
 /// Counts what was decided and what was used. Nothing that it writes shows a key.
 struct Counted {
     object: Arc<str>,
-    of_policy: Arc<LimitMetrics>,
-    of_process: Arc<Metrics>,
+    metrics: Arc<LimitMetrics>,
 }
 
 impl Observer for Counted {
@@ -233,20 +227,18 @@ impl Observer for Counted {
             Decision::Admitted(_) => Limited::Admitted,
             Decision::Denied(denied) => {
                 tracing::debug!(policy = &*self.object, %denied, "over the limit");
-                self.of_process.limited();
                 Limited::Refused
             }
             Decision::Warned(denied) => {
                 tracing::debug!(policy = &*self.object, %denied, "over the limit, passed all the same");
-                self.of_process.warned();
                 Limited::Warned
             }
             _ => Limited::Unchecked,
         };
-        self.of_policy.decided(limited);
+        self.metrics.decided(limited);
     }
 
     fn settled(&self, settled: &Settled) {
-        self.of_policy.settled(settled.reserved, settled.used, settled.forgiven);
+        self.metrics.settled(settled.reserved, settled.used, settled.forgiven);
     }
 }
