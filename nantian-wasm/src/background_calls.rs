@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Waker};
-
-use futures_util::lock;
 
 use crate::pool::Slot;
 use crate::running::{Resumable, RunningCall, Started};
 use crate::stream::{Exchange, SharedExchange};
+use crate::sync::lock;
 
 /// Beats of the clock for which a call that has used up a slice is not polled before upkeep goes on with it.
 const PATIENCE: u64 = 10;
@@ -33,7 +32,7 @@ pub(crate) struct BackgroundCalls {
 struct Paused {
     generation: u64,
     until: u64,
-    exchange: Weak<lock::Mutex<Exchange>>,
+    exchange: Weak<futures_util::lock::Mutex<Exchange>>,
 }
 
 // === impl Slot ===
@@ -41,22 +40,22 @@ struct Paused {
 impl Slot {
     /// Takes over a call that nobody polls any more.
     pub(crate) fn adopt(&self, call: DetachedCall) {
-        locked(&self.background_calls().left).push(call);
+        lock(&self.background_calls().left).push(call);
     }
 
     /// Whether there are calls that nobody polls.
     pub(crate) fn has_left(&self) -> bool {
-        !locked(&self.background_calls().left).is_empty()
+        !lock(&self.background_calls().left).is_empty()
     }
 
     /// Gives each call that nobody polls a slice, then makes the calls that waited for it; whether some go on.
     pub(crate) fn give_turns(self: &Arc<Self>) -> bool {
-        let mut left = std::mem::take(&mut *locked(&self.background_calls().left));
+        let mut left = std::mem::take(&mut *lock(&self.background_calls().left));
         left.retain_mut(|call| {
             self.resume();
             call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
         });
-        locked(&self.background_calls().left).append(&mut left);
+        lock(&self.background_calls().left).append(&mut left);
         self.settle();
         self.has_left()
     }
@@ -71,7 +70,7 @@ impl Slot {
     /// Notes the call under way, for upkeep to go on with it should its stream be polled no more: a client that does not
     /// read must not keep the instance.
     pub(crate) fn watch(&self, call: Weak<dyn Resumable>) {
-        *locked(&self.background_calls().watched) = Some(call);
+        *lock(&self.background_calls().watched) = Some(call);
     }
 
     /// Takes over the call under way if nobody has polled it for long; whoever waits for it finds it further on, or over.
@@ -79,7 +78,7 @@ impl Slot {
         if self.clock().beats().saturating_sub(self.resumed_at()) < PATIENCE {
             return;
         }
-        if let Some(call) = locked(&self.background_calls().watched).take().as_ref().and_then(Weak::upgrade) {
+        if let Some(call) = lock(&self.background_calls().watched).take().as_ref().and_then(Weak::upgrade) {
             let slot = Arc::downgrade(self);
             self.adopt(Box::pin(std::future::poll_fn(move |cx| call.resume(&slot, cx))));
         }
@@ -88,23 +87,21 @@ impl Slot {
     /// Notes who waits for the instance. The lock wakes one of them at a time, who may not come.
     pub(crate) fn note_waiting(&self, waker: &Waker) {
         let parts = (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr());
-        locked(&self.background_calls().waiting).entry(parts).or_insert_with(|| waker.clone());
+        lock(&self.background_calls().waiting).entry(parts).or_insert_with(|| waker.clone());
     }
 
     /// Wakes all who wait for the instance, if nobody has it.
     pub(crate) fn wake_waiting(&self) {
-        let is_waited_for = !locked(&self.background_calls().waiting).is_empty();
+        let is_waited_for = !lock(&self.background_calls().waiting).is_empty();
         if is_waited_for && self.try_lock().is_some() {
-            std::mem::take(&mut *locked(&self.background_calls().waiting))
-                .into_values()
-                .for_each(Waker::wake);
+            std::mem::take(&mut *lock(&self.background_calls().waiting)).into_values().for_each(Waker::wake);
         }
     }
 
     /// Notes a stream that its guest holds. One that is woken too early, because it holds both messages or its time was
     /// prolonged, notes itself again.
     pub(crate) fn note_pause(&self, exchange: &SharedExchange, until: u64) {
-        let mut all = locked(&self.background_calls().paused);
+        let mut all = lock(&self.background_calls().paused);
         // What is noted keeps its address, whether the stream lives or not.
         let noted = all.entry(Arc::as_ptr(exchange).addr());
         noted.and_modify(|known| known.until = known.until.min(until)).or_insert_with(|| Paused {
@@ -117,7 +114,7 @@ impl Slot {
     /// Wakes held streams whose time is over or whose instance has ended.
     pub(crate) fn wake_at(&self, now: u64) {
         let generation = self.generation();
-        locked(&self.background_calls().paused).retain(|_, paused| {
+        lock(&self.background_calls().paused).retain(|_, paused| {
             let Some(exchange) = paused.exchange.upgrade() else { return false };
             if paused.until > now && paused.generation == generation {
                 return true;
@@ -126,8 +123,4 @@ impl Slot {
             exchange.try_lock().map(|mut exchange| exchange.wake()).is_none()
         });
     }
-}
-
-fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

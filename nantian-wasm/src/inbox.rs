@@ -1,11 +1,12 @@
 //! Guest calls that wait until their instance is free, and the exchange they are about.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
 use crate::pool::{InstanceCell, Slot};
 use crate::stream::SharedExchange;
+use crate::sync::lock;
 
 /// Bytes of replies and messages that wait for one instance: as many as one stream may await, 16 replies of 4 MiB.
 const MAX_BYTES: usize = 64 << 20;
@@ -22,7 +23,7 @@ const MAX_ROUNDS: usize = 4;
 /// The calls that wait.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    jobs: Mutex<Waiting>,
+    waiting: Mutex<Waiting>,
     has_jobs: AtomicBool,
     /// Some have been tried, and wait for an exchange.
     has_deferred: AtomicBool,
@@ -61,12 +62,8 @@ pub(crate) enum Job {
 // === impl Inbox ===
 
 impl Inbox {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting().jobs.is_empty()
+        lock(&self.waiting).jobs.is_empty()
     }
 
     /// Whether calls wait for an exchange that somebody has.
@@ -77,19 +74,19 @@ impl Inbox {
     fn take(&self) -> Vec<(u64, Job)> {
         self.has_jobs.store(false, Ordering::Release);
         self.has_deferred.store(false, Ordering::Release);
-        std::mem::take(&mut self.waiting().jobs)
+        std::mem::take(&mut lock(&self.waiting).jobs)
     }
 
     /// Notes that a call has been made, or need not be.
     fn forget(&self, job: &Job) {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         waiting.bytes = waiting.bytes.saturating_sub(job.weight());
         waiting.notices = waiting.notices.saturating_sub(job.notices());
     }
 
     /// Puts calls back in front of those that came meanwhile.
     fn defer(&self, mut deferred: Vec<(u64, Job)>) {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         deferred.append(&mut waiting.jobs);
         waiting.jobs = deferred;
         drop(waiting);
@@ -145,7 +142,7 @@ impl Job {
 impl Slot {
     /// Leaves a guest call to whoever uses the instance next. False when there is no room for it.
     pub(crate) fn post(&self, generation: u64, job: Job) -> bool {
-        let mut waiting = self.inbox().waiting();
+        let mut waiting = lock(&self.inbox().waiting);
         let is_too_much = waiting.bytes.saturating_add(job.weight()) > MAX_BYTES
             || waiting.notices.saturating_add(job.notices()) > MAX_NOTICES;
         let Some(job) = (if is_too_much { job.shortened() } else { Some(job) }) else { return false };

@@ -140,6 +140,7 @@ mod running;
 mod sandbox;
 mod service;
 mod stream;
+mod sync;
 
 pub mod body;
 pub mod future;

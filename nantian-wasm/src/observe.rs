@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::{Level, debug, enabled, event, warn};
 
 use crate::error::{Cause, Failure, Phase, PluginError};
+use crate::sync::lock;
 
 /// Longest log line taken from a guest, in bytes; the rest is cut off.
 const MAX_LOG_LINE: usize = 4 << 10;
@@ -145,7 +146,7 @@ impl Counters {
     /// Notes a failed stream.
     pub(crate) fn failed(&self, failure: &Failure) {
         debug!(plugin = %failure.plugin, phase = %failure.phase, cause = %failure.cause, "plugin failed a stream");
-        let mut failures = self.failures_locked();
+        let mut failures = lock(&self.failures);
         *failures.by_cause.entry(failure.cause.kind()).or_default() += 1;
         failures.last = Some(failure.clone());
     }
@@ -166,11 +167,11 @@ impl Counters {
 
     /// Notes where a guest was when its call ended.
     pub(crate) fn note_backtrace(&self, frames: Vec<String>) {
-        *self.last_backtrace.lock().unwrap_or_else(PoisonError::into_inner) = frames;
+        *lock(&self.last_backtrace) = frames;
     }
 
     pub(crate) fn last_backtrace(&self) -> Vec<String> {
-        self.last_backtrace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.last_backtrace).clone()
     }
 
     pub(crate) fn traps(&self) -> Traps {
@@ -190,11 +191,7 @@ impl Counters {
     }
 
     pub(crate) fn failures(&self) -> Failures {
-        self.failures_locked().clone()
-    }
-
-    fn failures_locked(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.failures).clone()
     }
 }
 

@@ -1,10 +1,11 @@
 //! Guest calls that may take several slices of time.
 
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use crate::pool::Slot;
+use crate::sync::lock;
 
 /// A guest call under way, with everything it works on: the locks of its instance and of its exchange among them.
 ///
@@ -59,7 +60,7 @@ impl<T: Send + 'static> RunningCall<T> {
 
     /// One slice.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
-        let mut stage = locked(&self.stage);
+        let mut stage = lock(&self.stage);
         if let Stage::Going(future) = &mut *stage {
             self.slot.resume();
             *stage = Stage::Over(ready!(future.as_mut().poll(cx)));
@@ -72,7 +73,7 @@ impl<T: Send + 'static> RunningCall<T> {
 
     /// Leaves the call to upkeep, since nobody else will poll it: a guest must not be stopped half way.
     pub(crate) fn leave(self, conclude: impl FnOnce(T) + Send + 'static) {
-        match std::mem::replace(&mut *locked(&self.stage), Stage::Gone) {
+        match std::mem::replace(&mut *lock(&self.stage), Stage::Gone) {
             Stage::Going(future) => self.slot.adopt(Box::pin(async move { conclude(future.await) })),
             Stage::Over(output) => conclude(output),
             Stage::Gone => {}
@@ -90,7 +91,7 @@ impl<T: ReleaseInstance> RunningCall<T> {
 
 impl<T: ReleaseInstance> Resumable for Mutex<Stage<T>> {
     fn resume(&self, slot: &Weak<Slot>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut stage = locked(self);
+        let mut stage = lock(self);
         if let Stage::Going(future) = &mut *stage {
             let mut output = ready!(future.as_mut().poll(cx));
             if let Some(slot) = slot.upgrade() {
@@ -100,10 +101,6 @@ impl<T: ReleaseInstance> Resumable for Mutex<Stage<T>> {
         }
         Poll::Ready(())
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the first slice of a call, with nobody to be woken for the next.

@@ -5,9 +5,11 @@
 )]
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::sync::lock;
 
 /// Beats for which the clock goes on beating every millisecond after a guest has used up a slice: so long it may wait for
 /// the next one.
@@ -67,7 +69,7 @@ impl Clock {
     pub(crate) fn hurry(&self, has_used_slice: bool) {
         let until = self.beats().saturating_add(if has_used_slice { HURRY } else { 1 });
         self.0.hurry_until.fetch_max(until, Ordering::Relaxed);
-        if let Some(waker) = self.resting().take() {
+        if let Some(waker) = lock(&self.0.resting).take() {
             waker.wake();
         }
     }
@@ -75,16 +77,12 @@ impl Clock {
     /// Ready while the clock has to hurry.
     pub(super) fn poll_hurry(&self, cx: &Context<'_>) -> Poll<()> {
         // Under the lock: whoever makes it hurry finds the waker, or is seen here.
-        let mut resting = self.resting();
+        let mut resting = lock(&self.0.resting);
         if self.beats() < self.0.hurry_until.load(Ordering::Relaxed) {
             return Poll::Ready(());
         }
         *resting = Some(cx.waker().clone());
         Poll::Pending
-    }
-
-    fn resting(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.0.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@ mod threads;
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 
 pub use self::allocation::Allocation;
@@ -20,6 +20,7 @@ use crate::plugin;
 use crate::pool::Slot;
 use crate::proxy_wasm::HostFunctions;
 use crate::retiring::RetiringInstance;
+use crate::sync::lock;
 
 /// How long guests get one slice after the other in a round of upkeep, in ticks.
 const ROUND: u64 = 10;
@@ -150,7 +151,7 @@ impl Engine {
     /// [`tick`](Self::tick). A guest whose ticks take long is called for a fifth of a thread's time.
     pub fn maintain(&self) {
         let plugins: Vec<_> = {
-            let mut plugins = self.inner.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut plugins = lock(&self.inner.plugins);
             plugins.retain(|plugin| plugin.strong_count() > 0);
             plugins.iter().filter_map(Weak::upgrade).collect()
         };
@@ -159,9 +160,9 @@ impl Engine {
         plugins.iter().for_each(|plugin| plugin.look_after(round_ends));
         // In turn, so that none waits for another's guest to end.
         while plugins.iter().filter(|plugin| plugin.give_turns()).count() > 0 && self.ticks() < round_ends {}
-        let mut leaving = std::mem::take(&mut *self.leaving());
+        let mut leaving = std::mem::take(&mut *lock(&self.inner.leaving));
         leaving.retain(|retiring| !retiring.is_over_at(self.ticks()));
-        self.leaving().append(&mut leaving);
+        lock(&self.inner.leaving).append(&mut leaving);
     }
 
     /// Where instances have their memories, tables and stacks.
@@ -204,16 +205,12 @@ impl Engine {
     }
 
     pub(crate) fn register(&self, plugin: Weak<plugin::Inner>) {
-        self.inner.plugins.lock().unwrap_or_else(PoisonError::into_inner).push(plugin);
+        lock(&self.inner.plugins).push(plugin);
     }
 
     /// Takes over the instances of a plugin that is gone.
     pub(crate) fn retire(&self, slots: &[Arc<Slot>]) {
-        self.leaving().extend(slots.iter().filter_map(RetiringInstance::of));
-    }
-
-    fn leaving(&self) -> MutexGuard<'_, Vec<RetiringInstance>> {
-        self.inner.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.leaving).extend(slots.iter().filter_map(RetiringInstance::of));
     }
 }
 

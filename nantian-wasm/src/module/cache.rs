@@ -1,9 +1,10 @@
 //! Compiled modules by digest.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::{Digest, Inner};
+use crate::sync::lock;
 
 /// Finds modules that somebody still holds; keeps none alive by itself.
 #[derive(Default)]
@@ -15,12 +16,12 @@ pub(crate) struct ModuleCache {
 
 impl ModuleCache {
     pub(crate) fn get(&self, digest: &Digest) -> Option<Arc<Inner>> {
-        self.modules.lock().unwrap_or_else(PoisonError::into_inner).get(digest)?.upgrade()
+        lock(&self.modules).get(digest)?.upgrade()
     }
 
     /// Keeps a module, or gives back the one that another thread compiled meanwhile.
     pub(crate) fn insert(&self, digest: Digest, module: Arc<Inner>) -> Arc<Inner> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut modules = lock(&self.modules);
         modules.retain(|_, module| module.strong_count() > 0);
         if let Some(existing) = modules.get(&digest).and_then(Weak::upgrade) {
             return existing;
@@ -30,7 +31,7 @@ impl ModuleCache {
     }
 
     pub(crate) fn len(&self) -> usize {
-        let modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let modules = lock(&self.modules);
         modules.values().filter(|module| module.strong_count() > 0).count()
     }
 }

@@ -6,9 +6,9 @@ use wasmtime::Caller;
 
 use super::abi::Status;
 use super::memory::{HostCallError, put_u32, put_u64, read_text};
-use super::shared::locked;
 use super::state::State;
 use crate::observe::{Metric, MetricKind};
+use crate::sync::lock;
 
 const MAX_METRICS: usize = 1_000;
 /// Longest name, in bytes; the rest is cut off.
@@ -89,7 +89,7 @@ pub(super) fn define_metric(
     };
     let name = read_text(caller, name, name_length, MAX_NAME)?;
     let state = caller.data_mut();
-    let place = locked(&state.plugin.shared.metrics).place(kind, &name);
+    let place = lock(&state.plugin.shared.metrics).place(kind, &name);
     let known: &mut Vec<usize> = state.metrics.get_mut(code(kind)).ok_or(Status::BadArgument)?;
     let (index, place) = defined(known, place, place_of_others(kind));
     if place == place_of_others(kind) {
@@ -172,7 +172,7 @@ fn with_metric(
     let id = usize::try_from(id).unwrap_or(usize::MAX);
     let known = state.metrics.get(id % METRIC_STEP);
     let place = (id / METRIC_STEP).checked_sub(1).and_then(|index| known?.get(index).copied());
-    let mut metrics = locked(&state.plugin.shared.metrics);
+    let mut metrics = lock(&state.plugin.shared.metrics);
     let metric = place.and_then(|place| metrics.at(place)).ok_or(Status::NotFound)?;
     Ok(change(metric)?)
 }

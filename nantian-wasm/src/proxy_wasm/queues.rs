@@ -8,11 +8,11 @@ use wasmtime::Caller;
 
 use super::abi::Status;
 use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch};
-use super::shared::locked;
 use super::state::State;
 use crate::inbox::Job;
 use crate::pool::Slot;
 use crate::sandbox::HostTrap;
+use crate::sync::lock;
 
 const MAX_QUEUES: usize = 16;
 const MAX_ITEMS: usize = 1_000;
@@ -74,7 +74,7 @@ pub(super) fn register(
     let state = caller.data();
     let (slot, generation) = (state.slot.clone(), state.generation);
     let token = {
-        let mut queues = locked(&state.plugin.shared.queues);
+        let mut queues = lock(&state.plugin.shared.queues);
         match queues.tokens.get(&name).copied() {
             Some(token) => {
                 let queue = queues.queue(token)?;
@@ -110,7 +110,7 @@ pub(super) fn resolve(
     if !vm_id.is_empty() && vm_id != plugin.vm_id.as_bytes() {
         return Err(Status::NotFound.into());
     }
-    let token = locked(&plugin.shared.queues).tokens.get(&name).copied().ok_or(Status::NotFound)?;
+    let token = lock(&plugin.shared.queues).tokens.get(&name).copied().ok_or(Status::NotFound)?;
     put_u32(caller, return_token, token)
 }
 
@@ -123,7 +123,7 @@ pub(super) fn enqueue(
     let item = read(caller, item, item_length)?;
     let plugin = &caller.data().plugin;
     let (lost, slot, generation) = {
-        let mut queues = locked(&plugin.shared.queues);
+        let mut queues = lock(&plugin.shared.queues);
         let lost = queues.push(token, item)?;
         let queue = queues.queue(token)?;
         (lost, queue.slot.clone(), queue.generation)
@@ -143,7 +143,7 @@ pub(super) fn dequeue(
 ) -> Result<AllocationSize, HostCallError> {
     let mut out = scratch(caller);
     {
-        let mut queues = locked(&caller.data().plugin.shared.queues);
+        let mut queues = lock(&caller.data().plugin.shared.queues);
         let item = queues.queue(token)?.items.pop_front().ok_or(Status::Empty)?;
         queues.bytes = queues.bytes.saturating_sub(item.len());
         out.extend_from_slice(&item);

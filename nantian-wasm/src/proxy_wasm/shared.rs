@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use wasmtime::Caller;
 
@@ -13,6 +13,7 @@ use super::queues::Queues;
 use super::state::State;
 use crate::callout_limits::CalloutLimits;
 use crate::observe::Metric;
+use crate::sync::lock;
 
 const MAX_KEYS: usize = 1_000;
 /// Longest key and value together, in bytes.
@@ -52,12 +53,8 @@ struct Entry {
 impl SharedStore {
     /// The metrics the guest defined, in the order of their definition.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
-        locked(&self.metrics).named().to_vec()
+        lock(&self.metrics).named().to_vec()
     }
-}
-
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Data ===
@@ -108,7 +105,7 @@ pub(super) fn get_data(
     let key = read(caller, key, key_length)?;
     let mut value = scratch(caller);
     let cas = {
-        let data = locked(&caller.data().plugin.shared.data);
+        let data = lock(&caller.data().plugin.shared.data);
         let entry = data.entries.get(key.as_slice()).ok_or(Status::NotFound)?;
         value.extend_from_slice(&entry.value);
         entry.cas
@@ -128,7 +125,7 @@ pub(super) fn set_data(
     let key = read(caller, key, key_length)?;
     let value = read(caller, value, value_length)?;
     let plugin = &caller.data().plugin;
-    let lost = locked(&plugin.shared.data).set(key, value, cas)?;
+    let lost = lock(&plugin.shared.data).set(key, value, cas)?;
     plugin.counters.dropped_shared_data.fetch_add(lost, Ordering::Relaxed);
     Ok(())
 }

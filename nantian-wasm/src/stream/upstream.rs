@@ -1,7 +1,9 @@
 //! Where a request goes.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::sync::lock;
 
 /// The address of a backend, which whoever sends the request tells; its clones are one.
 ///
@@ -14,12 +16,12 @@ pub struct UpstreamAddress(Arc<Mutex<Option<SocketAddr>>>);
 impl UpstreamAddress {
     /// The request goes there.
     pub fn set(&self, address: SocketAddr) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        *lock(&self.0) = Some(address);
     }
 
     /// Where it goes, once that is known.
     pub fn get(&self) -> Option<SocketAddr> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0)
     }
 }
 

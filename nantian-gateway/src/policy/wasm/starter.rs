@@ -4,7 +4,7 @@ use std::{
     io,
     num::NonZeroUsize,
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use crate::{
     ir,
     respond::ErrorChain,
     runtime::JobThread,
+    sync::lock,
     translate::conditions::Reason,
 };
 
@@ -125,7 +126,7 @@ impl PluginStarter {
         thread.run(move || {
             if let Some(told) = Weak::<Mutex<Option<StartOutcome>>>::upgrade(&told) {
                 let outcome = wanted.start();
-                *locked(&told) = Some(outcome);
+                *lock(&told) = Some(outcome);
                 news.inner.arrived.notify_one();
             }
         });
@@ -141,7 +142,7 @@ impl PluginNews {
     /// # Cancellation
     /// News that comes before the next call is not lost.
     pub(crate) async fn changed(&self) {
-        let due = *locked(&self.inner.due);
+        let due = *lock(&self.inner.due);
         match due {
             Some(due) => tokio::select! {
                 () = self.arrived() => {}
@@ -158,7 +159,7 @@ impl PluginNews {
 
     /// To be told when `due` has come, and not before.
     pub(super) fn remind_at(&self, due: Option<Instant>) {
-        *locked(&self.inner.due) = due;
+        *lock(&self.inner.due) = due;
     }
 }
 
@@ -166,12 +167,12 @@ impl PluginNews {
 
 impl PendingStart {
     pub(super) fn is_over(&self) -> bool {
-        locked(&self.outcome).is_some()
+        lock(&self.outcome).is_some()
     }
 
     /// What became of it, once.
     pub(super) fn take(&self) -> Option<StartOutcome> {
-        locked(&self.outcome).take()
+        lock(&self.outcome).take()
     }
 }
 
@@ -269,8 +270,4 @@ impl Retry {
         let wait = last.map_or(FIRST_WAIT, |last| (last.wait * 2).min(longest));
         Self { at: Instant::now() + wait, wait }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
