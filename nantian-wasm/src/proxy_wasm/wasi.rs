@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use wasmtime::{Caller, Linker};
 
+use super::abi::Status;
 use super::control::{nanos, unix_nanos};
 use super::memory::{HostCallError, put, put_u32, put_u64, slice, view};
 use super::state::State;
@@ -72,6 +73,30 @@ pub(super) const INERT: &[(&str, u32)] = &[
     ("sock_shutdown", NOSYS),
 ];
 
+/// How a call ends when it does not end well.
+enum WasiError {
+    /// The guest gets this.
+    Errno(u32),
+    /// The guest gets nothing: it ends here.
+    Trap(wasmtime::Error),
+}
+
+/// Whatever is wrong with a pointer.
+impl From<Status> for WasiError {
+    fn from(_: Status) -> Self {
+        Self::Errno(FAULT)
+    }
+}
+
+impl From<HostCallError> for WasiError {
+    fn from(error: HostCallError) -> Self {
+        match error {
+            HostCallError::Status(status) => status.into(),
+            HostCallError::Trap(error) => Self::Trap(error),
+        }
+    }
+}
+
 /// Links what does something.
 pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     type Guest<'a> = Caller<'a, State>;
@@ -80,10 +105,10 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             answer(&mut c, "args_sizes_get", |c| no_strings(c, count, bytes))
         })?;
         linker.func_wrap(module, "environ_sizes_get", |mut c: Guest<'_>, count: u32, bytes: u32| {
-            answer(&mut c, "environ_sizes_get", |c| Ok(environ_sizes(c, count, bytes)))
+            answer(&mut c, "environ_sizes_get", |c| environ_sizes(c, count, bytes))
         })?;
         linker.func_wrap(module, "environ_get", |mut c: Guest<'_>, pointers: u32, out: u32| {
-            answer(&mut c, "environ_get", |c| Ok(environ(c, pointers, out)))
+            answer(&mut c, "environ_get", |c| environ(c, pointers, out))
         })?;
         linker.func_wrap(module, "clock_res_get", |mut c: Guest<'_>, clock: u32, out: u32| {
             answer(&mut c, "clock_res_get", |c| clock_resolution(c, clock, out))
@@ -109,7 +134,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             module,
             "poll_oneoff",
             |mut c: Guest<'_>, _: u32, _: u32, _: u32, events: u32| {
-                answer(&mut c, "poll_oneoff", |c| Ok(put_u32(c, events, 0)))
+                answer(&mut c, "poll_oneoff", |c| Ok(put_u32(c, events, 0)?))
             },
         )?;
         linker.func_wrap(module, "proc_exit", |code: u32| -> wasmtime::Result<()> {
@@ -123,38 +148,32 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 fn answer<'a>(
     caller: &mut Caller<'a, State>,
     name: &str,
-    call: impl FnOnce(&mut Caller<'a, State>) -> Result<Result<(), HostCallError>, u32>,
+    call: impl FnOnce(&mut Caller<'a, State>) -> Result<(), WasiError>,
 ) -> wasmtime::Result<u32> {
-    if caller.data().plugin.capabilities.allow(name) { errno(call(caller)) } else { Ok(NOTCAPABLE) }
-}
-
-/// An errno for the guest: a wrong pointer is `FAULT`, a trap stays one.
-fn errno(result: Result<Result<(), HostCallError>, u32>) -> wasmtime::Result<u32> {
-    match result {
-        Ok(Ok(())) => Ok(SUCCESS),
-        Ok(Err(HostCallError::Status(_))) => Ok(FAULT),
-        Ok(Err(HostCallError::Trap(error))) => Err(error),
-        Err(errno) => Ok(errno),
+    if !caller.data().plugin.capabilities.allow(name) {
+        return Ok(NOTCAPABLE);
+    }
+    match call(caller) {
+        Ok(()) => Ok(SUCCESS),
+        Err(WasiError::Errno(errno)) => Ok(errno),
+        Err(WasiError::Trap(error)) => Err(error),
     }
 }
 
-fn no_strings(
-    caller: &mut Caller<'_, State>,
-    count: u32,
-    bytes: u32,
-) -> Result<Result<(), HostCallError>, u32> {
-    Ok(put_u32(caller, count, 0).and_then(|()| put_u32(caller, bytes, 0)))
+fn no_strings(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<(), WasiError> {
+    put_u32(caller, count, 0)?;
+    Ok(put_u32(caller, bytes, 0)?)
 }
 
-fn environ_sizes(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<(), HostCallError> {
+fn environ_sizes(caller: &mut Caller<'_, State>, count: u32, bytes: u32) -> Result<(), WasiError> {
     let environment = &caller.data().plugin.environment;
     let number = u32::try_from(environment.len()).unwrap_or(u32::MAX);
     let size = environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
     put_u32(caller, count, number)?;
-    put_u32(caller, bytes, u32::try_from(size).unwrap_or(u32::MAX))
+    Ok(put_u32(caller, bytes, u32::try_from(size).unwrap_or(u32::MAX))?)
 }
 
-fn environ(caller: &mut Caller<'_, State>, mut pointers: u32, mut out: u32) -> Result<(), HostCallError> {
+fn environ(caller: &mut Caller<'_, State>, mut pointers: u32, mut out: u32) -> Result<(), WasiError> {
     let plugin = std::sync::Arc::clone(&caller.data().plugin);
     for (name, value) in &plugin.environment {
         let text = format!("{name}={value}\0");
@@ -166,37 +185,29 @@ fn environ(caller: &mut Caller<'_, State>, mut pointers: u32, mut out: u32) -> R
     Ok(())
 }
 
-fn clock_resolution(
-    caller: &mut Caller<'_, State>,
-    clock: u32,
-    out: u32,
-) -> Result<Result<(), HostCallError>, u32> {
+fn clock_resolution(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Result<(), WasiError> {
     if clock > 1 {
-        return Err(INVAL);
+        return Err(WasiError::Errno(INVAL));
     }
-    Ok(put_u64(caller, out, 1))
+    Ok(put_u64(caller, out, 1)?)
 }
 
 /// The clock of wall time shows what `proxy_get_current_time_nanoseconds` shows.
-fn clock_time(
-    caller: &mut Caller<'_, State>,
-    clock: u32,
-    out: u32,
-) -> Result<Result<(), HostCallError>, u32> {
+fn clock_time(caller: &mut Caller<'_, State>, clock: u32, out: u32) -> Result<(), WasiError> {
     let time = match clock {
         REALTIME => unix_nanos(SystemTime::now()),
         MONOTONIC => nanos(caller.data().plugin.clock.monotonic()),
-        _ => return Err(NOTSUP),
+        _ => return Err(WasiError::Errno(NOTSUP)),
     };
-    Ok(put_u64(caller, out, time))
+    Ok(put_u64(caller, out, time)?)
 }
 
 /// Standard streams are character devices that can be written to.
-fn fdstat(caller: &mut Caller<'_, State>, fd: u32, out: u32) -> Result<Result<(), HostCallError>, u32> {
+fn fdstat(caller: &mut Caller<'_, State>, fd: u32, out: u32) -> Result<(), WasiError> {
     const CHARACTER_DEVICE: u8 = 2;
     const RIGHT_FD_WRITE: u64 = 1 << 6;
     if fd > 2 {
-        return Err(BADF);
+        return Err(WasiError::Errno(BADF));
     }
     let mut stat = [0; 24];
     if let Some((kind, rest)) = stat.split_first_mut() {
@@ -205,7 +216,7 @@ fn fdstat(caller: &mut Caller<'_, State>, fd: u32, out: u32) -> Result<Result<()
             rights.copy_from_slice(&RIGHT_FD_WRITE.to_le_bytes());
         }
     }
-    Ok(view(caller).and_then(|(memory, _)| Ok(put(memory, out, &stat)?)))
+    Ok(put(view(caller)?.0, out, &stat)?)
 }
 
 /// Standard output logs at info, standard error at error.
@@ -215,19 +226,18 @@ fn write(
     vectors: u32,
     count: u32,
     written: u32,
-) -> Result<Result<(), HostCallError>, u32> {
+) -> Result<(), WasiError> {
     let level = match fd {
         1 => 2,
         2 => 4,
-        _ => return Err(BADF),
+        _ => return Err(WasiError::Errno(BADF)),
     };
     if count > MAX_VECTORS {
-        return Err(INVAL);
+        return Err(WasiError::Errno(INVAL));
     }
-    Ok(gather(caller, vectors, count).and_then(|line| {
-        caller.data_mut().log(level, &line);
-        put_u32(caller, written, u32::try_from(line.len()).unwrap_or(u32::MAX))
-    }))
+    let line = gather(caller, vectors, count)?;
+    caller.data_mut().log(level, &line);
+    Ok(put_u32(caller, written, u32::try_from(line.len()).unwrap_or(u32::MAX))?)
 }
 
 fn gather(caller: &mut Caller<'_, State>, vectors: u32, count: u32) -> Result<Vec<u8>, HostCallError> {
@@ -243,14 +253,14 @@ fn gather(caller: &mut Caller<'_, State>, vectors: u32, count: u32) -> Result<Ve
     Ok(line)
 }
 
-fn random(caller: &mut Caller<'_, State>, out: u32, length: u32) -> Result<Result<(), HostCallError>, u32> {
+fn random(caller: &mut Caller<'_, State>, out: u32, length: u32) -> Result<(), WasiError> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     if length > MAX_RANDOM {
-        return Err(INVAL);
+        return Err(WasiError::Errno(INVAL));
     }
     let mut bytes = vec![0; length];
     if getrandom::fill(&mut bytes).is_err() {
-        return Err(NOSYS);
+        return Err(WasiError::Errno(NOSYS));
     }
-    Ok(view(caller).and_then(|(memory, _)| Ok(put(memory, out, &bytes)?)))
+    Ok(put(view(caller)?.0, out, &bytes)?)
 }
