@@ -8,7 +8,8 @@ use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, oneshot},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -32,7 +33,7 @@ use crate::{
     runtime::{TaskThread, WorkerConfig, Workers, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
-    telemetry::Telemetry,
+    telemetry::{ExportersDone, Telemetry},
     tenancy::Tenancy,
     translate::Locality,
     upstream::{ClientConfig, Roots, tls_client_config},
@@ -164,8 +165,7 @@ pub(super) async fn serve(
     let metrics = Arc::new(Metrics::new(workers));
     metrics.show_log(lost_lines());
     let store_changed = Arc::new(Notify::new());
-    let (stop, stopped) = watch::channel(false);
-    let admin = start_admin(common, view, &metrics, stopped)?;
+    let admin = AdminServer::start(common, view, &metrics)?;
     let (access_log, last_line) = start_access_log(common, &metrics)?;
     let roots = Roots::of_system();
     let config = worker_config(common, access_log, &roots, source.tenancy())?;
@@ -175,7 +175,7 @@ pub(super) async fn serve(
     let (networks, tenancy) = (common.plugin_sources.clone(), config.client.tenancy);
     let modules = Modules::new(FetchConfig { networks, tenancy, tls });
     let workers = Workers::start(workers, &config, &metrics)?;
-    let (telemetry, mut exported) = Telemetry::new(config.client.clone());
+    let (telemetry, exported) = Telemetry::new(config.client.clone());
     let own = OwnIdentities::of_environment(common.identity_namespaces.clone(), |name| env::var(name).ok());
     let tokens = Tokens::new(config.client.clone(), own);
     let outside = Outside { modules: modules.clone(), client: config.client.clone() };
@@ -208,17 +208,26 @@ pub(super) async fn serve(
         drained = crate::runtime::blocking(move || control.drain()) => drained?,
         () = signals.end() => anyhow::bail!("a second signal ended it before all was drained"),
     }
+    end(exported, admin, last_line).await?;
+    tracing::info!("drained");
+    Ok(())
+}
+
+/// Ends what tells of requests, now that there are none.
+async fn end(
+    mut exported: ExportersDone,
+    admin: Option<AdminServer>,
+    last_line: oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
     if timeout(LAST_RECORDS, exported.wait()).await.is_err() {
         tracing::warn!("the last records of calls are lost, their collectors do not take them");
     }
-    stop.send_replace(true);
     if let Some(admin) = admin {
-        admin.await??;
+        admin.end().await?;
     }
     if timeout(LAST_LINES, last_line).await.is_err() {
         tracing::warn!("the last lines of the access log are lost, nobody reads them");
     }
-    tracing::info!("drained");
     Ok(())
 }
 
@@ -273,20 +282,31 @@ async fn reload_until_the_end(
     }
 }
 
-fn start_admin(
-    common: &Common,
-    view: &View,
-    metrics: &Arc<Metrics>,
-    mut stopped: watch::Receiver<bool>,
-) -> anyhow::Result<Option<tokio::task::JoinHandle<io::Result<()>>>> {
-    let AdminAddr::At(address) = common.admin_addr else { return Ok(None) };
-    let listener = bind_alone(address).with_context(|| format!("--admin-addr {address} cannot be bound"))?;
-    tracing::info!(address = %listener.local_addr()?, "admin server");
-    let server = admin::serve(listener, view.clone(), Arc::clone(metrics), async move {
-        // The sender is gone when the process ends without a drain.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    });
-    Ok(Some(crate::runtime::spawn(server)))
+/// The admin server, while it serves.
+struct AdminServer {
+    /// It ends when this is told or gone.
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<io::Result<()>>,
+}
+
+impl AdminServer {
+    /// Starts it, if there is to be one.
+    fn start(common: &Common, view: &View, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Self>> {
+        let AdminAddr::At(address) = common.admin_addr else { return Ok(None) };
+        let listener =
+            bind_alone(address).with_context(|| format!("--admin-addr {address} cannot be bound"))?;
+        tracing::info!(address = %listener.local_addr()?, "admin server");
+        let (stop, stopped) = oneshot::channel();
+        let server = admin::serve(listener, view.clone(), Arc::clone(metrics), async move {
+            let _ = stopped.await;
+        });
+        Ok(Some(Self { stop, server: crate::runtime::spawn(server) }))
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        drop(self.stop);
+        Ok(self.server.await??)
+    }
 }
 
 /// Starts the access log, if there is to be one; the receiver is told when its last line is written.
