@@ -49,20 +49,7 @@ pub(super) fn resolve(
     path: &Path<'_>,
 ) -> Result<Target, Fault> {
     let kind = kind_of(spec);
-    let fault = |reason, message: String| Fault::at(reason, path, message);
-    if !route.kind.is_http() && kind != GroupKind::SERVICE {
-        return Err(fault(Reason::InvalidKind, format!("{kind} is not served, only Service is")));
-    }
-    if kind == GroupKind::AI_SERVICE && !cluster.gates.is_open(Feature::AIService) {
-        let message = format!("{kind} is not served, --feature-gates AIService=true would");
-        return Err(fault(Reason::InvalidKind, message));
-    }
-    if kind != GroupKind::SERVICE && kind != GroupKind::AI_SERVICE {
-        return Err(fault(
-            Reason::InvalidKind,
-            format!("{kind} is not served, only Service and AIService are"),
-        ));
-    }
+    check_kind(cluster, route, kind, path)?;
     let namespace = spec.namespace.unwrap_or(&route.name.namespace);
     let name = ObjectName::new(namespace, spec.name);
     let from = (GroupKind::of_route(route.kind), route.name.namespace.as_str());
@@ -70,23 +57,54 @@ pub(super) fn resolve(
         let (own, from) = (&route.name.namespace, route.kind.as_str());
         let message =
             format!("no ReferenceGrant in {namespace} permits {from}s of {own} to use {} {name}", kind.kind);
-        return Err(fault(Reason::RefNotPermitted, message).absent());
+        return Err(Fault::at(Reason::RefNotPermitted, path, message).absent());
     }
     if kind == GroupKind::AI_SERVICE {
-        return match ai_services.get(&name) {
-            Some(Ok(_)) => Ok(Target::AiService(name)),
-            Some(Err(unusable)) => Err(fault(
-                Reason::BackendNotFound,
-                format!("AIService {name} is not usable: {}", unusable.message()),
-            )
-            .absent()),
-            None => Err(fault(
-                Reason::BackendNotFound,
-                format!("AIService {name} does not exist, or is not valid"),
-            )
-            .absent()),
-        };
+        ai_service(ai_services, name, path)
+    } else {
+        port_of_service(cluster, policies, route, name, spec.port, path)
     }
+}
+
+/// Refuses what routes of this kind do not refer to.
+fn check_kind(
+    cluster: &ClusterState<'_>,
+    route: &RouteId,
+    kind: GroupKind<'_>,
+    path: &Path<'_>,
+) -> Result<(), Fault> {
+    let problem = if kind == GroupKind::SERVICE {
+        return Ok(());
+    } else if !route.kind.is_http() {
+        "only Service is"
+    } else if kind != GroupKind::AI_SERVICE {
+        "only Service and AIService are"
+    } else if !cluster.gates.is_open(Feature::AIService) {
+        "--feature-gates AIService=true would"
+    } else {
+        return Ok(());
+    };
+    Err(Fault::at(Reason::InvalidKind, path, format_args!("{kind} is not served, {problem}")))
+}
+
+fn ai_service(ai_services: &AiServices, name: ObjectName, path: &Path<'_>) -> Result<Target, Fault> {
+    let problem = match ai_services.get(&name) {
+        Some(Ok(_)) => return Ok(Target::AiService(name)),
+        Some(Err(unusable)) => format!("is not usable: {}", unusable.message()),
+        None => "does not exist, or is not valid".to_owned(),
+    };
+    Err(Fault::at(Reason::BackendNotFound, path, format_args!("AIService {name} {problem}")).absent())
+}
+
+fn port_of_service(
+    cluster: &ClusterState<'_>,
+    policies: &PolicySet,
+    route: &RouteId,
+    name: ObjectName,
+    port: Option<i32>,
+    path: &Path<'_>,
+) -> Result<Target, Fault> {
+    let fault = |reason, message: String| Fault::at(reason, path, message);
     let service = cluster.objects.services.get(&name);
     let service = service
         .ok_or_else(|| fault(Reason::BackendNotFound, format!("Service {name} does not exist")).absent())?;
@@ -95,14 +113,14 @@ pub(super) fn resolve(
         return Err(fault(Reason::InvalidKind, message).absent());
     }
     let path_of_port = path.field("port");
-    let Some(port) = spec.port else {
+    let Some(number) = port else {
         return Err(Fault::at(Reason::BackendNotFound, path_of_port, "a Service needs it"));
     };
     let transport = route.kind.transport();
-    let port = u16::try_from(port).ok().and_then(|port| service::port(service, port, transport));
+    let port = u16::try_from(number).ok().and_then(|port| service::port(service, port, transport));
     let port = port.ok_or_else(|| {
-        let port = spec.port.unwrap_or_default();
-        Fault::at(Reason::BackendNotFound, path_of_port, format_args!("Service {name} has no port {port}"))
+        let message = format_args!("Service {name} has no port {number}");
+        Fault::at(Reason::BackendNotFound, path_of_port, message)
     })?;
     // What connections carry is no business of the gateway.
     let usable = if route.kind.is_http() { port.protocol().map(drop) } else { port.is_reached() };
