@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use crate::cost::{Cost, CostEstimator, TypicalCost};
 use crate::decide::{BucketKey, Decider};
 use crate::error::MissingPart;
-use crate::extract::{KeyExtractor, ScopeValues};
+use crate::key_extractor::{KeyExtractor, ScopeValues};
 use crate::limit::Unit;
 use crate::limiter::Limiter;
 use crate::observe::Observer;

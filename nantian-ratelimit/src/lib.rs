@@ -86,15 +86,15 @@
 //! fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs
 //! nothing on the outer ones, and usage settles them all.
 
-mod client;
+mod client_address;
 mod cost;
 mod decide;
 mod early_charge;
 mod error;
-mod extract;
 mod handle;
 mod headers;
 mod key;
+mod key_extractor;
 mod layer;
 mod ledger;
 mod levels;
@@ -102,7 +102,7 @@ mod limit;
 mod limit_column;
 mod limiter;
 mod observe;
-mod output;
+mod output_estimate;
 mod policy;
 mod poly;
 mod rate;
@@ -122,18 +122,18 @@ pub mod future;
 pub mod redis;
 pub mod respond;
 
-pub use client::client_address;
+pub use client_address::client_address;
 pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost};
 pub use error::{Denied, InvalidPolicy, InvalidScope, MissingPart, Unavailable};
-pub use extract::{KeyExtractor, ScopeValues, client_network};
 pub use handle::{Attempted, ReservationHandle};
 pub use key::{Key, KeyHasher};
+pub use key_extractor::{KeyExtractor, ScopeValues, client_network};
 pub use layer::RateLimitLayer;
 pub use levels::{Level, Levels};
 pub use limit::{Limit, LimitName, Unit};
 pub use limiter::{Admitted, Limiter, LimiterBuilder};
 pub use observe::{Decision, Observer};
-pub use output::OutputEstimate;
+pub use output_estimate::OutputEstimate;
 pub use policy::{MAX_LIMITS, MissingKey, OnLimit, Policy, PolicyBuilder, Queue};
 pub use reservation::{CachedSettlement, Reservation, Settled, Settlement};
 pub use scope::{Scope, ScopePart};

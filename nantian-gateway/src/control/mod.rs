@@ -2,7 +2,7 @@
 
 mod backoff;
 mod engine_threads;
-mod news;
+mod log_once;
 mod reload;
 mod session_keys;
 mod startup_gate;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    ConfigView, EngineThreads, SessionKeySource, View, backoff::Backoff, news::log_news,
+    ConfigView, EngineThreads, SessionKeySource, View, backoff::Backoff, log_once::log_once,
     startup_gate::StartupGate,
 };
 use crate::{
@@ -372,7 +372,7 @@ impl Control {
             translation.warnings.iter().map(|warning| format!("{}: {}", warning.object, warning.message)),
         );
         let passing = self.problems.iter().filter(|problem| problem.reason == Reason::Pending);
-        log_news(&said, &self.said, &passing.map(ToString::to_string).collect::<Vec<_>>());
+        log_once(&said, &self.said, &passing.map(ToString::to_string).collect::<Vec<_>>());
         self.said = said;
         if !is_news {
             tracing::debug!("nothing has changed that is served");

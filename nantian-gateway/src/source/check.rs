@@ -5,7 +5,7 @@ use std::{cell::OnceCell, fmt};
 use nantian_crd::{Fault, FaultKind, FieldPath, schema::Validator};
 use serde_json::{Map, Value};
 
-use super::{bytes, kind::Kind, object::Object, schema};
+use super::{kind::Kind, object::Object, schema, secret_data};
 use crate::{ir::ObjectName, translate::certificate_fault};
 
 /// A field and what is wrong with it.
@@ -65,7 +65,7 @@ impl Checker {
                 metadata.remove("namespace");
             }
         }
-        bytes::join_lines(kind, &mut object);
+        secret_data::join_lines(kind, &mut object);
         if kind == Kind::EndpointSlice {
             let endpoints = object.entry("endpoints").or_insert(Value::Null);
             if endpoints.is_null() {
@@ -79,7 +79,7 @@ impl Checker {
             return Err(complaints);
         }
         if let Value::Object(object) = &mut object {
-            bytes::merge_string_data(kind, object);
+            secret_data::merge_string_data(kind, object);
         }
         let object = Object::read(kind, object).map_err(|error| vec![unreadable(kind, &error)])?;
         // Judged here, so that a rotation that went wrong leaves the last good certificate in place.

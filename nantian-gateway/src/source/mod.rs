@@ -5,7 +5,6 @@
 //! [`refusals`] says which of the objects the translator did not like; [`Source::reject`] takes such an edit back.
 
 mod bounds;
-mod bytes;
 mod check;
 mod decode;
 mod envelope;
@@ -22,6 +21,7 @@ mod reading;
 mod refusal;
 mod scan;
 mod schema;
+mod secret_data;
 mod suggest;
 mod versions;
 mod watch;

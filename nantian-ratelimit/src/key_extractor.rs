@@ -51,7 +51,7 @@ pub trait KeyExtractor: Send + Sync {
 /// | part | value |
 /// |---|---|
 /// | `route` `gateway` `user` `model` | that of the extension, else that of the layer |
-/// | `ip` | the extension's client address ([`client_address`](crate::client_address) tells it), without which all share one bucket; an IPv6 address counts by its /64 network, a mapped IPv4 address as IPv4 |
+/// | `ip` | the extension's client address ([`client_address`](fn@crate::client_address) tells it), without which all share one bucket; an IPv6 address counts by its /64 network, a mapped IPv4 address as IPv4 |
 /// | `apiKey` | the bearer token or other credentials of `Authorization`, else `x-api-key`, `api-key`, `x-goog-api-key`, else the only `key` of the query |
 /// | `header:<name>` | all values of the header, in order |
 ///
