@@ -44,14 +44,8 @@ pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
         };
         let own = GroupKind::BACKEND_LB_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
-        set.records.push(PolicyOutcome {
-            object,
-            own,
-            generation,
-            refused,
-            outcomes,
-            references: References::None,
-        });
+        let references = References::None;
+        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references });
     }
 }
 

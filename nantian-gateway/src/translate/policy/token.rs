@@ -46,14 +46,8 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
         };
         let own = GroupKind::TOKEN_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
-        set.records.push(PolicyOutcome {
-            object,
-            own,
-            generation,
-            refused,
-            outcomes,
-            references: References::None,
-        });
+        let references = References::None;
+        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references });
     }
 }
 
