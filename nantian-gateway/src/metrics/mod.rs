@@ -107,14 +107,8 @@ impl Metrics {
     /// The metrics of a route, the same for as long as there is one of this name.
     pub(crate) fn route(&self, name: &str) -> Arc<RouteMetrics> {
         let mut routes = lock(&self.routes);
-        match routes.get(name) {
-            Some(metrics) => Arc::clone(metrics),
-            None => {
-                let metrics = Arc::new(RouteMetrics::new(self.workers));
-                routes.insert(name.to_owned(), Arc::clone(&metrics));
-                metrics
-            }
-        }
+        let metrics = routes.entry(name.to_owned());
+        Arc::clone(metrics.or_insert_with(|| Arc::new(RouteMetrics::new(self.workers))))
     }
 
     /// The metrics of a route of connections or datagrams, the same for as long as there is one of this name.
