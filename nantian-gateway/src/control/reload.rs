@@ -304,7 +304,7 @@ impl Control {
             match &problem.listener {
                 Some(listener) => translation.statuses.set_listener_condition(listener, condition),
                 None => translation.statuses.set_condition(&problem.object, &condition),
-            };
+            }
         }
         let ports = std::mem::take(&mut translation.ir.ports);
         for port in &ports {

@@ -38,13 +38,10 @@ impl Statuses {
         self.objects.iter()
     }
 
-    /// Sets a condition of an object; of a route under every parent, of a policy under every ancestor.
-    ///
-    /// False if the object has no status.
-    pub fn set_condition(&mut self, object: &ObjectRef, condition: &Condition) -> bool {
-        let Some(status) = self.objects.get_mut(object) else { return false };
+    /// Sets a condition of an object that has a status; of a route under every parent, of a policy under every ancestor.
+    pub fn set_condition(&mut self, object: &ObjectRef, condition: &Condition) {
+        let Some(status) = self.objects.get_mut(object) else { return };
         status.conditions_mut().for_each(|conditions| conditions.set(condition.clone()));
-        true
     }
 
     /// Sets the verdict on a version of an object that is not the one that serves; it is the newest that was seen.
@@ -69,26 +66,23 @@ impl Statuses {
         }
     }
 
-    /// Sets a condition of a listener. The Gateway, or the ListenerSet, that declares it stays Programmed as long as one of
-    /// its listeners is.
-    ///
-    /// False if the listener has no status.
-    pub fn set_listener_condition(&mut self, id: &ListenerId, condition: Condition) -> bool {
+    /// Sets a condition of a listener that has a status. The Gateway, or the ListenerSet, that declares it stays Programmed
+    /// as long as one of its listeners is.
+    pub fn set_listener_condition(&mut self, id: &ListenerId, condition: Condition) {
         let of_name = |listener: &&mut ListenerStatus| listener.name == id.name;
         match self.objects.get_mut(&declarer(id)) {
             Some(ObjectStatus::Gateway(gateway)) => {
-                let Some(listener) = gateway.listeners.iter_mut().find(of_name) else { return false };
+                let Some(listener) = gateway.listeners.iter_mut().find(of_name) else { return };
                 listener.conditions.set(condition);
                 gateway.refresh_programmed();
             }
             Some(ObjectStatus::ListenerSet(set)) => {
-                let Some(listener) = set.listeners.iter_mut().find(of_name) else { return false };
+                let Some(listener) = set.listeners.iter_mut().find(of_name) else { return };
                 listener.conditions.set(condition);
                 set.refresh_programmed();
             }
-            _ => return false,
+            _ => {}
         }
-        true
     }
 
     /// Sets the status of an object in place of the one that it has; of a policy the conditions alone, under every ancestor,
