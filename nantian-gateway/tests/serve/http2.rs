@@ -9,13 +9,13 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{net::TcpStream, sync::Notify, task::JoinHandle};
 
 use crate::support::{
     Backend, Running, Wire, World, after, eventually,
     http2::{
-        CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, client, frame, get, reply,
-        upload,
+        Body, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, client, frame, get,
+        reply, upload,
     },
     rule, soon, to, when_stuck,
 };
@@ -200,6 +200,18 @@ async fn a_backend_has_no_more_streams_on_a_connection_than_it_allows() {
     assert_eq!(backend.connections(), 3);
 }
 
+/// A client that sends pings all the time, and its connection.
+async fn pinging(gateway: &Running) -> (http2::SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
+    let mut settings = http2::Builder::new(TokioExecutor::new());
+    settings
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_millis(100))
+        .keep_alive_while_idle(true);
+    let (client, connection) = soon(settings.handshake(TokioIo::new(stream))).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
 #[tokio::test]
 async fn quiet_connections_and_streams_are_kept() {
     let backend =
@@ -210,14 +222,7 @@ async fn quiet_connections_and_streams_are_kept() {
         .options(&["--header-timeout", "1s", "--stall-timeout", "1s"])
         .start()
         .await;
-    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
-    let mut pinging = http2::Builder::new(TokioExecutor::new());
-    pinging
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_millis(100))
-        .keep_alive_while_idle(true);
-    let (mut client, connection) = soon(pinging.handshake(TokioIo::new(stream))).await.unwrap();
-    tokio::spawn(connection);
+    let (mut client, _) = pinging(&gateway).await;
     after(Duration::from_millis(1500)).await;
 
     let (upload, request) = upload("/");
@@ -237,14 +242,7 @@ async fn a_connection_on_which_there_are_only_pings_is_closed() {
     let backend = Backend::echo("a").await;
     let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
     let gateway = world.options(&["--idle-timeout", "1s"]).start().await;
-    let stream = soon(TcpStream::connect(gateway.address())).await.unwrap();
-    let mut pinging = http2::Builder::new(TokioExecutor::new());
-    pinging
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_millis(100))
-        .keep_alive_while_idle(true);
-    let (mut client, connection) = soon(pinging.handshake(TokioIo::new(stream))).await.unwrap();
-    let connection = tokio::spawn(connection);
+    let (mut client, connection) = pinging(&gateway).await;
     assert_eq!(soon(client.send_request(get("/"))).await.unwrap().status(), 200);
     soon(connection).await.unwrap().expect("it ends well");
 }
