@@ -97,11 +97,14 @@ fn each_picture_of_bedrock(at: usize, block: &Object<'_>, look: &mut dyn FnMut(R
     }
 }
 
-/// What models of Mistral refuse of a conversation with tools, which is a user who speaks right after a tool, and, with `short_ids`, ids
-/// that another provider, or the client, has made.
-pub(crate) fn for_mistral(object: &Object<'_>, short_ids: bool) -> Vec<(Range<usize>, String)> {
+/// What models of Mistral refuse of a conversation with tools, which is a user who speaks right after a tool, and, with `is_mistral`, what
+/// Mistral itself does wherever it is: ids that another provider, or the client, has made, and files that are not named by URLs.
+pub(crate) fn for_mistral(object: &Object<'_>, is_mistral: bool) -> Vec<(Range<usize>, String)> {
     let mut edits = Vec::new();
-    let is_there = |json: &[u8]| memmem::find(json, b"\"tool_call").is_some();
+    let is_there = |json: &[u8]| {
+        let has = |name: &str| memmem::find(json, name.as_bytes()).is_some();
+        has("\"tool_call") || is_mistral && has("\"file_data\"")
+    };
     let mut is_after_tool = false;
     each_message(object, is_there, |at, message| {
         let role = message.text("role").unwrap_or_default();
@@ -110,13 +113,36 @@ pub(crate) fn for_mistral(object: &Object<'_>, short_ids: bool) -> Vec<(Range<us
             edits.push((at..at, said));
         }
         is_after_tool = role == "tool";
-        if !short_ids {
+        if !is_mistral {
             return;
         }
         shorten("tool_call_id", at, message, &mut edits);
         each_call(message, |within, call| shorten("id", at + within, call, &mut edits));
+        if let Some((within, content)) = message.place("content") {
+            each_object(at + within, content, |at, part| name_by_url(at, part, &mut edits));
+        }
     });
     edits
+}
+
+/// Says of a file what `document_url` says: the data stay where they are, and are not copied.
+fn name_by_url(at: usize, part: &Object<'_>, edits: &mut Vec<(Range<usize>, String)>) {
+    let file = part.place("file").filter(|_| part.text("type").as_deref() == Some("file"));
+    let Some((start, Ok(file))) = file.map(|(start, json)| (start, Object::parse(json))) else { return };
+    let Some((within, data)) = file.place("file_data").filter(|(_, data)| data.starts_with(b"\"")) else {
+        return;
+    };
+    let name = file.text("filename").and_then(|name| serde_json::to_string(&name).ok());
+    let data = start + within..start + within + data.len();
+    for (key, member) in part.members() {
+        if key == b"type" {
+            edits.push((at + member.start..at + member.end, r#""type":"document_url""#.to_owned()));
+        } else if member.contains(&data.start) {
+            let after = name.as_ref().map_or_else(String::new, |name| format!(r#","document_name":{name}"#));
+            edits.push((at + member.start..at + data.start, r#""document_url":"#.to_owned()));
+            edits.push((at + data.end..at + member.end, after));
+        }
+    }
 }
 
 fn shorten(name: &str, at: usize, object: &Object<'_>, edits: &mut Vec<(Range<usize>, String)>) {
@@ -250,9 +276,9 @@ mod tests {
         as_it_is_sent(body, true)
     }
 
-    fn as_it_is_sent(body: &Bytes, short_ids: bool) -> String {
+    fn as_it_is_sent(body: &Bytes, is_mistral: bool) -> String {
         let object = Object::parse(body).unwrap();
-        let adapted = for_mistral(&object, short_ids);
+        let adapted = for_mistral(&object, is_mistral);
         let edits = adapted.iter().map(|(place, instead)| (place.clone(), instead.as_str())).collect();
         String::from_utf8(object.set_and(body, &[], edits).concat()).unwrap()
     }
@@ -282,6 +308,32 @@ mod tests {
             (&[USER, USER, TOOL], &[USER, USER, TOOL]),
         ] {
             assert_eq!(as_mistral_gets_it(&Bytes::from(body(messages))), body(expected));
+        }
+    }
+
+    #[test]
+    fn mistral_reads_files_by_their_urls() {
+        const DATA: &str = "data:application/pdf;base64,JVBERi0xLjQK";
+        const PICTURE: &str = r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}"#;
+        let body =
+            |part: &str| format!(r#"{{"messages":[{{"role":"user", "content":[{PICTURE}, {part}]}}]}}"#);
+        let file = |file: &str| format!(r#"{{"type": "file", "file":{{{file}}}}}"#);
+        let both = format!(r#" "filename":"a\"b.pdf", "file_data" : "{DATA}" "#);
+        for (part, expected) in [
+            (
+                file(&both),
+                format!(r#"{{"type":"document_url", "document_url":"{DATA}","document_name":"a\"b.pdf"}}"#),
+            ),
+            (
+                r#"{"file":{"file_data":"https://example.com/a.pdf"},"type":"file"}"#.to_owned(),
+                r#"{"document_url":"https://example.com/a.pdf","type":"document_url"}"#.to_owned(),
+            ),
+            (file(r#""file_id":"f","file_data":null"#), file(r#""file_id":"f","file_data":null"#)),
+        ] {
+            let sent = Bytes::from(body(&part));
+            assert_eq!(as_mistral_gets_it(&sent), body(&expected));
+            // Other servers of its models read files.
+            assert_eq!(as_it_is_sent(&sent, false), sent);
         }
     }
 
