@@ -23,6 +23,9 @@ const ERRORS: [&[u8]; 2] = [br#"{"error":"#, br#"{"type":"error""#];
 /// How a stream begins, which some tell under another content type.
 const EVENTS: [&[u8]; 4] = [b"data:", b"event:", b"id:", b":"];
 
+/// How one begins, but for space, that ends before anything is said.
+const ENDED: [&[u8]; 1] = [b"data:[DONE]"];
+
 /// The longest of them, in bytes.
 const LONGEST: usize = 15;
 
@@ -37,6 +40,8 @@ impl Begun {
         let may_be = |known: &[&[u8]]| known.iter().any(|known| known.starts_with(&begun));
         match begun.first() {
             _ if is_one(&ERRORS) => Some(Self::Error),
+            _ if is_one(&ENDED) => Some(Self::Other),
+            _ if may_be(&ENDED) => None,
             _ if is_one(&EVENTS) => Some(Self::Answer),
             _ if may_be(&ERRORS) || may_be(&EVENTS) => None,
             Some(b'{') => Some(Self::Answer),
@@ -82,6 +87,9 @@ mod tests {
             (r#"{"type": "error", "error": {}}"#, Some(Begun::Error)),
             (": ping\n\n", Some(Begun::Answer)),
             ("data: {}\n\n", Some(Begun::Answer)),
+            ("data:", None),
+            ("data: [DONE]\n\n", Some(Begun::Other)),
+            ("data: [{}]\n\n", Some(Begun::Answer)),
             ("default backend - 404", Some(Begun::Other)),
             ("<html>", Some(Begun::Other)),
             ("[]", Some(Begun::Other)),

@@ -52,6 +52,8 @@ impl Tally {
 
     pub(super) fn sse(&mut self, surface: &Surface, item: sse::Item<'_>) {
         match item {
+            // It is the end of nothing, whoever says so.
+            sse::Item::Event { data, .. } if self.events == 0 && data.trim_ascii() == b"[DONE]" => {}
             sse::Item::Event { data, .. } => {
                 let signal = match surface.dialect() {
                     Dialect::Anthropic => anthropic::event(data),

@@ -48,7 +48,7 @@ async fn what_a_stream_loses_is_named_in_its_trailer_and_told_to_the_observer() 
             Some("logprobs"),
         ),
         (openai(), post("/api/chat", r#"{"messages":[]}"#), &TOKENS[..], Some("logprobs,stop")),
-        (openai(), post("/api/chat", r#"{"messages":[]}"#), &["data: [DONE]\n\n"], None),
+        (openai(), post("/api/chat", r#"{"messages":[]}"#), &["data: {}\n\n", "data: [DONE]\n\n"], None),
     ] {
         let reports = Reports::default();
         let upstream = Upstream::new().replies(script(chunks));

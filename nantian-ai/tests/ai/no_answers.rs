@@ -24,6 +24,14 @@ fn chat(streams: bool) -> Request<Full<Bytes>> {
     post("/v1/chat/completions", &body)
 }
 
+/// A stream that ends before anything is said.
+fn ended() -> http::Response<Body> {
+    events(
+        "text/event-stream",
+        [(Duration::ZERO, Some(": busy\n\n")), (Duration::ZERO, Some("data: [DONE]\n\n"))],
+    )
+}
+
 fn page() -> http::Response<Body> {
     let mut page = json(200, "<html>Busy</html>");
     page.headers_mut().insert("content-type", "text/html".parse().unwrap());
@@ -43,6 +51,32 @@ async fn another_model_answers_and_the_client_sees_nothing_of_it() {
             assert_eq!(reports.count(), 1);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_only_says_that_it_is_done_is_no_answer() {
+    const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\n\
+                          data: [DONE]\n\n";
+    const ASKED: &str = r#""model":"short","max_tokens":9,"stream":true"#;
+    const SAYS: &str = r#"[{"role":"user","content":"Hi"}]"#;
+    for (provider, path) in [
+        ("openai", "/v1/chat/completions"),
+        ("openai", "/v1/messages"),
+        ("openai", "/api/chat"),
+        ("anthropic", "/v1/messages"),
+        ("anthropic", "/v1/chat/completions"),
+    ] {
+        let request = || post(path, &format!(r#"{{{ASKED},"messages":{SAYS}}}"#));
+        let bad = (0..4).fold(Upstream::new(), |bad, _| bad.replies(ended()));
+        let good = Upstream::new().replies(events("text/event-stream", [(Duration::ZERO, Some(STREAM))]));
+        let (status, body, _) = ask(provider, [&bad, &good], request()).await;
+        assert!(status == 200 && body.contains("Hi"), "{provider} {path}: {status} {body}");
+        assert_eq!((bad.requests(), good.requests()), (4, 1), "{provider} {path}");
+    }
+    // Under the type of a whole answer, too.
+    let plain = events("application/json", [(Duration::ZERO, Some("data: [DONE]\n\n"))]);
+    let (head, _) = send(layer(openai()), &Upstream::new().replies(plain), chat(false)).await;
+    assert_eq!(head.status, 502);
 }
 
 #[tokio::test]

@@ -119,10 +119,10 @@ impl StreamReader {
         &self.losses
     }
 
-    /// `[DONE]`, also where no reason came before.
+    /// `[DONE]`, also where no reason came before. Where nothing did there is no answer.
     fn end(&mut self, sink: &mut impl FnMut(Event)) {
-        if !std::mem::replace(&mut self.started, true) {
-            sink(Event::Start { id: None, model: None });
+        if !self.started {
+            return sink(Event::Failed(Fault::truncated()));
         }
         self.stop(Stop::End, sink);
         sink(Event::End);
