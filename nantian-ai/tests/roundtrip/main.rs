@@ -170,10 +170,11 @@ fn tool(dialect: Dialect, schema: Json) -> impl Strategy<Value = Tool> {
     let closed = Json::parse(closed).unwrap();
     let tool = ("[a-zA-Z_-]{1,8}", option::of(text()), option::of(any::<bool>()));
     tool.prop_map(move |(name, description, strict)| {
-        // Responses has no schema of which nothing is said, and it is strict only where it leaves nothing open.
+        // Responses has no schema of which nothing is said, and OpenAI's are strict only where they leave nothing open.
         let is_responses = dialect == Dialect::Responses;
         let strict = strict.or(is_responses.then_some(false));
-        let schema = if is_responses && strict == Some(true) { &closed } else { &schema };
+        let is_closed = strict == Some(true) && (is_responses || dialect == Dialect::OpenAi);
+        let schema = if is_closed { &closed } else { &schema };
         Tool { name, description, schema: schema.clone(), strict, cached: None }
     })
 }

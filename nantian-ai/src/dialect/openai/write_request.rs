@@ -15,14 +15,13 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
     let wish = profile.wish(request.thinking);
     let sampled = profile.takes_sampling(wish);
     name_the_unknown(request, profile, wish, &mut losses);
-    let may_be_strict = profile.mixes_strictness || request.tools.iter().all(is_asked_strictly);
+    let may_be_strict = profile.mixes_strictness || request.tools.iter().all(is_strict);
     let messages = Turns::of(request, profile, &mut losses)?;
     let body = object(|body| {
         body.text("model", &request.model);
         body.list("messages", |list| messages.write(list, profile));
-        write_tools(body, offered(request, profile), |tool| match profile.is_openai {
-            true => tool.strict.map(|_| is_strict(tool)),
-            false => tool.strict.filter(|_| may_be_strict),
+        write_tools(body, offered(request, profile), |tool| {
+            tool.strict.filter(|_| may_be_strict).map(|_| is_strict(tool))
         });
         if !request.tools.is_empty() {
             write_choice(body, request, profile);
@@ -62,7 +61,7 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
     let draws = |share: Option<f64>| !profile.takes_sampling(wish) && share.is_some_and(|share| share != 1.0);
     let restrained = !profile.takes_penalties;
     let alone = request.parallel_tools == Some(false) && !request.tools.is_empty();
-    let strict = request.tools.iter().filter(|tool| is_asked_strictly(tool)).count();
+    let strict = request.tools.iter().filter(|tool| is_strict(tool)).count();
     let is_mixed = (1..request.tools.len()).contains(&strict);
     for (given, name) in [
         (wish.is_lost, "thinking"),
@@ -77,7 +76,7 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
         (request.stop.len() > MOST_STOPS || (restrained && !request.stop.is_empty()), "stop"),
         (alone && !profile.takes_parallel, "parallel_tool_calls"),
         (offered(request, profile).len() < request.tools.len(), "tools"),
-        (profile.is_openai && request.tools.iter().any(loses_strictness), "tools.strict"),
+        (request.tools.iter().any(loses_strictness), "tools.strict"),
         (is_mixed && !profile.mixes_strictness, "tools.strict"),
         (request.output.is_some() && enforced(request, profile).is_none(), "response_format"),
         (
@@ -108,10 +107,6 @@ fn write_thinking(body: &mut Object<'_>, profile: Profile, wish: Wish) {
         _ => {}
     }
     body.some_text("reasoning_effort", wish.effort);
-}
-
-fn is_asked_strictly(tool: &Tool) -> bool {
-    tool.strict == Some(true)
 }
 
 /// The form of the answer, if the provider may see to it.

@@ -117,6 +117,29 @@ fn models_that_do_not_know_of_parallel_calls_are_told_nothing_of_them() {
 }
 
 #[test]
+fn a_tool_that_leaves_something_open_is_strict_nowhere() {
+    let schema = |required: &str| {
+        let properties = r#"{"a":{"type":"string"},"b":{"type":"string"}}"#;
+        Json::parse(&format!(
+            r#"{{"type":"object","properties":{properties},"required":[{required}],"additionalProperties":false}}"#
+        ))
+        .unwrap()
+    };
+    let strict = |required: &str| Tool { strict: Some(true), schema: schema(required), ..tool("f") };
+    let tools = vec![strict(r#""a""#), strict(r#""a","b""#)];
+    for (provider, told) in [
+        ("openai", [json!(false), json!(true)]),
+        ("deepseek", [json!(false), json!(true)]),
+        ("vllm", [json!(false), json!(true)]),
+        ("cerebras", [Value::Null, Value::Null]),
+    ] {
+        let (body, named) = sent(&Request { tools: tools.clone(), ..Request::default() }, provider);
+        let strict = [0, 1].map(|at| body["tools"][at]["function"]["strict"].clone());
+        assert_eq!((strict, &*named), (told, "tools.strict"), "{provider}");
+    }
+}
+
+#[test]
 fn tools_are_strict_together_or_not_at_all_at_cerebras() {
     for (provider, asked, told, lost) in [
         ("cerebras", [Some(true), None], [Value::Null, Value::Null], "tools.strict"),
@@ -125,7 +148,8 @@ fn tools_are_strict_together_or_not_at_all_at_cerebras() {
         ("cerebras", [Some(false), None], [Value::Null, Value::Null], ""),
         ("groq", [Some(true), None], [json!(true), Value::Null], ""),
     ] {
-        let tools = asked.iter().map(|strict| Tool { strict: *strict, ..tool("f") }).collect();
+        let schema = Json::parse(r#"{"type":"object","additionalProperties":false}"#).unwrap();
+        let tools = asked.map(|strict| Tool { strict, schema: schema.clone(), ..tool("f") }).into();
         let (body, named) = sent(&Request { tools, ..Request::default() }, provider);
         let strict = [0, 1].map(|at| body["tools"][at]["function"]["strict"].clone());
         assert_eq!((strict, &*named), (told, lost), "{asked:?}");
