@@ -35,10 +35,19 @@ impl Invalid {
 impl Fields {
     /// Reads the outermost object of a body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Invalid> {
+        Self::outermost(Value::parse(body))
+    }
+
+    /// Reads the outermost object of what a provider says.
+    pub(crate) fn parse_answer(body: &[u8]) -> Result<Self, Invalid> {
+        Self::outermost(Value::parse_answer(body))
+    }
+
+    fn outermost(value: Result<Value, serde_json::Error>) -> Result<Self, Invalid> {
         let unreadable = |problem: &dyn std::fmt::Display| {
             Invalid::new("body", format!("is not a JSON object that can be read: {problem}"))
         };
-        match Value::parse(body).map_err(|error| unreadable(&error))? {
+        match value.map_err(|error| unreadable(&error))? {
             Value::Object(members) => Ok(Self { members, at: "" }),
             _ => Err(unreadable(&"it is no object")),
         }

@@ -59,6 +59,15 @@ impl Value {
         Reader { carried: &CARRIED_OUTERMOST, depth: 0, left: &left }.read(body)
     }
 
+    /// Reads what a provider says. JavaScript cuts characters in two, so that an event may end with one half and the next begin with
+    /// the other: U+FFFD stands for each.
+    pub(crate) fn parse_answer(body: &[u8]) -> Result<Self, serde_json::Error> {
+        Self::parse(body).or_else(|error| match without_halves(body) {
+            Some(whole) => Self::parse(&whole),
+            None => Err(error),
+        })
+    }
+
     /// A member of an object.
     pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         let Self::Object(members) = self else { return None };
@@ -135,6 +144,31 @@ impl fmt::Display for Value {
 
 fn write_text(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
+}
+
+/// The text with U+FFFD for each half of a surrogate pair that is alone in it, if any is.
+fn without_halves(body: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = None;
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'\\', body.get(at..).unwrap_or_default()) {
+        let start = at + found;
+        at = match (unit(body, start), unit(body, start + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => start + 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                let whole: &mut Vec<u8> = whole.get_or_insert_with(|| body.to_vec());
+                whole.splice(start + 2..start + 6, *b"fffd");
+                start + 6
+            }
+            _ => start + 2,
+        };
+    }
+    whole
+}
+
+/// The code unit that is escaped at a place.
+fn unit(body: &[u8], at: usize) -> Option<u16> {
+    let digits = body.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 // === impl Reader ===
@@ -257,6 +291,26 @@ mod tests {
         assert!(matches!(value.get("format"), Some(Value::Carried(_))));
         assert!(matches!(value.get("a").and_then(|a| a.get("format")), Some(Value::Object(_))));
         assert!(matches!(value.get("a").and_then(|a| a.get("arguments")), Some(Value::String(_))));
+    }
+
+    #[test]
+    fn halves_of_characters_cost_an_answer_nothing_else() {
+        for (said, read) in [
+            (r#""a\ud83c""#, "a\u{fffd}"),
+            (r#""\udf0d b""#, "\u{fffd} b"),
+            (r#""\uD83C\ud83c\udf0d\n""#, "\u{fffd}\u{1f30d}\n"),
+            (r#""\ud83c\\udf0d""#, "\u{fffd}\\udf0d"),
+        ] {
+            assert!(Value::parse(said.as_bytes()).is_err(), "{said}");
+            assert_eq!(
+                Value::parse_answer(said.as_bytes()).unwrap(),
+                Value::String(read.to_owned()),
+                "{said}"
+            );
+        }
+        for bad in [r#""\ud83c"#, r#""\ud83"#, r#""\\ud83c"#, "<html>"] {
+            assert!(Value::parse_answer(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::ir::{Fault, Losses, Reply, Stop, Tokens};
 pub(super) const ABOUT_ITSELF: [&str; 2] = ["role", "type"];
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
+    let mut fields = Fields::parse_answer(body).map_err(|_| Fault::unreadable())?;
     if let Some(error) = fields.take("error") {
         return Err(fault::of_error(error));
     }

@@ -16,7 +16,7 @@ pub(super) const ABOUT_ITSELF: [&str; 7] = [
 ];
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
+    let mut fields = Fields::parse_answer(body).map_err(|_| Fault::unreadable())?;
     if let Some(error) = fields.take("error") {
         return Err(fault::of_error(error));
     }

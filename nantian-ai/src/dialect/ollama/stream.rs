@@ -36,7 +36,7 @@ impl StreamReader {
     }
 
     pub(crate) fn line(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
-        let Ok(mut line) = Fields::parse(data) else {
+        let Ok(mut line) = Fields::parse_answer(data) else {
             return sink(Event::Failed(Fault::unreadable()));
         };
         if let Some(error) = line.take("error") {

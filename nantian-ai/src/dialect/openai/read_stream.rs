@@ -75,7 +75,7 @@ impl StreamReader {
         if data.trim_ascii() == b"[DONE]" {
             return self.end(sink);
         }
-        let Ok(mut chunk) = Fields::parse(data) else {
+        let Ok(mut chunk) = Fields::parse_answer(data) else {
             return sink(Event::Failed(Fault::unreadable()));
         };
         if let Some(error) = chunk.take("error") {
