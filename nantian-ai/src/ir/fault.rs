@@ -38,8 +38,9 @@ const NO_MODEL: [&str; 4] = [
 ];
 
 /// What begins one of what others may do, in small letters: of Ollama, Bedrock and vLLM that the model sees no pictures, of vLLM and Azure that it
-/// calls no tools or does not chat, and of Gemini that it cannot read what is at a URL, or does not serve where this is.
-const UNSUPPORTED: [&str; 9] = [
+/// calls no tools or does not chat, of Gemini that it cannot read what is at a URL, or does not serve where this is, and of OpenAI, Groq
+/// and xAI that there are more tools than they take.
+const UNSUPPORTED: [&str; 12] = [
     "this model does not support image input",
     "this model doesn't support the image",
     "cannot fetch content from the provided url",
@@ -49,6 +50,9 @@ const UNSUPPORTED: [&str; 9] = [
     "at most 0 image(s)",
     "\"auto\" tool choice requires",
     "the chatcompletion operation does not work with the specified model",
+    "invalid 'tools': array too long",
+    "'tools' : maximum number of items is ",
+    "maximum tools limit reached",
 ];
 
 /// OpenRouter's words for the first, behind a model's name, and Ollama's for the second.

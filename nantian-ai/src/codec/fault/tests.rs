@@ -87,6 +87,16 @@ fn what_is_no_fault_of_the_request_is_told_by_a_name_or_by_words_whatever_the_st
         ("This model doesn't support the image field for user messages. Remove image and try again.", cannot),
         ("At most 0 image(s) may be provided in one prompt.", cannot),
         ("registry.ollama.ai/library/gemma3:270m does not support tools", cannot),
+        (
+            "Invalid 'tools': array too long. Expected an array with maximum length 128, but got an array with length 300 instead.",
+            cannot,
+        ),
+        ("'tools' : maximum number of items is 128", cannot),
+        ("Maximum tools limit reached. 219 tools have been provided but the maximum is 200.", cannot),
+        (
+            "Invalid 'messages[3].tool_calls': array too long. Expected an array with maximum length 128, but got an array with length 129 instead.",
+            FaultKind::Invalid,
+        ),
         ("\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set", cannot),
         (
             "The chatCompletion operation does not work with the specified model, gpt-5-codex. Please choose different model and try again.",
