@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 
 use crate::attempt::{Answer, Failed, Step, is_encoded, is_json};
 use crate::begun::fault_of;
@@ -300,16 +301,16 @@ impl<K: UsageSink> Call<K> {
 
     fn next(&mut self, target: &Target, failure: Failure<'_>) -> Option<Duration> {
         let (retry, now) = (&target.config().retry, SystemTime::now());
-        self.onward.later = false;
+        self.onward.later = None;
         let wait = retry.next_at(now, self.retries, failure, fastrand::f64())?;
         // What would be too late is not waited for: another target may serve the request in time.
-        if !self.watch.leaves(wait) {
+        if !self.watch.leaves(wait) || !self.may_repeat(target) {
             return None;
         }
         // Who is not to be asked for longer is passed over while another one may be.
         let most = retry.backoff.max(SHORT);
-        self.onward.later = self.onward.more && failure.asked_at(now).is_some_and(|asked| asked > most);
-        if self.onward.later || !self.may_repeat(target) {
+        if self.onward.more && failure.asked_at(now).is_some_and(|asked| asked > most) {
+            self.onward.later = Some(Instant::now() + wait);
             return None;
         }
         tracing::debug!(target = target.name(), retries = self.retries + 1, ?wait, "trying again");

@@ -10,6 +10,7 @@ use http::header::HeaderMap;
 use http::{Extensions, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
 use super::listing::{absent, description, listing, of_server};
@@ -41,16 +42,16 @@ pin_project! {
         left: Vec<usize>,
         // The one that is being asked.
         asked: usize,
-        // The first that was passed over and may be asked again, after all others.
-        later: Option<usize>,
+        // The first that was passed over and may be asked again, after all others, and when.
+        later: Option<(usize, Instant)>,
         onward: Onward,
         // What the request takes of memory while it may be sent again.
         held: Option<HeldMemory>,
         // A provider was asked, or could not be reached.
         tried: bool,
         // What the first of them has answered whose failure may pass, for which the conversation is too long, or which does not have
-        // what is looked for.
-        failed: Option<S::Response>,
+        // what is looked for; and which one that is.
+        failed: Option<(usize, S::Response)>,
         #[pin]
         state: State<S, B>,
     }
@@ -63,6 +64,7 @@ pin_project! {
         S: Service<Request<RequestBody>>,
     {
         Reading { #[pin] body: ReadBody<B> },
+        Waiting { #[pin] sleep: Sleep, service: Option<S> },
         Readying { service: S },
         Asking { #[pin] answer: S::Future },
     }
@@ -120,6 +122,31 @@ where
     }
 }
 
+impl<S, B> RouteFuture<S, B>
+where
+    S: Service<Request<RequestBody>> + Clone,
+{
+    /// Turns to the next model, if there is one.
+    fn turn(self: Pin<&mut Self>) -> Option<()> {
+        let mut this = self.project();
+        let makes_vectors = operation(this.surface) == Some(Operation::Embeddings);
+        let (next, when) = match this.left.pop() {
+            None => this.later.take().unzip(),
+            next => (next, None),
+        };
+        let asked = next?;
+        let may_stand_in = |at: &usize| !makes_vectors || this.route.are_alike(*at, asked);
+        this.onward.more = this.later.is_some() || this.left.iter().any(may_stand_in);
+        *this.asked = asked;
+        let service = this.route.service(asked)?.clone();
+        this.state.set(match when {
+            Some(when) => State::Waiting { sleep: sleep_until(when), service: Some(service) },
+            None => State::Readying { service },
+        });
+        Some(())
+    }
+}
+
 impl<S, B, B2> Future for RouteFuture<S, B>
 where
     S: Service<Request<RequestBody>, Response = Response<B2>> + Clone,
@@ -132,7 +159,6 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let mut this = self.as_mut().project();
-            let makes_vectors = operation(this.surface) == Some(Operation::Embeddings);
             match this.state.as_mut().project() {
                 StateProj::Reading { body } => {
                     let Some(request) = this.request.as_mut() else { return Poll::Pending };
@@ -153,6 +179,12 @@ where
                     };
                     request.body = body;
                 }
+                StateProj::Waiting { sleep, service } => {
+                    ready!(sleep.poll(cx));
+                    let Some(service) = service.take() else { return Poll::Pending };
+                    this.state.set(State::Readying { service });
+                    continue;
+                }
                 StateProj::Readying { service } => {
                     ready!(service.poll_ready(cx))?;
                     let request = match this.left.is_empty() && this.later.is_none() {
@@ -171,12 +203,14 @@ where
                         return Poll::Ready(Ok(own(description(this.route.name(*this.asked)))));
                     }
                     let said = response.extensions().get::<Onward>().copied();
-                    if said.is_some_and(|said| said.later) {
-                        this.later.get_or_insert(*this.asked);
+                    if let Some(when) = said.and_then(|said| said.later) {
+                        this.later.get_or_insert((*this.asked, when));
                     }
-                    if !judged.goes_on(this.onward.more, this.left, *this.later) {
+                    if !judged.goes_on(this.onward.more, this.left, this.later.is_some()) {
                         let mut response = match this.failed.take() {
-                            Some(earlier) if is_refusal(&response) => in_place_of(response, earlier),
+                            Some((by, earlier)) if by != *this.asked && is_refusal(&response) => {
+                                in_place_of(response, earlier)
+                            }
                             _ => response,
                         };
                         if *this.tried {
@@ -189,7 +223,7 @@ where
                         *this.tried = true;
                     }
                     if this.failed.is_none() && judged.counts {
-                        *this.failed = Some(response);
+                        *this.failed = Some((*this.asked, response));
                     }
                     if judged.binds {
                         this.left.retain(|at| this.route.are_alike(*at, *this.asked));
@@ -197,16 +231,10 @@ where
                     tracing::debug!(left = this.left.len(), "asking another model");
                 }
             }
-            let next = this.left.pop().or_else(|| this.later.take());
-            *this.asked = next.unwrap_or_default();
-            let may_stand_in = |at: &usize| !makes_vectors || this.route.are_alike(*at, *this.asked);
-            this.onward.more = this.later.is_some() || this.left.iter().any(may_stand_in);
-            let Some(service) = next.and_then(|at| this.route.service(at)).cloned() else {
-                let error = Error::NoModel;
-                let response = DialectResponder.respond(&error, *this.dialect);
+            if self.as_mut().turn().is_none() {
+                let response = DialectResponder.respond(&Error::NoModel, self.dialect);
                 return Poll::Ready(Ok(response.map(RouteBody::own)));
-            };
-            this.state.set(State::Readying { service });
+            }
         }
     }
 }
@@ -286,7 +314,7 @@ fn operation(surface: &Result<Surface, Error>) -> Option<Operation> {
 struct Judged {
     /// One of them may serve the request.
     failed: bool,
-    /// There is too much of it for a provider, or for a limit before it.
+    /// What stands before the provider has refused the request: a limit, say.
     is_denied: bool,
     /// The model's dialect does not have the operation at all: it makes no vectors that others could be mixed with.
     is_unheard: bool,
@@ -300,23 +328,22 @@ struct Judged {
 
 impl Judged {
     fn of<B>(response: &Response<B>, operation: Option<Operation>) -> Self {
-        let error = response.extensions().get::<Arc<Error>>();
+        let (status, error) = (response.status(), response.extensions().get::<Arc<Error>>());
         let is_unheard = matches!(error.map(Arc::as_ref), Some(Error::UnsupportedPair { .. }));
-        let is_elsewhere = operation == Some(Operation::Stored) && response.status() == StatusCode::NOT_FOUND;
+        let is_elsewhere = operation == Some(Operation::Stored) && status == StatusCode::NOT_FOUND;
         Self {
             failed: is_elsewhere || error.is_some_and(|error| error.may_fail_over()),
-            is_denied: response.status() == StatusCode::TOO_MANY_REQUESTS,
+            is_denied: error.is_none() && (status.is_client_error() || status.is_server_error()),
             is_unheard,
             counts: is_elsewhere || !is_refusal(response) || is_of_the_provider(response),
             binds: operation == Some(Operation::Embeddings) && !is_unheard,
         }
     }
 
-    /// Whether another one is asked; `more` if one may stand in for the one that has answered. Where a limit of the gateway's own
-    /// denies the last one, the one that is left for `later` is waited for.
-    fn goes_on(self, more: bool, left: &[usize], later: Option<usize>) -> bool {
-        let waits = self.is_denied && left.is_empty() && later.is_some();
-        waits || (self.failed && (more || (self.is_unheard && !left.is_empty())))
+    /// Whether another one is asked; `more` if one may stand in for the one that has answered. Who is left for `later` may serve what
+    /// is denied elsewhere.
+    fn goes_on(self, more: bool, left: &[usize], later: bool) -> bool {
+        (self.is_denied && later) || (self.failed && (more || (self.is_unheard && !left.is_empty())))
     }
 }
 

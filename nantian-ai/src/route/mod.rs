@@ -41,6 +41,7 @@ mod service;
 use std::sync::Arc;
 
 use http::Response;
+use tokio::time::Instant;
 
 use crate::Unasked;
 use crate::error::Error;
@@ -61,8 +62,8 @@ pub struct StandIn;
 pub(crate) struct Onward {
     /// Another model will be asked if this one fails.
     pub(crate) more: bool,
-    /// This one has been passed over because there is another, and may be waited for once that fails, too.
-    pub(crate) later: bool,
+    /// When this one may be asked again, which has been passed over because there is another.
+    pub(crate) later: Option<Instant>,
     /// A provider has been sent the prompt, and may have worked on it.
     pub(crate) sent: bool,
 }

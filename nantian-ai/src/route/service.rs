@@ -34,7 +34,8 @@ pub struct Choice<S> {
 /// If the `model` of the request's body names exactly one of them, that one is asked first, else one by weight. If it
 /// cannot be reached, refuses by its own fault or is late, or the conversation is too long for it, before anything has been sent to
 /// the client, the others are asked, each for itself; the last failure is the answer, or the first one where those that stand in
-/// refuse the request by rules of their own, for it may be served later, or once it is shorter. Lists of models are answered here, and
+/// refuse the request by rules of their own, for it may be served later, or once it is shorter. One that asks to be
+/// left alone for a while makes way for the others, and is waited for once they have failed. Lists of models are answered here, and
 /// what Ollama's clients ask the server before they chat; what one model can do, as far as its provider does not speak of it.
 /// For vectors only targets of the same model stand in, since those of another one cannot be compared with them; a stored answer is
 /// looked for at all of them.

@@ -37,6 +37,7 @@ mod newer_claude;
 mod no_answers;
 #[cfg(test)]
 mod passed_over;
+#[cfg(test)]
 mod passthrough;
 #[cfg(test)]
 mod pictures;

@@ -49,17 +49,27 @@ async fn who_is_not_to_be_asked_for_seconds_is_passed_over_where_there_is_anothe
 #[tokio::test(start_paused = true)]
 async fn who_was_passed_over_is_waited_for_once_the_others_have_failed() {
     for failure in [json(503, "{}"), json(404, "{}"), busy(429, "60")] {
-        let first = Upstream::new().replies(busy(429, "5")).replies(busy(429, "4")).replies(answer());
+        let first = Upstream::new().replies(busy(429, "5")).replies(answer());
         let other = Upstream::new().replies(failure);
         let begun = Instant::now();
         let (status, body, reports) = ask("openai", [&first, &other], chat()).await;
-        assert_eq!((status, first.requests(), other.requests()), (200, 3, 1), "{body}");
-        assert_eq!((begun.elapsed().as_secs(), reports.only().outcome), (4, Outcome::Completed));
+        assert_eq!((status, first.requests(), other.requests()), (200, 2, 1), "{body}");
+        assert_eq!((begun.elapsed().as_secs(), reports.only().outcome), (5, Outcome::Completed));
     }
     // Nothing would come of it.
     let first = Upstream::new().replies(busy(429, "60"));
     let (status, ..) = ask("openai", [&first, &Upstream::new().replies(json(503, "{}"))], chat()).await;
     assert_eq!((status, first.requests()), (503, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_says_that_was_waited_for_takes_the_place_of_what_it_said_before() {
+    let refusal = r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#;
+    let first = Upstream::new().replies(busy(429, "5")).replies(json(400, refusal));
+    let other = Upstream::new().replies(json(503, "{}"));
+    let (status, body, _) = ask("openai", [&first, &other], chat()).await;
+    assert_eq!((status, first.requests(), other.requests()), (400, 2, 1), "{body}");
+    assert!(body.contains("context_length_exceeded"), "{body}");
 }
 
 #[tokio::test(start_paused = true)]

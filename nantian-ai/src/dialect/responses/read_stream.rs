@@ -230,6 +230,7 @@ impl StreamReader {
             return true;
         }
         if kind == Kind::Reasoning {
+            let part = part.or(Some(item.parts));
             if item.said && item.part != part {
                 item.waiting.push_back(Piece::Say(kind, BETWEEN_PARTS.to_owned()));
             }
