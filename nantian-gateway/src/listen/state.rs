@@ -295,7 +295,7 @@ impl InFlight {
         self.state.write_since.load(Relaxed) != Wait::NONE.0
     }
 
-    /// Whether the process is about to end.
+    /// Whether its connection is to end.
     pub(super) fn is_draining(&self) -> bool {
         self.state.order() != ConnectionCommand::Serve
     }

@@ -138,7 +138,7 @@ impl Metrics {
             counter(
                 encoder,
                 "nantian_body_memory_refused_requests",
-                "Requests that are answered with 503, or whose body waits as long as a plugin does, as there is no room for it or its answer",
+                "How often there was no room for a body or an answer: the request is answered with 503, or waits as long as a plugin holds its headers",
                 memory.refused(),
             )?;
         }
