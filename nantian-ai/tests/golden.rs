@@ -21,14 +21,7 @@ use nantian_ai::{ClientDialect, Dialect};
 
 use self::files::{check, inputs, output, show};
 
-const PROVIDERS: [Dialect; 6] = [
-    Dialect::Anthropic,
-    Dialect::Bedrock,
-    Dialect::Gemini,
-    Dialect::Ollama,
-    Dialect::OpenAi,
-    Dialect::Responses,
-];
+const PROVIDERS: [Dialect; 6] = Dialect::ALL;
 const SEED: u64 = 0x1234_5678;
 
 /// Models and providers of a dialect that differ from its first.

@@ -24,14 +24,7 @@ use nantian_ai::{
 };
 
 const CLIENTS: [ClientDialect; 4] = ClientDialect::ALL;
-const PROVIDERS: [Dialect; 6] = [
-    Dialect::Anthropic,
-    Dialect::Bedrock,
-    Dialect::Gemini,
-    Dialect::Ollama,
-    Dialect::OpenAi,
-    Dialect::Responses,
-];
+const PROVIDERS: [Dialect; 6] = Dialect::ALL;
 const MODEL: &str = "operator's \"model\"";
 
 /// In bytes, what chunks of a stream may be.

@@ -64,6 +64,10 @@ pub(crate) fn segment(name: &str) -> String {
 // === impl Dialect ===
 
 impl Dialect {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Anthropic, Self::Bedrock, Self::Gemini, Self::Ollama, Self::OpenAi, Self::Responses];
+
     /// The name, as configuration and errors have it.
     pub fn name(self) -> &'static str {
         match self {

@@ -8,12 +8,14 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::route::{Choice, ModelRoute};
 use nantian_ai::usage::Outcome;
-use nantian_ai::{AiLayer, Deadline, Dialect, Error, TargetConfig, Timeouts, retry::RetryPolicy};
+use nantian_ai::{
+    AiLayer, ClientDialect, Deadline, Dialect, Error, TargetConfig, Timeouts, retry::RetryPolicy,
+};
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::{Reports, Upstream, chat, events, json, layer, openai, send};
-use crate::troubles::{DIALECTS, PROVIDERS, content_type, last_event, message, request, target, token};
+use crate::troubles::{content_type, last_event, message, request, target, token};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -30,8 +32,8 @@ fn patient(dialect: Dialect) -> TargetConfig {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_answered_in_the_time_of_all_is_504_in_the_clients_dialect_and_is_not_asked_again() {
-    for client in DIALECTS {
-        for provider in PROVIDERS {
+    for client in ClientDialect::ALL.map(Dialect::from) {
+        for provider in Dialect::ALL {
             for stream in [false, true] {
                 let (upstream, reports) = (Upstream::new().hangs(), Reports::default());
                 let started = Instant::now();
@@ -52,8 +54,8 @@ async fn what_is_not_answered_in_the_time_of_all_is_504_in_the_clients_dialect_a
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_at_that_time_with_an_error_event_whether_or_not_it_has_more() {
-    for client in DIALECTS {
-        for provider in PROVIDERS {
+    for client in ClientDialect::ALL.map(Dialect::from) {
+        for provider in Dialect::ALL {
             for pause in [seconds(1), Duration::ZERO] {
                 let chunks =
                     (0..).map(move |at| (if at > 3 { pause } else { seconds(1) }, Some(token(provider))));

@@ -7,10 +7,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use nantian_ai::codec::StreamDecoder;
 use nantian_ai::ir::Event;
 use nantian_ai::usage::{End, Meter};
-use nantian_ai::{RequestFacts, Surface};
+use nantian_ai::{Dialect, RequestFacts, Surface};
 
 use crate::support::{Upstream, events, json, layer, openai, post, send, stream_chat};
-use crate::troubles::PROVIDERS;
 
 /// What opens a level, and what closes it. Values of some names are carried as text and read apart.
 const LEVELS: [(&str, &str); 9] = [
@@ -36,7 +35,7 @@ fn nested() -> impl Iterator<Item = String> {
 #[test]
 fn no_codec_follows() {
     for body in nested() {
-        for dialect in PROVIDERS {
+        for dialect in Dialect::ALL {
             dialect.decode_request(body.as_bytes()).unwrap_err();
             dialect.decode_reply(body.as_bytes(), 7).unwrap_err();
             dialect.decode_fault(StatusCode::BAD_REQUEST, body.as_bytes());

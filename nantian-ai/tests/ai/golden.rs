@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use nantian_ai::Dialect;
 use nantian_ai::codec::StreamDecoder;
 use nantian_ai::ir::{Block, Collector, Event, Reply};
 use nantian_ai::usage::{Outcome, UsageReport};
+use nantian_ai::{ClientDialect, Dialect};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::files::streams;
 use crate::support::{Reports, Upstream, events, layer, post};
-use crate::troubles::{DIALECTS, PROVIDERS, content_type, path, target};
+use crate::troubles::{content_type, path, target};
 
 /// What a stream says: the whole answer, or `None` if it fails.
 fn read(dialect: Dialect, stream: &[u8]) -> Option<Reply> {
@@ -84,10 +84,10 @@ fn fault(
 #[tokio::test(start_paused = true)]
 async fn what_the_observer_is_told_of_a_stream_is_what_the_client_has_read() {
     let mut faults = Vec::new();
-    for upstream in PROVIDERS {
+    for upstream in Dialect::ALL {
         for (name, stream) in streams(upstream) {
             let whole = read(upstream, &stream);
-            for client in DIALECTS {
+            for client in ClientDialect::ALL.map(Dialect::from) {
                 for stays_open in [false, true] {
                     // A line without an end may go on.
                     if stays_open && name == "no-line-end" {

@@ -7,23 +7,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use nantian_ai::usage::Outcome;
-use nantian_ai::{Dialect, Error, TargetConfig, Timeouts, retry::RetryPolicy};
+use nantian_ai::{ClientDialect, Dialect, Error, TargetConfig, Timeouts, retry::RetryPolicy};
 use serde_json::Value;
 
 use crate::frames::frames;
 use crate::support::{Body, Reports, Upstream, events, json, layer, post, send};
-
-pub(crate) const DIALECTS: [Dialect; 4] =
-    [Dialect::Anthropic, Dialect::Ollama, Dialect::OpenAi, Dialect::Responses];
-
-pub(crate) const PROVIDERS: [Dialect; 6] = [
-    Dialect::Anthropic,
-    Dialect::Bedrock,
-    Dialect::Gemini,
-    Dialect::Ollama,
-    Dialect::OpenAi,
-    Dialect::Responses,
-];
 
 pub(crate) fn target(dialect: Dialect) -> TargetConfig {
     TargetConfig::new("demo/x", "acme", "m")
@@ -139,8 +127,8 @@ pub(crate) fn request(client: Dialect, stream: bool) -> Request<Full<Bytes>> {
 
 /// Asks a provider of each dialect as a client of each.
 async fn each_pair(stream: bool, answer: impl Fn(Dialect) -> Upstream, check: impl Fn(&Seen)) {
-    for client in DIALECTS {
-        for upstream in PROVIDERS {
+    for client in ClientDialect::ALL.map(Dialect::from) {
+        for upstream in Dialect::ALL {
             let reports = Reports::default();
             let service = layer(target(upstream)).observer(reports.clone());
             let (head, body) = send(service, &answer(upstream), request(client, stream)).await;
@@ -313,8 +301,8 @@ fn unreadable(dialect: Dialect) -> Bytes {
 
 #[tokio::test]
 async fn a_stream_whose_first_event_cannot_be_read_is_asked_for_again() {
-    for client in DIALECTS {
-        for provider in PROVIDERS {
+    for client in ClientDialect::ALL.map(Dialect::from) {
+        for provider in Dialect::ALL {
             let now = |event| events(content_type(provider), [(Duration::ZERO, Some(event))]);
             let upstream = Upstream::new().replies(now(unreadable(provider))).replies(now(token(provider)));
             let config = target(provider).retry(RetryPolicy::new(1, Duration::ZERO));
