@@ -3,6 +3,7 @@
 mod headers;
 mod prepared;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,9 +45,10 @@ pub struct Prepared {
 }
 
 /// How the answer comes back to the client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Way {
     /// As it is.
+    #[default]
     Same,
     /// As it is, without the usage that only this side has asked for.
     HidingUsage,
@@ -54,6 +56,16 @@ pub(crate) enum Way {
     Renamed(Arc<str>),
     /// In another dialect.
     Translated(Arc<Translation>),
+}
+
+/// What goes on in the dialect of both.
+#[derive(Default)]
+struct Passing {
+    facts: RequestFacts,
+    body: RequestBody,
+    way: Way,
+    wishes: Wishes,
+    lost: Losses,
 }
 
 // === impl Target ===
@@ -95,67 +107,18 @@ impl Target {
         let query = head.uri.query().map(upstream_query);
         let query = query.as_deref().filter(|query| !query.is_empty());
         let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
-        let mut way = Way::Same;
-        let mut wishes = Wishes::default();
-        let mut lost = Losses::default();
         let has_body = surface.operation().names_a_model();
-        let (facts, body) = if !has_body {
-            (RequestFacts::without_body(surface.operation()), RequestBody::default())
-        } else {
+        let passing = if has_body {
             let object = Object::parse(&body)?;
-            let is_chat = (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat);
             let is_strict = self.is_strict(&head.headers);
             if surface.operation() == Operation::Chat && !is_strict && self.refuses(surface, &object) {
                 return self.translate(surface, head, &body);
             }
-            let facts = self.facts(surface, &object, &body);
-            way = renamed::passing(surface, &facts, self.model()).map_or(Way::Same, Way::Renamed);
-            let model = ("model", self.model_json());
-            let options = self.usage_wish(surface, &facts, &object);
-            let mut adapted = Vec::new();
-            let mut edits = match (surface.dialect(), surface.operation()) {
-                (Dialect::OpenAi, Operation::Chat) => {
-                    let provider = &self.config().provider;
-                    wishes = Wishes::of_a_passing_chat(is_strict);
-                    if openai::takes_turns(provider, self.model()) {
-                        adapted = foreign::for_mistral(&object, openai::is_mistral(provider));
-                    }
-                    self.chat_edits(&object, &mut lost)
-                }
-                _ => foreign::edits(surface, &object, self.model(), &mut lost),
-            };
-            if surface.dialect() == Dialect::Responses && self.is_xai() {
-                edits.extend(responses::without_null_contents(&object));
-            }
-            edits.extend(lookalike::edits(&object, &mut lost)?);
-            edits.extend(adapted.iter().map(|(place, instead)| (place.clone(), instead.as_str())));
-            if !lost.is_empty() && is_strict {
-                return Err(Error::Lossy { losses: lost });
-            }
-            if !is_strict && foreign::has_thoughts(surface, &object) {
-                wishes.add(Wish::Reasoning);
-            }
-            if is_chat && !is_strict && object.text("model").is_some_and(|asked| asked != self.model()) {
-                if !self.forgoes(Wish::Prefill) {
-                    wishes.add(Wish::Prefill);
-                } else if let Some(word) = continued(&object) {
-                    lost.add("messages.prefill");
-                    edits.push(word);
-                }
-            }
-            let pieces = match &options {
-                None => object.set_and(&body, &[model], edits),
-                Some(options) => {
-                    way = Way::HidingUsage;
-                    let is_unsaid = object.value("stream_options").is_none_or(|given| given == b"null");
-                    if is_unsaid {
-                        wishes.add(Wish::Usage);
-                    }
-                    object.set_and(&body, &[model, ("stream_options", options)], edits)
-                }
-            };
-            (facts, RequestBody::from(pieces))
+            self.passing(surface, &object, &body, is_strict)?
+        } else {
+            Passing { facts: RequestFacts::without_body(surface.operation()), ..Passing::default() }
         };
+        let Passing { facts, body, way, wishes, lost } = passing;
         head.uri = uri;
         head.headers = upstream_headers(&head.headers);
         self.introduce(&mut head);
@@ -169,6 +132,83 @@ impl Target {
             prepared.leave_out(Wish::Silence);
         }
         Ok(prepared)
+    }
+
+    /// What passes in the dialect of both, with what has to change for the target.
+    fn passing(
+        &self,
+        surface: &Surface,
+        object: &Object<'_>,
+        body: &Bytes,
+        is_strict: bool,
+    ) -> Result<Passing, Error> {
+        let facts = self.facts(surface, object, body);
+        let mut lost = Losses::default();
+        let adapted = self.adapted(surface, object);
+        let mut edits = self.edits(surface, object, &adapted, &mut lost)?;
+        if !lost.is_empty() && is_strict {
+            return Err(Error::Lossy { losses: lost });
+        }
+        let mut wishes = match (surface.dialect(), surface.operation()) {
+            (Dialect::OpenAi, Operation::Chat) => Wishes::of_a_passing_chat(is_strict),
+            _ => Wishes::default(),
+        };
+        if !is_strict && foreign::has_thoughts(surface, object) {
+            wishes.add(Wish::Reasoning);
+        }
+        let is_messages = (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat);
+        if is_messages && !is_strict && object.text("model").is_some_and(|asked| asked != self.model()) {
+            if !self.forgoes(Wish::Prefill) {
+                wishes.add(Wish::Prefill);
+            } else if let Some(word) = continued(object) {
+                lost.add("messages.prefill");
+                edits.push(word);
+            }
+        }
+        let mut way = renamed::passing(surface, &facts, self.model()).map_or(Way::Same, Way::Renamed);
+        let model = ("model", self.model_json());
+        let pieces = match self.usage_wish(surface, &facts, object) {
+            None => object.set_and(body, &[model], edits),
+            Some(options) => {
+                way = Way::HidingUsage;
+                if object.value("stream_options").is_none_or(|given| given == b"null") {
+                    wishes.add(Wish::Usage);
+                }
+                object.set_and(body, &[model, ("stream_options", &options)], edits)
+            }
+        };
+        Ok(Passing { facts, body: RequestBody::from(pieces), way, wishes, lost })
+    }
+
+    /// What has to change in a body that passes, beside its model and what is added to it.
+    fn edits<'e>(
+        &self,
+        surface: &Surface,
+        object: &Object<'_>,
+        adapted: &'e [(Range<usize>, String)],
+        lost: &mut Losses,
+    ) -> Result<Vec<(Range<usize>, &'e str)>, Error> {
+        let mut edits: Vec<(_, &'e str)> = match (surface.dialect(), surface.operation()) {
+            (Dialect::OpenAi, Operation::Chat) => self.chat_edits(object, lost),
+            _ => foreign::edits(surface, object, self.model(), lost),
+        };
+        if surface.dialect() == Dialect::Responses && self.is_xai() {
+            edits.extend(responses::without_null_contents(object));
+        }
+        edits.extend(lookalike::edits(object, lost)?);
+        edits.extend(adapted.iter().map(|(place, instead)| (place.clone(), instead.as_str())));
+        Ok(edits)
+    }
+
+    /// What is written anew for a model that speaks in turn with the user.
+    fn adapted(&self, surface: &Surface, object: &Object<'_>) -> Vec<(Range<usize>, String)> {
+        let provider = &self.config().provider;
+        match (surface.dialect(), surface.operation()) {
+            (Dialect::OpenAi, Operation::Chat) if openai::takes_turns(provider, self.model()) => {
+                foreign::for_mistral(object, openai::is_mistral(provider))
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn translate(&self, client: &Surface, mut head: Parts, body: &Bytes) -> Result<Prepared, Error> {
