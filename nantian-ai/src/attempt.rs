@@ -8,11 +8,11 @@ use http::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
 
+use crate::chunk_path::ChunkPath;
 use crate::error::{Awaited, Error};
 use crate::ir::Fault;
 use crate::receive::{Receiving, Rest};
 use crate::target::Target;
-use crate::via::Via;
 
 /// What a turn of an attempt comes to.
 pub(crate) enum Step<B> {
@@ -46,7 +46,7 @@ pub(crate) struct Answer<B> {
     /// What has come of it, as the client gets it.
     pub(crate) held: VecDeque<Bytes>,
     /// What has yet to come, and how it is passed on.
-    pub(crate) rest: Option<(Rest<B>, Via)>,
+    pub(crate) rest: Option<(Rest<B>, ChunkPath)>,
 }
 
 // === impl Failed ===

@@ -12,13 +12,13 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::DROPPED;
+use crate::chunk_path::ChunkPath;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
 use crate::receive::Rest;
 use crate::target::Target;
 use crate::timeout::Watch;
 use crate::usage::{MeteredBody, UsageSink};
-use crate::via::Via;
 
 /// Below this, one copied chunk costs less than several shared ones.
 const COPY_BELOW: usize = 16 * 1024;
@@ -66,7 +66,7 @@ pin_project! {
             #[pin]
             body: MeteredBody<Rest<B>, K>,
             held: VecDeque<Bytes>,
-            via: Via,
+            via: ChunkPath,
             // The length has been told: nothing can be added.
             sized: bool,
             watch: Watch,
@@ -154,7 +154,7 @@ impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
     pub(crate) fn upstream(
         body: MeteredBody<Rest<B>, K>,
         held: VecDeque<Bytes>,
-        via: Via,
+        via: ChunkPath,
         watch: Watch,
         target: Arc<Target>,
         surface: Surface,
@@ -251,7 +251,7 @@ where
 }
 
 /// Tells the meter how a translated answer has ended for the client, and what of it is lost.
-fn conclude<B, K>(mut body: Pin<&mut MeteredBody<Rest<B>, K>>, via: &Via)
+fn conclude<B, K>(mut body: Pin<&mut MeteredBody<Rest<B>, K>>, via: &ChunkPath)
 where
     B: Body<Data = Bytes>,
     K: UsageSink,

@@ -16,26 +16,26 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
+use crate::answer_model;
 use crate::attempt::{Answer, Failed, Step, is_encoded, is_json};
-use crate::begun::fault_of;
 use crate::body::RequestBody;
 use crate::budget::BudgetedCall;
+use crate::chunk_path::ChunkPath;
 use crate::config::ConnectTimeout;
 use crate::deadline::Deadline;
 use crate::dialect::Surface;
 use crate::error::{Awaited, BoxError, Error, Unsent};
+use crate::first_bytes::fault_of;
 use crate::ir::{Fault, FaultKind};
 use crate::memory::HeldMemory;
 use crate::outbound::{Prepared, Way};
 use crate::receive::{Aim, Received, Receiving};
-use crate::renamed;
 use crate::respond::fault_in;
 use crate::retry::Failure;
 use crate::route::Onward;
 use crate::target::Target;
 use crate::timeout::Watch;
 use crate::usage::{Metering, UsageSink};
-use crate::via::Via;
 use crate::wish::{Wish, Wishes};
 
 /// The least that `Retry-After` can say, which is waited for in any case.
@@ -222,18 +222,18 @@ impl<K: UsageSink> Call<K> {
         B::Error: Into<BoxError>,
     {
         if let Way::Renamed(name) = &self.way {
-            let begun = renamed::beginning(receiving.joined(), name);
+            let begun = answer_model::beginning(receiving.joined(), name);
             let (mut head, _, rest) = receiving.into_parts();
             head.headers.remove(CONTENT_LENGTH);
-            return Answer { head, held: VecDeque::from([begun]), rest: Some((rest, Via::Pass)) };
+            return Answer { head, held: VecDeque::from([begun]), rest: Some((rest, ChunkPath::Pass)) };
         }
         let (mut head, held, rest) = receiving.into_parts();
         let mut via = match &self.way {
-            Way::Same | Way::Renamed(_) => Via::Pass,
-            Way::HidingUsage => Via::Hide(Box::default()),
+            Way::Same | Way::Renamed(_) => ChunkPath::Pass,
+            Way::HidingUsage => ChunkPath::Hide(Box::default()),
             Way::Translated(translation) => {
                 translation.write_stream_head(&mut head);
-                Via::Translate(Box::new(translation.translator()))
+                ChunkPath::Translate(Box::new(translation.translator()))
             }
         };
         if !via.is_pass() {
@@ -259,7 +259,7 @@ impl<K: UsageSink> Call<K> {
                     return self.no_answer(target, fault, &headers);
                 }
                 head.headers.remove(CONTENT_LENGTH);
-                return Step::Answer(Box::new(Answer::whole(head, renamed::whole(body, name))));
+                return Step::Answer(Box::new(Answer::whole(head, answer_model::whole(body, name))));
             }
             Way::Same | Way::HidingUsage => return Step::Answer(Box::new(Answer::whole(head, body))),
         };

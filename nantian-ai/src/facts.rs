@@ -5,10 +5,10 @@ use serde::de::IgnoredAny;
 
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::Object;
-use crate::elsewhere;
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
 use crate::lookalike;
+use crate::references;
 
 /// Bytes of an average request body for each token.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -89,7 +89,7 @@ impl RequestFacts {
                 && object.flag("stream").unwrap_or_else(|| surface.streams_by_default()),
             max_tokens: if operation.generates() { max_tokens(surface.dialect(), object) } else { Some(0) },
             choices: choices(surface, object),
-            refers: operation.spends() && elsewhere::refers(surface.dialect(), object, body),
+            refers: operation.spends() && references::refers(surface.dialect(), object, body),
             background: surface.dialect() == Dialect::Responses && says(object, "background"),
             input_estimate: if operation.spends() { estimate_tokens(body) } else { 0 },
         }

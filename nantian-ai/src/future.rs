@@ -19,12 +19,12 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
 use crate::dialect::{Dialect, Surface};
 use crate::error::{BoxError, Error};
+use crate::gzip::unpack_within;
+use crate::layer_parts::LayerParts;
 use crate::memory::{BodyMemory, HeldMemory};
-use crate::packed::unpack_within;
 use crate::read::ReadBody;
 use crate::receive::Receiving;
 use crate::route::Onward;
-use crate::shared::Shared;
 use crate::stamp::Stamp;
 use crate::token::TokenError;
 use crate::usage::UsageObserver;
@@ -40,7 +40,7 @@ pin_project! {
         O: UsageObserver,
     {
         inner: S,
-        shared: Arc<Shared<O>>,
+        shared: Arc<LayerParts<O>>,
         dialect: Dialect,
         onward: Onward,
         // What the request takes of memory while it may be sent again.
@@ -91,7 +91,7 @@ where
     O: UsageObserver,
 {
     /// `inner` has been found ready.
-    pub(crate) fn new(inner: S, shared: Arc<Shared<O>>, request: Request<B>) -> Self {
+    pub(crate) fn new(inner: S, shared: Arc<LayerParts<O>>, request: Request<B>) -> Self {
         let (mut head, body) = request.into_parts();
         let held = head.extensions.remove();
         let held = held.or_else(|| shared.memory.as_ref().map(BodyMemory::begin));

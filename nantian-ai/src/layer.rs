@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
+use crate::layer_parts::LayerParts;
 use crate::memory::BodyMemory;
 use crate::respond::{DialectResponder, Responder};
 use crate::service::AiService;
-use crate::shared::Shared;
 use crate::target::Target;
 
 /// Makes a plain HTTP client a model of one [`Target`]: clients' requests in, the provider's replies out.
@@ -18,7 +18,7 @@ use crate::target::Target;
 /// the prompt, which is then charged; it says that nothing was sent, as when no connection could be made, with
 /// [`Unsent`](crate::Unsent).
 pub struct AiLayer<O = ()> {
-    shared: Arc<Shared<O>>,
+    shared: Arc<LayerParts<O>>,
 }
 
 // === impl AiLayer ===
@@ -27,7 +27,7 @@ impl AiLayer {
     /// A layer for one target, which answers errors in the client's dialect and observes nothing.
     pub fn new(target: impl Into<Arc<Target>>) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(LayerParts {
                 target: target.into(),
                 observer: Arc::new(()),
                 responder: Arc::new(DialectResponder),
@@ -42,7 +42,7 @@ impl<O> AiLayer<O> {
     #[must_use]
     pub fn observer<P>(self, observer: P) -> AiLayer<P> {
         AiLayer {
-            shared: Arc::new(Shared {
+            shared: Arc::new(LayerParts {
                 target: Arc::clone(&self.shared.target),
                 observer: Arc::new(observer),
                 responder: Arc::clone(&self.shared.responder),
@@ -55,7 +55,7 @@ impl<O> AiLayer<O> {
     #[must_use]
     pub fn responder(self, responder: impl Responder + 'static) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(LayerParts {
                 target: Arc::clone(&self.shared.target),
                 observer: Arc::clone(&self.shared.observer),
                 responder: Arc::new(responder),
@@ -69,7 +69,7 @@ impl<O> AiLayer<O> {
     #[must_use]
     pub fn memory(self, memory: BodyMemory) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(LayerParts {
                 target: Arc::clone(&self.shared.target),
                 observer: Arc::clone(&self.shared.observer),
                 responder: Arc::clone(&self.shared.responder),

@@ -69,41 +69,41 @@
 //! [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`](retry::RetryPolicy::next_at) decides about the
 //! next attempt, [`usage::Meter`] reads the reply, and [`wire`] has the decoders.
 
+mod answer_model;
 mod attempt;
 #[cfg(feature = "aws")]
 mod aws;
 mod azure;
-mod begun;
 mod budget;
 mod calibration;
 mod call;
-mod ceiling;
+mod chunk_path;
 mod config;
 mod credential;
 mod cut;
 mod deadline;
 mod dialect;
-mod elsewhere;
 mod endpoint;
 mod error;
 mod estimate;
 mod facts;
+mod first_bytes;
 mod foreign;
+mod gzip;
 mod layer;
+mod layer_parts;
 mod lookalike;
+mod lowered_limit;
 mod memory;
 mod outbound;
-mod packed;
 mod provider;
 mod receive;
-mod renamed;
+mod references;
 mod secret;
 mod service;
-mod shared;
 mod stamp;
 mod target;
 mod timeout;
-mod via;
 mod wish;
 
 pub mod body;

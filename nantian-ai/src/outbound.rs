@@ -15,6 +15,7 @@ use http::request::Parts;
 
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
+use crate::answer_model;
 use crate::body::RequestBody;
 use crate::cut::Edit;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses};
@@ -22,10 +23,9 @@ use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
 use crate::foreign;
+use crate::gzip::{is_packed, unpack};
 use crate::ir::Losses;
 use crate::lookalike;
-use crate::packed::{is_packed, unpack};
-use crate::renamed;
 use crate::target::Target;
 use crate::translate::Translation;
 use crate::wish::{Wish, Wishes, continued};
@@ -165,7 +165,7 @@ impl Target {
                 edits.push(word);
             }
         }
-        let mut way = renamed::passing(surface, &facts, self.model()).map_or(Way::Same, Way::Renamed);
+        let mut way = answer_model::passing(surface, &facts, self.model()).map_or(Way::Same, Way::Renamed);
         let model = ("model", self.model_json());
         let pieces = match self.usage_wish(surface, &facts, object) {
             None => object.set_and(body, &[model], edits),

@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::BoxError;
 use crate::future::ResponseFuture;
-use crate::shared::Shared;
+use crate::layer_parts::LayerParts;
 use crate::usage::UsageObserver;
 
 /// The service of an [`AiLayer`](crate::AiLayer).
@@ -21,13 +21,13 @@ use crate::usage::UsageObserver;
 /// with the [`Error`](crate::Error) in its extensions.
 pub struct AiService<S, O = ()> {
     inner: S,
-    shared: Arc<Shared<O>>,
+    shared: Arc<LayerParts<O>>,
 }
 
 // === impl AiService ===
 
 impl<S, O> AiService<S, O> {
-    pub(crate) fn new(inner: S, shared: Arc<Shared<O>>) -> Self {
+    pub(crate) fn new(inner: S, shared: Arc<LayerParts<O>>) -> Self {
         Self { inner, shared }
     }
 }

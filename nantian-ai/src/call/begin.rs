@@ -4,19 +4,19 @@ use bytes::Bytes;
 use http::request::Parts;
 
 use super::Call;
+use crate::answer_model;
 use crate::deadline::Deadline;
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
+use crate::layer_parts::LayerParts;
 use crate::outbound::Way;
-use crate::renamed;
 use crate::route::Onward;
-use crate::shared::Shared;
 use crate::timeout::Watch;
 use crate::usage::{Meter, Metering, UsageObserver};
 
-// === impl Shared ===
+// === impl LayerParts ===
 
-impl<O: UsageObserver> Shared<O> {
+impl<O: UsageObserver> LayerParts<O> {
     /// Takes a request whose body has been read.
     pub(crate) fn begin(&self, surface: Surface, head: Parts, body: Bytes) -> Result<Call<O::Sink>, Error> {
         let keeps = self.observer.keeps();
@@ -50,7 +50,7 @@ impl<O: UsageObserver> Shared<O> {
             Way::Translated(_) => None,
             Way::Same | Way::HidingUsage | Way::Renamed(_) => prepared.losses().header_value(),
         };
-        let renamed = renamed::name(&surface, facts, self.target.model());
+        let renamed = answer_model::name(&surface, facts, self.target.model());
         if let Some(request) = kept {
             metering.keep(surface.dialect(), &request, spoken, keeps);
         }

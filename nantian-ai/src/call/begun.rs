@@ -5,14 +5,14 @@ use http_body::Body;
 
 use super::Call;
 use crate::attempt::{Answer, Failed, Step};
-use crate::begun::{Begun, error_in};
+use crate::chunk_path::ChunkPath;
 use crate::dialect::Operation;
 use crate::error::BoxError;
+use crate::first_bytes::{Begun, error_in};
 use crate::ir::Fault;
 use crate::receive::Receiving;
 use crate::target::Target;
 use crate::usage::UsageSink;
-use crate::via::Via;
 
 // === impl Call ===
 
@@ -39,7 +39,7 @@ impl<K: UsageSink> Call<K> {
             return self.no_answer(target, fault, &receiving.head.headers);
         }
         let (head, held, rest) = receiving.into_parts();
-        Step::Answer(Box::new(Answer { head, held, rest: Some((rest, Via::Pass)) }))
+        Step::Answer(Box::new(Answer { head, held, rest: Some((rest, ChunkPath::Pass)) }))
     }
 
     /// What a reply comes to that is no answer, whatever its status says.

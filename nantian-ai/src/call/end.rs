@@ -11,30 +11,34 @@ use http_body::Body;
 use super::Call;
 use crate::attempt::{Answer, Failed};
 use crate::body::ResponseBody;
+use crate::chunk_path::ChunkPath;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::ir::Fault;
+use crate::layer_parts::LayerParts;
 use crate::outbound::{Way, clean_response};
 use crate::receive::Rest;
 use crate::retry::Attempts;
 use crate::route::Onward;
-use crate::shared::Shared;
 use crate::translate::kept_headers;
 use crate::usage::{End, MeteredBody, UsageSink};
-use crate::via::Via;
 use crate::{DROPPED, MODEL};
 
 // === impl Call ===
 
 impl<K: UsageSink> Call<K> {
     /// The response of an attempt whose reply passes as it comes.
-    pub(crate) fn pass<B, O>(self, shared: &Shared<O>, response: Response<B>) -> Response<ResponseBody<B, K>>
+    pub(crate) fn pass<B, O>(
+        self,
+        shared: &LayerParts<O>,
+        response: Response<B>,
+    ) -> Response<ResponseBody<B, K>>
     where
         B: Body<Data = Bytes>,
     {
         let (head, body) = response.into_parts();
         let status = head.status;
-        let answer = Answer { head, held: VecDeque::new(), rest: Some((Rest::of(body), Via::Pass)) };
+        let answer = Answer { head, held: VecDeque::new(), rest: Some((Rest::of(body), ChunkPath::Pass)) };
         if status.is_success() {
             return self.finish(shared, answer);
         }
@@ -45,7 +49,7 @@ impl<K: UsageSink> Call<K> {
     /// The response of an attempt that was refused, in the provider's words.
     pub(crate) fn pass_refusal<B, O>(
         mut self,
-        shared: &Shared<O>,
+        shared: &LayerParts<O>,
         answer: Answer<B>,
         fault: Fault,
     ) -> Response<ResponseBody<B, K>>
@@ -71,7 +75,7 @@ impl<K: UsageSink> Call<K> {
     /// The response with an answer.
     pub(crate) fn finish<B, O>(
         mut self,
-        shared: &Shared<O>,
+        shared: &LayerParts<O>,
         answer: Answer<B>,
     ) -> Response<ResponseBody<B, K>>
     where
@@ -110,7 +114,7 @@ impl<K: UsageSink> Call<K> {
     }
 
     /// The response to a request that nobody has answered.
-    pub(crate) fn fail<B, O>(mut self, shared: &Shared<O>, failed: Failed) -> Response<ResponseBody<B, K>>
+    pub(crate) fn fail<B, O>(mut self, shared: &LayerParts<O>, failed: Failed) -> Response<ResponseBody<B, K>>
     where
         B: Body<Data = Bytes>,
     {

@@ -8,16 +8,16 @@ use http_body::Body;
 
 use super::Call;
 use crate::attempt::{Answer, Failed, Step, is_json};
-use crate::ceiling::most_allowed;
+use crate::chunk_path::ChunkPath;
 use crate::codec::fault::is_refused_credential;
 use crate::error::{BoxError, Error};
 use crate::ir::FaultKind;
+use crate::lowered_limit::most_allowed;
 use crate::outbound::Way;
 use crate::receive::{Aim, Receiving};
 use crate::retry::Failure;
 use crate::target::Target;
 use crate::usage::UsageSink;
-use crate::via::Via;
 use crate::wish::Wish;
 
 // === impl Call ===
@@ -87,7 +87,10 @@ impl<K: UsageSink> Call<K> {
         }
         if receiving.aim == Aim::Objection && !is_of_the_secret {
             let (head, held, rest) = receiving.into_parts();
-            return Step::Objected(Box::new(Answer { head, held, rest: Some((rest, Via::Pass)) }), fault);
+            return Step::Objected(
+                Box::new(Answer { head, held, rest: Some((rest, ChunkPath::Pass)) }),
+                fault,
+            );
         }
         Step::Refused(Failed::of(target, fault, &receiving.head.headers))
     }

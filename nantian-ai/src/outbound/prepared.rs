@@ -7,10 +7,10 @@ use http::{Extensions, Request, StatusCode};
 
 use super::{Prepared, Way};
 use crate::body::RequestBody;
-use crate::ceiling::lowered;
 use crate::dialect::bedrock;
 use crate::facts::RequestFacts;
 use crate::ir::Losses;
+use crate::lowered_limit::lowered;
 use crate::translate::Translation;
 use crate::wish::{Wish, Wishes};
 

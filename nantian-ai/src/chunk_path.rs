@@ -11,7 +11,7 @@ use crate::usage::{HideUsage, Meter};
 
 /// The way of a body.
 #[derive(Debug)]
-pub(crate) enum Via {
+pub(crate) enum ChunkPath {
     /// As it is.
     Pass,
     /// Without the usage that only this side has asked for.
@@ -20,9 +20,9 @@ pub(crate) enum Via {
     Translate(Box<Translator>),
 }
 
-// === impl Via ===
+// === impl ChunkPath ===
 
-impl Via {
+impl ChunkPath {
     /// The next chunk, as the client gets it; may be empty.
     pub(crate) fn push(&mut self, chunk: Bytes) -> Bytes {
         match self {

@@ -18,16 +18,16 @@ use crate::target::Target;
 use crate::usage::UsageSink;
 
 /// What all services and futures of a layer have in common.
-pub(crate) struct Shared<O> {
+pub(crate) struct LayerParts<O> {
     pub(crate) target: Arc<Target>,
     pub(crate) observer: Arc<O>,
     pub(crate) responder: Arc<dyn Responder>,
     pub(crate) memory: Option<BodyMemory>,
 }
 
-// === impl Shared ===
+// === impl LayerParts ===
 
-impl<O> Shared<O> {
+impl<O> LayerParts<O> {
     /// The response to an error.
     pub(crate) fn answer<B: Body<Data = Bytes>, K: UsageSink>(
         &self,
