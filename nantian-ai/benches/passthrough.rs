@@ -42,41 +42,29 @@ fn surface() -> Surface {
 /// A whole call over an upstream that answers at once.
 #[divan::bench(args = [2_000, 400_000])]
 fn call(bencher: Bencher<'_, '_>, bytes: usize) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let config = TargetConfig::new("demo/openai", "openai", "gpt-4o").credential(Credential::bearer("sk"));
-    let upstream = service_fn(|request: Request<RequestBody>| async move {
-        divan::black_box(request);
-        let body = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#;
-        let response = Response::builder().header("content-type", "application/json");
-        Ok::<_, Infallible>(response.body(Full::<Bytes>::from(body)).unwrap())
-    });
-    let service = AiLayer::new(Arc::new(Target::new(config).unwrap())).layer(upstream);
-    let body = chat_of(bytes);
-    bencher.bench_local(|| {
-        let request = Request::post("/v1/chat/completions")
-            .header("content-type", "application/json")
-            .header("authorization", "Bearer theirs")
-            .header("user-agent", "client/1")
-            .body(Full::new(body.clone()))
-            .unwrap();
-        runtime.block_on(async {
-            let response = service.clone().oneshot(request).await.unwrap();
-            response.into_body().collect().await.unwrap().to_bytes()
-        })
-    });
+    answered(bencher, bytes, config, r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#);
 }
 
 /// The same call with a provider of another dialect.
 #[divan::bench(args = [2_000, 400_000])]
 fn translated_call(bencher: Bencher<'_, '_>, bytes: usize) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
         .credential(Credential::api_key("sk"));
-    let upstream = service_fn(|request: Request<RequestBody>| async move {
+    answered(
+        bencher,
+        bytes,
+        config,
+        r#"{"id":"m","content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":9,"output_tokens":3}}"#,
+    );
+}
+
+fn answered(bencher: Bencher<'_, '_>, bytes: usize, config: TargetConfig, answer: &'static str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let upstream = service_fn(move |request: Request<RequestBody>| async move {
         divan::black_box(request);
-        let body = r#"{"id":"m","content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":9,"output_tokens":3}}"#;
         let response = Response::builder().header("content-type", "application/json");
-        Ok::<_, Infallible>(response.body(Full::<Bytes>::from(body)).unwrap())
+        Ok::<_, Infallible>(response.body(Full::<Bytes>::from(answer)).unwrap())
     });
     let service = AiLayer::new(Arc::new(Target::new(config).unwrap())).layer(upstream);
     let body = chat_of(bytes);
