@@ -12,12 +12,12 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::DROPPED;
-use crate::chunk_path::ChunkPath;
+use crate::call::chunk_path::ChunkPath;
+use crate::call::receive::Rest;
+use crate::call::timeout::Watch;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
-use crate::receive::Rest;
 use crate::target::Target;
-use crate::timeout::Watch;
 use crate::usage::{MeteredBody, UsageSink};
 
 /// Below this, one copied chunk costs less than several shared ones.

@@ -5,9 +5,9 @@ use serde::de::IgnoredAny;
 
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::Object;
+use crate::edit::lookalike;
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
-use crate::lookalike;
 use crate::references;
 
 /// Bytes of an average request body for each token.

@@ -14,18 +14,18 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
-use crate::attempt::Step;
 use crate::body::{RequestBody, ResponseBody};
 use crate::call::Call;
+use crate::call::attempt::Step;
+use crate::call::receive::Receiving;
+use crate::credential::stamp::Stamp;
 use crate::dialect::{Dialect, Surface};
 use crate::error::{BoxError, Error};
 use crate::gzip::unpack_within;
 use crate::layer_parts::LayerParts;
 use crate::memory::{BodyMemory, HeldMemory};
 use crate::read::ReadBody;
-use crate::receive::Receiving;
 use crate::route::Onward;
-use crate::stamp::Stamp;
 use crate::token::TokenError;
 use crate::usage::UsageObserver;
 

@@ -7,8 +7,8 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body::Body;
 
-use crate::attempt::Failed;
 use crate::body::ResponseBody;
+use crate::call::attempt::Failed;
 use crate::dialect::{ClientDialect, Dialect, Operation, Surface};
 use crate::error::{BoxError, Error};
 use crate::facts::RequestFacts;

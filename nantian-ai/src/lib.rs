@@ -69,41 +69,20 @@
 //! [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`](retry::RetryPolicy::next_at) decides about the
 //! next attempt, [`usage::Meter`] reads the reply, and [`wire`] has the decoders.
 
-mod answer_model;
-mod attempt;
-#[cfg(feature = "aws")]
-mod aws;
-mod azure;
-mod budget;
-mod calibration;
 mod call;
-mod chunk_path;
-mod config;
 mod credential;
-mod cut;
-mod deadline;
 mod dialect;
-mod endpoint;
 mod error;
 mod estimate;
 mod facts;
-mod first_bytes;
-mod foreign;
 mod gzip;
 mod layer;
 mod layer_parts;
-mod lookalike;
-mod lowered_limit;
 mod memory;
 mod outbound;
-mod provider;
-mod receive;
 mod references;
-mod secret;
 mod service;
-mod stamp;
 mod target;
-mod timeout;
 mod wish;
 
 pub mod body;
@@ -120,20 +99,20 @@ pub mod translate;
 pub mod usage;
 pub mod wire;
 
-pub use self::calibration::Calibration;
-pub use self::config::{ConnectTimeout, TargetConfig, Timeouts};
+pub use self::call::deadline::Deadline;
 pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};
-pub use self::deadline::Deadline;
 pub use self::dialect::{ClientDialect, Dialect, Operation, ProvidersOnly, Surface, UnknownDialect};
-pub use self::endpoint::{Endpoint, InvalidEndpoint};
 pub use self::error::{Awaited, BoxError, Error, Unsent};
 pub use self::estimate::estimate_tokens;
 pub use self::facts::RequestFacts;
 pub use self::layer::AiLayer;
 pub use self::memory::{BodyMemory, HeldMemory};
 pub use self::outbound::Prepared;
-pub use self::provider::Provider;
 pub use self::service::AiService;
+pub use self::target::calibration::Calibration;
+pub use self::target::config::{ConnectTimeout, TargetConfig, Timeouts};
+pub use self::target::endpoint::{Endpoint, InvalidEndpoint};
+pub use self::target::provider::Provider;
 pub use self::target::{InvalidTarget, Target};
 
 /// The header of a response that names what could not be said in the other dialect, separated by commas.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use http::header::{HeaderMap, RETRY_AFTER};
 
-pub use crate::budget::{BudgetPolicy, BudgetedCall, RetryBudget};
+pub use crate::call::budget::{BudgetPolicy, BudgetedCall, RetryBudget};
 
 /// How often a request is repeated, and how long to wait before.
 ///

@@ -15,8 +15,8 @@ use memchr::memmem;
 use crate::codec::fault;
 use crate::dialect::{bedrock, openai};
 use crate::edit::Object;
-use crate::foreign;
 use crate::ir::Losses;
+use crate::outbound::foreign;
 
 use self::words::{begins, words_of};
 

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use http::request::Parts;
 
 use super::Call;
-use crate::answer_model;
-use crate::deadline::Deadline;
+use crate::call::deadline::Deadline;
+use crate::call::timeout::Watch;
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
 use crate::layer_parts::LayerParts;
 use crate::outbound::Way;
+use crate::outbound::answer_model;
 use crate::route::Onward;
-use crate::timeout::Watch;
 use crate::usage::{Meter, Metering, UsageObserver};
 
 // === impl LayerParts ===

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use http_body::Body;
 
 use super::Call;
-use crate::attempt::{Answer, Failed, Step};
-use crate::chunk_path::ChunkPath;
+use crate::call::attempt::{Answer, Failed, Step};
+use crate::call::chunk_path::ChunkPath;
+use crate::call::first_bytes::{Begun, error_in};
+use crate::call::receive::Receiving;
 use crate::dialect::Operation;
 use crate::error::BoxError;
-use crate::first_bytes::{Begun, error_in};
 use crate::ir::Fault;
-use crate::receive::Receiving;
 use crate::target::Target;
 use crate::usage::UsageSink;
 

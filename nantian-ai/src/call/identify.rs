@@ -5,10 +5,10 @@ use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use super::Call;
-use crate::attempt::Failed;
+use crate::call::attempt::Failed;
+use crate::call::timeout::Watch;
 use crate::error::Error;
 use crate::target::Target;
-use crate::timeout::Watch;
 use crate::token::{Source, TokenError};
 use crate::usage::UsageSink;
 

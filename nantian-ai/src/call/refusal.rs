@@ -7,14 +7,14 @@ use http::{Response, StatusCode};
 use http_body::Body;
 
 use super::Call;
-use crate::attempt::{Answer, Failed, Step, is_json};
-use crate::chunk_path::ChunkPath;
+use crate::call::attempt::{Answer, Failed, Step, is_json};
+use crate::call::chunk_path::ChunkPath;
+use crate::call::receive::{Aim, Receiving};
 use crate::codec::fault::is_refused_credential;
 use crate::error::{BoxError, Error};
 use crate::ir::FaultKind;
-use crate::lowered_limit::most_allowed;
 use crate::outbound::Way;
-use crate::receive::{Aim, Receiving};
+use crate::outbound::lowered_limit::most_allowed;
 use crate::retry::Failure;
 use crate::target::Target;
 use crate::usage::UsageSink;

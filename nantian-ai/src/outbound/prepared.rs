@@ -10,7 +10,7 @@ use crate::body::RequestBody;
 use crate::dialect::bedrock;
 use crate::facts::RequestFacts;
 use crate::ir::Losses;
-use crate::lowered_limit::lowered;
+use crate::outbound::lowered_limit::lowered;
 use crate::translate::Translation;
 use crate::wish::{Wish, Wishes};
 

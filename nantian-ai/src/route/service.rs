@@ -11,9 +11,9 @@ use tower_service::Service;
 
 use super::{RouteBody, RouteFuture};
 use crate::body::RequestBody;
-use crate::config::TargetConfig;
 use crate::error::BoxError;
 use crate::memory::{BodyMemory, HeldMemory};
+use crate::target::config::TargetConfig;
 
 /// A model of a route.
 #[derive(Clone, Debug)]

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use super::InvalidTarget;
-use crate::azure;
-use crate::config::TargetConfig;
 use crate::credential::{Credential, Scheme};
 use crate::dialect::Dialect;
-use crate::provider::Provider;
+use crate::target::azure;
+use crate::target::config::TargetConfig;
+use crate::target::provider::Provider;
 
 /// What stands for the region in the base URL of a provider.
 const REGION: &str = "{region}";

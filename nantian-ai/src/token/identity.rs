@@ -18,9 +18,9 @@ use super::issued::Issued;
 #[cfg(feature = "aws")]
 use super::sts;
 #[cfg(feature = "aws")]
-use crate::aws::Signer;
+use crate::credential::aws::Signer;
+use crate::credential::stamp::Stamp;
 use crate::credential::{InvalidCredential, Secret, header_value};
-use crate::stamp::Stamp;
 
 /// The largest answer that is read, in bytes.
 const LARGEST_ANSWER: usize = 64 * 1024;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::credential::Secret;
-use crate::stamp::Stamp;
+use crate::credential::stamp::Stamp;
 
 /// The longest life that is believed: a token is asked for anew every day.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);

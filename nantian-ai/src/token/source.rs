@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::issued::{Issued, Token};
 use super::{Exchange, Form, Identity, TokenClient, TokenError};
-use crate::stamp::Stamp;
+use crate::credential::stamp::Stamp;
 
 /// How long a failure is the answer, the first time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

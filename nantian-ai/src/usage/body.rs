@@ -12,9 +12,9 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{CallReport, Content, End, Meter, UsageReport, UsageSink, excerpt};
-use crate::calibration::Calibration;
 use crate::dialect::Dialect;
 use crate::ir::Losses;
+use crate::target::calibration::Calibration;
 
 pin_project! {
     /// Passes a body on untouched and tells a [`UsageSink`] at its end.

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use crate::cut::{Edit, cut_out};
 use crate::dialect::openai::OF_SCHEMA;
 use crate::edit::Object;
-use crate::foreign::{Message, items};
+use crate::edit::cut::{Edit, cut_out};
 use crate::ir::Losses;
+use crate::outbound::foreign::{Message, items};
 
 /// Where Gemini and Bedrock are told how to answer, and Bedrock in what form.
 const CONFIGS: [&str; 2] = ["generationConfig", "inferenceConfig"];

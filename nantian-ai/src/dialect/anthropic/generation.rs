@@ -5,7 +5,7 @@ use memchr::memmem;
 use super::Traits;
 use super::traits::Off;
 use crate::edit::Object;
-use crate::foreign::{Message, items};
+use crate::outbound::foreign::{Message, items};
 
 /// Whether a request that names another model says what this one refuses, so that it has to be said anew.
 pub(crate) fn is_for_another(object: &Object<'_>, model: &str) -> bool {

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::levels::{Levels, THREE};
 use super::thinkers::Thinker;
-use crate::azure;
 use crate::ir::{Effort, Thinking, own_id, safe_id, short_id};
-use crate::provider::Provider;
+use crate::target::azure;
+use crate::target::provider::Provider;
 
 /// How an id of a call is written.
 type IdOf = fn(&str) -> Cow<'_, str>;

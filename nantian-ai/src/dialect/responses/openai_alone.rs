@@ -1,8 +1,8 @@
 //! Requests that only OpenAI takes, of those who speak Responses.
 
-use crate::cut::{Edit, cut_out};
 use crate::edit::Object;
-use crate::foreign::items;
+use crate::edit::cut::{Edit, cut_out};
+use crate::outbound::foreign::items;
 
 /// The kinds of tools, and of items, that xAI does not know. Codex sends them.
 const TOOLS: [&str; 3] = ["custom", "namespace", "tool_search"];

@@ -1,10 +1,17 @@
 //! The steps of one call, which [`ResponseFuture`](crate::future::ResponseFuture) puts in order.
 
+pub(crate) mod attempt;
 mod begin;
 mod begun;
+pub(crate) mod budget;
+pub(crate) mod chunk_path;
+pub(crate) mod deadline;
 mod end;
+mod first_bytes;
 mod identify;
+pub(crate) mod receive;
 mod refusal;
+pub(crate) mod timeout;
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -16,25 +23,24 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use crate::answer_model;
-use crate::attempt::{Answer, Failed, Step, is_encoded, is_json};
+use self::attempt::{Answer, Failed, Step, is_encoded, is_json};
+use self::budget::BudgetedCall;
+use self::chunk_path::ChunkPath;
+use self::deadline::Deadline;
+use self::first_bytes::fault_of;
+use self::receive::{Aim, Received, Receiving};
+use self::timeout::Watch;
 use crate::body::RequestBody;
-use crate::budget::BudgetedCall;
-use crate::chunk_path::ChunkPath;
-use crate::config::ConnectTimeout;
-use crate::deadline::Deadline;
 use crate::dialect::Surface;
 use crate::error::{Awaited, BoxError, Error, Unsent};
-use crate::first_bytes::fault_of;
 use crate::ir::{Fault, FaultKind};
 use crate::memory::HeldMemory;
-use crate::outbound::{Prepared, Way};
-use crate::receive::{Aim, Received, Receiving};
+use crate::outbound::{Prepared, Way, answer_model};
 use crate::respond::fault_in;
 use crate::retry::Failure;
 use crate::route::Onward;
 use crate::target::Target;
-use crate::timeout::Watch;
+use crate::target::config::ConnectTimeout;
 use crate::usage::{Metering, UsageSink};
 use crate::wish::{Wish, Wishes};
 

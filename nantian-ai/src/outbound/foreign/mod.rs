@@ -15,9 +15,9 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::cut::{Edit, cut_out};
 use crate::dialect::{Dialect, Few, Operation, Surface, anthropic, bedrock, responses};
 use crate::edit::Object;
+use crate::edit::cut::{Edit, cut_out};
 use crate::ir::Losses;
 
 /// What is lost.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::config::Timeouts;
-use crate::deadline::Deadline;
+use crate::call::deadline::Deadline;
 use crate::error::Awaited;
+use crate::target::config::Timeouts;
 
 /// Waits for what comes too late. Its timer moves only when it fires or must fire earlier, not with every
 /// chunk.

@@ -2,12 +2,15 @@
 //!
 //! Providers key their prompt caches by bytes, so a body that is parsed and written anew costs money.
 
+pub(crate) mod cut;
+pub(crate) mod lookalike;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::lookalike::resembled;
+use self::lookalike::resembled;
 use crate::wire::json::{Malformed, Mark, Scanner};
 
 /// The members of the outermost object of a body.

@@ -1,5 +1,10 @@
 //! What the gateway shows a provider instead of the client's own credential.
 
+#[cfg(feature = "aws")]
+pub(crate) mod aws;
+mod secret;
+pub(crate) mod stamp;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,11 +14,11 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 #[cfg(feature = "aws")]
-use crate::aws::Signer;
-use crate::stamp::Stamp;
+use self::aws::Signer;
+use self::stamp::Stamp;
 use crate::token::{Form, Identity, Source, TokenClient, Workload};
 
-pub use crate::secret::Secret;
+pub use self::secret::Secret;
 
 /// How a credential is written into a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::call::first_bytes::Begun;
 use crate::error::{BoxError, Error};
-use crate::first_bytes::Begun;
 use crate::memory::HeldMemory;
 use crate::usage::{Metering, UsageSink};
 

@@ -5,9 +5,9 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::items;
-use crate::cut::{Edit, cut_out};
 use crate::dialect::openai::ACKNOWLEDGED;
 use crate::edit::Object;
+use crate::edit::cut::{Edit, cut_out};
 use crate::ir::{Losses, short_id};
 
 /// What stands for what the model thought, where it says nothing of it: Moonshot takes an empty text for none.

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use http::Request;
 use http::header::{HeaderMap, HeaderName};
 
-#[cfg(feature = "aws")]
-use crate::aws::Signer;
 use crate::body::RequestBody;
+#[cfg(feature = "aws")]
+use crate::credential::aws::Signer;
 use crate::credential::{Secret, header_value};
 use crate::token::{Look, Source};
 

@@ -8,10 +8,10 @@ use http::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
 
-use crate::chunk_path::ChunkPath;
+use crate::call::chunk_path::ChunkPath;
+use crate::call::receive::{Receiving, Rest};
 use crate::error::{Awaited, Error};
 use crate::ir::Fault;
-use crate::receive::{Receiving, Rest};
 use crate::target::Target;
 
 /// What a turn of an attempt comes to.

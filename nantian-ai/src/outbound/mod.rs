@@ -1,6 +1,9 @@
 //! A client's request made into the request that the upstream gets, without IO.
 
+pub(crate) mod answer_model;
+pub(crate) mod foreign;
 mod headers;
+pub(crate) mod lowered_limit;
 mod prepared;
 
 use std::ops::Range;
@@ -15,17 +18,14 @@ use http::request::Parts;
 
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
-use crate::answer_model;
 use crate::body::RequestBody;
-use crate::cut::Edit;
 use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses};
-use crate::edit::Object;
+use crate::edit::cut::Edit;
+use crate::edit::{Object, lookalike};
 use crate::error::Error;
 use crate::facts::RequestFacts;
-use crate::foreign;
 use crate::gzip::{is_packed, unpack};
 use crate::ir::Losses;
-use crate::lookalike;
 use crate::target::Target;
 use crate::translate::Translation;
 use crate::wish::{Wish, Wishes, continued};

@@ -1,8 +1,8 @@
 //! The providers whose defaults are known.
 
-use crate::azure;
 use crate::credential::Scheme;
 use crate::dialect::Dialect;
+use crate::target::azure;
 
 /// What is known about a provider, so that a target needs no more than its name.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +124,7 @@ impl Provider {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Endpoint;
+    use crate::target::endpoint::Endpoint;
 
     #[test]
     fn the_table_is_sorted_and_every_endpoint_parses() {

@@ -1,6 +1,12 @@
 //! A checked target: where requests go, in which dialect, with which credential.
 
+pub(crate) mod azure;
+pub(crate) mod calibration;
+pub(crate) mod config;
+pub(crate) mod endpoint;
+mod error;
 mod place;
+pub(crate) mod provider;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,21 +15,20 @@ use std::time::{Duration, SystemTime};
 use http::header::HeaderMap;
 use http::{Request, Uri};
 
-use crate::azure;
+use self::calibration::Calibration;
+use self::config::TargetConfig;
+use self::endpoint::Endpoint;
+pub use self::error::InvalidTarget;
+use self::place::{base, check_place, in_its_header, is_azure, unknown};
+use self::provider::Provider;
 use crate::body::RequestBody;
-use crate::budget::RetryBudget;
-use crate::calibration::Calibration;
-use crate::config::TargetConfig;
-use crate::credential::{InvalidCredential, Scheme};
-use crate::dialect::{Dialect, Operation, Surface, UnknownDialect, bedrock, gemini};
-use crate::endpoint::{Endpoint, InvalidEndpoint};
+use crate::call::budget::RetryBudget;
+use crate::credential::Scheme;
+use crate::credential::stamp::Stamp;
+use crate::dialect::{Dialect, Operation, Surface, bedrock, gemini};
 use crate::error::Error;
-use crate::provider::Provider;
-use crate::stamp::Stamp;
 use crate::token::{Look, Source, TokenClient, TokenError};
 use crate::wish::Wish;
-
-use self::place::{base, check_place, in_its_header, is_azure, unknown};
 
 /// A checked [`TargetConfig`], its calls under way, and what they have taught about the model. A changed Secret or spec makes a new one.
 #[derive(Clone, Debug)]
@@ -38,70 +43,6 @@ pub struct Target {
     /// What the provider has refused, and served the same request without.
     forgone: Arc<AtomicU32>,
     model_json: String,
-}
-
-/// A target that cannot work, found before any request is sent.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidTarget {
-    /// The provider is not known, so both dialect and base URL must be given.
-    #[error("provider `{provider}` is not known: format and endpoint are required")]
-    UnknownProvider {
-        /// The name as given.
-        provider: String,
-    },
-    /// The format is not a dialect.
-    #[error(transparent)]
-    UnknownFormat(#[from] UnknownDialect),
-    /// The provider has no base URL for all of its customers, or it does not speak the format.
-    #[error("provider `{provider}` has no base URL of its own for {format}: endpoint is required")]
-    EndpointRequired {
-        /// The provider.
-        provider: String,
-        /// The format asked for.
-        format: Dialect,
-    },
-    /// The region is needed for the provider's base URL or for signatures, and the endpoint does not tell it.
-    #[error("provider `{provider}` is asked in a region, which is not named")]
-    RegionRequired {
-        /// The provider.
-        provider: String,
-    },
-    /// The region cannot be part of a host's name.
-    #[error("the region `{region}` is not lower-case letters, digits and `-`")]
-    Region {
-        /// The region as given.
-        region: String,
-    },
-    /// The version of an API cannot be part of a query.
-    #[error("the version `{version}` is not letters, digits, `-`, `.` and `_`")]
-    ApiVersion {
-        /// The version as given.
-        version: String,
-    },
-    /// A setting that this provider knows nothing of.
-    #[error("{setting} means nothing to provider `{provider}`")]
-    Meaningless {
-        /// The setting: `region` or `apiVersion`.
-        setting: &'static str,
-        /// The provider.
-        provider: String,
-    },
-    /// The base URL cannot be used.
-    #[error(transparent)]
-    Endpoint(#[from] InvalidEndpoint),
-    /// No model is named.
-    #[error("the model's name is empty")]
-    EmptyModel,
-    /// The dialect names the model in the path, and this name cannot be part of one.
-    #[error("the model's name `{model}` cannot be part of a path")]
-    Model {
-        /// The name as given.
-        model: String,
-    },
-    /// The credential cannot be sent.
-    #[error(transparent)]
-    Credential(#[from] InvalidCredential),
 }
 
 // === impl Target ===

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use crate::cut::{Edit, cut_out};
 use crate::edit::Object;
+use crate::edit::cut::{Edit, cut_out};
 use crate::ir::Losses;
 use crate::wire::json::Malformed;
 
