@@ -91,7 +91,7 @@ async fn a_request_that_was_on_its_way_to_an_idle_connection_is_answered() {
     while !is_answered_that_was_on_its_way().await {}
 }
 
-/// A test that says nothing where the machine takes too long for the second in which a request may come.
+/// A test that says nothing where the machine takes too long: for the second in which a request may come, or to tell a worker.
 async fn is_answered_that_was_on_its_way() -> bool {
     let mut scene = Scene::new(&[]).await;
     let mut idle = scene.ask(GET).await;
@@ -110,7 +110,11 @@ async fn is_answered_that_was_on_its_way() -> bool {
     for wire in [&mut asking, &mut idle] {
         scene.answer.notify_one();
         let reply = wire.reply().await;
-        assert_eq!((reply.status(), reply.header("connection")), (200, Some("close")));
+        assert_eq!(reply.status(), 200);
+        if reply.header("connection") != Some("close") {
+            // Its worker has not heard of the drain yet.
+            return false;
+        }
         assert!(wire.is_closed().await);
     }
     assert_eq!(scene.gateway.exit().await.code(), Some(0));
