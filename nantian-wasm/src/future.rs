@@ -239,7 +239,7 @@ where
         let Some(mut waiting) = request.take() else { return Poll::Pending };
         if !is_free {
             *request = Some(match shared.context.gathers(Direction::Request) {
-                Some(limit) => Box::new(waiting.gather(limit, &mut shared.context, cx)),
+                Some(limit) => Box::new(waiting.gather(limit, &shared.context, cx)),
                 None => waiting,
             });
             return Poll::Pending;
@@ -345,7 +345,7 @@ where
         }
         if shared.context.poll_wait(Direction::Response, cx).is_pending() {
             if let Some(limit) = shared.context.gathers(Direction::Response).filter(|_| !is_local) {
-                waiting = waiting.gather(limit, &mut shared.context, cx);
+                waiting = waiting.gather(limit, &shared.context, cx);
             }
             return Next::Wait(State::Reply { reply: Some(Box::new(waiting)), is_local });
         }

@@ -148,7 +148,7 @@ where
     T: Body,
     T::Error: Into<BoxError>,
 {
-    let mut front = match relay.poll_frame(source.as_mut(), cx) {
+    let mut front = match relay.poll_front(source.as_mut(), cx) {
         Poll::Ready(None) => Some(Ok(Frame::data(Bytes::new()))),
         Poll::Ready(front) => front,
         Poll::Pending => None,

@@ -57,7 +57,7 @@ where
             let polled = match &self.front {
                 // What passed the plugins waits for the headers; more of it is read when they have left.
                 Some(_) => Poll::Pending,
-                None => self.relay.poll_frame(self.body.as_mut(), cx),
+                None => self.relay.poll_front(self.body.as_mut(), cx),
             };
             if let Poll::Ready(frame) = polled {
                 self.front = frame;

@@ -153,7 +153,6 @@ pub use self::config::{
 };
 pub use self::engine::{Allocation, Engine};
 pub use self::error::{Cause, EngineError, Failure, ModuleError, Phase, PluginError};
-pub use self::held_bodies::HeldBodies;
 pub use self::layer::WasmLayer;
 pub use self::module::{Digest, Inventory, Module, ParseDigestError};
 pub use self::plugin::Plugin;

@@ -12,6 +12,7 @@ use crate::body::{Relay, RequestBody, ResponseBody, Source, poll_plain};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
 use crate::headers_phase::{Watching, forwarded, replied};
+use crate::held_bodies::HeldBodies;
 use crate::held_message::HeldMessage;
 use crate::stream::{BodyBytes, Direction, StreamContext};
 
@@ -34,6 +35,8 @@ enum Incoming<B> {
 pub(crate) struct Gathered {
     pub(crate) bytes: BodyBytes,
     pub(crate) ending: Option<Ending>,
+    /// The memory that it takes.
+    pub(crate) held: Option<HeldBodies>,
     /// There was no memory for more.
     is_full: bool,
 }
@@ -91,16 +94,19 @@ where
     B::Error: Into<BoxError>,
 {
     /// Reads what is there of the body, if there is one, up to so many bytes and as long as there is memory for them.
-    pub(crate) fn gather(mut self, limit: usize, stream: &mut StreamContext, cx: &mut Context<'_>) -> Self {
+    pub(crate) fn gather(mut self, limit: usize, stream: &StreamContext, cx: &mut Context<'_>) -> Self {
         if self.end {
             return self;
         }
         let (mut body, mut gathered) = match self.body {
-            Incoming::Untouched(body) => (Box::pin(body), Gathered::default()),
+            Incoming::Untouched(body) => {
+                (Box::pin(body), Gathered { held: stream.begin_holding(), ..Gathered::default() })
+            }
             Incoming::Gathered(body, gathered) => (body, gathered),
         };
         loop {
-            gathered.is_full = gathered.is_full || stream.hold(gathered.bytes.len() + 1).is_err();
+            let refuses = |held: &HeldBodies| held.hold(gathered.bytes.len() + 1).is_err();
+            gathered.is_full = gathered.is_full || gathered.held.as_ref().is_some_and(refuses);
             if gathered.is_full || gathered.ending.is_some() || gathered.bytes.len() >= limit {
                 break;
             }

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{Passed, poll_plain};
 use crate::error::{BoxError, Failure};
 use crate::handle::{StreamHandle, StreamState};
+use crate::held_bodies::HeldBodies;
 use crate::pending_message::{Ending, Gathered};
 use crate::stream::{Action, BodyBytes, Direction};
 
@@ -42,6 +43,8 @@ pub(crate) struct Relay {
     chunk: Bytes,
     /// What the plugins have let pass and nobody has been given yet.
     passed: Bytes,
+    /// The memory of what waits to be shown, or passed and waits to be taken.
+    held: Option<HeldBodies>,
     trailers: HeaderMap,
     /// Why the body breaks off behind what was read of it before.
     broken: Option<BoxError>,
@@ -97,6 +100,7 @@ impl Relay {
             stage: Stage::Read,
             chunk: Bytes::new(),
             passed: Bytes::new(),
+            held: None,
             trailers: HeaderMap::new(),
             broken: None,
             lengths: Lengths::default(),
@@ -107,6 +111,7 @@ impl Relay {
     /// With what was read of the body before.
     pub(crate) fn having(mut self, gathered: Gathered) -> Self {
         self.chunk = gathered.bytes.into_bytes();
+        self.held = gathered.held;
         self.lengths.received = length(&self.chunk);
         let has_bytes = !self.chunk.is_empty();
         self.stage = match gathered.ending {
@@ -162,7 +167,28 @@ impl Relay {
         front.filter(|_| self.is_done()).map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 
+    /// The next frame, for who takes it at once.
     pub(crate) fn poll_frame<B>(
+        &mut self,
+        body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
+        let frame = ready!(self.poll_front(body, cx));
+        self.front_taken();
+        Poll::Ready(frame)
+    }
+
+    /// The frame that was polled as the front is taken: its memory is given back.
+    pub(crate) fn front_taken(&mut self) {
+        self.held = None;
+    }
+
+    /// The next frame, which waits for its headers to leave.
+    pub(crate) fn poll_front<B>(
         &mut self,
         mut body: Pin<&mut B>,
         cx: &mut Context<'_>,
@@ -278,6 +304,9 @@ impl Relay {
             return Poll::Ready(Ok(()));
         };
         let mut shared = ready!(stream.poll_lock(cx));
+        if let Some(held) = self.held.take_if(|_| self.passed.is_empty()) {
+            shared.context.go_on_holding(held);
+        }
         let (action, next) = loop {
             let context = &mut shared.context;
             let (action, next) = match (&self.stage, self.direction) {
@@ -315,6 +344,7 @@ impl Relay {
             }
             ready!(shared.context.poll_wait(self.direction, cx));
         };
+        self.held = shared.context.take_passing().or_else(|| self.held.take());
         let ended = settle(action, &mut shared);
         let ends = matches!(next, Stage::Done | Stage::SendTrailers);
         self.stage = next;

@@ -79,7 +79,12 @@ impl Watch {
     }
 
     pub(super) fn take_front(&mut self) -> Option<Passed> {
-        self.0.as_mut()?.front.take()
+        let watched = self.0.as_mut()?;
+        let front = watched.front.take()?;
+        if let Some(relay) = &mut watched.relay {
+            relay.front_taken();
+        }
+        Some(front)
     }
 
     pub(super) fn is_end_stream(&self, inner: impl FnOnce() -> bool) -> bool {

@@ -13,8 +13,8 @@ pub use self::allocation::Allocation;
 pub(crate) use self::allocation::is_full;
 pub(crate) use self::clock::Clock;
 use crate::config::EngineConfig;
-use crate::error::EngineError;
-use crate::held_bodies::{BodyMemory, HeldBodies};
+use crate::error::{Cause, EngineError};
+use crate::held_bodies::BodyMemory;
 use crate::module::ModuleCache;
 use crate::plugin;
 use crate::pool::Slot;
@@ -86,16 +86,24 @@ impl Engine {
 
     /// The same, whose plugins hold bodies back in memory that the embedder counts: each body has a limit
     /// ([`Sandbox::max_buffered_body`](crate::Sandbox::max_buffered_body)), and clients may send any number of them, as slowly as
-    /// they like. `begin` gives a stream its share; where that has no room for a body that is to be held, the stream fails under either
-    /// failure policy ([`Cause::NoMemory`](crate::Cause::NoMemory)).
+    /// they like.
+    ///
+    /// `begin` gives a stream, or a body of it, a share: a function that is to hold at least so many bytes from now on, until it is
+    /// dropped. It is dropped when what plugins have let go has been taken, which one who drives a
+    /// [`StreamContext`](crate::StreamContext) himself says by its next step. Where a share has no room, it goes on to hold
+    /// what it held and tells why the stream fails, under either failure policy: [`Cause::NoMemory`](crate::Cause::NoMemory), or
+    /// [`Cause::BodyTooLarge`](crate::Cause::BodyTooLarge) if there never will be room.
     ///
     /// # Errors
     ///
     /// As [`with_config`](Self::with_config).
-    pub fn with_body_memory<H: HeldBodies>(
+    pub fn with_body_memory<H>(
         config: &EngineConfig,
         begin: impl Fn() -> H + Send + Sync + 'static,
-    ) -> Result<Self, EngineError> {
+    ) -> Result<Self, EngineError>
+    where
+        H: Fn(u64) -> Result<(), Cause> + Send + Sync + 'static,
+    {
         Self::build(config, Some(BodyMemory::new(begin)))
     }
 

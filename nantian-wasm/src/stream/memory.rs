@@ -8,30 +8,38 @@ use super::body::PluginCursor;
 use super::headers::Step;
 use super::plugin_state::PluginMessage;
 use crate::error::Cause;
+use crate::held_bodies::HeldBodies;
 
 // === impl StreamContext ===
 
 impl StreamContext {
-    /// Holds so many bytes in the memory, if there is any for them; else tells why the stream fails.
-    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), Cause> {
-        if self.held.is_none() {
-            let memory = self.plugins().first().and_then(|plugin| plugin.module().engine().body_memory());
-            self.held = memory.map(|memory| memory.begin());
-        }
-        let held = self.held.as_ref();
-        held.map_or(Ok(()), |held| held.hold(u64::try_from(bytes).unwrap_or(u64::MAX)))
+    /// A share of the memory, if there is one, which holds nothing yet.
+    pub(crate) fn begin_holding(&self) -> Option<HeldBodies> {
+        let memory = self.plugins().first()?.module().engine().body_memory()?;
+        Some(memory.begin())
     }
 
-    /// The same of what the plugins hold now.
+    /// Has the memory of the bytes that are shown next, which may be held on.
+    pub(crate) fn go_on_holding(&mut self, held: HeldBodies) {
+        self.held.get_or_insert(held);
+    }
+
+    /// Holds what the plugins hold now, if there is any memory for it; else tells why the stream fails.
     pub(super) fn hold_all(&mut self) -> Result<(), Cause> {
-        self.hold(self.held_bytes())
+        self.held = self.held.take().or_else(|| self.begin_holding());
+        self.held.as_ref().map_or(Ok(()), |held| held.hold(self.held_bytes()))
     }
 
-    /// Gives the memory back if nothing is held any more.
-    pub(super) fn give_back(&mut self) {
-        if self.held.is_some() && self.held_bytes() == 0 {
-            self.held = None;
+    /// When a step is over: what no plugin holds any more is on its way. While a guest has the exchange, nobody knows.
+    pub(super) fn let_pass(&mut self) {
+        if self.held.is_some() && self.exchange.is_some() && self.held_bytes() == 0 {
+            self.passing = self.held.take();
         }
+    }
+
+    /// The memory of what the last step let go, for whoever has that until it is taken.
+    pub(crate) fn take_passing(&mut self) -> Option<HeldBodies> {
+        self.passing.take()
     }
 
     fn held_bytes(&self) -> usize {

@@ -85,7 +85,9 @@ pub struct StreamContext {
     waits: Waits,
     calls: StreamCalls,
     /// What its plugins hold of bodies, as the embedder counts it.
-    held: Option<Box<dyn HeldBodies>>,
+    held: Option<HeldBodies>,
+    /// The memory of what the last step let go of that.
+    passing: Option<HeldBodies>,
 }
 
 /// What becomes of a message after its plugins saw a part of it.
@@ -143,6 +145,7 @@ impl StreamContext {
             waits: Waits::default(),
             calls: StreamCalls::default(),
             held: None,
+            passing: None,
         }
     }
 

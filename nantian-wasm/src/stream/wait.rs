@@ -58,6 +58,7 @@ impl StreamContext {
     /// Takes one step with the exchange in hand; what waits for the instances is done before and after.
     pub(super) fn step(&mut self, direction: Direction, run: impl FnOnce(&mut Self) -> Action) -> Action {
         self.settle();
+        self.passing = None;
         self.exchange = self.exchange.take().or_else(|| self.shared.try_lock_owned());
         if self.exchange.is_none() {
             *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
@@ -68,7 +69,9 @@ impl StreamContext {
             Some(action) => action,
             None => run(self),
         };
-        self.give_back();
+        if !matches!(action, Action::Pending) {
+            self.let_pass();
+        }
         if !matches!(action, Action::Continue) || self.is_wanted() {
             self.exchange = None;
         }

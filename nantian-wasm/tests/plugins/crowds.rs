@@ -1,16 +1,24 @@
 //! Quantities that clients choose: they may fail a stream, and never cost an instance or what a plugin remembers.
 
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, Cause, Engine, EngineConfig, FailurePolicy, HeldBodies, Plugin, StreamContext, StreamInfo,
+    Action, Cause, Engine, EngineConfig, FailurePolicy, Plugin, StreamContext, StreamInfo, WasmLayer,
+    body::RequestBody,
 };
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Seen, data, exchange, frames, plugin, plugin_of, send};
+use crate::support::{Frames, Seen, Ticking, TicksWithLogs, data, exchange, frames, plugin, plugin_of, send};
 
 /// Defines a counter by the value of the header `x-who` and counts in it, as published plugins count by consumer; keeps a value
 /// under that name, too, and an item in a queue.
@@ -81,7 +89,7 @@ fn body_that_a_guest_makes_too_long_is_refused_under_either_policy() {
     for policy in [FailurePolicy::FailClosed, FailurePolicy::FailOpen] {
         let plugin = of_text(LENGTHENS, policy);
         let post = |length: usize| {
-            let body = frames([http_body::Frame::data(Bytes::from(vec![b'x'; length]))]);
+            let body = frames([Frame::data(Bytes::from(vec![b'x'; length]))]);
             let request = Request::post("/").body(body).unwrap();
             exchange([plugin.clone()], request, Response::new(frames([data("ok")])))
         };
@@ -172,7 +180,7 @@ struct Share {
     own: AtomicU64,
 }
 
-impl HeldBodies for Share {
+impl Share {
     fn hold(&self, bytes: u64) -> Result<(), Cause> {
         let more = bytes.saturating_sub(self.own.load(Relaxed));
         if self.all.load(Relaxed) + more > 10 {
@@ -190,19 +198,25 @@ impl Drop for Share {
     }
 }
 
+/// An engine that has ten bytes for bodies, of which `all` are held.
+fn of_ten_bytes(all: &Arc<AtomicU64>) -> Engine {
+    let all = Arc::clone(all);
+    let begin = move || {
+        let share = Share { all: Arc::clone(&all), own: AtomicU64::new(0) };
+        move |bytes| share.hold(bytes)
+    };
+    Engine::with_body_memory(&EngineConfig::default(), begin).unwrap()
+}
+
 #[test]
 fn bodies_that_are_held_take_no_more_together_than_the_embedder_has_for_them() {
     let guest = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
         (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2))))"#;
     for policy in [FailurePolicy::FailClosed, FailurePolicy::FailOpen] {
         let all = Arc::<AtomicU64>::default();
-        let begin = {
-            let all = Arc::clone(&all);
-            move || Share { all: Arc::clone(&all), own: AtomicU64::new(0) }
-        };
-        let engine = Engine::with_body_memory(&EngineConfig::default(), begin).unwrap();
-        let plugin =
-            plugin_of(&engine, &wat::parse_str(guest).unwrap(), |config| config.failure_policy = policy);
+        let plugin = plugin_of(&of_ten_bytes(&all), &wat::parse_str(guest).unwrap(), |config| {
+            config.failure_policy = policy
+        });
         let plugins: Arc<[Plugin]> = [plugin.unwrap()].into();
         let begun = || {
             let mut stream = StreamContext::new(Arc::clone(&plugins), StreamInfo::default());
@@ -228,8 +242,111 @@ fn bodies_that_are_held_take_no_more_together_than_the_embedder_has_for_them() {
         assert!(matches!(show(&mut three, "123", false).0, Action::Continue));
         assert_eq!(all.load(Relaxed), 10);
         assert_eq!(show(&mut one, "", true).1, "1234567");
-        assert_eq!(all.load(Relaxed), 3, "what goes on is held no more");
+        assert_eq!(all.load(Relaxed), 10, "it is on its way");
+        let mut parts = Response::new(()).into_parts().0;
+        assert!(matches!(one.on_response_headers(&mut parts, true), Action::Continue));
+        assert_eq!(all.load(Relaxed), 3, "it has gone on");
         drop(three);
         assert_eq!(all.load(Relaxed), 0);
     }
+}
+
+#[test]
+fn what_a_guest_looks_at_is_held_as_long_as_it_looks() {
+    let guest = r#"(module (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (local $rounds i32)
+            (loop $more
+                (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))
+                (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
+                (br_if $more (i32.lt_u (local.get $rounds) (i32.const 2))))
+            (i32.eqz (local.get 2))))"#;
+    let all = Arc::<AtomicU64>::default();
+    let engine = of_ten_bytes(&all);
+    let plugin = plugin_of(&engine, &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
+    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
+    assert!(matches!(stream.on_request_body(&mut Bytes::from("123"), false), Action::Continue));
+    assert_eq!(all.load(Relaxed), 3);
+    tracing::subscriber::with_default(TicksWithLogs(engine, 2), || {
+        let action = stream.on_request_body(&mut Bytes::from("45"), false);
+        assert!(matches!(action, Action::Pending), "its slice is over");
+    });
+    assert_eq!(all.load(Relaxed), 3);
+    drop(stream);
+    assert_eq!(all.load(Relaxed), 0);
+}
+
+#[test]
+fn what_plugins_have_let_go_is_held_until_it_is_taken() {
+    let holds_body = r#"
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2)))"#;
+    let holds_headers = r#"
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+    for (text, header) in [(holds_body, "content-length"), (holds_headers, "x-other")] {
+        let guest = format!(
+            r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")) {text})"#
+        );
+        let all = Arc::<AtomicU64>::default();
+        let engine = of_ten_bytes(&all);
+        let plugin = plugin_of(&engine, &wat::parse_str(guest).unwrap(), |config| {
+            config.failure_policy = FailurePolicy::FailOpen;
+            config.sandbox.max_pause = Duration::from_millis(50);
+        });
+        let _ticking = Ticking::with_upkeep(&engine);
+        let inner = service_fn(|request: Request<RequestBody<Frames>>| {
+            let all = Arc::clone(&all);
+            async move {
+                let mut body = request.into_body();
+                assert!(all.load(Relaxed) >= 7, "{header}");
+                assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "1234567");
+                assert_eq!(all.load(Relaxed), 0, "{header}");
+                Ok::<_, Infallible>(Response::new(frames([])))
+            }
+        });
+        let service = WasmLayer::new([plugin.unwrap()]).layer(inner);
+        let request = Request::post("/").header(header, "7").body(frames([data("1234"), data("567")]));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(runtime.block_on(service.oneshot(request.unwrap())).unwrap().status(), 200);
+    }
+}
+
+/// Parts of six bytes without an end, and how often somebody has asked for one.
+struct Endless(Arc<AtomicU64>);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.fetch_add(1, Relaxed);
+        Poll::Ready(Some(Ok(data("123456"))))
+    }
+}
+
+#[test]
+fn body_whose_headers_are_held_is_not_read_where_there_is_no_room() {
+    let guest = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0)))"#;
+    let (all, read) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let plugin = plugin_of(&of_ten_bytes(&all), &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
+    let inner = service_fn(async |_: Request<RequestBody<Endless>>| {
+        Ok::<_, Infallible>(Response::new(frames([data("late")])))
+    });
+    let request = Request::post("/").body(Endless(Arc::clone(&read))).unwrap();
+    let mut waiting = Box::pin(WasmLayer::new([plugin]).layer(inner).oneshot(request));
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..3 {
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert_eq!((read.load(Relaxed), all.load(Relaxed)), (2, 7));
+    }
+    drop(waiting);
+    assert_eq!(all.load(Relaxed), 0);
 }
