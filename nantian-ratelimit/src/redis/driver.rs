@@ -261,7 +261,11 @@ impl RedisDriver {
         count: usize,
     ) -> Result<Vec<Value>, RedisError> {
         let mut connection = connection.clone();
-        let limit = self.store.connect_timeout.max(self.store.command_timeout);
+        // One that decisions ask is known by answering them in time; one that is too far away is to tell how many replicas there are.
+        let limit = match self.store.link.load().is_some() {
+            true => self.store.command_timeout,
+            false => self.store.connect_timeout.max(self.store.command_timeout),
+        };
         let answers = timeout(limit, connection.send_packed_commands(commands, 0, count));
         answers.await.map_err(|_| timed_out())?
     }

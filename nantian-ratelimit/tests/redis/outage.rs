@@ -1,11 +1,14 @@
 //! What happens when the server does not answer, and when it does again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nantian_ratelimit::redis::{OnOutage, RedisStore, RedisUrl, StoreFault, Verdict};
 use nantian_ratelimit::{Cost, Limit, LimitName, Settlement, Unit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::server::{Replica, Server, TIMEOUT, admit, admitted, eventually, policy, reaches};
@@ -252,4 +255,33 @@ async fn a_server_that_is_too_far_away_for_decisions_is_said_to_be_and_tells_how
     let (store_of_patient, driver) = store().command_timeout(Duration::from_secs(5)).build();
     let patient = Replica::new(store_of_patient, driver);
     patient.is_reachable(true).await;
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_left_before_a_new_one_would_be() {
+    let server = Server::start().await;
+    let (listener, port) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), server.port());
+    let url = format!("redis://{}/0", listener.local_addr().unwrap()).parse().unwrap();
+    let (silence, connections) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (told, count) = (Arc::clone(&silence), Arc::clone(&connections));
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            tokio::select! {
+                _ = copy_bidirectional(&mut client, &mut server) => {}
+                () = told.notified() => {}
+            }
+            silent.push((client, server));
+        }
+    });
+    let builder = RedisStore::builder(url).connect_timeout(Duration::from_secs(60));
+    let (store, driver) = builder.command_timeout(TIMEOUT).build();
+    let replica = Replica::new(store, driver);
+    replica.is_reachable(true).await;
+    let before = connections.load(Ordering::Relaxed);
+    silence.notify_one();
+    eventually(|| connections.load(Ordering::Relaxed) > before).await;
+    replica.is_reachable(true).await;
 }
