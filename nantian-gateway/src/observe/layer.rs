@@ -62,6 +62,8 @@ pub(super) struct Exchange {
     request: Option<Box<LoggedRequest>>,
     pub(super) status: Option<StatusCode>,
     pub(super) bytes: u64,
+    /// What the response opened, if it did; it may be cut with the process's end.
+    tunnel: Option<TunnelBytes>,
     /// What the head of the response says of its length.
     length: Option<u64>,
     /// There is no more of the response.
@@ -84,6 +86,7 @@ impl Exchange {
             request: slot.log.as_ref().map(|_| Box::new(LoggedRequest::of(request))),
             status: None,
             bytes: 0,
+            tunnel: None,
             length: None,
             is_over: false,
         }
@@ -102,8 +105,9 @@ impl Exchange {
     }
 
     /// The response opens a tunnel; the exchange is over when that is.
-    async fn end_with(mut self, tunnel: TunnelBytes) {
-        self.bytes = tunnel.total().await;
+    async fn end_with(mut self, mut tunnel: TunnelBytes) {
+        self.tunnel = Some(tunnel.clone());
+        tunnel.ended().await;
     }
 
     /// Whether a response has begun whose client has not got the whole of it.
@@ -130,7 +134,8 @@ impl Drop for Exchange {
             if is_cut && request.error.is_none() {
                 request.error = Some(NOT_TAKEN.to_owned());
             }
-            let (status, bytes) = (self.status.map(|status| status.as_u16()), self.bytes);
+            let status = self.status.map(|status| status.as_u16());
+            let bytes = self.tunnel.as_ref().map_or(self.bytes, TunnelBytes::sent);
             log.write(&Entry { route: &self.slot.route, request: &request, status, bytes, took });
         }
     }

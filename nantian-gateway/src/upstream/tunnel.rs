@@ -5,7 +5,10 @@ use std::{
     future::{pending, poll_fn},
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -38,15 +41,19 @@ pub(crate) struct Upgrade {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Held(Arc<OnceLock<UpgradeGuard>>);
 
-/// How many bytes the client was sent, once the tunnel of a response has ended: its sender is gone then.
+/// How many bytes the client was sent by the tunnel of a response.
 #[derive(Debug, Clone)]
-pub(crate) struct TunnelBytes(watch::Receiver<u64>);
+pub(crate) struct TunnelBytes {
+    sent: Arc<AtomicU64>,
+    /// Its sender is gone when the tunnel has ended.
+    open: watch::Receiver<()>,
+}
 
 /// The client's side of a tunnel; every byte passes it.
 struct ActivityIo<'t> {
     io: TokioIo<Upgraded>,
     last: &'t Cell<Instant>,
-    sent: &'t Cell<u64>,
+    sent: &'t AtomicU64,
 }
 
 // === impl Upgrade ===
@@ -78,7 +85,9 @@ pub(super) fn start(
     held: Held,
     idle: Option<Duration>,
 ) -> TunnelBytes {
-    let (total, bytes) = watch::channel(0);
+    let (open, is_open) = watch::channel(());
+    let bytes = TunnelBytes { sent: Arc::default(), open: is_open };
+    let sent = Arc::clone(&bytes.sent);
     spawn_local(async move {
         poll_fn(|cx| {
             connection.drive(cx);
@@ -93,7 +102,7 @@ pub(super) fn start(
                 return;
             }
         };
-        let (last, sent) = (Cell::new(Instant::now()), Cell::new(0));
+        let last = Cell::new(Instant::now());
         let mut client = ActivityIo { io: TokioIo::new(client), last: &last, sent: &sent };
         let mut upstream = TokioIo::new(upstream);
         tokio::select! {
@@ -104,10 +113,9 @@ pub(super) fn start(
             }
             () = silence(&last, idle) => tracing::debug!("a tunnel was idle for too long"),
         }
-        total.send_replace(sent.get());
-        drop((guard, held));
+        drop((guard, held, open));
     });
-    TunnelBytes(bytes)
+    bytes
 }
 
 /// Waits until nothing was heard for `limit`; for ever if there is none.
@@ -122,9 +130,13 @@ async fn silence(last: &Cell<Instant>, limit: Option<Duration>) {
 
 impl TunnelBytes {
     /// Waits until the tunnel has ended.
-    pub(crate) async fn total(mut self) -> u64 {
-        while self.0.changed().await.is_ok() {}
-        *self.0.borrow()
+    pub(crate) async fn ended(&mut self) {
+        while self.open.changed().await.is_ok() {}
+    }
+
+    /// So far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 }
 
@@ -154,7 +166,7 @@ impl AsyncWrite for ActivityIo<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = &polled {
-            self.sent.set(self.sent.get() + *written as u64);
+            self.sent.fetch_add(*written as u64, Relaxed);
         }
         self.note_activity(polled)
     }

@@ -83,6 +83,19 @@ async fn a_tunnel_is_in_flight_and_in_the_log_as_one_request_that_ends_with_it()
 }
 
 #[tokio::test]
+async fn a_tunnel_that_a_drain_cuts_is_in_the_log_with_what_it_carried() {
+    let backend = shouting().await;
+    let mut gateway = gateway(&backend, &["--access-log", "json", "--drain-timeout", "1s"]).await;
+    let _open = tunnel(&gateway).await;
+    gateway.signal("TERM");
+    gateway.exit().await;
+    let lines = gateway.output.all();
+    let line = lines.iter().find(|line| line.contains("/chat")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["status"], &line["bytes"]), (&json!(101), &json!(8)));
+}
+
+#[tokio::test]
 async fn a_tunnel_in_which_nobody_speaks_is_closed() {
     let backend = shouting().await;
     let gateway = gateway(&backend, &["--tunnel-idle-timeout", "1s"]).await;
