@@ -116,13 +116,14 @@ async fn a_client_that_has_ended_its_side_gets_its_answers() {
 
 #[tokio::test]
 async fn a_connection_of_the_greatest_age_ends_and_loses_no_request() {
-    let answer = Arc::new(Notify::new());
-    let told = Arc::clone(&answer);
+    let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let shared = (Arc::clone(&asked), Arc::clone(&answer));
     let backend = Backend::raw(move |mut wire| {
-        let told = Arc::clone(&told);
+        let (asked, told) = shared.clone();
         async move {
             while let Ok(request) = wire.message().await {
                 if request.start.starts_with("GET /slow") {
+                    asked.notify_one();
                     told.notified().await;
                 }
                 wire.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
@@ -130,7 +131,7 @@ async fn a_connection_of_the_greatest_age_ends_and_loses_no_request() {
         }
     })
     .await;
-    let gateway = gateway(&backend, &["--max-connection-age", "500ms"]).await;
+    let gateway = gateway(&backend, &["--max-connection-age", "3s"]).await;
     let mut wire = gateway.connect().await;
     assert_eq!(wire.get("/").await.header("connection"), None);
     eventually("an answer is the last", async || {
@@ -146,6 +147,7 @@ async fn a_connection_of_the_greatest_age_ends_and_loses_no_request() {
         let client = client.clone();
         async move { http2::reply(&client, http2::get("/slow")).await }
     });
+    soon(asked.notified()).await;
     eventually("it takes no more requests", async || {
         soon(client.clone().send_request(http2::get("/"))).await.is_err()
     })
