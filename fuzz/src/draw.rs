@@ -1,7 +1,7 @@
 //! One of many ways to check an input.
 
-/// What a run tries, drawn from the first byte of its input: trying all ways in each run is slow, and one that depends on the
-/// input's length, say, cannot be learnt by a fuzzer.
+/// What a run tries, drawn from the first byte of its input: trying all ways in each run is slow, and one
+/// that depends on the input's length, say, cannot be learnt by a fuzzer.
 pub(crate) struct Draw(usize);
 
 // === impl Draw ===

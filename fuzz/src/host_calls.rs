@@ -49,8 +49,8 @@ static MODULE: LazyLock<Module> = LazyLock::new(|| {
     Module::compile(&engine, &bytes, None).expect("the guest is a plugin")
 });
 
-/// A guest that makes the calls its configuration lists, eight in each callback. Its memory, which pointers point into, is
-/// the configuration at 65536, and what it was given at 1024.
+/// A guest that makes the calls its configuration lists, eight in each callback. Its memory, which pointers
+/// point into, is the configuration at 65536, and what it was given at 1024.
 fn guest() -> String {
     let mut text = String::from("(module\n");
     let mut calls = String::new();
@@ -105,8 +105,8 @@ fn guest() -> String {
     text
 }
 
-/// Whatever a guest asks for, with whatever pointers and lengths, the host answers or ends it; and what leaves is framed
-/// as it came.
+/// Whatever a guest asks for, with whatever pointers and lengths, the host answers or ends it; and what
+/// leaves is framed as it came.
 pub fn wasm_host_calls(bytes: &[u8]) {
     let mut config = PluginConfig::new("fuzz");
     config.configuration = Bytes::copy_from_slice(bytes);

@@ -14,9 +14,9 @@ use nantian_lb::{
 /// Cookies of one name that are looked at.
 const NAMESAKES: usize = 16;
 
-/// Each line is a `Cookie` header, and the same a header that carries a session. A `$` in it stands for a true token, a `%` for
-/// one in which a bit is changed. Only the true token is a session; whatever else is sent is no error, and other cookies
-/// reach the endpoint as they were.
+/// Each line is a `Cookie` header, and the same a header that carries a session. A `$` in it stands for a
+/// true token, a `%` for one in which a bit is changed. Only the true token is a session; whatever else is
+/// sent is no error, and other cookies reach the endpoint as they were.
 pub fn lb_session(lines: &[u8]) {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let cookies = sessions(SessionConfig::cookie);

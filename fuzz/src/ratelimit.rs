@@ -16,7 +16,8 @@ const TOKENS: u16 = 300;
 #[derive(Clone)]
 struct Left([i128; 2]);
 
-/// What operators write: a scope or the address of a store is read back as it was written, and no message shows a password.
+/// What operators write: a scope or the address of a store is read back as it was written, and no message
+/// shows a password.
 pub fn rate_limit_words(words: &[u8]) {
     let Ok(text) = std::str::from_utf8(words) else { return };
     match text.parse::<Scope>() {
@@ -40,7 +41,8 @@ pub fn rate_limit_words(words: &[u8]) {
     }
 }
 
-/// Whatever happens in whatever order, a few keys are decided as by numbers in a map; each four bytes are a step.
+/// Whatever happens in whatever order, a few keys are decided as by numbers in a map; each four bytes are a
+/// step.
 pub fn rate_limit_history(steps: &[u8]) {
     let policy = Policy::builder()
         .limit(Limit::requests_per_minute(REQUESTS.into()))

@@ -110,8 +110,8 @@ fn metered_stream(bencher: Bencher<'_, '_>) {
 /// An event as OpenAI sends it where it was asked for the usage.
 const ASKED_EVENT: &str = "data: {\"id\":\"chatcmpl-123\",\"object\":\"chat.completion.chunk\",\"created\":1694268190,\"model\":\"gpt-4o\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"rZ7lAb\"}\n\n";
 
-/// A whole streamed call, some events in each chunk: of a client that has asked for the usage, of one that has not, and of one of
-/// another dialect.
+/// A whole streamed call, some events in each chunk: of a client that has asked for the usage, of one that
+/// has not, and of one of another dialect.
 #[divan::bench(consts = [1, 50], args = [
     r#"/v1/chat/completions {"stream":true,"stream_options":{"include_usage":true},"messages":[]}"#,
     r#"/v1/chat/completions {"stream":true,"messages":[]}"#,

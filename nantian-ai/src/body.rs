@@ -33,8 +33,8 @@ pin_project! {
     /// The body of a response: the upstream's, passed on as it comes, or that of an error.
     ///
     /// A stream that comes too late ends with an error event in the client's dialect; a buffered reply that
-    /// comes too late ends with an error of the body, which aborts the connection. What is lost of a stream that is translated is
-    /// named in a trailer, [`DROPPED`].
+    /// comes too late ends with an error of the body, which aborts the connection. What is lost of a stream
+    /// that is translated is named in a trailer, [`DROPPED`].
     ///
     /// The default is an empty body, for layers that answer by themselves, such as a timeout.
     ///
@@ -150,7 +150,8 @@ impl<B, K: UsageSink> Default for ResponseBody<B, K> {
 }
 
 impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
-    /// What has been `held` back, which is metered and has gone its way already, and the rest; in a stream of `surface`.
+    /// What has been `held` back, which is metered and has gone its way already, and the rest; in a stream of
+    /// `surface`.
     pub(crate) fn upstream(
         body: MeteredBody<Rest<B>, K>,
         held: VecDeque<Bytes>,
@@ -198,7 +199,8 @@ where
             return Poll::Ready(Turn::Chunk(chunk));
         }
         if via.is_ended() {
-            // The end of the body is here, as a rule: a connection that has been read to it can be used again.
+            // The end of the body is here, as a rule: a connection that has been read to it can be used
+            // again.
             let _ = body.as_mut().poll_frame(cx);
             return Poll::Ready(Turn::Last(None));
         }
@@ -238,7 +240,8 @@ where
         Poll::Ready(last.map_or(Turn::Break(source), |last| Turn::Last(Some(last))))
     }
 
-    /// Tells the meter what a translated answer has lost, once all of it is known. Gives the trailers that name it.
+    /// Tells the meter what a translated answer has lost, once all of it is known. Gives the trailers that
+    /// name it.
     fn conclude(&mut self) -> Option<Box<HeaderMap>> {
         let Self::Upstream { body, via, .. } = self else { return None };
         if !via.is_ended() {

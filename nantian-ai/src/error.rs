@@ -34,7 +34,8 @@ pub enum Error {
         /// The methods the operation takes.
         allowed: &'static [Method],
     },
-    /// The client asks in its dialect for an operation that is not translated into the upstream's. Maps to 400.
+    /// The client asks in its dialect for an operation that is not translated into the upstream's. Maps to
+    /// 400.
     #[error("{operation} of the {client} dialect cannot be asked of a provider that speaks {upstream}")]
     UnsupportedPair {
         /// What the client asks for.
@@ -65,13 +66,15 @@ pub enum Error {
     /// The query of the request cannot be part of a URL. Maps to 400.
     #[error("the request's query is malformed")]
     MalformedQuery,
-    /// The request body is larger than the target reads, or than its [`BodyMemory`](crate::BodyMemory) ever has room for. Maps to 413.
+    /// The request body is larger than the target reads, or than its [`BodyMemory`](crate::BodyMemory) ever
+    /// has room for. Maps to 413.
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// All bodies that are read whole together take what they may, see [`BodyMemory`](crate::BodyMemory). Maps to 503.
+    /// All bodies that are read whole together take what they may, see [`BodyMemory`](crate::BodyMemory).
+    /// Maps to 503.
     #[error("there is no memory for the body, too many others are being read")]
     TooManyBodies,
     /// The client's body ended in an error. Maps to 400.
@@ -135,8 +138,9 @@ pub enum Error {
     },
 }
 
-/// An inner service's error before anything reached the provider, such as a connection that could not be made. In it, or with
-/// it among its sources, an error costs nobody a token; after any other one the provider may have worked on the prompt.
+/// An inner service's error before anything reached the provider, such as a connection that could not be
+/// made. In it, or with it among its sources, an error costs nobody a token; after any other one the provider
+/// may have worked on the prompt.
 ///
 /// No client says so by itself. Of hyper-util's it is known by `is_connect`:
 ///

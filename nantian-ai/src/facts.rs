@@ -41,13 +41,14 @@ pub struct RequestFacts {
     pub max_tokens: Option<u64>,
     /// How many answers are generated.
     pub choices: u64,
-    /// The answer is made after its request has ended, for whoever fetches it later: `background` of Responses.
+    /// The answer is made after its request has ended, for whoever fetches it later: `background` of
+    /// Responses.
     pub background: bool,
-    /// The model is given what the body only refers to: a conversation or a file that the provider has stored, or what lies behind a
-    /// URL.
+    /// The model is given what the body only refers to: a conversation or a file that the provider has
+    /// stored, or what lies behind a URL.
     pub refers: bool,
-    /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target) as its
-    /// [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.
+    /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target)
+    /// as its [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.
     pub input_estimate: u64,
 }
 
@@ -151,7 +152,8 @@ fn max_tokens(dialect: Dialect, object: &Object<'_>) -> Option<u64> {
     }
 }
 
-/// The most that any of `names` allows. One that is no whole number above 0 may be no limit: Ollama takes 0 so, others -1.
+/// The most that any of `names` allows. One that is no whole number above 0 may be no limit: Ollama takes 0
+/// so, others -1.
 fn most(object: &Object<'_>, names: &[&str]) -> Option<u64> {
     let given = names.iter().filter(|name| object.value(name).is_some_and(|value| value != b"null"));
     let limits = given.map(|name| object.number(name).filter(|tokens| *tokens > 0));

@@ -30,7 +30,8 @@ pub(crate) fn is_packed(headers: &HeaderMap) -> Result<bool, Error> {
     }
 }
 
-/// The body as it was before it was compressed, at most `limit` bytes of it; the headers no longer speak of that.
+/// The body as it was before it was compressed, at most `limit` bytes of it; the headers no longer speak of
+/// that.
 ///
 /// # Errors
 /// [`Error::UnsupportedEncoding`], [`Error::BodyTooLarge`], and [`Error::BodyRead`] if it is broken.

@@ -13,10 +13,10 @@ use crate::target::Target;
 
 /// Makes a plain HTTP client a model of one [`Target`]: clients' requests in, the provider's replies out.
 ///
-/// The inner service gets requests with absolute URIs and bodies in memory. It needs to be `Clone`, because
-/// a failed attempt is repeated on its own copy. An error of it counts as one after which the provider may have worked on
-/// the prompt, which is then charged; it says that nothing was sent, as when no connection could be made, with
-/// [`Unsent`](crate::Unsent).
+/// The inner service gets requests with absolute URIs and bodies in memory. It needs to be `Clone`, because a
+/// failed attempt is repeated on its own copy. An error of it counts as one after which the provider may have
+/// worked on the prompt, which is then charged; it says that nothing was sent, as when no connection could be
+/// made, with [`Unsent`](crate::Unsent).
 pub struct AiLayer<O = ()> {
     shared: Arc<LayerParts<O>>,
 }
@@ -64,8 +64,9 @@ impl<O> AiLayer<O> {
         }
     }
 
-    /// Sets what the bodies of all requests and the answers that are read whole may take together, until what is answered is known;
-    /// one of a request that a [`ModelRoute`](crate::route::ModelRoute) has read is counted there. Default: no limit.
+    /// Sets what the bodies of all requests and the answers that are read whole may take together, until what
+    /// is answered is known; one of a request that a [`ModelRoute`](crate::route::ModelRoute) has read is
+    /// counted there. Default: no limit.
     #[must_use]
     pub fn memory(self, memory: BodyMemory) -> Self {
         Self {

@@ -1,9 +1,10 @@
 //! LLM provider adapters as tower Layers.
 //!
-//! A [`Target`] is one provider and model. An [`AiLayer`] turns any HTTP client into a service that takes
-//! the requests of OpenAI (Chat Completions, Responses), Anthropic or Ollama clients and sends them there, with the target's address,
-//! credential and model in place of the client's. Where both speak one dialect, everything else stays byte for
-//! byte as it was written; where they do not, chats are translated, streams included.
+//! A [`Target`] is one provider and model. An [`AiLayer`] turns any HTTP client into a service that takes the
+//! requests of OpenAI (Chat Completions, Responses), Anthropic or Ollama clients and sends them there, with
+//! the target's address, credential and model in place of the client's. Where both speak one dialect,
+//! everything else stays byte for byte as it was written; where they do not, chats are translated, streams
+//! included.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -41,33 +42,37 @@
 //! # What it does
 //!
 //! - The operation is told from the end of the path, see [`Surface`]. Chats are translated between any two
-//!   [`Dialect`]s, and embeddings to every provider that [has them](Dialect::embeds); another operation that the provider
-//!   does not know is refused with 400 in the client's dialect.
-//! - What the provider's dialect has no words for is left out and named in the header [`DROPPED`], of a streamed answer in a
-//!   trailer of that name, or the request is refused if the client says [`STRICT`]. What it cannot carry at all, such as a recording, is refused.
-//! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502. With the feature `aws` requests
-//!   to Bedrock are signed; accounts of Entra ID and, with the feature `gcp`, of Google are exchanged for [tokens](token).
-//! - In one dialect only the top-level `model` of the body changes, and a stream is asked to tell its usage, see
-//!   [`edit`]. The body is read whole, within [`TargetConfig::max_body`], so that a failed attempt can be repeated,
-//!   see [`RetryPolicy`](retry::RetryPolicy); how many calls are repeats at once has a [budget](retry::RetryBudget).
-//! - A client is answered once a stream has said something: one that fails, stalls or breaks off before is repeated
-//!   or answered with a status. One that does so later ends with an error event of the client's dialect.
+//!   [`Dialect`]s, and embeddings to every provider that [has them](Dialect::embeds); another operation that
+//!   the provider does not know is refused with 400 in the client's dialect.
+//! - What the provider's dialect has no words for is left out and named in the header [`DROPPED`], of a
+//!   streamed answer in a trailer of that name, or the request is refused if the client says [`STRICT`]. What
+//!   it cannot carry at all, such as a recording, is refused.
+//! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502. With the feature
+//!   `aws` requests to Bedrock are signed; accounts of Entra ID and, with the feature `gcp`, of Google are
+//!   exchanged for [tokens](token).
+//! - In one dialect only the top-level `model` of the body changes, and a stream is asked to tell its usage,
+//!   see [`edit`]. The body is read whole, within [`TargetConfig::max_body`], so that a failed attempt can be
+//!   repeated, see [`RetryPolicy`](retry::RetryPolicy); how many calls are repeats at once has a
+//!   [budget](retry::RetryBudget).
+//! - A client is answered once a stream has said something: one that fails, stalls or breaks off before is
+//!   repeated or answered with a status. One that does so later ends with an error event of the client's
+//!   dialect.
 //! - A body that is compressed with gzip is sent on as it was before.
 //! - [`Timeouts`] bound each attempt: a buffered reply as a whole, a stream to its first token and then
 //!   from chunk to chunk.
 //! - Estimates of input tokens are corrected by what the provider has reported, see [`Calibration`].
 //! - The [`usage`] of every reply is metered while it passes and told to a
 //!   [`UsageObserver`](usage::UsageObserver) exactly once.
-//! - A [`route`] offers several targets: by the model that a request names, else by weight, and on to the others
-//!   where one fails.
+//! - A [`route`] offers several targets: by the model that a request names, else by weight, and on to the
+//!   others where one fails.
 //! - Whatever fails becomes a response in the client's dialect with the [`Error`] in its extensions, see
 //!   [`respond`].
 //!
 //! # Without tower
 //!
-//! All of this can be had without IO: [`translate`] and the [`codec`]s below it translate, [`Target::admit`] and
-//! [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`](retry::RetryPolicy::next_at) decides about the
-//! next attempt, [`usage::Meter`] reads the reply, and [`wire`] has the decoders.
+//! All of this can be had without IO: [`translate`] and the [`codec`]s below it translate, [`Target::admit`]
+//! and [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`](retry::RetryPolicy::next_at)
+//! decides about the next attempt, [`usage::Meter`] reads the reply, and [`wire`] has the decoders.
 
 mod call;
 mod credential;
@@ -117,19 +122,22 @@ pub use self::target::{InvalidTarget, Target};
 
 /// The header of a response that names what could not be said in the other dialect, separated by commas.
 ///
-/// What is lost of an answer that is streamed is named by a trailer of this name, where the client's connection takes trailers.
+/// What is lost of an answer that is streamed is named by a trailer of this name, where the client's
+/// connection takes trailers.
 pub const DROPPED: http::HeaderName = http::HeaderName::from_static(DROPPED_NAME);
 
-/// The header of an answer to a client of Anthropic's that names the model which has been asked, where the answer itself has the name by
-/// which the client has asked for one.
+/// The header of an answer to a client of Anthropic's that names the model which has been asked, where the
+/// answer itself has the name by which the client has asked for one.
 pub const MODEL: http::HeaderName = http::HeaderName::from_static("x-nantian-model");
 
-/// In the extensions of a response for which no provider has been sent anything: the request was refused or answered here.
+/// In the extensions of a response for which no provider has been sent anything: the request was refused or
+/// answered here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct Unasked;
 
-/// The header with which a client, by `true`, asks for a refusal rather than for a request of which something is left out.
+/// The header with which a client, by `true`, asks for a refusal rather than for a request of which something
+/// is left out.
 pub const STRICT: http::HeaderName = http::HeaderName::from_static("x-nantian-strict");
 
 const DROPPED_NAME: &str = "x-nantian-dropped";

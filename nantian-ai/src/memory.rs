@@ -8,12 +8,13 @@ use crate::error::Error;
 /// The bodies up to this length that the last quarter is kept for.
 const SMALL: u64 = 1 << 20;
 
-/// What the bodies that are read whole may take together: each has a limit of its own, and clients may send any number of them at
-/// once, as slowly as they like.
+/// What the bodies that are read whole may take together: each has a limit of its own, and clients may send
+/// any number of them at once, as slowly as they like.
 ///
-/// All clones are one. It counts bytes as they arrive, whatever a request says of its length, and nobody waits for room: what finds
-/// none is refused with [`Error::TooManyBodies`]. A quarter is left to bodies of at most a mebibyte, so that a few long ones do not
-/// keep out all others; what is longer than the rest never fits, and is [`Error::BodyTooLarge`].
+/// All clones are one. It counts bytes as they arrive, whatever a request says of its length, and nobody
+/// waits for room: what finds none is refused with [`Error::TooManyBodies`]. A quarter is left to bodies of
+/// at most a mebibyte, so that a few long ones do not keep out all others; what is longer than the rest never
+/// fits, and is [`Error::BodyTooLarge`].
 ///
 /// ```
 /// use nantian_ai::BodyMemory;
@@ -29,9 +30,11 @@ const SMALL: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct BodyMemory(Arc<Shared>);
 
-/// What one request, or its answer, holds of a [`BodyMemory`]. All clones are one; it is given back when the last of them is dropped.
+/// What one request, or its answer, holds of a [`BodyMemory`]. All clones are one; it is given back when the
+/// last of them is dropped.
 ///
-/// In the extensions of a request it says that somebody has begun to read its body: whoever reads further counts nothing twice.
+/// In the extensions of a request it says that somebody has begun to read its body: whoever reads further
+/// counts nothing twice.
 #[derive(Clone, Debug)]
 pub struct HeldMemory(Arc<Held>);
 
@@ -79,8 +82,8 @@ impl HeldMemory {
     /// Holds at least so many bytes from now on.
     ///
     /// # Errors
-    /// [`Error::TooManyBodies`] if all together would be too many, [`Error::BodyTooLarge`] if these alone would; it goes on to hold
-    /// what it held.
+    /// [`Error::TooManyBodies`] if all together would be too many, [`Error::BodyTooLarge`] if these alone
+    /// would; it goes on to hold what it held.
     pub fn hold(&self, bytes: u64) -> Result<(), Error> {
         let before = self.0.bytes.load(Relaxed);
         if bytes <= before {

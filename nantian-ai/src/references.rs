@@ -1,4 +1,5 @@
-//! What a request only refers to: a conversation or a file that the provider has stored, or what lies behind a URL.
+//! What a request only refers to: a conversation or a file that the provider has stored, or what lies behind
+//! a URL.
 
 use std::sync::LazyLock;
 
@@ -31,7 +32,8 @@ pub(crate) fn refers(dialect: Dialect, object: &Object<'_>, body: &[u8]) -> bool
         || values(body, b"\"image_url\"").any(is_far)
 }
 
-/// What follows each member of a name, at any depth. Quotes within texts are escaped, so that no text looks like one.
+/// What follows each member of a name, at any depth. Quotes within texts are escaped, so that no text looks
+/// like one.
 fn values<'a>(body: &'a [u8], name: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
     memmem::find_iter(body, name).filter_map(move |at| {
         let rest = body.get(at + name.len()..)?.trim_ascii_start();

@@ -66,7 +66,8 @@ where
     }
 }
 
-/// A refusal of the proxy's own, which has no [`Error`]: its status, and a message in the JSON that clients of the dialect expect.
+/// A refusal of the proxy's own, which has no [`Error`]: its status, and a message in the JSON that clients
+/// of the dialect expect.
 pub fn refusal(status: StatusCode, message: &str, dialect: Dialect) -> Response<Bytes> {
     let (openai, code, anthropic) = match status.as_u16() {
         408 | 504 => ("timeout", "timeout", "timeout_error"),
@@ -101,8 +102,9 @@ fn worded(dialect: Dialect, (openai, code): (&str, &str), anthropic: &str, messa
     Bytes::from(value.to_string())
 }
 
-/// The last event of a stream that cannot go on. It begins with an end of the event before it, which may have stopped anywhere; of a line
-/// only where the stream has stopped within one, for clients of Ollama read each line, an empty one as well.
+/// The last event of a stream that cannot go on. It begins with an end of the event before it, which may have
+/// stopped anywhere; of a line only where the stream has stopped within one, for clients of Ollama read each
+/// line, an empty one as well.
 pub(crate) fn error_event(error: &Error, dialect: Dialect, within_line: bool) -> Bytes {
     let data = match dialect {
         Dialect::Responses => Bytes::from(responses::error(error.code(), &error.to_string()).to_string()),

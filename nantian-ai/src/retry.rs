@@ -9,8 +9,8 @@ pub use crate::call::budget::{BudgetPolicy, BudgetedCall, RetryBudget};
 
 /// How often a request is repeated, and how long to wait before.
 ///
-/// The wait before the n-th repetition is drawn evenly from zero to a bound that grows with n, at most `max_backoff`
-/// ("full jitter"), and is never less than what the upstream's `Retry-After` asks for.
+/// The wait before the n-th repetition is drawn evenly from zero to a bound that grows with n, at most
+/// `max_backoff` ("full jitter"), and is never less than what the upstream's `Retry-After` asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -27,12 +27,14 @@ pub struct RetryPolicy {
     /// Default: [`Growth::Exponential`]. Source: `AIService.spec.retry.backoff`.
     pub growth: Growth,
     /// The longest wait. An upstream that asks for a longer one is not asked again: its answer, with its
-    /// `Retry-After`, is for the client to act on. In a [`ModelRoute`](crate::route::ModelRoute) one that asks for longer than
-    /// `backoff`, and a second, makes way for the next model, and is waited for once all others have failed.
+    /// `Retry-After`, is for the client to act on. In a [`ModelRoute`](crate::route::ModelRoute) one that
+    /// asks for longer than `backoff`, and a second, makes way for the next model, and is waited for once all
+    /// others have failed.
     ///
     /// Default: 30 s. Source: the operator of the proxy.
     pub max_backoff: Duration,
-    /// How many of the target's calls may be repeats at once. Where it is spent, the answer of the last attempt counts.
+    /// How many of the target's calls may be repeats at once. Where it is spent, the answer of the last
+    /// attempt counts.
     ///
     /// Default: [`BudgetPolicy::default`]. Source: the operator of the proxy.
     pub budget: BudgetPolicy,

@@ -64,7 +64,8 @@ fn defaults() -> Defaults {
     }
 }
 
-/// The model that requests are sent to. Of OpenAI's, those that think can be told little of what parameters say.
+/// The model that requests are sent to. Of OpenAI's, those that think can be told little of what parameters
+/// say.
 fn model(dialect: Dialect, name: &str) -> &'static str {
     match dialect {
         Dialect::Anthropic => "claude-sonnet-4-5",

@@ -54,8 +54,9 @@ pub(crate) use self::{
 pub struct AiServiceSpec {
     /// Who serves the model. A known provider brings its own format and endpoint; any other name needs both.
     ///
-    /// Known, in any case: anthropic, azure-openai (with its endpoint), bedrock (with its region), cerebras, deepseek, fireworks, gemini, groq, llamacpp, lmstudio, mistral, moonshot, nvidia,
-    /// ollama, openai, openrouter, together, vllm, xai.
+    /// Known, in any case: anthropic, azure-openai (with its endpoint), bedrock (with its region), cerebras,
+    /// deepseek, fireworks, gemini, groq, llamacpp, lmstudio, mistral, moonshot, nvidia, ollama, openai,
+    /// openrouter, together, vllm, xai.
     ///
     /// Range: 1 to 63 characters. Source: `spec.provider`.
     #[schemars(length(min = 1, max = 63))]
@@ -72,22 +73,23 @@ pub struct AiServiceSpec {
     pub model: String,
     /// Base URL of the provider, with its path prefix.
     ///
-    /// Range: http or https, without credentials, query or fragment. Default: by provider; azure-openai has none.
-    /// Source: `spec.endpoint`.
+    /// Range: http or https, without credentials, query or fragment. Default: by provider; azure-openai has
+    /// none. Source: `spec.endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = BASE_URL))]
     pub endpoint: Option<String>,
     /// Region of AWS that the model is asked in, and that requests are signed for.
     ///
-    /// Range: lower-case letters, digits and dashes; only for Bedrock and with auth of type aws. Default: the one that the host
-    /// of the endpoint names. Source: `spec.region`.
+    /// Range: lower-case letters, digits and dashes; only for Bedrock and with auth of type aws. Default: the
+    /// one that the host of the endpoint names. Source: `spec.region`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = REGION))]
     pub region: Option<String>,
-    /// Version of the API of Azure OpenAI. A dated one, such as 2024-10-21, asks a deployment that has the model's name.
+    /// Version of the API of Azure OpenAI. A dated one, such as 2024-10-21, asks a deployment that has the
+    /// model's name.
     ///
-    /// Range: letters, digits, dashes, dots and underscores; only for azure-openai. Default: the v1 API, which needs none.
-    /// Source: `spec.apiVersion`.
+    /// Range: letters, digits, dashes, dots and underscores; only for azure-openai. Default: the v1 API,
+    /// which needs none. Source: `spec.apiVersion`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = API_VERSION))]
     pub api_version: Option<String>,
@@ -121,7 +123,8 @@ pub enum Format {
     /// OpenAI's own.
     #[serde(rename = "openai")]
     OpenAi,
-    /// OpenAI Responses, for all conversations. Without it, a provider that is known to have them gets those of its clients.
+    /// OpenAI Responses, for all conversations. Without it, a provider that is known to have them gets those
+    /// of its clients.
     #[serde(rename = "openai-responses")]
     OpenAiResponses,
     /// What most other providers have made of OpenAI's.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A value together with the text it was written as.
 ///
-/// A specification is never rewritten: it serialises as its author spelled it, while code reads the parsed value through
-/// [`Deref`].
+/// A specification is never rewritten: it serialises as its author spelled it, while code reads the parsed
+/// value through [`Deref`].
 ///
 /// ```
 /// use nantian_crd::{AsWritten, Duration};

@@ -111,7 +111,8 @@ pub struct ConsistentHash {
     pub key_type: HashKeyType,
     /// The header that holds the key; required with keyType Header, refused without it.
     ///
-    /// Range: an HTTP header name of up to 253 characters. Source: `spec.loadBalancing.consistentHash.headerName`.
+    /// Range: an HTTP header name of up to 253 characters. Source:
+    /// `spec.loadBalancing.consistentHash.headerName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = http_token::PATTERN))]
     pub header_name: Option<String>,
@@ -133,15 +134,16 @@ pub enum HashKeyType {
 
 /// How a client stays with its endpoint (session persistence of Gateway API, GEP-1619).
 ///
-/// It has two shapes, which are not mixed: `sessionName` and `cookieConfig`, as in Gateway API 1.1 to 1.4, or `cookie` and
-/// `header`, as it was redesigned later.
+/// It has two shapes, which are not mixed: `sessionName` and `cookieConfig`, as in Gateway API 1.1 to 1.4, or
+/// `cookie` and `header`, as it was redesigned later.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(SESSION_RULES))]
 pub struct SessionPersistence {
     /// Name of the cookie or of the header.
     ///
-    /// Range: an HTTP token of up to 128 characters. Default: derived from the policy. Source: `spec.sessionPersistence.sessionName`.
+    /// Range: an HTTP token of up to 128 characters. Default: derived from the policy. Source:
+    /// `spec.sessionPersistence.sessionName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = http_token::PATTERN))]
     pub session_name: Option<String>,
@@ -206,7 +208,8 @@ pub struct CookieConfig {
 pub struct SessionCookie {
     /// Its name.
     ///
-    /// Range: an HTTP token of up to 128 characters. Default: one for each rule. Source: `spec.sessionPersistence.cookie.name`.
+    /// Range: an HTTP token of up to 128 characters. Default: one for each rule. Source:
+    /// `spec.sessionPersistence.cookie.name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = http_token::PATTERN))]
     pub name: Option<String>,
@@ -229,7 +232,8 @@ pub struct SessionCookie {
 pub struct SessionHeader {
     /// Its name.
     ///
-    /// Range: an HTTP token of up to 128 characters. Default: one for each rule. Source: `spec.sessionPersistence.header.name`.
+    /// Range: an HTTP token of up to 128 characters. Default: one for each rule. Source:
+    /// `spec.sessionPersistence.header.name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = http_token::PATTERN))]
     pub name: Option<String>,

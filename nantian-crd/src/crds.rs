@@ -80,8 +80,8 @@ fn labels(kind: NantianKind) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// Without the first the API server refuses a CRD of a `k8s.io` group; without the others the admission policy and the
-/// conformance suite of the Gateway API refuse it.
+/// Without the first the API server refuses a CRD of a `k8s.io` group; without the others the admission
+/// policy and the conformance suite of the Gateway API refuse it.
 fn annotations(kind: NantianKind) -> &'static [(&'static str, &'static str)] {
     match kind {
         NantianKind::AiService | NantianKind::TokenPolicy | NantianKind::WasmPlugin => &[],
@@ -98,8 +98,8 @@ fn owned(texts: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
     (!texts.is_empty()).then(|| owned.collect())
 }
 
-/// Brings a derived schema to what the API server knows: no unsigned formats, no nulls (it drops them where they are not
-/// allowed, so that null means absent), and descriptions for the reader of `kubectl explain`.
+/// Brings a derived schema to what the API server knows: no unsigned formats, no nulls (it drops them where
+/// they are not allowed, so that null means absent), and descriptions for the reader of `kubectl explain`.
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     if let Some(JSON(default)) = &mut schema.default {
@@ -133,7 +133,8 @@ fn fits_int32(maximum: Option<f64>) -> bool {
     maximum.is_some_and(|maximum| maximum <= f64::from(i32::MAX))
 }
 
-/// The first line and what follows as one paragraph each; the path of the field is known to whoever asks about it.
+/// The first line and what follows as one paragraph each; the path of the field is known to whoever asks
+/// about it.
 fn explain(description: &str) -> String {
     let description = description.split(" Source: `").next().unwrap_or_default();
     let paragraphs = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));

@@ -6,11 +6,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::schema::{Hint, Rule, enforcing};
 
-/// A duration as the Gateway API writes it (GEP-2257): one to four numbers, each with a unit of `h`, `m`, `s` or `ms`.
+/// A duration as the Gateway API writes it (GEP-2257): one to four numbers, each with a unit of `h`, `m`, `s`
+/// or `ms`.
 ///
-/// Numbers have one to five digits, units may come in any order and add up when repeated. There are no fractions, no
-/// signs, no days, and no bare `0`. `Display` is canonical: descending units, each once, `0s` for zero. To keep what a
-/// user wrote, hold a [`AsWritten<Duration>`](crate::AsWritten).
+/// Numbers have one to five digits, units may come in any order and add up when repeated. There are no
+/// fractions, no signs, no days, and no bare `0`. `Display` is canonical: descending units, each once, `0s`
+/// for zero. To keep what a user wrote, hold a [`AsWritten<Duration>`](crate::AsWritten).
 ///
 /// Unit: milliseconds. Range: `0s..=99999h59m59s999ms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +64,8 @@ impl TryFrom<time::Duration> for Duration {
 
     /// # Errors
     ///
-    /// [`InvalidDuration::TooFine`] below a millisecond, [`InvalidDuration::TooLong`] above 99999h59m59s999ms.
+    /// [`InvalidDuration::TooFine`] below a millisecond, [`InvalidDuration::TooLong`] above
+    /// 99999h59m59s999ms.
     fn try_from(span: time::Duration) -> Result<Self, Self::Error> {
         if !span.subsec_nanos().is_multiple_of(1_000_000) {
             return Err(InvalidDuration::TooFine(span));
@@ -86,7 +88,8 @@ impl FromStr for Duration {
 
     /// # Errors
     ///
-    /// [`InvalidDuration::Malformed`] outside the grammar, [`InvalidDuration::TooLong`] when the sum has no canonical form.
+    /// [`InvalidDuration::Malformed`] outside the grammar, [`InvalidDuration::TooLong`] when the sum has no
+    /// canonical form.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text)
     }

@@ -7,13 +7,13 @@
 //! | [`WasmPlugin`] | `gateway.nantian.dev/v1alpha1` | runs a WebAssembly module on traffic |
 //! | [`BackendLbPolicy`] | `gateway.networking.k8s.io/v1alpha2` | chooses how requests are spread over endpoints |
 //!
-//! The types are plain data: reading one creates nothing. There is no Kubernetes client behind this crate, so that
-//! proxies can read the manifests that `kubectl apply` takes from wherever they have them.
+//! The types are plain data: reading one creates nothing. There is no Kubernetes client behind this crate, so
+//! that proxies can read the manifests that `kubectl apply` takes from wherever they have them.
 //!
 //! # Adding it
 //!
-//! The objects have the metadata of k8s-openapi, which does not build before a program has chosen a version of Kubernetes; a library
-//! must not. Any will do:
+//! The objects have the metadata of k8s-openapi, which does not build before a program has chosen a version
+//! of Kubernetes; a library must not. Any will do:
 //!
 //! ```toml
 //! nantian-crd = "0.1"

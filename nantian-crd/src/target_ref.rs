@@ -32,7 +32,8 @@ pub struct TargetRef {
     pub name: String,
     /// One listener of a Gateway or a ListenerSet, or one named rule of a route.
     ///
-    /// Default: the whole target. Range: only with Gateway, ListenerSet, HTTPRoute and GRPCRoute. Source: `spec.targetRefs[].sectionName`.
+    /// Default: the whole target. Range: only with Gateway, ListenerSet, HTTPRoute and GRPCRoute. Source:
+    /// `spec.targetRefs[].sectionName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_NAME))]
     pub section_name: Option<String>,

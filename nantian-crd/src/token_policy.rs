@@ -18,8 +18,8 @@ pub use self::scope::{InvalidScope, Scope, ScopePart};
 
 /// Limits requests and LLM tokens on what it is attached to.
 ///
-/// All limits of a policy are decided together: a request that one of them refuses costs nothing in the others. An absent
-/// limit is unlimited, 0 denies everything.
+/// All limits of a policy are decided together: a request that one of them refuses costs nothing in the
+/// others. An absent limit is unlimited, 0 denies everything.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "gateway.nantian.dev",
@@ -57,37 +57,42 @@ pub struct TokenPolicySpec {
     pub target_refs: Vec<TargetRef>,
     /// LLM tokens admitted per minute, prompt plus completion.
     ///
-    /// Unit: tokens. Range: 0 to 60000000000, one per nanosecond; 0 denies everything. Default: unlimited. Source: `spec.tokensPerMinute`.
+    /// Unit: tokens. Range: 0 to 60000000000, one per nanosecond; 0 denies everything. Default: unlimited.
+    /// Source: `spec.tokensPerMinute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 60_000_000_000_i64))]
     pub tokens_per_minute: Option<i64>,
     /// LLM tokens admitted per hour, prompt plus completion.
     ///
-    /// Unit: tokens. Range: 0 to 3600000000000, one per nanosecond; 0 denies everything. Default: unlimited. Source: `spec.tokensPerHour`.
+    /// Unit: tokens. Range: 0 to 3600000000000, one per nanosecond; 0 denies everything. Default: unlimited.
+    /// Source: `spec.tokensPerHour`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3_600_000_000_000_i64))]
     pub tokens_per_hour: Option<i64>,
     /// Requests admitted per minute.
     ///
-    /// Unit: requests. Range: 0 to 60000000000, one per nanosecond; 0 denies everything. Default: unlimited. Source: `spec.requestsPerMinute`.
+    /// Unit: requests. Range: 0 to 60000000000, one per nanosecond; 0 denies everything. Default: unlimited.
+    /// Source: `spec.requestsPerMinute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 60_000_000_000_i64))]
     pub requests_per_minute: Option<i64>,
-    /// Who shares a limit: one or more of route, global, gateway, model, apiKey, user, ip and header:NAME, joined with +.
+    /// Who shares a limit: one or more of route, global, gateway, model, apiKey, user, ip and header:NAME,
+    /// joined with +.
     ///
     /// A gateway keeps 131072 callers of a policy apart at once; what comes beyond them shares a few buckets.
     ///
     /// Default: route. Source: `spec.scope`.
     #[serde(default = "route")]
     pub scope: AsWritten<Scope>,
-    /// How much of an idle window can be spent at once, as a multiple of the limit. The sustained rate stays the limit.
+    /// How much of an idle window can be spent at once, as a multiple of the limit. The sustained rate stays
+    /// the limit.
     ///
     /// Unit: multiple of each limit. Range: 1 to 1000. Default: 1. Source: `spec.burst`.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub burst: f64,
-    /// How much a token counts that the provider has read from its cache of prompts. Most providers do not count them against
-    /// their own limits, and agents send a long prompt again with each turn.
+    /// How much a token counts that the provider has read from its cache of prompts. Most providers do not
+    /// count them against their own limits, and agents send a long prompt again with each turn.
     ///
     /// Unit: share of a token. Range: 0 to 1. Default: 1. Source: `spec.cachedTokenWeight`.
     #[serde(default = "one")]

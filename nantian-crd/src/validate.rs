@@ -83,7 +83,8 @@ static TOKEN_POLICY: LazyLock<Validator> = LazyLock::new(|| validator(NantianKin
 static WASM_PLUGIN: LazyLock<Validator> = LazyLock::new(|| validator(NantianKind::WasmPlugin));
 static BACKEND_LB_POLICY: LazyLock<Validator> = LazyLock::new(|| validator(NantianKind::BackendLbPolicy));
 
-/// Checks against the very schema that the CRD carries. People paste keys where the name of a Secret is asked for.
+/// Checks against the very schema that the CRD carries. People paste keys where the name of a Secret is asked
+/// for.
 fn validator(kind: NantianKind) -> Validator {
     let versions = crd(kind).spec.versions.into_iter();
     let schema = versions.filter_map(|version| version.schema?.open_api_v3_schema).next();

@@ -12,8 +12,8 @@ use crate::{
 
 /// Runs a WebAssembly module on the traffic of what it is attached to.
 ///
-/// The module follows the Proxy-Wasm ABI. Without targets it runs only where an HTTPRoute names it in an `ExtensionRef`
-/// filter.
+/// The module follows the Proxy-Wasm ABI. Without targets it runs only where an HTTPRoute names it in an
+/// `ExtensionRef` filter.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "gateway.nantian.dev",
@@ -42,9 +42,11 @@ pub struct WasmPluginSpec {
     ///
     /// Source: `spec.wasm`.
     pub wasm: WasmSource,
-    /// What the module runs on, in the namespace of the plugin. On a Gateway it also sees requests that no route is for.
+    /// What the module runs on, in the namespace of the plugin. On a Gateway it also sees requests that no
+    /// route is for.
     ///
-    /// Range: up to 16 different targets. Default: only where an ExtensionRef filter names the plugin. Source: `spec.targetRefs`.
+    /// Range: up to 16 different targets. Default: only where an ExtensionRef filter names the plugin.
+    /// Source: `spec.targetRefs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = MAX_TARGETS),
@@ -66,7 +68,8 @@ pub struct WasmPluginSpec {
     pub config: Option<String>,
     /// The root context of the module that serves the plugin (`plugin_root_id`), where it has several.
     ///
-    /// Range: up to 256 characters. Default: empty, the module's only root context. Source: `spec.pluginName`.
+    /// Range: up to 256 characters. Default: empty, the module's only root context. Source:
+    /// `spec.pluginName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub plugin_name: Option<String>,
@@ -85,8 +88,9 @@ pub struct WasmPluginSpec {
     /// Default: 64 MiB, 100 ms, no network, no file system. Source: `spec.sandbox`.
     #[serde(default)]
     pub sandbox: Sandbox,
-    /// What becomes of a request when the module traps, exceeds a limit, or is missing; what it refuses is refused, and so is a
-    /// request for which it writes more headers or makes more call-outs than one may cost: clients can bring that about.
+    /// What becomes of a request when the module traps, exceeds a limit, or is missing; what it refuses is
+    /// refused, and so is a request for which it writes more headers or makes more call-outs than one may
+    /// cost: clients can bring that about.
     ///
     /// Default: FailClosed. Source: `spec.failurePolicy`.
     #[serde(default)]
@@ -98,8 +102,8 @@ pub struct WasmPluginSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(SOURCE_RULES))]
 pub struct WasmSource {
-    /// Address of the module, of a tar archive that contains it, either of them also compressed by gzip, or of an OCI
-    /// artefact that contains it.
+    /// Address of the module, of a tar archive that contains it, either of them also compressed by gzip, or
+    /// of an OCI artefact that contains it.
     ///
     /// Range: https, http or oci. Source: `spec.wasm.url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +129,8 @@ pub struct WasmSource {
     /// A Secret in the namespace of the plugin with the credentials of the registry, of type
     /// kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg.
     ///
-    /// Range: with an oci URL only. Default: the registry is asked without credentials. Source: `spec.wasm.imagePullSecret`.
+    /// Range: with an oci URL only. Default: the registry is asked without credentials. Source:
+    /// `spec.wasm.imagePullSecret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub image_pull_secret: Option<String>,
@@ -212,7 +217,8 @@ pub enum StreamFraming {
 pub struct Sandbox {
     /// Linear memory of one instance.
     ///
-    /// Unit: bytes. Range: 65536 (one page) to 4294967296. Default: 67108864 (64 MiB). Source: `spec.sandbox.maxMemoryBytes`.
+    /// Unit: bytes. Range: 65536 (one page) to 4294967296. Default: 67108864 (64 MiB). Source:
+    /// `spec.sandbox.maxMemoryBytes`.
     #[schemars(range(min = 65_536, max = 4_294_967_296_i64))]
     pub max_memory_bytes: u64,
     /// Time of one call into the module.
@@ -220,21 +226,23 @@ pub struct Sandbox {
     /// Unit: milliseconds. Range: 1 to 60000. Default: 100. Source: `spec.sandbox.maxExecutionTimeMs`.
     #[schemars(range(min = 1, max = 60_000))]
     pub max_execution_time_ms: u64,
-    /// Time that the module may hold a message before it must continue it; a call-out for the message extends it to the
-    /// call-out's own time limit and a second more, in which the module hears that it was reached.
+    /// Time that the module may hold a message before it must continue it; a call-out for the message extends
+    /// it to the call-out's own time limit and a second more, in which the module hears that it was reached.
     ///
     /// Unit: milliseconds. Range: 1 to 600000. Default: 15000. Source: `spec.sandbox.maxPauseMs`.
     #[schemars(range(min = 1, max = 600_000))]
     pub max_pause_ms: u64,
-    /// Bytes of one body that the module may hold back; a longer request gets 413 under either failure policy. What a module
-    /// made for Higress sets as set_decoder_buffer_limit and set_encoder_buffer_limit makes it less, never more. What a call-out
-    /// sends may be twice as long, but no more than 63 MiB, and 1 MiB in any case.
+    /// Bytes of one body that the module may hold back; a longer request gets 413 under either failure
+    /// policy. What a module made for Higress sets as set_decoder_buffer_limit and set_encoder_buffer_limit
+    /// makes it less, never more. What a call-out sends may be twice as long, but no more than 63 MiB, and 1
+    /// MiB in any case.
     ///
-    /// Unit: bytes. Range: 0 to 1073741824. Default: 1048576 (1 MiB). Source: `spec.sandbox.maxBufferedBodyBytes`.
+    /// Unit: bytes. Range: 0 to 1073741824. Default: 1048576 (1 MiB). Source:
+    /// `spec.sandbox.maxBufferedBodyBytes`.
     #[schemars(range(max = 1_073_741_824))]
     pub max_buffered_body_bytes: u64,
-    /// The functions that the module may call and the callbacks that it is called at, by the names of the ABI and of
-    /// WASI, such as proxy_log or proxy_on_request_headers.
+    /// The functions that the module may call and the callbacks that it is called at, by the names of the ABI
+    /// and of WASI, such as proxy_log or proxy_on_request_headers.
     ///
     /// Range: 1 to 256 names. Default: all. Source: `spec.sandbox.allowedCapabilities`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -87,8 +87,8 @@ fn warm(bencher: Bencher<'_, '_>, routes: u32) {
     bencher.bench_local(|| next.next().map(|request| find(&router, request, &headers)));
 }
 
-/// Ten requests for ten routes after the caches were filled with something else: what ten searches cost whose memory is
-/// touched for the first time.
+/// Ten requests for ten routes after the caches were filled with something else: what ten searches cost whose
+/// memory is touched for the first time.
 #[divan::bench(args = [10, 100, 1000], sample_count = 200, sample_size = 1)]
 fn cold(bencher: Bencher<'_, '_>, routes: u32) {
     let (router, requests, headers) = (router(routes), requests(routes), headers());

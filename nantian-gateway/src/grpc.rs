@@ -13,7 +13,8 @@ pub(crate) fn is_call(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_2 && has_grpc_content(headers)
 }
 
-/// How long the client of a call waits for it (gRPC over HTTP/2, "Requests"); `None` is for ever, or what cannot be read.
+/// How long the client of a call waits for it (gRPC over HTTP/2, "Requests"); `None` is for ever, or what
+/// cannot be read.
 pub(crate) fn timeout<B>(request: &Request<B>) -> Option<Duration> {
     let value = request.headers().get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (unit, digits) = (value.chars().last()?, value.get(..value.len().checked_sub(1)?)?);
@@ -40,8 +41,8 @@ pub(crate) fn is_foreign<B>(response: &Response<B>) -> bool {
     !response.status().is_success() && !has_grpc_content(response.headers())
 }
 
-/// The response that says in gRPC what `response` says in HTTP: a status without content. Other headers stay, such as
-/// those of limits.
+/// The response that says in gRPC what `response` says in HTTP: a status without content. Other headers stay,
+/// such as those of limits.
 pub(crate) fn translated<B>(response: Response<B>, empty: B) -> Response<B> {
     let status = response.status();
     let (mut parts, _) = response.into_parts();
@@ -62,8 +63,9 @@ fn has_grpc_content(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
-/// The code of gRPC for a status of HTTP. Gateway API wants UNIMPLEMENTED where nothing matches and UNAVAILABLE where there
-/// is no valid backend; otherwise as gRPC itself maps them, with limits and time-outs told apart.
+/// The code of gRPC for a status of HTTP. Gateway API wants UNIMPLEMENTED where nothing matches and
+/// UNAVAILABLE where there is no valid backend; otherwise as gRPC itself maps them, with limits and time-outs
+/// told apart.
 fn code(status: StatusCode) -> u16 {
     match status.as_u16() {
         400 => 13,

@@ -1,8 +1,9 @@
 //! Requests that come back.
 //!
-//! A route may lead back to the gateway, by mistake or on purpose: then a request takes a place among the connections
-//! with each round, until no client finds one. So each that leaves names this process in `CDN-Loop` (RFC 8586), and one that
-//! has been here often is refused. `Via` would tell as well, but nginx and others compress nothing for who says it.
+//! A route may lead back to the gateway, by mistake or on purpose: then a request takes a place among the
+//! connections with each round, until no client finds one. So each that leaves names this process in
+//! `CDN-Loop` (RFC 8586), and one that has been here often is refused. `Via` would tell as well, but nginx
+//! and others compress nothing for who says it.
 
 use std::sync::Arc;
 

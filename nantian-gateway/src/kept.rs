@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-/// What the requests of one worker may keep together, in bytes: each keeps up to a mebibyte for as long as its client takes, and
-/// clients may open thousands of them.
+/// What the requests of one worker may keep together, in bytes: each keeps up to a mebibyte for as long as
+/// its client takes, and clients may open thousands of them.
 const LIMIT: usize = 16 << 20;
 
 /// What those of all workers may keep, as long as that is a mebibyte for each.
@@ -27,7 +27,8 @@ pub(crate) fn share_among(workers: usize) {
 pub(crate) struct KeptBytes(usize);
 
 impl KeptBytes {
-    /// Keeps `bytes` from now on, or none if that were too many for all together. Returns whether there is room for them.
+    /// Keeps `bytes` from now on, or none if that were too many for all together. Returns whether there is
+    /// room for them.
     #[must_use]
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
         let others = KEPT.get().saturating_sub(self.0);

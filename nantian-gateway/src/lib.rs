@@ -4,9 +4,9 @@
 //! plain data of [`ir`], [`compile`] binds that to the state that outlives it, and every worker of
 //! `runtime` serves the resulting `snapshot`. From [`ir`] on nothing knows Kubernetes.
 //!
-//! The flow of a request is another: `listen` accepts it and gives it one spelling, [`route`] finds its
-//! rule, and `compile::stack` is the whole way from there to an endpoint, in one file. Connections that are not looked into
-//! go from `listen` to `stream`.
+//! The flow of a request is another: `listen` accepts it and gives it one spelling, [`route`] finds its rule,
+//! and `compile::stack` is the whole way from there to an endpoint, in one file. Connections that are not
+//! looked into go from `listen` to `stream`.
 //!
 //! The binary is [`cli::main`]. What else is public is what its tests and benches look into.
 

@@ -32,7 +32,8 @@ impl Patterns {
     /// The expression of a [`PathMatch::Regex`](crate::ir::PathMatch::Regex) or
     /// [`ValueMatch::Regex`](crate::ir::ValueMatch::Regex), so that it matches whole values only.
     ///
-    /// The translator refuses a route whose expressions do not compile here, so that the compiler meets none of them.
+    /// The translator refuses a route whose expressions do not compile here, so that the compiler meets none
+    /// of them.
     ///
     /// # Errors
     /// The expression is malformed, or takes more than 1 MiB when compiled.

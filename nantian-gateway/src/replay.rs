@@ -52,8 +52,8 @@ struct AttemptBody {
 // === impl ReplayBuffer ===
 
 impl ReplayBuffer {
-    /// Keeps up to `limit` bytes of `source`, in which each part counts for what it takes to keep it, lest clients make a lot
-    /// of small ones; there is nothing to keep if it is empty.
+    /// Keeps up to `limit` bytes of `source`, in which each part counts for what it takes to keep it, lest
+    /// clients make a lot of small ones; there is nothing to keep if it is empty.
     pub(crate) fn of(source: Body, limit: usize) -> Option<Self> {
         let (parts, kept) = (Vec::new(), KeptBytes::default());
         let kept = KeptBody { source, parts, limit, size: 0, kept, is_whole: true, attempt: 0 };

@@ -22,11 +22,13 @@ use crate::{
     upstream::UpstreamError,
 };
 
-/// In the extensions of a response of the gateway's own: its text, for whoever says it in the words of an API.
+/// In the extensions of a response of the gateway's own: its text, for whoever says it in the words of an
+/// API.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalReplyText(pub(crate) Arc<str>);
 
-/// In the extensions of a response of the gateway's own: why it is one, for the access log. Clients are not told.
+/// In the extensions of a response of the gateway's own: why it is one, for the access log. Clients are not
+/// told.
 #[derive(Debug, Clone)]
 pub(crate) struct LoggedError(pub(crate) Arc<str>);
 

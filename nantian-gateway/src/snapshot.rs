@@ -77,7 +77,8 @@ impl Snapshot {
         self.generation
     }
 
-    /// The socket of a connection to `local` that was accepted on `key`: that one, or the one that took its place.
+    /// The socket of a connection to `local` that was accepted on `key`: that one, or the one that took its
+    /// place.
     pub(crate) fn port_of(&self, key: &PortKey, local: IpAddr) -> Option<&Port> {
         let at = |address| self.ports.get(&PortKey { address, ..*key });
         self.ports.get(key).or_else(|| at(Some(local))).or_else(|| at(None))

@@ -11,8 +11,8 @@ const INTERVAL: Duration = Duration::from_secs(15);
 /// Questions without an answer after which the connection is broken.
 const QUESTIONS: u32 = 4;
 
-/// Lets the kernel notice peers that have vanished without a word, after two minutes. Connections that are accepted
-/// inherit it from their listener.
+/// Lets the kernel notice peers that have vanished without a word, after two minutes. Connections that are
+/// accepted inherit it from their listener.
 ///
 /// # Errors
 /// When the system refuses.
@@ -23,20 +23,21 @@ pub(crate) fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
 
 /// How long what was sent may be unanswered: as long as a peer that has vanished can be silent.
 pub(crate) const UNANSWERED: Duration = SILENCE.saturating_add(INTERVAL.saturating_mul(QUESTIONS));
-/// For how long the kernel sends again if it is told nothing, with the usual `tcp_retries2`; it waits without end for a peer
-/// that answers and takes nothing.
+/// For how long the kernel sends again if it is told nothing, with the usual `tcp_retries2`; it waits without
+/// end for a peer that answers and takes nothing.
 const SENT_AGAIN: Duration = Duration::from_secs(15 * 60);
 
-/// How long what was sent may be unanswered by a peer that may take nothing for `pause`, which is the same to the kernel.
-/// `None` leaves it to the kernel, where a limit would be longer than its own.
+/// How long what was sent may be unanswered by a peer that may take nothing for `pause`, which is the same to
+/// the kernel. `None` leaves it to the kernel, where a limit would be longer than its own.
 ///
-/// To Linux it is also the limit of silence, in the place of the number of questions: a peer that vanishes while nothing is on
-/// its way is noticed as late.
+/// To Linux it is also the limit of silence, in the place of the number of questions: a peer that vanishes
+/// while nothing is on its way is noticed as late.
 pub(crate) fn unanswered(pause: Duration) -> Option<Duration> {
     Some(pause.max(UNANSWERED)).filter(|limit| *limit < SENT_AGAIN)
 }
 
-/// Lets the kernel notice within `limit` that what was sent does not arrive, or is not taken; keep-alive is for silence only.
+/// Lets the kernel notice within `limit` that what was sent does not arrive, or is not taken; keep-alive is
+/// for silence only.
 ///
 /// # Errors
 /// When the system refuses.

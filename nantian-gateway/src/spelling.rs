@@ -3,12 +3,12 @@
 //! The path that is matched is the path that the backend sees:
 //!
 //! - `%41` becomes `A`, `%2d` becomes `-`: unreserved characters are not encoded (RFC 3986, section 6.2.2.2);
-//!   other escapes are kept, in upper case. What is not ASCII is written as the escapes of its UTF-8, which is what was meant
-//!   (RFC 3987, section 3.1).
+//!   other escapes are kept, in upper case. What is not ASCII is written as the escapes of its UTF-8, which
+//!   is what was meant (RFC 3987, section 3.1).
 //! - `/a/./b/../c` becomes `/a/c` (section 5.2.4); `..` above the root is refused.
 //! - `//` becomes `/`.
-//! - `\`, control characters, `%00` and broken escapes are refused, and so is an encoded slash or backslash (`%2F`, `%5C`)
-//!   beside a dot segment, because a backend that decodes it would see another path.
+//! - `\`, control characters, `%00` and broken escapes are refused, and so is an encoded slash or backslash
+//!   (`%2F`, `%5C`) beside a dot segment, because a backend that decodes it would see another path.
 
 /// A path that is refused, because it could mean two things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +23,8 @@ pub(crate) enum InvalidPath {
     HiddenDots,
 }
 
-/// Whether a path needs no work: no escape, no backslash, no empty segment, no segment that begins with a dot.
+/// Whether a path needs no work: no escape, no backslash, no empty segment, no segment that begins with a
+/// dot.
 pub(crate) fn is_normal(path: &str) -> bool {
     let mut previous = 0;
     path.starts_with('/')
@@ -61,8 +62,8 @@ pub(crate) fn normal(path: &str) -> Result<String, InvalidPath> {
     Ok(normal)
 }
 
-/// Whether a segment would be, or have, a dot segment if its path parameters were cut off (`..;a=b`, `..%3B`) and its encoded
-/// slashes and backslashes decoded.
+/// Whether a segment would be, or have, a dot segment if its path parameters were cut off (`..;a=b`, `..%3B`)
+/// and its encoded slashes and backslashes decoded.
 fn hides_dots(segment: &str) -> bool {
     is_dots(segment)
         || (segment.contains("%2F") || segment.contains("%5C"))

@@ -1,8 +1,8 @@
 //! Where references may lead.
 //!
-//! Whoever may write an object chooses what the gateway connects to, and the gateway stands where others do not: on its own
-//! machine, beside its admin server, and where the clouds show credentials. So an address is judged in the moment it is
-//! dialled, whatever name it was found under.
+//! Whoever may write an object chooses what the gateway connects to, and the gateway stands where others do
+//! not: on its own machine, beside its admin server, and where the clouds show credentials. So an address is
+//! judged in the moment it is dialled, whatever name it was found under.
 
 use std::{io, net::IpAddr};
 
@@ -20,8 +20,8 @@ pub(crate) struct InvalidNetwork {
 pub enum Tenancy {
     /// One operator writes them all, as files: a reference may lead wherever the gateway gets.
     Single,
-    /// Teams write them that need not trust one another, as in a cluster: no reference may lead to what only the gateway
-    /// reaches.
+    /// Teams write them that need not trust one another, as in a cluster: no reference may lead to what only
+    /// the gateway reaches.
     Shared,
 }
 
@@ -50,7 +50,8 @@ impl Tenancy {
         self.judge_endpoint(address)
     }
 
-    /// Whether an address may be dialled that an EndpointSlice has: the API server takes none of the machine itself there.
+    /// Whether an address may be dialled that an EndpointSlice has: the API server takes none of the machine
+    /// itself there.
     ///
     /// # Errors
     /// [`Forbidden`] says why not.
@@ -62,8 +63,8 @@ impl Tenancy {
     }
 }
 
-/// Why nobody but an operator may choose the address: it is link-local, which is where clouds keep credentials, another place
-/// where they do, or no host at all.
+/// Why nobody but an operator may choose the address: it is link-local, which is where clouds keep
+/// credentials, another place where they do, or no host at all.
 pub(crate) fn never_asked(address: IpAddr) -> Option<&'static str> {
     let is_never_asked = match address.to_canonical() {
         IpAddr::V4(address) => {

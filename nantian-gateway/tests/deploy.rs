@@ -1,4 +1,5 @@
-//! What is installed is what the API server would take: every object has a known kind, and no field that its kind has not.
+//! What is installed is what the API server would take: every object has a known kind, and no field that its
+//! kind has not.
 #![cfg(test)]
 
 use std::{env, fs, path::Path};

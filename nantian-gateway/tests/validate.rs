@@ -27,7 +27,8 @@ fn expected(file: &Path) -> Vec<String> {
     lines.map(|line| format!("{}:{line}", file.display())).collect()
 }
 
-/// Writes what `validate` says now into the `# expect:` comments of `file`, to be read before it is committed.
+/// Writes what `validate` says now into the `# expect:` comments of `file`, to be read before it is
+/// committed.
 ///
 /// Do it twice where the number of lines changes, for they shift the lines of syntax errors.
 fn announce(file: &Path) {

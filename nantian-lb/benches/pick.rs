@@ -1,6 +1,7 @@
 //! What a pick costs with its guard, and what a balanced request costs beside tower's balancer.
 //!
-//! Every figure is per pick or request, from the choice to the end of the count. Run with `cargo bench -p nantian-lb`.
+//! Every figure is per pick or request, from the choice to the end of the count. Run with
+//! `cargo bench -p nantian-lb`.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The time limit of one attempt, as a request extension.
 ///
-/// A request whose future is dropped says nothing about the endpoint: the client may have left. A time limit around
-/// [`Balance`](crate::Balance) puts this into the request and tells it when time is up, before it drops the future; then the
-/// endpoint is one that did not answer. Clones are one.
+/// A request whose future is dropped says nothing about the endpoint: the client may have left. A time limit
+/// around [`Balance`](crate::Balance) puts this into the request and tells it when time is up, before it
+/// drops the future; then the endpoint is one that did not answer. Clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptTimeout {
     is_expired: Arc<AtomicBool>,
@@ -24,7 +24,8 @@ impl AttemptTimeout {
 
     /// The endpoint had its time and did not answer.
     ///
-    /// Not to be told if the endpoint had nothing to answer yet, because the client was slow to send its body.
+    /// Not to be told if the endpoint had nothing to answer yet, because the client was slow to send its
+    /// body.
     pub fn expire(&self) {
         self.is_expired.store(true, Ordering::Relaxed);
     }

@@ -22,13 +22,14 @@ use crate::thread_cache::{ThreadCache, VersionedSet};
 
 /// Picks endpoints out of a set that can be replaced at any time.
 ///
-/// Clones share everything. A pick takes no lock and never waits for an update. Each thread keeps the set that it picked from
-/// last, with its targets, until it picks from a newer one or the balancer is dropped.
+/// Clones share everything. A pick takes no lock and never waits for an update. Each thread keeps the set
+/// that it picked from last, with its targets, until it picks from a newer one or the balancer is dropped.
 pub struct Balancer<T: Send + Sync> {
     shared: Arc<Shared<T>>,
 }
 
-/// A [`Balancer`] for one worker, which need not look up what its thread keeps: it keeps the set that it saw last itself.
+/// A [`Balancer`] for one worker, which need not look up what its thread keeps: it keeps the set that it saw
+/// last itself.
 ///
 /// A pick always uses the newest set.
 pub struct Picker<T: Send + Sync> {
@@ -36,7 +37,8 @@ pub struct Picker<T: Send + Sync> {
     cache: ThreadCache<T>,
 }
 
-/// The endpoint that a request is to be sent to, counted as a request in flight until this, or its [`InFlight`] guard, is dropped.
+/// The endpoint that a request is to be sent to, counted as a request in flight until this, or its
+/// [`InFlight`] guard, is dropped.
 #[derive(Debug)]
 #[must_use = "dropping a pick ends the count of the request"]
 pub struct Picked<T> {
@@ -52,7 +54,8 @@ struct Shared<T: Send + Sync> {
     /// The position in the round, shared by all sets so that it survives their change.
     cursor: Cursor,
     cluster: Arc<Cluster>,
-    /// Endpoints that left while requests were in flight. Whoever replaces the set holds the lock; picks never wait for it.
+    /// Endpoints that left while requests were in flight. Whoever replaces the set holds the lock; picks
+    /// never wait for it.
     departed: Mutex<HashMap<EndpointId, WeakHandle>>,
 }
 
@@ -66,7 +69,8 @@ struct Cursor(AtomicU64);
 impl<T: Send + Sync> Balancer<T> {
     /// Balances over `endpoints`. Of endpoints with the same id the first counts.
     ///
-    /// Round robin begins at a random endpoint, lest many balancers that start together all begin at the same one.
+    /// Round robin begins at a random endpoint, lest many balancers that start together all begin at the same
+    /// one.
     pub fn new(endpoints: impl IntoIterator<Item = Endpoint<T>>, config: &BalanceConfig) -> Self {
         Self::with_clock(endpoints, config, Arc::new(MonotonicClock::new()))
     }
@@ -93,9 +97,10 @@ impl<T: Send + Sync> Balancer<T> {
 
     /// Replaces the endpoints and the configuration. Of endpoints with the same id the first counts.
     ///
-    /// Endpoints that stay keep their requests in flight, their health and their response times, whatever else of them changes,
-    /// and so do endpoints that return while requests of their first life are in flight. Round robin goes on where it was.
-    /// Picks that run meanwhile see the old set or the new one, never a mixture.
+    /// Endpoints that stay keep their requests in flight, their health and their response times, whatever
+    /// else of them changes, and so do endpoints that return while requests of their first life are in
+    /// flight. Round robin goes on where it was. Picks that run meanwhile see the old set or the new one,
+    /// never a mixture.
     ///
     /// Building a hash table takes about a millisecond, which is why an update is no work for a request.
     pub fn update(&self, endpoints: impl IntoIterator<Item = Endpoint<T>>, config: &BalanceConfig) {
@@ -177,9 +182,9 @@ impl<T: Clone + Send + Sync> Balancer<T> {
     ///
     /// # Errors
     ///
-    /// [`PickError::NoEndpoints`] if no endpoint is ready and has a weight above 0, [`PickError::Saturated`] if all that are
-    /// have [`max_inflight_requests`](BalanceConfig::max_inflight_requests), [`PickError::NoneHealthy`] if none is healthy and
-    /// that is not to be ignored.
+    /// [`PickError::NoEndpoints`] if no endpoint is ready and has a weight above 0, [`PickError::Saturated`]
+    /// if all that are have [`max_inflight_requests`](BalanceConfig::max_inflight_requests),
+    /// [`PickError::NoneHealthy`] if none is healthy and that is not to be ignored.
     pub fn pick(&self, context: &PickContext<'_>) -> Result<Picked<T>, PickError> {
         let shared = &*self.shared;
         match shared.caches.get_or(|| RefCell::new(ThreadCache::new(&shared.set))).try_borrow_mut() {
@@ -281,7 +286,8 @@ impl<T: Send + Sync> Shared<T> {
 // === impl Picked ===
 
 impl<T> Picked<T> {
-    /// Whether the endpoint of the session was passed over for the moment, so that the session is to stay as it is.
+    /// Whether the endpoint of the session was passed over for the moment, so that the session is to stay as
+    /// it is.
     pub(crate) fn is_detour(&self) -> bool {
         self.reason == Reason::Detour
     }

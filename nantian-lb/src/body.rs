@@ -10,10 +10,11 @@ use pin_project_lite::pin_project;
 use crate::in_flight::InFlight;
 
 pin_project! {
-    /// A response body that ends the count of its request when it ends, fails or is dropped; or that of a refusal.
+    /// A response body that ends the count of its request when it ends, fails or is dropped; or that of a
+    /// refusal.
     ///
-    /// Frames, trailers and size are those of the inner body. The default is an empty body, for layers that answer by themselves, such
-    /// as a timeout.
+    /// Frames, trailers and size are those of the inner body. The default is an empty body, for layers that
+    /// answer by themselves, such as a timeout.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]

@@ -11,8 +11,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
-/// Tells the time to a [`Balancer`](crate::Balancer), which asks only when something depends on it: latencies, ejections, slow
-/// starts. It must not step back.
+/// Tells the time to a [`Balancer`](crate::Balancer), which asks only when something depends on it:
+/// latencies, ejections, slow starts. It must not step back.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The time now.
     fn now(&self) -> Timestamp;

@@ -51,7 +51,8 @@ impl Cluster {
         now
     }
 
-    /// The time when [`now`](Self::now) was asked last: recent while there are requests, for some of them ask.
+    /// The time when [`now`](Self::now) was asked last: recent while there are requests, for some of them
+    /// ask.
     pub(crate) fn recent(&self) -> Timestamp {
         Timestamp::from_nanos(self.recent.load(Ordering::Relaxed))
     }

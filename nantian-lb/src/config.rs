@@ -20,8 +20,8 @@ pub struct BalanceConfig {
     /// Unit: requests per endpoint. Range: 1..=u32::MAX. Default: unlimited.
     /// Source: `BackendLBPolicy.spec.circuitBreaker.maxInflightRequests`.
     pub max_inflight_requests: Option<NonZeroU32>,
-    /// The most that [`Strategy::ConsistentHash`] gives to one endpoint, in percent of its share of all requests in flight;
-    /// what is more goes to another one ("consistent hashing with bounded loads").
+    /// The most that [`Strategy::ConsistentHash`] gives to one endpoint, in percent of its share of all
+    /// requests in flight; what is more goes to another one ("consistent hashing with bounded loads").
     ///
     /// Unit: percent. Range: 100..=u32::MAX, less counts as 100; 125 is a good choice. Default: unbounded.
     pub max_load_percent: Option<NonZeroU32>,
@@ -33,7 +33,8 @@ pub struct BalanceConfig {
     ///
     /// Default: at once.
     pub slow_start: Option<SlowStartConfig>,
-    /// If a smaller part of the endpoints than this is healthy, their health is ignored: the few would not bear the load.
+    /// If a smaller part of the endpoints than this is healthy, their health is ignored: the few would not
+    /// bear the load.
     ///
     /// Unit: percent of the endpoints that are ready. Range: 0..=100, 0 is never. Default: 50.
     pub panic_threshold_percent: u8,
@@ -47,37 +48,43 @@ pub struct BalanceConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// In turns, shared by all users of the balancer: of any N picks each of n equal endpoints gets N/n, give or take one.
+    /// In turns, shared by all users of the balancer: of any N picks each of n equal endpoints gets N/n, give
+    /// or take one.
     #[default]
     RoundRobin,
     /// Independently of everything but the weights.
     Random,
-    /// The endpoint with fewer requests in flight, for its weight, of two that are drawn at random; of all, if they are up to four.
+    /// The endpoint with fewer requests in flight, for its weight, of two that are drawn at random; of all,
+    /// if they are up to four.
     ///
-    /// One request more or less is nothing beside an endpoint that takes more than twice as long as the other one, and more than
-    /// 0.2 ms: an idle slow server would answer later than a busy fast one. One request in 64 is chosen by its load alone,
-    /// so that who was slow can show that it is well. Requests are timed that tell something new: all of an endpoint
-    /// that gets fewer than 250 a second, down to one in 128 of one that gets more.
+    /// One request more or less is nothing beside an endpoint that takes more than twice as long as the other
+    /// one, and more than 0.2 ms: an idle slow server would answer later than a busy fast one. One request in
+    /// 64 is chosen by its load alone, so that who was slow can show that it is well. Requests are timed that
+    /// tell something new: all of an endpoint that gets fewer than 250 a second, down to one in 128 of one
+    /// that gets more.
     ///
-    /// Failures that [`BalanceConfig::outlier`] counts say nothing about the time, so that who fails is met until it is left out;
-    /// if it may not be left out, or is asked all the same, all others come before it until it answers, however busy they are. Any
-    /// other failure counts as 5 s.
+    /// Failures that [`BalanceConfig::outlier`] counts say nothing about the time, so that who fails is met
+    /// until it is left out; if it may not be left out, or is asked all the same, all others come before it
+    /// until it answers, however busy they are. Any other failure counts as 5 s.
     LeastRequest,
-    /// The endpoint that promises the shorter wait of two that are drawn at random: its usual response time, in which peaks
-    /// and failures count at once and fade slowly, times its requests in flight.
+    /// The endpoint that promises the shorter wait of two that are drawn at random: its usual response time,
+    /// in which peaks and failures count at once and fade slowly, times its requests in flight.
     ///
-    /// Of an endpoint that gets more than 250 requests a second fewer are timed, down to one in 8; of failures all count.
+    /// Of an endpoint that gets more than 250 requests a second fewer are timed, down to one in 8; of
+    /// failures all count.
     PeakEwma {
         /// The time after which a peak counts a third (1/e).
         ///
         /// Range: 1 ms or more. Usual: 10 s.
         decay: Duration,
     },
-    /// The endpoint that the key of the request is placed on; [`Strategy::LeastRequest`] for requests without the key.
+    /// The endpoint that the key of the request is placed on; [`Strategy::LeastRequest`] for requests without
+    /// the key.
     ConsistentHash(HashKey),
 }
 
-/// What becomes of requests when the endpoints of the nearest [tier](crate::Endpoint::tier) are not all healthy.
+/// What becomes of requests when the endpoints of the nearest [tier](crate::Endpoint::tier) are not all
+/// healthy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TierPreference {

@@ -7,8 +7,8 @@ use crate::key::KeySource;
 use crate::session::Session;
 use crate::thread_cache::Rng;
 
-/// What one pick depends on besides the set: a random number, the request for strategies that hash a part of it, the session
-/// that the request belongs to, and the endpoints that were tried before.
+/// What one pick depends on besides the set: a random number, the request for strategies that hash a part of
+/// it, the session that the request belongs to, and the endpoints that were tried before.
 #[derive(Clone, Copy)]
 pub struct PickContext<'a> {
     /// Drawn when it is needed, if it is not given.
@@ -22,13 +22,15 @@ pub struct PickContext<'a> {
 // === impl PickContext ===
 
 impl<'a> PickContext<'a> {
-    /// A pick that knows nothing of the request. If the strategy wants a random number, the balancer draws it.
+    /// A pick that knows nothing of the request. If the strategy wants a random number, the balancer draws
+    /// it.
     #[must_use]
     pub const fn new() -> Self {
         Self { random: None, keys: None, session: None, tried: &[], may_return: true }
     }
 
-    /// A pick with the given random number: the same number and the same state of the balancer give the same endpoint.
+    /// A pick with the given random number: the same number and the same state of the balancer give the same
+    /// endpoint.
     #[must_use]
     pub const fn seeded(random: u64) -> Self {
         Self { random: Some(random), ..Self::new() }
@@ -41,7 +43,8 @@ impl<'a> PickContext<'a> {
         self
     }
 
-    /// Goes to the endpoint of this session, if it is there and well; a session wins over a hash and over the strategy.
+    /// Goes to the endpoint of this session, if it is there and well; a session wins over a hash and over the
+    /// strategy.
     #[must_use]
     pub const fn with_session(mut self, session: &'a Session) -> Self {
         self.session = Some(session);

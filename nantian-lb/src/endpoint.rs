@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 /// The identity of an endpoint: what its state is kept by and what it is placed by.
 ///
-/// Two endpoints of one set have different ids. An id is to outlive a change of weight, order or strategy, and of the address
-/// if the workload keeps its name: `namespace/pod` or a host name is a good id, `ip:port` a fair one, an index in a list is not one.
+/// Two endpoints of one set have different ids. An id is to outlive a change of weight, order or strategy,
+/// and of the address if the workload keeps its name: `namespace/pod` or a host name is a good id, `ip:port`
+/// a fair one, an index in a list is not one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(Arc<str>);
 
@@ -28,7 +29,8 @@ pub struct Endpoint<T> {
     ///
     /// Default: [`Readiness::Ready`].
     pub readiness: Readiness,
-    /// How near it is: endpoints of a lower tier are preferred, as [`BalanceConfig::tiers`](crate::BalanceConfig::tiers) says.
+    /// How near it is: endpoints of a lower tier are preferred, as
+    /// [`BalanceConfig::tiers`](crate::BalanceConfig::tiers) says.
     ///
     /// Default: 0.
     pub tier: u8,
@@ -41,7 +43,8 @@ pub enum Readiness {
     /// It does.
     #[default]
     Ready,
-    /// It is about to end, and still serves: it keeps its sessions, and takes other requests if nothing else is left.
+    /// It is about to end, and still serves: it keeps its sessions, and takes other requests if nothing else
+    /// is left.
     Draining,
     /// It does not.
     NotReady,

@@ -9,7 +9,8 @@ pub enum PickError {
     /// No endpoint is ready and has a weight above 0.
     #[error("no endpoint is ready and has a weight above 0")]
     NoEndpoints,
-    /// No endpoint is healthy, and [`panic_threshold_percent`](crate::BalanceConfig::panic_threshold_percent) is 0.
+    /// No endpoint is healthy, and [`panic_threshold_percent`](crate::BalanceConfig::panic_threshold_percent)
+    /// is 0.
     #[error("no endpoint is healthy")]
     NoneHealthy,
     /// Every endpoint that may be picked is at its limit of requests in flight.

@@ -32,7 +32,8 @@ pub(crate) struct SessionAffinity {
 // === impl Exchange ===
 
 impl Exchange {
-    /// Tells what became of the request, and hands the guard to whatever ends last: the upgraded connection or the body.
+    /// Tells what became of the request, and hands the guard to whatever ends last: the upgraded connection
+    /// or the body.
     pub(crate) fn end<B: Body, E: 'static>(
         self,
         response: Result<Response<B>, E>,

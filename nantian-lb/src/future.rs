@@ -12,7 +12,8 @@ use crate::body::ResponseBody;
 use crate::exchange::Exchange;
 
 pin_project! {
-    /// The response of [`Balance`](crate::Balance): that of the inner service, or at once the refusal if there was no endpoint.
+    /// The response of [`Balance`](crate::Balance): that of the inner service, or at once the refusal if
+    /// there was no endpoint.
     ///
     /// # Cancellation
     ///

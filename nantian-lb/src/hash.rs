@@ -4,8 +4,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// The version of hash function, table size and table filling that place a key on an endpoint.
 ///
-/// Equal versions, endpoint ids, weights and keys give equal placement, on every machine. Version `nlb-h1` is XXH3 (64 bit,
-/// seed 0) of the key modulo a Maglev table of 65 537 slots (655 373 for more than 6 553 endpoints).
+/// Equal versions, endpoint ids, weights and keys give equal placement, on every machine. Version `nlb-h1` is
+/// XXH3 (64 bit, seed 0) of the key modulo a Maglev table of 65 537 slots (655 373 for more than 6 553
+/// endpoints).
 pub const PLACEMENT_VERSION: &str = "nlb-h1";
 
 const OFFSET_SEED: u64 = 1;

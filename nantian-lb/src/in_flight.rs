@@ -1,9 +1,9 @@
 //! Counting the requests that an endpoint is working on.
 //!
-//! A guard is a reference to the endpoint's state, and the count is the number of references: one atomic increment at the pick
-//! keeps the state alive and counts the request, one decrement at the end undoes both. So the count cannot leak, become
-//! negative or outlive its guards. References that are not guards are [`EndpointHandle`]s, which sets hold; the state counts them, so
-//! that they can be subtracted.
+//! A guard is a reference to the endpoint's state, and the count is the number of references: one atomic
+//! increment at the pick keeps the state alive and counts the request, one decrement at the end undoes both.
+//! So the count cannot leak, become negative or outlive its guards. References that are not guards are
+//! [`EndpointHandle`]s, which sets hold; the state counts them, so that they can be subtracted.
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
@@ -21,9 +21,11 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 
 mod interest;
 
-/// How often a pick that lost a race for an endpoint's last place tries again before it takes the endpoint for full.
+/// How often a pick that lost a race for an endpoint's last place tries again before it takes the endpoint
+/// for full.
 const RACES: u32 = 16;
-/// How often an endpoint is to be found full before it is: for a moment a handle that comes or goes looks like a request.
+/// How often an endpoint is to be found full before it is: for a moment a handle that comes or goes looks
+/// like a request.
 const FULL_CHECKS: u32 = 3;
 
 /// What is known about an endpoint, for as long as a set lists it or a request is in flight.
@@ -61,10 +63,11 @@ pub struct InFlight {
     interest: Interest,
 }
 
-/// The request in flight behind an upgraded connection, found in the extensions of the response that upgrades it
-/// (101, or a successful reply to CONNECT).
+/// The request in flight behind an upgraded connection, found in the extensions of the response that upgrades
+/// it (101, or a successful reply to CONNECT).
 ///
-/// Whoever carries on with the connection takes it along: the endpoint counts the request until the last clone is dropped.
+/// Whoever carries on with the connection takes it along: the endpoint counts the request until the last
+/// clone is dropped.
 #[derive(Debug, Clone)]
 pub struct UpgradeGuard {
     in_flight: Arc<InFlight>,
@@ -82,7 +85,8 @@ impl EndpointHandle {
 
     /// Makes a reference a handle.
     fn of(state: Arc<EndpointState>) -> Self {
-        // Until it is noted here the reference counts as a request: a count that is too high for a moment exceeds no limit.
+        // Until it is noted here the reference counts as a request: a count that is too high for a moment
+        // exceeds no limit.
         state.handles.fetch_add(1, Ordering::AcqRel);
         Self { state }
     }
@@ -121,8 +125,8 @@ impl EndpointHandle {
         InFlight::new(Arc::clone(&self.state), interest)
     }
 
-    /// Enters unless `max` requests are in flight. The limit is never exceeded: of several picks that race for the last place
-    /// each sees the others, and those that see too many step back and try again.
+    /// Enters unless `max` requests are in flight. The limit is never exceeded: of several picks that race
+    /// for the last place each sees the others, and those that see too many step back and try again.
     pub(crate) fn try_enter(&self, max: NonZeroU32, interest: Interest) -> Option<InFlight> {
         let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
         let state = enter_below(max, || self.in_flight(), || Arc::clone(&self.state))?;
@@ -245,7 +249,8 @@ impl InFlight {
         }
     }
 
-    /// Ends the count among all and the probe, and notes what is known of a request of which nothing was told.
+    /// Ends the count among all and the probe, and notes what is known of a request of which nothing was
+    /// told.
     fn end(&mut self) {
         let cluster = &self.state.cluster;
         if self.interest.has(Interest::COUNT) {
@@ -288,7 +293,8 @@ impl InFlight {
                 None => health.latency.sample(now, took),
             }
         }
-        // It is asked all the same while the set panics: who fails at once would always have the fewest requests.
+        // It is asked all the same while the set panics: who fails at once would always have the fewest
+        // requests.
         if is_judged && config.samples_times() && health.is_left_out() {
             health.latency.set_infinite();
         }

@@ -25,8 +25,8 @@ pub enum HashKey {
 
 /// A request that keys can be taken from.
 ///
-/// Implemented for [`http::Request`] and its [`Parts`], whose client address is the extension [`ClientAddr`]. A proxy with another request type
-/// implements it for that.
+/// Implemented for [`http::Request`] and its [`Parts`], whose client address is the extension [`ClientAddr`].
+/// A proxy with another request type implements it for that.
 pub trait KeySource {
     /// The first value of a header.
     fn header(&self, name: &HeaderName) -> Option<&[u8]>;

@@ -5,10 +5,12 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
-/// A moving average of response times that jumps to a new peak at once and forgets it exponentially, or the middle of samples.
+/// A moving average of response times that jumps to a new peak at once and forgets it exponentially, or the
+/// middle of samples.
 ///
-/// The word holds, from its highest bit on, the average in microseconds (an `f32` without its lowest 8 bits), how rarely
-/// requests are timed, and when it was made, in milliseconds since the clock's origin, which wrap after 49 days. 0 is no average.
+/// The word holds, from its highest bit on, the average in microseconds (an `f32` without its lowest 8 bits),
+/// how rarely requests are timed, and when it was made, in milliseconds since the clock's origin, which wrap
+/// after 49 days. 0 is no average.
 #[derive(Debug, Default)]
 pub(crate) struct Latency(AtomicU64);
 
@@ -32,7 +34,8 @@ const STEP: f32 = 1.125;
 /// An average below this is as good as none: what decides is then the number of requests in flight.
 const LEAST_MICROS: f32 = 1.0;
 
-/// Of requests that follow one another closer than this, in milliseconds, fewer are timed: they would tell the same.
+/// Of requests that follow one another closer than this, in milliseconds, fewer are timed: they would tell
+/// the same.
 const CLOSE: u32 = 4;
 /// After a time without one, in milliseconds, all are timed again.
 const PAUSE: u32 = 64;
@@ -56,7 +59,8 @@ impl Latency {
         let sample = micros(took);
         self.change(now, RAREST_OBSERVED, |Reading { average, age, .. }| {
             let old_share = share_after(age, decay);
-            // What is as long as the average counts as a peak, so that it does not fade while it is confirmed.
+            // What is as long as the average counts as a peak, so that it does not fade while it is
+            // confirmed.
             if sample >= average { sample } else { average * old_share + sample * (1.0 - old_share) }
         });
     }
@@ -70,7 +74,8 @@ impl Latency {
 
     /// Takes in that a request out of many, drawn at random, took `took`.
     ///
-    /// The average is then the middle of the samples: half of them are longer, however much. It does not fade.
+    /// The average is then the middle of the samples: half of them are longer, however much. It does not
+    /// fade.
     pub(crate) fn sample(&self, now: Timestamp, took: Duration) {
         let sample = micros(took);
         self.change(now, RAREST_SAMPLED, |Reading { average: middle, .. }| match middle {

@@ -33,7 +33,8 @@ impl<T: Send + Sync> BalanceLayer<T> {
 
 impl<T: Send + Sync, R> BalanceLayer<T, R> {
     /// Finds the client's address by the headers and extensions of the request, and not in the extension
-    /// [`ClientAddr`](crate::ClientAddr). It is asked only if the strategy needs it; `None` is an address that is unknown.
+    /// [`ClientAddr`](crate::ClientAddr). It is asked only if the strategy needs it; `None` is an address
+    /// that is unknown.
     #[must_use]
     pub fn client_ip(
         mut self,
@@ -45,16 +46,16 @@ impl<T: Send + Sync, R> BalanceLayer<T, R> {
 
     /// Keeps clients with their endpoints.
     ///
-    /// A session that is found in the extensions of the request, as [`Session`](crate::session::Session), counts as if the
-    /// request carried its token.
+    /// A session that is found in the extensions of the request, as [`Session`](crate::session::Session),
+    /// counts as if the request carried its token.
     #[must_use]
     pub fn sessions(mut self, sessions: Sessions) -> Self {
         self.options.sessions = Some(sessions);
         self
     }
 
-    /// Tells which errors of the inner service speak against the endpoint; without it all do. What went wrong with the
-    /// client's own body, say, does not.
+    /// Tells which errors of the inner service speak against the endpoint; without it all do. What went wrong
+    /// with the client's own body, say, does not.
     #[must_use]
     pub fn blame<E: 'static>(mut self, blame: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
         let blame = move |error: &dyn Any| error.downcast_ref().is_none_or(&blame);

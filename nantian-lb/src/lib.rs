@@ -1,9 +1,10 @@
-//! Load balancing for HTTP clients and proxies: shared by reference, lock-free, counted to the end of the body.
+//! Load balancing for HTTP clients and proxies: shared by reference, lock-free, counted to the end of the
+//! body.
 //!
 //! The crate has two faces. The core is synchronous: a [`Balancer`] holds an immutable set of [`Endpoint`]s,
-//! and [`Balancer::pick`] answers with a [`Picked`] endpoint and the [`InFlight`] guard that counts the request.
-//! Around it, [`BalanceLayer`] is a tower layer whose inner service is given the request together with the target that was
-//! picked, and whose response body carries the guard until it has ended.
+//! and [`Balancer::pick`] answers with a [`Picked`] endpoint and the [`InFlight`] guard that counts the
+//! request. Around it, [`BalanceLayer`] is a tower layer whose inner service is given the request together
+//! with the target that was picked, and whose response body carries the guard until it has ended.
 //!
 //! ```
 //! use nantian_lb::{BalanceConfig, Balancer, Endpoint, PickContext, Strategy};
@@ -62,21 +63,23 @@
 //! | [`PeakEwma`](Strategy::PeakEwma) | the one that promises the shorter wait of two distinct draws | as above |
 //! | [`ConsistentHash`](Strategy::ConsistentHash) | Maglev table over a key of the request | table share |
 //!
-//! An endpoint of weight 0 gets no new request. Placement by hash is stable: it depends on the endpoint ids, their weights
-//! and the key alone, and is versioned ([`PLACEMENT_VERSION`]). A bound on the load of single endpoints is
-//! [`BalanceConfig::max_load_percent`]. A [session] wins over all of it.
+//! An endpoint of weight 0 gets no new request. Placement by hash is stable: it depends on the endpoint ids,
+//! their weights and the key alone, and is versioned ([`PLACEMENT_VERSION`]). A bound on the load of single
+//! endpoints is [`BalanceConfig::max_load_percent`]. A [session] wins over all of it.
 //!
 //! # Health
 //!
-//! An endpoint is passed over that is [not ready](Readiness), that [failed too often](health::OutlierConfig), or whose
-//! [active checks](health::run) fail; unless so many are that [the rest could not bear it](BalanceConfig::panic_threshold_percent).
-//! When it is back it may [start slowly](health::SlowStartConfig). Of several [tiers](Endpoint::tier) the nearest is preferred.
-//! Nothing of it needs a task or a timer: a pick that comes after the time of a change makes the change.
+//! An endpoint is passed over that is [not ready](Readiness), that [failed too often](health::OutlierConfig),
+//! or whose [active checks](health::run) fail; unless so many are that [the rest could not bear
+//! it](BalanceConfig::panic_threshold_percent). When it is back it may [start
+//! slowly](health::SlowStartConfig). Of several [tiers](Endpoint::tier) the nearest is preferred. Nothing of
+//! it needs a task or a timer: a pick that comes after the time of a change makes the change.
 //!
 //! # Counting
 //!
-//! A request is in flight from the pick until its [`InFlight`] guard is dropped, whatever the reason: end of the body, error,
-//! cancellation or panic. The count cannot leak or become negative, because it *is* the number of guards.
+//! A request is in flight from the pick until its [`InFlight`] guard is dropped, whatever the reason: end of
+//! the body, error, cancellation or panic. The count cannot leak or become negative, because it *is* the
+//! number of guards.
 
 mod attempt_timeout;
 mod balancer;

@@ -80,7 +80,8 @@ impl<T> Members<T> {
         self.by_hash.get(at).map(|&(_, at)| at as usize)
     }
 
-    /// Gives endpoints without a response time that of the middle one of the others, lest they be flooded or starved.
+    /// Gives endpoints without a response time that of the middle one of the others, lest they be flooded or
+    /// starved.
     pub(crate) fn introduce_newcomers(&self, now: Timestamp) {
         let latency = |member: &Member<T>| member.handle.health().latency.average();
         let mut known: Vec<_> = self.all.iter().filter_map(latency).collect();
@@ -91,7 +92,8 @@ impl<T> Members<T> {
         }
     }
 
-    /// Draws the conclusions from what was noted about the endpoints, and plans by them. Under the lock of updates.
+    /// Draws the conclusions from what was noted about the endpoints, and plans by them. Under the lock of
+    /// updates.
     pub(crate) fn plan(
         &self,
         config: &BalanceConfig,
@@ -128,8 +130,8 @@ impl<T> Members<T> {
         Plan::new(&planned, config, next, old)
     }
 
-    /// Ends the probation of endpoints that get no request, such as far ones while the near ones are well: nobody would find
-    /// out how they are, and they would use up the ejections of the others.
+    /// Ends the probation of endpoints that get no request, such as far ones while the near ones are well:
+    /// nobody would find out how they are, and they would use up the ejections of the others.
     fn release_untried(&self, config: &BalanceConfig, now: Timestamp) {
         let health = |member: &Member<T>| member.handle.health().snapshot(now, None).health;
         if !self.all.iter().any(|member| health(member) == Health::Probation) {

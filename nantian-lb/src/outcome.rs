@@ -11,9 +11,11 @@ use http::{HeaderMap, HeaderName, Response, StatusCode};
 pub enum Outcome {
     /// The endpoint answered, with whatever it had to say to the client.
     Success,
-    /// The endpoint answered 5xx, other than the three below, or with the status `UNKNOWN`, `INTERNAL` or `DATA_LOSS` of gRPC.
+    /// The endpoint answered 5xx, other than the three below, or with the status `UNKNOWN`, `INTERNAL` or
+    /// `DATA_LOSS` of gRPC.
     ServerError,
-    /// The endpoint answered 502, 503 or 504, or with `UNAVAILABLE` of gRPC: what it needs does not work, or it is overloaded.
+    /// The endpoint answered 502, 503 or 504, or with `UNAVAILABLE` of gRPC: what it needs does not work, or
+    /// it is overloaded.
     GatewayError,
     /// There was no answer: no connection, or one that broke, or none in time.
     Unreachable,
@@ -33,8 +35,8 @@ impl Outcome {
         Self::of_head(response.status(), response.headers())
     }
 
-    /// What status and headers of a response tell, those of a call of gRPC that is answered without a message included. What
-    /// the trailers of other calls say is not known yet.
+    /// What status and headers of a response tell, those of a call of gRPC that is answered without a message
+    /// included. What the trailers of other calls say is not known yet.
     #[must_use]
     pub fn of_head(status: StatusCode, headers: &HeaderMap) -> Self {
         match status {
@@ -50,8 +52,8 @@ impl Outcome {
         }
     }
 
-    /// What a status of gRPC tells, as the codes of HTTP that stand for it do; others are of the caller's making, a deadline
-    /// and the size of its messages included.
+    /// What a status of gRPC tells, as the codes of HTTP that stand for it do; others are of the caller's
+    /// making, a deadline and the size of its messages included.
     fn of_code(code: &[u8]) -> Self {
         match code {
             b"14" => Self::GatewayError,

@@ -74,7 +74,8 @@ impl Plan {
         let mut tiers = Vec::new();
         for share in shares {
             end += share.percent;
-            // A placement stays as it is whatever becomes of single endpoints; other tables leave out who is left out.
+            // A placement stays as it is whatever becomes of single endpoints; other tables leave out who is
+            // left out.
             let is_used = |at: &usize| hashes || uses.get(*at) != Some(&Eligibility::Not);
             let members: Vec<usize> = share.members.into_iter().filter(is_used).collect();
             if members.is_empty() {

@@ -23,10 +23,11 @@ use crate::tried::Tried;
 
 /// Picks an endpoint for each request and hands both to the inner service.
 ///
-/// The endpoint counts the request from the pick until the response body has ended, or until the response, its body or the
-/// future is dropped. What comes of it is [recorded](crate::InFlight::record): a response, an error, or that a
-/// [`AttemptTimeout`](crate::AttemptTimeout) in the extensions of the request expired. If the response upgrades the connection, the count goes on with the
-/// [`UpgradeGuard`](crate::UpgradeGuard) in its extensions.
+/// The endpoint counts the request from the pick until the response body has ended, or until the response,
+/// its body or the future is dropped. What comes of it is [recorded](crate::InFlight::record): a response, an
+/// error, or that a [`AttemptTimeout`](crate::AttemptTimeout) in the extensions of the request expired. If
+/// the response upgrades the connection, the count goes on with the [`UpgradeGuard`](crate::UpgradeGuard) in
+/// its extensions.
 ///
 /// The pick happens in `call`; `poll_ready` is that of the inner service.
 #[derive(Clone)]

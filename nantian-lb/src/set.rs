@@ -51,7 +51,8 @@ const REDRAWS: u32 = 4;
 // === impl Set ===
 
 impl<T> Set<T> {
-    /// The set of these members; tables of `old` that would come out the same are taken over. Under the lock of updates.
+    /// The set of these members; tables of `old` that would come out the same are taken over. Under the lock
+    /// of updates.
     pub(crate) fn new(
         config: Arc<BalanceConfig>,
         members: Arc<Members<T>>,
@@ -139,7 +140,8 @@ impl<T: Clone> Set<T> {
         Ok(Picked { target, in_flight, reason })
     }
 
-    /// One whose tier would get nothing else: nobody would find out that it is well, or all requests would at once.
+    /// One whose tier would get nothing else: nobody would find out that it is well, or all requests would at
+    /// once.
     fn try_nearer(&self, context: &PickContext<'_>, seed: u64, cluster: &Cluster) -> Option<(T, InFlight)> {
         let is_wanted = |member: &MemberRef| {
             self.plan.uses.get(member.at()) == Some(&Eligibility::OneAtATime)
@@ -192,8 +194,9 @@ impl<T: Clone> Set<T> {
         Some((place, choice.member(place)?))
     }
 
-    /// Chooses until a choice can be taken; then takes the first that can, from a place that differs from pick to pick, or
-    /// from key to key, so that no single neighbour inherits the load. Endpoints that were tried before come last.
+    /// Chooses until a choice can be taken; then takes the first that can, from a place that differs from
+    /// pick to pick, or from key to key, so that no single neighbour inherits the load. Endpoints that were
+    /// tried before come last.
     #[cold]
     fn search(
         &self,
@@ -250,7 +253,8 @@ impl<T: Clone> Set<T> {
         })
     }
 
-    /// Enters the endpoint at this place, if it may have one more request; `bound` is that of its load, in percent.
+    /// Enters the endpoint at this place, if it may have one more request; `bound` is that of its load, in
+    /// percent.
     fn admit(
         &self,
         choice: &Choice,
@@ -309,7 +313,8 @@ impl<T: Clone> Set<T> {
     }
 }
 
-/// The most requests that the endpoint at this place may have, of `counted` and one more: its share times the factor, rounded up.
+/// The most requests that the endpoint at this place may have, of `counted` and one more: its share times the
+/// factor, rounded up.
 fn fair_load(choice: &Choice, place: usize, counted: usize, percent: NonZeroU32) -> usize {
     let share = (counted as u128 + 1) * u128::from(choice.weight(place)) * u128::from(percent.get().max(100));
     usize::try_from(share.div_ceil(u128::from(choice.weight_sum.max(1)) * 100)).unwrap_or(usize::MAX)

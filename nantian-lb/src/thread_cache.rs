@@ -21,7 +21,8 @@ pub(crate) struct ThreadCache<T> {
     rng: Rng,
 }
 
-/// Random numbers, each drawn ahead: a pick waits for the memory that it chooses by, and not for the generator besides.
+/// Random numbers, each drawn ahead: a pick waits for the memory that it chooses by, and not for the
+/// generator besides.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng {
     generator: fastrand::Rng,

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::endpoint::EndpointId;
 
-/// The endpoints that a request was tried at, as a request extension: an attempt passes over those of the attempts before, while
-/// there is another one.
+/// The endpoints that a request was tried at, as a request extension: an attempt passes over those of the
+/// attempts before, while there is another one.
 ///
 /// Whoever repeats requests puts it into the first attempt and leaves it in its copies; clones are one list.
 #[derive(Debug, Clone, Default)]

@@ -131,7 +131,8 @@ fn the_load_of_a_full_endpoint_falls_on_no_single_neighbour() {
     let tally = tally(&balancer, 4000);
     assert_eq!(tally.get("a"), None);
     for (target, count) in &tally {
-        // Each has its own turns, 800, and a part of the 800 turns of the full one, of which its neighbour has twice the usual.
+        // Each has its own turns, 800, and a part of the 800 turns of the full one, of which its neighbour
+        // has twice the usual.
         assert!((900..1250).contains(count), "{target}: {tally:?}");
     }
 }

@@ -208,8 +208,8 @@ fn a_killed_server_is_ejected_without_a_failed_request_and_starts_slowly_when_it
     });
 }
 
-/// Must-hold 2 of the balancer for the strategies that go by loads: with other attempts no request fails, and without them
-/// those that were in flight, and the five that it takes to know.
+/// Must-hold 2 of the balancer for the strategies that go by loads: with other attempts no request fails, and
+/// without them those that were in flight, and the five that it takes to know.
 #[test]
 fn a_server_killed_under_load_costs_the_requests_in_flight_and_five() {
     const CLIENTS: usize = 12;

@@ -1,7 +1,8 @@
 //! Decisions against governor's keyed limiter, in one run: `cargo bench -p nantian-ratelimit`.
 //!
-//! Time is told to both, so that the decision is measured and not the clock; `clocked` reads the monotonic clock for
-//! each. Ours include the digest of the key. `hot` asks for one key, `spread` for a million, each far from the last.
+//! Time is told to both, so that the decision is measured and not the clock; `clocked` reads the monotonic
+//! clock for each. Ours include the digest of the key. `hot` asks for one key, `spread` for a million, each
+//! far from the last.
 
 use std::cell::RefCell;
 use std::hash::Hash;
@@ -153,8 +154,8 @@ fn fill(decide: impl FnMut(u32) -> bool) {
     assert!((0..KEYS).all(decide), "every key is admitted once");
 }
 
-/// Measures batches of decisions. Each key is made from the outcome before, which a processor foresees, and each
-/// batch walks through the keys from another start.
+/// Measures batches of decisions. Each key is made from the outcome before, which a processor foresees, and
+/// each batch walks through the keys from another start.
 fn run(bencher: Bencher<'_, '_>, decide: impl Fn(u32) -> bool + Sync) {
     let starts = AtomicU64::new(1);
     bencher

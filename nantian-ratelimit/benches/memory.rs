@@ -1,6 +1,7 @@
 //! What a million keys in use take: `max alloc` of the table below is bytes of a million keys.
 //!
-//! `cargo bench -p nantian-ratelimit --bench memory`. The promise is 24 bytes a key for one limit, 48 for up to three.
+//! `cargo bench -p nantian-ratelimit --bench memory`. The promise is 24 bytes a key for one limit, 48 for up
+//! to three.
 
 use divan::{AllocProfiler, Bencher};
 use nantian_ratelimit::{Cost, Limit, Limiter, Policy, clock::Timestamp};

@@ -12,8 +12,8 @@ use crate::handle::SettleGuard;
 pin_project! {
     /// The inner service's body, or that of a refusal.
     ///
-    /// An admitted request's reservation is settled when the body ends or is dropped, unless it was settled before.
-    /// The default is an empty body, for layers that answer by themselves, such as a timeout.
+    /// An admitted request's reservation is settled when the body ends or is dropped, unless it was settled
+    /// before. The default is an empty body, for layers that answer by themselves, such as a timeout.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         // Before the guard, so that a usage observer inside may settle when both are dropped.

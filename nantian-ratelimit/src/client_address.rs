@@ -8,8 +8,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of a request's client: the other end of the connection, or what trusted proxies say of it.
 ///
-/// Each proxy writes at the end of `X-Forwarded-For` whom it has the request from. So the chain is believed from its end on, as long as
-/// those who wrote it are trusted: the client is the last hop that is no trusted proxy. What stands before it are its own words.
+/// Each proxy writes at the end of `X-Forwarded-For` whom it has the request from. So the chain is believed
+/// from its end on, as long as those who wrote it are trusted: the client is the last hop that is no trusted
+/// proxy. What stands before it are its own words.
 ///
 /// ```
 /// use std::net::{IpAddr, Ipv4Addr};

@@ -23,7 +23,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// A time of some milliseconds ago at most, if that is cheaper to tell than the time now.
     ///
-    /// Who fits at such a time fits now too, so it is enough to admit; who does not is asked again with the time now.
+    /// Who fits at such a time fits now too, so it is enough to admit; who does not is asked again with the
+    /// time now.
     fn recent(&self) -> Option<Timestamp> {
         None
     }
@@ -31,8 +32,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
 /// The operating system's monotonic clock, counted from the moment it is made. The default.
 ///
-/// On Linux its recent time is that of the kernel's last tick (`CLOCK_MONOTONIC_COARSE`, 1 to 10 ms old): it waits for no
-/// counter of the processor, nor the processor for it.
+/// On Linux its recent time is that of the kernel's last tick (`CLOCK_MONOTONIC_COARSE`, 1 to 10 ms old): it
+/// waits for no counter of the processor, nor the processor for it.
 #[derive(Debug)]
 #[expect(
     clippy::disallowed_types,
@@ -84,7 +85,8 @@ impl Timestamp {
 // === impl MonotonicClock ===
 
 impl MonotonicClock {
-    /// A clock whose origin is now; where there are ticks, the last one, so that no decision is by a later time than the next.
+    /// A clock whose origin is now; where there are ticks, the last one, so that no decision is by a later
+    /// time than the next.
     #[expect(
         clippy::disallowed_types,
         reason = "the crate runs without a runtime; tests inject a ManualClock instead of pausing time"

@@ -18,15 +18,15 @@ pub struct Cost {
 ///
 /// The guess is reserved; [`ReservationHandle::settle`](crate::ReservationHandle::settle) corrects it.
 pub trait CostEstimator: Send + Sync {
-    /// The cost of `request`. `typical` is what the policy's recent requests used, in tokens: four of five used no more;
-    /// 0 as long as nothing was settled.
+    /// The cost of `request`. `typical` is what the policy's recent requests used, in tokens: four of five
+    /// used no more; 0 as long as nothing was settled.
     fn estimate(&self, request: &Parts, typical: u64) -> Cost;
 }
 
 /// One request, and the tokens that an [`EstimatedTokens`] extension says, else what is typical. The default.
 ///
-/// Without an extension the estimate is at least a quarter of `Content-Length`, and at least 1, so that an exhausted
-/// bucket admits nothing. Nothing else is estimated for a CORS preflight, which asks for no answer.
+/// Without an extension the estimate is at least a quarter of `Content-Length`, and at least 1, so that an
+/// exhausted bucket admits nothing. Nothing else is estimated for a CORS preflight, which asks for no answer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TypicalCost;
 

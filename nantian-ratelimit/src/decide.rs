@@ -146,7 +146,8 @@ impl Decider {
         }
     }
 
-    /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything was.
+    /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything
+    /// was.
     fn enqueue(self, request: DecisionRequest, queue: Queue, denied: Option<Denied>) -> Decided {
         let longest = queue.max_wait.saturating_sub(request.waited).min(request.time_left());
         let denied = denied.or_else(|| self.known_denial(&request));
@@ -174,8 +175,8 @@ impl Decider {
         }))
     }
 
-    /// The denial of a request whose turn comes in more than `longest`, since others are before it: each takes requests, and those do not
-    /// come back. What they will leave of their tokens nobody knows.
+    /// The denial of a request whose turn comes in more than `longest`, since others are before it: each
+    /// takes requests, and those do not come back. What they will leave of their tokens nobody knows.
     fn comes_later(&self, request: &DecisionRequest, denied: &Denied, longest: Duration) -> Option<Denied> {
         let requests = self.queues().requests(request.queue_key()).saturating_add(request.cost.requests);
         let (column, wait) = denied.levels().requests_in(requests)?;
@@ -242,7 +243,8 @@ impl Decider {
         }
     }
 
-    /// Whether it takes something of a limit, or looks whether something is left: all else passes those that wait.
+    /// Whether it takes something of a limit, or looks whether something is left: all else passes those that
+    /// wait.
     fn wants(&self, request: &DecisionRequest) -> bool {
         request.part == (Part::Opening { spends: true }) || self.charges(request.cost)
     }
@@ -289,7 +291,8 @@ impl Decider {
         }
     }
 
-    /// How long the first in the queue sleeps at most: nobody wakes it when another process gives something back.
+    /// How long the first in the queue sleeps at most: nobody wakes it when another process gives something
+    /// back.
     fn longest_sleep(&self) -> Duration {
         match self {
             Self::Process(_) => Duration::MAX,
@@ -307,7 +310,8 @@ impl DecisionRequest {
         self.max_wait.map_or(Duration::MAX, |wait| wait.left())
     }
 
-    /// Where it waits: those whose bodies are still to be read stand in nobody's way, nor do those who wait for tokens in that of others.
+    /// Where it waits: those whose bodies are still to be read stand in nobody's way, nor do those who wait
+    /// for tokens in that of others.
     fn queue_key(&self) -> QueueKey {
         let (is_opening, needs_tokens) = match self.part {
             Part::Rest => (false, self.cost.tokens > 0),

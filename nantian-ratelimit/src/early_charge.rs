@@ -31,13 +31,14 @@ pub(crate) struct EarlyCharge {
 // === impl RateLimitLayer ===
 
 impl RateLimitLayer {
-    /// Decides on what can be decided before the body of a request is read, for whoever reads bodies to tell how many tokens
-    /// they will use: else a caller over its limits could have any number of them read.
+    /// Decides on what can be decided before the body of a request is read, for whoever reads bodies to tell
+    /// how many tokens they will use: else a caller over its limits could have any number of them read.
     ///
-    /// The request is taken from the limits of requests, after its turn if it has to wait for it; where it will use tokens
-    /// ([`CostEstimator`](crate::CostEstimator)), some must be left. The service that the layer makes then takes the tokens; if
-    /// these are denied, or another layer denies the request, what was taken comes back. Call it for each of several layers, from
-    /// the outermost on, where nothing but the body has still to be read that their keys are made of.
+    /// The request is taken from the limits of requests, after its turn if it has to wait for it; where it
+    /// will use tokens ([`CostEstimator`](crate::CostEstimator)), some must be left. The service that the
+    /// layer makes then takes the tokens; if these are denied, or another layer denies the request, what was
+    /// taken comes back. Call it for each of several layers, from the outermost on, where nothing but the
+    /// body has still to be read that their keys are made of.
     ///
     /// A policy that only warns is left to the service.
     ///

@@ -103,7 +103,8 @@ pub struct MissingPart {
 #[non_exhaustive]
 pub struct Unavailable;
 
-/// In the extensions of a response to a request that lacks a part of the scope: limiters around take their charge back.
+/// In the extensions of a response to a request that lacks a part of the scope: limiters around take their
+/// charge back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LacksScopePart;
 
@@ -126,8 +127,8 @@ impl Denied {
         self.levels.limit(self.limit)
     }
 
-    /// How long until the same request would pass if nobody else used the limits; `None` if it never will, because the
-    /// limit is 0.
+    /// How long until the same request would pass if nobody else used the limits; `None` if it never will,
+    /// because the limit is 0.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }

@@ -25,9 +25,9 @@ pin_project! {
     ///
     /// # Cancellation
     ///
-    /// Dropping it drops the inner call; its request stays charged, its tokens as they were reserved, unless somebody
-    /// settled them. One that waits in a queue, or for the inner service, leaves and has cost nothing but what
-    /// [`begin`](crate::RateLimitLayer::begin) has taken.
+    /// Dropping it drops the inner call; its request stays charged, its tokens as they were reserved, unless
+    /// somebody settled them. One that waits in a queue, or for the inner service, leaves and has cost
+    /// nothing but what [`begin`](crate::RateLimitLayer::begin) has taken.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B>
     where
@@ -160,7 +160,8 @@ where
     }
 }
 
-/// Hands the guard on to the body of the response; an error ends it here. [`ReservationHandle`] says what is refunded.
+/// Hands the guard on to the body of the response; an error ends it here. [`ReservationHandle`] says what is
+/// refunded.
 ///
 /// [`ReservationHandle`]: crate::ReservationHandle
 fn finish<B, E>(

@@ -13,17 +13,18 @@ use crate::sync::{AtomicBool, Ordering};
 
 /// Settles the tokens of the request in whose extensions it is found.
 ///
-/// It is found where tokens have been charged: not where no limit of the policy counts them, nor in a request that passes without a
-/// charge, such as one that a policy merely warns of. So take an `Option` of it.
+/// It is found where tokens have been charged: not where no limit of the policy counts them, nor in a request
+/// that passes without a charge, such as one that a policy merely warns of. So take an `Option` of it.
 ///
-/// Clones settle the same reservation, which is settled once: the first settlement holds, later ones do nothing. If
-/// nobody settles, the end of the response does:
+/// Clones settle the same reservation, which is settled once: the first settlement holds, later ones do
+/// nothing. If nobody settles, the end of the response does:
 ///
 /// - a 5xx response other than 504 as [`Settlement::NotServed`]: whoever fails does not bill,
 /// - everything else as [`RateLimitLayer::if_unsettled`](crate::RateLimitLayer::if_unsettled) says, which is
-///   [`Settlement::AsReserved`] by default: served responses, requests that are given up, 504, and calls that end in
-///   an error. Behind a timeout somebody has the prompt and may have used the tokens, and an error does not tell whether it
-///   is one. Whoever knows that nothing was sent, as when no connection was made, settles as [`Settlement::NotServed`].
+///   [`Settlement::AsReserved`] by default: served responses, requests that are given up, 504, and calls that
+///   end in an error. Behind a timeout somebody has the prompt and may have used the tokens, and an error
+///   does not tell whether it is one. Whoever knows that nothing was sent, as when no connection was made,
+///   settles as [`Settlement::NotServed`].
 ///
 /// Under several limiters it settles the reservations of all of them.
 #[derive(Debug, Clone)]
@@ -31,8 +32,9 @@ pub struct ReservationHandle(Arc<Handle>);
 
 /// In the extensions of a response: somebody has been asked before the request was refused further in.
 ///
-/// Limiters around do not take their charge back then. Whoever asks one backend after another puts it there once one was
-/// asked: else the one that stands in and refuses would make all that the others were asked free.
+/// Limiters around do not take their charge back then. Whoever asks one backend after another puts it there
+/// once one was asked: else the one that stands in and refuses would make all that the others were asked
+/// free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempted;
 
@@ -79,9 +81,9 @@ impl ReservationHandle {
     }
 
     /// Settles only what was reserved for this attempt at the request, by the limiters that are
-    /// [`of_attempt`](crate::RateLimitLayer::of_attempt), up to the first that is not: for an attempt that failed where
-    /// another one follows. The reservations around it are settled by that one; if nobody does, they count as used unless all
-    /// attempts were settled as [`Settlement::NotServed`].
+    /// [`of_attempt`](crate::RateLimitLayer::of_attempt), up to the first that is not: for an attempt that
+    /// failed where another one follows. The reservations around it are settled by that one; if nobody does,
+    /// they count as used unless all attempts were settled as [`Settlement::NotServed`].
     pub fn settle_attempt(&self, settlement: impl Into<CachedSettlement>) {
         let settlement = settlement.into();
         let mut is_of_attempt = true;

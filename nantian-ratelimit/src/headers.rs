@@ -1,5 +1,5 @@
-//! Response fields: `Retry-After`, `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10), and
-//! the `x-ratelimit-*` fields that OpenAI clients read.
+//! Response fields: `Retry-After`, `RateLimit` and `RateLimit-Policy`
+//! (draft-ietf-httpapi-ratelimit-headers-10), and the `x-ratelimit-*` fields that OpenAI clients read.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,12 +15,14 @@ const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// What the clients of OpenAI and Anthropic read before they try again.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-/// The longest wait that a program sits out for a person, as openai-python has it. openai-node sleeps through any that it is told of, without a
-/// way to stop it, and others ask again at once where they are told of more than a minute.
+/// The longest wait that a program sits out for a person, as openai-python has it. openai-node sleeps through
+/// any that it is told of, without a way to stop it, and others ask again at once where they are told of more
+/// than a minute.
 const LONGEST_RETRIED: Duration = Duration::from_secs(120);
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
-/// The largest integer of a structured field (RFC 9651, section 3.3.1): with a larger one a reader passes over the whole field.
+/// The largest integer of a structured field (RFC 9651, section 3.3.1): with a larger one a reader passes
+/// over the whole field.
 const LARGEST: u64 = 999_999_999_999_999;
 
 /// The fields for one unit: limit, remaining, reset.
@@ -51,9 +53,11 @@ struct Reported;
 // === impl Levels ===
 
 impl Levels {
-    /// Writes where the limits stand, for the head of a response: `RateLimit`, `RateLimit-Policy`, `x-ratelimit-*`.
+    /// Writes where the limits stand, for the head of a response: `RateLimit`, `RateLimit-Policy`,
+    /// `x-ratelimit-*`.
     ///
-    /// Those of an upstream in `headers` are replaced. [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
+    /// Those of an upstream in `headers` are replaced. [`RateLimitLayer`](crate::RateLimitLayer) does this by
+    /// itself.
     pub fn write_fields(&self, headers: &mut HeaderMap) {
         strip(headers);
         report(headers, self, None);
@@ -63,8 +67,8 @@ impl Levels {
 // === impl Denied ===
 
 impl Denied {
-    /// Writes what the response to a refused request says besides its body: when to come back, where the limits stand,
-    /// and that it is not to be stored.
+    /// Writes what the response to a refused request says besides its body: when to come back, where the
+    /// limits stand, and that it is not to be stored.
     ///
     /// [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
     pub fn write_fields(&self, headers: &mut HeaderMap) {
@@ -111,7 +115,8 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Writes all fields. `wait` is what `Retry-After` says to who is refused: no reset is told that lies beyond it, as the draft demands.
+/// Writes all fields. `wait` is what `Retry-After` says to who is refused: no reset is told that lies beyond
+/// it, as the draft demands.
 fn report(headers: &mut HeaderMap, levels: &Levels, wait: Option<Duration>) {
     let (mut status, mut policy) = (String::new(), String::new());
     for level in levels.iter() {

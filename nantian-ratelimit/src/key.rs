@@ -11,11 +11,12 @@ use crate::sip::Sip;
 
 /// The digest of a scope's values: all that a limiter stores of a caller.
 ///
-/// Within a process it has 61 bits under a random secret of the limiter, from a hash of which it is proven that callers who do
-/// not know the secret cannot choose which of them share a bucket: two do with a chance of at most one in 2^60 for each seven
-/// bytes of the longer one, so among a million callers with keys of 40 bytes some two do with a chance of 1 in 300 000. No
-/// digest leaves the process. On a server it is SipHash-1-3 of 128 bits under a secret that all replicas find there. Whoever can
-/// read the server can therefore try guesses: addresses and names of users can be found, keys of an API that are drawn at random
+/// Within a process it has 61 bits under a random secret of the limiter, from a hash of which it is proven
+/// that callers who do not know the secret cannot choose which of them share a bucket: two do with a chance
+/// of at most one in 2^60 for each seven bytes of the longer one, so among a million callers with keys of 40
+/// bytes some two do with a chance of 1 in 300 000. No digest leaves the process. On a server it is
+/// SipHash-1-3 of 128 bits under a secret that all replicas find there. Whoever can read the server can
+/// therefore try guesses: addresses and names of users can be found, keys of an API that are drawn at random
 /// cannot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -24,7 +25,8 @@ pub struct Key {
 
 /// Builds a [`Key`] from values, one after the other.
 ///
-/// Every value is hashed with what it is, whether it is there, and its length, so that no two lists of values look alike.
+/// Every value is hashed with what it is, whether it is there, and its length, so that no two lists of values
+/// look alike.
 pub struct KeyHasher(Digest);
 
 /// The secret that keys of this process are hashed under.

@@ -15,8 +15,8 @@ use crate::scope::ScopePart;
 
 /// Tells the value of a scope's part for a request.
 ///
-/// It is asked for every part of the scope; [`ScopeValues`] has an answer for those that one does not care about. What the scope has no
-/// word for, such as a tenant, is told for a part that is near, as `user`.
+/// It is asked for every part of the scope; [`ScopeValues`] has an answer for those that one does not care
+/// about. What the scope has no word for, such as a tenant, is told for a part that is near, as `user`.
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -45,8 +45,8 @@ pub trait KeyExtractor: Send + Sync {
 
 /// What is known of a request beyond its headers.
 ///
-/// It is the default [`KeyExtractor`], with the values that all requests of a layer have, and it is a request extension
-/// that says what is different for one request:
+/// It is the default [`KeyExtractor`], with the values that all requests of a layer have, and it is a request
+/// extension that says what is different for one request:
 ///
 /// | part | value |
 /// |---|---|
@@ -55,10 +55,11 @@ pub trait KeyExtractor: Send + Sync {
 /// | `apiKey` | the bearer token or other credentials of `Authorization`, else `x-api-key`, `api-key`, `x-goog-api-key`, else the only `key` of the query |
 /// | `header:<name>` | all values of the header, in order |
 ///
-/// An API key is not checked: authenticate before limiting, or clients choose their buckets. One key has one value however its scheme
-/// is spelled; Basic credentials that readers take differently count as one, and so do several keys in a query. Credentials that are made
-/// anew for each request (Digest, signatures) are no keys: count by something else. Where one header is checked and others
-/// are passed over, count by that one (`header:x-api-key`), or a client adds an `Authorization` of its own.
+/// An API key is not checked: authenticate before limiting, or clients choose their buckets. One key has one
+/// value however its scheme is spelled; Basic credentials that readers take differently count as one, and so
+/// do several keys in a query. Credentials that are made anew for each request (Digest, signatures) are no
+/// keys: count by something else. Where one header is checked and others are passed over, count by that one
+/// (`header:x-api-key`), or a client adds an `Authorization` of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScopeValues {
@@ -209,7 +210,8 @@ fn api_key(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     value.map(|value| Cow::Borrowed(value.as_bytes()))
 }
 
-/// The token of `Bearer`; of other schemes the one spelling of all that mean the same (RFC 9110, section 11.4).
+/// The token of `Bearer`; of other schemes the one spelling of all that mean the same (RFC 9110, section
+/// 11.4).
 fn credential(written: &[u8]) -> Cow<'_, [u8]> {
     let Some(end) = written.iter().position(u8::is_ascii_whitespace) else { return Cow::Borrowed(written) };
     let (scheme, rest) = written.split_at(end);
@@ -225,8 +227,8 @@ fn credential(written: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(one)
 }
 
-/// Whether base64 is written in the only way that every reader takes: some pass over other letters, missing padding, or bits that are left
-/// over.
+/// Whether base64 is written in the only way that every reader takes: some pass over other letters, missing
+/// padding, or bits that are left over.
 fn is_strict_base64(written: &[u8]) -> bool {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let padding = written.iter().rev().take_while(|byte| **byte == b'=').count();
@@ -242,7 +244,8 @@ fn is_strict_base64(written: &[u8]) -> bool {
     written.len().is_multiple_of(4) && last.is_some_and(|last| last & left_over == 0)
 }
 
-/// The key in a query, where clients of Gemini put it. Of several nobody knows which one counts: they are as good as none of them.
+/// The key in a query, where clients of Gemini put it. Of several nobody knows which one counts: they are as
+/// good as none of them.
 fn query_key(query: &str) -> Option<Cow<'_, [u8]>> {
     let members = query.split('&').filter_map(|member| member.split_once('='));
     let mut keys = members.filter(|(name, _)| *decoded(name) == *b"key").map(|(_, key)| decoded(key));
@@ -285,8 +288,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>
     Some(Cow::Owned(joined))
 }
 
-/// The network that counts as one client, for a [`KeyExtractor`] that finds addresses itself: the whole address, or the first
-/// 64 bits of one of IPv6.
+/// The network that counts as one client, for a [`KeyExtractor`] that finds addresses itself: the whole
+/// address, or the first 64 bits of one of IPv6.
 pub fn client_network(client: IpAddr) -> Vec<u8> {
     match client.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),

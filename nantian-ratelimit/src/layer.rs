@@ -22,8 +22,8 @@ use crate::service::RateLimit;
 
 /// Limits the requests to the services it is applied to; all of them share the limiter's levels.
 ///
-/// The decision is made when a service is called, never in `poll_ready`. CORS preflight requests pass uncounted unless
-/// [`preflight_exempt`](Self::preflight_exempt) says otherwise.
+/// The decision is made when a service is called, never in `poll_ready`. CORS preflight requests pass
+/// uncounted unless [`preflight_exempt`](Self::preflight_exempt) says otherwise.
 #[derive(Debug, Clone)]
 pub struct RateLimitLayer {
     pub(crate) settings: Arc<Settings>,
@@ -105,8 +105,9 @@ impl RateLimitLayer {
 
     /// Sets whether CORS preflight requests pass uncounted: `OPTIONS` with `Access-Control-Request-Method`.
     ///
-    /// A browser sends them without credentials and cannot act on a refusal. But anybody can write such a request: turn it
-    /// off where nothing inside answers preflights by itself, or they reach the backend beside all limits.
+    /// A browser sends them without credentials and cannot act on a refusal. But anybody can write such a
+    /// request: turn it off where nothing inside answers preflights by itself, or they reach the backend
+    /// beside all limits.
     ///
     /// Default: true.
     #[must_use]
@@ -114,7 +115,8 @@ impl RateLimitLayer {
         self.with(|settings| settings.preflight_exempt = exempt)
     }
 
-    /// Sets whether the services are asked for one of several attempts at a request, of which another one may serve it.
+    /// Sets whether the services are asked for one of several attempts at a request, of which another one may
+    /// serve it.
     ///
     /// What is reserved for an attempt can be settled apart from what is reserved for the request:
     /// [`ReservationHandle::settle_attempt`](crate::ReservationHandle::settle_attempt).
@@ -125,10 +127,11 @@ impl RateLimitLayer {
         self.with(|settings| settings.of_attempt = of_attempt)
     }
 
-    /// Sets what becomes of the tokens of a request that nobody settles: see [`ReservationHandle`](crate::ReservationHandle).
+    /// Sets what becomes of the tokens of a request that nobody settles: see
+    /// [`ReservationHandle`](crate::ReservationHandle).
     ///
-    /// [`Settlement::NotServed`] where whoever sends requests to a model settles each of them: what did not get there, as a
-    /// redirect, has used none.
+    /// [`Settlement::NotServed`] where whoever sends requests to a model settles each of them: what did not
+    /// get there, as a redirect, has used none.
     ///
     /// Default: [`Settlement::AsReserved`].
     #[must_use]

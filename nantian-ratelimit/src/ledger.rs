@@ -75,9 +75,10 @@ impl Ledger {
 
     /// Charges every limit, or none, and writes down where they stand.
     ///
-    /// The verdict is a constant of the way that was taken, and nothing that was computed from a cell: a processor foresees the way, so
-    /// that who goes by the verdict does not wait for memory. It looks ahead some three hundred instructions: the less most requests have
-    /// to do, the more decisions wait for memory at the same time.
+    /// The verdict is a constant of the way that was taken, and nothing that was computed from a cell: a
+    /// processor foresees the way, so that who goes by the verdict does not wait for memory. It looks ahead
+    /// some three hundred instructions: the less most requests have to do, the more decisions wait for memory
+    /// at the same time.
     #[inline(never)]
     pub(crate) fn admit(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
         // A number that the compiler knows takes all loops out.
@@ -89,7 +90,8 @@ impl Ledger {
         }
     }
 
-    /// Which limit keeps out longest whom [`Ledger::admit`] denied at these TATs, and until when; `None` is for ever.
+    /// Which limit keeps out longest whom [`Ledger::admit`] denied at these TATs, and until when; `None` is
+    /// for ever.
     pub(crate) fn refusal(&self, tats: &Tats, now: Timestamp, cost: Cost) -> (usize, Option<Timestamp>) {
         if let Some(column) = self.closed_to(cost) {
             return (column, None);
@@ -120,8 +122,8 @@ impl Ledger {
             .unwrap_or_else(|| self.correct_exclusively(now, key, position, correction))
     }
 
-    /// [`Ledger::correct`] by the ledger that answers for the key; returns what was forgiven. If the limiter is gone, nothing
-    /// happens.
+    /// [`Ledger::correct`] by the ledger that answers for the key; returns what was forgiven. If the limiter
+    /// is gone, nothing happens.
     pub(crate) fn correct_lastingly(
         &self,
         now: Timestamp,
@@ -184,7 +186,8 @@ impl Ledger {
         slot.belongs_to(tag).then_some(tats)
     }
 
-    /// Charges a limit that is alone. What is not as usual is begun anew elsewhere, so that most decisions keep nothing for it.
+    /// Charges a limit that is alone. What is not as usual is begun anew elsewhere, so that most decisions
+    /// keep nothing for it.
     #[inline(never)]
     fn admit_single(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
         let Some(column) = self.columns.first() else {

@@ -51,7 +51,8 @@ impl Levels {
         self.iter().reduce(|tightest, level| if level.is_tighter_than(&tightest) { level } else { tightest })
     }
 
-    /// Which limit lacks room for `cost`, and how long, if one does: the one that does longest. `None` is for ever.
+    /// Which limit lacks room for `cost`, and how long, if one does: the one that does longest. `None` is for
+    /// ever.
     pub(crate) fn shortage(&self, cost: Cost) -> Option<(usize, Option<Duration>)> {
         if let Some(column) = self.ledger.closed_to(cost) {
             return Some((column, None));
@@ -60,7 +61,8 @@ impl Levels {
         Some((column, Some(until.since(self.now))))
     }
 
-    /// When so many requests will have had room at the earliest, one after the other, if they have it not now; and by which limit.
+    /// When so many requests will have had room at the earliest, one after the other, if they have it not
+    /// now; and by which limit.
     pub(crate) fn requests_in(&self, requests: u64) -> Option<(usize, Duration)> {
         let waits = self.iter().enumerate().filter(|(_, level)| level.limit.unit() == Unit::Requests);
         let waits = waits.map(|(column, level)| {

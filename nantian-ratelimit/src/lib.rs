@@ -18,23 +18,26 @@
 //! # What holds
 //!
 //! - All limits of a [`Policy`] are decided at once. A denied request costs nothing on any of them.
-//! - A limit admits at most its bucket plus what refills, over any window, however many threads ask. The arithmetic is in
-//!   integers that do not drift: a burst of 90 is 90, and a caller that waits as long as it was told passes.
-//! - Tokens are reserved before a request is served and settled when it was. What was used beyond the reservation is debt,
-//!   of which there is one window at most; what was not used comes back.
+//! - A limit admits at most its bucket plus what refills, over any window, however many threads ask. The
+//!   arithmetic is in integers that do not drift: a burst of 90 is 90, and a caller that waits as long as it
+//!   was told passes.
+//! - Tokens are reserved before a request is served and settled when it was. What was used beyond the
+//!   reservation is debt, of which there is one window at most; what was not used comes back.
 //! - A change of amounts keeps what every caller has used ([`Limiter::with_policy`]).
 //! - Memory is bounded, and no key in use loses its bucket to another ([`LimiterBuilder::max_keys`]).
 //! - Keys are stored as keyed digests; nothing this crate prints or reports shows one.
 //!
 //! # Two faces
 //!
-//! [`Limiter`] is the core: synchronous, told the time, for any proxy. A proxy of callbacks asks it whose request it is
-//! ([`Limiter::key_of`]) and whether it passes ([`Limiter::admit`]), tells the client what came of it
-//! ([`Denied::write_fields`], [`Levels::write_fields`]), and settles what was used ([`Reservation::settle_at`]).
-//! [`RateLimitLayer`] puts it around HTTP services:
+//! [`Limiter`] is the core: synchronous, told the time, for any proxy. A proxy of callbacks asks it whose
+//! request it is ([`Limiter::key_of`]) and whether it passes ([`Limiter::admit`]), tells the client what came
+//! of it ([`Denied::write_fields`], [`Levels::write_fields`]), and settles what was used
+//! ([`Reservation::settle_at`]). [`RateLimitLayer`] puts it around HTTP services:
 //!
-//! - a [`KeyExtractor`] says whose request it is; the default, [`ScopeValues`], reads headers and a request extension,
-//! - a [`CostEstimator`] guesses tokens; the default, [`TypicalCost`], reads [`EstimatedTokens`] or goes by experience,
+//! - a [`KeyExtractor`] says whose request it is; the default, [`ScopeValues`], reads headers and a request
+//!   extension,
+//! - a [`CostEstimator`] guesses tokens; the default, [`TypicalCost`], reads [`EstimatedTokens`] or goes by
+//!   experience,
 //! - a [`Responder`](respond::Responder) answers refused requests; the default,
 //!   [`DialectResponder`](respond::DialectResponder), with 429 in the words of the client's API,
 //! - an [`Observer`] is told what was decided.
@@ -64,8 +67,9 @@
 //!
 //! # Over a limit
 //!
-//! A policy refuses, lets requests wait their turn ([`OnLimit::Queue`]), or merely counts ([`OnLimit::Warn`]). What waits has
-//! been charged nothing: it may leave at any time. The wait is a timer of tokio.
+//! A policy refuses, lets requests wait their turn ([`OnLimit::Queue`]), or merely counts
+//! ([`OnLimit::Warn`]). What waits has been charged nothing: it may leave at any time. The wait is a timer of
+//! tokio.
 //!
 //! # Several processes
 //!
@@ -73,18 +77,19 @@
 //!
 //! # What it does not do
 //!
-//! - What requests use is learned for each limiter ([`Limiter::typical_tokens`]). Whoever reads bodies knows more: put what is
-//!   expected into [`EstimatedTokens`]; an [`OutputEstimate`] for each model tells how long answers become. Ask
-//!   [`RateLimitLayer::begin`] before a body is read, or callers over their limits have theirs read, too.
+//! - What requests use is learned for each limiter ([`Limiter::typical_tokens`]). Whoever reads bodies knows
+//!   more: put what is expected into [`EstimatedTokens`]; an [`OutputEstimate`] for each model tells how long
+//!   answers become. Ask [`RateLimitLayer::begin`] before a body is read, or callers over their limits have
+//!   theirs read, too.
 //! - A token is a token: whoever counts cached ones for less settles with the number that is to count.
-//! - Each decision about shared limits asks the server, unless it has just denied the same; no replica takes a slice of a limit
-//!   ahead of its requests.
+//! - Each decision about shared limits asks the server, unless it has just denied the same; no replica takes
+//!   a slice of a limit ahead of its requests.
 //!
 //! # Fields of responses
 //!
-//! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and the `x-ratelimit-*`
-//! fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs
-//! nothing on the outer ones, and usage settles them all.
+//! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and the
+//! `x-ratelimit-*` fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit,
+//! what an inner one denies costs nothing on the outer ones, and usage settles them all.
 
 mod client_address;
 mod cost;

@@ -24,11 +24,11 @@ pub struct LimitName(Cow<'static, str>);
 
 /// One amount per window, with its burst.
 ///
-/// The bucket of a limit holds `max × burst` and refills at `max` per window, continuously. From a full bucket the
-/// first window can therefore admit up to `(1 + burst) × max`; the long run admits `max`.
+/// The bucket of a limit holds `max × burst` and refills at `max` per window, continuously. From a full
+/// bucket the first window can therefore admit up to `(1 + burst) × max`; the long run admits `max`.
 ///
-/// Inside a policy a limit is identified by its unit and window: an edit of the amount or the burst keeps what callers
-/// have used, another window starts afresh.
+/// Inside a policy a limit is identified by its unit and window: an edit of the amount or the burst keeps
+/// what callers have used, another window starts afresh.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limit {
     name: LimitName,
@@ -48,7 +48,8 @@ impl LimitName {
     ///
     /// # Errors
     ///
-    /// [`InvalidPolicy::Name`] when it is empty, too long, or holds another character than `A-Z a-z 0-9 . _ -`.
+    /// [`InvalidPolicy::Name`] when it is empty, too long, or holds another character than
+    /// `A-Z a-z 0-9 . _ -`.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidPolicy> {
         let name = name.into();
         let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

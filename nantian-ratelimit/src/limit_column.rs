@@ -115,8 +115,8 @@ impl LimitColumn {
         self.rate.room_at(tat, self.rate.tick(now), items)
     }
 
-    /// The TAT of the same use in the column `to`, which has the same limit but for its amount, as far as it can owe that. One that
-    /// denies all keeps it for the amount that follows.
+    /// The TAT of the same use in the column `to`, which has the same limit but for its amount, as far as it
+    /// can owe that. One that denies all keeps it for the amount that follows.
     pub(crate) fn converted(&self, tat: u64, to: &Self, now: Timestamp) -> u64 {
         let most = if to.is_closed() { SEALED - 1 } else { to.rate.most(to.full(now)) };
         self.rate.convert(tat, &to.rate, now).min(most)

@@ -22,9 +22,9 @@ use crate::{limit::Limit, limit_column::Correction, sync::AtomicU64};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
-/// A limiter is an immutable policy over shared state. Clones share both; [`Limiter::with_policy`] gives a limiter with
-/// another policy over the same state. Whichever limiter of such a family is asked, the amounts of the newest policy
-/// hold; scope and reaction are those of the limiter's own policy.
+/// A limiter is an immutable policy over shared state. Clones share both; [`Limiter::with_policy`] gives a
+/// limiter with another policy over the same state. Whichever limiter of such a family is asked, the amounts
+/// of the newest policy hold; scope and reaction are those of the limiter's own policy.
 ///
 /// ```
 /// use std::time::Duration;
@@ -127,12 +127,12 @@ impl Limiter {
 
     /// Charges `cost` to every limit of the policy, or to none.
     ///
-    /// Tokens are thereby reserved: [`Admitted::reserve`] to settle them when the real usage is known, or leave it at
-    /// that. A cost above a limit's bucket is admitted when that bucket is full and takes all of it; its settlement goes
-    /// into debt. A cost of 0 is not checked.
+    /// Tokens are thereby reserved: [`Admitted::reserve`] to settle them when the real usage is known, or
+    /// leave it at that. A cost above a limit's bucket is admitted when that bucket is full and takes all of
+    /// it; its settlement goes into debt. A cost of 0 is not checked.
     ///
-    /// Of two requests that race for the last room one is denied; in rare interleavings of several limits both are, and
-    /// a retry passes. Never are both admitted.
+    /// Of two requests that race for the last room one is denied; in rare interleavings of several limits
+    /// both are, and a retry passes. Never are both admitted.
     ///
     /// # Errors
     ///
@@ -205,8 +205,7 @@ impl Limiter {
         }
     }
 
-    /// The denial of a request that comes too late in its queue: with the time until there is room, if there ever is, or a second if
-    /// there is now.
+    /// The denial of who comes too late in its queue: with the time until there is room, or a second.
     pub(crate) fn denial(&self, key: Key, cost: Cost) -> Denied {
         const NEXT_TURN: Duration = Duration::from_secs(1);
         let levels = self.levels_at(self.now(), key);
@@ -222,8 +221,8 @@ impl Limiter {
 
     /// A limiter for `policy` over the same state.
     ///
-    /// A limit whose unit and window the old policy had keeps what every key has used, in its unit, whatever the
-    /// amounts; use beyond the new bucket is debt. Other limits start full. The same policy again changes nothing.
+    /// A limit whose unit and window the old policy had keeps what every key has used, in its unit, whatever
+    /// the amounts; use beyond the new bucket is debt. Others start full. The same again changes nothing.
     pub fn with_policy(&self, policy: Policy) -> Self {
         self.with_policy_at(self.now(), policy)
     }
@@ -273,7 +272,8 @@ impl Limiter {
         self.ledger().live_keys(now)
     }
 
-    /// Decisions so far about keys that found no room and share a bucket with others: see [`LimiterBuilder::max_keys`].
+    /// Decisions so far about keys that found no room and share a bucket with others: see
+    /// [`LimiterBuilder::max_keys`].
     pub fn overflows(&self) -> u64 {
         self.0.ledger.overflows()
     }
@@ -341,10 +341,10 @@ impl LimiterBuilder {
 
     /// Sets how many keys can be in use at once, each with its own bucket.
     ///
-    /// A key is in use while some of its buckets is not full. Memory grows with the keys in use and is bounded: a slot
-    /// takes 16 bytes for one limit, 32 for up to three, 64 for up to seven, and there are one and a half slots for a
-    /// key. Keys that find no slot share one more bucket per shard (there are up to 64 shards) until one is free; no key
-    /// ever loses its bucket to another.
+    /// A key is in use while some of its buckets is not full. Memory grows with the keys in use and is
+    /// bounded: a slot takes 16 bytes for one limit, 32 for up to three, 64 for up to seven, and there are
+    /// one and a half slots for a key. Keys that find no slot share one more bucket per shard (there are up
+    /// to 64 shards) until one is free; no key ever loses its bucket to another.
     ///
     /// Unit: keys. Range: 1 to 2^30. Default: 131 072.
     pub fn max_keys(mut self, keys: usize) -> Self {

@@ -2,14 +2,15 @@
 
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
-/// How many tokens the answers of one model have: an estimate of the 95th percentile, which learns from what they had.
+/// How many tokens the answers of one model have: an estimate of the 95th percentile, which learns from what
+/// they had.
 ///
-/// To reserve all that a request allows itself starves a limit: clients ask for room for 32 000 tokens and use 1400. To
-/// reserve what is typical of the model fills it, and what an answer has more is paid as debt.
+/// To reserve all that a request allows itself starves a limit: clients ask for room for 32 000 tokens and
+/// use 1400. To reserve what is typical of the model fills it, and what an answer has more is paid as debt.
 ///
-/// As long as little is known, 1024 tokens are expected, or a quarter of the bucket if that is less, so that small limits admit more
-/// than one request at a time. This fades: the answers that are there first are the short ones, and there are as many of
-/// them as a bucket admits at once.
+/// As long as little is known, 1024 tokens are expected, or a quarter of the bucket if that is less, so that
+/// small limits admit more than one request at a time. This fades: the answers that are there first are the
+/// short ones, and there are as many of them as a bucket admits at once.
 ///
 /// ```
 /// use nantian_ratelimit::OutputEstimate;
@@ -54,12 +55,14 @@ const BUCKET_OF_ONE: u64 = UNKNOWN / 2;
 /// Of so many answers the longest is about the 95th percentile.
 const FIRST: u64 = 20;
 
-/// The share of what a request allows itself that is expected at least: one in so many. Short answers that were asked for to
-/// lower the estimate hide no more than that. One that names no limit allows itself the longest answer there was, and what is
-/// expected of an unknown model at least, but no more than the whole bucket.
+/// The share of what a request allows itself that is expected at least: one in so many. Short answers that
+/// were asked for to lower the estimate hide no more than that. One that names no limit allows itself the
+/// longest answer there was, and what is expected of an unknown model at least, but no more than the whole
+/// bucket.
 const LEAST_SHARE: u64 = 8;
 
-/// How much longer than it may be an answer is that counts in its own way what it may have: one in so many, and as many tokens.
+/// How much longer than it may be an answer is that counts in its own way what it may have: one in so many,
+/// and as many tokens.
 const SLACK: u64 = 16;
 
 /// How much of the longest answer an answer that is shorter makes forget: one in so many.
@@ -74,8 +77,9 @@ const STEPS_UP: u64 = 19;
 // === impl OutputEstimate ===
 
 impl OutputEstimate {
-    /// Tokens to expect of an answer that may have `most`, or as many as it likes, where the smallest limit of tokens has a bucket
-    /// of so many. Of a model that has given a longer answer than it might `most` is not believed.
+    /// Tokens to expect of an answer that may have `most`, or as many as it likes, where the smallest limit
+    /// of tokens has a bucket of so many. Of a model that has given a longer answer than it might `most` is
+    /// not believed.
     pub fn expect(&self, most: Option<u64>, bucket: u64) -> u64 {
         let (learnt, answers) = self.load();
         let expected = learnt.max(of_unknown(answers, bucket));
@@ -93,9 +97,9 @@ impl OutputEstimate {
 
     /// Takes note of an answer that had `output` tokens and might have had `most`.
     ///
-    /// One that ended where it had to says only that it would have been as long, or longer. One that went on says that
-    /// whoever serves the model does not obey all limits that are read here, or obeys another one. Racing reports may lose one
-    /// another, which an estimate bears.
+    /// One that ended where it had to says only that it would have been as long, or longer. One that went on
+    /// says that whoever serves the model does not obey all limits that are read here, or obeys another one.
+    /// Racing reports may lose one another, which an estimate bears.
     pub fn learn(&self, output: u64, most: Option<u64>) {
         let (learnt, answers) = self.load();
         let exceeds = most.is_some_and(|most| output - output / SLACK > most.saturating_add(SLACK));
@@ -127,8 +131,8 @@ impl OutputEstimate {
         }
     }
 
-    /// Whether answers are known to have tokens that their readers are not shown: what was seen of one that was broken off says little
-    /// of what it has used.
+    /// Whether answers are known to have tokens that their readers are not shown: what was seen of one that
+    /// was broken off says little of what it has used.
     pub fn hides(&self) -> bool {
         self.hides.load(Ordering::Relaxed)
     }

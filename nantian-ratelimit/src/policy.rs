@@ -22,21 +22,24 @@ pub enum OnLimit {
     Warn,
 }
 
-/// How requests wait for a limit: first come, first served, for each key, among those who need tokens and among those who need
-/// none. What waits has cost nothing yet. One is refused at once if there is no place, or if its turn comes first but too late.
+/// How requests wait for a limit: first come, first served, for each key, among those who need tokens and
+/// among those who need none. What waits has cost nothing yet. One is refused at once if there is no place,
+/// or if its turn comes first but too late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Queue {
-    /// How long a request waits at most, if its [`MaxWait`](crate::MaxWait) is not shorter. Range: up to a day; more counts as a day.
-    /// Default: 30 s.
+    /// How long a request waits at most, if its [`MaxWait`](crate::MaxWait) is not shorter. Range: up to a
+    /// day; more counts as a day. Default: 30 s.
     pub max_wait: Duration,
-    /// How many wait for one key at most, in each of its lines: one is for requests that need tokens and one for those that do not, and
-    /// two more for those whose bodies are still to be read ([`RateLimitLayer::begin`](crate::RateLimitLayer::begin)), which keep
-    /// out nobody whose body is there. Range: from 1. Default: 100.
+    /// How many wait for one key at most, in each of its lines: one is for requests that need tokens and one
+    /// for those that do not, and two more for those whose bodies are still to be read
+    /// ([`RateLimitLayer::begin`](crate::RateLimitLayer::begin)), which keep out nobody whose body is there.
+    /// Range: from 1. Default: 100.
     pub max_waiting_for_key: usize,
     /// How many wait for all keys together at most. Default: 10 000.
     pub max_waiting: usize,
-    /// How many bytes those that wait may hold together, as far as their [`HeldBytes`](crate::HeldBytes) say. Default: 64 MiB.
+    /// How many bytes those that wait may hold together, as far as their [`HeldBytes`](crate::HeldBytes) say.
+    /// Default: 64 MiB.
     pub max_held_bytes: u64,
 }
 
@@ -192,8 +195,8 @@ impl PolicyBuilder {
 
     /// Sets how much a token counts that a provider has read from its cache of prompts.
     ///
-    /// See [`Settlement::with_cached`](crate::Settlement::with_cached). Most providers do not count these tokens themselves.
-    /// Unit: share of a token. Range: 0 to 1. Default: 1.
+    /// See [`Settlement::with_cached`](crate::Settlement::with_cached). Most providers do not count these
+    /// tokens themselves. Unit: share of a token. Range: 0 to 1. Default: 1.
     pub fn cached_token_weight(mut self, weight: f64) -> Self {
         self.cached_token_weight = Some(weight);
         self

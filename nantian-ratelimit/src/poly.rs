@@ -1,8 +1,8 @@
 //! A keyed hash in few instructions: a polynomial modulo 2^61 - 1, evaluated at a secret point.
 //!
-//! Two lists of up to `n` words, whatever they are, have the same hash for at most `n` of 2^60 points (Carter and Wegman,
-//! 1979). That is proven, not hoped, as long as lists are chosen without knowledge of the point. Who sends keys learns no hash,
-//! only whether two of them are one, which is what that chance is about.
+//! Two lists of up to `n` words, whatever they are, have the same hash for at most `n` of 2^60 points (Carter
+//! and Wegman, 1979). That is proven, not hoped, as long as lists are chosen without knowledge of the point.
+//! Who sends keys learns no hash, only whether two of them are one, which is what that chance is about.
 
 /// Bytes of a word, and their bits.
 const BYTES: u64 = 7;
@@ -21,7 +21,8 @@ pub(crate) struct Poly {
     sum: u64,
 }
 
-/// Where a polynomial is evaluated: 1 to 2^60, times 8, so that the bits of a product above the prime's are its upper half.
+/// Where a polynomial is evaluated: 1 to 2^60, times 8, so that the bits of a product above the prime's are
+/// its upper half.
 #[derive(Clone, Copy)]
 pub(crate) struct Point(u64);
 
@@ -49,8 +50,9 @@ impl Poly {
 
     /// Adds a value and what kind it is, so that no two lists of values add the same words.
     ///
-    /// Its bytes, behind that of the kind, are seven in a word; the last word is marked, and says how many it has. Memory is read
-    /// in steps of eight, where a caller that has just written the value wrote it: what is read across two writes waits for both.
+    /// Its bytes, behind that of the kind, are seven in a word; the last word is marked, and says how many it
+    /// has. Memory is read in steps of eight, where a caller that has just written the value wrote it: what
+    /// is read across two writes waits for both.
     #[inline]
     pub(crate) fn value(&mut self, kind: u8, bytes: &[u8]) {
         let (chunks, rest) = bytes.as_chunks();

@@ -1,25 +1,26 @@
 //! The arithmetic of one bucket: GCRA over exact integers.
 //!
-//! A bucket is one number, its *theoretical arrival time* (TAT): the time at which it will be full again. Time is
-//! measured in *units* of which one item (a request, a token) costs a whole number `K = ceil(window / max)`, so that a
-//! unit is a nanosecond when `max` divides the window and a fraction of one otherwise. Costs and capacities are then
-//! exact multiples of `K`, and the only rounding is the floor in [`Rate::tick`], which depends on the absolute time and
-//! therefore never accumulates.
+//! A bucket is one number, its *theoretical arrival time* (TAT): the time at which it will be full again.
+//! Time is measured in *units* of which one item (a request, a token) costs a whole number
+//! `K = ceil(window / max)`, so that a unit is a nanosecond when `max` divides the window and a fraction of
+//! one otherwise. Costs and capacities are then exact multiples of `K`, and the only rounding is the floor in
+//! [`Rate::tick`], which depends on the absolute time and therefore never accumulates.
 
 use crate::clock::{Timestamp, nanos};
 use crate::limit::Limit;
 
 /// How one bucket fills and what fits into it, in units.
 ///
-/// No sum below overflows: a tick is less than twice the last nanosecond of a clock, which is 2^63, and a bucket holds 1000 windows
-/// of 31 days at most, a little more than half of that.
+/// No sum below overflows: a tick is less than twice the last nanosecond of a clock, which is 2^63, and a
+/// bucket holds 1000 windows of 31 days at most, a little more than half of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     item: u64,
     /// Items that a full bucket holds, and their units.
     most: u64,
     capacity: u64,
-    /// Units that pass in one window, and what a bucket can owe beyond its capacity. Less than twice the window.
+    /// Units that pass in one window, and what a bucket can owe beyond its capacity. Less than twice the
+    /// window.
     speed: u64,
     /// The window in nanoseconds.
     window: u64,
@@ -53,7 +54,8 @@ impl Rate {
     #[inline]
     pub(crate) fn tick(&self, now: Timestamp) -> u64 {
         let now = now.as_nanos();
-        // Too much by less than 2^-66, which is less than what is missing to the next unit if anything is: 1/window.
+        // Too much by less than 2^-66, which is less than what is missing to the next unit if anything is:
+        // 1/window.
         let [high, low] = self.surplus;
         let product = u128::from(now) * u128::from(high);
         if low_half(product).checked_add(now).is_none() {

@@ -11,10 +11,11 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// An admitted request's charge, to be settled once with the real usage.
 ///
-/// Dropping it leaves the charge as it is: what was reserved counts as used. It holds no resource of the limiter.
+/// Dropping it leaves the charge as it is: what was reserved counts as used. It holds no resource of the
+/// limiter.
 ///
-/// A refund never makes a bucket more than full. Over any window the admitted use is at most the bucket plus the
-/// window's refill plus what was reserved in excess at the window's start.
+/// A refund never makes a bucket more than full. Over any window the admitted use is at most the bucket plus
+/// the window's refill plus what was reserved in excess at the window's start.
 #[derive(Debug)]
 pub struct Reservation {
     levels: Levels,
@@ -28,8 +29,8 @@ pub struct Reservation {
 pub enum Settlement {
     /// It used exactly these tokens: the difference to the reservation is refunded, or charged as debt.
     Used(u64),
-    /// It used these tokens or more, as after an abort in mid-stream: charged on each limit that reserved less, never
-    /// refunded. A limit reserves the estimate, but never more than its bucket holds.
+    /// It used these tokens or more, as after an abort in mid-stream: charged on each limit that reserved
+    /// less, never refunded. A limit reserves the estimate, but never more than its bucket holds.
     AtLeast(u64),
     /// It used what was reserved, as far as anybody knows.
     AsReserved,
@@ -48,7 +49,8 @@ pub struct CachedSettlement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settled {
-    /// Tokens that had been taken: the most of any limit. It is the estimate, or a whole bucket if that is less.
+    /// Tokens that had been taken: the most of any limit. It is the estimate, or a whole bucket if that is
+    /// less.
     pub reserved: u64,
     /// Tokens that counted in the end: the most of any limit. 0 if no limit counts tokens.
     pub used: u64,
@@ -79,8 +81,8 @@ impl Reservation {
 
     /// Settles the tokens.
     ///
-    /// Debt is capped at one window's amount beyond an empty bucket. Limits that a change of policy removed meanwhile
-    /// are left out; if the limiter is gone, nothing happens.
+    /// Debt is capped at one window's amount beyond an empty bucket. Limits that a change of policy removed
+    /// meanwhile are left out; if the limiter is gone, nothing happens.
     pub fn settle_at(self, now: Timestamp, settlement: Settlement) -> Settled {
         self.settle_once_at(now, settlement)
     }
@@ -113,7 +115,8 @@ impl Reservation {
         }
     }
 
-    /// Makes up for the difference between what a limit was charged and what was used; returns what was forgiven.
+    /// Makes up for the difference between what a limit was charged and what was used; returns what was
+    /// forgiven.
     fn correct(&self, now: Timestamp, column: &LimitColumn, reserved: u64, used: u64) -> u64 {
         let correction = if used > reserved {
             Correction::Debit(used - reserved)
@@ -129,13 +132,14 @@ impl Reservation {
 // === impl Settlement ===
 
 impl Settlement {
-    /// The same, `cached` of whose tokens a provider has read from its cache: each limiter counts these by the
-    /// [`cached_token_weight`](crate::PolicyBuilder::cached_token_weight) of its policy.
+    /// The same, `cached` of whose tokens a provider has read from its cache: each limiter counts these by
+    /// the [`cached_token_weight`](crate::PolicyBuilder::cached_token_weight) of its policy.
     pub fn with_cached(self, cached: u64) -> CachedSettlement {
         CachedSettlement { settlement: self, cached }
     }
 
-    /// What a limit counts in the end that was charged `reserved`: the estimate, or a whole bucket if that is less.
+    /// What a limit counts in the end that was charged `reserved`: the estimate, or a whole bucket if that is
+    /// less.
     pub(crate) fn used(self, reserved: u64) -> u64 {
         match self {
             Self::Used(tokens) => tokens,

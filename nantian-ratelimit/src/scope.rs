@@ -1,4 +1,5 @@
-//! For whom a limit counts: the grammar `route|global|gateway|model|apiKey|user|ip|header:<name>`, joined with `+`.
+//! For whom a limit counts: the grammar `route|global|gateway|model|apiKey|user|ip|header:<name>`, joined
+//! with `+`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +10,8 @@ use crate::error::InvalidScope;
 
 /// The parts of a request that share one bucket.
 ///
-/// Requests that agree in every part share it. Parts have no order, and a repeated one counts once: `model+apiKey+model` is
-/// `apiKey+model`.
+/// Requests that agree in every part share it. Parts have no order, and a repeated one counts once:
+/// `model+apiKey+model` is `apiKey+model`.
 ///
 /// ```
 /// use nantian_ratelimit::{Scope, ScopePart};

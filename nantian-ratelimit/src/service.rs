@@ -25,8 +25,9 @@ use crate::wait_queue::HeldBytes;
 
 /// Passes on the requests that a limiter admits and answers the others.
 ///
-/// Clones share the limiter. `poll_ready` is that of the inner service; where a decision takes time, the instance that was ready is
-/// dropped, and another one asked for readiness when the request passes: who waits keeps nothing that others need.
+/// Clones share the limiter. `poll_ready` is that of the inner service; where a decision takes time, the
+/// instance that was ready is dropped, and another one asked for readiness when the request passes: who waits
+/// keeps nothing that others need.
 #[derive(Debug, Clone)]
 pub struct RateLimit<S> {
     inner: S,
@@ -182,7 +183,8 @@ impl Settings {
         response
     }
 
-    /// The guard of an admitted request, whose handle is left in its extensions if there are tokens to settle.
+    /// The guard of an admitted request, whose handle is left in its extensions if there are tokens to
+    /// settle.
     fn admitted<B>(
         &self,
         handle: ReservationHandle,

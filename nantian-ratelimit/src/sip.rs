@@ -1,8 +1,8 @@
 //! SipHash-1-3 of 128 bits, over whole words.
 //!
-//! Values are hashed behind their length and padded to words, so that nothing needs to be kept between two of them: that,
-//! and a state that fits into registers, is what makes it quicker than a hasher of byte strings. Its words are those of
-//! the siphasher crate for the same padded bytes.
+//! Values are hashed behind their length and padded to words, so that nothing needs to be kept between two of
+//! them: that, and a state that fits into registers, is what makes it quicker than a hasher of byte strings.
+//! Its words are those of the siphasher crate for the same padded bytes.
 
 use crate::poly::padded;
 

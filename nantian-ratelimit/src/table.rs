@@ -1,17 +1,20 @@
 //! A bounded hash table of atomic cells that never forgets a key in use.
 //!
-//! A *slot* is a tag and one cell per limit, inside one cache line; four slots are a *bucket*. A tag has two buckets in every
-//! *segment*, a near one and a far one. Segments are added as keys arrive, each sixteen times as large as the one before, up to a
-//! fixed total; a new one takes over the keys in use, and those before it remain for keys that find their buckets full.
+//! A *slot* is a tag and one cell per limit, inside one cache line; four slots are a *bucket*. A tag has two
+//! buckets in every *segment*, a near one and a far one. Segments are added as keys arrive, each sixteen
+//! times as large as the one before, up to a fixed total; a new one takes over the keys in use, and those
+//! before it remain for keys that find their buckets full.
 //!
-//! However full the table is, seven of eight keys are in the near bucket of the largest segment, which is one line for keys with
-//! one limit. All its tags are compared before anything branches, so that a processor foresees the way of a decision and begins
-//! the next ones while this one waits for memory. A segment is one piece for all shards, so that this line is found in few steps.
+//! However full the table is, seven of eight keys are in the near bucket of the largest segment, which is one
+//! line for keys with one limit. All its tags are compared before anything branches, so that a processor
+//! foresees the way of a decision and begins the next ones while this one waits for memory. A segment is one
+//! piece for all shards, so that this line is found in few steps.
 //!
-//! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard, which is
-//! what makes keys unique. A slot changes hands only while all its cells are [`SEALED`]. Sealing is one atomic step per
-//! cell, and whoever finds a sealed cell, or no slot, looks again under the mutex. A new owner's tag is written before
-//! its cells, so whoever reads an unsealed cell first and the tag afterwards knows whose cell it was.
+//! Finding a slot and changing its cells takes no lock. Giving a slot to a key takes the mutex of its shard,
+//! which is what makes keys unique. A slot changes hands only while all its cells are [`SEALED`]. Sealing is
+//! one atomic step per cell, and whoever finds a sealed cell, or no slot, looks again under the mutex. A new
+//! owner's tag is written before its cells, so whoever reads an unsealed cell first and the tag afterwards
+//! knows whose cell it was.
 
 use std::hint::select_unpredictable;
 use std::sync::OnceLock;
@@ -78,7 +81,7 @@ struct CacheLine([AtomicU64; LINE]);
 // === impl Table ===
 
 impl<T> Table<T> {
-    /// A table with room for about `keys` keys of `cells` cells each: there are not quite one and a half slots for a key.
+    /// A table for about `keys` keys of `cells` cells each: not quite one and a half slots for a key.
     pub(crate) fn new(keys: usize, cells: usize, mut state: impl FnMut() -> T) -> Self {
         let shards = (keys / KEYS_IN_SHARD).next_power_of_two().clamp(1, MAX_SHARDS);
         let width = (cells + 1).next_power_of_two().clamp(2, LINE);
@@ -95,7 +98,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// The slot of `key`, if it is where most are, or another's: in the near bucket, of `LINES` lines, of the largest segment.
+    /// The slot of `key`, if it is where most are, or another's: in the near bucket of the largest segment.
     #[inline]
     pub(crate) fn find_near<const LINES: usize>(&self, key: Key) -> Option<Slot<'_>> {
         let largest = self.made.load(Ordering::Acquire).wrapping_sub(1);
@@ -185,8 +188,8 @@ impl<'t, T> Exclusive<'t, T> {
         self.table.slots_of(self.position)
     }
 
-    /// Gives `key`, which has none, a slot with these cells. `spent(position, value)` tells whether a cell may be
-    /// forgotten. `None` if every slot that the key could have is in use.
+    /// Gives `key`, which has none, a slot with these cells. `spent(position, value)` tells whether a cell
+    /// may be forgotten. `None` if every slot that the key could have is in use.
     pub(crate) fn insert(
         &self,
         key: Key,
@@ -209,7 +212,7 @@ impl<'t, T> Exclusive<'t, T> {
         }
     }
 
-    /// Moves the keys in use to one more segment, which is made unless another shard has it already. `None` if there are all.
+    /// Moves the keys in use to one more segment, made unless another shard has it. `None` if there are all.
     fn grow(&self, cells: usize, spent: impl Fn(usize, u64) -> bool) -> Option<()> {
         let table = self.table;
         let used = self.shard().used.load(Ordering::Acquire);
@@ -277,8 +280,8 @@ impl Segment {
     }
 }
 
-/// The slot of `tag` in a bucket, or another one if it is not there. Compares all tags before it branches: which slot it is cannot
-/// be foreseen, that it is here can.
+/// The slot of `tag` in a bucket, or another one if it is not there. Compares all tags before it branches:
+/// which slot it is cannot be foreseen, that it is here can.
 #[inline]
 fn find_in<const LINES: usize>(bucket: &[CacheLine; LINES], tag: u64) -> Option<Slot<'_>> {
     let width = LINES * LINE / SLOTS_IN_BUCKET;

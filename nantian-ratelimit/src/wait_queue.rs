@@ -25,16 +25,17 @@ pub struct HeldBytes(pub u64);
 
 /// A request extension: how long whoever asks will wait for an answer, at most.
 ///
-/// Who has a time limit puts it there, so that a request whose turn would come later ([`OnLimit::Queue`](crate::OnLimit::Queue)) is
-/// refused at once, and told when to come back, instead of being given up while it waits.
+/// Who has a time limit puts it there, so that a request whose turn would come later
+/// ([`OnLimit::Queue`](crate::OnLimit::Queue)) is refused at once, and told when to come back, instead of
+/// being given up while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxWait {
     /// Absent if it is too far away for an instant.
     until: Option<Instant>,
 }
 
-/// The queues before one limiter: for each key that somebody waits for one for those who need tokens and one for those who do not, and as
-/// many for those whose bodies are still to be read.
+/// The queues before one limiter: for each key that somebody waits for one for those who need tokens and one
+/// for those who do not, and as many for those whose bodies are still to be read.
 ///
 /// Whoever waits has been charged nothing: leaving the queue costs nothing.
 #[derive(Debug, Default)]
@@ -104,8 +105,8 @@ impl WaitQueues {
         waiting.fold(0, |sum, waiting| sum.saturating_add(waiting.requests))
     }
 
-    /// A place at the end of a queue, for a request that takes so many requests and holds so many bytes; `None` if the queue,
-    /// or all queues together, are full.
+    /// A place at the end of a queue, for a request that takes so many requests and holds so many bytes;
+    /// `None` if the queue, or all queues together, are full.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: QueueKey,
@@ -159,8 +160,9 @@ impl WaitQueues {
 }
 
 impl QueueTicket {
-    /// Waits for the turn of this place, then until `decide` denies no more. `None` if it did not come within `longest`;
-    /// a denial that will outlast it is told at once. `decide` is asked again after `longest_sleep` if nothing happens.
+    /// Waits for the turn of this place, then until `decide` denies no more. `None` if it did not come within
+    /// `longest`; a denial that will outlast it is told at once. `decide` is asked again after
+    /// `longest_sleep` if nothing happens.
     ///
     /// # Cancellation
     ///

@@ -1,9 +1,10 @@
-//! What plugins may cost, beside what they cost: `cargo bench -p nantian-wasm --bench limits`, and `-- --check` to fail when a
-//! limit is missed.
+//! What plugins may cost, beside what they cost: `cargo bench -p nantian-wasm --bench limits`, and
+//! `-- --check` to fail when a limit is missed.
 //!
-//! A request is measured with its plugin and without, in turns. *Best*, which is what counts, is the difference of the least
-//! disturbed slices of both; the median of the differences of neighbouring slices says how much else ran. The clock of the
-//! time limits and upkeep run, so guests are interrupted as they would be in a proxy.
+//! A request is measured with its plugin and without, in turns. *Best*, which is what counts, is the
+//! difference of the least disturbed slices of both; the median of the differences of neighbouring slices
+//! says how much else ran. The clock of the time limits and upkeep run, so guests are interrupted as they
+//! would be in a proxy.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 #![expect(clippy::disallowed_types, reason = "real time is what is measured")]
@@ -115,7 +116,8 @@ fn events(plugin: &Plugin) -> Figure {
 /// An instance that takes the place of another: built, started, configured, and the other one freed.
 fn start(engine: &Engine, module: &Module, configuration: &[u8]) -> Figure {
     let mut present = plugin(module, configuration);
-    // Upkeep gives the places of what is gone back: every 10 ms, in which more than fit into the pool come and go here.
+    // Upkeep gives the places of what is gone back: every 10 ms, in which more than fit into the pool come
+    // and go here.
     let mut replace = || {
         present = plugin(module, configuration);
         engine.maintain();
@@ -123,8 +125,9 @@ fn start(engine: &Engine, module: &Module, configuration: &[u8]) -> Figure {
     difference(&mut |times| clocked(|| (0..times).for_each(|_| replace())), &mut |_| Duration::ZERO)
 }
 
-/// Serves so many requests. Requests and responses are there before the time is taken, a request has its response with it, and few
-/// enough at once that they are in the cache, as one is that was just read from its connection.
+/// Serves so many requests. Requests and responses are there before the time is taken, a request has its
+/// response with it, and few enough at once that they are in the cache, as one is that was just read from its
+/// connection.
 fn exchanges(times: u32, mut serve: impl FnMut(Request<Body>)) -> Duration {
     const AT_ONCE: u32 = 32;
     let mut took = Duration::ZERO;

@@ -23,7 +23,8 @@ pub(crate) struct BackgroundCalls {
     left: Mutex<Vec<DetachedCall>>,
     /// The call under way that whoever waits for it may not poll.
     watched: Mutex<Option<Weak<dyn Resumable>>>,
-    /// Streams that wait for the instance, also those that have been woken and did not come, by what a waker is made of.
+    /// Streams that wait for the instance, also those that have been woken and did not come, by what a waker
+    /// is made of.
     waiting: Mutex<HashMap<(usize, usize), Waker>>,
     /// Streams this instance holds, and until when, by the address of their exchange.
     paused: Mutex<HashMap<usize, Paused>>,
@@ -48,7 +49,8 @@ impl Slot {
         !lock(&self.background_calls().left).is_empty()
     }
 
-    /// Gives each call that nobody polls a slice, then makes the calls that waited for it; whether some go on.
+    /// Gives each call that nobody polls a slice, then makes the calls that waited for it; whether some go
+    /// on.
     pub(crate) fn give_turns(self: &Arc<Self>) -> bool {
         let mut left = std::mem::take(&mut *lock(&self.background_calls().left));
         left.retain_mut(|call| {
@@ -67,13 +69,14 @@ impl Slot {
         }
     }
 
-    /// Notes the call under way, for upkeep to go on with it should its stream be polled no more: a client that does not
-    /// read must not keep the instance.
+    /// Notes the call under way, for upkeep to go on with it should its stream be polled no more: a client
+    /// that does not read must not keep the instance.
     pub(crate) fn watch(&self, call: Weak<dyn Resumable>) {
         *lock(&self.background_calls().watched) = Some(call);
     }
 
-    /// Takes over the call under way if nobody has polled it for long; whoever waits for it finds it further on, or over.
+    /// Takes over the call under way if nobody has polled it for long; whoever waits for it finds it further
+    /// on, or over.
     pub(crate) fn adopt_stalled(self: &Arc<Self>) {
         if self.clock().beats().saturating_sub(self.resumed_at()) < PATIENCE {
             return;
@@ -98,8 +101,8 @@ impl Slot {
         }
     }
 
-    /// Notes a stream that its guest holds. One that is woken too early, because it holds both messages or its time was
-    /// prolonged, notes itself again.
+    /// Notes a stream that its guest holds. One that is woken too early, because it holds both messages or
+    /// its time was prolonged, notes itself again.
     pub(crate) fn note_pause(&self, exchange: &SharedExchange, until: u64) {
         let mut all = lock(&self.background_calls().paused);
         // What is noted keeps its address, whether the stream lives or not.

@@ -16,12 +16,14 @@ const PAGE: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EngineConfig {
-    /// Instances of all plugins together. While a plugin is replaced, its successor's instances live beside its own.
+    /// Instances of all plugins together. While a plugin is replaced, its successor's instances live beside
+    /// its own.
     ///
     /// Each is reserved 4 GiB of address space, of which it has as much memory as its guest uses.
     ///
-    /// Range: 1 and upwards; what cannot be reserved is not ([`Engine::allocation`](crate::Engine::allocation)), with 47 bits
-    /// of addresses 30 000 and more. Default: 128 for each thread the machine runs at once, at least 1024, at most 4096.
+    /// Range: 1 and upwards; what cannot be reserved is not
+    /// ([`Engine::allocation`](crate::Engine::allocation)), with 47 bits of addresses 30 000 and more.
+    /// Default: 128 for each thread the machine runs at once, at least 1024, at most 4096.
     pub max_instances: NonZeroU32,
 }
 
@@ -75,20 +77,21 @@ pub struct PluginConfig {
 pub struct Hooks {
     /// Request headers, body and trailers. Default: true.
     pub on_request: bool,
-    /// Response headers, body and trailers; of responses that are streaming by their content type the headers only.
-    /// Default: true.
+    /// Response headers, body and trailers; of responses that are streaming by their content type the headers
+    /// only. Default: true.
     pub on_response: bool,
-    /// Headers and body frames of streaming responses: by their content type (server-sent events, NDJSON, gRPC), or those
-    /// without a content-length whose client accepts server-sent events. Default: true.
+    /// Headers and body frames of streaming responses: by their content type (server-sent events, NDJSON,
+    /// gRPC), or those without a content-length whose client accepts server-sent events. Default: true.
     pub on_stream_chunk: bool,
 }
 
-/// Host functions and callbacks by name, such as `proxy_http_call`, `fd_write` or `proxy_on_request_body`; those of
-/// [`Abi::Pingora`](crate::Abi::Pingora) too.
+/// Host functions and callbacks by name, such as `proxy_http_call`, `fd_write` or `proxy_on_request_body`;
+/// those of [`Abi::Pingora`](crate::Abi::Pingora) too.
 ///
-/// A host function that is not in the list answers `InternalFailure`, one of WASI "not capable", one of the module
-/// `pingora` nothing; a callback that is not in it is not called. Always there, as in Envoy, are start functions, the
-/// allocator, `proc_exit` and what Emscripten leaves behind (`pthread_equal`, `emscripten_notify_memory_growth`).
+/// A host function that is not in the list answers `InternalFailure`, one of WASI "not capable", one of the
+/// module `pingora` nothing; a callback that is not in it is not called. Always there, as in Envoy, are start
+/// functions, the allocator, `proc_exit` and what Emscripten leaves behind (`pthread_equal`,
+/// `emscripten_notify_memory_growth`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities(Option<BTreeSet<String>>);
 
@@ -111,23 +114,26 @@ pub struct Sandbox {
     ///
     /// Unit: bytes. Range: 64 KiB..=4 GiB. Default: 64 MiB. Source: `sandbox.maxMemoryBytes`.
     pub max_memory: usize,
-    /// Time one callback may run, counted in calls of [`Engine::tick`](crate::Engine::tick) and rounded up to 1 ms. While
-    /// its guest waits for the next slice, no time passes. All callbacks of a stream together have ten times as much, which
-    /// comes back in twenty times the time that it was spent in; replies to its call-outs are counted among them.
+    /// Time one callback may run, counted in calls of [`Engine::tick`](crate::Engine::tick) and rounded up to
+    /// 1 ms. While its guest waits for the next slice, no time passes. All callbacks of a stream together
+    /// have ten times as much, which comes back in twenty times the time that it was spent in; replies to its
+    /// call-outs are counted among them.
     ///
     /// Range: 1 ms..=60 s. Default: 100 ms. Source: `sandbox.maxExecutionTimeMs`.
     pub max_execution_time: Duration,
-    /// Body bytes held back for one stream and direction while the guest asks to buffer. More of them end the stream under
-    /// either failure policy: a request with 413. A guest may say that it holds less, not more.
+    /// Body bytes held back for one stream and direction while the guest asks to buffer. More of them end the
+    /// stream under either failure policy: a request with 413. A guest may say that it holds less, not more.
     ///
     /// Unit: bytes. Range: 0..=1 GiB. Default: 1 MiB.
     pub max_buffered_body: usize,
-    /// Time a guest may hold a message of a stream before it must continue it; a call-out made for the stream extends it to
-    /// the call-out's own time limit, and a second more in which the guest hears that it was reached.
+    /// Time a guest may hold a message of a stream before it must continue it; a call-out made for the stream
+    /// extends it to the call-out's own time limit, and a second more in which the guest hears that it was
+    /// reached.
     ///
     /// Range: 1 ms..=10 min. Default: 15 s.
     pub max_pause: Duration,
-    /// Call-outs through the [`Host`](crate::host::Host). Default: false; true is refused where there is no host.
+    /// Call-outs through the [`Host`](crate::host::Host). Default: false; true is refused where there is no
+    /// host.
     pub allow_network: bool,
     /// Files. Default: false; true is refused by [`Plugin::new`](crate::Plugin::new).
     pub allow_file_system: bool,
@@ -142,8 +148,8 @@ pub enum FailurePolicy {
     FailClosed,
     /// The stream goes on without the plugin; what the failed callback changed is undone.
     ///
-    /// What the plugin refuses is refused all the same: an answer stands although its guest traps afterwards, one that is no
-    /// response or comes too late ends the stream, and so do a body too large to be held and
+    /// What the plugin refuses is refused all the same: an answer stands although its guest traps afterwards,
+    /// one that is no response or comes too late ends the stream, and so do a body too large to be held and
     /// [more than a stream may cost](crate::Cause::StreamBudget). Clients could bring those about.
     FailOpen,
 }

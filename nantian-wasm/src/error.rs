@@ -130,7 +130,8 @@ pub enum PluginError {
         #[source]
         cause: Cause,
     },
-    /// The engine has no place for another instance. There is when a plugin is gone, with the last stream that it has seen.
+    /// The engine has no place for another instance. There is when a plugin is gone, with the last stream
+    /// that it has seen.
     #[error("all {max_instances} places for instances of plugins are taken")]
     Full {
         /// [`EngineConfig::max_instances`](crate::EngineConfig::max_instances).
@@ -177,8 +178,8 @@ pub enum Cause {
         /// Which budget.
         what: &'static str,
     },
-    /// The stream cost more than it may, which its client can have brought about: what a guest copies or asks about is often
-    /// the client's. It ends under either failure policy, and its guest lives on.
+    /// The stream cost more than it may, which its client can have brought about: what a guest copies or asks
+    /// about is often the client's. It ends under either failure policy, and its guest lives on.
     #[error("budget of the stream exceeded: {what}")]
     StreamBudget {
         /// Which budget.
@@ -217,15 +218,15 @@ pub enum Cause {
         /// The limit.
         limit: usize,
     },
-    /// There is no memory for what the guest wants to hold back, because of what is held for other streams: see
-    /// [`Engine::with_body_memory`](crate::Engine::with_body_memory).
+    /// There is no memory for what the guest wants to hold back, because of what is held for other streams:
+    /// see [`Engine::with_body_memory`](crate::Engine::with_body_memory).
     #[error("there is no memory for the body, too many others are being held")]
     NoMemory,
     /// The message broke off while the guest held its headers: the sender's fault, not the guest's.
     #[error("message broke off while its headers were held")]
     BrokenOff,
-    /// The guest closed the stream: it is to be reset. The body of the response that stands for it breaks off before its
-    /// first byte, upon which hyper sends nothing of that response.
+    /// The guest closed the stream: it is to be reset. The body of the response that stands for it breaks off
+    /// before its first byte, upon which hyper sends nothing of that response.
     #[error("stream closed by the plugin")]
     Closed,
     /// The guest answered by itself after response headers had left.
@@ -272,8 +273,9 @@ pub enum Phase {
 // === impl Failure ===
 
 impl Failure {
-    /// The status a client should see: 413 for a request's body too large to hold and 500 for a response's, 502 for a response the plugin spoiled, 400 for a
-    /// request that broke off and 502 for such a response, else 503.
+    /// The status a client should see: 413 for a request's body too large to hold and 500 for a response's,
+    /// 502 for a response the plugin spoiled, 400 for a request that broke off and 502 for such a response,
+    /// else 503.
     pub fn status(&self) -> StatusCode {
         match (&self.cause, self.phase) {
             (Cause::BodyTooLarge { .. }, Phase::RequestBody) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -313,8 +315,8 @@ impl Cause {
         }
     }
 
-    /// Whether the guest refused the stream, in however bad a way, or could not be shown or do all that it wanted to judge by:
-    /// what a plugin that fails open must not let pass, since clients could make it so.
+    /// Whether the guest refused the stream, in however bad a way, or could not be shown or do all that it
+    /// wanted to judge by: what a plugin that fails open must not let pass, since clients could make it so.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(
             self,

@@ -92,7 +92,7 @@ where
         }
     }
 
-    /// Shows the request's headers to the plugins at once; the inner service is cloned only if that has to wait.
+    /// Shows the request's headers to the plugins at once; the inner service is cloned if that has to wait.
     pub(crate) fn start(mut context: StreamContext, inner: &mut S, request: Request<B>, responder: R) -> Self
     where
         S: Clone,
@@ -301,7 +301,7 @@ where
     T::Error: Into<BoxError>,
     R: Responder,
 {
-    // A lock that is tried would leave the wait for it behind, which takes the wake of the next task that waits.
+    // A lock that is tried would leave its wait behind, which takes the wake of the next task that waits.
     let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
         return Next::Wait(State::Answered { result: Some(Box::new(result)) });
     };

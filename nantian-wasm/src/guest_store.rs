@@ -20,9 +20,11 @@ pub(crate) struct GuestStore {
     pub(crate) inner: Store<State>,
     /// The code of the module beside the guest, which is not the guest's.
     shim: wasmtime::Module,
-    /// False from the moment a call into the guest begins until it returns: whatever interrupts one leaves a dead guest.
+    /// False from the moment a call into the guest begins until it returns: whatever interrupts one leaves a
+    /// dead guest.
     alive: bool,
-    /// Time limit of one callback, in engine ticks; none while the guest starts, when one limit holds for all calls.
+    /// Time limit of one callback, in engine ticks; none while the guest starts, when one limit holds for all
+    /// calls.
     ticks: Option<u64>,
 }
 

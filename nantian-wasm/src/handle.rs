@@ -59,7 +59,8 @@ impl StreamHandle {
         Self(std::mem::replace(&mut self.0, Owner::Gone))
     }
 
-    /// Takes hold of the stream; pending only while another task takes a step with it, and for ever if it is gone.
+    /// Takes hold of the stream; pending only while another task takes a step with it, and for ever if it is
+    /// gone.
     pub(crate) fn poll_lock(&mut self, cx: &mut Context<'_>) -> Poll<StreamGuard<'_>> {
         let (shared, waiting) = match &mut self.0 {
             Owner::Alone(alone) => return Poll::Ready(StreamGuard::Alone(alone)),

@@ -95,8 +95,8 @@ pub(crate) fn show_response(
     })
 }
 
-/// Whether a response has content, by its status. The length of content that it has not is taken away, but for that of a
-/// 304 that was `found` as one: it is what has not changed that is so long.
+/// Whether a response has content, by its status. The length of content that it has not is taken away, but
+/// for that of a 304 that was `found` as one: it is what has not changed that is so long.
 pub(crate) fn has_content(parts: &mut response::Parts, found: StatusCode) -> bool {
     let is_empty = parts.status == StatusCode::NO_CONTENT;
     let is_unmodified = parts.status == StatusCode::NOT_MODIFIED;
@@ -135,8 +135,8 @@ fn shown(
 
 /// A response that was made here, as the client gets it, once its plugins have seen its body.
 ///
-/// The body is there as a whole: what they make of it at once is what its headers announce. Its length is promised to
-/// nobody if they take longer.
+/// The body is there as a whole: what they make of it at once is what its headers announce. Its length is
+/// promised to nobody if they take longer.
 pub(crate) fn replied_locally<T>(
     mut parts: response::Parts,
     mut source: Pin<Box<Source<T>>>,

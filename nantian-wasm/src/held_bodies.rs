@@ -13,7 +13,8 @@ pub(crate) struct BodyMemory(Box<dyn Fn() -> HeldBodies + Send + Sync>);
 // === impl HeldBodies ===
 
 impl HeldBodies {
-    /// Holds at least so many bytes from now on, if there is any room for them; else tells why the stream fails.
+    /// Holds at least so many bytes from now on, if there is any room for them; else tells why the stream
+    /// fails.
     pub(crate) fn hold(&self, bytes: usize) -> Result<(), Cause> {
         (self.0)(u64::try_from(bytes).unwrap_or(u64::MAX))
     }

@@ -118,8 +118,8 @@ impl<P, B> HeldMessage<P, B> {
         matches!(self.front, Some(Err(_)))
     }
 
-    /// Puts the body's length into headers that have not left, as far as it is known; one that is not is not promised.
-    /// What breaks off keeps the length that it does not come to.
+    /// Puts the body's length into headers that have not left, as far as it is known; one that is not is not
+    /// promised. What breaks off keeps the length that it does not come to.
     fn announce(&self, headers: &mut HeaderMap) {
         let (is_promised, keeps) = (headers.contains_key(CONTENT_LENGTH), self.relay.keeps_length());
         if self.is_whole() && (is_promised || self.is_resized) {
@@ -142,7 +142,8 @@ impl<B> HeldMessage<http::request::Parts, B> {
 }
 
 impl<T> HeldMessage<http::response::Parts, Source<T>> {
-    /// The response, once its headers are let go; one that is made here is promised no length that it may not have.
+    /// The response, once its headers are let go; one that is made here is promised no length that it may not
+    /// have.
     pub(crate) fn into_response(
         mut self,
         is_local: bool,
@@ -172,7 +173,8 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Waits for the headers of a request; ready with what is to be answered instead of passing it on, if anything is.
+    /// Waits for the headers of a request; ready with what is to be answered instead of passing it on, if
+    /// anything is.
     pub(crate) fn poll_request(
         &mut self,
         stream: &mut StreamHandle,

@@ -23,14 +23,16 @@ const UNAVAILABLE: u32 = 14;
 
 /// The embedder's side of call-outs and foreign functions; every method has a default that refuses.
 ///
-/// A guest is running while these methods are called, on whichever thread it runs: they must start what is asked for and
-/// return. Replies may come later from any thread, which runs the guest if it [may](Host::may_run_guests), or else leaves the
-/// reply to whoever does.
+/// A guest is running while these methods are called, on whichever thread it runs: they must start what is
+/// asked for and return. Replies may come later from any thread, which runs the guest if it
+/// [may](Host::may_run_guests), or else leaves the reply to whoever does.
 pub trait Host: Send + Sync + 'static {
-    /// Whether a thread that brings a reply runs the guest, if its instance is free: for a slice of a millisecond or two.
+    /// Whether a thread that brings a reply runs the guest, if its instance is free: for a slice of a
+    /// millisecond or two.
     ///
-    /// Where it must not, because it brings the replies of many plugins, the task of the stream runs the guest that has called
-    /// out and waits, or else [`Engine::maintain`](crate::Engine::maintain) does in its next round. Default: it runs it.
+    /// Where it must not, because it brings the replies of many plugins, the task of the stream runs the
+    /// guest that has called out and waits, or else [`Engine::maintain`](crate::Engine::maintain) does in its
+    /// next round. Default: it runs it.
     fn may_run_guests(&self) -> bool {
         true
     }
@@ -179,9 +181,11 @@ pub struct HttpReply {
     is_sent: bool,
 }
 
-/// Where what happens on a gRPC call goes. Dropping it closes the call with status 14 (unavailable), unless it was closed.
+/// Where what happens on a gRPC call goes. Dropping it closes the call with status 14 (unavailable), unless
+/// it was closed.
 ///
-/// A guest that leaves too much of it lying about loses the call: it is closed with status 8 (resource exhausted).
+/// A guest that leaves too much of it lying about loses the call: it is closed with status 8 (resource
+/// exhausted).
 pub struct GrpcReplies {
     address: ReplyAddress,
     is_closed: AtomicBool,
@@ -272,8 +276,9 @@ impl HttpReply {
         Self { address, is_sent: false }
     }
 
-    /// Notes that so many bytes of the response have been read by now. False if all that the plugin's call-outs have read and are
-    /// to send is more than 64 MiB then: this one is to end, by [`CallFailure::Reset`].
+    /// Notes that so many bytes of the response have been read by now. False if all that the plugin's
+    /// call-outs have read and are to send is more than 64 MiB then: this one is to end, by
+    /// [`CallFailure::Reset`].
     pub fn holds(&self, bytes: usize) -> bool {
         self.address.permit.holds(bytes)
     }
@@ -315,7 +320,8 @@ impl GrpcReplies {
         Self { address, is_closed: AtomicBool::new(false) }
     }
 
-    /// Notes that so many bytes have been read of a message that is not yet complete. False if that is too much, as for
+    /// Notes that so many bytes have been read of a message that is not yet complete. False if that is too
+    /// much, as for
     /// [`HttpReply::holds`]: the call is to end.
     pub fn holds(&self, bytes: usize) -> bool {
         self.address.permit.holds(bytes)

@@ -8,7 +8,8 @@ use crate::pool::{InstanceCell, Slot};
 use crate::stream::SharedExchange;
 use crate::sync::lock;
 
-/// Bytes of replies and messages that wait for one instance: as many as one stream may await, 16 replies of 4 MiB.
+/// Bytes of replies and messages that wait for one instance: as many as one stream may await, 16 replies of 4
+/// MiB.
 const MAX_BYTES: usize = 64 << 20;
 
 /// What a job takes besides what it brings, in bytes: about.
@@ -17,7 +18,8 @@ const JOB: usize = 256;
 /// Most items of queues that wait to be told of: as many as can be queued.
 const MAX_NOTICES: usize = 16_000;
 
-/// Most rounds of waiting calls that are made at once: a guest that posts to its own queue makes a round of each.
+/// Most rounds of waiting calls that are made at once: a guest that posts to its own queue makes a round of
+/// each.
 const MAX_ROUNDS: usize = 4;
 
 /// The calls that wait.
@@ -119,8 +121,8 @@ impl Job {
         usize::from(matches!(self, Self::QueueReady { .. }))
     }
 
-    /// What is left of it where there is no room for all of it: a call must hear of its end, whatever waits. Nothing, if it
-    /// is about no end.
+    /// What is left of it where there is no room for all of it: a call must hear of its end, whatever waits.
+    /// Nothing, if it is about no end.
     fn shortened(self) -> Option<Self> {
         match self {
             Self::Close { .. } => Some(self),
@@ -153,8 +155,8 @@ impl Slot {
         true
     }
 
-    /// Makes the guest calls that wait, unless another thread has the instance and will make them. One that takes longer
-    /// than a slice is left to upkeep, and so are those that come of [`MAX_ROUNDS`] rounds.
+    /// Makes the guest calls that wait, unless another thread has the instance and will make them. One that
+    /// takes longer than a slice is left to upkeep, and so are those that come of [`MAX_ROUNDS`] rounds.
     pub(crate) fn settle(self: &Arc<Self>) {
         let inbox = self.inbox();
         if inbox.has_deferred() {

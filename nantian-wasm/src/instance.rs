@@ -157,8 +157,8 @@ impl Instance {
         Ok(())
     }
 
-    /// Logs, unless that was done, finishes and deletes a stream context. As in Envoy, a stream is deleted whatever its
-    /// guest says.
+    /// Logs, unless that was done, finishes and deletes a stream context. As in Envoy, a stream is deleted
+    /// whatever its guest says.
     pub(crate) async fn close(&mut self, context: u32, is_logged: bool) -> Result<(), Cause> {
         self.store.enter(context, Phase::End);
         let end = if is_logged { &self.guest.finish } else { &self.guest.end };

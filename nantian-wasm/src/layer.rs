@@ -23,8 +23,8 @@ use crate::stream::StreamInfo;
 /// });
 /// ```
 ///
-/// A layer keeps the plugins that it was made of. Who reloads them keeps the layer where it can be replaced and applies it for each
-/// request, which allocates nothing:
+/// A layer keeps the plugins that it was made of. Who reloads them keeps the layer where it can be replaced
+/// and applies it for each request, which allocates nothing:
 ///
 /// ```
 /// use std::sync::RwLock;
@@ -85,7 +85,8 @@ impl<R> WasmLayer<R> {
         WasmLayer { plugins: self.plugins, stream_info: self.stream_info, responder }
     }
 
-    /// Asks this what the messages of a stream do not say, instead of taking it from the request's extensions.
+    /// Asks this what the messages of a stream do not say, instead of taking it from the request's
+    /// extensions.
     ///
     /// What it gets are the extensions of the request, in which it may leave something for inner services.
     #[must_use]

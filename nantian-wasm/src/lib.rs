@@ -1,8 +1,8 @@
 //! A wasmtime sandbox for Proxy-Wasm plugins as a tower Layer.
 //!
-//! Runs the plugins people already have for Envoy, Istio, Higress or Kong around any HTTP service: a plugin reads and
-//! changes headers and bodies, answers by itself, logs and counts. It gets memory and time within limits and nothing
-//! else: no network, no files, no way to put bytes on the wire that are not HTTP.
+//! Runs the plugins people already have for Envoy, Istio, Higress or Kong around any HTTP service: a plugin
+//! reads and changes headers and bodies, answers by itself, logs and counts. It gets memory and time within
+//! limits and nothing else: no network, no files, no way to put bytes on the wire that are not HTTP.
 //!
 //! ```
 //! use std::sync::atomic::AtomicBool;
@@ -34,87 +34,101 @@
 //! # }).unwrap();
 //! ```
 //!
-//! A guest runs on the thread that polls its stream, in slices of a millisecond: one that takes longer gives way to the
-//! other tasks of the thread until it is polled again, and ends when its slices exceed its time limit.
+//! A guest runs on the thread that polls its stream, in slices of a millisecond: one that takes longer gives
+//! way to the other tasks of the thread until it is polled again, and ends when its slices exceed its time
+//! limit.
 //!
-//! Proxies that are not built of tower services drive a [`StreamContext`] instead: the same core, without futures.
+//! Proxies that are not built of tower services drive a [`StreamContext`] instead: the same core, without
+//! futures.
 //!
 //! # Which modules run
 //!
-//! The ABI is found in the bytes: modules that export a marker of Proxy-Wasm 0.1.0, 0.2.0, 0.2.1 or Higress' 0.2.100, and
-//! those that import from the module `pingora` ([`Abi::Pingora`]).
-//! Every function these ABIs and WASI preview 1 let a module import is there, so that modules made with the SDKs
-//! instantiate. HTTP and gRPC call-outs and foreign functions go through the embedder's [`Host`](host::Host); Higress' additions
-//! (Redis, upstream hosts) answer that they are not available.
+//! The ABI is found in the bytes: modules that export a marker of Proxy-Wasm 0.1.0, 0.2.0, 0.2.1 or Higress'
+//! 0.2.100, and those that import from the module `pingora` ([`Abi::Pingora`]). Every function these ABIs and
+//! WASI preview 1 let a module import is there, so that modules made with the SDKs instantiate. HTTP and gRPC
+//! call-outs and foreign functions go through the embedder's [`Host`](host::Host); Higress' additions (Redis,
+//! upstream hosts) answer that they are not available.
 //!
 //! Statuses, ids, the order of callbacks and when a header map can be read are those of Envoy.
 //!
 //! # Where plugins behave differently from Envoy
 //!
-//! * A header that is no HTTP ends the stream and never reaches the wire: 503 for one of the request, 502 for one of a
-//!   response or of the plugin's own answer.
-//! * The headers of one connection are not a plugin's to write; such writes are ignored. Removing them is honoured.
-//! * A `content-length` that leaves is that of the body that plugins have made: headers that announce one wait for the
-//!   first part of a body that a plugin looks at. If more of it is to come and its length has changed, or the plugin has
-//!   written one itself, none is announced. One that has left is binding: a body that changes later breaks off.
-//! * A response that a plugin has made one without content (204, 304) has none, shows none, and has the length of none.
+//! * A header that is no HTTP ends the stream and never reaches the wire: 503 for one of the request, 502 for
+//!   one of a response or of the plugin's own answer.
+//! * The headers of one connection are not a plugin's to write; such writes are ignored. Removing them is
+//!   honoured.
+//! * A `content-length` that leaves is that of the body that plugins have made: headers that announce one
+//!   wait for the first part of a body that a plugin looks at. If more of it is to come and its length has
+//!   changed, or the plugin has written one itself, none is announced. One that has left is binding: a body
+//!   that changes later breaks off.
+//! * A response that a plugin has made one without content (204, 304) has none, shows none, and has the
+//!   length of none.
 //! * Changing a request's headers or path, or clearing the cache of routes, does not choose another route.
-//! * A stream has budgets: bytes that go in and out of its guests, header fields they add, lines they log, call-outs. The reason
-//!   that a plugin gives for its answer is cut at 256 bytes.
-//! * Call-outs are over in 60 s at most. A stream makes sixteen at a time, and 64 of them and one for each KiB of its bodies; a
-//!   plugin makes 1024 at a time, with 64 MiB of requests to be sent and responses to be read. One too many at a time is an
-//!   internal failure, as where Envoy's circuit breaker is open. What is sent is twice [`Sandbox::max_buffered_body`] long at
-//!   most, but no more than 63 MiB, and 1 MiB in any case; a response is 4 MiB.
-//! * A message may be held for [`Sandbox::max_pause`], or until a second after the time limit of a call-out made for it, in
-//!   which the module hears that it was reached; then the failure policy decides. Waiting for more of a body does not count.
-//!   Holding a body back buffers up to [`Sandbox::max_buffered_body`], or less where the plugin says so as it does in Higress
-//!   (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`): these raise nothing. What all streams hold together is the
-//!   embedder's to limit ([`Engine::with_body_memory`]).
-//! * Continuing a stream that is not held has no effect, and neither have answers for the root context, or while a stream is
-//!   logged and deleted.
+//! * A stream has budgets: bytes that go in and out of its guests, header fields they add, lines they log,
+//!   call-outs. The reason that a plugin gives for its answer is cut at 256 bytes.
+//! * Call-outs are over in 60 s at most. A stream makes sixteen at a time, and 64 of them and one for each
+//!   KiB of its bodies; a plugin makes 1024 at a time, with 64 MiB of requests to be sent and responses to be
+//!   read. One too many at a time is an internal failure, as where Envoy's circuit breaker is open. What is
+//!   sent is twice [`Sandbox::max_buffered_body`] long at most, but no more than 63 MiB, and 1 MiB in any
+//!   case; a response is 4 MiB.
+//! * A message may be held for [`Sandbox::max_pause`], or until a second after the time limit of a call-out
+//!   made for it, in which the module hears that it was reached; then the failure policy decides. Waiting for
+//!   more of a body does not count. Holding a body back buffers up to [`Sandbox::max_buffered_body`], or less
+//!   where the plugin says so as it does in Higress (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`):
+//!   these raise nothing. What all streams hold together is the embedder's to limit
+//!   ([`Engine::with_body_memory`]).
+//! * Continuing a stream that is not held has no effect, and neither have answers for the root context, or
+//!   while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.
-//! * A plugin of 0.2.1 that holds headers is not shown the body before it continues them, which it must in time: Envoy's
-//!   `allow_on_headers_stop_iteration`, by which 1 means `StopIteration` and not `StopAllIterationAndBuffer`, has no counterpart. Modules of
-//!   Higress' 0.2.100 say which they mean.
-//! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left out. One that it
-//!   removes is hidden from plugins: without a path or a method a request is answered as in Envoy, and it keeps its authority.
-//! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance. Requests that
-//!   come before that and find no other instance fail with [`Cause::NoInstance`].
-//! * An instance has 10 000 streams at a time. One that is full leaves further ones to the others; where all are, a stream fails
-//!   with [`Cause::Budget`].
-//! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty times the time that
-//!   it was spent in; one that has none left fails. Replies to its call-outs are counted among them, and cost its other
-//!   budgets too. A guest ticks every ten milliseconds at most, and more rarely if its `proxy_on_tick` takes long.
-//! * What clients can make much of costs no instance. A stream that writes more headers or properties, makes more call-outs or
-//!   sends more by one of them than it may fails under either failure policy ([`Cause::StreamBudget`]); a
-//!   thousand metrics have names of their own, of at most 256 bytes, and all others of a kind are one that is not shown; shared
-//!   data keeps what was written last, a thousand keys and 4 MiB of it, and so do queues.
-//!   [`PluginStatus`](observe::PluginStatus) counts what is lost.
-//! * A body too large to be held, or for which there is no memory, or made longer than one that may be held, and an answer that is no response, end the stream
-//!   under either failure policy.
-//! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are answered.
+//! * A plugin of 0.2.1 that holds headers is not shown the body before it continues them, which it must in
+//!   time: Envoy's `allow_on_headers_stop_iteration`, by which 1 means `StopIteration` and not
+//!   `StopAllIterationAndBuffer`, has no counterpart. Modules of Higress' 0.2.100 say which they mean.
+//! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left
+//!   out. One that it removes is hidden from plugins: without a path or a method a request is answered as in
+//!   Envoy, and it keeps its authority.
+//! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance.
+//!   Requests that come before that and find no other instance fail with [`Cause::NoInstance`].
+//! * An instance has 10 000 streams at a time. One that is full leaves further ones to the others; where all
+//!   are, a stream fails with [`Cause::Budget`].
+//! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty
+//!   times the time that it was spent in; one that has none left fails. Replies to its call-outs are counted
+//!   among them, and cost its other budgets too. A guest ticks every ten milliseconds at most, and more
+//!   rarely if its `proxy_on_tick` takes long.
+//! * What clients can make much of costs no instance. A stream that writes more headers or properties, makes
+//!   more call-outs or sends more by one of them than it may fails under either failure policy
+//!   ([`Cause::StreamBudget`]); a thousand metrics have names of their own, of at most 256 bytes, and all
+//!   others of a kind are one that is not shown; shared data keeps what was written last, a thousand keys and
+//!   4 MiB of it, and so do queues. [`PluginStatus`](observe::PluginStatus) counts what is lost.
+//! * A body too large to be held, or for which there is no memory, or made longer than one that may be held,
+//!   and an answer that is no response, end the stream under either failure policy.
+//! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are
+//!   answered.
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
-//! * A plugin that did not see the request does not see its end either, and one that answers as its context is created is not
-//!   shown the request.
-//! * Headers of one name stand beside one another, and pseudo headers in front, in whichever order they were written.
-//! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration ([`Plugin::successor`]).
+//! * A plugin that did not see the request does not see its end either, and one that answers as its context
+//!   is created is not shown the request.
+//! * Headers of one name stand beside one another, and pseudo headers in front, in whichever order they were
+//!   written.
+//! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration
+//!   ([`Plugin::successor`]).
 //!
 //! # Logs and metrics
 //!
-//! What guests log goes to `tracing`, at the level that they give, with the target `nantian_wasm::guest` and the fields `plugin` and
-//! `context`, which is the number of the stream or of the root; failures are logged under `nantian_wasm`. Metrics that guests define,
-//! and what plugins cost, are in [`Plugin::status`].
+//! What guests log goes to `tracing`, at the level that they give, with the target `nantian_wasm::guest` and
+//! the fields `plugin` and `context`, which is the number of the stream or of the root; failures are logged
+//! under `nantian_wasm`. Metrics that guests define, and what plugins cost, are in [`Plugin::status`].
 //!
 //! # Properties
 //!
 //! `request`, `response`, `source` and `destination` have what Envoy's have, `connection` its `id`, `mtls`,
 //! `requested_server_name`, `tls_version`, `uri_san_peer_certificate`, `dns_san_peer_certificate` and
-//! `sha256_peer_certificate_digest`, `upstream` its `address` and `port`, `xds` its `route_name`, `cluster_name` and
-//! `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`, `listener_direction` and what guests have set stand
-//! by themselves, and these last in `filter_state`, too, behind `wasm.`. What the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these do not say is
-//! not found, and neither is what only Envoy has: its `node`, the metadata of its listeners, routes, clusters and hosts (that
-//! of filters is there and empty), the subjects of certificates and the gateway's own one, and how long the backend took.
+//! `sha256_peer_certificate_digest`, `upstream` its `address` and `port`, `xds` its `route_name`,
+//! `cluster_name` and `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`,
+//! `listener_direction` and what guests have set stand by themselves, and these last in `filter_state`, too,
+//! behind `wasm.`. What the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these
+//! do not say is not found, and neither is what only Envoy has: its `node`, the metadata of its listeners,
+//! routes, clusters and hosts (that of filters is there and empty), the subjects of certificates and the
+//! gateway's own one, and how long the backend took.
 
 mod background_calls;
 mod callout_limits;

@@ -38,7 +38,8 @@ pub struct PluginStatus {
     pub rebuilds: u64,
     /// Log lines of guests that were dropped for exceeding a stream's budget or the plugin's.
     pub dropped_log_lines: u64,
-    /// Metrics that guests defined and that were left out, because their names were too many: each definition counts.
+    /// Metrics that guests defined and that were left out, because their names were too many: each definition
+    /// counts.
     pub dropped_metrics: u64,
     /// Values of shared data that made room for others, or were too large to be kept.
     pub dropped_shared_data: u64,
@@ -46,8 +47,8 @@ pub struct PluginStatus {
     pub dropped_queue_items: u64,
     /// The last failure.
     pub last_failure: Option<Failure>,
-    /// Where the guest was when an instance last ended, the innermost function first: its name, or its number where the
-    /// module has no names, and the offset in the module. At most 20.
+    /// Where the guest was when an instance last ended, the innermost function first: its name, or its number
+    /// where the module has no names, and the offset in the module. At most 20.
     pub last_backtrace: Vec<String>,
     /// Metrics the guest defined.
     pub metrics: Vec<Metric>,
@@ -231,7 +232,8 @@ fn printable(line: &[u8]) -> String {
         .collect()
 }
 
-/// The lowest level of guest logs that anybody listens to, in the ABI's numbers; 5 ("critical") when nobody does.
+/// The lowest level of guest logs that anybody listens to, in the ABI's numbers; 5 ("critical") when nobody
+/// does.
 pub(crate) fn log_level() -> u32 {
     if enabled!(target: "nantian_wasm::guest", Level::TRACE) {
         0

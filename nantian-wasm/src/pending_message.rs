@@ -93,7 +93,8 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Reads what is there of the body, if there is one, up to so many bytes and as long as there is memory for them.
+    /// Reads what is there of the body, if there is one, up to so many bytes and as long as there is memory
+    /// for them.
     pub(crate) fn gather(mut self, limit: usize, stream: &StreamContext, cx: &mut Context<'_>) -> Self {
         if self.end {
             return self;

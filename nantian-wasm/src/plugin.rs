@@ -21,12 +21,12 @@ use crate::stream::{Direction, Streaming};
 /// A running plugin; a cheap handle.
 ///
 /// Its instances are started and configured before [`new`](Self::new) returns, and replaced by
-/// [`Engine::maintain`](crate::Engine::maintain) when they end, so no request waits for one to start. A new configuration is
-/// a new plugin.
+/// [`Engine::maintain`](crate::Engine::maintain) when they end, so no request waits for one to start. A new
+/// configuration is a new plugin.
 ///
 /// They live until the last handle and the last stream are gone. Upkeep then ends what they have begun, calls
-/// `proxy_on_done` of the root context, waits for `proxy_done` if that answers false, at most a minute, and calls
-/// `proxy_on_delete`.
+/// `proxy_on_done` of the root context, waits for `proxy_done` if that answers false, at most a minute, and
+/// calls `proxy_on_delete`.
 #[derive(Clone)]
 pub struct Plugin {
     inner: Arc<Inner>,
@@ -47,13 +47,14 @@ pub(crate) struct Inner {
 impl Plugin {
     /// Starts and configures the instances of a plugin that reaches nothing outside its exchanges.
     ///
-    /// Runs the guest's start functions, `proxy_on_vm_start` and `proxy_on_configure` once for each instance, all together
-    /// within one second of engine ticks an instance. Blocks meanwhile.
+    /// Runs the guest's start functions, `proxy_on_vm_start` and `proxy_on_configure` once for each instance,
+    /// all together within one second of engine ticks an instance. Blocks meanwhile.
     ///
     /// # Errors
     ///
-    /// [`PluginError`] when a capability is asked for that does not exist, a limit is out of range, or the guest does not
-    /// start or refuses its configuration: whatever the failure policy, such a plugin never serves.
+    /// [`PluginError`] when a capability is asked for that does not exist, a limit is out of range, or the
+    /// guest does not start or refuses its configuration: whatever the failure policy, such a plugin never
+    /// serves.
     pub fn new(module: &Module, config: PluginConfig) -> Result<Self, PluginError> {
         Self::start(module, config, None, Arc::default())
     }
@@ -73,7 +74,8 @@ impl Plugin {
 
     /// A plugin that takes this one's place: it has its shared data, queues and metrics.
     ///
-    /// Streams that this one has seen stay with it. [`WasmLayer`](crate::WasmLayer) shows how a service comes to have the new one.
+    /// Streams that this one has seen stay with it. [`WasmLayer`](crate::WasmLayer) shows how a service comes
+    /// to have the new one.
     ///
     /// # Errors
     ///
@@ -275,8 +277,9 @@ impl Inner {
         self.pool.slots().iter().for_each(|slot| slot.wake_at(now));
     }
 
-    /// One round of upkeep: replaces dead instances, makes calls that wait, calls `proxy_on_tick` where due before the round
-    /// is over. A guest that takes longer than a slice goes on with [`give_turns`](Self::give_turns).
+    /// One round of upkeep: replaces dead instances, makes calls that wait, calls `proxy_on_tick` where due
+    /// before the round is over. A guest that takes longer than a slice goes on with
+    /// [`give_turns`](Self::give_turns).
     pub(crate) fn look_after(self: &Arc<Self>, round_ends: u64) {
         let engine = self.module.engine();
         for slot in self.pool.slots() {
@@ -302,7 +305,8 @@ impl Inner {
         self.pool.slots().iter().filter(|slot| slot.give_turns()).count() > 0
     }
 
-    /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again later.
+    /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again
+    /// later.
     fn replace(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: InstanceGuard) {
         self.plugin.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let began = self.module.engine().ticks();

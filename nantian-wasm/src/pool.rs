@@ -1,7 +1,7 @@
 //! Warm instances of one plugin, and which of them serves whom.
 //!
-//! An instance runs one guest call at a time, so each sits in a slot with a lock that is only ever tried. A thread takes
-//! the slot it used last: with one slot for each thread, none finds its slot taken.
+//! An instance runs one guest call at a time, so each sits in a slot with a lock that is only ever tried. A
+//! thread takes the slot it used last: with one slot for each thread, none finds its slot taken.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,7 +21,8 @@ use crate::stream::{ReusableFuture, SharedExchange};
 const REBUILD_EVERY: u64 = 50;
 /// Replacements that may be made at once after a quiet time.
 const REBUILD_BURST: u64 = 20;
-/// How many times as long as a replacement took upkeep leaves the plugin's other instances dead, once the burst is used up.
+/// How many times as long as a replacement took upkeep leaves the plugin's other instances dead, once the
+/// burst is used up.
 const REBUILD_REST: u64 = 4;
 
 /// The instances of a plugin.
@@ -73,7 +74,8 @@ pub(crate) enum LeaseError {
     Unavailable(Cause),
 }
 
-/// How fast dead instances are replaced, so that a guest that always traps does not cost its building each time.
+/// How fast dead instances are replaced, so that a guest that always traps does not cost its building each
+/// time.
 ///
 /// The time, in engine ticks, at which the budget is full again. One word: a step is one exchange.
 #[derive(Debug, Default)]
@@ -90,7 +92,8 @@ impl Pool {
         &self.slots
     }
 
-    /// Takes an instance for a new stream: this thread's own if it can be had, else any that is alive and has room.
+    /// Takes an instance for a new stream: this thread's own if it can be had, else any that is alive and has
+    /// room.
     ///
     /// Builds none: starting a guest may take a second, which upkeep has and a request has not.
     pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
@@ -308,7 +311,8 @@ impl RebuildBudget {
         spent.is_ok()
     }
 
-    /// Charges for the time a replacement took, so that a guest that is slow to start leaves upkeep to the others.
+    /// Charges for the time a replacement took, so that a guest that is slow to start leaves upkeep to the
+    /// others.
     fn charge(&self, took: u64) {
         self.0.fetch_add(took.saturating_mul(REBUILD_REST), Ordering::Relaxed);
     }

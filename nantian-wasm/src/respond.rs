@@ -14,8 +14,8 @@ pub trait Responder: Clone {
     fn respond(&self, failure: &Failure) -> Response<Bytes>;
 }
 
-/// Answers with [`Failure::status`] and what Envoy says: nothing, but of a body too large to be held, and of a header or
-/// status that is no HTTP. Who finds no memory is told to come again in a second.
+/// Answers with [`Failure::status`] and what Envoy says: nothing, but of a body too large to be held, and of
+/// a header or status that is no HTTP. Who finds no memory is told to come again in a second.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct DefaultResponder;

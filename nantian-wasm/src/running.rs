@@ -7,9 +7,11 @@ use std::task::{Context, Poll, Waker, ready};
 use crate::pool::Slot;
 use crate::sync::lock;
 
-/// A guest call under way, with everything it works on: the locks of its instance and of its exchange among them.
+/// A guest call under way, with everything it works on: the locks of its instance and of its exchange among
+/// them.
 ///
-/// A guest that runs when the engine ticks gives way: the call is pending then, and goes on when it is polled again.
+/// A guest that runs when the engine ticks gives way: the call is pending then, and goes on when it is polled
+/// again.
 pub(crate) struct RunningCall<T> {
     slot: Arc<Slot>,
     stage: Arc<Mutex<Stage<T>>>,

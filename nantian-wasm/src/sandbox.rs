@@ -10,10 +10,12 @@ use crate::config::Sandbox;
 use crate::error::Cause;
 use crate::observe::BudgetUsage;
 
-/// Most elements of a guest's table: Go has each function there, behind 4 096 places of none, and `MAX_FUNCTIONS` is 20 000.
+/// Most elements of a guest's table: Go has each function there, behind 4 096 places of none, and
+/// `MAX_FUNCTIONS` is 20 000.
 pub(crate) const MAX_TABLE_ELEMENTS: usize = 24 * 1024;
 
-/// WebAssembly instances and tables of one instance of a plugin: the guest's, and those of the shim beside it.
+/// WebAssembly instances and tables of one instance of a plugin: the guest's, and those of the shim beside
+/// it.
 pub(crate) const INSTANCES: u32 = 2;
 pub(crate) const TABLES: u32 = 2;
 
@@ -21,13 +23,15 @@ pub(crate) const TABLES: u32 = 2;
 const MAX_FRAMES: usize = 20;
 const MAX_FRAME: usize = 200;
 
-/// Bytes one callback may make the host copy out of a guest, and into it, at least: nothing of them is kept, and a stream as
-/// long as its bodies may need more.
+/// Bytes one callback may make the host copy out of a guest, and into it, at least: nothing of them is kept,
+/// and a stream as long as its bodies may need more.
 const MIN_FROM_GUEST: u64 = 16 << 20;
 const MIN_INTO_GUEST: u64 = 32 << 20;
-/// How many held bodies one callback may have copied, be they longer than that: to read, to write, and to ask about.
+/// How many held bodies one callback may have copied, be they longer than that: to read, to write, and to ask
+/// about.
 const COPIES: u64 = 4;
-/// Largest body of a call-out's request, at least; and in held bodies, of which it may be made: Base64 takes four thirds.
+/// Largest body of a call-out's request, at least; and in held bodies, of which it may be made: Base64 takes
+/// four thirds.
 const MIN_CALL_BODY: u64 = 1 << 20;
 const CALL_BODIES: u64 = 2;
 /// Bytes of header names and values one stream may write.
@@ -39,16 +43,17 @@ const MAX_LOG_BYTES: u64 = 16 << 10;
 const MAX_ENTRIES: u64 = 512;
 /// Bytes of properties one stream may set, with what the place of each takes.
 const MAX_PROPERTY_BYTES: u64 = 64 << 10;
-/// Call-outs one stream may make, besides one for so many bytes of its bodies: what is asked about piece by piece may be long.
+/// Call-outs one stream may make, besides one for so many bytes of its bodies: what is asked about piece by
+/// piece may be long.
 const MAX_CALLS: u64 = 64;
 const BYTES_OF_CALL: u64 = 1 << 10;
-/// How many times a budget that a client can use up has to be exceeded before the guest is ended, and not only its stream: what
-/// a client sends is copied a few times, a guest that floods goes on.
+/// How many times a budget that a client can use up has to be exceeded before the guest is ended, and not
+/// only its stream: what a client sends is copied a few times, a guest that floods goes on.
 const FLOOD: u64 = 16;
 /// Time all callbacks of one stream may take, in time limits of one.
 const MAX_LIMITS: u64 = 10;
-/// How long a stream lasts, in times of what it has spent, to have that time again: what a long stream takes for its bodies, and
-/// what a busy machine took from it.
+/// How long a stream lasts, in times of what it has spent, to have that time again: what a long stream takes
+/// for its bodies, and what a busy machine took from it.
 const TIME_RETURNS_IN: u64 = 20;
 
 /// Why a stream ends that has used up its time.
@@ -133,7 +138,8 @@ pub(crate) fn cause(error: &wasmtime::Error, limit: Duration) -> Cause {
     }
 }
 
-/// Where the guest was when its call ended, the innermost function first: name or number, and offset in the module.
+/// Where the guest was when its call ended, the innermost function first: name or number, and offset in the
+/// module.
 ///
 /// Functions of the host's own module are left out: `shim` is its code.
 pub(crate) fn backtrace(error: &wasmtime::Error, shim: &wasmtime::Module) -> Vec<String> {
@@ -308,7 +314,8 @@ fn charge(spent: &mut u64, bytes: usize, limit: u64, what: &'static str) -> Resu
     if *spent > limit { Err(HostTrap::Budget(what)) } else { Ok(()) }
 }
 
-/// Charges for what a client may have sent: beyond the budget, the stream is to fail for this cause and nothing is done.
+/// Charges for what a client may have sent: beyond the budget, the stream is to fail for this cause and
+/// nothing is done.
 fn afford(
     spent: &mut u64,
     bytes: usize,

@@ -12,14 +12,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table of the rows that the command line asks for: those whose names contain one of its words, or all.
+    /// A table of the rows that the command line asks for: those whose names contain one of its words, or
+    /// all.
     pub fn from_args() -> Self {
         let only = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
         println!("{:<58} {:>9} {:>9} {:>7} {:>7} {:>7}", "", "ours", "peer", "ratio", "best", "limit");
         Self { only, missed: Vec::new() }
     }
 
-    /// Measures ours beside the peer's, if the row is asked for; `make` prepares both. The limit is one of the ratio.
+    /// Measures ours beside the peer's, if the row is asked for; `make` prepares both. The limit is one of
+    /// the ratio.
     pub fn ratio<'a>(&mut self, name: &str, limit: Option<f64>, make: impl FnOnce() -> (Work<'a>, Work<'a>)) {
         if !self.wants(name) {
             return;

@@ -1,4 +1,5 @@
-//! The plainest reverse proxy hyper allows: one thread, one upstream, no routing, no metrics, no headers added.
+//! The plainest reverse proxy hyper allows: one thread, one upstream, no routing, no metrics, no headers
+//! added.
 //!
 //! Usage: `hyper-proxy LISTEN_ADDR UPSTREAM_ADDR`. It is the floor for a gateway built on hyper: what the
 //! gateway costs above it is the gateway's own.
@@ -58,7 +59,8 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
-/// Sends the request on to the upstream. An upstream that fails ends the client connection: a run with errors is void anyway.
+/// Sends the request on to the upstream. An upstream that fails ends the client connection: a run with errors
+/// is void anyway.
 async fn forward(
     pool: &Pool,
     upstream: &Authority,

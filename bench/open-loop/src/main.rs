@@ -1,12 +1,13 @@
 //! Calls at a rate of their own: each begins when it is planned, whether earlier ones are answered or not.
 //!
-//! Usage: `open-loop ADDR CALLS_PER_SECOND SECONDS CONNECTIONS SEED < REQUEST`. Calls come as those of many clients do who
-//! know nothing of one another: the pauses between them are drawn from an exponential distribution, the same for the same
-//! seed. The time of a call runs from when it was planned, so that a wait for a server that is behind counts; each
-//! connection carries one call at a time, and a call that finds none free is late, which counts too.
+//! Usage: `open-loop ADDR CALLS_PER_SECOND SECONDS CONNECTIONS SEED < REQUEST`. Calls come as those of many
+//! clients do who know nothing of one another: the pauses between them are drawn from an exponential
+//! distribution, the same for the same seed. The time of a call runs from when it was planned, so that a wait
+//! for a server that is behind counts; each connection carries one call at a time, and a call that finds none
+//! free is late, which counts too.
 //!
-//! One line of JSON is printed: how many calls were planned, how many of them were answered before the plan ended, and
-//! percentiles of all planned calls in microseconds, `null` where so many were never answered.
+//! One line of JSON is printed: how many calls were planned, how many of them were answered before the plan
+//! ended, and percentiles of all planned calls in microseconds, `null` where so many were never answered.
 
 mod http;
 

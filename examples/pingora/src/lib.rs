@@ -1,7 +1,7 @@
 //! What the examples have in common: a Pingora proxy on a free port, backends, and a client.
 //!
-//! A Pingora server binds addresses that are known before. Here the accept loop is our own, so that each proxy gets a port
-//! of its own and ends with the program; what it does with a connection is Pingora's.
+//! A Pingora server binds addresses that are known before. Here the accept loop is our own, so that each
+//! proxy gets a port of its own and ends with the program; what it does with a connection is Pingora's.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! An axum application behind a Proxy-Wasm plugin, which adds a request header and answers one path by itself.
+//! An axum application behind a Proxy-Wasm plugin, which adds a request header and answers one path by
+//! itself.
 
 use std::{sync::atomic::AtomicBool, thread};
 

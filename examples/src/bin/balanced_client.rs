@@ -1,4 +1,5 @@
-//! A client in the manner of reqwest over the balanced service: one URL, many servers, and none of it seen by who calls it.
+//! A client in the manner of reqwest over the balanced service: one URL, many servers, and none of it seen by
+//! who calls it.
 
 use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 

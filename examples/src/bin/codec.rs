@@ -1,4 +1,5 @@
-//! The codecs without tower, as a proxy of callbacks uses them: a request in one call, a stream chunk by chunk.
+//! The codecs without tower, as a proxy of callbacks uses them: a request in one call, a stream chunk by
+//! chunk.
 
 use std::{collections::VecDeque, time::SystemTime};
 

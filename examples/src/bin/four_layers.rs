@@ -1,5 +1,5 @@
-//! All four layers around one client: limits, a plugin, a provider of models, and its servers. The tokens that the provider reports
-//! are those that the limits count.
+//! All four layers around one client: limits, a plugin, a provider of models, and its servers. The tokens
+//! that the provider reports are those that the limits count.
 
 use std::{net::SocketAddr, sync::atomic::AtomicBool, thread};
 
@@ -29,7 +29,8 @@ type Service = BoxCloneSyncService<Request<Full<Bytes>>, Response<Body>, BoxErro
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let service = service([server().await?, server().await?])?;
-    // The first answer takes 15 of 20 tokens: more than had been expected of it, and too many for another one.
+    // The first answer takes 15 of 20 tokens: more than had been expected of it, and too many for another
+    // one.
     for expected in [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS] {
         let question = r#"{"model": "any", "messages": [{"role": "user", "content": "Hi"}]}"#;
         let request = Request::post("/v1/chat/completions").body(Full::from(question))?;
@@ -75,7 +76,8 @@ fn service(servers: [SocketAddr; 2]) -> anyhow::Result<Service> {
     ))
 }
 
-/// Settles what was reserved for a request with what its answer has used. An estimate is no reason to give anything back.
+/// Settles what was reserved for a request with what its answer has used. An estimate is no reason to give
+/// anything back.
 fn settle(extensions: &Extensions, _: &RequestFacts) -> impl UsageSink + use<> {
     let reservation = extensions.get::<ReservationHandle>().cloned();
     reservation.map(|reservation| {

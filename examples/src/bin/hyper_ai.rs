@@ -1,4 +1,5 @@
-//! A hyper client that becomes an LLM service: address, model and credential are the operator's, the rest the caller's.
+//! A hyper client that becomes an LLM service: address, model and credential are the operator's, the rest the
+//! caller's.
 //!
 //! The provider is a fake one in this program, so that it runs without an account.
 
@@ -71,8 +72,8 @@ async fn ask(provider: SocketAddr) -> anyhow::Result<(Value, UsageReport)> {
     Ok((serde_json::from_slice(&body)?, used.recv()?))
 }
 
-/// Says which errors come before anything was sent; after any other one the provider may have worked on the prompt, and it is
-/// charged.
+/// Says which errors come before anything was sent; after any other one the provider may have worked on the
+/// prompt, and it is charged.
 fn tell_unsent(error: legacy::Error) -> BoxError {
     if error.is_connect() { Unsent(error.into()).into() } else { error.into() }
 }

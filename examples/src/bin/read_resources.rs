@@ -1,4 +1,5 @@
-//! Reads manifests of the four kinds as a controller or another proxy would, and shows what a mistake is told.
+//! Reads manifests of the four kinds as a controller or another proxy would, and shows what a mistake is
+//! told.
 
 use anyhow::{Context as _, bail, ensure};
 use nantian_crd::{NantianObject, validate};

@@ -12,8 +12,9 @@ use serde::de::IgnoredAny;
 use super::{CLIENTS, PROVIDERS, SIZES, defaults, wire::framed};
 use crate::draw::Draw;
 
-/// Whatever is a request of one dialect becomes one of each other, or is refused; what is written is an object, and can be
-/// judged again: Ollama's tells no type of a picture, so one that is none is found out only there.
+/// Whatever is a request of one dialect becomes one of each other, or is refused; what is written is an
+/// object, and can be judged again: Ollama's tells no type of a picture, so one that is none is found out
+/// only there.
 pub fn ai_request(input: &[u8]) {
     let Some((mut draw, body)) = Draw::split(input) else { return };
     let (from, to) = (draw.of(&CLIENTS), draw.of(&PROVIDERS));
@@ -35,7 +36,8 @@ pub fn ai_reply(input: &[u8]) {
     Dialect::from(to).decode_reply(&written, 7).expect("an answer that was written can be read");
 }
 
-/// Every way to cut a stream gives the same events, with one last one; in each other dialect it ends the same way.
+/// Every way to cut a stream gives the same events, with one last one; in each other dialect it ends the same
+/// way.
 pub fn ai_stream(input: &[u8]) {
     let Some((mut draw, stream)) = Draw::split(input) else { return };
     let (from, to, size) = (draw.of(&PROVIDERS), draw.of(&CLIENTS), draw.of(&SIZES));

@@ -17,8 +17,8 @@ use crate::draw::Draw;
 
 const PATH: &str = "/v1/chat/completions";
 
-/// A body that a JSON parser takes is taken, and setting its model changes what setting it in the parsed object would.
-/// Every way to cut the body gives the same members.
+/// A body that a JSON parser takes is taken, and setting its model changes what setting it in the parsed
+/// object would. Every way to cut the body gives the same members.
 pub fn ai_edit(input: &[u8]) {
     let Some((mut draw, body)) = Draw::split(input) else { return };
     let (provider, size) = (draw.of(&["openai", "mistral"]), draw.of(&SIZES));
@@ -43,7 +43,8 @@ pub fn ai_edit(input: &[u8]) {
     }
 }
 
-/// Every way to cut a stream leaves the same of it without its usage, and what does not speak of usage stays as it is.
+/// Every way to cut a stream leaves the same of it without its usage, and what does not speak of usage stays
+/// as it is.
 pub fn ai_hide(input: &[u8]) {
     let Some((mut draw, stream)) = Draw::split(input) else { return };
     let hide = |size: usize| {

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::{PROVIDERS, defaults};
 use crate::draw::Draw;
 
-/// Whatever is a request for vectors in one dialect becomes one in each other, or is refused; vectors that are written can be read, and are the
-/// same.
+/// Whatever is a request for vectors in one dialect becomes one in each other, or is refused; vectors that
+/// are written can be read, and are the same.
 pub fn ai_embed(input: &[u8]) {
     let Some((mut draw, body)) = Draw::split(input) else { return };
     let (from, to) = (draw.of(&PROVIDERS), draw.of(&PROVIDERS));

@@ -21,8 +21,8 @@ pub fn ai_sse(input: &[u8]) {
     );
 }
 
-/// Every way to cut a stream of frames gives the same ones. With checksums that are right, frames are read as AWS's own crate
-/// reads them.
+/// Every way to cut a stream of frames gives the same ones. With checksums that are right, frames are read as
+/// AWS's own crate reads them.
 pub fn ai_frames(input: &[u8]) {
     let Some((mut draw, bytes)) = Draw::split(input) else { return };
     let (limit, size) = (draw.of(&[64, 4096]), draw.of(&SIZES));

@@ -1,4 +1,5 @@
-//! How many calls of a target may be repeats at once, so that a provider in trouble is not asked ever more often.
+//! How many calls of a target may be repeats at once, so that a provider in trouble is not asked ever more
+//! often.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// In the extensions of a request: when its whole answer must have been given, all attempts at all targets included.
+/// In the extensions of a request: when its whole answer must have been given, all attempts at all targets
+/// included.
 ///
-/// A timeout around a service can only cut: the client of a stream takes that for a broken connection, and the observer takes it for a
-/// client that went away. Told here, the time ends the call in the words of the client's dialect: 504 before the first token, an error
-/// event within a stream. Nothing is sent, and nothing is waited for, that would be too late. The time in which a request is read
-/// and a service becomes ready is left to whoever bounds it.
+/// A timeout around a service can only cut: the client of a stream takes that for a broken connection, and
+/// the observer takes it for a client that went away. Told here, the time ends the call in the words of the
+/// client's dialect: 504 before the first token, an error event within a stream. Nothing is sent, and nothing
+/// is waited for, that would be too late. The time in which a request is read and a service becomes ready is
+/// left to whoever bounds it.
 ///
 /// A response that keeps to it has it in its extensions.
 ///

@@ -135,7 +135,8 @@ impl<K: UsageSink> Call<K> {
         self.metering.end(End::Failed);
         let mut headers = kept_headers(&failed.headers);
         if failed.error.is_of_credential() {
-            // Another try mends nothing, whatever the provider says; the clients of OpenAI and Anthropic are told so by this field.
+            // Another try mends nothing, whatever the provider says; the clients of OpenAI and Anthropic are
+            // told so by this field.
             headers.remove(RETRY_AFTER);
             headers.remove("retry-after-ms");
             headers.insert("x-should-retry", HeaderValue::from_static("false"));

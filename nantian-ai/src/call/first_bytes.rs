@@ -1,4 +1,5 @@
-//! What the beginning of a reply tells that passes as it is: whether it is an answer, whatever its status says.
+//! What the beginning of a reply tells that passes as it is: whether it is an answer, whatever its status
+//! says.
 
 use bytes::Bytes;
 

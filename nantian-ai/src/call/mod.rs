@@ -289,7 +289,8 @@ impl<K: UsageSink> Call<K> {
         }
     }
 
-    /// How long to wait before another attempt, if any. One that timed out is paid for: the request was not free.
+    /// How long to wait before another attempt, if any. One that timed out is paid for: the request was not
+    /// free.
     pub(crate) fn retry(&mut self, target: &Target, failed: &Failed) -> Option<Duration> {
         if let Error::Timeout { .. } = failed.error {
             self.metering.meter_mut().mark_sent();

@@ -67,7 +67,8 @@ impl<K: UsageSink> Call<K> {
             return Step::Again(Duration::ZERO);
         }
         let mut fault = target.dialect().decode_fault(status, &said);
-        // It cannot but think: it calls tools at Responses alone. What has been learnt was of the model before, if there was one.
+        // It cannot but think: it calls tools at Responses alone. What has been learnt was of the model
+        // before, if there was one.
         let is_learnt = matches!(self.way, Way::Translated(_)) && target.forgoes(Wish::Effort);
         let is_told_not_to = is_learnt || self.withdrawn.has(Wish::Effort);
         if is_told_not_to && fault.kind == FaultKind::Invalid && fault.message.contains("reasoning_effort") {
@@ -95,7 +96,8 @@ impl<K: UsageSink> Call<K> {
         Step::Refused(Failed::of(target, fault, &receiving.head.headers))
     }
 
-    /// What a refusal is whose reasons have not come in time: the provider has decided, and is not to be asked again.
+    /// What a refusal is whose reasons have not come in time: the provider has decided, and is not to be
+    /// asked again.
     pub(crate) fn unexplained<B>(&self, target: &Target, receiving: &Receiving<B>) -> Step<B>
     where
         B: Body<Data = Bytes>,
@@ -105,7 +107,8 @@ impl<K: UsageSink> Call<K> {
         Step::Refused(Failed::of(target, fault, &receiving.head.headers))
     }
 
-    /// Asks for as many tokens as the provider allows, if it says so and has been asked for more; once, as that is no retry.
+    /// Asks for as many tokens as the provider allows, if it says so and has been asked for more; once, as
+    /// that is no retry.
     fn lowers(&mut self, status: StatusCode, said: &[u8]) -> bool {
         let Some(most) = most_allowed(status, said) else { return false };
         let (Some(prepared), false) = (&mut self.prepared, self.lowered) else { return false };
@@ -117,7 +120,8 @@ impl<K: UsageSink> Call<K> {
         self.lowered
     }
 
-    /// Asks without what the provider refuses, if it can be left out. That is no retry: it says nothing of the provider's state.
+    /// Asks without what the provider refuses, if it can be left out. That is no retry: it says nothing of
+    /// the provider's state.
     fn withdraws(&mut self, status: StatusCode, said: &[u8]) -> bool {
         let Some(prepared) = &mut self.prepared else { return false };
         let Some(wish) = prepared.withdraw(status, said, self.onward.more) else { return false };
@@ -131,8 +135,9 @@ impl<K: UsageSink> Call<K> {
     }
 }
 
-/// Statuses of which only the words tell what is meant: that something in a request cannot be, with 404 that nobody behind OpenRouter
-/// serves it, with 500 that llama.cpp does not, or with 429 that the account has no credit left.
+/// Statuses of which only the words tell what is meant: that something in a request cannot be, with 404 that
+/// nobody behind OpenRouter serves it, with 500 that llama.cpp does not, or with 429 that the account has no
+/// credit left.
 fn is_judged_by_words(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 404 | 422 | 429 | 500)
 }

@@ -51,7 +51,8 @@ impl Watch {
         self.deadline.is_none_or(|deadline| deadline.leaves(wait))
     }
 
-    /// What has not come in time, and in what time, if no attempt may go on. A body that always has more never waits.
+    /// What has not come in time, and in what time, if no attempt may go on. A body that always has more
+    /// never waits.
     pub(crate) fn out_of_time(&self) -> Option<(Awaited, Duration)> {
         let passed = self.deadline.filter(|deadline| deadline.has_passed());
         passed.map(|deadline| (Awaited::Answer, deadline.limit()))

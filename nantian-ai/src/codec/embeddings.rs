@@ -1,5 +1,5 @@
-//! Vectors of texts: OpenAI's `/embeddings`, Ollama's `/api/embed` and `/api/embeddings`, Gemini's `batchEmbedContents`, and
-//! Bedrock's `InvokeModel` in the forms of Titan, Nova and Cohere.
+//! Vectors of texts: OpenAI's `/embeddings`, Ollama's `/api/embed` and `/api/embeddings`, Gemini's
+//! `batchEmbedContents`, and Bedrock's `InvokeModel` in the forms of Titan, Nova and Cohere.
 
 use bytes::Bytes;
 
@@ -22,8 +22,8 @@ impl Dialect {
     /// Reads a request for vectors. What the common form cannot hold is named.
     ///
     /// # Errors
-    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for; and every
-    /// request in a dialect whose clients have none.
+    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for; and
+    /// every request in a dialect whose clients have none.
     pub fn decode_embed_request(self, body: &[u8]) -> Result<(EmbedRequest, Losses), Invalid> {
         match self {
             Self::OpenAi | Self::Responses => openai::embeddings::decode_request(body),

@@ -6,8 +6,8 @@ use super::{Fields, Object, Value};
 use crate::dialect::{Dialect, gemini};
 use crate::ir::{Fault, FaultKind};
 
-/// What the status for a bad request stands for as well, where it is named: that the conversation is too long, the model gone, or that
-/// the model has failed.
+/// What the status for a bad request stands for as well, where it is named: that the conversation is too
+/// long, the model gone, or that the model has failed.
 const OF_OTHERS: [FaultKind; 3] = [FaultKind::ContextLength, FaultKind::NotFound, FaultKind::Unreadable];
 
 /// What OpenRouter says for what a provider behind it has said, which stands beside it.
@@ -16,8 +16,8 @@ const OF_ANOTHER: &str = "Provider returned error";
 /// What Xiaomi says where `param` has what is wrong.
 const OF_A_PARAMETER: &str = "Param Incorrect";
 
-/// The error that a refusal stands for. A body that is no error of a dialect, such as a page of a proxy, says nothing
-/// that a client should see.
+/// The error that a refusal stands for. A body that is no error of a dialect, such as a page of a proxy, says
+/// nothing that a client should see.
 pub(crate) fn read(status: StatusCode, body: &[u8]) -> Fault {
     // Xiaomi refuses streams by such a line.
     let json = body.strip_prefix(b"data:").unwrap_or(body);
@@ -81,7 +81,8 @@ const OF_CREDENTIAL: [&str; 7] = [
     "UNAUTHENTICATED",
 ];
 
-/// Anthropic's words for the same, which it has no name for: also of what the organisation or its workspace allows itself.
+/// Anthropic's words for the same, which it has no name for: also of what the organisation or its workspace
+/// allows itself.
 const NO_CREDIT: [&str; 3] = [
     "This organization has been disabled",
     "You have reached your specified ",

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use super::Value;
 use crate::ir::{Json, Losses};
 
-/// A request that says something its dialect does not allow, or that the other dialect cannot even approximate.
+/// A request that says something its dialect does not allow, or that the other dialect cannot even
+/// approximate.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{field}` {problem}")]
 #[non_exhaustive]

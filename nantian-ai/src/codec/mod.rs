@@ -59,15 +59,17 @@ use crate::outbound::ANTHROPIC_BETA;
 
 // === impl Dialect ===
 
-/// Chats: Chat Completions, Responses, Messages, `/api/chat`; of providers also Converse and `generateContent`.
+/// Chats: Chat Completions, Responses, Messages, `/api/chat`; of providers also Converse and
+/// `generateContent`.
 ///
-/// What is said for clients is written by [`ClientDialect`]: nobody asks in a dialect that only providers speak.
+/// What is said for clients is written by [`ClientDialect`]: nobody asks in a dialect that only providers
+/// speak.
 impl Dialect {
     /// Reads a request. What the common form cannot hold is named.
     ///
     /// # Errors
-    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for; a dialect that only
-    /// providers speak is refused.
+    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for; a
+    /// dialect that only providers speak is refused.
     pub fn decode_request(self, body: &[u8]) -> Result<(Request, Losses), Invalid> {
         match self {
             Self::Anthropic => anthropic::decode_request(body),
@@ -80,8 +82,8 @@ impl Dialect {
         }
     }
 
-    /// Writes a request for a provider, which is a name from [`Provider`](crate::Provider) or any other: some providers of
-    /// one dialect know fields that others refuse. What the dialect cannot say is named.
+    /// Writes a request for a provider, which is a name from [`Provider`](crate::Provider) or any other: some
+    /// providers of one dialect know fields that others refuse. What the dialect cannot say is named.
     ///
     /// # Errors
     /// [`Invalid`] names content that the dialect cannot carry at all.

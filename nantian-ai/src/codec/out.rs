@@ -155,7 +155,8 @@ impl List<'_> {
     }
 }
 
-/// A schema that says that arguments are an object, and which there are: Anthropic refuses one that leaves out the former, OpenAI the latter.
+/// A schema that says that arguments are an object, and which there are: Anthropic refuses one that leaves
+/// out the former, OpenAI the latter.
 fn of_arguments(schema: &[u8]) -> Cow<'_, [u8]> {
     let Ok(object) = edit::Object::parse(schema) else { return schema.into() };
     let is_unsaid = |name: &str| object.value(name).is_none_or(|value| value == b"null");

@@ -9,8 +9,8 @@ use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 
 /// Reads the stream of a provider, in any chunks.
 ///
-/// It gives exactly one last event, whatever the bytes: [`Event::End`] if the provider says that the answer is complete,
-/// [`Event::Failed`] if it says anything else or nothing at all.
+/// It gives exactly one last event, whatever the bytes: [`Event::End`] if the provider says that the answer
+/// is complete, [`Event::Failed`] if it says anything else or nothing at all.
 #[derive(Clone, Debug)]
 pub struct StreamDecoder {
     wire: Wire,

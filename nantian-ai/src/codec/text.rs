@@ -19,8 +19,8 @@ pub(crate) fn joined_text(content: &[Block], separator: &str) -> String {
     joined
 }
 
-/// What the system says in the midst of a conversation, where a provider lets it say nothing there: a user says it, marked. Said at
-/// the beginning it would change what every provider keeps a conversation by.
+/// What the system says in the midst of a conversation, where a provider lets it say nothing there: a user
+/// says it, marked. Said at the beginning it would change what every provider keeps a conversation by.
 pub(crate) fn said_by_user(text: &str) -> String {
     format!("<system>\n{text}\n</system>")
 }

@@ -15,11 +15,12 @@ const CARRIED: [&str; 6] = ["args", "arguments", "input", "input_schema", "param
 /// The same in the outermost object, where Ollama has a schema.
 const CARRIED_OUTERMOST: [&str; 1] = ["format"];
 
-/// Containers within containers, at most. What is read again counts on: the depth of a whole body is bounded, not that of a text.
+/// Containers within containers, at most. What is read again counts on: the depth of a whole body is bounded,
+/// not that of a text.
 const MAX_DEPTH: u8 = 128;
 
-/// How many levels a list counts that stands where an object would be carried. Each of them is read once more than what is around
-/// it, so that many within one another would be read again and again.
+/// How many levels a list counts that stands where an object would be carried. Each of them is read once more
+/// than what is around it, so that many within one another would be read again and again.
 const LEVELS_OF_A_LIST: u8 = 32;
 
 /// Values in a body, at most. Each takes much more memory than the two bytes in which it can be written.
@@ -59,8 +60,8 @@ impl Value {
         Reader { carried: &CARRIED_OUTERMOST, depth: 0, left: &left }.read(body)
     }
 
-    /// Reads what a provider says. JavaScript cuts characters in two, so that an event may end with one half and the next begin with
-    /// the other: U+FFFD stands for each.
+    /// Reads what a provider says. JavaScript cuts characters in two, so that an event may end with one half
+    /// and the next begin with the other: U+FFFD stands for each.
     pub(crate) fn parse_answer(body: &[u8]) -> Result<Self, serde_json::Error> {
         Self::parse(body).or_else(|error| match without_halves(body) {
             Some(whole) => Self::parse(&whole),

@@ -29,13 +29,15 @@ pub enum Scheme {
     /// A signature of the request by an account of AWS; the secret is `access key:secret key` or
     /// `access key:secret key:session token`. Needs the feature `aws`.
     Aws,
-    /// `Bearer` and a token of Entra ID; the secret is an application as `az ad sp create-for-rbac` prints it, an object of JSON.
+    /// `Bearer` and a token of Entra ID; the secret is an application as `az ad sp create-for-rbac` prints
+    /// it, an object of JSON.
     Azure,
     /// `Basic` and the base64 of the secret, which is `user:password`.
     Basic,
     /// `Bearer` and the secret.
     Bearer,
-    /// `Bearer` and a token of Google; the secret is the key of a service account, an object of JSON. Needs the feature `gcp`.
+    /// `Bearer` and a token of Google; the secret is the key of a service account, an object of JSON. Needs
+    /// the feature `gcp`.
     Gcp,
     /// No credential at all.
     None,
@@ -49,9 +51,9 @@ pub struct Credential {
     ///
     /// Default: the provider's. Source: `AIService.spec.auth.type`.
     pub scheme: Scheme,
-    /// The secrets, used in turn: the first attempt of a request begins anywhere, each further one takes the next; one that
-    /// is refused with 401, 402, 403, 407 or 429 makes way for one that is yet unused at once, as far as retries go. Empty for
-    /// [`Scheme::None`].
+    /// The secrets, used in turn: the first attempt of a request begins anywhere, each further one takes the
+    /// next; one that is refused with 401, 402, 403, 407 or 429 makes way for one that is yet unused at once,
+    /// as far as retries go. Empty for [`Scheme::None`].
     ///
     /// Source: the lines of the entry `AIService.spec.auth.key` of the Secret `AIService.spec.auth.secret`.
     pub secrets: Vec<Secret>,
@@ -197,7 +199,8 @@ impl Credential {
         Self::new(Scheme::Basic, user_and_password)
     }
 
-    /// A signature by an account of AWS; the keys are `access key:secret key`, with or without `:session token`.
+    /// A signature by an account of AWS; the keys are `access key:secret key`, with or without
+    /// `:session token`.
     pub fn aws(keys: impl Into<Secret>) -> Self {
         Self::new(Scheme::Aws, keys)
     }
@@ -224,8 +227,8 @@ impl Credential {
         self
     }
 
-    /// Checks the credential once, so that writing it cannot fail on a request. Signatures are for a region, and tokens are asked
-    /// for by a client.
+    /// Checks the credential once, so that writing it cannot fail on a request. Signatures are for a region,
+    /// and tokens are asked for by a client.
     pub(crate) fn stamps(
         &self,
         region: Option<&str>,

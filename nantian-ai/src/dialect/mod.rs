@@ -45,7 +45,8 @@ pub struct UnknownDialect {
     pub name: String,
 }
 
-/// The member of a request that asks Bedrock for a guardrail, whatever the dialect: none but Bedrock's has a word for it.
+/// The member of a request that asks Bedrock for a guardrail, whatever the dialect: none but Bedrock's has a
+/// word for it.
 pub(crate) const GUARDRAIL: &str = "guardrailConfig";
 
 /// A name as one segment of a path, whatever is in it.

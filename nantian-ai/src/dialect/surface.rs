@@ -116,8 +116,8 @@ impl Surface {
         Ok(surface)
     }
 
-    /// Like [`detect`](Self::detect), for a backend that may read a path otherwise: take a `%2F` for a slash, as servers of ASGI
-    /// do, or capital letters for small ones, as Express and ASP.NET do.
+    /// Like [`detect`](Self::detect), for a backend that may read a path otherwise: take a `%2F` for a slash,
+    /// as servers of ASGI do, or capital letters for small ones, as Express and ASP.NET do.
     ///
     /// # Errors
     /// Those of [`detect`](Self::detect).

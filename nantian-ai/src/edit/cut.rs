@@ -5,8 +5,9 @@ use std::ops::Range;
 /// What has to change in a body: a place, and what stands there instead.
 pub(crate) type Edit = (Range<usize>, &'static str);
 
-/// Cuts items out of a list, which are told by where each is and whether it is left out. With them go the commas that set them apart:
-/// those before them, or those after them where none is kept before. Items beside one another are one cut.
+/// Cuts items out of a list, which are told by where each is and whether it is left out. With them go the
+/// commas that set them apart: those before them, or those after them where none is kept before. Items beside
+/// one another are one cut.
 pub(crate) fn cut_out(
     items: impl IntoIterator<Item = (Range<usize>, bool)>,
     at: usize,

@@ -1,5 +1,6 @@
-//! Members that some readers take for others: Go's JSON knows a name also by letters of another case, and of several members
-//! the last counts. A provider written in Go (Ollama, LocalAI) would serve the model of `"MODEL"`, whatever `"model"` says.
+//! Members that some readers take for others: Go's JSON knows a name also by letters of another case, and of
+//! several members the last counts. A provider written in Go (Ollama, LocalAI) would serve the model of
+//! `"MODEL"`, whatever `"model"` says.
 
 use std::borrow::Cow;
 
@@ -20,11 +21,12 @@ const DECISIVE: [&str; 8] = [
     "stream_options",
 ];
 
-/// Members that look like others, at most: each that is cut out leaves pieces of the body, and who sends more means harm.
+/// Members that look like others, at most: each that is cut out leaves pieces of the body, and who sends more
+/// means harm.
 const MOST: usize = 64;
 
-/// What has to change in a body so that no reader finds anything else than what has been read here; what is cut out is named, but
-/// for a model, which is never the client's.
+/// What has to change in a body so that no reader finds anything else than what has been read here; what is
+/// cut out is named, but for a model, which is never the client's.
 ///
 /// # Errors
 /// [`Malformed`] where there is more of it than anyone means.

@@ -20,8 +20,8 @@ pub struct Object<'a> {
     members: Vec<Member>,
 }
 
-/// Members of an object, at most. Each takes more memory than the few bytes in which it can be written, and is looked at for every name
-/// that is looked for.
+/// Members of an object, at most. Each takes more memory than the few bytes in which it can be written, and
+/// is looked at for every name that is looked for.
 const MOST_MEMBERS: usize = 1 << 14;
 
 #[derive(Clone, Debug)]
@@ -104,8 +104,9 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Whether some readers take another member for one of these names: Go's JSON knows a name also by letters of another case, and of
-    /// several members the last counts. Of names by which nothing is decided here it is not known.
+    /// Whether some readers take another member for one of these names: Go's JSON knows a name also by
+    /// letters of another case, and of several members the last counts. Of names by which nothing is decided
+    /// here it is not known.
     pub fn is_shadowed(&self, name: &str) -> bool {
         self.members().any(|(written, _)| resembled(written) == Some(name))
     }
@@ -120,14 +121,15 @@ impl<'a> Object<'a> {
         serde_json::from_slice(self.value(name)?).ok()
     }
 
-    /// Sets members to JSON values: every member of a name, so that no reader sees another one; a member that is absent
-    /// becomes the first. Gives the pieces of the new body, which share the memory of the old one. `body` is what the
-    /// object was parsed from.
+    /// Sets members to JSON values: every member of a name, so that no reader sees another one; a member that
+    /// is absent becomes the first. Gives the pieces of the new body, which share the memory of the old one.
+    /// `body` is what the object was parsed from.
     pub(crate) fn set(&self, body: &Bytes, values: &[(&str, &str)]) -> Vec<Bytes> {
         self.set_and(body, values, Vec::new())
     }
 
-    /// The same, and other places of the body replaced besides. Of two that overlap the one that begins first is.
+    /// The same, and other places of the body replaced besides. Of two that overlap the one that begins first
+    /// is.
     pub(crate) fn set_and<'e>(
         &self,
         body: &Bytes,

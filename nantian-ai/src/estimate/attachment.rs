@@ -2,21 +2,24 @@
 
 use memchr::memmem;
 
-/// What a picture or a recording costs, in tokens: the order of magnitude of a picture of one megapixel at the large
-/// providers, and the least that any attachment counts.
+/// What a picture or a recording costs, in tokens: the order of magnitude of a picture of one megapixel at
+/// the large providers, and the least that any attachment counts.
 const TOKENS: u64 = 1_000;
 
-/// Bytes of base64 for each token of a picture or a recording that is larger than most: no text that looks like one is free.
+/// Bytes of base64 for each token of a picture or a recording that is larger than most: no text that looks
+/// like one is free.
 const BYTES_PER_TOKEN_OF_A_MEDIUM: u64 = 1_000;
 
-/// Bytes of base64 for each token of what may be a document: pages of a PDF have about 50 KB and 1500 tokens each.
+/// Bytes of base64 for each token of what may be a document: pages of a PDF have about 50 KB and 1500 tokens
+/// each.
 const BYTES_PER_TOKEN: u64 = 32;
 
-/// How far before a run of base64 its string may begin: a block, and the head of a `data:` URL. What else its object says is
-/// looked for as far.
+/// How far before a run of base64 its string may begin: a block, and the head of a `data:` URL. What else its
+/// object says is looked for as far.
 const LONGEST_HEAD: usize = 256;
 
-/// Where the dialects of clients have attachments: text that stands elsewhere is none, whatever it looks like.
+/// Where the dialects of clients have attachments: text that stands elsewhere is none, whatever it looks
+/// like.
 const MEMBERS: [(&[u8], Form); 4] =
     [(b"data", Form::Told), (b"file_data", Form::Bare), (b"image_url", Form::Url), (b"url", Form::Url)];
 
@@ -116,9 +119,9 @@ fn url_content(url: &[u8]) -> Option<&[u8]> {
     is_attachment.then(|| content.get(1..)).flatten()
 }
 
-/// Whether the other members of an object say that one is base64: those before its name, and those after its value. Anthropic has
-/// base64 and text under one name, and says which by a `type`; OpenAI has a `format` beside what is base64. Of a body of which only
-/// the beginning is known it may be said in the rest.
+/// Whether the other members of an object say that one is base64: those before its name, and those after its
+/// value. Anthropic has base64 and text under one name, and says which by a `type`; OpenAI has a `format`
+/// beside what is base64. Of a body of which only the beginning is known it may be said in the rest.
 fn says_base64(before: &[u8], after: &[u8]) -> bool {
     let before = before.get(before.len().saturating_sub(LONGEST_HEAD)..).unwrap_or_default();
     let Some(before) = memchr::memrchr(b'{', before).and_then(|at| before.get(at..)) else {

@@ -23,10 +23,10 @@ const RUN: usize = RUN_BLOCKS * BLOCK;
 /// Estimates the input tokens of a request body.
 ///
 /// Every byte of the JSON counts, names and brackets included, which stands for the few tokens that each
-/// message costs besides its text: about four ASCII characters, two Cyrillic, one Chinese to a token. Of pictures, recordings
-/// and documents in base64, 512 bytes or more in the members in which the dialects have them, each counts 1000 tokens, or one
-/// for every 1000 bytes of a picture or a recording and for every 32 bytes of anything else, whichever is more. Expect the right
-/// order of magnitude, mostly a little too much.
+/// message costs besides its text: about four ASCII characters, two Cyrillic, one Chinese to a token. Of
+/// pictures, recordings and documents in base64, 512 bytes or more in the members in which the dialects have
+/// them, each counts 1000 tokens, or one for every 1000 bytes of a picture or a recording and for every 32
+/// bytes of anything else, whichever is more. Expect the right order of magnitude, mostly a little too much.
 ///
 /// ```
 /// let body = br#"{"model":"m","messages":[{"role":"user","content":"How far is the moon?"}]}"#;

@@ -4,9 +4,9 @@ use super::{Fault, Stop, Tokens};
 
 /// One step of a streamed answer.
 ///
-/// A stream is `Start`, then any number of parts, each `Open`, its deltas, `Close`, one after the other; then `Stop`, and
-/// `End`. `Tokens` and `Ping` may come at any time. `Failed` may come instead of anything. Nothing comes after `End` or `Failed`, and
-/// every stream has exactly one of them.
+/// A stream is `Start`, then any number of parts, each `Open`, its deltas, `Close`, one after the other; then
+/// `Stop`, and `End`. `Tokens` and `Ping` may come at any time. `Failed` may come instead of anything.
+/// Nothing comes after `End` or `Failed`, and every stream has exactly one of them.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {

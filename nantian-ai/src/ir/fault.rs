@@ -26,10 +26,12 @@ const TOO_LONG: [&str; 12] = [
     "model token limit",
 ];
 
-/// OpenAI's words for a model that does there what it is asked to at another address alone, such as calling tools.
+/// OpenAI's words for a model that does there what it is asked to at another address alone, such as calling
+/// tools.
 const ELSEWHERE: &str = "in /v1/chat/completions";
 
-/// What begins a refusal of DeepSeek, Mistral and Bedrock that there is no model of this name, in small letters.
+/// What begins a refusal of DeepSeek, Mistral and Bedrock that there is no model of this name, in small
+/// letters.
 const NO_MODEL: [&str; 4] = [
     "model not exist",
     "invalid model: ",
@@ -37,9 +39,10 @@ const NO_MODEL: [&str; 4] = [
     "invocation of model id ",
 ];
 
-/// What begins one of what others may do, in small letters: of Ollama, Bedrock and vLLM that the model sees no pictures, of vLLM and Azure that it
-/// calls no tools or does not chat, of Gemini that it cannot read what is at a URL, or does not serve where this is, and of OpenAI, Groq
-/// and xAI that there are more tools than they take.
+/// What begins one of what others may do, in small letters: of Ollama, Bedrock and vLLM that the model sees
+/// no pictures, of vLLM and Azure that it calls no tools or does not chat, of Gemini that it cannot read what
+/// is at a URL, or does not serve where this is, and of OpenAI, Groq and xAI that there are more tools than
+/// they take.
 const UNSUPPORTED: [&str; 12] = [
     "this model does not support image input",
     "this model doesn't support the image",
@@ -116,8 +119,8 @@ impl Fault {
         Self { kind, message }
     }
 
-    /// What a provider says. That a conversation is too long is told by its words alone at most of them, and that another model may
-    /// do what this one does not.
+    /// What a provider says. That a conversation is too long is told by its words alone at most of them, and
+    /// that another model may do what this one does not.
     pub(crate) fn said(kind: FaultKind, message: impl Into<String>) -> Self {
         let mut fault = Self::new(kind, message);
         if kind == FaultKind::Invalid {
@@ -141,8 +144,8 @@ impl Fault {
         Self::new(FaultKind::Unreadable, "the provider's answer cannot be read")
     }
 
-    /// The error that a response with this status stands for. `said` is what the provider says about it, if it says it
-    /// in its dialect.
+    /// The error that a response with this status stands for. `said` is what the provider says about it, if
+    /// it says it in its dialect.
     pub(crate) fn of_status(status: StatusCode, said: Option<String>) -> Self {
         let message = said
             .filter(|said| !said.trim().is_empty())
@@ -151,7 +154,8 @@ impl Fault {
     }
 }
 
-/// What a refusal, in small letters, is that says of the model that it is not there or cannot do what others can.
+/// What a refusal, in small letters, is that says of the model that it is not there or cannot do what others
+/// can.
 fn of_the_model(words: &str) -> Option<FaultKind> {
     let begins = |known: &[&str]| known.iter().any(|known| words.starts_with(known));
     if begins(&NO_MODEL) || words.ends_with(NO_MODEL_ID) {
@@ -181,7 +185,8 @@ impl FaultKind {
         }
     }
 
-    /// Whether it is about this provider or its model, and not about the request alone, so that another one may serve it.
+    /// Whether it is about this provider or its model, and not about the request alone, so that another one
+    /// may serve it.
     pub(crate) fn is_of_the_provider(self) -> bool {
         match self {
             // Others read more.

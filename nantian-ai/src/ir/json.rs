@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::wire::json::Scanner;
 
-/// A JSON text without insignificant space: the arguments of a tool call, a schema. Keys keep their order and numbers
-/// their digits, because providers key their caches by bytes.
+/// A JSON text without insignificant space: the arguments of a tool call, a schema. Keys keep their order and
+/// numbers their digits, because providers key their caches by bytes.
 ///
 /// ```
 /// use nantian_ai::ir::Json;

@@ -1,8 +1,8 @@
 //! One form for the requests, replies and streams of every dialect, so that any of them can become any other.
 //!
-//! It is a list of blocks, as Anthropic has it: what the other dialects keep in separate fields (reasoning, tool calls,
-//! refusals) has a place in an order here. A stream is the same reply in pieces, see [`Event`]. Only what at least two
-//! dialects can say has a field; whatever else a request holds is named in [`Losses`].
+//! It is a list of blocks, as Anthropic has it: what the other dialects keep in separate fields (reasoning,
+//! tool calls, refusals) has a place in an order here. A stream is the same reply in pieces, see [`Event`].
+//! Only what at least two dialects can say has a field; whatever else a request holds is named in [`Losses`].
 
 mod content;
 mod embeddings;

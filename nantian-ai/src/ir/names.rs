@@ -32,7 +32,8 @@ pub(crate) struct ToolIds {
 // === impl ToolNames ===
 
 impl ToolNames {
-    /// Gives every tool of a request a name that every provider takes, and every call the id that its provider has given it.
+    /// Gives every tool of a request a name that every provider takes, and every call the id that its
+    /// provider has given it.
     pub fn adapt(request: &mut Request) -> Self {
         let mut names = Self::default();
         let taken: HashSet<String> = request.tools.iter().map(|tool| tool.name.clone()).collect();
@@ -91,8 +92,8 @@ impl ToolNames {
     }
 }
 
-/// An id of a tool call that every provider takes: the same for the same id. Where there is room it tells what it was before: models of
-/// some providers make ids in a form that they want to see again.
+/// An id of a tool call that every provider takes: the same for the same id. Where there is room it tells
+/// what it was before: models of some providers make ids in a form that they want to see again.
 pub(crate) fn safe_id(id: &str) -> Cow<'_, str> {
     if is_safe(id) {
         return Cow::Borrowed(id);
@@ -106,7 +107,8 @@ pub(crate) fn safe_item_id(id: &str) -> Cow<'_, str> {
     if is_safe(id) { Cow::Borrowed(id) } else { Cow::Owned(safe(id)) }
 }
 
-/// An id of a tool call as the provider has given it. What is longer than those that can be told again is not one.
+/// An id of a tool call as the provider has given it. What is longer than those that can be told again is not
+/// one.
 pub(crate) fn own_id(id: &str) -> Cow<'_, str> {
     let is_own = safe_id(id).starts_with(CODED);
     if is_own { Cow::Borrowed(id) } else { safe_id(id) }
@@ -119,7 +121,8 @@ fn restore_id(id: &mut String) {
     }
 }
 
-/// An id in letters that every provider takes: for a hyphen two, and for a byte that is not safe one and the byte in two digits.
+/// An id in letters that every provider takes: for a hyphen two, and for a byte that is not safe one and the
+/// byte in two digits.
 fn coded(id: &str) -> String {
     let mut coded = CODED.to_owned();
     for byte in id.bytes() {
@@ -165,7 +168,8 @@ pub(crate) fn short_id(id: &str) -> Cow<'_, str> {
     Cow::Owned(digits.collect())
 }
 
-/// Who asks, as every provider takes it: the same for the same. OpenAI takes 64 letters, and Anthropic nobody's address or number.
+/// Who asks, as every provider takes it: the same for the same. OpenAI takes 64 letters, and Anthropic
+/// nobody's address or number.
 pub(crate) fn safe_user(user: &str) -> Cow<'_, str> {
     let is_opaque = user.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'@')
         && user.bytes().any(|byte| byte.is_ascii_alphabetic());
@@ -267,7 +271,8 @@ mod tests {
 
     #[test]
     fn many_names_do_not_take_long() {
-        // About as many as a body can hold; with a look at all of those before for each it would take longer than all other tests.
+        // About as many as a body can hold; with a look at all of those before for each it would take longer
+        // than all other tests.
         let tools: Vec<_> = (0..60_000).map(|at| tool(&format!("a.{at}"))).collect();
         let mut request = Request { tools, ..Request::default() };
         let names = ToolNames::adapt(&mut request);

@@ -126,8 +126,9 @@ impl Part {
     }
 }
 
-/// The arguments that a model has written. None are an empty object; what is no object, such as those of a call that was broken
-/// off, is kept in one, so that the tool can say what is wrong with it, and a conversation can go on that has such a call in it.
+/// The arguments that a model has written. None are an empty object; what is no object, such as those of a
+/// call that was broken off, is kept in one, so that the tool can say what is wrong with it, and a
+/// conversation can go on that has such a call in it.
 pub(crate) fn arguments(text: &str) -> Json {
     if text.trim().is_empty() {
         return Json::empty_object();

@@ -41,11 +41,14 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Who asks, as an opaque id.
     pub user: Option<String>,
-    /// What beginnings of conversations are kept under, in the words of OpenAI (`prompt_cache_key`): that they shall be.
+    /// What beginnings of conversations are kept under, in the words of OpenAI (`prompt_cache_key`): that
+    /// they shall be.
     pub cache_key: Option<String>,
-    /// What the provider checks of what is said, in the words of Bedrock's `guardrailConfig`: only it has them.
+    /// What the provider checks of what is said, in the words of Bedrock's `guardrailConfig`: only it has
+    /// them.
     pub guardrail: Option<Json>,
-    /// Features of Claude that are asked for by their names, beside the body where Anthropic is asked (`anthropic-beta`).
+    /// Features of Claude that are asked for by their names, beside the body where Anthropic is asked
+    /// (`anthropic-beta`).
     pub betas: Vec<String>,
     /// Whether the answer is streamed.
     pub stream: bool,

@@ -1,7 +1,7 @@
 //! The model of an answer that passes, by the name that its client has asked for.
 //!
-//! Claude Code gives reasoning back only to the model that has thought it, which it tells by the name in the answer. What others than
-//! Claude have signed it had better keep: Claude refuses it.
+//! Claude Code gives reasoning back only to the model that has thought it, which it tells by the name in the
+//! answer. What others than Claude have signed it had better keep: Claude refuses it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::dialect::{Dialect, Operation, Surface, anthropic};
 use crate::edit::Object;
 use crate::facts::RequestFacts;
 
-/// How an answer has to name its model, as JSON, if not as its provider does. Where the client asks for a model by the provider's own
-/// name it is told what the provider tells everybody.
+/// How an answer has to name its model, as JSON, if not as its provider does. Where the client asks for a
+/// model by the provider's own name it is told what the provider tells everybody.
 pub(crate) fn name(surface: &Surface, facts: &RequestFacts, model: &str) -> Option<Arc<str>> {
     let is_compared = (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat);
     let asked = facts.model.as_deref().filter(|asked| is_compared && !asked.is_empty() && *asked != model);

@@ -10,8 +10,9 @@ use crate::dialect::Dialect;
 pub(crate) const ANTHROPIC_BETA: &str = "anthropic-beta";
 pub(crate) const OPENAI_BETA: &str = "openai-beta";
 
-/// Parameters of the operations that pass, encoded or not, in alphabetical order. All others end here: clients put credentials
-/// under any name into a query, and those that a route knows are no business of the provider.
+/// Parameters of the operations that pass, encoded or not, in alphabetical order. All others end here:
+/// clients put credentials under any name into a query, and those that a route knows are no business of the
+/// provider.
 const PARAMETERS: [&str; 15] = [
     "after",
     "after_id",
@@ -52,8 +53,8 @@ pub(super) fn upstream_headers(client: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Whether a header of the client ends here: what selects an account with its credentials; what concerns only its own connection;
-/// what only says where it is; and its credentials themselves.
+/// Whether a header of the client ends here: what selects an account with its credentials; what concerns only
+/// its own connection; what only says where it is; and its credentials themselves.
 fn ends_here(name: &HeaderName) -> bool {
     let name = name.as_str();
     let is_known = matches!(
@@ -88,9 +89,10 @@ fn ends_here(name: &HeaderName) -> bool {
         || is_credential(name)
 }
 
-/// Whether a header holds a credential or what an identity-aware proxy says of the client, by the words of its name: those of
-/// ALB (`x-amzn-oidc-accesstoken`), IAP (`x-goog-iap-jwt-assertion`), Cloudflare Access (`cf-access-jwt-assertion`), App Service
-/// (`x-ms-client-principal`), oauth2-proxy (`x-auth-request-access-token`) and what is like them.
+/// Whether a header holds a credential or what an identity-aware proxy says of the client, by the words of
+/// its name: those of ALB (`x-amzn-oidc-accesstoken`), IAP (`x-goog-iap-jwt-assertion`), Cloudflare Access
+/// (`cf-access-jwt-assertion`), App Service (`x-ms-client-principal`), oauth2-proxy
+/// (`x-auth-request-access-token`) and what is like them.
 fn is_credential(name: &str) -> bool {
     let mut before = "";
     name.split(['-', '_']).any(|word| {

@@ -1,5 +1,5 @@
-//! The most tokens of an answer, as providers name it that refuse to be asked for more: coding agents name one limit, and models
-//! have many.
+//! The most tokens of an answer, as providers name it that refuse to be asked for more: coding agents name
+//! one limit, and models have many.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,8 +19,8 @@ const LIMITS: [(Option<&str>, &str); 6] = [
 /// Words without which a refusal is of something else, beside the names of limits.
 const OF_A_LIMIT: [&str; 2] = ["in the completion", "maximum tokens you requested"];
 
-/// Words before the most that a model ever writes: of OpenAI and Azure in Chat Completions and in Responses, Groq, DeepSeek, Ollama's
-/// cloud, and Bedrock.
+/// Words before the most that a model ever writes: of OpenAI and Azure in Chat Completions and in Responses,
+/// Groq, DeepSeek, Ollama's cloud, and Bedrock.
 const BEFORE_THE_MOST: [&str; 6] = [
     "supports at most ",
     "Expected a value <= ",
@@ -46,8 +46,8 @@ pub(crate) fn lowered(body: &Bytes, most: u64) -> Option<Bytes> {
     })
 }
 
-/// What a refusal allows, if it is one of a limit, says so and leaves room for an answer. It may quote the client, and counts for its
-/// request alone.
+/// What a refusal allows, if it is one of a limit, says so and leaves room for an answer. It may quote the
+/// client, and counts for its request alone.
 pub(crate) fn most_allowed(status: StatusCode, said: &[u8]) -> Option<u64> {
     if !matches!(status.as_u16(), 400 | 422) {
         return None;

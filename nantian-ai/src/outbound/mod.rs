@@ -87,13 +87,14 @@ impl Target {
         Ok(surface)
     }
 
-    /// Makes the upstream's request. In the client's own dialect that is the target's address, credential and model, and
-    /// everything else stays as it is, the body byte for byte; in another one it is said anew. What is signed for AWS gets its
-    /// signature by [`sign_at`](Self::sign_at).
+    /// Makes the upstream's request. In the client's own dialect that is the target's address, credential and
+    /// model, and everything else stays as it is, the body byte for byte; in another one it is said anew.
+    /// What is signed for AWS gets its signature by [`sign_at`](Self::sign_at).
     ///
     /// # Errors
-    /// [`Error::NotJson`], [`Error::MalformedQuery`], [`Error::Untranslatable`], [`Error::Lossy`]; and those of a body that
-    /// is compressed: [`Error::UnsupportedEncoding`], [`Error::BodyTooLarge`], [`Error::BodyRead`].
+    /// [`Error::NotJson`], [`Error::MalformedQuery`], [`Error::Untranslatable`], [`Error::Lossy`]; and those
+    /// of a body that is compressed: [`Error::UnsupportedEncoding`], [`Error::BodyTooLarge`],
+    /// [`Error::BodyRead`].
     pub fn prepare(&self, surface: &Surface, mut head: Parts, body: Bytes) -> Result<Prepared, Error> {
         let body = unpack(&mut head.headers, body, self.config().max_body)?;
         if self.speaks(surface) {
@@ -270,7 +271,8 @@ impl Target {
         facts
     }
 
-    /// Whether the model or its provider is known to refuse what a client says in the dialect of both, so that it is said anew.
+    /// Whether the model or its provider is known to refuse what a client says in the dialect of both, so
+    /// that it is said anew.
     fn refuses(&self, surface: &Surface, object: &Object<'_>) -> bool {
         match surface.dialect() {
             Dialect::Anthropic => anthropic::is_for_another(object, self.model()),

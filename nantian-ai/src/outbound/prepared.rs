@@ -40,13 +40,14 @@ impl Prepared {
         self.wishes
     }
 
-    /// Whether there is anything that the provider may refuse, where the client has not said it in the provider's own words.
+    /// Whether there is anything that the provider may refuse, where the client has not said it in the
+    /// provider's own words.
     pub(crate) fn may_be_refused(&self) -> bool {
         !self.wishes.is_empty()
     }
 
-    /// Leaves out what the provider refuses of it, if that is what it says; what that was. Where `more` may be asked that see pictures,
-    /// these stay.
+    /// Leaves out what the provider refuses of it, if that is what it says; what that was. Where `more` may
+    /// be asked that see pictures, these stay.
     pub(crate) fn withdraw(&mut self, status: StatusCode, said: &[u8], more: bool) -> Option<Wish> {
         let wishes = self.wishes;
         let mut may_go = wishes.iter().filter(|wish| !more || *wish != Wish::Pictures);
@@ -73,7 +74,8 @@ impl Prepared {
         true
     }
 
-    /// Asks Bedrock for the answer in one piece; false if that is what it is asked for. The client gets a stream of it.
+    /// Asks Bedrock for the answer in one piece; false if that is what it is asked for. The client gets a
+    /// stream of it.
     fn asks_whole(&mut self) -> bool {
         let uri = self.head.uri.to_string();
         let Some(Ok(uri)) = uri.strip_suffix("-stream").map(str::parse) else { return false };
@@ -82,7 +84,8 @@ impl Prepared {
         true
     }
 
-    /// Asks for no more tokens than this; false if that is what has been asked for, or the client must get what it has asked for.
+    /// Asks for no more tokens than this; false if that is what has been asked for, or the client must get
+    /// what it has asked for.
     pub(crate) fn lower(&mut self, most: u64) -> bool {
         const LOST: &str = "max_tokens";
         let (true, Way::Translated(translation)) = (self.may_lower, &mut self.way) else { return false };

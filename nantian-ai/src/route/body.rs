@@ -8,8 +8,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of a model's response, or that of the route's own. The default is an empty body, for layers that answer by
-    /// themselves, such as a timeout.
+    /// The body of a model's response, or that of the route's own. The default is an empty body, for layers
+    /// that answer by themselves, such as a timeout.
     ///
     /// # Cancellation
     /// Dropping it drops the model's body.

@@ -49,8 +49,8 @@ pin_project! {
         held: Option<HeldMemory>,
         // A provider was asked, or could not be reached.
         tried: bool,
-        // What the first of them has answered whose failure may pass, for which the conversation is too long, or which does not have
-        // what is looked for; and which one that is.
+        // What the first of them has answered whose failure may pass, for which the conversation is too long,
+        // or which does not have what is looked for; and which one that is.
         failed: Option<(usize, S::Response)>,
         #[pin]
         state: State<S, B>,
@@ -316,7 +316,8 @@ struct Judged {
     failed: bool,
     /// What stands before the provider has refused the request: a limit, say.
     is_denied: bool,
-    /// The model's dialect does not have the operation at all: it makes no vectors that others could be mixed with.
+    /// The model's dialect does not have the operation at all: it makes no vectors that others could be mixed
+    /// with.
     is_unheard: bool,
     /// Nothing that a model says which stands in takes its place, but an answer.
     counts: bool,
@@ -340,8 +341,8 @@ impl Judged {
         }
     }
 
-    /// Whether another one is asked; `more` if one may stand in for the one that has answered. Who is left for `later` may serve what
-    /// is denied elsewhere.
+    /// Whether another one is asked; `more` if one may stand in for the one that has answered. Who is left
+    /// for `later` may serve what is denied elsewhere.
     fn goes_on(self, more: bool, left: &[usize], later: bool) -> bool {
         (self.is_denied && later) || (self.failed && (more || (self.is_unheard && !left.is_empty())))
     }
@@ -353,15 +354,15 @@ fn is_refusal<B>(response: &Response<B>) -> bool {
     status.is_client_error() && !matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// Whether a provider has refused for what it is itself: clients act on that (they shorten a conversation, say), and not on what a model
-/// says that stands in.
+/// Whether a provider has refused for what it is itself: clients act on that (they shorten a conversation,
+/// say), and not on what a model says that stands in.
 fn is_of_the_provider<B>(response: &Response<B>) -> bool {
     let error = response.extensions().get::<Arc<Error>>().map(Arc::as_ref);
     matches!(error, Some(Error::Provider { fault, .. }) if fault.kind.is_of_the_provider())
 }
 
-/// An earlier answer in the place of the last one: what one model refuses that only stands in says nothing of the one that
-/// was meant, which may serve the request later or once it is shorter.
+/// An earlier answer in the place of the last one: what one model refuses that only stands in says nothing of
+/// the one that was meant, which may serve the request later or once it is shorter.
 fn in_place_of<B>(last: Response<B>, mut earlier: Response<B>) -> Response<B> {
     if let Some(unasked) = last.extensions().get::<Unasked>() {
         earlier.extensions_mut().insert(*unasked);

@@ -1,4 +1,5 @@
-//! The models that a route offers, as clients of each dialect list them, and what clients of Ollama ask before they chat.
+//! The models that a route offers, as clients of each dialect list them, and what clients of Ollama ask
+//! before they chat.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};

@@ -1,5 +1,5 @@
-//! Several models behind one route: each request goes to the one it names, else to one by weight, and on to the others
-//! where one fails.
+//! Several models behind one route: each request goes to the one it names, else to one by weight, and on to
+//! the others where one fails.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -52,7 +52,8 @@ pub use self::service::{Choice, ModelRoute};
 
 /// In the extensions of a response for which another model was asked before, which failed.
 ///
-/// Whoever counts requests around the route has one to count, whatever this model or what stands before it has made of it.
+/// Whoever counts requests around the route has one to count, whatever this model or what stands before it
+/// has made of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct StandIn;

@@ -31,14 +31,15 @@ pub struct Choice<S> {
 
 /// The service of a route: one of several models for each request.
 ///
-/// If the `model` of the request's body names exactly one of them, that one is asked first, else one by weight. If it
-/// cannot be reached, refuses by its own fault or is late, or the conversation is too long for it, before anything has been sent to
-/// the client, the others are asked, each for itself; the last failure is the answer, or the first one where those that stand in
-/// refuse the request by rules of their own, for it may be served later, or once it is shorter. One that asks to be
-/// left alone for a while makes way for the others, and is waited for once they have failed. Lists of models are answered here, and
-/// what Ollama's clients ask the server before they chat; what one model can do, as far as its provider does not speak of it.
-/// For vectors only targets of the same model stand in, since those of another one cannot be compared with them; a stored answer is
-/// looked for at all of them.
+/// If the `model` of the request's body names exactly one of them, that one is asked first, else one by
+/// weight. If it cannot be reached, refuses by its own fault or is late, or the conversation is too long for
+/// it, before anything has been sent to the client, the others are asked, each for itself; the last failure
+/// is the answer, or the first one where those that stand in refuse the request by rules of their own, for it
+/// may be served later, or once it is shorter. One that asks to be left alone for a while makes way for the
+/// others, and is waited for once they have failed. Lists of models are answered here, and what Ollama's
+/// clients ask the server before they chat; what one model can do, as far as its provider does not speak of
+/// it. For vectors only targets of the same model stand in, since those of another one cannot be compared
+/// with them; a stored answer is looked for at all of them.
 ///
 /// It reads the whole body of a request, at most [`max_body`](Self::max_body) bytes.
 pub struct ModelRoute<S> {
@@ -102,8 +103,8 @@ impl<S> ModelRoute<S> {
         model(at) == model(other)
     }
 
-    /// The models in the order in which they are asked, the last one first. `draw` gives an even number below its
-    /// argument.
+    /// The models in the order in which they are asked, the last one first. `draw` gives an even number below
+    /// its argument.
     pub(super) fn order(&self, model: Option<&str>, draw: impl Fn(u64) -> u64) -> Vec<usize> {
         let mut left: Vec<usize> = (0..self.choices.len()).collect();
         let mut order = Vec::with_capacity(left.len());

@@ -1,7 +1,7 @@
 //! Where Azure OpenAI has the operations of OpenAI's dialect.
 //!
-//! A dated version of the API (`2024-10-21`) names the deployment in the path; the one without date is where OpenAI has it,
-//! and names the deployment as the model.
+//! A dated version of the API (`2024-10-21`) names the deployment in the path; the one without date is where
+//! OpenAI has it, and names the deployment as the model.
 
 use std::borrow::Cow;
 

@@ -14,10 +14,11 @@ const SMALLEST: u64 = 16;
 /// How much more, or less, than estimated one model's tokens can be.
 const MOST: u64 = 4;
 
-/// How far estimates are from what the provider of one model counts: tokenizers, languages and prompts differ.
+/// How far estimates are from what the provider of one model counts: tokenizers, languages and prompts
+/// differ.
 ///
-/// Each report moves the factor by a sixteenth of the way, so that a few dozen requests are enough and one odd request
-/// changes little. It stays between a quarter and four.
+/// Each report moves the factor by a sixteenth of the way, so that a few dozen requests are enough and one
+/// odd request changes little. It stays between a quarter and four.
 ///
 /// ```
 /// use nantian_ai::Calibration;

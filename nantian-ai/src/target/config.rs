@@ -19,8 +19,8 @@ pub struct TargetConfig {
     pub provider: String,
     /// The dialect the upstream speaks.
     ///
-    /// Range: `openai`, `openai-responses`, `anthropic`, `bedrock`, `gemini`, `ollama`. Default: the provider's; required for an unknown one.
-    /// Source: `AIService.spec.format`.
+    /// Range: `openai`, `openai-responses`, `anthropic`, `bedrock`, `gemini`, `ollama`. Default: the
+    /// provider's; required for an unknown one. Source: `AIService.spec.format`.
     pub format: Option<String>,
     /// The model that the upstream sees, whatever the client named.
     ///
@@ -33,13 +33,14 @@ pub struct TargetConfig {
     pub endpoint: Option<String>,
     /// The region of a provider that has several.
     ///
-    /// Range: lower-case letters, digits and `-`. Default: the one that the endpoint's host names; required for requests that
-    /// are signed, and where the default endpoint depends on it. Source: `AIService.spec.region`.
+    /// Range: lower-case letters, digits and `-`. Default: the one that the endpoint's host names; required
+    /// for requests that are signed, and where the default endpoint depends on it. Source:
+    /// `AIService.spec.region`.
     pub region: Option<String>,
     /// The version of the API of Azure OpenAI. A dated one names the model's deployment in the path.
     ///
-    /// Range: letters, digits, `-`, `.` and `_`; only for the provider `azure-openai`. Default: the one without date, in which
-    /// the deployment is the model. Source: `AIService.spec.apiVersion`.
+    /// Range: letters, digits, `-`, `.` and `_`; only for the provider `azure-openai`. Default: the one
+    /// without date, in which the deployment is the model. Source: `AIService.spec.apiVersion`.
     pub api_version: Option<String>,
     /// The credential that replaces the client's own.
     ///
@@ -55,8 +56,9 @@ pub struct TargetConfig {
     pub retry: RetryPolicy,
     /// Whether a request is refused that says what the upstream's dialect has no words for.
     ///
-    /// Default: no, it is sent without, and the response names what was left out in [`DROPPED`](crate::DROPPED). A client
-    /// asks for the same with the header [`STRICT`](crate::STRICT). Source: the operator of the proxy.
+    /// Default: no, it is sent without, and the response names what was left out in
+    /// [`DROPPED`](crate::DROPPED). A client asks for the same with the header [`STRICT`](crate::STRICT).
+    /// Source: the operator of the proxy.
     pub strict: bool,
     /// The largest request body that is read.
     ///
@@ -70,9 +72,10 @@ pub struct TargetConfig {
 pub struct Timeouts {
     /// For a connection to the upstream, its TLS handshake included, as far as the inner service heeds it.
     ///
-    /// Connections are the inner service's, and nothing here can tell one that is opened from an answer that is awaited. So it is
-    /// not enforced here but told: in the extensions of each request, as [`ConnectTimeout`]. With an inner service that does not look
-    /// there, a connection that does not come is bounded by `total` or `first_token` alone; give its connector the same time.
+    /// Connections are the inner service's, and nothing here can tell one that is opened from an answer that
+    /// is awaited. So it is not enforced here but told: in the extensions of each request, as
+    /// [`ConnectTimeout`]. With an inner service that does not look there, a connection that does not come is
+    /// bounded by `total` or `first_token` alone; give its connector the same time.
     ///
     /// Default: 5 s. Source: the operator of the proxy.
     pub connect: Option<Duration>,
@@ -95,7 +98,8 @@ pub struct Timeouts {
     pub attempt: Option<Duration>,
 }
 
-/// In the extensions of every request to the inner service: how long it may take to open a connection, if that is bounded.
+/// In the extensions of every request to the inner service: how long it may take to open a connection, if
+/// that is bounded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "it is one time")]
 pub struct ConnectTimeout(pub Duration);

@@ -34,8 +34,8 @@ impl Endpoint {
     /// Reads a base URL. Without a path, the customary prefix of the dialect is used: `/v1` or `/api`.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`] for anything but an absolute `http` or `https` URL without query and user info, with a port from
-    /// 1 to 65535 if with any.
+    /// [`InvalidEndpoint`] for anything but an absolute `http` or `https` URL without query and user info,
+    /// with a port from 1 to 65535 if with any.
     pub fn parse(endpoint: &str, dialect: Dialect) -> Result<Self, InvalidEndpoint> {
         Self::below(endpoint, dialect.prefix())
     }

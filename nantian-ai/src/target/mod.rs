@@ -30,7 +30,8 @@ use crate::error::Error;
 use crate::token::{Look, Source, TokenClient, TokenError};
 use crate::wish::Wish;
 
-/// A checked [`TargetConfig`], its calls under way, and what they have taught about the model. A changed Secret or spec makes a new one.
+/// A checked [`TargetConfig`], its calls under way, and what they have taught about the model. A changed
+/// Secret or spec makes a new one.
 #[derive(Clone, Debug)]
 pub struct Target {
     config: TargetConfig,
@@ -51,7 +52,8 @@ impl Target {
     /// Checks a configuration and fills in the provider's defaults.
     ///
     /// # Errors
-    /// [`InvalidTarget`] names what is missing or cannot be used; a credential that is exchanged for tokens cannot.
+    /// [`InvalidTarget`] names what is missing or cannot be used; a credential that is exchanged for tokens
+    /// cannot.
     pub fn new(config: TargetConfig) -> Result<Self, InvalidTarget> {
         Self::checked(config, None)
     }
@@ -100,7 +102,8 @@ impl Target {
         })
     }
 
-    /// The same target with another time for each attempt: what it has learnt, its budget and its tokens are shared.
+    /// The same target with another time for each attempt: what it has learnt, its budget and its tokens are
+    /// shared.
     #[must_use]
     pub fn with_attempt_timeout(&self, timeout: Duration) -> Self {
         let mut target = self.clone();
@@ -113,15 +116,18 @@ impl Target {
         &self.config.name
     }
 
-    /// The dialect the upstream speaks; in conversations, unless the client's passes, see [`speaks`](Self::speaks).
+    /// The dialect the upstream speaks; in conversations, unless the client's passes, see
+    /// [`speaks`](Self::speaks).
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// Whether the upstream knows what a client asks for in the client's own dialect, so that it passes as it is.
+    /// Whether the upstream knows what a client asks for in the client's own dialect, so that it passes as it
+    /// is.
     ///
-    /// OpenAI has two dialects for conversations at one base URL. A provider that is known to speak both gets what the
-    /// client speaks, unless the target's format is `openai-responses`: then all conversations are Responses.
+    /// OpenAI has two dialects for conversations at one base URL. A provider that is known to speak both gets
+    /// what the client speaks, unless the target's format is `openai-responses`: then all conversations are
+    /// Responses.
     pub fn speaks(&self, surface: &Surface) -> bool {
         match (surface.dialect(), self.dialect) {
             (client, own) if client == own => true,
@@ -189,7 +195,8 @@ impl Target {
         &self.budget
     }
 
-    /// Goes on with what another target has learned of the provider's counting, as after an edit of the first one.
+    /// Goes on with what another target has learned of the provider's counting, as after an edit of the first
+    /// one.
     #[must_use]
     pub fn with_calibration(mut self, calibration: Arc<Calibration>) -> Self {
         self.calibration = calibration;
@@ -233,8 +240,8 @@ impl Target {
         }
     }
 
-    /// Waits until the credential whose turn it is can be written into a request: until there is a token, where it is exchanged
-    /// for one.
+    /// Waits until the credential whose turn it is can be written into a request: until there is a token,
+    /// where it is exchanged for one.
     ///
     /// # Errors
     /// [`TokenError`]
@@ -264,9 +271,10 @@ impl Target {
         }
     }
 
-    /// Gives a [`Prepared`](crate::Prepared) request the credential whose turn it is, in place of any other. A signature holds
-    /// for a few minutes from `now`, and a token until its end, so each attempt needs its own, and has to wait until the
-    /// credential is [ready](Self::ready); any other credential is there already.
+    /// Gives a [`Prepared`](crate::Prepared) request the credential whose turn it is, in place of any other.
+    /// A signature holds for a few minutes from `now`, and a token until its end, so each attempt needs its
+    /// own, and has to wait until the credential is [ready](Self::ready); any other credential is there
+    /// already.
     pub fn sign_at(&self, now: SystemTime, turn: usize, request: &mut Request<RequestBody>) {
         if let Some(stamp) = self.stamp_of(turn) {
             stamp.sign_at(now, request);

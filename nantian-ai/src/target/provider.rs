@@ -12,14 +12,15 @@ pub struct Provider {
     pub name: &'static str,
     /// The dialect spoken when none is asked for.
     pub dialect: Dialect,
-    /// The base URL, in which `{region}` stands for the target's region; `None` where each customer has one of its own.
-    /// Without a path the dialect's customary prefix (`/v1`, `/v1beta`, `/api`) is used.
+    /// The base URL, in which `{region}` stands for the target's region; `None` where each customer has one
+    /// of its own. Without a path the dialect's customary prefix (`/v1`, `/v1beta`, `/api`) is used.
     pub endpoint: Option<&'static str>,
     /// How the provider wants its credential.
     pub scheme: Scheme,
     /// Dialects that the same base URL is known to speak, too.
     pub also: &'static [Dialect],
-    /// Whether a stream must be asked to tell its usage, by `stream_options`; others tell it anyway, and refuse the field.
+    /// Whether a stream must be asked to tell its usage, by `stream_options`; others tell it anyway, and
+    /// refuse the field.
     pub asks_for_usage: bool,
 }
 
@@ -109,8 +110,8 @@ impl Provider {
         PROVIDERS
     }
 
-    /// Whether this dialect, once it is asked for, is spoken at the default endpoint: Responses are where the rest of OpenAI's
-    /// API is.
+    /// Whether this dialect, once it is asked for, is spoken at the default endpoint: Responses are where the
+    /// rest of OpenAI's API is.
     pub(crate) fn has_at_its_base(&self, dialect: Dialect) -> bool {
         self.speaks(dialect) || (dialect == Dialect::Responses && self.speaks(Dialect::OpenAi))
     }

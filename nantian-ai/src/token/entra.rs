@@ -33,7 +33,8 @@ enum Proof {
     File(PathBuf),
 }
 
-/// An account as `az ad sp create-for-rbac` prints it, with `--json-auth` or without, or by the names of OAuth.
+/// An account as `az ad sp create-for-rbac` prints it, with `--json-auth` or without, or by the names of
+/// OAuth.
 #[derive(Deserialize)]
 struct Account {
     #[serde(alias = "tenantId", alias = "tenant_id")]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-/// A credential that could not be exchanged for a token. No part of the credential or of a token is in the message.
+/// A credential that could not be exchanged for a token. No part of the credential or of a token is in the
+/// message.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
@@ -70,8 +71,8 @@ impl TokenError {
         )
     }
 
-    /// What an endpoint says with a status that is no success. Of its reason only the name is kept: the rest might repeat what
-    /// it was sent.
+    /// What an endpoint says with a status that is no success. Of its reason only the name is kept: the rest
+    /// might repeat what it was sent.
     pub(super) fn of_status(status: StatusCode, reason: Option<&str>) -> Self {
         if status.is_server_error() || matches!(status.as_u16(), 408 | 429) {
             return Self::Unavailable { status };

@@ -13,8 +13,8 @@ use crate::error::BoxError;
 
 /// The HTTP client that exchanges are made with.
 ///
-/// The library spawns nothing: the client takes an exchange to where it can be made beside the requests, most often
-/// by spawning [`Exchange::through`] as a task. Closures that do so are clients.
+/// The library spawns nothing: the client takes an exchange to where it can be made beside the requests, most
+/// often by spawning [`Exchange::through`] as a task. Closures that do so are clients.
 pub trait TokenClient: Send + Sync {
     /// Begins an exchange, without waiting for it.
     ///
@@ -38,10 +38,11 @@ impl Exchange {
         Self { source, ended: false }
     }
 
-    /// Makes the exchange. `send` gets a request with an absolute URL and gives the whole response, of which more than 64 KiB is
-    /// no answer. The request holds secrets: it is not to be logged.
+    /// Makes the exchange. `send` gets a request with an absolute URL and gives the whole response, of which
+    /// more than 64 KiB is no answer. The request holds secrets: it is not to be logged.
     ///
-    /// A file that proves a workload's identity is read here, and an account's assertion signed, which takes about a millisecond.
+    /// A file that proves a workload's identity is read here, and an account's assertion signed, which takes
+    /// about a millisecond.
     ///
     /// # Cancellation
     /// Dropping the future tells all who wait for the token that there is none.

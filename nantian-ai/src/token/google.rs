@@ -1,4 +1,5 @@
-//! Service accounts of Google: an assertion that the account's key signs (RFC 7523), or the machine's own account.
+//! Service accounts of Google: an assertion that the account's key signs (RFC 7523), or the machine's own
+//! account.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,11 +1,11 @@
 //! Credentials that are exchanged for tokens of a short life.
 //!
-//! A service account of Google, an application of Entra ID, a role of AWS: what providers are shown is a token that a token
-//! endpoint has issued. A [`Target`](crate::Target) with such a credential is made by
-//! [`Target::with_tokens`](crate::Target::with_tokens), with the HTTP client that makes the exchanges. Tokens are kept until
-//! shortly before their end and asked for anew some minutes ahead, while requests go on with the one that is there. There is one
-//! exchange at a time, whoever waits for it; one that has failed is not tried again for a while that doubles from a second to a
-//! minute, and its failure is the answer meanwhile.
+//! A service account of Google, an application of Entra ID, a role of AWS: what providers are shown is a
+//! token that a token endpoint has issued. A [`Target`](crate::Target) with such a credential is made by
+//! [`Target::with_tokens`](crate::Target::with_tokens), with the HTTP client that makes the exchanges. Tokens
+//! are kept until shortly before their end and asked for anew some minutes ahead, while requests go on with
+//! the one that is there. There is one exchange at a time, whoever waits for it; one that has failed is not
+//! tried again for a while that doubles from a second to a minute, and its failure is the answer meanwhile.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -11,8 +11,9 @@ use crate::credential::{InvalidCredential, Scheme};
 
 /// An identity that the program has where it runs, without a secret of its own.
 ///
-/// What is known of it is in the environment, under the names that the cloud's own tools know. Whoever may point a
-/// [`Target`](crate::Target) with a workload's identity to an endpoint is trusted with it: the endpoint is shown its tokens.
+/// What is known of it is in the environment, under the names that the cloud's own tools know. Whoever may
+/// point a [`Target`](crate::Target) with a workload's identity to an endpoint is trusted with it: the
+/// endpoint is shown its tokens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Workload {
@@ -32,7 +33,8 @@ pub enum Workload {
         /// The URL of the credentials. Source: `AWS_CONTAINER_CREDENTIALS_FULL_URI`, or
         /// `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` at 169.254.170.2.
         url: String,
-        /// A file with the token that the neighbour wants to see. Source: `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`.
+        /// A file with the token that the neighbour wants to see. Source:
+        /// `AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE`.
         file: Option<PathBuf>,
     },
     /// An application of Entra ID that is proved by a token in a file: workload identity (AKS).
@@ -43,12 +45,14 @@ pub enum Workload {
         client: String,
         /// The file. Source: `AZURE_FEDERATED_TOKEN_FILE`.
         file: PathBuf,
-        /// The base URL of the token endpoint. Default: that of the public cloud. Source: `AZURE_AUTHORITY_HOST`.
+        /// The base URL of the token endpoint. Default: that of the public cloud. Source:
+        /// `AZURE_AUTHORITY_HOST`.
         authority: Option<String>,
     },
     /// The service account of a machine of Google's: Workload Identity (GKE), Compute Engine, Cloud Run.
     Google {
-        /// Host, and port if any, of the metadata server. Default: `metadata.google.internal`. Source: `GCE_METADATA_HOST`.
+        /// Host, and port if any, of the metadata server. Default: `metadata.google.internal`. Source:
+        /// `GCE_METADATA_HOST`.
         host: String,
     },
 }
@@ -56,7 +60,8 @@ pub enum Workload {
 // === impl Workload ===
 
 impl Workload {
-    /// The identity that a scheme has here by this environment, [`std::env::var`] for example; `None` if it has none.
+    /// The identity that a scheme has here by this environment, [`std::env::var`] for example; `None` if it
+    /// has none.
     ///
     /// Google names its own machines in no variable, so there is always one of Google, which may not answer.
     pub fn of_environment(scheme: Scheme, variable: impl Fn(&str) -> Option<String>) -> Option<Self> {

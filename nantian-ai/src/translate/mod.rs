@@ -1,9 +1,10 @@
 //! One request in another dialect, and how its answer comes back into the client's.
 //!
-//! A proxy of callbacks makes the request with [`Target::prepare`] and asks [`Prepared::translation`] what is to
-//! become of the answer; where the bodies alone are its business, a [`Translation`] does.
+//! A proxy of callbacks makes the request with [`Target::prepare`] and asks [`Prepared::translation`] what is
+//! to become of the answer; where the bodies alone are its business, a [`Translation`] does.
 //!
-//! Where a provider gives none, ids are drawn and the time is read here; the [`codec`](crate::codec)s below are told both.
+//! Where a provider gives none, ids are drawn and the time is read here; the [`codec`](crate::codec)s below
+//! are told both.
 //!
 //! ```
 //! use http::{HeaderMap, Method};
@@ -104,12 +105,12 @@ pub(crate) fn kept_headers(headers: &HeaderMap) -> HeaderMap {
 // === impl Translation ===
 
 impl Translation {
-    /// Says a chat, a request for embeddings, or for a count of tokens, in the dialect of the target: the body that the provider gets. `strict` refuses
-    /// what cannot be said whole.
+    /// Says a chat, a request for embeddings, or for a count of tokens, in the dialect of the target: the
+    /// body that the provider gets. `strict` refuses what cannot be said whole.
     ///
     /// # Errors
-    /// [`Error::UnsupportedPair`] for other operations, [`Error::NotJson`], [`Error::Untranslatable`], and [`Error::Lossy`] if
-    /// nothing may be lost.
+    /// [`Error::UnsupportedPair`] for other operations, [`Error::NotJson`], [`Error::Untranslatable`], and
+    /// [`Error::Lossy`] if nothing may be lost.
     pub fn begin(
         target: &Target,
         client: &Surface,
@@ -205,8 +206,8 @@ impl Translation {
         if self.is_stream() { StreamEncoder::content_type(self.client) } else { "application/json" }
     }
 
-    /// A whole answer said anew, and what is lost of it; `events` says that it has come as a stream, which some providers send
-    /// unasked. Who asked for a stream gets one.
+    /// A whole answer said anew, and what is lost of it; `events` says that it has come as a stream, which
+    /// some providers send unasked. Who asked for a stream gets one.
     ///
     /// # Errors
     /// What the provider says instead of an answer, or that this is none.

@@ -105,7 +105,8 @@ where
         }
     }
 
-    /// Ends the metering of a body that will not be read on, because of an error unless the answer had ended before.
+    /// Ends the metering of a body that will not be read on, because of an error unless the answer had ended
+    /// before.
     pub(crate) fn fail(self: Pin<&mut Self>, code: Option<&'static str>) {
         if let Some(metering) = self.project().metering {
             metering.call.error = code;

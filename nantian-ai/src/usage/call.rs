@@ -11,7 +11,8 @@ use crate::ir::Losses;
 pub struct CallReport {
     /// How often the target was asked; 0 where nobody counts, as around a service of one's own.
     pub attempts: u32,
-    /// Whether it would have been asked once more if the target's [`RetryBudget`](crate::retry::RetryBudget) had not been spent.
+    /// Whether it would have been asked once more if the target's [`RetryBudget`](crate::retry::RetryBudget)
+    /// had not been spent.
     pub over_budget: bool,
     /// The [`code`](crate::Error::code) of the error that the client got instead of an answer.
     pub error: Option<&'static str>,
@@ -23,8 +24,8 @@ pub struct CallReport {
     pub between_tokens: Option<Duration>,
     /// Whether the answer was a stream.
     pub stream: bool,
-    /// Whether a stream that is left now has cost more than can be counted by what has come of it: nothing was shown, or
-    /// reasoning whose text its provider keeps back.
+    /// Whether a stream that is left now has cost more than can be counted by what has come of it: nothing
+    /// was shown, or reasoning whose text its provider keeps back.
     pub unseen: bool,
     /// The id that the provider gave the answer.
     pub id: Option<String>,

@@ -17,7 +17,8 @@ use crate::ir::{Collector, Reply, Request};
 pub struct Content {
     /// The dialect of the request.
     pub client: Dialect,
-    /// The body of the request; of a longer one than is [kept](super::UsageObserver::keeps), what fits of the same form.
+    /// The body of the request; of a longer one than is [kept](super::UsageObserver::keeps), what fits of the
+    /// same form.
     pub request: Bytes,
     /// Whether something of the request has been left out.
     pub partial: bool,

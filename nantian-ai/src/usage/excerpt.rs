@@ -12,9 +12,9 @@ const CONVERSATIONS: [&str; 2] = ["messages", "input"];
 /// The members beside it that say what it is about.
 const ABOUT: [&str; 4] = ["model", "max_tokens", "system", "instructions"];
 
-/// A request of at most `most` bytes that says as much of a longer one as fits: what is said of the model, in no more than a
-/// half, and of the conversation the latest messages, then the first; what is too long by itself is left out. `None` if it is no JSON
-/// or has no conversation.
+/// A request of at most `most` bytes that says as much of a longer one as fits: what is said of the model, in
+/// no more than a half, and of the conversation the latest messages, then the first; what is too long by
+/// itself is left out. `None` if it is no JSON or has no conversation.
 pub(crate) fn excerpt(body: &[u8], most: usize) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
     let mut members = Vec::new();

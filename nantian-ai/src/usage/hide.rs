@@ -1,7 +1,8 @@
 //! Takes out of an OpenAI stream the usage that the client has not asked for.
 //!
-//! Whole events are looked at, and only those that speak of usage; every other byte passes as it came. OpenAI says
-//! `"usage":null` in every event but one, so that is found and taken out without reading the rest of the event.
+//! Whole events are looked at, and only those that speak of usage; every other byte passes as it came. OpenAI
+//! says `"usage":null` in every event but one, so that is found and taken out without reading the rest of the
+//! event.
 
 use std::ops::Range;
 
@@ -146,8 +147,8 @@ fn pass_parsed(event: &[u8], out: &mut BytesMut) {
 
 /// `,"usage":null` around the name at `at`, if that is a member of the outermost object of its line.
 ///
-/// Within a string its quotes would be escaped, so it is a member of some object; and it is the outermost one that ends with
-/// the line.
+/// Within a string its quotes would be escaped, so it is a member of some object; and it is the outermost one
+/// that ends with the line.
 fn null_member(event: &[u8], at: usize) -> Option<Range<usize>> {
     let before = event.get(..at)?.trim_ascii_end();
     before.ends_with(b",").then_some(())?;

@@ -12,8 +12,8 @@ use super::UsageService;
 /// it is, but for `accept-encoding`: a compressed reply could not be read. Requests that no operation is
 /// known for are not metered.
 ///
-/// A call that ends in an error is reported as [`Outcome::Truncated`](super::Outcome::Truncated) with the estimate of the
-/// input: an error does not tell whether the upstream has the prompt.
+/// A call that ends in an error is reported as [`Outcome::Truncated`](super::Outcome::Truncated) with the
+/// estimate of the input: an error does not tell whether the upstream has the prompt.
 #[derive(Debug)]
 pub struct UsageLayer<O> {
     observer: Arc<O>,

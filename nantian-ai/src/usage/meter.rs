@@ -17,9 +17,9 @@ use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 /// [`push`](Self::push) its body, [`report`](Self::report) at its end.
 ///
 /// Reported are the provider's own counts: of a buffered reply, of the last chunk of an OpenAI stream, of
-/// `message_start` and `message_delta`, of Ollama's last line. What the provider does not report is
-/// estimated and flagged: an OpenAI stream without `stream_options.include_usage`, one that ended early, a
-/// compressed reply. An event above 16 MiB passes unread: if it is the last one, the stream counts as complete.
+/// `message_start` and `message_delta`, of Ollama's last line. What the provider does not report is estimated
+/// and flagged: an OpenAI stream without `stream_options.include_usage`, one that ended early, a compressed
+/// reply. An event above 16 MiB passes unread: if it is the last one, the stream counts as complete.
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -97,8 +97,8 @@ impl Meter {
         }
     }
 
-    /// Notes that an upstream may have worked on the prompt though no answer comes of it: after a timeout, or an error
-    /// of which nobody knows when it happened.
+    /// Notes that an upstream may have worked on the prompt though no answer comes of it: after a timeout, or
+    /// an error of which nobody knows when it happened.
     ///
     /// Without an answer the outcome is [`Outcome::Truncated`] then, with the estimate of the input.
     pub fn mark_sent(&mut self) {
@@ -110,7 +110,8 @@ impl Meter {
         self.sent
     }
 
-    /// Takes the head of the reply, and forgets an earlier one. A 504 says that somebody further on has the prompt.
+    /// Takes the head of the reply, and forgets an earlier one. A 504 says that somebody further on has the
+    /// prompt.
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.sent |= status == StatusCode::GATEWAY_TIMEOUT;
         self.tally = Tally::of(self.choices);
@@ -198,7 +199,8 @@ impl Meter {
         self.tally.complete
     }
 
-    /// Whether the reply has said how it ends: complete, or failed; or may have, in an event that was not read.
+    /// Whether the reply has said how it ends: complete, or failed; or may have, in an event that was not
+    /// read.
     pub(crate) fn has_end(&self) -> bool {
         self.tally.complete || self.tally.failed || self.tally.unread
     }
@@ -213,7 +215,8 @@ impl Meter {
         self.tally.failed = true;
     }
 
-    /// Notes that the upstream has answered, and that nobody can read it: it was not free, and the client gets nothing of it.
+    /// Notes that the upstream has answered, and that nobody can read it: it was not free, and the client
+    /// gets nothing of it.
     pub(crate) fn mark_unread(&mut self) {
         self.mark_sent();
         self.fail();

@@ -52,8 +52,9 @@ pub struct Usage {
     pub total: u64,
     /// Whether any of the numbers is an estimate because the provider did not report it.
     ///
-    /// An estimate is good enough to charge for more than was reserved, but not to refund: even a complete answer has one
-    /// where the provider tells no usage, and the input of a request that nobody read counts as zero.
+    /// An estimate is good enough to charge for more than was reserved, but not to refund: even a complete
+    /// answer has one where the provider tells no usage, and the input of a request that nobody read counts
+    /// as zero.
     pub estimated: bool,
 }
 
@@ -67,8 +68,8 @@ pub enum Outcome {
     Completed,
     /// There was no answer: the upstream refused, or could not be reached. The usage is zero.
     NotServed,
-    /// The upstream ended the answer early, or did not begin it though it has the prompt: an error inside the stream, a
-    /// broken connection, a timeout.
+    /// The upstream ended the answer early, or did not begin it though it has the prompt: an error inside the
+    /// stream, a broken connection, a timeout.
     Truncated,
 }
 
@@ -95,8 +96,9 @@ pub trait UsageObserver {
     /// such as a reservation. Not called for requests that are refused before.
     fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Self::Sink;
 
-    /// How much of a conversation and of its answer is kept to be told, in bytes each. Of a longer request the latest messages are
-    /// kept that fit, of a longer answer its beginning. Nothing unless it is implemented; only an [`AiService`](crate::AiService) asks.
+    /// How much of a conversation and of its answer is kept to be told, in bytes each. Of a longer request
+    /// the latest messages are kept that fit, of a longer answer its beginning. Nothing unless it is
+    /// implemented; only an [`AiService`](crate::AiService) asks.
     fn keeps(&self) -> usize {
         0
     }
@@ -107,8 +109,8 @@ pub trait UsageSink {
     /// Called when the answer has ended, failed, or has been dropped.
     fn finish(self, report: UsageReport);
 
-    /// Called instead of [`finish`](Self::finish) where the call has failed and another target is asked: who settles
-    /// for the request as a whole is told of that one. Does nothing unless it is implemented.
+    /// Called instead of [`finish`](Self::finish) where the call has failed and another target is asked: who
+    /// settles for the request as a whole is told of that one. Does nothing unless it is implemented.
     fn pass_on(self, report: UsageReport)
     where
         Self: Sized,

@@ -120,7 +120,8 @@ impl Tally {
         self.unread = false;
     }
 
-    /// Whether more has been generated than can be counted by what has come: nothing was shown, or reasoning is kept back.
+    /// Whether more has been generated than can be counted by what has come: nothing was shown, or reasoning
+    /// is kept back.
     pub(super) fn is_unseen(&self) -> bool {
         self.text == Weight::default() || self.conceals || self.concealed
     }

@@ -1,5 +1,5 @@
-//! Binary frames (`application/vnd.amazon.eventstream`), in which AWS streams: two lengths and their checksum, named
-//! headers, a payload, and a checksum of all of it.
+//! Binary frames (`application/vnd.amazon.eventstream`), in which AWS streams: two lengths and their
+//! checksum, named headers, a payload, and a checksum of all of it.
 
 use flate2::Crc;
 

@@ -300,8 +300,9 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// How many bytes of a string go before its end, an escape or a byte that may not be there. Most bytes of
-/// a large body are here, so many are looked at together: first for where to stop, then for what may not come before.
+/// How many bytes of a string go before its end, an escape or a byte that may not be there. Most bytes of a
+/// large body are here, so many are looked at together: first for where to stop, then for what may not come
+/// before.
 fn plain_run(bytes: &[u8]) -> usize {
     let end = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
     let run = bytes.get(..end).unwrap_or_default();

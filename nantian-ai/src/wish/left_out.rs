@@ -26,7 +26,8 @@ const OF_ANTHROPIC: &str = r#",{"role":"user","content":"Continue."}"#;
 const OF_BEDROCK: &str = r#",{"role":"user","content":[{"text":"Continue."}]}"#;
 const OF_GEMINI: &str = r#",{"role":"user","parts":[{"text":"Continue."}]}"#;
 
-/// A body that does not say how to answer by some members, of which those are named that say something; `None` if it has none of them.
+/// A body that does not say how to answer by some members, of which those are named that say something;
+/// `None` if it has none of them.
 pub(super) fn without_members(
     body: &Bytes,
     names: &[(&str, &'static str)],
@@ -123,7 +124,8 @@ pub(super) fn without_strict_tools(body: &Bytes) -> Option<Bytes> {
     (!cuts.is_empty()).then(|| object.set_and(body, &[], cuts).concat().into())
 }
 
-/// What has to change for a conversation to end with a user who has the model go on; `None` if it ends with a user, or with a call.
+/// What has to change for a conversation to end with a user who has the model go on; `None` if it ends with a
+/// user, or with a call.
 pub(crate) fn continued(object: &Object<'_>) -> Option<Edit> {
     let (name, role, word) = match object.value("contents") {
         Some(_) => ("contents", "model", OF_GEMINI),

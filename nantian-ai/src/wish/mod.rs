@@ -1,5 +1,5 @@
-//! What a request asks for that a provider may refuse, so that it is asked without: what this side has added, or said in words
-//! that some of a dialect's providers and models do not know.
+//! What a request asks for that a provider may refuse, so that it is asked without: what this side has added,
+//! or said in words that some of a dialect's providers and models do not know.
 
 mod left_out;
 mod wishes;
@@ -25,47 +25,58 @@ use self::words::{begins, words_of};
 pub(crate) enum Wish {
     /// Bedrock: features of Claude by their names, of which each model knows others.
     Betas,
-    /// Anthropic, Bedrock and Responses: that the model takes reasoning back. Who else speaks this dialect may have signed or encrypted
-    /// it, such as another account, region or maker, or the conversation may have begun otherwise than the model has seen it. Chat
-    /// Completions: that a model, of which its name tells nothing, takes signatures of Gemini back.
+    /// Anthropic, Bedrock and Responses: that the model takes reasoning back. Who else speaks this dialect
+    /// may have signed or encrypted it, such as another account, region or maker, or the conversation may
+    /// have begun otherwise than the model has seen it. Chat Completions: that a model, of which its name
+    /// tells nothing, takes signatures of Gemini back.
     Reasoning,
     /// Ollama: that a model thinks, which not every model can.
     Thinking,
     /// OpenAI: the usage of a stream.
     Usage,
-    /// Chat Completions of OpenAI: that a model thinks while it has tools, which newer ones do unless they are told not to.
+    /// Chat Completions of OpenAI: that a model thinks while it has tools, which newer ones do unless they
+    /// are told not to.
     Effort,
-    /// Chat Completions of DeepSeek and Moonshot: that a model thinks before it calls a tool that it must call.
+    /// Chat Completions of DeepSeek and Moonshot: that a model thinks before it calls a tool that it must
+    /// call.
     ForcedTool,
-    /// The same of a model that cannot but think, which is known once it refuses not to: that it must call the tool.
+    /// The same of a model that cannot but think, which is known once it refuses not to: that it must call
+    /// the tool.
     ToolChoice,
-    /// Bedrock: that a tool must be called, any or the one that is named. Of a model that refuses the one nothing is learnt of the other.
+    /// Bedrock: that a tool must be called, any or the one that is named. Of a model that refuses the one
+    /// nothing is learnt of the other.
     MustCall,
-    /// Bedrock, Chat Completions and Responses: how tokens are drawn, in which models that think let nobody have a say.
+    /// Bedrock, Chat Completions and Responses: how tokens are drawn, in which models that think let nobody
+    /// have a say.
     Sampling,
-    /// Chat Completions of DeepSeek, Moonshot and Xiaomi: that what the model has said comes back without what it thought. Another one may
-    /// have said it, or the client does not give it back.
+    /// Chat Completions of DeepSeek, Moonshot and Xiaomi: that what the model has said comes back without
+    /// what it thought. Another one may have said it, or the client does not give it back.
     Silence,
-    /// Bedrock, and Chat Completions: that the schema of an answer is enforced; Bedrock: those of tools. Models differ in either by no rule, and by region.
+    /// Bedrock, and Chat Completions: that the schema of an answer is enforced; Bedrock: those of tools.
+    /// Models differ in either by no rule, and by region.
     Schema,
     Strict,
-    /// Anthropic, Bedrock, Gemini and Chat Completions: that a conversation ends with what the model has said. Newer ones do not go on with it.
+    /// Anthropic, Bedrock, Gemini and Chat Completions: that a conversation ends with what the model has
+    /// said. Newer ones do not go on with it.
     Prefill,
     /// Gemini and Chat Completions: penalties.
     Penalties,
-    /// Chat Completions: that the limit of an answer is called `max_tokens`, or that it is called `max_completion_tokens`. Providers and
-    /// models know the one, or the other, or both.
+    /// Chat Completions: that the limit of an answer is called `max_tokens`, or that it is called
+    /// `max_completion_tokens`. Providers and models know the one, or the other, or both.
     OlderLimit,
     NewerLimit,
     /// Bedrock: stop sequences.
     Stop,
     /// Bedrock: that a model which has tools tells its answer bit by bit.
     Stream,
-    /// Responses: that a model tells what it thinks, which OpenAI lets no organisation see that it does not know.
+    /// Responses: that a model tells what it thinks, which OpenAI lets no organisation see that it does not
+    /// know.
     Summary,
-    /// vLLM and llama.cpp: what is said to a model's template of how to think, where its maker's own tokenizer has none.
+    /// vLLM and llama.cpp: what is said to a model's template of how to think, where its maker's own
+    /// tokenizer has none.
     Template,
-    /// Bedrock, Chat Completions and Ollama: pictures, which not every model sees. They stay in a conversation.
+    /// Bedrock, Chat Completions and Ollama: pictures, which not every model sees. They stay in a
+    /// conversation.
     Pictures,
 }
 
@@ -108,7 +119,8 @@ impl Wish {
             Self::Betas | Self::Pictures | Self::Reasoning | Self::Thinking | Self::Usage => {
                 words_of(self).iter().any(|words| memmem::find(said, words.as_bytes()).is_some())
             }
-            // These hold for all clients from then on, and further on a refusal may quote what one has written.
+            // These hold for all clients from then on, and further on a refusal may quote what one has
+            // written.
             _ => {
                 let message = fault::read(status, said).message;
                 let message = message.strip_prefix(OF_BEDROCK).unwrap_or(&message);
@@ -120,8 +132,9 @@ impl Wish {
         (matches!(status.as_u16(), 400 | 422) || is_unserved) && is_said()
     }
 
-    /// Whether an answer to the same request without it says that it is always refused; `streams` is whether that is a stream. The
-    /// names of features and the signatures are the client's, so that nothing is learnt of them.
+    /// Whether an answer to the same request without it says that it is always refused; `streams` is whether
+    /// that is a stream. The names of features and the signatures are the client's, so that nothing is learnt
+    /// of them.
     pub(crate) fn is_given_up(self, streams: bool) -> bool {
         match self {
             // Another model may see them: it is asked first.
@@ -131,7 +144,8 @@ impl Wish {
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
             Self::OlderLimit | Self::NewerLimit | Self::Stop | Self::Stream => true,
             Self::Summary | Self::Template => true,
-            // An answer in one piece says nothing of streams: the provider may have read another request than was read here.
+            // An answer in one piece says nothing of streams: the provider may have read another request than
+            // was read here.
             Self::Usage => streams,
         }
     }

@@ -11,14 +11,16 @@ pub(crate) struct Wishes {
     bits: u32,
     /// What the client has said of whether and how much the model is to think.
     thinking: Option<Thinking>,
-    /// A model's template may refuse to go on with what it has said, and does only while it thinks; others refuse it always.
+    /// A model's template may refuse to go on with what it has said, and does only while it thinks; others
+    /// refuse it always.
     may_have_template: bool,
 }
 
 // === impl Wishes ===
 
 impl Wishes {
-    /// What a request asks of a target that it may refuse. Where nothing may be lost, no refusal is answered by a loss.
+    /// What a request asks of a target that it may refuse. Where nothing may be lost, no refusal is answered
+    /// by a loss.
     pub(crate) fn of(request: &Request, target: &Target, strict: bool) -> Self {
         let thinks = request.thinking.is_some_and(|thinking| thinking != Thinking::Off);
         let has_template = openai::tells_templates(&target.config().provider);
@@ -116,9 +118,9 @@ impl Wishes {
         Self { bits: 0, ..self }
     }
 
-    /// Whether what comes of one says something of other requests, too. How tokens are drawn, and to a template that it goes on with
-    /// what it has said, a model may refuse only while it thinks, or only while it does not, so that a client who says whether it does
-    /// tells nothing of those who do not.
+    /// Whether what comes of one says something of other requests, too. How tokens are drawn, and to a
+    /// template that it goes on with what it has said, a model may refuse only while it thinks, or only while
+    /// it does not, so that a client who says whether it does tells nothing of those who do not.
     pub(crate) fn may_teach(self, wish: Wish) -> bool {
         let depends = wish == Wish::Sampling || (wish == Wish::Prefill && self.may_have_template);
         !depends || self.thinking.is_none()

@@ -101,7 +101,8 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
     }
 }
 
-/// Whether a message begins with these words, in which a star stands for what differs, such as the name of a model.
+/// Whether a message begins with these words, in which a star stands for what differs, such as the name of a
+/// model.
 pub(super) fn begins(message: &str, words: &str) -> bool {
     let Some((before, after)) = words.split_once('*') else { return message.starts_with(words) };
     let differing = message.strip_prefix(before).zip(after.chars().next());

@@ -1,5 +1,5 @@
-//! What providers of Chat Completions refuse of requests that were made here: they are asked without, and from then on, and it is
-//! named.
+//! What providers of Chat Completions refuse of requests that were made here: they are asked without, and
+//! from then on, and it is named.
 
 use bytes::Bytes;
 use http::Request;

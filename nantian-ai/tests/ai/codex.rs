@@ -1,4 +1,5 @@
-//! The tools of Codex, which the client runs: some take any text, some are in namespaces, and they are told in an item of the input.
+//! The tools of Codex, which the client runs: some take any text, some are in namespaces, and they are told
+//! in an item of the input.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What has been said stays what it was: providers keep conversations by their beginnings, and some models trust their own
-//! reasoning only after the beginning that it had.
+//! What has been said stays what it was: providers keep conversations by their beginnings, and some models
+//! trust their own reasoning only after the beginning that it had.
 
 use nantian_ai::Dialect;
 use nantian_ai::ir::ToolNames;

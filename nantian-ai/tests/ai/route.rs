@@ -311,7 +311,8 @@ async fn a_model_is_described_by_its_provider_or_by_what_is_known_of_it() {
     assert_eq!(ask_before(&gone, "POST", "/api/show", r#"{"model":"local"}"#).await.0, 404);
 }
 
-/// A route to OpenAI-type providers by their models, which are asked in this order if none is named, the first one first.
+/// A route to OpenAI-type providers by their models, which are asked in this order if none is named, the
+/// first one first.
 fn alike<'a>(
     models: impl IntoIterator<Item = (&'a str, &'a str, &'a Upstream)>,
 ) -> ModelRoute<

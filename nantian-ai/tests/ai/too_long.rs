@@ -133,7 +133,8 @@ async fn what_all_find_too_long_is_refused_in_the_words_of_the_one_that_was_mean
     let (status, body, reports) = ask("openai", [&little, &more], bare("openai")).await;
     assert_eq!((status, body.as_str()), (400, OPENAI));
     assert_eq!(reports.only().outcome, Outcome::NotServed);
-    // It is no answer to a client that could shorten its conversation that another model knows no such parameter.
+    // It is no answer to a client that could shorten its conversation that another model knows no such
+    // parameter.
     let other = Upstream::new().replies(json(400, r#"{"error":{"message":"no such parameter"}}"#));
     let little = Upstream::new().replies(json(400, ANTHROPIC));
     let (status, body, _) = ask("anthropic", [&little, &other], bare("openai")).await;

@@ -1,4 +1,5 @@
-//! What a client asks for in words that only some of a provider's models know: they are asked without, and it is named.
+//! What a client asks for in words that only some of a provider's models know: they are asked without, and it
+//! is named.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request};

@@ -33,7 +33,8 @@ pub(crate) fn inputs(kind: &str, dialect: Dialect, end: &str) -> Vec<(String, Ve
     inputs
 }
 
-/// The streams of a dialect as they come: those of Bedrock are kept as lines, each the name of an event and its payload.
+/// The streams of a dialect as they come: those of Bedrock are kept as lines, each the name of an event and
+/// its payload.
 pub(crate) fn streams(dialect: Dialect) -> Vec<(String, Vec<u8>)> {
     let framed = |(name, lines): (String, Vec<u8>)| {
         let lines = std::str::from_utf8(&lines).unwrap().lines();

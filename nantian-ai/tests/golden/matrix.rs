@@ -1,7 +1,8 @@
-//! The table of all pairs and features, kept in `matrix.md`: what each says whole, what it loses, what it refuses.
+//! The table of all pairs and features, kept in `matrix.md`: what each says whole, what it loses, what it
+//! refuses.
 //!
-//! Of the inputs of a dialect that show a feature the shortest stands for it. A feature that no input shows fails, unless the
-//! dialect is known to have no words for it.
+//! Of the inputs of a dialect that show a feature the shortest stands for it. A feature that no input shows
+//! fails, unless the dialect is known to have no words for it.
 
 use std::fmt::Write as _;
 

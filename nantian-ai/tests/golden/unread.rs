@@ -147,7 +147,8 @@ fn what_nobody_reads_of_a_stream_is_named() {
                     lines[at] = format!("{before}{}", str::from_utf8(&more).unwrap());
                     let decoder = decoder(from, &lines);
                     let losses = decoder.losses();
-                    // Of Bedrock's events the name stands before them; a piece of a block is named with the block.
+                    // Of Bedrock's events the name stands before them; a piece of a block is named with the
+                    // block.
                     let of_a_block =
                         if place == "/delta" { "content.server_tool_use" } else { before.trim() };
                     let is_whole = losses.iter().any(|lost| lost == of_a_block);
@@ -161,7 +162,8 @@ fn what_nobody_reads_of_a_stream_is_named() {
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
-/// Whether an event is one that says what is not told by another: Responses tells all again when it is complete.
+/// Whether an event is one that says what is not told by another: Responses tells all again when it is
+/// complete.
 fn is_read(dialect: Dialect, before: &str, event: &Value) -> bool {
     const COMPLETE: [&str; 3] = ["response.output_item.done", "response.completed", "response.incomplete"];
     let reason = event.pointer("/choices/0/finish_reason").and_then(Value::as_str);

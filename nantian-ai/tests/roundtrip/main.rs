@@ -46,7 +46,8 @@ fn text() -> impl Strategy<Value = String> {
     "[a-zé🙂\"\\\\\n{}: ]{0,11}x"
 }
 
-/// An object with numbers of every spelling. Those of answers that are built here as values keep only the plain ones.
+/// An object with numbers of every spelling. Those of answers that are built here as values keep only the
+/// plain ones.
 fn json(dialect: Dialect) -> impl Strategy<Value = Json> {
     let plain = matches!(dialect, Dialect::Bedrock | Dialect::Gemini);
     let number = prop_oneof![
@@ -170,7 +171,8 @@ fn tool(dialect: Dialect, schema: Json) -> impl Strategy<Value = Tool> {
     let closed = Json::parse(closed).unwrap();
     let tool = ("[a-zA-Z_-]{1,8}", option::of(text()), option::of(any::<bool>()));
     tool.prop_map(move |(name, description, strict)| {
-        // Responses has no schema of which nothing is said, and OpenAI's are strict only where they leave nothing open.
+        // Responses has no schema of which nothing is said, and OpenAI's are strict only where they leave
+        // nothing open.
         let is_responses = dialect == Dialect::Responses;
         let strict = strict.or(is_responses.then_some(false));
         let is_closed = strict == Some(true) && (is_responses || dialect == Dialect::OpenAi);

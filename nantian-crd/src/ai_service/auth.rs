@@ -23,8 +23,8 @@ pub struct Auth {
     pub type_: Option<AsWritten<AuthType>>,
     /// Name of the Secret in the namespace of the AIService; required unless type is none.
     ///
-    /// Range: 1 to 253 characters. Default: with type aws, azure or gcp the gateway's own identity there, if it may be used in
-    /// this namespace. Source: `spec.auth.secret`.
+    /// Range: 1 to 253 characters. Default: with type aws, azure or gcp the gateway's own identity there, if
+    /// it may be used in this namespace. Source: `spec.auth.secret`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret: Option<String>,
@@ -32,9 +32,10 @@ pub struct Auth {
     ///
     /// With type azure and gcp each object of JSON in it is a credential.
     ///
-    /// Range: 1 to 253 characters. Default: its only entry; with type aws the entries aws_access_key_id, aws_secret_access_key
-    /// and, if there is one, aws_session_token; with type azure the entries azure_tenant_id, azure_client_id, azure_client_secret
-    /// and, if there is one, azure_authority_host; in lower or upper case. Source: `spec.auth.key`.
+    /// Range: 1 to 253 characters. Default: its only entry; with type aws the entries aws_access_key_id,
+    /// aws_secret_access_key and, if there is one, aws_session_token; with type azure the entries
+    /// azure_tenant_id, azure_client_id, azure_client_secret and, if there is one, azure_authority_host; in
+    /// lower or upper case. Source: `spec.auth.key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
@@ -57,7 +58,8 @@ pub enum AuthType {
     ApiKey,
     /// `Basic`, then the base64 of the secret, which is `user:password`.
     Basic,
-    /// A signature of each request by an account of AWS; an entry is `access key:secret key`, and `:session token` if needed.
+    /// A signature of each request by an account of AWS; an entry is `access key:secret key`, and
+    /// `:session token` if needed.
     Aws,
     /// `Bearer`, then a token of Entra ID for an application, as `az ad sp create-for-rbac` prints it.
     Azure,

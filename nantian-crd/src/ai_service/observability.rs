@@ -18,8 +18,8 @@ pub struct Observability {
     /// Default: none. Source: `spec.observability.langfuse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub langfuse: Option<Langfuse>,
-    /// An OpenTelemetry collector, told by OTLP over HTTP in the encoding of JSON. What takes protobuf or gRPC alone is reached
-    /// through a Collector.
+    /// An OpenTelemetry collector, told by OTLP over HTTP in the encoding of JSON. What takes protobuf or
+    /// gRPC alone is reached through a Collector.
     ///
     /// Default: none. Source: `spec.observability.otel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,7 +77,8 @@ pub struct SecretKeyRef {
     pub name: String,
     /// Entry of the Secret.
     ///
-    /// Range: 1 to 253 characters. Default: its only entry. Source: `spec.observability.langfuse.secretKeyRef.key`.
+    /// Range: 1 to 253 characters. Default: its only entry. Source:
+    /// `spec.observability.langfuse.secretKeyRef.key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
@@ -87,10 +88,11 @@ pub struct SecretKeyRef {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Otel {
-    /// Address of the collector, with or without http or https; traces go to /v1/traces below it, metrics to /v1/metrics.
+    /// Address of the collector, with or without http or https; traces go to /v1/traces below it, metrics to
+    /// /v1/metrics.
     ///
-    /// Range: a URL or host:port, without credentials, query or fragment. Default: http://localhost:4318; without a
-    /// scheme, http and port 4318. Source: `spec.observability.otel.endpoint`.
+    /// Range: a URL or host:port, without credentials, query or fragment. Default: http://localhost:4318;
+    /// without a scheme, http and port 4318. Source: `spec.observability.otel.endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = COLLECTOR))]
     pub endpoint: Option<String>,

@@ -9,9 +9,10 @@ use crate::{as_written::AsWritten, duration::Duration, schema::Hint};
 
 /// Further attempts after a failure.
 ///
-/// A `Retry-After` of the provider is waited for, up to 30 s; while another AIService of the rule may be asked, only up to `backoff`, or
-/// a second if that is longer, and for more once the others have failed. Of the calls under way one in five may be a further attempt, and three always may.
-/// When no more are made, the other AIServices of the rule are asked; the client gets the last failure.
+/// A `Retry-After` of the provider is waited for, up to 30 s; while another AIService of the rule may be
+/// asked, only up to `backoff`, or a second if that is longer, and for more once the others have failed. Of
+/// the calls under way one in five may be a further attempt, and three always may. When no more are made, the
+/// other AIServices of the rule are asked; the client gets the last failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retry {
@@ -21,8 +22,8 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_retries: Option<u32>,
-    /// The pause before the first retry, which then doubles, with full jitter; or one of the words exponential, linear and
-    /// fixed for the shape of the pauses.
+    /// The pause before the first retry, which then doubles, with full jitter; or one of the words
+    /// exponential, linear and fixed for the shape of the pauses.
     ///
     /// Unit: GEP-2257 duration, or a word. Default: 500ms. Source: `spec.retry.backoff`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,11 +17,11 @@ use super::{
 
 /// Reads a schema document into a [`Validator`].
 ///
-/// Understood are the keywords of OpenAPI and JSON Schema that Kubernetes, kube and schemars write, and of the Kubernetes
-/// extensions those that say something about values: `x-kubernetes-int-or-string`,
+/// Understood are the keywords of OpenAPI and JSON Schema that Kubernetes, kube and schemars write, and of
+/// the Kubernetes extensions those that say something about values: `x-kubernetes-int-or-string`,
 /// `x-kubernetes-preserve-unknown-fields`, `x-kubernetes-list-type`, `x-kubernetes-list-map-keys` and
-/// `x-kubernetes-validations`. Other keywords are ignored, as is a pattern that is no regular expression here, a reference
-/// that points nowhere, and a validation rule whose [`Rule`] is not known.
+/// `x-kubernetes-validations`. Other keywords are ignored, as is a pattern that is no regular expression
+/// here, a reference that points nowhere, and a validation rule whose [`Rule`] is not known.
 #[derive(Clone, Debug)]
 pub struct Compiler {
     rules: Vec<Rule>,
@@ -102,7 +102,8 @@ impl<'a> Build<'a> {
         schemas.map_or(&[][..], items).iter().map(|schema| self.schema(schema)).collect()
     }
 
-    /// The node a reference leads to. It has its place before it is read, so that schemas may contain themselves.
+    /// The node a reference leads to. It has its place before it is read, so that schemas may contain
+    /// themselves.
     fn reference(&mut self, reference: &'a str) -> NodeId {
         if let Some(id) = self.references.get(reference) {
             return *id;
@@ -150,7 +151,8 @@ impl<'a> Build<'a> {
         node
     }
 
-    /// Reads `anyOf` or `oneOf`. What stands there for an optional value or for a plain choice is folded into `node`.
+    /// Reads `anyOf` or `oneOf`. What stands there for an optional value or for a plain choice is folded into
+    /// `node`.
     fn alternatives(&mut self, node: &mut Node, alternatives: Option<&'a Value>) -> Vec<NodeId> {
         let Some(alternatives) = alternatives.and_then(Value::as_array) else {
             return Vec::new();
@@ -282,7 +284,8 @@ fn size(schema: &Object<String, Value>, min: &str, max: &str) -> Size {
     Size { min: count(min), max: count(max) }
 }
 
-/// The bounds a schema states. OpenAPI 3.0 marks an exclusive bound by a flag, JSON Schema by a keyword of its own.
+/// The bounds a schema states. OpenAPI 3.0 marks an exclusive bound by a flag, JSON Schema by a keyword of
+/// its own.
 fn stated(schema: &Object<String, Value>) -> Range {
     let bound = |inclusive: &str, exclusive: &str| {
         let limit = |key: &str| {

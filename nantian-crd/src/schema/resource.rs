@@ -10,8 +10,8 @@ use crate::target_ref::DNS_NAME;
 
 /// The schema of whole objects of kind `K`: the schema of the type, with `apiVersion`, `kind` and `metadata`.
 ///
-/// Works for the kinds of Kubernetes itself as for custom resources. `status` is the business of controllers and may be
-/// anything.
+/// Works for the kinds of Kubernetes itself as for custom resources. `status` is the business of controllers
+/// and may be anything.
 pub fn resource<K>() -> Value
 where
     K: Resource<DynamicType = ()> + JsonSchema,

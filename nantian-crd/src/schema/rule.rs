@@ -3,10 +3,12 @@
 use schemars::Schema;
 use serde_json::{Value, json};
 
-/// A rule across fields: once as CEL for the API server, once as Rust for offline validation, both with the same verdict.
+/// A rule across fields: once as CEL for the API server, once as Rust for offline validation, both with the
+/// same verdict.
 ///
-/// The CEL text stands in a schema as `x-kubernetes-validations`; the validator recognises it there and calls the Rust.
-/// On values that the rest of the schema refuses, `holds` should say yes, so that one mistake gives one fault.
+/// The CEL text stands in a schema as `x-kubernetes-validations`; the validator recognises it there and calls
+/// the Rust. On values that the rest of the schema refuses, `holds` should say yes, so that one mistake gives
+/// one fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The rule in CEL; `self` is the value that the rule is attached to.

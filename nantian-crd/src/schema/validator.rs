@@ -13,8 +13,8 @@ use crate::fault::{Fault, FieldPath};
 
 /// A schema, read once, that checks any number of values.
 ///
-/// Null in a field counts as an absent field unless the schema allows null, as it does for the API server. Values may be
-/// anyone's; the schema is trusted.
+/// Null in a field counts as an absent field unless the schema allows null, as it does for the API server.
+/// Values may be anyone's; the schema is trusted.
 #[derive(Clone, Debug)]
 pub struct Validator {
     nodes: Vec<Node>,

@@ -274,7 +274,8 @@ impl<'w> Visitor<'w> {
                     .iter()
                     .any(|fault| fault.path == here && matches!(fault.kind, FaultKind::WrongType { .. }))
             };
-            // A choice that is not among those of an alternative tells more against it than a field that it misses.
+            // A choice that is not among those of an alternative tells more against it than a field that it
+            // misses.
             let distance = |faults: &Vec<Fault>| {
                 let against = faults.iter().map(|fault| match fault.kind {
                     FaultKind::NotOneOf { .. } => 2,

@@ -8,8 +8,8 @@ use crate::schema::Hint;
 
 /// Who shares a limit: one bucket per distinct combination of its parts.
 ///
-/// Written as parts joined with `+`, for example `route+header:x-team`. The order of the parts does not matter and a
-/// repeated part counts once.
+/// Written as parts joined with `+`, for example `route+header:x-team`. The order of the parts does not
+/// matter and a repeated part counts once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope(Vec<ScopePart>);
 

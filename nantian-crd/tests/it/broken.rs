@@ -1,5 +1,5 @@
-//! Variants of the seed manifests: the sound ones have no fault, the broken ones exactly the faults that are written
-//! under them.
+//! Variants of the seed manifests: the sound ones have no fault, the broken ones exactly the faults that are
+//! written under them.
 
 use nantian_crd::validate;
 

@@ -1,4 +1,5 @@
-//! Each rule stands twice, as CEL for the API server and as Rust for offline validation; both must judge alike.
+//! Each rule stands twice, as CEL for the API server and as Rust for offline validation; both must judge
+//! alike.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,8 +88,8 @@ impl Cel {
     }
 }
 
-/// The rules that Rust finds broken, by path and message; nothing if the schema itself already refuses the object, since
-/// then the API server does not get to the rules.
+/// The rules that Rust finds broken, by path and message; nothing if the schema itself already refuses the
+/// object, since then the API server does not get to the rules.
 fn broken_in_rust(object: &Value) -> Option<BTreeSet<(String, String)>> {
     let Err(faults) = validate(object) else {
         return Some(BTreeSet::new());

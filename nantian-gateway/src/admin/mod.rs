@@ -37,7 +37,8 @@ struct Shared {
 /// How long a client of the admin server may take to end once it is stopped.
 const LAST: Duration = Duration::from_millis(500);
 
-/// Serves the admin endpoints on `listener` until `stopped` is done, and then what was asked before for a moment.
+/// Serves the admin endpoints on `listener` until `stopped` is done, and then what was asked before for a
+/// moment.
 ///
 /// # Errors
 /// When the socket fails.
@@ -72,7 +73,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Ready once listeners are bound and the first snapshot serves, with the plugins that routes cannot do without.
+/// Ready once listeners are bound and the first snapshot serves, with the plugins that routes cannot do
+/// without.
 async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     let why = match shared.view.get() {
         Some(view) => view.unready(),
@@ -104,7 +106,8 @@ async fn config(State(shared): State<Shared>) -> Response {
     .await
 }
 
-/// Writes a long answer where it delays nothing: the thread that serves has the store of the limits to talk to.
+/// Writes a long answer where it delays nothing: the thread that serves has the store of the limits to talk
+/// to.
 async fn aside(answer: impl FnOnce() -> Response + Send + 'static) -> Response {
     let failed = |error: tokio::task::JoinError| {
         (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()

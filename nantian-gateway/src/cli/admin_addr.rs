@@ -23,8 +23,8 @@ pub(super) struct InvalidAdminAddr;
 impl FromStr for AdminAddr {
     type Err = InvalidAdminAddr;
 
-    /// Around an IPv4 address there may be brackets, too: the address of a pod is of either family, and `[$(POD_IP)]:19080` is
-    /// right for both.
+    /// Around an IPv4 address there may be brackets, too: the address of a pod is of either family, and
+    /// `[$(POD_IP)]:19080` is right for both.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "none" {
             return Ok(Self::None);

@@ -24,7 +24,8 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub(super) enum Command {
-    /// Serve manifests from files, watched and reloaded; without --manifests, the objects of a Kubernetes cluster.
+    /// Serve manifests from files, watched and reloaded; without --manifests, the objects of a Kubernetes
+    /// cluster.
     Run(Run),
     /// Serve an embedded example world and print curl lines to try.
     Demo(Demo),
@@ -39,8 +40,9 @@ pub(super) enum Command {
     },
     /// Print the CRDs for kubectl apply -f -.
     Crds {
-        /// AIService, TokenPolicy, WasmPlugin or BackendLBPolicy; all of them if none is named. BackendLBPolicy is in the group
-        /// of the Gateway API, so that a cluster with the standard channel of that refuses its definition.
+        /// AIService, TokenPolicy, WasmPlugin or BackendLBPolicy; all of them if none is named.
+        /// BackendLBPolicy is in the group of the Gateway API, so that a cluster with the standard channel of
+        /// that refuses its definition.
         #[arg(value_name = "KIND", value_parser = kind)]
         kinds: Vec<NantianKind>,
     },
@@ -61,8 +63,8 @@ fn kind(name: &str) -> Result<NantianKind, String> {
 /// Whose classes are served.
 #[derive(Debug, Args)]
 pub(super) struct ControllerOptions {
-    /// The controllerName of the GatewayClasses that are served, a domain and a path: each installation of a cluster has another one,
-    /// and leaves to the others what is theirs.
+    /// The controllerName of the GatewayClasses that are served, a domain and a path: each installation of a
+    /// cluster has another one, and leaves to the others what is theirs.
     #[arg(long, env = "NANTIAN_CONTROLLER_NAME", value_name = "NAME", default_value_t)]
     pub(super) controller_name: ControllerName,
 }
@@ -92,8 +94,8 @@ pub(super) struct ClusterOptions {
     /// How to reach the API server; by default as KUBECONFIG says, else as a pod of the cluster does.
     #[arg(long, env = "NANTIAN_KUBECONFIG", value_name = "FILE", conflicts_with = "manifests")]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// Addresses of this machine, as a network (10.0.0.0/28) or a range (10.0.0.1-10.0.0.9): each Gateway that asks for
-    /// none is bound on one of its own.
+    /// Addresses of this machine, as a network (10.0.0.0/28) or a range (10.0.0.1-10.0.0.9): each Gateway
+    /// that asks for none is bound on one of its own.
     #[arg(
         long,
         env = "NANTIAN_GATEWAY_ADDRESS_POOL",
@@ -101,9 +103,9 @@ pub(super) struct ClusterOptions {
         conflicts_with = "manifests"
     )]
     pub(super) gateway_address_pool: Option<AddressPool>,
-    /// Makes a Service of this type for each Gateway that asks for no address, in its namespace and owned by it, and tells
-    /// the address that it is given. Without this and without a pool such Gateways are bound on all interfaces, and are not
-    /// Programmed, for nobody knows their address.
+    /// Makes a Service of this type for each Gateway that asks for no address, in its namespace and owned by
+    /// it, and tells the address that it is given. Without this and without a pool such Gateways are bound on
+    /// all interfaces, and are not Programmed, for nobody knows their address.
     #[arg(
         long,
         env = "NANTIAN_GATEWAY_SERVICE",
@@ -111,8 +113,8 @@ pub(super) struct ClusterOptions {
         conflicts_with_all = ["manifests", "gateway_address_pool"]
     )]
     pub(super) gateway_service: Option<ServiceKind>,
-    /// The Service, in the namespace of this process, whose endpoints are the replicas of the gateway: the Services of
-    /// --gateway-service lead to them.
+    /// The Service, in the namespace of this process, whose endpoints are the replicas of the gateway: the
+    /// Services of --gateway-service lead to them.
     #[arg(long, env = "NANTIAN_OWN_SERVICE", value_name = "NAME", default_value = "nantian-gateway")]
     pub(super) own_service: String,
 }
@@ -138,54 +140,59 @@ pub(super) struct Common {
     /// Worker threads, 1 to 512; the default is one for each core.
     #[arg(long, env = "NANTIAN_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(super) workers: Option<u16>,
-    /// Where health, metrics and configuration are served: IP:PORT or [IP]:PORT, of which [::] is every address of IPv4, too;
-    /// `none` disables it.
+    /// Where health, metrics and configuration are served: IP:PORT or [IP]:PORT, of which [::] is every
+    /// address of IPv4, too; `none` disables it.
     #[arg(long, env = "NANTIAN_ADMIN_ADDR", value_name = "ADDR", default_value = "127.0.0.1:19080")]
     pub(super) admin_addr: AdminAddr,
-    /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways of one cluster share; rediss:// over
-    /// TLS, with a certificate that the system trusts (SSL_CERT_FILE names others).
+    /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways of one
+    /// cluster share; rediss:// over TLS, with a certificate that the system trusts (SSL_CERT_FILE names
+    /// others).
     #[arg(long, env = "NANTIAN_RATELIMIT_STORE", hide_env_values = true, value_name = "STORE",
           default_value = "memory", value_parser = StoreParser)]
     pub(super) ratelimit_store: RateLimitStore,
-    /// How many gateways share the limits of the store, this one included, by which each takes its share while the store is
-    /// away; as many as the store has counted by default.
+    /// How many gateways share the limits of the store, this one included, by which each takes its share
+    /// while the store is away; as many as the store has counted by default.
     #[arg(long, env = "NANTIAN_RATELIMIT_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ratelimit_replicas: Option<u32>,
-    /// How long a decision waits for the store before it is made by this gateway's share, 1ms to 10s: a store that takes longer is
-    /// away.
+    /// How long a decision waits for the store before it is made by this gateway's share, 1ms to 10s: a store
+    /// that takes longer is away.
     #[arg(long, env = "NANTIAN_RATELIMIT_STORE_TIMEOUT", value_name = "DURATION", default_value = "20ms", value_parser = duration::<1, 10_000>)]
     pub(super) ratelimit_store_timeout: Duration,
-    /// Networks whose proxies are believed what they say of clients (X-Forwarded-*, Forwarded, X-Real-IP, Client-Cert), such as
-    /// 10.0.0.0/8,192.168.1.1; from others these headers are replaced or removed. None by default.
+    /// Networks whose proxies are believed what they say of clients (X-Forwarded-*, Forwarded, X-Real-IP,
+    /// Client-Cert), such as 10.0.0.0/8,192.168.1.1; from others these headers are replaced or removed. None
+    /// by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
     pub(super) trusted_proxies: TrustedProxies,
-    /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by default. A
-    /// registry there may speak no TLS where no credentials are for it and a sha256 pins the module. In a cluster this machine has to be named, too (127.0.0.1).
+    /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by
+    /// default. A registry there may speak no TLS where no credentials are for it and a sha256 pins the
+    /// module. In a cluster this machine has to be named, too (127.0.0.1).
     #[arg(long, env = "NANTIAN_PLUGIN_SOURCES", value_name = "CIDR,…", default_value = "")]
     pub(super) plugin_sources: SourceNetworks,
-    /// Namespaces whose AIServices may use the gateway's own identity at AWS, Azure or Google: those with auth of type aws,
-    /// azure or gcp and without a secret, wherever their endpoint is; none by default. The environment names it, as the
-    /// clouds' own tools expect: IAM roles for service accounts and Pod Identity, workload identity of Azure, the metadata server of Google.
+    /// Namespaces whose AIServices may use the gateway's own identity at AWS, Azure or Google: those with
+    /// auth of type aws, azure or gcp and without a secret, wherever their endpoint is; none by default. The
+    /// environment names it, as the clouds' own tools expect: IAM roles for service accounts and Pod
+    /// Identity, workload identity of Azure, the metadata server of Google.
     #[arg(long, env = "NANTIAN_IDENTITY_NAMESPACES", value_name = "NAMESPACE,…", value_delimiter = ',')]
     pub(super) identity_namespaces: Vec<String>,
-    /// A file with the keys of session tokens, one a line, each 32 random bytes in base64 (`head -c 32 /dev/urandom | base64`):
-    /// the first seals, all open, so that replicas with the same file share sessions. It is watched. Without it the key is
-    /// random, and sessions end with the process.
+    /// A file with the keys of session tokens, one a line, each 32 random bytes in base64
+    /// (`head -c 32 /dev/urandom | base64`): the first seals, all open, so that replicas with the same file
+    /// share sessions. It is watched. Without it the key is random, and sessions end with the process.
     #[arg(long, env = "NANTIAN_SESSION_KEY_FILE", value_name = "PATH")]
     pub(super) session_key_file: Option<PathBuf>,
-    /// The zone that this process runs in, such as eu-west-1a: Services with `trafficDistribution: PreferSameZone`, or with
-    /// hints at their endpoints, prefer the endpoints there. By default the zone of the endpoints on --node, or unknown.
+    /// The zone that this process runs in, such as eu-west-1a: Services with
+    /// `trafficDistribution: PreferSameZone`, or with hints at their endpoints, prefer the endpoints there.
+    /// By default the zone of the endpoints on --node, or unknown.
     #[arg(long, env = "NANTIAN_ZONE", value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(super) zone: String,
-    /// The node that this process runs on: Services with `trafficDistribution: PreferSameNode` prefer the endpoints there.
-    /// Unknown by default.
+    /// The node that this process runs on: Services with `trafficDistribution: PreferSameNode` prefer the
+    /// endpoints there. Unknown by default.
     #[arg(long, env = "NANTIAN_NODE", value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(super) node: String,
     /// The form of the log.
     #[arg(long, env = "NANTIAN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub(super) log_format: LogFormat,
-    /// What is logged: off, error, warn, info, debug, trace, or a filter such as info,hyper=debug. The Kubernetes client
-    /// and h2 are silent unless they are named, as in debug,h2=debug.
+    /// What is logged: off, error, warn, info, debug, trace, or a filter such as info,hyper=debug. The
+    /// Kubernetes client and h2 are silent unless they are named, as in debug,h2=debug.
     #[arg(long, env = "NANTIAN_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub(super) log_level: LogFilter,
     /// Whether each request is logged to standard output, as one JSON object a line.
@@ -197,35 +204,39 @@ pub(super) struct Common {
     /// How long a client may take to send the head of a request, and a TLS handshake, 100ms to 1h.
     #[arg(long, env = "NANTIAN_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration::<TICK, HOUR>)]
     pub(super) header_timeout: Duration,
-    /// How long a client's connection may be unused, 100ms to 24h; longer than load balancers in front keep theirs.
+    /// How long a client's connection may be unused, 100ms to 24h; longer than load balancers in front keep
+    /// theirs.
     #[arg(long, env = "NANTIAN_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration::<TICK, DAY>)]
     pub(super) idle_timeout: Duration,
-    /// How long a client may neither send the next bytes of a body nor take the next bytes of a response (over HTTP/2,
-    /// the next 16 KiB of each), and a backend not take the next bytes of an upload, 100ms to 24h.
+    /// How long a client may neither send the next bytes of a body nor take the next bytes of a response
+    /// (over HTTP/2, the next 16 KiB of each), and a backend not take the next bytes of an upload, 100ms to
+    /// 24h.
     #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration::<TICK, DAY>)]
     pub(super) stall_timeout: Duration,
-    /// How long an upgraded connection, such as a WebSocket, or one of a TLSRoute or TCPRoute, may be silent in both directions,
-    /// up to 24h; 0s is no limit.
+    /// How long an upgraded connection, such as a WebSocket, or one of a TLSRoute or TCPRoute, may be silent
+    /// in both directions, up to 24h; 0s is no limit.
     #[arg(long, env = "NANTIAN_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "1h", value_parser = duration::<0, DAY>)]
     pub(super) tunnel_idle_timeout: Duration,
-    /// How long a client and a backend that exchange datagrams may be silent before their session ends, 1s to 1h.
+    /// How long a client and a backend that exchange datagrams may be silent before their session ends, 1s to
+    /// 1h.
     #[arg(long, env = "NANTIAN_UDP_SESSION_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration::<1_000, HOUR>)]
     pub(super) udp_session_timeout: Duration,
-    /// The most sessions of datagrams of the process, at least 1, each of which has a socket; datagrams of further clients are
-    /// left out.
+    /// The most sessions of datagrams of the process, at least 1, each of which has a socket; datagrams of
+    /// further clients are left out.
     #[arg(long, env = "NANTIAN_MAX_UDP_SESSIONS", value_name = "N", default_value_t = 16_384,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_udp_sessions: u32,
-    /// The most instances of all Wasm plugins together, at least 1: each plugin has one for each core, and twice as many while
-    /// an edit of it is put in its place. By default 128 for each core, at least 1024 and at most 4096.
+    /// The most instances of all Wasm plugins together, at least 1: each plugin has one for each core, and
+    /// twice as many while an edit of it is put in its place. By default 128 for each core, at least 1024 and
+    /// at most 4096.
     #[arg(long, env = "NANTIAN_MAX_PLUGIN_INSTANCES", value_name = "N")]
     pub(super) max_plugin_instances: Option<NonZeroU32>,
     /// The most client connections of the process, at least 1; further ones wait until another one ends.
     #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
-    /// How old a client's connection over HTTP may become, a tenth more or less, up to 24h; 0s is no limit. It ends without losing a request, so
-    /// that clients spread over replicas that came later.
+    /// How old a client's connection over HTTP may become, a tenth more or less, up to 24h; 0s is no limit.
+    /// It ends without losing a request, so that clients spread over replicas that came later.
     #[arg(long, env = "NANTIAN_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "0s", value_parser = duration::<0, DAY>)]
     pub(super) max_connection_age: Duration,
     /// How long opening a connection to a backend may take, 1ms to 1h.
@@ -238,9 +249,10 @@ pub(super) struct Common {
     /// The most bytes of a request's body; more is answered with 413.
     #[arg(long, env = "NANTIAN_MAX_REQUEST_BODY_BYTES", value_name = "BYTES", default_value_t = 134_217_728)]
     pub(super) max_request_body_bytes: u64,
-    /// The most bytes that the bodies which are read whole take together, at least 4194304: requests of AIServices, and answers that
-    /// are translated; what limits by user, model or tokens read; what plugins hold. What finds no room is answered with 503. A body of
-    /// more than 1048576 bytes has three quarters of it, and is answered with 413 where these are less.
+    /// The most bytes that the bodies which are read whole take together, at least 4194304: requests of
+    /// AIServices, and answers that are translated; what limits by user, model or tokens read; what plugins
+    /// hold. What finds no room is answered with 503. A body of more than 1048576 bytes has three quarters of
+    /// it, and is answered with 413 where these are less.
     #[arg(long, env = "NANTIAN_MAX_BODY_MEMORY_BYTES", value_name = "BYTES", default_value_t = 268_435_456,
           value_parser = clap::value_parser!(u64).range(4_194_304..))]
     pub(super) max_body_memory_bytes: u64,

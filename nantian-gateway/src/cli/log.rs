@@ -32,8 +32,9 @@ pub(super) struct Log {
 impl Log {
     /// Installs the log on standard error.
     ///
-    /// A thread of its own writes it: nobody else waits for a reader who takes nothing for now, or fails with a disk that is
-    /// full. What cannot be written is lost and counted, and whoever writes to the log is not told.
+    /// A thread of its own writes it: nobody else waits for a reader who takes nothing for now, or fails with
+    /// a disk that is full. What cannot be written is lost and counted, and whoever writes to the log is not
+    /// told.
     pub(super) fn install(common: &Common) -> anyhow::Result<Self> {
         let filter = common.log_level.to_filter().context("--log-level")?;
         let (lines, write) = LineWriter::new("log", io::stderr(), lost_lines());

@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-/// A level, or a list of directives such as `info,hyper=debug`, as tracing-subscriber's [`EnvFilter`] reads them.
+/// A level, or a list of directives such as `info,hyper=debug`, as tracing-subscriber's [`EnvFilter`] reads
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LogFilter(String);
 
@@ -23,9 +24,9 @@ pub(super) enum InvalidLogFilter {
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The Kubernetes client tells every attempt that fails, which is told once elsewhere. What is signed for AWS is told whole at
-/// the lowest level, prompts included. What notify tells of watches of files that are gone is news to it alone. What h2 warns
-/// of is what clients do, without bound.
+/// The Kubernetes client tells every attempt that fails, which is told once elsewhere. What is signed for AWS
+/// is told whole at the lowest level, prompts included. What notify tells of watches of files that are gone
+/// is news to it alone. What h2 warns of is what clients do, without bound.
 const SILENT: &str = "kube_client=off,kube_runtime=off,aws_sigv4=off,notify=off,h2=off";
 
 impl LogFilter {

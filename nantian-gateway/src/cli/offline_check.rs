@@ -23,7 +23,8 @@ use crate::{
     translate::{conditions::Reason, status::ObjectStatus, translate},
 };
 
-/// What the translator refuses of `objects`, with stand-ins for the Gateways and classes that are not among them.
+/// What the translator refuses of `objects`, with stand-ins for the Gateways and classes that are not among
+/// them.
 pub(super) fn check(objects: &Objects) -> Vec<Refusal> {
     let objects = with_classes(objects.clone());
     let translation = translate(&objects, FeatureGates::all());

@@ -76,7 +76,8 @@ fn serve_cluster(_: &Run) -> anyhow::Result<()> {
     anyhow::bail!("--manifests is required: this program was built without its feature kubernetes");
 }
 
-/// Runs `serve` on the runtime of everything but the data path, and waits for nothing that is left of it then.
+/// Runs `serve` on the runtime of everything but the data path, and waits for nothing that is left of it
+/// then.
 pub(super) fn on_control_runtime(serve: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // One thread reloads, the other answers probes meanwhile.
     let runtime =
@@ -123,7 +124,8 @@ impl<C: Changes> Changes for WithKeyFile<C> {
     }
 }
 
-/// Serves the manifests below `paths` until SIGTERM or SIGINT; `ready` is called once the first snapshot serves.
+/// Serves the manifests below `paths` until SIGTERM or SIGINT; `ready` is called once the first snapshot
+/// serves.
 pub(super) async fn serve_files(
     paths: &[PathBuf],
     controller: ControllerName,
@@ -231,8 +233,9 @@ async fn end(
     Ok(())
 }
 
-/// Connects the store of the limits, if they are not kept here; `changed` is told when it comes or goes. It is heard on a thread of its
-/// own, which nothing that takes long holds up: every decision of every worker waits for it.
+/// Connects the store of the limits, if they are not kept here; `changed` is told when it comes or goes. It
+/// is heard on a thread of its own, which nothing that takes long holds up: every decision of every worker
+/// waits for it.
 fn start_store(
     common: &Common,
     tls: Arc<rustls::ClientConfig>,

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use super::offline_check::check;
 use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 
-/// Writes one line a fault to `out`, sorted by file and line, or one line that says how much is clean. Returns whether
-/// it is.
+/// Writes one line a fault to `out`, sorted by file and line, or one line that says how much is clean.
+/// Returns whether it is.
 ///
-/// A line reads `file:line: kind/namespace/name: field: reason`; the line is the first one of the object, or of the List that holds it. Objects that the
-/// translator refuses are faults too, with every feature gate open. What refers to an object that is in none of the files
-/// is not, for a file is often checked alone: it is counted, and told in `warnings`, as is what the gateway does not serve.
+/// A line reads `file:line: kind/namespace/name: field: reason`; the line is the first one of the object, or
+/// of the List that holds it. Objects that the translator refuses are faults too, with every feature gate
+/// open. What refers to an object that is in none of the files is not, for a file is often checked alone: it
+/// is counted, and told in `warnings`, as is what the gateway does not serve.
 ///
 /// # Errors
 ///

@@ -49,7 +49,8 @@ pub(crate) struct Backends {
 }
 
 impl Backends {
-    /// Shares requests out by weight; without any weight every request that has no session is answered with 500.
+    /// Shares requests out by weight; without any weight every request that has no session is answered with
+    /// 500.
     pub(crate) fn new(shares: impl IntoIterator<Item = Share>) -> Self {
         let shares: Vec<_> = shares.into_iter().collect();
         let choices = Weighted::new(shares.iter().map(|share| (share.weight, share.service.clone())));
@@ -59,8 +60,8 @@ impl Backends {
         Self { choices, homes, nothing: no_backend() }
     }
 
-    /// The service that the session of the request is with, unless its endpoints are gone; further on the request carries
-    /// the session itself and no token.
+    /// The service that the session of the request is with, unless its endpoints are gone; further on the
+    /// request carries the session itself and no token.
     fn resume(&self, request: &mut Request<Body>) -> Option<&BackendService> {
         let now = SystemTime::now();
         let found = self.homes.iter().find_map(|(home, service)| {

@@ -40,7 +40,8 @@ impl BalancedBackend {
         }
     }
 
-    /// Brings it up to date; the state of endpoints that stay is kept, and so are connections while TLS stays the same.
+    /// Brings it up to date; the state of endpoints that stay is kept, and so are connections while TLS stays
+    /// the same.
     pub(super) fn update(&mut self, backend: &ir::Backend, of_backend: &[ir::Endpoint], roots: &Roots) {
         let is_same_transport = self.transport == backend.transport;
         if is_same_transport

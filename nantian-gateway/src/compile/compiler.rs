@@ -28,7 +28,8 @@ pub struct Compiled {
     pub(crate) problems: Vec<Problem>,
 }
 
-/// Makes generation `generation` of the data path; state in `registry` is used again where its identity is the same.
+/// Makes generation `generation` of the data path; state in `registry` is used again where its identity is
+/// the same.
 pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
     let problems = registry.update(ir);
     let routes = ir.routes.iter().map(|route| (&route.id, route)).collect();
@@ -233,8 +234,8 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// The endpoints of a Service, and the TLS in which the Gateway of the present listener shows them its certificate, if
-    /// it has any; `None` if nothing may be sent there.
+    /// The endpoints of a Service, and the TLS in which the Gateway of the present listener shows them its
+    /// certificate, if it has any; `None` if nothing may be sent there.
     pub(super) fn service(
         &mut self,
         id: &ir::BackendId,
@@ -252,7 +253,8 @@ impl<'a> Compiler<'a> {
         compiled.collect()
     }
 
-    /// The translator accepts only what can be compiled; what cannot all the same is not served without its filters.
+    /// The translator accepts only what can be compiled; what cannot all the same is not served without its
+    /// filters.
     fn filters(
         &mut self,
         filters: &[ir::Filter],
@@ -306,8 +308,8 @@ impl<'a> Compiler<'a> {
 /// Something was left out and is in the problems.
 struct Omitted;
 
-/// The policies at `around`, each once: one that is attached at several places on a request's way, `outer` ones
-/// included, is asked at the first of them.
+/// The policies at `around`, each once: one that is attached at several places on a request's way, `outer`
+/// ones included, is asked at the first of them.
 fn distinct<'p>(
     around: &[&'p Policies],
     outer: &[&Policies],

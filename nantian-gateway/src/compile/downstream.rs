@@ -51,8 +51,8 @@ impl Compiler<'_> {
         Some(Upstream { target, lengths: observer.lengths() })
     }
 
-    /// What the models of a rule are: an AIService goes by its name and by that of its model. A name that several have is
-    /// none, and their shares decide, as where an AIService is chosen.
+    /// What the models of a rule are: an AIService goes by its name and by that of its model. A name that
+    /// several have is none, and their shares decide, as where an AIService is chosen.
     fn models(&self, rule: &ir::Rule) -> Models {
         let services: Vec<_> = asked(rule)
             .filter_map(|share| match &share.target {
@@ -96,7 +96,8 @@ impl Compiler<'_> {
     }
 }
 
-/// The shares of a rule that get requests: what has no weight, or does not resolve beside others, is passed over.
+/// The shares of a rule that get requests: what has no weight, or does not resolve beside others, is passed
+/// over.
 fn asked(rule: &ir::Rule) -> impl Iterator<Item = &ir::WeightedBackend> {
     rule.backends.iter().filter(|share| share.weight > 0 && (is_service(share) || is_model(share)))
 }

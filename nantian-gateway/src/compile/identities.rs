@@ -25,7 +25,8 @@ struct CachedIdentity {
     fault: Option<String>,
     /// The last good one.
     identity: Option<ClientIdentity>,
-    /// TLS to each backend without and with it: made once, so that connections are shared and outlive reloads.
+    /// TLS to each backend without and with it: made once, so that connections are shared and outlive
+    /// reloads.
     presented: HashMap<BackendId, (UpstreamTls, UpstreamTls)>,
 }
 

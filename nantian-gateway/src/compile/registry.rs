@@ -33,8 +33,8 @@ use crate::{
 
 /// How long the first snapshot waits for its plugins: nobody is served before.
 const START: Duration = Duration::from_secs(10);
-/// How long another one waits for those that are new to it: most take effect with the edit that brings them, and one that is
-/// slow to compile does not hold up what else changes.
+/// How long another one waits for those that are new to it: most take effect with the edit that brings them,
+/// and one that is slow to compile does not hold up what else changes.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// State that outlives a snapshot.
@@ -68,8 +68,8 @@ struct AiUpstream {
 }
 
 impl Registry {
-    /// Nothing yet. Limits will be kept in `store`, or in this process if there is none; the tokens of sessions are sealed with
-    /// these keys.
+    /// Nothing yet. Limits will be kept in `store`, or in this process if there is none; the tokens of
+    /// sessions are sealed with these keys.
     pub fn new(metrics: Arc<Metrics>, store: Option<RedisStore>, session_keys: SessionKeys) -> Self {
         Self {
             limiters: Limiters::new(store, Arc::clone(&metrics)),
@@ -104,15 +104,16 @@ impl Registry {
         self.limiters.store()
     }
 
-    /// With modules that are fetched and plugins that call out; without, a plugin that needs either is a problem.
+    /// With modules that are fetched and plugins that call out; without, a plugin that needs either is a
+    /// problem.
     #[must_use]
     pub(crate) fn reaching_out(mut self, outside: Outside) -> Self {
         self.plugins.reach_out(outside);
         self
     }
 
-    /// With at most so many instances of all plugins together, or the engine's own default, and of each plugin one for
-    /// each of so many workers, or for each core.
+    /// With at most so many instances of all plugins together, or the engine's own default, and of each
+    /// plugin one for each of so many workers, or for each core.
     #[must_use]
     pub(crate) fn with_plugin_instances(
         mut self,
@@ -147,8 +148,8 @@ impl Registry {
         self
     }
 
-    /// Trusts `roots` where a BackendTLSPolicy asks for the roots of the system; without, those Services have no certificate
-    /// that is accepted.
+    /// Trusts `roots` where a BackendTLSPolicy asks for the roots of the system; without, those Services have
+    /// no certificate that is accepted.
     #[must_use]
     pub(crate) fn trusting(mut self, roots: Roots) -> Self {
         self.roots = roots;
@@ -160,7 +161,8 @@ impl Registry {
         self.plugins.news()
     }
 
-    /// Lets the plugins of `ir` start, and waits for those that are new, for each no longer than the snapshot may wait.
+    /// Lets the plugins of `ir` start, and waits for those that are new, for each no longer than the snapshot
+    /// may wait.
     ///
     /// # Cancellation
     /// They go on starting.
@@ -240,7 +242,8 @@ impl Registry {
         plugins.update(&ir.plugins, |id| balancers.get(id).and_then(BalancedBackend::usable))
     }
 
-    /// The balancer of a backend, if something may be sent there; its endpoints and strategy change without a new snapshot.
+    /// The balancer of a backend, if something may be sent there; its endpoints and strategy change without a
+    /// new snapshot.
     pub(super) fn balancer(&self, id: &BackendId) -> Option<Balancer<Destination>> {
         self.balancers.get(id).and_then(BalancedBackend::usable)
     }
@@ -274,8 +277,8 @@ impl Registry {
         self.identities.identify(certificate)
     }
 
-    /// TLS to a backend that is presented the certificate of `secret`; `None` if it is spoken to in clear text, or there
-    /// is no such certificate.
+    /// TLS to a backend that is presented the certificate of `secret`; `None` if it is spoken to in clear
+    /// text, or there is no such certificate.
     pub(super) fn presenting(&mut self, secret: &ObjectName, id: &BackendId) -> Option<UpstreamTls> {
         self.identities.presenting(secret, id, self.balancers.get(id)?.tls()?)
     }
@@ -302,7 +305,8 @@ impl Registry {
         }
     }
 
-    /// Who is told of the calls of an AIService. The collectors of its former configuration are told what is left.
+    /// Who is told of the calls of an AIService. The collectors of its former configuration are told what is
+    /// left.
     fn observer(
         &mut self,
         name: &ObjectName,

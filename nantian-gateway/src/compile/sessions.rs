@@ -7,7 +7,8 @@ use crate::{
 };
 
 impl<'a> Compiler<'a> {
-    /// Lets the shares of a rule that is served at `hosts` keep sessions: those of the rule, or else those of each backend.
+    /// Lets the shares of a rule that is served at `hosts` keep sessions: those of the rule, or else those of
+    /// each backend.
     pub(super) fn keep_sessions(
         &mut self,
         rule: &'a ir::Rule,

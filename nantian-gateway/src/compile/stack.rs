@@ -53,8 +53,8 @@ pub(crate) struct Context {
     pub(crate) unmatched: Arc<RouteMetrics>,
 }
 
-/// A rule: counted and logged, filtered, answered in the words of its clients, then in time, seen by plugins as is whatever it comes
-/// to, within limits, to one of its backends, or redirected.
+/// A rule: counted and logged, filtered, answered in the words of its clients, then in time, seen by plugins
+/// as is whatever it comes to, within limits, to one of its backends, or redirected.
 pub(crate) fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
     let observe = ObserveLayer::new(
         Arc::clone(&rule.place.route),
@@ -101,8 +101,8 @@ fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
     Some(rule.timeout.map(layer).or(of_calls)?.asked_inside(is_asked).bounding_waits(is_limited))
 }
 
-/// One of a rule's backends: by weight, or, of AIServices, by the model that the request names. An AIService that cannot be used is
-/// passed over as one that fails is.
+/// One of a rule's backends: by weight, or, of AIServices, by the model that the request names. An AIService
+/// that cannot be used is passed over as one that fails is.
 fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
     if rule.is_of_others {
         return not_found();
@@ -125,7 +125,8 @@ fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
     LocalService::new(Backends::new(shares))
 }
 
-/// The limits of the only AIService, as far as they can be asked before its body is read and nothing of its own comes before them.
+/// The limits of the only AIService, as far as they can be asked before its body is read and nothing of its
+/// own comes before them.
 fn before_route(rule: &CompiledRule) -> Option<policy::BeforeBody> {
     let [share] = &*rule.backends else { return None };
     let is_first = share.weight > 0 && share.filters.is_none() && share.plugins.is_none();

@@ -38,8 +38,8 @@ impl TlsPorts {
         self.0.retain(|(key, _), _| ports.contains(key));
     }
 
-    /// The TLS side of a socket; kept as it is while its certificates are the same. Sessions are resumed also after these were
-    /// renewed.
+    /// The TLS side of a socket; kept as it is while its certificates are the same. Sessions are resumed also
+    /// after these were renewed.
     ///
     /// # Errors
     /// As of [`TlsServer::new`], or when there are no random bytes for keys.

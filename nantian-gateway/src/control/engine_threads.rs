@@ -10,7 +10,8 @@ use std::{
 
 use nantian_wasm::Engine;
 
-/// Two threads that run as long as this lives: one moves the engine's clock, the other looks after its instances.
+/// Two threads that run as long as this lives: one moves the engine's clock, the other looks after its
+/// instances.
 #[derive(Debug)]
 pub(crate) struct EngineThreads {
     stop: Arc<AtomicBool>,

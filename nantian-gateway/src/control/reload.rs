@@ -78,7 +78,8 @@ pub(crate) struct Reload {
 }
 
 impl Control {
-    /// Serves the objects of `source` with `workers` and the state in `registry`; nothing is read before the first reload.
+    /// Serves the objects of `source` with `workers` and the state in `registry`; nothing is read before the
+    /// first reload.
     pub(crate) fn new(
         source: impl Source + 'static,
         gates: FeatureGates,
@@ -234,7 +235,7 @@ impl Control {
         self.workers.drain();
     }
 
-    /// Translates; an edit that the translator refuses is taken back, so that the last good version serves on.
+    /// Translates; an edit that the translator refuses is taken back: the last good version serves on.
     fn translate(&mut self, changed: &[ObjectRef]) -> Translation {
         self.rejected.retain(|object, _| !changed.contains(object));
         let translation = self.translation();
@@ -261,8 +262,8 @@ impl Control {
         if taken_back { self.translation() } else { translation }
     }
 
-    /// What the objects mean. Where an edit was taken back, the verdict is on the edit, and the rest is true of the version
-    /// that serves.
+    /// What the objects mean. Where an edit was taken back, the verdict is on the edit, and the rest is true
+    /// of the version that serves.
     fn translation(&mut self) -> Translation {
         let (identities, tenancy) = (self.registry.identities(), self.source.tenancy());
         let here = Environment { here: &self.here, identities, tenancy };

@@ -68,8 +68,8 @@ impl SessionKeySource {
         Ok(Self { path: None, keys: SessionKeys::random()? })
     }
 
-    /// The keys in a file: one a line in base64; the first seals, all open. Empty lines and lines that begin with `#` do not
-    /// count.
+    /// The keys in a file: one a line in base64; the first seals, all open. Empty lines and lines that begin
+    /// with `#` do not count.
     ///
     /// # Errors
     /// [`InvalidKeyFile`].

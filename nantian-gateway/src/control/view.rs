@@ -20,7 +20,8 @@ pub(crate) struct ConfigView {
     pub(crate) problems: Vec<Problem>,
     /// Faults in the sources.
     pub(crate) faults: Vec<String>,
-    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does not serve.
+    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does
+    /// not serve.
     pub(crate) unserved: Vec<String>,
     /// Whether a socket is bound, or none is asked for.
     pub(crate) listening: bool,

@@ -18,7 +18,8 @@ use tokio::{
 
 use crate::{ir::ControllerName, source::kube::said};
 
-/// The name of the object, in the namespace of the process, by which the replicas of the default controller choose.
+/// The name of the object, in the namespace of the process, by which the replicas of the default controller
+/// choose.
 const NAME: &str = "nantian-gateway";
 /// How long a leader that says nothing more is waited for, unless its lease tells another time.
 const DURATION: Duration = Duration::from_secs(15);
@@ -189,8 +190,8 @@ impl Lease {
     }
 }
 
-/// That of the object for the replicas of another controller: the name in lower case, with a hyphen for what no name of an object may
-/// have anywhere. The chart names it, too, in the role of the replicas.
+/// That of the object for the replicas of another controller: the name in lower case, with a hyphen for what
+/// no name of an object may have anywhere. The chart names it, too, in the role of the replicas.
 fn name(controller: &ControllerName) -> String {
     if *controller == ControllerName::default() {
         return NAME.to_owned();

@@ -1,8 +1,9 @@
-//! What the gateway writes in a cluster: status, events, and the Services in front of Gateways, by one leader among all
-//! replicas; and by each of them the EndpointSlices behind those Services.
+//! What the gateway writes in a cluster: status, events, and the Services in front of Gateways, by one leader
+//! among all replicas; and by each of them the EndpointSlices behind those Services.
 //!
-//! The translator and the control say what is true of each object; here it is only brought into the objects. What is
-//! served already does not wait for it: a new listener waits for its port of the Service, and a Gateway for its address.
+//! The translator and the control say what is true of each object; here it is only brought into the objects.
+//! What is served already does not wait for it: a new listener waits for its port of the Service, and a
+//! Gateway for its address.
 
 mod events;
 mod features;

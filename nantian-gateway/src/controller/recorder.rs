@@ -39,8 +39,8 @@ impl Recorder {
 
     /// Warns of something about an object.
     ///
-    /// The event is named after the object, `reason` and `note`: what is told again while its event is kept, by this
-    /// replica or another one, is one that lasts.
+    /// The event is named after the object, `reason` and `note`: what is told again while its event is kept,
+    /// by this replica or another one, is one that lasts.
     ///
     /// # Errors
     /// What the API server says.

@@ -30,8 +30,8 @@ pub(super) struct Merged {
 
 /// The status of `object`, whose present one is `present`.
 ///
-/// What other controllers say stays. Where nothing is said any more of an object, what was said is taken back; but not of
-/// those that have another controller then, who has the whole status.
+/// What other controllers say stays. Where nothing is said any more of an object, what was said is taken
+/// back; but not of those that have another controller then, who has the whole status.
 pub(super) fn merged(
     object: &ObjectRef,
     present: &Value,
@@ -70,7 +70,8 @@ pub(super) fn merged(
     Merged { status: (status != *present).then_some(status), left_out: 0 }
 }
 
-/// What is said of a Gateway or a ListenerSet that was ours, once there is no `owner` who decides whose it is.
+/// What is said of a Gateway or a ListenerSet that was ours, once there is no `owner` who decides whose it
+/// is.
 pub(super) fn abandoned(object: &ObjectRef, owner: &ObjectRef, generation: Option<i64>) -> ObjectStatus {
     let mut conditions = Conditions::new(generation);
     for kind in [ConditionType::Accepted, ConditionType::Programmed] {
@@ -141,8 +142,9 @@ impl Merging<'_> {
         Merged { status: (status != *present).then_some(status), left_out }
     }
 
-    /// The entries of a list that controllers share, each about what its field `reference` names: those of others stay as they
-    /// are, and ours where they are, so that no two controllers put them in order in turn; new ones come last.
+    /// The entries of a list that controllers share, each about what its field `reference` names: those of
+    /// others stay as they are, and ours where they are, so that no two controllers put them in order in
+    /// turn; new ones come last.
     fn entries<'c>(
         &self,
         present: &Value,

@@ -91,8 +91,8 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Writes what `view` shows into the objects of `cache`, while the process holds `lease`. GatewayClasses claim
-    /// `features`.
+    /// Writes what `view` shows into the objects of `cache`, while the process holds `lease`. GatewayClasses
+    /// claim `features`.
     pub(crate) fn new(
         client: Client,
         cache: Arc<ObjectCache>,
@@ -206,7 +206,8 @@ impl Writer {
             let mut pending = Vec::new();
             for (object, seen) in all.iter().filter(|(object, _)| HAVE_STATUS.contains(&object.kind)) {
                 let said = config.translation.statuses.get(object);
-                // Its status tells no controller. What is written there again, once it was taken back, another installation has said.
+                // Its status tells no controller. What is written there again, once it was taken back,
+                // another installation has said.
                 let is_left_to_others = said.is_none() && object.kind == "AIService";
                 let is_judged = judged
                     .get(object)
@@ -254,7 +255,8 @@ const HAVE_STATUS: [&str; 13] = [
 /// Those of them that are up to another controller if another one has their owner.
 const HAVE_OWNER: [&str; 2] = ["Gateway", "ListenerSet"];
 
-/// What is said of an object that was among `ours`: something only if nobody else may, for it has no owner any more.
+/// What is said of an object that was among `ours`: something only if nobody else may, for it has no owner
+/// any more.
 fn given_up(
     ours: &mut BTreeSet<ObjectRef>,
     all: &BTreeMap<ObjectRef, Seen>,

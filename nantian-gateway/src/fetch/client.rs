@@ -41,8 +41,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 // === impl Client ===
 
 impl Client {
-    /// Gets what is at `url`, through redirects, and tells who has answered in the end. What `authorizations` hold is shown to the one
-    /// that it is for.
+    /// Gets what is at `url`, through redirects, and tells who has answered in the end. What `authorizations`
+    /// hold is shown to the one that it is for.
     pub(super) async fn get(
         &self,
         url: &str,
@@ -154,7 +154,8 @@ impl Client {
     }
 }
 
-/// Whether a handshake has failed by what came being no record of TLS: mostly the answer of a server that speaks HTTP.
+/// Whether a handshake has failed by what came being no record of TLS: mostly the answer of a server that
+/// speaks HTTP.
 fn is_no_tls(error: &io::Error) -> bool {
     let fault = error.get_ref().and_then(|fault| fault.downcast_ref());
     matches!(fault, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))

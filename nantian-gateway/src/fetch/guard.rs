@@ -1,8 +1,8 @@
 //! Which addresses modules may be fetched from.
 //!
-//! Whoever may write a WasmPlugin chooses what the gateway connects to. So the address is judged in the moment it is
-//! dialled, whatever name it was found under and however many redirects led there: only the internet, what the operator
-//! names and, where the operator writes the URLs, this machine when one says so.
+//! Whoever may write a WasmPlugin chooses what the gateway connects to. So the address is judged in the
+//! moment it is dialled, whatever name it was found under and however many redirects led there: only the
+//! internet, what the operator names and, where the operator writes the URLs, this machine when one says so.
 
 use std::{net::IpAddr, str::FromStr};
 

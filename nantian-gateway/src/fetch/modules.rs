@@ -27,8 +27,9 @@ use crate::{
 
 /// Time of one attempt, from the first name to the last byte.
 const ATTEMPT: Duration = Duration::from_secs(30);
-/// How long the first attempt waits for a server that says nothing: its place is one that others stand in line for. Those that follow
-/// have places of their own, and wait as long as an attempt takes: a registry may have to get a module first.
+/// How long the first attempt waits for a server that says nothing: its place is one that others stand in
+/// line for. Those that follow have places of their own, and wait as long as an attempt takes: a registry may
+/// have to get a module first.
 const FIRST_SILENCE: Duration = Duration::from_secs(5);
 /// Wait after the first failed attempt; doubled after each further one, with jitter.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -36,12 +37,14 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait after bytes have come that are not the ones: each attempt costs as many again.
 pub(crate) const LONGEST_WAIT_FOR_OTHER_BYTES: Duration = Duration::from_secs(15 * 60);
-/// Modules that are on their way at a time, from the first byte that is fetched until nobody has their bytes any more. More
-/// of them wait: whoever may write plugins must not decide how much memory that takes.
+/// Modules that are on their way at a time, from the first byte that is fetched until nobody has their bytes
+/// any more. More of them wait: whoever may write plugins must not decide how much memory that takes.
 const MAX_IN_FLIGHT: usize = 8;
-/// How many of these places further attempts have together: sources that say nothing must not keep out what is new.
+/// How many of these places further attempts have together: sources that say nothing must not keep out what
+/// is new.
 const RETRIES: usize = 4;
-/// How many first attempts of one namespace have places or stand in line for them: namespaces do not wait for one another.
+/// How many first attempts of one namespace have places or stand in line for them: namespaces do not wait for
+/// one another.
 const OF_A_NAMESPACE: usize = 4;
 /// The same of further attempts.
 const RETRIES_OF_A_NAMESPACE: usize = 2;

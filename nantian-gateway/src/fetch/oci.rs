@@ -70,8 +70,8 @@ struct Repository<'a> {
     authorizations: Vec<(Origin, HeaderValue)>,
 }
 
-/// Gets the layer with the module that `reference`, such as `ghcr.io/team/plugin:1.0`, stands for. `is_pinned` says that its bytes
-/// are compared with what they have to be.
+/// Gets the layer with the module that `reference`, such as `ghcr.io/team/plugin:1.0`, stands for.
+/// `is_pinned` says that its bytes are compared with what they have to be.
 pub(super) async fn pull(
     client: &Client,
     reference: &str,
@@ -89,8 +89,9 @@ pub(super) async fn pull(
     let scheme = if names_loopback(host.trim_matches(['[', ']'])) { "http" } else { "https" };
     let mut repository = Repository::at(client, format!("{scheme}://{registry}"), name, credentials)?;
     let mut manifest = match repository.manifest(version).await {
-        // Whom the operator has named may be asked without TLS; credentials are for who proves to be their registry. Whoever is
-        // on the way can make it seem to speak none, so that the module has to be one that nobody can change.
+        // Whom the operator has named may be asked without TLS; credentials are for who proves to be their
+        // registry. Whoever is on the way can make it seem to speak none, so that the module has to be one
+        // that nobody can change.
         Err(FetchError::NoTls { host }) if credentials.is_none() && host == repository.origin.host => {
             if !is_pinned && !is_digest(version) {
                 return Err(refused("its registry speaks no TLS, and no sha256 pins the module"));
@@ -134,8 +135,8 @@ fn is_digest(version: &str) -> bool {
     version.contains(':')
 }
 
-/// The layer that is WebAssembly by its media type; else the last, which is the uppermost of an image, and where Higress has
-/// the module behind what is told of it (`application/vnd.module.wasm.spec.v1+yaml`).
+/// The layer that is WebAssembly by its media type; else the last, which is the uppermost of an image, and
+/// where Higress has the module behind what is told of it (`application/vnd.module.wasm.spec.v1+yaml`).
 fn choose(layers: &[Descriptor]) -> Option<&Descriptor> {
     layers.iter().find(|layer| layer.media_type.ends_with("wasm")).or_else(|| layers.last())
 }
@@ -194,8 +195,8 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Answers the first challenge that can be answered. Whom the registry redirects to learns nothing of the credentials, and
-    /// names no place where they are shown.
+    /// Answers the first challenge that can be answered. Whom the registry redirects to learns nothing of the
+    /// credentials, and names no place where they are shown.
     async fn authorize(
         &self,
         url: &str,

@@ -39,8 +39,9 @@ fn inflate(bytes: &[u8]) -> Result<Bytes, FetchError> {
     }
 }
 
-/// The first `plugin.wasm` of a tar archive that is a module, else its first file that is one: archives of releases have names of
-/// their own. In front of files there may be entries of their name that tell more of them (POSIX.1-2001, pax).
+/// The first `plugin.wasm` of a tar archive that is a module, else its first file that is one: archives of
+/// releases have names of their own. In front of files there may be entries of their name that tell more of
+/// them (POSIX.1-2001, pax).
 fn in_archive(archive: &Bytes) -> Option<Bytes> {
     let modules = || Files { archive, position: 0 }.filter(|(_, content)| content.starts_with(WASM));
     let named = modules().find(|(path, _)| path.rsplit(|byte| *byte == b'/').next() == Some(NAME));

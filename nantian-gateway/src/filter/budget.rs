@@ -1,4 +1,5 @@
-//! How many retries there may be, so that they are no second load on a backend that is failing under the first.
+//! How many retries there may be, so that they are no second load on a backend that is failing under the
+//! first.
 
 use std::{fmt, time::Duration};
 

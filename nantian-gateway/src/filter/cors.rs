@@ -85,7 +85,8 @@ impl Cors {
         Some(response)
     }
 
-    /// Lets scripts of `origin` read a response; without one no script of another origin may, whatever the backend says.
+    /// Lets scripts of `origin` read a response; without one no script of another origin may, whatever the
+    /// backend says.
     pub(super) fn on_response(&self, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
         for name in OWN {
             headers.remove(name);

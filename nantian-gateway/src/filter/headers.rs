@@ -26,8 +26,8 @@ impl HeaderChanges {
         })
     }
 
-    /// Changes a request. Whatever it has in place of what is set or removed goes, too: CGI and its heirs do not tell `X_User`
-    /// from `X-User`.
+    /// Changes a request. Whatever it has in place of what is set or removed goes, too: CGI and its heirs do
+    /// not tell `X_User` from `X-User`.
     pub(super) fn apply_to_request(&self, headers: &mut HeaderMap) {
         let aliases = headers.keys().filter(|name| self.decides(name.as_str()));
         for alias in aliases.cloned().collect::<Vec<_>>() {

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{body::Body, ir, respond};
 
-/// Applies filters in their order; CORS, which comes first, answers a preflight without the inner service. A redirect is none
-/// of them: it takes the place of a backend, [`RedirectLayer`](super::RedirectLayer).
+/// Applies filters in their order; CORS, which comes first, answers a preflight without the inner service. A
+/// redirect is none of them: it takes the place of a backend, [`RedirectLayer`](super::RedirectLayer).
 #[derive(Debug, Clone)]
 pub(crate) struct FilterLayer {
     filters: Arc<Filters>,

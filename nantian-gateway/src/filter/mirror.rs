@@ -49,9 +49,9 @@ pub(crate) struct Mirror {
 
 /// Picks a share of the requests.
 ///
-/// Each request goes on from the last one by a golden part of a circle. Its points lie evenly, so any run of requests has its
-/// share to within a few, which chance would not give it; and they never come around, so requests that repeat in some order
-/// are all picked alike.
+/// Each request goes on from the last one by a golden part of a circle. Its points lie evenly, so any run of
+/// requests has its share to within a few, which chance would not give it; and they never come around, so
+/// requests that repeat in some order are all picked alike.
 #[derive(Debug)]
 struct Sample {
     share: Share,

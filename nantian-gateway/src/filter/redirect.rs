@@ -72,14 +72,15 @@ where
 /// The answer to `request`: a redirect whose absent parts are those of the request.
 ///
 /// The port follows Gateway API: the filter's, else the well-known one of its scheme, else the listener's; a
-/// port that is the scheme's own is left out. Nobody knows the port of a proxy that ends TLS in front of the listener, which is
-/// that of its scheme then.
+/// port that is the scheme's own is left out. Nobody knows the port of a proxy that ends TLS in front of the
+/// listener, which is that of its scheme then.
 fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Response<Body> {
     let tls = redirect.scheme.map_or(info.is_secure, |scheme| scheme == ir::RedirectScheme::Https);
     let (scheme, own_port) = if tls { ("https", 443) } else { ("http", 80) };
     let host = redirect.hostname.as_deref().unwrap_or(&info.host);
     if host.is_empty() {
-        // No URI has an empty host (RFC 9110, section 4.2.1). Balancers that ask so, by HTTP/1.0, look at the status alone.
+        // No URI has an empty host (RFC 9110, section 4.2.1). Balancers that ask so, by HTTP/1.0, look at the
+        // status alone.
         let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
         return respond::plain(status, "the request names no host to be redirected to");
     }

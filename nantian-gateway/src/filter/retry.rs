@@ -122,8 +122,8 @@ impl Retry {
         self.inner.call(Request::from_parts(parts, body)).await
     }
 
-    /// Whether an attempt has failed in a way that another one may mend. What may have reached the backend is repeated only
-    /// if that does no harm (RFC 9110, section 9.2.2).
+    /// Whether an attempt has failed in a way that another one may mend. What may have reached the backend is
+    /// repeated only if that does no harm (RFC 9110, section 9.2.2).
     fn has_failed(&self, request: &Parts, result: &Result<Response<Body>, BoxError>) -> bool {
         match result {
             Ok(response) => self.layer.retry.codes.contains(&response.status().as_u16()),
@@ -139,7 +139,8 @@ impl Retry {
     }
 }
 
-/// At least `wait`, and up to half as long again, so that those who failed together do not come back together.
+/// At least `wait`, and up to half as long again, so that those who failed together do not come back
+/// together.
 fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(1.0 + fastrand::f64() / 2.0)
 }

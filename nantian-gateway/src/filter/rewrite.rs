@@ -12,7 +12,8 @@ pub(super) struct Rewrite {
     path: Option<PathRewrite>,
 }
 
-/// The rewritten target is longer than a URI can be, and the one from before must not be sent on in its place.
+/// The rewritten target is longer than a URI can be, and the one from before must not be sent on in its
+/// place.
 #[derive(Debug)]
 pub(super) struct TargetTooLong;
 
@@ -60,8 +61,8 @@ pub(super) fn rewritten(rewrite: &PathRewrite, path: &str) -> String {
     }
 }
 
-/// `uri` with another path; the query stays. `None` if that is more than a URI can hold: the translator accepts only paths that
-/// one can carry.
+/// `uri` with another path; the query stays. `None` if that is more than a URI can hold: the translator
+/// accepts only paths that one can carry.
 fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),

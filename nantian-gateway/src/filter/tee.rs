@@ -23,8 +23,8 @@ struct BodyCopy {
     kept: KeptBytes,
 }
 
-/// Copies the data of a body, and gives the copy to `then` when the body is over; `None` if it was too long, or all were. A body that
-/// breaks off is not copied.
+/// Copies the data of a body, and gives the copy to `then` when the body is over; `None` if it was too long,
+/// or all were. A body that breaks off is not copied.
 pub(super) struct Tee<F> {
     body: Body,
     copy: BodyCopy,

@@ -33,8 +33,8 @@ const GRACE: Duration = Duration::from_secs(1);
 #[error("no complete answer within {0:?}")]
 pub(crate) struct TimedOut(pub(crate) Duration);
 
-/// Ends an exchange that takes longer than a limit, the response body included; a call of gRPC has that of its client
-/// besides (`grpc-timeout`).
+/// Ends an exchange that takes longer than a limit, the response body included; a call of gRPC has that of
+/// its client besides (`grpc-timeout`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeoutLayer {
     limit: Option<Duration>,
@@ -90,7 +90,8 @@ impl TimeoutLayer {
         Self { place: TimeoutScope::Outside { is_asked }, ..self }
     }
 
-    /// Tells limits further inside how long a request may wait for its turn: who would come later is refused at once.
+    /// Tells limits further inside how long a request may wait for its turn: who would come later is refused
+    /// at once.
     pub(crate) const fn bounding_waits(self, bounds_waits: bool) -> Self {
         Self { bounds_waits, ..self }
     }
@@ -263,7 +264,8 @@ impl http_body::Body for TimeoutBody {
     }
 }
 
-/// Tells the balancer of an endpoint that does not answer in time, unless it has yet to be sent the whole request.
+/// Tells the balancer of an endpoint that does not answer in time, unless it has yet to be sent the whole
+/// request.
 #[derive(Debug)]
 struct TimeoutReporter {
     attempt_timeout: AttemptTimeout,
@@ -331,7 +333,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether an endpoint is ejected after five attempts, none of which it answers; it reads the body or not.
+    /// Whether an endpoint is ejected after five attempts, none of which it answers; it reads the body or
+    /// not.
     async fn is_ejected(layer: TimeoutLayer, body: fn() -> Body, reads: bool) -> bool {
         let config = BalanceConfig::default().with_outlier(OutlierConfig::new());
         let balancer = Balancer::new([Endpoint::new("a", ()), Endpoint::new("b", ())], &config);

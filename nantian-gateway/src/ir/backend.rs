@@ -55,7 +55,8 @@ pub enum Protocol {
     /// HTTP/1.1, upgrades included (`kubernetes.io/ws` too).
     #[default]
     Http1,
-    /// HTTP/2 without HTTP/1.1 (`kubernetes.io/h2c`, `h2c`, `http2`, `grpc`): with prior knowledge in clear text, by ALPN over TLS.
+    /// HTTP/2 without HTTP/1.1 (`kubernetes.io/h2c`, `h2c`, `http2`, `grpc`): with prior knowledge in clear
+    /// text, by ALPN over TLS.
     H2c,
 }
 

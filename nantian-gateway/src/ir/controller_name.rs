@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 /// The longest name of a controller.
 const MAX: usize = 253;
 
-/// The name of a controller of the Gateway API: `spec.controllerName` of the GatewayClasses that are its own, with which it signs
-/// what it says in statuses.
+/// The name of a controller of the Gateway API: `spec.controllerName` of the GatewayClasses that are its own,
+/// with which it signs what it says in statuses.
 ///
 /// Default: `gateway.nantian.dev/gateway-controller`.
 #[derive(Debug, Clone, PartialEq, Eq)]

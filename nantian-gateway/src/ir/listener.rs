@@ -132,8 +132,8 @@ impl ListenerProtocol {
         matches!(self, Self::Https | Self::Tls)
     }
 
-    /// Whether the gateway speaks TLS itself to backends whose policy wants it, as opposed to passing on what is TLS already or
-    /// no connection (GEP-1897).
+    /// Whether the gateway speaks TLS itself to backends whose policy wants it, as opposed to passing on what
+    /// is TLS already or no connection (GEP-1897).
     pub const fn begins_tls(self) -> bool {
         !matches!(self, Self::TlsPassthrough | Self::Udp)
     }

@@ -38,7 +38,8 @@ impl Serialize for ObjectName {
 
 /// The identity of a policy object: `namespace/name`, and `@uid` where there is a UID.
 ///
-/// State is keyed by it, so that it outlives every edit of the object, and ends when another object takes the name.
+/// State is keyed by it, so that it outlives every edit of the object, and ends when another object takes the
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct PolicyId(pub String);

@@ -62,7 +62,8 @@ pub struct Collector {
     pub endpoint: String,
     /// The `service.name` of what it is told.
     pub service_name: String,
-    /// What is blacked out in contents before they are told, as regular expressions; `None` tells no contents.
+    /// What is blacked out in contents before they are told, as regular expressions; `None` tells no
+    /// contents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redact: Option<Vec<String>>,
     /// The value of the `authorization` header.
@@ -218,7 +219,8 @@ pub struct Plugin {
 pub enum PluginSource {
     /// The bytes, from `inline` or a ConfigMap.
     Bytes(#[serde(serialize_with = "length_only")] Vec<u8>),
-    /// To be fetched. What follows `?` is not shown, for it may be a signature that opens the place to whoever has it.
+    /// To be fetched. What follows `?` is not shown, for it may be a signature that opens the place to
+    /// whoever has it.
     Url(#[serde(serialize_with = "public_only")] String),
     /// Not to be had, with the reason: the failure policy applies.
     Missing(String),

@@ -98,13 +98,15 @@ impl Serialize for RouteId {
 pub struct Rule {
     /// The rule's name, if it has one.
     pub name: Option<String>,
-    /// What the rule matches, at least one (the default match is the path prefix `/`); none where no request is matched.
+    /// What the rule matches, at least one (the default match is the path prefix `/`); none where no request
+    /// is matched.
     pub matches: Vec<RouteMatch>,
     /// The filters, in order.
     pub filters: Vec<Filter>,
     /// Services that are sent copies of the requests.
     pub mirrors: Vec<Mirror>,
-    /// Where requests and connections go; empty answers 500, unless a filter answers first, and resets a connection.
+    /// Where requests and connections go; empty answers 500, unless a filter answers first, and resets a
+    /// connection.
     pub backends: Vec<WeightedBackend>,
     /// Time limits.
     pub timeouts: Timeouts,
@@ -215,8 +217,8 @@ pub enum Target {
     Backend(BackendId),
     /// An AI service.
     AiService(ObjectName),
-    /// A reference to an AI service that does not resolve: it is passed over as one that fails is, or answers with 500 if no
-    /// other one can be asked.
+    /// A reference to an AI service that does not resolve: it is passed over as one that fails is, or answers
+    /// with 500 if no other one can be asked.
     InvalidAiService,
     /// Any other reference that does not resolve: its share is answered with 500.
     Invalid,

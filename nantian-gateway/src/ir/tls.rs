@@ -14,8 +14,9 @@ pub enum BackendTransport {
     Plain,
     /// Over TLS, from its BackendTLSPolicy.
     Tls(BackendTls),
-    /// Not at all for requests: the port speaks TLS, and nothing says how a certificate is verified. What clients of a TCPRoute, or
-    /// of a TLSRoute whose TLS is passed through, say in TLS of their own is passed on as it is.
+    /// Not at all for requests: the port speaks TLS, and nothing says how a certificate is verified. What
+    /// clients of a TCPRoute, or of a TLSRoute whose TLS is passed through, say in TLS of their own is passed
+    /// on as it is.
     Passthrough,
     /// Not at all: TLS is asked for, and nothing says how a certificate is verified.
     Refused,
@@ -32,7 +33,8 @@ impl BackendTransport {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTls {
-    /// The name that is asked for (SNI), and that the certificate has to cover where `subject_names` is empty.
+    /// The name that is asked for (SNI), and that the certificate has to cover where `subject_names` is
+    /// empty.
     pub hostname: String,
     /// Who may have issued it; `None` is who the operating system trusts.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -27,8 +27,8 @@ use crate::{
     stream::udp,
 };
 
-/// How long a socket that closes waits for handshakes that have begun: longer than a round trip, shorter than the second
-/// after which a client repeats its first packet.
+/// How long a socket that closes waits for handshakes that have begun: longer than a round trip, shorter than
+/// the second after which a client repeats its first packet.
 const LAST_CALL: Duration = Duration::from_millis(300);
 
 /// What a socket is known by: its address and port.
@@ -134,7 +134,8 @@ async fn accept(listener: TcpListener, key: PortKey, worker: Rc<Worker>, mut clo
             }
         }
     }
-    // The kernel resets who waits on a socket that closes, so those are served that are about to connect, too.
+    // The kernel resets who waits on a socket that closes, so those are served that are about to connect,
+    // too.
     if let Err(error) = refuse_new_connections(&listener) {
         tracing::debug!(%error, port = %key, "the socket cannot be closed to newcomers alone");
     }

@@ -33,7 +33,8 @@ pub(crate) struct ClientBody {
     /// There until it is dropped.
     incoming: Option<Incoming>,
     timer: Rc<StallTimer>,
-    /// The connection that gets what is left when nobody wants more. `None` over HTTP/2, where each stream is by itself.
+    /// The connection that gets what is left when nobody wants more. `None` over HTTP/2, where each stream is
+    /// by itself.
     unread: Option<UnreadBody>,
     /// It has not broken off.
     may_go_on: bool,

@@ -110,7 +110,8 @@ impl Session {
         }
     }
 
-    /// The socket of this connection, whose writes are noted, and which ends if what is written does not arrive.
+    /// The socket of this connection, whose writes are noted, and which ends if what is written does not
+    /// arrive.
     pub(super) fn socket(&self, stream: TcpStream) -> ClientSocket {
         let pause = self.worker.config.timeouts.stall;
         ClientSocket::new(stream, self.registration.state.clone(), unanswered(pause))
@@ -196,7 +197,8 @@ fn answer_of_hyper(error: &(dyn Error + 'static)) -> Option<StatusCode> {
     }
 }
 
-/// Fields of a head over HTTP/1.1, and of trailers; their bytes have a limit of their own. More are answered with 431.
+/// Fields of a head over HTTP/1.1, and of trailers; their bytes have a limit of their own. More are answered
+/// with 431.
 const MAX_HEADERS: usize = 256;
 /// hyper's least buffer.
 const MIN_BUFFER: usize = 8192;
@@ -204,21 +206,23 @@ const MIN_BUFFER: usize = 8192;
 const MAX_STREAMS: u32 = 128;
 /// What a client may send of a request before its backend takes it, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// What it may send of all: some uploads that stall hold up no other one, and memory stays bounded. Half of it is also what
-/// h2 lets small frames that wait cost, 256 bytes less their length each, before it ends the connection: so a stream of
-/// messages that its backend does not take for a moment has to wait long before.
+/// What it may send of all: some uploads that stall hold up no other one, and memory stays bounded. Half of
+/// it is also what h2 lets small frames that wait cost, 256 bytes less their length each, before it ends the
+/// connection: so a stream of messages that its backend does not take for a moment has to wait long before.
 const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 /// What is held of the response on each stream when the connection takes no more, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How many frames may come, as long as a connection lives, on streams that h2 has reset and forgotten, or that are faults: a proxy
-/// in front shares its connection among many clients. The bound is for the memory of answers that nobody reads.
+/// How many frames may come, as long as a connection lives, on streams that h2 has reset and forgotten, or
+/// that are faults: a proxy in front shares its connection among many clients. The bound is for the memory of
+/// answers that nobody reads.
 const MAX_FAULTS: usize = 16 * 1024;
 /// How often an HTTP/2 client is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long it may take to answer that at least, whatever the stall timeout is.
 const PONG: Duration = Duration::from_secs(20);
 
-/// Polls a connection and does what its registration is told meanwhile; from the order `last` on it lets it finish.
+/// Polls a connection and does what its registration is told meanwhile; from the order `last` on it lets it
+/// finish.
 async fn supervise<C>(
     mut connection: Pin<Box<C>>,
     registration: &Registration,

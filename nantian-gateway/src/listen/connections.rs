@@ -72,7 +72,8 @@ impl Connections {
         self.inner.count.get()
     }
 
-    /// Adds a connection from which a head is expected, and which drains when it is about as old as `max_age`.
+    /// Adds a connection from which a head is expected, and which drains when it is about as old as
+    /// `max_age`.
     pub(super) fn add(&self, place: OwnedSemaphorePermit, max_age: Option<Duration>) -> Registration {
         let clock = Arc::clone(&self.inner.clock);
         let now = clock.load(Relaxed);
@@ -180,8 +181,8 @@ impl Registration {
         self.state.order()
     }
 
-    /// What `future` gives, or nothing if the connection is to end before: one that begins while the process drains is given
-    /// the time in which others may still have a request on its way.
+    /// What `future` gives, or nothing if the connection is to end before: one that begins while the process
+    /// drains is given the time in which others may still have a request on its way.
     pub(super) async fn unless_ended<F: Future>(&self, future: F) -> Option<F::Output> {
         self.unless(ConnectionCommand::Finish, future).await
     }

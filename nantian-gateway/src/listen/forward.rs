@@ -127,7 +127,8 @@ impl Peer {
         }
     }
 
-    /// The client: the last hop in `X-Forwarded-For` that is no trusted proxy, if the peer is one, else the peer.
+    /// The client: the last hop in `X-Forwarded-For` that is no trusted proxy, if the peer is one, else the
+    /// peer.
     pub(super) fn client(&self, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
         if self.trusted {
             nantian_ratelimit::client_address(self.address.ip(), headers, |address| proxies.contains(address))
@@ -136,7 +137,8 @@ impl Peer {
         }
     }
 
-    /// Whether the client spoke TLS: what the first of the trusted proxies says of it, else whether the peer did.
+    /// Whether the client spoke TLS: what the first of the trusted proxies says of it, else whether the peer
+    /// did.
     pub(super) fn is_secure(&self, headers: &HeaderMap) -> bool {
         let told = headers.get(X_FORWARDED_PROTO).filter(|_| self.trusted);
         let first = told.and_then(|told| told.to_str().ok()?.split(',').next());
@@ -147,7 +149,8 @@ impl Peer {
         }
     }
 
-    /// Writes `X-Forwarded-*`. What an untrusted peer claims is replaced; a trusted proxy's chain is extended.
+    /// Writes `X-Forwarded-*`. What an untrusted peer claims is replaced; a trusted proxy's chain is
+    /// extended.
     pub(super) fn forward(&self, headers: &mut HeaderMap, seen: HopHeaders, authority: Option<&HeaderValue>) {
         remove_claims(headers, seen, self.trusted);
         if self.trusted {

@@ -42,7 +42,8 @@ pub(super) enum HandshakeError {
 }
 
 impl Session {
-    /// Shakes hands as the listener wants it that the client asks for; `None` if the connection is to end before.
+    /// Shakes hands as the listener wants it that the client asks for; `None` if the connection is to end
+    /// before.
     pub(super) async fn secure(&mut self, server: &TlsServer, mut stream: TcpStream) -> Secured {
         if let Some(profile) = server.only_profile() {
             let accept = TlsAcceptor::from(Arc::clone(&profile.config)).accept(self.socket(stream));

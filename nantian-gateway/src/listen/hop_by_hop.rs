@@ -62,8 +62,8 @@ impl HopHeaders {
         }
     }
 
-    /// What a name says of hops before this one, or of a certificate that the first of them has seen (RFC 9440), if it says
-    /// anything; also where it has a `_`, which CGI and its heirs do not tell from `-`.
+    /// What a name says of hops before this one, or of a certificate that the first of them has seen (RFC
+    /// 9440), if it says anything; also where it has a `_`, which CGI and its heirs do not tell from `-`.
     fn claim(name: &str) -> u16 {
         let begins = |claim: &str| {
             let same = |(byte, expected)| byte == expected || byte == b'_' && expected == b'-';
@@ -99,8 +99,8 @@ impl HopHeaders {
     }
 }
 
-/// Removes what the peer says about hops before it, unless it is `trusted`; spellings that no proxy writes in any case, for
-/// one that is trusted may pass them on unseen.
+/// Removes what the peer says about hops before it, unless it is `trusted`; spellings that no proxy writes in
+/// any case, for one that is trusted may pass them on unseen.
 pub(crate) fn remove_claims(headers: &mut HeaderMap, seen: HopHeaders, trusted: bool) {
     let removed = if trusted { HopHeaders::ALIAS } else { HopHeaders::ALIAS | HopHeaders::CLAIM };
     if !seen.has(removed) {
@@ -156,8 +156,9 @@ pub(crate) enum Sender {
     Backend,
 }
 
-/// Takes what is meant for this hop alone out of the trailers of a body, for over HTTP/2 they could not be sent, and what a
-/// client may not claim, for some backends merge them into the head. Of trailers that say nothing else the body has none.
+/// Takes what is meant for this hop alone out of the trailers of a body, for over HTTP/2 they could not be
+/// sent, and what a client may not claim, for some backends merge them into the head. Of trailers that say
+/// nothing else the body has none.
 pub(crate) fn clean_trailers<E>(mut polled: PolledFrame<E>, sender: Sender) -> PolledFrame<E> {
     let Poll::Ready(Some(Ok(frame))) = &mut polled else { return polled };
     let Some(trailers) = frame.trailers_mut() else { return polled };
@@ -173,8 +174,8 @@ pub(crate) fn clean_trailers<E>(mut polled: PolledFrame<E>, sender: Sender) -> P
     if trailers.is_empty() { Poll::Ready(None) } else { polled }
 }
 
-/// Whether a change of protocol ends HTTP. To `h2c`, `HTTP/…` or `TLS/…` (RFC 2817) it would not: it would open a tunnel
-/// to the backend in which further requests pass no route and no policy.
+/// Whether a change of protocol ends HTTP. To `h2c`, `HTTP/…` or `TLS/…` (RFC 2817) it would not: it would
+/// open a tunnel to the backend in which further requests pass no route and no policy.
 fn leaves_http(offer: &HeaderValue) -> bool {
     let offer = offer.as_bytes().to_ascii_lowercase();
     offer.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).all(|protocol| {

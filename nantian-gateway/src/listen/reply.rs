@@ -12,7 +12,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use super::{stall_timer::StallTimer, state::InFlight};
 use crate::{body::BoxError, observe::ObservedBody, policy};
 
-/// The most bytes that are handed to an HTTP/2 stream at once: its client must take so many in the stall timeout.
+/// The most bytes that are handed to an HTTP/2 stream at once: its client must take so many in the stall
+/// timeout.
 const PIECE: usize = 16_384;
 
 /// The body of a response on its way to the client.
@@ -34,8 +35,8 @@ impl ReplyBody {
         Self { body, rest: Bytes::new(), broken: None, timer, guard }
     }
 
-    /// The content. hyper drops what it has not written when a body breaks off, so it is given a turn to write first, and
-    /// over HTTP/1.1 the time that its client takes to read.
+    /// The content. hyper drops what it has not written when a body breaks off, so it is given a turn to
+    /// write first, and over HTTP/1.1 the time that its client takes to read.
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(error) = self.broken.take() {
             if self.timer.is_none() && self.guard.as_ref().is_some_and(InFlight::is_writing) {

@@ -18,7 +18,8 @@ pub(super) fn without_content(response: Response<ObservedBody>) -> Response<Obse
     response
 }
 
-/// Makes one length of several equal ones (RFC 9110, section 8.6), as clients of HTTP/2 want it; different ones do not get here.
+/// Makes one length of several equal ones (RFC 9110, section 8.6), as clients of HTTP/2 want it; different
+/// ones do not get here.
 fn say_length_once(headers: &mut HeaderMap) {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return };
@@ -35,7 +36,8 @@ fn say_length_once(headers: &mut HeaderMap) {
 pub(super) fn without_hop_by_hop(mut response: Response<ObservedBody>) -> Response<ObservedBody> {
     let seen = HopHeaders::of(response.headers());
     if seen.transfer_encoding() || response.status() == StatusCode::NO_CONTENT {
-        // The length is not that of the body (RFC 9112, section 6.3), or there is none (RFC 9110, section 8.6).
+        // The length is not that of the body (RFC 9112, section 6.3), or there is none (RFC 9110, section
+        // 8.6).
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     say_length_once(response.headers_mut());

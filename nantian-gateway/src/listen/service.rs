@@ -146,7 +146,8 @@ impl ConnectionService {
         }
         let body = match &timer {
             Some(timer) if found.is_of_calls => {
-                // Both sides of a call speak when they like and as long as they like, also before the head of its response.
+                // Both sides of a call speak when they like and as long as they like, also before the head of
+                // its response.
                 timer.free();
                 body
             }
@@ -180,11 +181,11 @@ impl ConnectionService {
         Ok(seen)
     }
 
-    /// Whether a request came over a connection that was opened for another listener (RFC 9110, section 15.5.20): its
-    /// certificate, and what is asked of its clients, are not those of the host.
+    /// Whether a request came over a connection that was opened for another listener (RFC 9110, section
+    /// 15.5.20): its certificate, and what is asked of its clients, are not those of the host.
     ///
-    /// That goes for one without a server name, too, and for one that was opened before its listener asked for a
-    /// certificate, or for another one.
+    /// That goes for one without a server name, too, and for one that was opened before its listener asked
+    /// for a certificate, or for another one.
     fn is_misdirected(&self, port: &Port, host: &str) -> bool {
         let Some(server) = port.https() else { return false };
         let name = self.peer.server_name.as_deref().filter(|name| *name != host);
@@ -225,8 +226,8 @@ impl ConnectionService {
 
     /// Removes what was meant for this hop, but for the offer of an upgrade, and says who asks.
     ///
-    /// Returns whether there is an offer. There is none beside a body: some backends end such a request at its head and read
-    /// the body as requests that no route has seen (RFC 9931).
+    /// Returns whether there is an offer. There is none beside a body: some backends end such a request at
+    /// its head and read the body as requests that no route has seen (RFC 9931).
     fn prepare(&self, parts: &mut http::request::Parts, seen: HopHeaders, has_body: bool) -> bool {
         let offer = remove_hop_by_hop(&mut parts.headers, seen).filter(|_| !has_body);
         let upgrade = offer.and_then(|protocol| {

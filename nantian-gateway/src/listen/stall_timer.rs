@@ -1,7 +1,7 @@
 //! How the client of one request keeps up: with the rest of its upload, and over HTTP/2 with its response.
 //!
-//! Over HTTP/1.1 a client that takes no response is seen at the socket. Over HTTP/2 the socket is shared, and what one
-//! stream does not take shows only in that hyper asks for no further frame of its body.
+//! Over HTTP/1.1 a client that takes no response is seen at the socket. Over HTTP/2 the socket is shared, and
+//! what one stream does not take shows only in that hyper asks for no further frame of its body.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -46,8 +46,8 @@ pub(super) struct StallTimer {
 
 /// hyper's executor for the streams of one HTTP/2 connection.
 ///
-/// hyper calls the service and hands the stream's task over right after, so the last pace that was announced is that of
-/// the task.
+/// hyper calls the service and hands the stream's task over right after, so the last pace that was announced
+/// is that of the task.
 #[derive(Clone, Default)]
 pub(super) struct StreamExecutor {
     announced: Rc<RefCell<Option<Rc<StallTimer>>>>,

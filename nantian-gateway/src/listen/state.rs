@@ -22,16 +22,17 @@ pub(crate) struct Timeouts {
     pub(crate) idle: Duration,
     /// To send the next byte of a body, or to take the next byte of a response. Default: 60 s.
     pub(crate) stall: Duration,
-    /// To say the next byte over a connection that is passed on as it is, or to hear one; `None` is no limit. Default: 1 h.
+    /// To say the next byte over a connection that is passed on as it is, or to hear one; `None` is no limit.
+    /// Default: 1 h.
     pub(crate) silence: Option<Duration>,
 }
 
-/// How long a response may be silent to a client that has ended its side. Who is gone looks like who only has nothing
-/// more to ask, until something is written; and a call that nobody waits for must end.
+/// How long a response may be silent to a client that has ended its side. Who is gone looks like who only has
+/// nothing more to ask, until something is written; and a call that nobody waits for must end.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
-/// How many requests a client may leave within [`ABANDONED_WITHIN`], before there is a response; Envoy's default for resets
-/// that are premature.
+/// How many requests a client may leave within [`ABANDONED_WITHIN`], before there is a response; Envoy's
+/// default for resets that are premature.
 const MOST_ABANDONED: u32 = 500;
 /// Who leaves later has waited, as the clients of long polls do.
 const ABANDONED_WITHIN: Duration = Duration::from_secs(1);
@@ -181,7 +182,8 @@ impl State {
         TunnelGuard::new(&self.tunnels)
     }
 
-    /// Whether something else than HTTP follows: the bytes of a tunnel, or of a connection that is passed on as it is.
+    /// Whether something else than HTTP follows: the bytes of a tunnel, or of a connection that is passed on
+    /// as it is.
     pub(super) fn leaves_http(&self) -> bool {
         self.leaves_http.load(Relaxed)
     }
@@ -234,7 +236,8 @@ impl State {
         }
     }
 
-    /// The client does not take what is written. Over a connection that is passed on as it is only silence counts.
+    /// The client does not take what is written. Over a connection that is passed on as it is only silence
+    /// counts.
     pub(super) fn write_waits(&self) {
         if self.write_since.load(Relaxed) == Wait::NONE.0 && self.stream.get().is_none() {
             self.write_since.store(self.now(), Relaxed);
@@ -252,8 +255,8 @@ impl State {
             self.ended_since.store(self.now(), Relaxed);
         }
         let has_waited = self.write_since.swap(Wait::NONE.0, Relaxed) != Wait::NONE.0;
-        // The end of a response was still on its way: the connection has not been idle yet. What is written at once, such as
-        // a ping of HTTP/2, is no use of the connection.
+        // The end of a response was still on its way: the connection has not been idle yet. What is written
+        // at once, such as a ping of HTTP/2, is no use of the connection.
         if has_waited && self.idle_since.load(Relaxed) != Wait::NONE.0 {
             self.idle_since.store(self.now(), Relaxed);
         }

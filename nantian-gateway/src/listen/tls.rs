@@ -1,4 +1,5 @@
-//! TLS termination: the certificate, and what clients have to prove, are chosen by the server name that they ask for.
+//! TLS termination: the certificate, and what clients have to prove, are chosen by the server name that they
+//! ask for.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -59,8 +60,8 @@ pub(crate) struct TlsServer {
     good: Arc<BTreeMap<ObjectName, Arc<CertifiedKey>>>,
     /// What clients have against some of them.
     remarks: Arc<[(ListenerId, ObjectName, CertificateRemark)]>,
-    /// Seals the sessions of clients that have nothing to prove. rustls takes a session for the server name alone that it began
-    /// with.
+    /// Seals the sessions of clients that have nothing to prove. rustls takes a session for the server name
+    /// alone that it began with.
     tickets: Arc<dyn ProducesTickets>,
 }
 
@@ -73,8 +74,8 @@ pub(super) struct TlsProfile {
 }
 
 impl TlsServer {
-    /// Serves the certificates of `listeners`. In the place of a broken one stands what `last` served of its Secret;
-    /// the broken ones are returned. Sessions that `tickets` has sealed are resumed.
+    /// Serves the certificates of `listeners`. In the place of a broken one stands what `last` served of its
+    /// Secret; the broken ones are returned. Sessions that `tickets` has sealed are resumed.
     ///
     /// # Errors
     /// When the provider offers none of the default protocol versions.
@@ -134,7 +135,8 @@ impl TlsServer {
         Ok((Self { hosts, profiles, good, remarks, tickets }, faults))
     }
 
-    /// Warns of what clients have against the certificates that it serves, and had not against those of `last`.
+    /// Warns of what clients have against the certificates that it serves, and had not against those of
+    /// `last`.
     pub(crate) fn warn(&self, last: Option<&Self>) {
         let news =
             self.remarks.iter().filter(|remark| last.is_none_or(|last| !last.remarks.contains(remark)));
@@ -201,8 +203,8 @@ impl TlsProfile {
         };
         let mut config = builder.with_cert_resolver(Arc::new(SniResolver { served }));
         if clients.is_some() {
-            // rustls would go on with a certificate for as long as its session is renewed: beyond its end, and after the client
-            // has another one.
+            // rustls would go on with a certificate for as long as its session is renewed: beyond its end,
+            // and after the client has another one.
             config.session_storage = Arc::new(NoServerSessionStorage {});
         } else {
             config.ticketer = Arc::clone(tickets);
@@ -262,8 +264,8 @@ fn specificity(pattern: &HostPattern) -> (u8, usize) {
 }
 
 impl SniResolver {
-    /// Of the most specific listener that covers the host, the certificate that names it, if possible one whose signatures the
-    /// client can verify; else the first.
+    /// Of the most specific listener that covers the host, the certificate that names it, if possible one
+    /// whose signatures the client can verify; else the first.
     fn choose(&self, host: &str, schemes: &[SignatureScheme]) -> Option<&ServedCertificate> {
         let covering = self.served.iter().filter(|served| served.hostname.covers(host));
         let best = covering.clone().map(|served| specificity(&served.hostname)).max()?;

@@ -19,8 +19,9 @@ use super::{
     state::{InFlight, State},
 };
 
-/// Of a request with more to come than this, in bytes, or nobody knows how much, the client is told that its connection closes, so that it may stop
-/// sending: less is sooner sent than a new connection opened. Go's `net/http` draws the line there, too.
+/// Of a request with more to come than this, in bytes, or nobody knows how much, the client is told that its
+/// connection closes, so that it may stop sending: less is sooner sent than a new connection opened. Go's
+/// `net/http` draws the line there, too.
 const WORTH_READING: u64 = 256 * 1024;
 
 /// How long a client may go on sending what nobody wants; nginx's `lingering_time`.
@@ -28,15 +29,17 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// What is left of the present request of an HTTP/1.1 connection, which reads it and throws it away.
 ///
-/// A socket that closes with bytes unread is reset, and a client that is still sending loses the response that it should
-/// have read (RFC 9112, section 9.6). And who has sent the little that was left may go on with its next request.
+/// A socket that closes with bytes unread is reset, and a client that is still sending loses the response
+/// that it should have read (RFC 9112, section 9.6). And who has sent the little that was left may go on with
+/// its next request.
 #[derive(Clone)]
 pub(super) struct UnreadBody(Rc<Inner>);
 
 /// Reads what is left of the request of an HTTP/2 stream and throws it away.
 ///
-/// A stream whose request nobody reads is reset after its response. A client need not mind (RFC 9113, section 8.1), but curl,
-/// Node.js and Python's h2 lose the response over it. One whose client does not take its response ends at once.
+/// A stream whose request nobody reads is reset after its response. A client need not mind (RFC 9113, section
+/// 8.1), but curl, Node.js and Python's h2 lose the response over it. One whose client does not take its
+/// response ends at once.
 pub(super) async fn discard(mut incoming: Incoming, timer: Rc<StallTimer>) {
     let rest = poll_fn(|cx| {
         timer.register(cx);

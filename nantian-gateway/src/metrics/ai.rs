@@ -21,7 +21,8 @@ use crate::{sync::lock, telemetry::ExportCounts};
 /// How calls end.
 const OUTCOMES: [&str; 4] = ["completed", "aborted", "truncated", "not_served"];
 
-/// What is counted in tokens; what came from a cache or went into one is part of the input, reasoning is part of the output.
+/// What is counted in tokens; what came from a cache or went into one is part of the input, reasoning is part
+/// of the output.
 const KINDS: [&str; 5] = ["input", "output", "cached", "cache_written", "reasoning"];
 
 /// Upper bounds of the time to the first token and between tokens, in milliseconds.

@@ -1,8 +1,8 @@
 //! What the gateway counts, and how Prometheus reads it.
 //!
-//! The data path writes to handles that were resolved when its route was compiled. Every worker has a shard of
-//! its own in each of them, so counting never makes two cores share a cache line. Labels are names of configured
-//! objects and status classes, so their number is bounded by the configuration.
+//! The data path writes to handles that were resolved when its route was compiled. Every worker has a shard
+//! of its own in each of them, so counting never makes two cores share a cache line. Labels are names of
+//! configured objects and status classes, so their number is bounded by the configuration.
 
 mod ai;
 mod collector;

@@ -93,7 +93,8 @@ fn encode_traps(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginS
     counters(encoder, "nantian_wasm_traps", "Guest calls that cost their instance, by cause", traps)
 }
 
-/// The guests' own metrics, each kind under one name: all that have a name, which are a thousand of a plugin at most.
+/// The guests' own metrics, each kind under one name: all that have a name, which are a thousand of a plugin
+/// at most.
 fn encode_guests(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginStatus)]) -> fmt::Result {
     let of_kind = |kind: MetricKind| {
         plugins.iter().flat_map(move |(plugin, status)| {

@@ -1,5 +1,5 @@
-//! What the limits of one TokenPolicy decided and what was used of them, and the bridge to Prometheus for it and for the store
-//! that limits are in.
+//! What the limits of one TokenPolicy decided and what was used of them, and the bridge to Prometheus for it
+//! and for the store that limits are in.
 
 use std::{
     fmt,

@@ -30,7 +30,8 @@ pub(super) const BOUNDS: [Duration; 18] = [
     Duration::from_secs(300),
 ];
 
-/// The status classes, by their first digit less one, and last what ended without a status because its client left.
+/// The status classes, by their first digit less one, and last what ended without a status because its client
+/// left.
 pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 
 /// Counters of one route, one shard a worker.

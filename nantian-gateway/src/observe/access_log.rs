@@ -20,8 +20,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) struct AccessLog(LineWriter);
 
 impl AccessLog {
-    /// A log and the loop that writes its lines to `out`, to be run on a thread of its own. Lines that are lost are counted in
-    /// `lost`.
+    /// A log and the loop that writes its lines to `out`, to be run on a thread of its own. Lines that are
+    /// lost are counted in `lost`.
     ///
     /// The loop ends when the last clone of the log is gone.
     pub(crate) fn new<W: Write + Send + 'static>(

@@ -29,8 +29,8 @@ pub(crate) struct LineWriter {
 }
 
 impl LineWriter {
-    /// The lines of the log called `name`, and the loop that writes them to `out`, to be run on a thread of its own. Lines that
-    /// are lost are counted in `lost`.
+    /// The lines of the log called `name`, and the loop that writes them to `out`, to be run on a thread of
+    /// its own. Lines that are lost are counted in `lost`.
     ///
     /// The loop ends when the last clone of the writer is gone.
     pub(crate) fn new<W: Write + Send + 'static>(
@@ -57,8 +57,8 @@ impl fmt::Debug for LineWriter {
     }
 }
 
-/// Writes until the log is gone, as many lines at once as wait. What cannot be written, as on a full disk, is lost and counted,
-/// and later lines are tried again.
+/// Writes until the log is gone, as many lines at once as wait. What cannot be written, as on a full disk, is
+/// lost and counted, and later lines are tried again.
 fn write_lines(name: &str, mut out: impl Write, queue: &Receiver<Vec<u8>>, lost: &AtomicU64) {
     let (mut lines, mut is_failing, mut told) = (Vec::new(), false, 0);
     while let Ok(line) = queue.recv() {
@@ -91,7 +91,8 @@ fn write_lines(name: &str, mut out: impl Write, queue: &Receiver<Vec<u8>>, lost:
     }
 }
 
-/// Writes all of `lines`, or as much as can be written, and says how much. Somebody who does not take more for now is waited for.
+/// Writes all of `lines`, or as much as can be written, and says how much. Somebody who does not take more
+/// for now is waited for.
 fn write_all(out: &mut impl Write, lines: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = lines.get(written..).filter(|rest| !rest.is_empty()) {

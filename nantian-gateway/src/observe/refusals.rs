@@ -23,7 +23,8 @@ impl Refusals {
         Self { slot: Rc::new(Slot { route: Arc::from(""), metrics, worker, log }) }
     }
 
-    /// Notes a refusal and why it is one; `request` is what could be read of the request, `bytes` the length of the answer.
+    /// Notes a refusal and why it is one; `request` is what could be read of the request, `bytes` the length
+    /// of the answer.
     pub(crate) fn note(
         &self,
         request: Option<&Parts>,

@@ -34,7 +34,8 @@ fn remark(status: &StoreStatus) -> Option<&'static str> {
     }
 }
 
-/// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when another remark is due.
+/// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when another
+/// remark is due.
 pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

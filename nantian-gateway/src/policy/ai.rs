@@ -205,8 +205,8 @@ pub(crate) fn ai_layer(target: Arc<Target>, observer: AiObserver, memory: &BodyM
     Ai { target, observer, memory: memory.clone() }
 }
 
-/// The layer of an AIService: the usage of every reply settles the reservation that a TokenPolicy made, and how it went is
-/// counted and told.
+/// The layer of an AIService: the usage of every reply settles the reservation that a TokenPolicy made, and
+/// how it went is counted and told.
 #[derive(Debug, Clone)]
 pub(crate) struct Ai {
     target: Arc<Target>,
@@ -251,8 +251,8 @@ fn with_trace(mut request: Request<Body>) -> Request<Body> {
 /// One AIService of a rule: its target, its share, and all that stands before it.
 pub(crate) type ModelChoice = Choice<LocalService<Response<Body>, BoxError>>;
 
-/// The AIServices of a rule: by the `model` of a request's body, which is read within `memory`, else by weight, and on to the
-/// others where one fails.
+/// The AIServices of a rule: by the `model` of a request's body, which is read within `memory`, else by
+/// weight, and on to the others where one fails.
 pub(crate) fn model_route(
     models: impl IntoIterator<Item = ModelChoice>,
     memory: &BodyMemory,
@@ -280,7 +280,8 @@ pub(crate) fn model_route(
     )
 }
 
-/// Tells the limits around that an AIService was asked before the one that has answered, or was refused by its limits.
+/// Tells the limits around that an AIService was asked before the one that has answered, or was refused by
+/// its limits.
 fn note_attempts<B>(mut response: Response<B>) -> Response<B> {
     if response.extensions().get::<StandIn>().is_some() {
         response.extensions_mut().insert(Attempted);

@@ -36,8 +36,8 @@ struct Cookie<'a> {
     path: &'a str,
 }
 
-/// The path of cookies of which nothing else is said (GEP-1619): what is in front of the gateway may have rewritten those of
-/// the rule.
+/// The path of cookies of which nothing else is said (GEP-1619): what is in front of the gateway may have
+/// rewritten those of the rule.
 const EVERY_PATH: &str = "/";
 
 // === impl SessionScope ===
@@ -79,8 +79,8 @@ impl SessionScope {
 // === impl CookieNames ===
 
 impl<'a> CookieNames<'a> {
-    /// The name of the sessions that are kept at `scope`, a rule for `hosts`, as `spec` says: one of its own if it says none,
-    /// or if an earlier rule has a cookie of that name.
+    /// The name of the sessions that are kept at `scope`, a rule for `hosts`, as `spec` says: one of its own
+    /// if it says none, or if an earlier rule has a cookie of that name.
     pub(crate) fn name(
         &mut self,
         scope: &SessionScope,

@@ -50,7 +50,8 @@ struct OpenReservation {
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
 }
 
-/// Refunds what was reserved for requests that reached nobody, and for those that are refused or answered before any provider.
+/// Refunds what was reserved for requests that reached nobody, and for those that are refused or answered
+/// before any provider.
 pub(super) const UNSENT: VerdictLayer = VerdictLayer {
     concerns: |_| true,
     verdict: |end| {
@@ -63,8 +64,8 @@ pub(super) const UNSENT: VerdictLayer = VerdictLayer {
     },
 };
 
-/// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a model by its path,
-/// and may use tokens all the same.
+/// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a
+/// model by its path, and may use tokens all the same.
 pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
     concerns: |request| {
         Surface::detect_decoded(request.method(), request.uri().path(), request.headers()).is_err()
@@ -128,7 +129,8 @@ where
 }
 
 pin_project! {
-    /// The future of [`VerdictService`]; dropping it settles the reservation of a request that nobody waits for any more.
+    /// The future of [`VerdictService`]; dropping it settles the reservation of a request that nobody waits
+    /// for any more.
     #[derive(Debug)]
     pub(super) struct VerdictFuture<F> {
         #[pin]

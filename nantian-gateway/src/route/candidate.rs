@@ -24,8 +24,8 @@ pub(super) struct Candidate {
     condition: Option<NonZeroU32>,
 }
 
-/// The matches of one host and path in the order in which they are tried; most often there is one without conditions,
-/// and nothing else is touched then.
+/// The matches of one host and path in the order in which they are tried; most often there is one without
+/// conditions, and nothing else is touched then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidates {
     first: Candidate,
@@ -115,9 +115,9 @@ impl Ranked {
         Ok(Self { rule, condition })
     }
 
-    /// Sorts by Gateway API's precedence: the length of a call's method, method, number of headers, number of query
-    /// parameters; a stable sort keeps the order of age, name, rule and match after that. A preflight holds for several methods:
-    /// the one that it has comes before those that it asks for.
+    /// Sorts by Gateway API's precedence: the length of a call's method, method, number of headers, number of
+    /// query parameters; a stable sort keeps the order of age, name, rule and match after that. A preflight
+    /// holds for several methods: the one that it has comes before those that it asks for.
     pub(super) fn precedence(&self) -> impl Ord + use<> {
         let Condition { method, headers, query, call, .. } = &self.condition;
         let call = call.as_deref().map_or(0, str::len);

@@ -1,6 +1,7 @@
 //! Which depths occur among texts.
 
-/// A set of depths: of paths by `/`, of host names by `.`; all that are [`Depths::DEEPEST`] or more count as one.
+/// A set of depths: of paths by `/`, of host names by `.`; all that are [`Depths::DEEPEST`] or more count as
+/// one.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Depths(u32);
 

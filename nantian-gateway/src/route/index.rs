@@ -10,8 +10,9 @@ pub(super) struct TableId(pub(super) u32);
 
 /// Values by table and text, made once and then only read.
 ///
-/// A search that finds something touches two cache lines, that of the slot and that of the text, and waits only for the
-/// first: a value of up to 16 bytes lies in its slot. One that finds nothing touches the first alone.
+/// A search that finds something touches two cache lines, that of the slot and that of the text, and waits
+/// only for the first: a value of up to 16 bytes lies in its slot. One that finds nothing touches the first
+/// alone.
 #[derive(Debug)]
 pub(super) struct Index<V> {
     /// A power of two, at most half of them taken: every search ends at a free one.

@@ -27,8 +27,8 @@ pub(super) struct PathTable {
 
 /// The matches of all hosts.
 ///
-/// Gateway API leaves the place of regular expressions open. They come between exact paths and prefixes, the longer
-/// expression first, so that a catch-all prefix does not hide them.
+/// Gateway API leaves the place of regular expressions open. They come between exact paths and prefixes, the
+/// longer expression first, so that a catch-all prefix does not hide them.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     index: Index<Candidates>,
@@ -82,8 +82,8 @@ impl PathTable {
 // === impl Paths ===
 
 impl Paths {
-    /// Brings the matches of all hosts, each of which has one table or several to be tried in turn, into the order in which they
-    /// are tried. Returns the key of each host.
+    /// Brings the matches of all hosts, each of which has one table or several to be tried in turn, into the
+    /// order in which they are tried. Returns the key of each host.
     pub(super) fn new(hosts: Vec<Vec<PathTable>>) -> (Self, Vec<PathKey>) {
         let mut paths = Self { regexes: vec![Vec::new()], ..Self::default() };
         let mut keys = Vec::new();

@@ -95,7 +95,8 @@ impl RouterBuilder {
         self.others.insert(listener.clone(), rule);
     }
 
-    /// Adds one match of one rule for one host of a listener; `crosses` says that the rule answers preflights.
+    /// Adds one match of one rule for one host of a listener; `crosses` says that the rule answers
+    /// preflights.
     ///
     /// # Errors
     /// [`InvalidMatch`] names what cannot be compiled; nothing was added then.

@@ -62,8 +62,8 @@ impl<L, R> ServerNamesBuilder<L, R> {
         self.hosts.push(BTreeMap::new());
     }
 
-    /// Adds a route to the listener that was added last, for those of the hosts that no route has whose own host is more
-    /// specific, and no earlier one whose is as specific.
+    /// Adds a route to the listener that was added last, for those of the hosts that no route has whose own
+    /// host is more specific, and no earlier one whose is as specific.
     pub(crate) fn route(&mut self, hosts: &[RouteHost], route: R) {
         let place = number(self.routes.len());
         let Some(table) = self.hosts.last_mut() else { return };

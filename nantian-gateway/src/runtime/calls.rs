@@ -16,8 +16,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// A call-out, to be made with the client of the thread.
 type Call = Box<dyn FnOnce(Client) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
-/// A thread with a client of its own: plugins' guests call out from whichever thread they run on, and collectors are told
-/// of calls beside the workers. It ends with the last handle.
+/// A thread with a client of its own: plugins' guests call out from whichever thread they run on, and
+/// collectors are told of calls beside the workers. It ends with the last handle.
 #[derive(Clone)]
 pub(crate) struct CallThread {
     calls: mpsc::UnboundedSender<Call>,

@@ -5,7 +5,8 @@ use std::{fmt, io, sync::mpsc, thread};
 /// Work for the thread.
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Does work apart from reloads and requests, one piece after the other. The thread ends with the last handle.
+/// Does work apart from reloads and requests, one piece after the other. The thread ends with the last
+/// handle.
 #[derive(Clone)]
 pub(crate) struct JobThread {
     work: mpsc::Sender<Work>,

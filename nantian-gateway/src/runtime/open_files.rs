@@ -2,8 +2,8 @@
 
 /// Raises the limit on open files as far as the system lets this process do it, and logs what it is.
 ///
-/// A connection has a socket, and one to its backend. Systems start processes with a low limit (1024) that they may
-/// raise by themselves, for the sake of programs that use `select(2)`; this one does not.
+/// A connection has a socket, and one to its backend. Systems start processes with a low limit (1024) that
+/// they may raise by themselves, for the sake of programs that use `select(2)`; this one does not.
 pub(crate) fn raise_open_files() {
     #[cfg(target_os = "linux")]
     match raise() {

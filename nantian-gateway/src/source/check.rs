@@ -34,8 +34,8 @@ pub(super) struct Checker {
 // === impl Checker ===
 
 impl Checker {
-    /// Takes no offence at fields that no schema knows: an API server may be newer than this program, and has its own
-    /// way with misspelt fields.
+    /// Takes no offence at fields that no schema knows: an API server may be newer than this program, and has
+    /// its own way with misspelt fields.
     #[cfg(feature = "kubernetes")]
     pub(super) fn lenient() -> Self {
         Self { takes_unknown_fields: true, ..Self::default() }

@@ -23,12 +23,13 @@ use crate::{ir::ControllerName, tenancy::Tenancy};
 
 /// Manifests on disk: every `*.yaml` and `*.yml` file below the given paths.
 ///
-/// Hidden files and directories are left alone, which is also how the files of a mounted ConfigMap are seen once and
-/// not twice. A path that is a file is read whatever its name is.
+/// Hidden files and directories are left alone, which is also how the files of a mounted ConfigMap are seen
+/// once and not twice. A path that is a file is read whatever its name is.
 ///
-/// An object that breaks keeps its last good version until it is repaired or taken out. Where a document cannot be told
-/// (bad syntax, no kind, no name), every object that its file held before stays, for it may be the one. So do all objects below
-/// a given path that is not there, and those behind a link that leads nowhere: a volume or a link may be on its way.
+/// An object that breaks keeps its last good version until it is repaired or taken out. Where a document
+/// cannot be told (bad syntax, no kind, no name), every object that its file held before stays, for it may be
+/// the one. So do all objects below a given path that is not there, and those behind a link that leads
+/// nowhere: a volume or a link may be on its way.
 ///
 /// What only the translator can tell is told by it: [`Files::reject`] takes an edit back that it refuses.
 ///
@@ -143,10 +144,11 @@ impl Files {
         self.versions.objects()
     }
 
-    /// Brings back the versions that the last load replaced by `refused` ones. Returns whether there were any.
+    /// Brings back the versions that the last load replaced by `refused` ones. Returns whether there were
+    /// any.
     ///
-    /// A version stays rejected until it is edited again. An object that had no version before stays as it is, so that
-    /// its status can tell what is wrong with it.
+    /// A version stays rejected until it is edited again. An object that had no version before stays as it
+    /// is, so that its status can tell what is wrong with it.
     pub fn reject<'a>(&mut self, refused: impl IntoIterator<Item = &'a ObjectRef>) -> bool {
         self.versions.reject(refused)
     }

@@ -160,9 +160,11 @@ fn wrong_version(found: &str, info: KindInfo) -> String {
     format!("{found:?} has no {}; allowed: {}", info.name, versions.join(", "))
 }
 
-/// Whether `group` was written where `meant` was meant: a typing error, or a group that belongs to Kubernetes.
+/// Whether `group` was written where `meant` was meant: a typing error, or a group that belongs to
+/// Kubernetes.
 ///
-/// Other groups have kinds of the same names (a Service of Knative, a Gateway of Istio), which are none of our business.
+/// Other groups have kinds of the same names (a Service of Knative, a Gateway of Istio), which are none of
+/// our business.
 fn is_likely_typo(group: &str, meant: &str) -> bool {
     ["", "apps", "discovery.k8s.io", "networking.k8s.io"].contains(&group)
         || closest(group, [meant]).is_some()

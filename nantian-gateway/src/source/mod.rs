@@ -1,8 +1,9 @@
 //! Where objects come from.
 //!
-//! [`Files`] reads the manifests that `kubectl apply` would take, and [`Watcher`] tells when to read them again.
-//! With the feature `kubernetes`, `kube` reads the same objects from a cluster; both are a [`Source`].
-//! [`refusals`] says which of the objects the translator did not like; [`Source::reject`] takes such an edit back.
+//! [`Files`] reads the manifests that `kubectl apply` would take, and [`Watcher`] tells when to read them
+//! again. With the feature `kubernetes`, `kube` reads the same objects from a cluster; both are a [`Source`].
+//! [`refusals`] says which of the objects the translator did not like; [`Source::reject`] takes such an edit
+//! back.
 
 mod bounds;
 mod check;

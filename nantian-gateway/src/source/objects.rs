@@ -62,7 +62,8 @@ pub struct Objects {
     pub wasm_plugins: ByName<WasmPlugin>,
     /// BackendLBPolicies.
     pub backend_lb_policies: ByName<BackendLbPolicy>,
-    /// Those among them that cannot be read and have no good version, and why: each keeps shut what it was meant to guard.
+    /// Those among them that cannot be read and have no good version, and why: each keeps shut what it was
+    /// meant to guard.
     pub unreadable: BTreeMap<ObjectRef, String>,
     /// Where Gateways are reached; not an object, but what the source has made of some.
     pub placements: Placements,

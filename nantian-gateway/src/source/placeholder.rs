@@ -13,10 +13,12 @@ use serde_json::{Map, Value};
 use super::{kind::Kind, object::Object};
 use crate::ir::ObjectName;
 
-/// A policy of nothing but what can be read of `object`: the translator refuses it, and what it guards is shut.
+/// A policy of nothing but what can be read of `object`: the translator refuses it, and what it guards is
+/// shut.
 ///
-/// `None` for kinds that guard nothing, and for TokenPolicies: as long as one cannot be read and has no good version, its
-/// targets are served without the limit, as they are while the gateway has not seen the policy yet.
+/// `None` for kinds that guard nothing, and for TokenPolicies: as long as one cannot be read and has no good
+/// version, its targets are served without the limit, as they are while the gateway has not seen the policy
+/// yet.
 pub(super) fn placeholder(kind: Kind, name: &ObjectName, object: &Map<String, Value>) -> Option<Object> {
     match kind {
         Kind::WasmPlugin => Some(Object::WasmPlugin(Arc::new(plugin(name, object)))),

@@ -28,8 +28,8 @@ pub enum Placements {
     InFront(BTreeMap<ObjectName, Placement>),
 }
 
-/// The ports that are bound for listeners of Gateways with a Service: below those from which Linux takes ports for
-/// connections to others, and below that of the admin server.
+/// The ports that are bound for listeners of Gateways with a Service: below those from which Linux takes
+/// ports for connections to others, and below that of the admin server.
 pub(crate) const FRONT_PORTS: RangeInclusive<u16> = 10_000..=18_999;
 
 /// What stands in front of the process for one Gateway.

@@ -23,10 +23,12 @@ pub trait Source: fmt::Debug + Send {
         Tenancy::Shared
     }
 
-    /// Brings back the version that the last reading replaced by a refused one. Returns whether there was one.
+    /// Brings back the version that the last reading replaced by a refused one. Returns whether there was
+    /// one.
     fn reject(&mut self, refused: &ObjectRef) -> bool;
 
-    /// Told after each reading, when nothing of it is refused any more: what is handed out now is what is served.
+    /// Told after each reading, when nothing of it is refused any more: what is handed out now is what is
+    /// served.
     fn stands(&mut self) {}
 }
 
@@ -37,7 +39,8 @@ pub struct Reading {
     pub changed: Vec<ObjectRef>,
     /// All that is wrong now, one line each, whether it was told before or not.
     pub faults: Vec<String>,
-    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does not serve.
+    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does
+    /// not serve.
     pub unserved: Vec<String>,
     /// Whether nothing at all was read.
     pub is_idle: bool,

@@ -77,7 +77,8 @@ impl Scan {
                 Ok(metadata) if metadata.is_dir() => scan.directory(path, &metadata),
                 Ok(metadata) if metadata.is_file() => scan.file(path, &metadata),
                 Ok(_) => scan.fault(path, &io::Error::other("is neither a file nor a directory")),
-                // It was given, so that it is not there says nothing about its objects: a volume may not be mounted.
+                // It was given, so that it is not there says nothing about its objects: a volume may not be
+                // mounted.
                 Err(error) => scan.fault(path, &error),
             }
         }
@@ -122,8 +123,8 @@ impl Scan {
 
 /// The visible entries of a directory, sorted.
 ///
-/// A mounted ConfigMap holds its files twice: behind links of their names, and in the hidden directories that the
-/// links lead through.
+/// A mounted ConfigMap holds its files twice: behind links of their names, and in the hidden directories that
+/// the links lead through.
 fn entries(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(path)? {

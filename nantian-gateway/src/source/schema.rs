@@ -1,4 +1,5 @@
-//! The schema of each kind that is not ours: the fields of the Rust type, and the bounds that the API server adds.
+//! The schema of each kind that is not ours: the fields of the Rust type, and the bounds that the API server
+//! adds.
 
 use nantian_crd::schema::{Compiler, Hint, Validator};
 use serde_json::{Map, Value, json};

@@ -67,7 +67,8 @@ impl<O> Versions<O> {
         self.served.values_mut().for_each(|served| served.before = None);
     }
 
-    /// Takes in a good version. Returns whether it is handed out in place of another one, or of none, or lifts a rejection.
+    /// Takes in a good version. Returns whether it is handed out in place of another one, or of none, or
+    /// lifts a rejection.
     pub(super) fn put(&mut self, name: &ObjectRef, origin: O, object: &Object) -> bool {
         let Some(served) = self.served.get_mut(name).filter(|served| !served.is_placeholder) else {
             if let Some(placeholder) = self.served.remove(name) {
@@ -89,7 +90,8 @@ impl<O> Versions<O> {
         true
     }
 
-    /// Takes in what stands for an object of which there is no good version, and why. Returns whether that changed.
+    /// Takes in what stands for an object of which there is no good version, and why. Returns whether that
+    /// changed.
     pub(super) fn placeholder(&mut self, name: &ObjectRef, origin: O, object: &Object, reason: &str) -> bool {
         if let Some(served) = self.served.get(name) {
             let is_known = self.objects.unreadable.get(name).is_some_and(|known| known == reason);
@@ -129,8 +131,8 @@ impl<O> Versions<O> {
         removed
     }
 
-    /// Brings back the versions that were replaced by `refused` ones since things were settled. Returns whether there
-    /// were any.
+    /// Brings back the versions that were replaced by `refused` ones since things were settled. Returns
+    /// whether there were any.
     ///
     /// A version stays rejected until another one comes. An object that had no version before stays as it is.
     pub(super) fn reject<'a>(&mut self, refused: impl IntoIterator<Item = &'a ObjectRef>) -> bool {

@@ -21,9 +21,9 @@ use tokio::{
 
 /// Tells when to call [`Files::load`](super::Files::load) again.
 ///
-/// It covers what editors and mounts do: writing in place, renaming over, the link swap of a mounted ConfigMap,
-/// directories that are created later, and a given path that disappears and comes back. A file that is linked to from
-/// a directory but lies outside of every given path is read, but not watched.
+/// It covers what editors and mounts do: writing in place, renaming over, the link swap of a mounted
+/// ConfigMap, directories that are created later, and a given path that disappears and comes back. A file
+/// that is linked to from a directory but lies outside of every given path is read, but not watched.
 pub struct Watcher {
     changes: mpsc::Receiver<()>,
     burst: Option<Debounce>,

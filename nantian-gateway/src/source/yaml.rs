@@ -27,9 +27,11 @@ pub(super) struct SyntaxError {
     reason: String,
 }
 
-/// Splits a file where a line begins with `---`, as kubectl does, so that one broken document leaves the others readable.
+/// Splits a file where a line begins with `---`, as kubectl does, so that one broken document leaves the
+/// others readable.
 ///
-/// YAML allows such a line nowhere else. Comments and directives in front of the first separator are no document.
+/// YAML allows such a line nowhere else. Comments and directives in front of the first separator are no
+/// document.
 pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
     let mut documents = Vec::new();
     let mut start = 0;
@@ -53,8 +55,9 @@ pub(super) fn documents(text: &str) -> Vec<Document<'_>> {
 impl Document<'_> {
     /// Reads the document; `None` where it holds nothing but comments.
     ///
-    /// Plain scalars mean what they mean to kubectl: `yes`, `no`, `on` and `off` are booleans, `0755` is octal. A field
-    /// that wants a string then says so, rather than receiving the text on one machine and a boolean on the other.
+    /// Plain scalars mean what they mean to kubectl: `yes`, `no`, `on` and `off` are booleans, `0755` is
+    /// octal. A field that wants a string then says so, rather than receiving the text on one machine and a
+    /// boolean on the other.
     ///
     /// # Errors
     ///
@@ -109,7 +112,8 @@ fn is_comment(line: &str) -> bool {
     line.is_empty() || line.starts_with('#') || line.starts_with('%')
 }
 
-/// Leaves the position out of the parser's message, where it would count from the document instead of the file.
+/// Leaves the position out of the parser's message, where it would count from the document instead of the
+/// file.
 struct WithoutLocation;
 
 impl Localizer for WithoutLocation {

@@ -2,8 +2,8 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-/// The bytes of one buffer: large enough that system calls cost little beside what they copy, and small enough for the
-/// caches of a core.
+/// The bytes of one buffer: large enough that system calls cost little beside what they copy, and small
+/// enough for the caches of a core.
 const SIZE: usize = 64 * 1024;
 
 /// Buffers that are kept for the next bytes.

@@ -159,7 +159,8 @@ mod tests {
 
     use super::*;
 
-    /// What comes out at the other end of `sent`, written in pieces of these sizes through pipes of `room` bytes.
+    /// What comes out at the other end of `sent`, written in pieces of these sizes through pipes of `room`
+    /// bytes.
     fn passed(sent: &[u8], sizes: &[usize], room: usize) -> Vec<u8> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {

@@ -1,4 +1,5 @@
-//! Connections and datagrams that are passed on as they are: an endpoint by the balancer, then bytes both ways.
+//! Connections and datagrams that are passed on as they are: an endpoint by the balancer, then bytes both
+//! ways.
 
 mod buffers;
 mod copy;

@@ -35,8 +35,8 @@ pub(crate) enum OpenError {
     Connect(#[from] UpstreamError),
 }
 
-/// Opens a connection to an endpoint of the route, behind the TLS of its backend if that has any; an endpoint that cannot
-/// be reached, within `limit`, makes way for another one.
+/// Opens a connection to an endpoint of the route, behind the TLS of its backend if that has any; an endpoint
+/// that cannot be reached, within `limit`, makes way for another one.
 ///
 /// # Errors
 /// [`OpenError`]

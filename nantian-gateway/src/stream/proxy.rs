@@ -114,8 +114,8 @@ impl StreamProxy {
 // === impl ProxiedStream ===
 
 impl ProxiedStream<'_> {
-    /// Passes `first`, which was read from the client, and then all bytes on to an endpoint and back, until both sides
-    /// have ended; `heard` is told whenever one says something.
+    /// Passes `first`, which was read from the client, and then all bytes on to an endpoint and back, until
+    /// both sides have ended; `heard` is told whenever one says something.
     ///
     /// # Errors
     /// [`StreamError`]; both connections are reset, so that neither side takes what it has for the whole.

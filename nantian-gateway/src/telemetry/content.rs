@@ -1,5 +1,5 @@
-//! Contents of requests and answers, as the semantic conventions have them: messages of parts, in JSON. What is to be blacked
-//! out never leaves this process.
+//! Contents of requests and answers, as the semantic conventions have them: messages of parts, in JSON. What
+//! is to be blacked out never leaves this process.
 
 use nantian_ai::{
     ir::{Block, Reply, Role, Stop},

@@ -136,8 +136,8 @@ impl Delivery {
 // === impl DeliveryError ===
 
 impl DeliveryError {
-    /// How long to wait before another attempt; `None` if there is to be none. `attempts` have been made; `chance` is evenly
-    /// drawn from `0.0..1.0`.
+    /// How long to wait before another attempt; `None` if there is to be none. `attempts` have been made;
+    /// `chance` is evenly drawn from `0.0..1.0`.
     pub(super) fn again_after(&self, attempts: u32, chance: f64) -> Option<Duration> {
         let asked = match self {
             Self::Late | Self::Unreachable(_) => Duration::ZERO,

@@ -76,7 +76,8 @@ impl Exporter {
         self.measure(&client).await;
     }
 
-    /// Tells a batch, more than once if the collector cannot take it now; it is lost if nothing more can come meanwhile.
+    /// Tells a batch, more than once if the collector cannot take it now; it is lost if nothing more can come
+    /// meanwhile.
     async fn tell(&self, client: &Client, batch: &[CallRecord], inbox: &Receiver<CallRecord>) {
         let traces = otlp::traces(batch, &self.collector, self.redaction.as_ref());
         let body = Bytes::from(traces.to_string());

@@ -40,7 +40,8 @@ const TOKENS: [f64; 14] = [
 /// Cumulative: each point holds all since the start.
 const CUMULATIVE: u8 = 2;
 
-/// The measures of one AIService, counted by the data path, whether a call is traced or not, and told by its exporter.
+/// The measures of one AIService, counted by the data path, whether a call is traced or not, and told by its
+/// exporter.
 #[derive(Debug, Clone)]
 pub(super) struct SharedMeasures(Arc<Mutex<Measures>>);
 

@@ -1,8 +1,9 @@
 //! What is known of each call of an AIService, told to collectors: OTLP over HTTP, as JSON.
 //!
-//! The data path only counts a call and puts its record into a bounded queue, or counts that it was full. Everything else
-//! happens on a thread of its own, one task for each collector of each AIService, so that a collector that hangs holds up neither requests nor
-//! other collectors. Contents of requests and answers are told only where the operator wants it, and blacked out before.
+//! The data path only counts a call and puts its record into a bounded queue, or counts that it was full.
+//! Everything else happens on a thread of its own, one task for each collector of each AIService, so that a
+//! collector that hangs holds up neither requests nor other collectors. Contents of requests and answers are
+//! told only where the operator wants it, and blacked out before.
 
 mod content;
 mod delivery;
@@ -111,7 +112,8 @@ impl Telemetry {
     /// Starts to tell a collector, which ends when the last clone of the handle is gone.
     ///
     /// # Errors
-    /// [`InvalidCollector`] if its endpoint is no URL, or a pattern no regular expression; a thread that cannot be had is logged, and records are dropped.
+    /// [`InvalidCollector`] if its endpoint is no URL, or a pattern no regular expression; a thread that
+    /// cannot be had is logged, and records are dropped.
     pub(crate) fn export(
         &mut self,
         service: &Arc<ServiceInfo>,
@@ -166,7 +168,8 @@ impl Export {
         self.tells_contents
     }
 
-    /// Counts a call, and puts its record into the queue if its trace is recorded; without a place there it is dropped.
+    /// Counts a call, and puts its record into the queue if its trace is recorded; without a place there it
+    /// is dropped.
     pub(crate) fn tell(&self, record: CallRecord) {
         if let Some(measures) = &self.measures {
             measures.add(&record);

@@ -1,7 +1,8 @@
-//! Records as OTLP spans, in the JSON encoding of OTLP (opentelemetry-proto 1.x): ids in hexadecimal, 64-bit numbers as text.
+//! Records as OTLP spans, in the JSON encoding of OTLP (opentelemetry-proto 1.x): ids in hexadecimal, 64-bit
+//! numbers as text.
 //!
-//! Attributes are those of the semantic conventions for generative AI (in development there); what they have no name for
-//! is below `nantian.`.
+//! Attributes are those of the semantic conventions for generative AI (in development there); what they have
+//! no name for is below `nantian.`.
 
 use std::time::{Duration, SystemTime};
 

@@ -45,7 +45,8 @@ named! {
         InsecureFrontendValidationMode,
         /// A listener clashes with another one.
         Conflicted,
-        /// A listener with TLS shares hosts with another one, so that requests may come over the wrong connection.
+        /// A listener with TLS shares hosts with another one, so that requests may come over the wrong
+        /// connection.
         OverlappingTLSConfig,
     }
 }

@@ -19,8 +19,8 @@ pub(super) struct Grants<'a> {
     permitted: HashSet<Permit<'a>>,
 }
 
-/// One permitted reference; `name` is absent where every object of the kind may be referred to, and no object has an
-/// empty one.
+/// One permitted reference; `name` is absent where every object of the kind may be referred to, and no object
+/// has an empty one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Permit<'a> {
     from: GroupKind<'a>,

@@ -1,7 +1,7 @@
 //! The one translator: objects in, the intermediate representation and every condition out.
 //!
-//! [`translate`] is a pure function: no clock, no input or output, the same objects give the same translation. What is
-//! wrong with an object becomes a condition of that object, and never stops another one.
+//! [`translate`] is a pure function: no clock, no input or output, the same objects give the same
+//! translation. What is wrong with an object becomes a condition of that object, and never stops another one.
 
 mod authorities;
 mod cluster_state;
@@ -77,8 +77,8 @@ pub fn translate(objects: &Objects, gates: FeatureGates) -> Translation {
     translate_at(objects, gates, &Patterns::default(), nowhere)
 }
 
-/// The same for a gateway in this `environment`, which takes regular expressions from `patterns`, so that none is compiled that was
-/// met before.
+/// The same for a gateway in this `environment`, which takes regular expressions from `patterns`, so that
+/// none is compiled that was met before.
 pub fn translate_at(
     objects: &Objects,
     gates: FeatureGates,

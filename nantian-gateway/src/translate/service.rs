@@ -27,8 +27,8 @@ pub(super) struct Port<'a> {
     spec: Option<&'a ServicePort>,
 }
 
-/// The port `number` of a Service that is reached by `transport`, or the one that is not. A Service that is only a name
-/// (`ExternalName`) need not list its ports.
+/// The port `number` of a Service that is reached by `transport`, or the one that is not. A Service that is
+/// only a name (`ExternalName`) need not list its ports.
 pub(super) fn port(service: &Service, number: u16, transport: Transport) -> Option<Port<'_>> {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     if ports.is_empty() && number > 0 && external_name(service).is_some() {
@@ -96,9 +96,9 @@ pub(super) fn endpoints(cluster: &ClusterState<'_>, id: &BackendId) -> Vec<Endpo
     endpoints
 }
 
-/// What an endpoint is known by that is not among those that were `seen`: the name of its pod, so that it stays the same where its
-/// address changes, with the namespace if that is not its Service's; or the address, if it has no name or another pod has it, as
-/// one of another cluster may.
+/// What an endpoint is known by that is not among those that were `seen`: the name of its pod, so that it
+/// stays the same where its address changes, with the namespace if that is not its Service's; or the address,
+/// if it has no name or another pod has it, as one of another cluster may.
 fn new_id(
     seen: &HashMap<String, Option<&ObjectReference>>,
     endpoint: &Endpoint,
@@ -134,8 +134,9 @@ pub(super) fn affinity<'a>(cluster: &ClusterState<'a>, name: &ObjectName) -> Opt
     spec.session_affinity.as_deref().filter(|affinity| *affinity != "None")
 }
 
-/// Whether requests go where a Service leads: in a cluster not to a mere name, by which whoever writes a Service would reach
-/// what no ReferenceGrant lets him refer to (Gateway API, `BackendObjectReference`; CVE-2021-25740).
+/// Whether requests go where a Service leads: in a cluster not to a mere name, by which whoever writes a
+/// Service would reach what no ReferenceGrant lets him refer to (Gateway API, `BackendObjectReference`;
+/// CVE-2021-25740).
 pub(super) fn is_followed(service: &Service, tenancy: Tenancy) -> bool {
     tenancy == Tenancy::Single || external_name(service).is_none()
 }
@@ -211,8 +212,8 @@ impl Port<'_> {
         self.spec.map_or(Ok(Protocol::Http1), app_protocol)
     }
 
-    /// Whether requests to it are sent over TLS alone. Names of services are the same in upper and in lower case (RFC 6335,
-    /// section 5.1).
+    /// Whether requests to it are sent over TLS alone. Names of services are the same in upper and in lower
+    /// case (RFC 6335, section 5.1).
     pub(super) fn needs_tls(&self) -> bool {
         let name = self.spec.and_then(|spec| spec.app_protocol.as_deref()).unwrap_or_default();
         ["https", "kubernetes.io/wss"].iter().any(|secured| name.eq_ignore_ascii_case(secured))
@@ -230,8 +231,8 @@ impl Port<'_> {
 
     /// The number that the endpoints of a slice listen on.
     ///
-    /// A slice names its ports as the Service does; one written by hand may use the target's name or number instead,
-    /// or list no ports at all, which means all.
+    /// A slice names its ports as the Service does; one written by hand may use the target's name or number
+    /// instead, or list no ports at all, which means all.
     fn in_slice(&self, slice: &EndpointSlice) -> Option<u16> {
         let ports = slice.ports.as_deref().unwrap_or_default();
         if ports.is_empty() {

@@ -127,7 +127,8 @@ impl Client {
                 Err(error) => {
                     drop(connection);
                     let request = unsent(&destination, error, copy)?;
-                    // Boxed, because few need it: every exchange would have room for a handshake, and touch it.
+                    // Boxed, because few need it: every exchange would have room for a handshake, and touch
+                    // it.
                     Box::pin(client.send_fresh(destination, request, upgrade)).await
                 }
             }
@@ -226,9 +227,9 @@ impl Client {
         }
     }
 
-    /// A connection, other than `except`, with room for another stream, and whether others have used it. One that is being
-    /// opened is waited for, as long as one may take to open; if there will be none, another one once more, because the first
-    /// may have met a backend that begins or ends.
+    /// A connection, other than `except`, with room for another stream, and whether others have used it. One
+    /// that is being opened is waited for, as long as one may take to open; if there will be none, another
+    /// one once more, because the first may have met a backend that begins or ends.
     async fn shared(
         &self,
         destination: &Destination,

@@ -36,8 +36,8 @@ pub(crate) enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Opens a connection to `destination` within the time of `config`, the TLS handshake included; a backend may leave what is
-/// sent there `unanswered` for so long.
+/// Opens a connection to `destination` within the time of `config`, the TLS handshake included; a backend may
+/// leave what is sent there `unanswered` for so long.
 ///
 /// # Errors
 /// [`UpstreamError::Refused`], [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
@@ -61,8 +61,8 @@ pub(super) async fn connect(
     within(limit, destination, opening).await
 }
 
-/// Opens a connection whose bytes are the client's to `destination` within `limit`, over TLS without ALPN if it is to be TLS:
-/// what is spoken inside is not known.
+/// Opens a connection whose bytes are the client's to `destination` within `limit`, over TLS without ALPN if
+/// it is to be TLS: what is spoken inside is not known.
 ///
 /// # Errors
 /// [`UpstreamError::Refused`], [`UpstreamError::Connect`] and [`UpstreamError::ConnectTimeout`].
@@ -144,8 +144,8 @@ fn alpn(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-/// Connects to the first of `addresses` that may be dialled and answers. Each has a head start before the next one, and all the
-/// time there is (RFC 8305, section 5): no number of addresses leaves one too little.
+/// Connects to the first of `addresses` that may be dialled and answers. Each has a head start before the
+/// next one, and all the time there is (RFC 8305, section 5): no number of addresses leaves one too little.
 async fn connect_to_any(addresses: Vec<SocketAddr>, tenancy: Tenancy) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     let mut attempts = FuturesUnordered::new();

@@ -28,8 +28,8 @@ pub(crate) enum Security {
     Plain,
     /// Over TLS, with whom it says.
     Tls(UpstreamTls),
-    /// Not at all: TLS is asked for, and nothing says how a certificate is verified. A state of the destination itself, so
-    /// that nobody who has picked it can take it for one in clear text.
+    /// Not at all: TLS is asked for, and nothing says how a certificate is verified. A state of the
+    /// destination itself, so that nobody who has picked it can take it for one in clear text.
     Refused,
 }
 

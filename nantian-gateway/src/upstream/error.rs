@@ -34,7 +34,8 @@ pub enum UpstreamError {
         /// Where to.
         destination: String,
     },
-    /// The Host header, as a filter or a plugin has written it, cannot be said in HTTP/2. Nothing was sent. Maps to 500.
+    /// The Host header, as a filter or a plugin has written it, cannot be said in HTTP/2. Nothing was sent.
+    /// Maps to 500.
     #[error("the Host header of a request to {destination} is no authority")]
     InvalidHost {
         /// Where to.
@@ -86,8 +87,8 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// Whether it speaks against the endpoint; what goes wrong with the content that the client sends does not, nor does what
-    /// this machine has not enough of.
+    /// Whether it speaks against the endpoint; what goes wrong with the content that the client sends does
+    /// not, nor does what this machine has not enough of.
     pub fn is_of_endpoint(&self) -> bool {
         match self {
             Self::Refused { .. } | Self::InvalidHost { .. } | Self::Upload { .. } | Self::Unspoken { .. } => {
@@ -99,8 +100,8 @@ impl UpstreamError {
         }
     }
 
-    /// Whether another endpoint may answer a request of which nothing was written: ports run out for each address, and
-    /// where files did another endpoint may have a connection.
+    /// Whether another endpoint may answer a request of which nothing was written: ports run out for each
+    /// address, and where files did another endpoint may have a connection.
     pub fn is_worth_another(&self) -> bool {
         matches!(self, Self::Connect { .. }) || self.is_of_endpoint()
     }
@@ -136,8 +137,9 @@ fn is_of_this_machine(error: &io::Error) -> bool {
         || error.raw_os_error().is_some_and(|code| [EMFILE, ENFILE, ENOBUFS].contains(&code))
 }
 
-/// The kind of what goes wrong once there is a connection, but the other side does not speak what was expected: of failed
-/// handshakes of TLS, and of those of HTTP/2 as others who wait for the connection are told of them.
+/// The kind of what goes wrong once there is a connection, but the other side does not speak what was
+/// expected: of failed handshakes of TLS, and of those of HTTP/2 as others who wait for the connection are
+/// told of them.
 pub(super) const NOT_SPOKEN: io::ErrorKind = io::ErrorKind::InvalidData;
 
 /// "Too many open files", here and in the system, and "no buffer space", as Linux numbers them (errno(3)).
@@ -165,8 +167,8 @@ impl Unanswered {
         Self { error, unsent: Some(Box::new(Unsent { request, destination })) }
     }
 
-    /// The same of a request in a `protocol` that the client alone has chosen: an endpoint that does not speak it is well, and
-    /// others will not speak it either.
+    /// The same of a request in a `protocol` that the client alone has chosen: an endpoint that does not
+    /// speak it is well, and others will not speak it either.
     pub(super) fn of_chosen_protocol(self, protocol: &'static str) -> Self {
         let (destination, source): (_, BoxError) = match self.error {
             UpstreamError::Exchange { destination, source } => (destination, source.into()),

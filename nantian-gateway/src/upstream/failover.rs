@@ -179,7 +179,8 @@ mod tests {
         Balancer::new(all, config)
     }
 
-    /// The ports that a request is sent to, none of which can be reached, and the status of its answer, if it has one.
+    /// The ports that a request is sent to, none of which can be reached, and the status of its answer, if it
+    /// has one.
     async fn tried(
         balancer: Balancer<Destination>,
         why: io::ErrorKind,

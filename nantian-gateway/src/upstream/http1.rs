@@ -40,7 +40,8 @@ type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 /// of them has made progress, the other is polled in the same call.
 pub(super) struct Http1 {
     sender: SendRequest<Body>,
-    /// None once it has ended: what it held, a request that it never took for instance, is given back when it is dropped.
+    /// None once it has ended: what it held, a request that it never took for instance, is given back when it
+    /// is dropped.
     driver: Option<Driver>,
     pub(super) destination: Destination,
     pub(super) opened: Instant,
@@ -164,9 +165,9 @@ impl Http1 {
     }
 }
 
-/// How long a connection is safe to use after a response with this `Keep-Alive` field (RFC 2068, section 19.7.1; node and
-/// Apache write it): a second less than the backend says, but at least half of it, because a request on its way when the
-/// backend closes is lost, and cannot be sent again if it is not idempotent.
+/// How long a connection is safe to use after a response with this `Keep-Alive` field (RFC 2068, section
+/// 19.7.1; node and Apache write it): a second less than the backend says, but at least half of it, because a
+/// request on its way when the backend closes is lost, and cannot be sent again if it is not idempotent.
 fn kept_for(field: &HeaderValue) -> Option<Duration> {
     let seconds = field.to_str().ok()?.split(',').find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -177,8 +178,8 @@ fn kept_for(field: &HeaderValue) -> Option<Duration> {
     Some(said.saturating_sub(Duration::from_secs(1)).max(said / 2))
 }
 
-/// Whether credentials or a challenge are of a scheme that authenticates the connection, and with it whatever follows there
-/// (RFC 4559, section 6).
+/// Whether credentials or a challenge are of a scheme that authenticates the connection, and with it whatever
+/// follows there (RFC 4559, section 6).
 fn is_of_connections(text: &[u8]) -> bool {
     let scheme = text.trim_ascii_start().split(u8::is_ascii_whitespace).next().unwrap_or_default();
     scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")

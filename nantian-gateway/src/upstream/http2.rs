@@ -26,31 +26,31 @@ use super::{
 };
 use crate::{body::Body, runtime::spawn_local};
 
-/// Streams on one connection, if the backend allows them; what RFC 9113, section 6.5.2 recommends as the least that a peer
-/// allows.
+/// Streams on one connection, if the backend allows them; what RFC 9113, section 6.5.2 recommends as the
+/// least that a peer allows.
 pub(super) const MAX_STREAMS: usize = 100;
 /// The streams that a backend allows before it has said how many: more than it can say.
 const UNSAID: usize = usize::MAX - 1;
 /// What a backend may send of a response before the client takes it, in bytes.
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// More than for all streams, so that clients who read slowly hold up nobody else's response. Half of it is also what h2 lets
-/// small frames that wait cost, 256 bytes less their length each, before it ends the connection: a hundred streams of
-/// messages of 15 bytes whose clients do not read cost 100 MiB.
+/// More than for all streams, so that clients who read slowly hold up nobody else's response. Half of it is
+/// also what h2 lets small frames that wait cost, 256 bytes less their length each, before it ends the
+/// connection: a hundred streams of messages of 15 bytes whose clients do not read cost 100 MiB.
 const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
-/// The bytes of a head, or of trailers, that a backend may send, as HTTP/2 counts them: about what hyper takes over HTTP/1.1. Of
-/// larger trailers h2 would leave out the rest without a word.
+/// The bytes of a head, or of trailers, that a backend may send, as HTTP/2 counts them: about what hyper
+/// takes over HTTP/1.1. Of larger trailers h2 would leave out the rest without a word.
 const MAX_HEADER_LIST: u32 = 256 * 1024;
 /// What is held of the request on each stream when the connection takes no more, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How many streams that clients have left are remembered, and for how long, so that what their backend still had on its way is
-/// passed over (RFC 9113, section 5.1): of forgotten ones h2 takes each frame for a fault.
+/// How many streams that clients have left are remembered, and for how long, so that what their backend still
+/// had on its way is passed over (RFC 9113, section 5.1): of forgotten ones h2 takes each frame for a fault.
 const LEFT_STREAMS: usize = 1000;
 const LEFT_FOR: Duration = Duration::from_secs(10);
 
 type Driver = Connection<TokioIo<Io>, Body, Tasks>;
 
-/// hyper's executor for the tasks of one connection, of which one reads and another one, the [`Driver`], is not told what
-/// was read: who has left his waker is woken when something may have been.
+/// hyper's executor for the tasks of one connection, of which one reads and another one, the [`Driver`], is
+/// not told what was read: who has left his waker is woken when something may have been.
 #[derive(Clone, Default)]
 struct Tasks(Rc<Cell<Option<Waker>>>);
 
@@ -92,8 +92,8 @@ impl Drop for Stream {
 }
 
 impl Http2 {
-    /// Wraps a fresh connection and starts the task that drives it. The opening lasts until the backend has said how many
-    /// streams it allows, for which the first request does not wait.
+    /// Wraps a fresh connection and starts the task that drives it. The opening lasts until the backend has
+    /// said how many streams it allows, for which the first request does not wait.
     pub(super) async fn handshake(
         io: Io,
         destination: &Destination,
@@ -109,8 +109,8 @@ impl Http2 {
             .initial_max_send_streams(UNSAID)
             .max_concurrent_reset_streams(LEFT_STREAMS)
             .reset_stream_duration(LEFT_FOR)
-            // Of faults that h2 counts as long as a connection lives and then ends it for, with everybody's streams: clients who
-            // leave make them, not backends.
+            // Of faults that h2 counts as long as a connection lives and then ends it for, with everybody's
+            // streams: clients who leave make them, not backends.
             .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(io))
             .await?;
@@ -158,8 +158,8 @@ impl Http2 {
         Rc::ptr_eq(&self.streams, &other.streams)
     }
 
-    /// Whether it has room for another stream, here and at the backend: hyper would let a stream too many wait for the end
-    /// of another one, and all further requests behind it.
+    /// Whether it has room for another stream, here and at the backend: hyper would let a stream too many
+    /// wait for the end of another one, and all further requests behind it.
     pub(super) fn has_room(&self) -> bool {
         !self.is_closed() && self.streams.get() < self.allowed().unwrap_or(1)
     }

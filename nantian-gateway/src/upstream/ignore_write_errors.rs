@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection on which writing does not fail.
 ///
-/// A backend may answer a request that it has not read to its end, and close. A write that fails then would end the
-/// exchange before the answer is read. So what cannot be written is dropped, and reading tells what the backend has
-/// said, or that it has said nothing.
+/// A backend may answer a request that it has not read to its end, and close. A write that fails then would
+/// end the exchange before the answer is read. So what cannot be written is dropped, and reading tells what
+/// the backend has said, or that it has said nothing.
 pub(super) struct IgnoreWriteErrors<T> {
     io: T,
     /// Writing has failed.

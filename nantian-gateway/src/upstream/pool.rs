@@ -22,7 +22,8 @@ use crate::ir::Address;
 /// Idle connections kept for one destination.
 const MAX_IDLE_PER_DESTINATION: usize = 1024;
 
-/// How long the connections to a name are used: one that is moved is followed, as old servers may answer for long.
+/// How long the connections to a name are used: one that is moved is followed, as old servers may answer for
+/// long.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(300);
 
 /// The connections that one worker can use again.
@@ -95,8 +96,8 @@ impl Pool {
         slots.get(destination)?.opening.iter().filter_map(Weak::upgrade).find_map(|opening| opening.ticket())
     }
 
-    /// Lets further requests wait for an HTTP/2 connection that somebody begins to open: as many as the backend allows
-    /// streams on others.
+    /// Lets further requests wait for an HTTP/2 connection that somebody begins to open: as many as the
+    /// backend allows streams on others.
     pub(super) fn open(&self, destination: &Destination) -> Rc<PendingConnection> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(destination.clone()).or_default();

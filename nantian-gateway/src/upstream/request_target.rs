@@ -25,7 +25,8 @@ pub(super) fn to_origin_form(request: &mut Request<Body>, destination: &Destinat
     {
         request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // RFC 9110, section 8.6: methods that usually have content say that they have none; some servers answer 411 without.
+    // RFC 9110, section 8.6: methods that usually have content say that they have none; some servers answer
+    // 411 without.
     if request.body().is_end_stream()
         && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH)
         && !request.headers().contains_key(header::CONTENT_LENGTH)
@@ -37,7 +38,8 @@ pub(super) fn to_origin_form(request: &mut Request<Body>, destination: &Destinat
 /// A URI with scheme and authority, as HTTP/2 wants it, and no Host header.
 ///
 /// # Errors
-/// When the Host header is no authority: clients may not send such a one, but filters and plugins may write it.
+/// When the Host header is no authority: clients may not send such a one, but filters and plugins may write
+/// it.
 pub(super) fn to_absolute_form(
     request: &mut Request<Body>,
     destination: &Destination,
@@ -56,7 +58,8 @@ pub(super) fn to_absolute_form(
     Ok(())
 }
 
-/// What a request is for that has no Host header: what its URI says, else, for HTTP/1.0 names nothing, `destination`.
+/// What a request is for that has no Host header: what its URI says, else, for HTTP/1.0 names nothing,
+/// `destination`.
 fn authority(request: &Request<Body>, destination: &Destination) -> String {
     match request.uri().authority() {
         Some(authority) => authority.to_string(),

@@ -12,10 +12,12 @@ use crate::{body::Body, replay::ReplayBuffer};
 /// The most bytes of a body that are kept until it is known that the backend has accepted an HTTP/2 stream.
 const KEPT: usize = 65_536;
 
-/// How often a request comes back of which nothing was written: connections that are going away may not know it yet.
+/// How often a request comes back of which nothing was written: connections that are going away may not know
+/// it yet.
 const RETURNS: u32 = 16;
 
-/// The attempts to send a request over HTTP/2: one, another one if that is safe, and any that nothing is written in.
+/// The attempts to send a request over HTTP/2: one, another one if that is safe, and any that nothing is
+/// written in.
 pub(super) struct Attempt {
     replay: Option<ReplayBuffer>,
     /// The head of the request; there is none once something was written twice.
@@ -50,8 +52,8 @@ impl Attempt {
 
     /// The request for another attempt; or the error, if that is not safe.
     ///
-    /// It is safe if nothing was written, if the backend says that it has not looked at the request, or if the request
-    /// is idempotent, has no body, and a pooled connection died under it.
+    /// It is safe if nothing was written, if the backend says that it has not looked at the request, or if
+    /// the request is idempotent, has no body, and a pooled connection died under it.
     pub(super) fn again(
         &mut self,
         destination: &Destination,
@@ -115,7 +117,8 @@ pub(super) fn unsent(
     }
 }
 
-/// Whether the connection has ended, or over HTTP/2 the stream, rather than that the backend has said something wrong.
+/// Whether the connection has ended, or over HTTP/2 the stream, rather than that the backend has said
+/// something wrong.
 fn has_died(error: &hyper::Error) -> bool {
     let is_of_http2 = || error.source().is_some_and(|source| !source.is::<io::Error>());
     error.is_incomplete_message()
@@ -125,8 +128,9 @@ fn has_died(error: &hyper::Error) -> bool {
         || (!error.is_parse() && is_of_http2())
 }
 
-/// Whether the backend has told that it has not looked at the request: it has refused the stream, or has gone away before
-/// it (RFC 9113, section 8.7). h2 blames a GOAWAY only for streams above the last one that it names.
+/// Whether the backend has told that it has not looked at the request: it has refused the stream, or has gone
+/// away before it (RFC 9113, section 8.7). h2 blames a GOAWAY only for streams above the last one that it
+/// names.
 fn was_refused(error: &hyper::Error) -> bool {
     let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
     error.is_some_and(|error| {
@@ -135,7 +139,8 @@ fn was_refused(error: &hyper::Error) -> bool {
     })
 }
 
-/// Whether the backend has closed the connection by a reset, as it does when a request meets its keep-alive timer.
+/// Whether the backend has closed the connection by a reset, as it does when a request meets its keep-alive
+/// timer.
 fn was_reset(error: &hyper::Error) -> bool {
     error.source().and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {
         matches!(

@@ -34,8 +34,8 @@ pub(crate) struct ConnectTo {
 }
 
 impl Connect {
-    /// Uses the connections of `client`, and `tls` in the place of that of the endpoints. `is_of_calls`: the route says that
-    /// its backends take calls of gRPC, which on others are what a client makes of them.
+    /// Uses the connections of `client`, and `tls` in the place of that of the endpoints. `is_of_calls`: the
+    /// route says that its backends take calls of gRPC, which on others are what a client makes of them.
     pub(crate) fn new(client: Client, tls: Option<UpstreamTls>, is_of_calls: bool) -> Self {
         Self { client, tls, is_of_calls }
     }

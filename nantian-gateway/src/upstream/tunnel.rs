@@ -1,4 +1,5 @@
-//! Upgraded connections: bytes in both directions until both sides have closed, or have nothing to say for too long.
+//! Upgraded connections: bytes in both directions until both sides have closed, or have nothing to say for
+//! too long.
 
 use std::{
     cell::Cell,

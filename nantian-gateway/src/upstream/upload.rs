@@ -44,8 +44,8 @@ struct WatchedBody {
 // === impl Upload ===
 
 impl Upload {
-    /// Watches the body of `request`, unless it is too small to be waited for. There is a connection after `connecting` at
-    /// the latest.
+    /// Watches the body of `request`, unless it is too small to be waited for. There is a connection after
+    /// `connecting` at the latest.
     pub(super) fn of(
         request: &mut Request<Body>,
         destination: &Destination,

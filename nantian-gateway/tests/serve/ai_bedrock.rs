@@ -1,5 +1,5 @@
-//! AIService: AWS Bedrock behind the gateway. The provider here answers only what is signed as AWS wants it, which it finds out
-//! by doing the sum itself.
+//! AIService: AWS Bedrock behind the gateway. The provider here answers only what is signed as AWS wants it,
+//! which it finds out by doing the sum itself.
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message as Frame};

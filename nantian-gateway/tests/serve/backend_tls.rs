@@ -5,7 +5,8 @@ use crate::support::{
     rule, soon, to, trusting_authority as trusting,
 };
 
-/// A world in which `certificate` is the authority `ca`, and requests below `/name` go to the Service of that name.
+/// A world in which `certificate` is the authority `ca`, and requests below `/name` go to the Service of that
+/// name.
 fn world(certificate: &Certificate, backend: &Backend, names: &[&str]) -> World {
     let rules: Vec<_> = names.iter().map(|name| rule(&format!("/{name}"), &to(name))).collect();
     let world = World::new().manifest("ca", &certificate.authority("ca")).route("r", &rules);

@@ -12,7 +12,8 @@ use crate::support::{
     plugin, rule, soon, to, to_ai,
 };
 
-/// An AIService at `/v1`, and a Service with a limit for each user at `/plain`, with room for 4 MiB, 3 of them for bodies over 1 MiB.
+/// An AIService at `/v1`, and a Service with a limit for each user at `/plain`, with room for 4 MiB, 3 of
+/// them for bodies over 1 MiB.
 async fn gateway(provider: &Backend) -> Running {
     World::new()
         .manifest("llm", &ai_service("llm", "m", provider))
@@ -188,7 +189,8 @@ async fn an_answer_that_is_read_whole_is_held_too() {
     holds(&gateway, 0).await;
 }
 
-/// A gateway with a plugin of this text in front of `/plain`, and room for 4 MiB, 3 of them for bodies over 1 MiB.
+/// A gateway with a plugin of this text in front of `/plain`, and room for 4 MiB, 3 of them for bodies over 1
+/// MiB.
 async fn plugged(text: &str, policy: &str, backend: &Backend) -> Running {
     let guest =
         format!(r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")) {text})"#);

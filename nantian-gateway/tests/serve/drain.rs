@@ -91,7 +91,8 @@ async fn a_request_that_was_on_its_way_to_an_idle_connection_is_answered() {
     while !is_answered_that_was_on_its_way().await {}
 }
 
-/// A test that says nothing where the machine takes too long: for the second in which a request may come, or to tell a worker.
+/// A test that says nothing where the machine takes too long: for the second in which a request may come, or
+/// to tell a worker.
 async fn is_answered_that_was_on_its_way() -> bool {
     let mut scene = Scene::new(&[]).await;
     let mut idle = scene.ask(GET).await;

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::support::{Backend, Running, World, rule, to};
 
-/// The Service `a` with `spec`, and one slice with each of these endpoints, which `place` says where they are.
+/// The Service `a` with `spec`, and one slice with each of these endpoints, which `place` says where they
+/// are.
 fn service(spec: &str, endpoints: &[(&Backend, &str)]) -> String {
     let mut manifest = format!(
         "

@@ -13,7 +13,8 @@ use crate::{
     support::{Backend, Port, Running, World, eventually, plugin, rule, service, to},
 };
 
-/// A plugin that asks the Service `auth`, over HTTP, whether a request may pass, and waits so many milliseconds.
+/// A plugin that asks the Service `auth`, over HTTP, whether a request may pass, and waits so many
+/// milliseconds.
 fn asking_over_http(milliseconds: u32) -> Vec<u8> {
     let guest = include_str!("../../../nantian-wasm/tests/guests/call_out.wat");
     wat::parse_str(guest.replace("(i32.const 2000)", &format!("(i32.const {milliseconds})"))).unwrap()

@@ -53,7 +53,8 @@ const ENVIRONMENT: &str = r#"(module
             (i32.const 2048) (i32.sub (i32.load (i32.const 4)) (i32.const 1))))
         (i32.const 0)))"#;
 
-/// Compresses the text `again and again` and puts what uncompressing it gives into the request header `x-value`.
+/// Compresses the text `again and again` and puts what uncompressing it gives into the request header
+/// `x-value`.
 const FOREIGN: &str = r#"(module
     (import "env" "proxy_call_foreign_function" (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))

@@ -41,8 +41,8 @@ fn refuse(challenge: &str) -> Vec<u8> {
     format!("{head}{challenge}\r\n\r\n").into_bytes()
 }
 
-/// Answers as a registry does (OCI distribution specification 1.1): nothing to who is not let in, an index for the tag,
-/// manifests and layers by digest.
+/// Answers as a registry does (OCI distribution specification 1.1): nothing to who is not let in, an index
+/// for the tag, manifests and layers by digest.
 fn registry(request: &Message, door: Door, layers: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let (host, authorization) = (request.header("host").unwrap(), request.header("authorization"));
     let target = request.start.split(' ').nth(1).unwrap();

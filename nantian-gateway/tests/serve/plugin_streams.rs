@@ -1,4 +1,5 @@
-//! Plugins that end a stream while both of its messages are under way, in front of a backend that speaks HTTP/2.
+//! Plugins that end a stream while both of its messages are under way, in front of a backend that speaks
+//! HTTP/2.
 
 use std::sync::Arc;
 

@@ -17,7 +17,8 @@ const PLUGINS: usize = 20;
 /// Edits, each of all of them: a thousand swaps.
 const EDITS: usize = 50;
 
-/// A module that copies its configuration into the request header `x-config`; its bytes are others in each version.
+/// A module that copies its configuration into the request header `x-config`; its bytes are others in each
+/// version.
 fn module(version: usize) -> String {
     let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/echo_config.wat");
     let mut bytes = wat::parse_file(guest).unwrap();
@@ -26,8 +27,8 @@ fn module(version: usize) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
-/// The plugins, each configured with the version; the first one has new bytes, too. A machine that is busy may leave a guest
-/// without its processor for long, which costs no request here.
+/// The plugins, each configured with the version; the first one has new bytes, too. A machine that is busy
+/// may leave a guest without its processor for long, which costs no request here.
 fn plugins(version: usize) -> String {
     let mut manifest = String::new();
     for index in 0..PLUGINS {

@@ -211,7 +211,8 @@ async fn plugin_asks_a_service_whether_a_request_may_pass() {
     assert_eq!(auth.seen().len(), 2, "a Service of another namespace is not there for it");
 }
 
-/// Asks `auth` over gRPC whether a request may pass: 200 if it brings a message, else 400 and the status of gRPC.
+/// Asks `auth` over gRPC whether a request may pass: 200 if it brings a message, else 400 and the status of
+/// gRPC.
 pub(crate) const ASKING: &str = r#"(module
     (import "env" "proxy_grpc_call"
         (func $ask (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))

@@ -320,7 +320,8 @@ async fn names_of_their_own_keep_the_rules_of_a_policy_apart() {
     }
 }
 
-/// What a browser does: a cookie is sent for its path, and takes the place of one with its name and path alone.
+/// What a browser does: a cookie is sent for its path, and takes the place of one with its name and path
+/// alone.
 #[derive(Default)]
 struct Browser {
     jar: BTreeMap<(String, String), String>,

@@ -225,7 +225,8 @@ async fn what_came_of_a_response_that_breaks_off_reaches_the_client_and_the_log(
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", length + 1);
         wire.write(&[head.into_bytes(), vec![b'x'; length]].concat()).await.unwrap();
         wire.finish().await;
-        // A socket that is closed with bytes unsent is the first that the kernel resets when its memory for TCP runs short.
+        // A socket that is closed with bytes unsent is the first that the kernel resets when its memory for
+        // TCP runs short.
         let _ = wire.message().await;
     })
     .await;

@@ -1,4 +1,5 @@
-//! TokenPolicy: what streams, errors and large requests cost, of an AIService and of a Service that speaks like a provider.
+//! TokenPolicy: what streams, errors and large requests cost, of an AIService and of a Service that speaks
+//! like a provider.
 
 use tokio::time::Instant;
 

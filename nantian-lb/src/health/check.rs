@@ -27,7 +27,8 @@ pub struct CheckConfig {
     ///
     /// Default: 2.
     pub healthy_threshold: NonZeroU32,
-    /// Failed checks in a row after which an endpoint is left out; the very first check of an endpoint decides at once.
+    /// Failed checks in a row after which an endpoint is left out; the very first check of an endpoint
+    /// decides at once.
     ///
     /// Default: 3.
     pub unhealthy_threshold: NonZeroU32,
@@ -90,7 +91,8 @@ impl CheckConfig {
         self
     }
 
-    /// Sets [`healthy_threshold`](Self::healthy_threshold) and [`unhealthy_threshold`](Self::unhealthy_threshold).
+    /// Sets [`healthy_threshold`](Self::healthy_threshold) and
+    /// [`unhealthy_threshold`](Self::unhealthy_threshold).
     #[must_use]
     pub fn with_thresholds(mut self, healthy: NonZeroU32, unhealthy: NonZeroU32) -> Self {
         (self.healthy_threshold, self.unhealthy_threshold) = (healthy, unhealthy);

@@ -7,7 +7,8 @@ use crate::outcome::Outcome;
 
 /// When an endpoint that fails is left out for a while ("passive health checks").
 ///
-/// An endpoint whose time is over is tried with one request at a time; the first answer decides whether it is back.
+/// An endpoint whose time is over is tried with one request at a time; the first answer decides whether it is
+/// back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutlierConfig {
@@ -19,7 +20,8 @@ pub struct OutlierConfig {
     ///
     /// Unit: requests. Default: 5; `None` does not count them.
     pub consecutive_gateway_errors: Option<NonZeroU32>,
-    /// How long the first time lasts; the n-th in a row lasts n times as long, and up to a tenth more, lest all return at once.
+    /// How long the first time lasts; the n-th in a row lasts n times as long, and up to a tenth more, lest
+    /// all return at once.
     ///
     /// Default: 30 s.
     pub base_ejection: Duration,

@@ -15,9 +15,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// Checks the endpoints of `balancer` for as long as it is polled, and lets those that fail be passed over.
 ///
-/// `probe` asks one endpoint, over whatever it listens to (for HTTP and gRPC, [`HttpCheck`](super::HttpCheck) and
-/// [`GrpcCheck`](super::GrpcCheck) make the request and judge the answer; for TCP, connecting is enough); `sleep` waits. Checks of different
-/// endpoints run side by side; what one finds that was removed meanwhile is ignored.
+/// `probe` asks one endpoint, over whatever it listens to (for HTTP and gRPC, [`HttpCheck`](super::HttpCheck)
+/// and [`GrpcCheck`](super::GrpcCheck) make the request and judge the answer; for TCP, connecting is enough);
+/// `sleep` waits. Checks of different endpoints run side by side; what one finds that was removed meanwhile
+/// is ignored.
 ///
 /// The future never ends.
 ///

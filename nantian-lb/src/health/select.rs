@@ -31,7 +31,8 @@ pub(crate) enum Eligibility {
 pub(crate) struct TierShare {
     /// Its part of the requests, in percent; the parts of all tiers make 100.
     pub(crate) percent: u32,
-    /// It has no part while nobody in it is healthy, and comes before those that have: who is on probation there is tried.
+    /// It has no part while nobody in it is healthy, and comes before those that have: who is on probation
+    /// there is tried.
     pub(crate) is_tried_first: bool,
     /// The candidates in it by their number, healthy or not.
     pub(crate) members: Vec<usize>,
@@ -104,7 +105,8 @@ impl Tier {
 
 fn share_out(tiers: &mut [Tier], preference: TierPreference, panic_threshold: usize) {
     let total: usize = tiers.iter().map(Tier::availability).sum();
-    // While the tiers together can take all, the few healthy ones of one tier are not overrun: the others get the rest.
+    // While the tiers together can take all, the few healthy ones of one tier are not overrun: the others get
+    // the rest.
     if total < 100 || tiers.len() == 1 {
         for tier in &mut *tiers {
             tier.panics = tier.healthy * 100 < tier.members.len() * panic_threshold;
@@ -126,8 +128,8 @@ fn share_out(tiers: &mut [Tier], preference: TierPreference, panic_threshold: us
     }
 }
 
-/// Shares 100 percent out: to each tier its size, the first ones first. Sizes that sum up to less than 100, or count something
-/// else, are scaled to it.
+/// Shares 100 percent out: to each tier its size, the first ones first. Sizes that sum up to less than 100,
+/// or count something else, are scaled to it.
 fn spread(tiers: &mut [Tier], size: impl Fn(&Tier) -> usize, total: usize, whole: usize) {
     let whole = total.min(whole).max(1);
     let mut left = 100;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// How an endpoint that is new, or well again, is given its share: gradually, while its caches are cold.
 ///
-/// It applies to all strategies but [`ConsistentHash`](crate::Strategy::ConsistentHash), whose placement it would upset, and not
-/// to a set of which all endpoints are new.
+/// It applies to all strategies but [`ConsistentHash`](crate::Strategy::ConsistentHash), whose placement it
+/// would upset, and not to a set of which all endpoints are new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlowStartConfig {

@@ -1,7 +1,7 @@
 //! The well-being of one endpoint, shared by all who have requests there.
 //!
-//! Requests note what they saw in atomics; what follows from it is decided by one thread at a time, under the lock of updates
-//! ([`HealthState::evaluate`]), so that bounds over the whole set hold exactly.
+//! Requests note what they saw in atomics; what follows from it is decided by one thread at a time, under the
+//! lock of updates ([`HealthState::evaluate`]), so that bounds over the whole set hold exactly.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub enum Health {
     Healthy,
     /// It failed too often and is left out for a while.
     Ejected,
-    /// Its ejection is over: it is given one request at a time until it has answered one. Where it gets none, because
-    /// nearer ones get all for instance, it counts as healthy instead.
+    /// Its ejection is over: it is given one request at a time until it has answered one. Where it gets none,
+    /// because nearer ones get all for instance, it counts as healthy instead.
     Probation,
     /// It answered 429 and is spared for a while.
     Spared,
@@ -62,7 +62,8 @@ const EJECTED: u8 = 1;
 const PROBATION: u8 = 2;
 const FAILING: u8 = 3;
 
-/// The time from one probation of an endpoint to the next one. Requests that began in an earlier one tell how it was.
+/// The time from one probation of an endpoint to the next one. Requests that began in an earlier one tell how
+/// it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Term(u8);
 
@@ -173,8 +174,8 @@ impl HealthState {
         Term(self.term.load(Ordering::Relaxed))
     }
 
-    /// Whether the caller's request may go there to show how the endpoint is; those that were there before are no reason
-    /// to wait, for they may have told all they will.
+    /// Whether the caller's request may go there to show how the endpoint is; those that were there before
+    /// are no reason to wait, for they may have told all they will.
     pub(crate) fn begin_probe(&self) -> bool {
         !self.is_probed.swap(true, Ordering::Relaxed)
     }

@@ -6,8 +6,9 @@ use crate::clock::Timestamp;
 use crate::config::BalanceConfig;
 use crate::health::state::Term;
 
-/// What is of interest about a request besides that it is in flight: a set of the constants; above them the term of the
-/// endpoint in which the request began, if its outcome is of interest, and when it began, in nanoseconds, if its time is.
+/// What is of interest about a request besides that it is in flight: a set of the constants; above them the
+/// term of the endpoint in which the request began, if its outcome is of interest, and when it began, in
+/// nanoseconds, if its time is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Interest(u64);
 

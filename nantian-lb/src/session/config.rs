@@ -40,7 +40,8 @@ pub struct SessionConfig {
     ///
     /// Unit: whole seconds count. Default: never. Source: `sessionPersistence.absoluteTimeout`.
     pub absolute_timeout: Option<Duration>,
-    /// The time without a request after which a session ends. A token is renewed when a quarter of it is over.
+    /// The time without a request after which a session ends. A token is renewed when a quarter of it is
+    /// over.
     ///
     /// Unit: whole seconds count. Default: never. Source: `sessionPersistence.idleTimeout`.
     pub idle_timeout: Option<Duration>,
@@ -72,7 +73,8 @@ pub struct CookieConfig {
     ///
     /// Default: [`SameSite::Strict`].
     pub same_site: SameSite,
-    /// Whether browsers send it over TLS alone. To be set exactly if clients come over TLS: else they would not keep it.
+    /// Whether browsers send it over TLS alone. To be set exactly if clients come over TLS: else they would
+    /// not keep it.
     ///
     /// Default: false.
     pub secure: bool,
@@ -145,7 +147,8 @@ impl SessionName {
         }
     }
 
-    /// A name of its own for whatever the text stands for, which it does not show: `session-` and 16 hexadecimal digits.
+    /// A name of its own for whatever the text stands for, which it does not show: `session-` and 16
+    /// hexadecimal digits.
     #[must_use]
     pub fn derived_from(text: &str) -> Self {
         let name = format!("session-{:016x}", EndpointHash::of(text).0);

@@ -7,8 +7,9 @@ use zeroize::Zeroizing;
 
 /// The keys of tokens, the newest first: the first seals, all open.
 ///
-/// To change keys, put the new one in front and take the last one away when no session is older than the new one. A key can
-/// seal 2^32 tokens of one place; who starts a thousand sessions a second there has a new key at least once a month.
+/// To change keys, put the new one in front and take the last one away when no session is older than the new
+/// one. A key can seal 2^32 tokens of one place; who starts a thousand sessions a second there has a new key
+/// at least once a month.
 #[derive(Clone)]
 pub struct SessionKeys {
     keys: Arc<[Zeroizing<[u8; 32]>]>,

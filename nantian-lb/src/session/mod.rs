@@ -1,8 +1,9 @@
 //! Sessions: a client stays with its endpoint, by a token that it keeps.
 //!
-//! The token is opaque and authenticated (AES-256-GCM), is bound to the place that it was issued for, and names no address: whoever
-//! alters it, brings one of another place, or one whose time is over, is treated as if there were none. So are tokens of keys
-//! that are not in the ring. Replicas that share the keys share the sessions.
+//! The token is opaque and authenticated (AES-256-GCM), is bound to the place that it was issued for, and
+//! names no address: whoever alters it, brings one of another place, or one whose time is over, is treated as
+//! if there were none. So are tokens of keys that are not in the ring. Replicas that share the keys share the
+//! sessions.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};

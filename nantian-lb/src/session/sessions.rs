@@ -27,7 +27,8 @@ struct Shared {
     codec: Codec,
 }
 
-/// A session that a request belongs to: which endpoint it is with, and since when. It is valid at the time it was found.
+/// A session that a request belongs to: which endpoint it is with, and since when. It is valid at the time it
+/// was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
     pub(crate) endpoint: EndpointHash,
@@ -54,7 +55,8 @@ impl Sessions {
         Ok(Self { shared: Arc::new(Shared { config, cookies, codec }), backend: EndpointHash(0) })
     }
 
-    /// The same sessions, where several sets of endpoints serve the place: those that are with the set of this name.
+    /// The same sessions, where several sets of endpoints serve the place: those that are with the set of
+    /// this name.
     #[must_use]
     pub fn of_backend(&self, name: &str) -> Self {
         Self { shared: Arc::clone(&self.shared), backend: EndpointHash::of(name) }
@@ -99,10 +101,11 @@ impl Sessions {
         }
     }
 
-    /// Adds to a response what the client needs to stay with the endpoint that answered: nothing, if the session that the
-    /// request belongs to is with that endpoint and its token is young enough.
+    /// Adds to a response what the client needs to stay with the endpoint that answered: nothing, if the
+    /// session that the request belongs to is with that endpoint and its token is young enough.
     ///
-    /// A session that moves to another endpoint begins anew. A token that is renewed keeps the beginning of its session.
+    /// A session that moves to another endpoint begins anew. A token that is renewed keeps the beginning of
+    /// its session.
     pub fn write(&self, headers: &mut HeaderMap, now: SystemTime, found: Option<&Session>, at: &InFlight) {
         let now = seconds(now);
         let kept = found.filter(|found| self.owns(found) && found.endpoint == at.hash());

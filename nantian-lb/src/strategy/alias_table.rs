@@ -15,7 +15,8 @@ pub(crate) enum AliasTable {
     Weighted(Arc<[AliasSlot]>),
 }
 
-/// One of n equal parts of the probability: the index of its own place up to the threshold, another index beyond.
+/// One of n equal parts of the probability: the index of its own place up to the threshold, another index
+/// beyond.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AliasSlot {
     /// Share of the part, in 1/2^32.
@@ -46,7 +47,8 @@ impl AliasTable {
     }
 }
 
-/// Pairs each weight below the mean with one above it, which fills up the part (Vose's construction, in integers).
+/// Pairs each weight below the mean with one above it, which fills up the part (Vose's construction, in
+/// integers).
 fn slots(weights: &[u32]) -> Arc<[AliasSlot]> {
     let n = weights.len() as u128;
     let mean = weights.iter().copied().map(u128::from).sum::<u128>();

@@ -22,12 +22,14 @@ struct Round {
     late: usize,
 }
 
-/// A round of `sum` turns, in which each index has as many as its weight; the weights sum up to `sum`, which is at most 4096.
+/// A round of `sum` turns, in which each index has as many as its weight; the weights sum up to `sum`, which
+/// is at most 4096.
 ///
-/// The turns of an index lie at equal distances on a circle, from a beginning of its own, and the round reads the circle.
-/// Beginnings are a golden section apart, heavy indices first; then single ones are moved, by chance but always the same, until
-/// no wait is longer than `sum / weight`, rounded up, and one turn, or it has cost enough. There is no order for which more
-/// is known: that of nginx ("smooth weighted round robin") lets light indices wait for almost two periods.
+/// The turns of an index lie at equal distances on a circle, from a beginning of its own, and the round reads
+/// the circle. Beginnings are a golden section apart, heavy indices first; then single ones are moved, by
+/// chance but always the same, until no wait is longer than `sum / weight`, rounded up, and one turn, or it
+/// has cost enough. There is no order for which more is known: that of nginx ("smooth weighted round robin")
+/// lets light indices wait for almost two periods.
 pub(super) fn even_round(weights: &[u32], sum: u64) -> Box<[u32]> {
     let mut beginnings = beginnings(weights);
     let mut round = Round::read(weights, sum, &beginnings);
@@ -143,7 +145,8 @@ mod tests {
         (1..=most).flat_map(with).collect()
     }
 
-    /// P2, its number: no wait is longer than the sum over the weight, rounded up, and one. Every choice of small weights.
+    /// P2, its number: no wait is longer than the sum over the weight, rounded up, and one. Every choice of
+    /// small weights.
     #[test]
     fn small_weights_wait_for_their_period_and_one_turn_at_most() {
         let mut tried = 0;

@@ -8,18 +8,21 @@ use crate::hash::remix;
 
 /// How often a second draw that hit the first one's index is repeated before the next index is taken.
 const REDRAWS: u32 = 3;
-/// Up to so many indices are all looked at: two of three or four are too often a bad choice, and cost as much.
+/// Up to so many indices are all looked at: two of three or four are too often a bad choice, and cost as
+/// much.
 const FEW: usize = 4;
 /// Who takes so many times as long as another one is slow beside it.
 const SLOW: f32 = 2.0;
 /// Shorter times, in microseconds, are those of the machine rather than of an endpoint.
 const NOISE: f32 = 100.0;
 
-/// Chooses the less loaded of two distinct indices that are drawn at random ("power of two choices"), or of all if they are few.
+/// Chooses the less loaded of two distinct indices that are drawn at random ("power of two choices"), or of
+/// all if they are few.
 ///
-/// With weights, each is drawn in proportion to its weight and its load is divided by it. Of equal loads the first drawn is
-/// taken, so that an idle set is used in proportion to the weights. Beside a slow index the other one may have one request
-/// more: loads alone would send a request to an idle server that takes longer than a busy one.
+/// With weights, each is drawn in proportion to its weight and its load is divided by it. Of equal loads the
+/// first drawn is taken, so that an idle set is used in proportion to the weights. Beside a slow index the
+/// other one may have one request more: loads alone would send a request to an idle server that takes longer
+/// than a busy one.
 #[derive(Debug, Clone)]
 pub(crate) enum LeastRequest {
     /// Equal weights: any two of n.
@@ -153,7 +156,8 @@ impl Load {
     }
 }
 
-/// Two distinct indices below `n`, every ordered pair as likely as any other; the same index twice if there is but one.
+/// Two distinct indices below `n`, every ordered pair as likely as any other; the same index twice if there
+/// is but one.
 fn distinct_pair(random: u64, n: usize) -> (usize, usize) {
     let n = n as u64;
     let first = ((random >> 32) * n) >> 32;
@@ -284,7 +288,8 @@ mod tests {
         assert_eq!(picks[N - 1], 0);
     }
 
-    /// P6: the gap between the most loaded and the mean is at most ln ln n / ln 2 + 4, however many requests are held.
+    /// P6: the gap between the most loaded and the mean is at most ln ln n / ln 2 + 4, however many requests
+    /// are held.
     #[test]
     fn held_requests_stay_balanced_within_the_bound_of_two_choices() {
         for n in [2, 10, 100] {

@@ -33,11 +33,13 @@ struct Filler {
     skip: u32,
     /// How many slots it is to have.
     quota: u32,
-    /// Its share beyond the quota, in slots divided by the sum of all weights, and a number to decide between equals.
+    /// Its share beyond the quota, in slots divided by the sum of all weights, and a number to decide between
+    /// equals.
     remainder: (u64, u64),
 }
 
-/// The slots that nobody owns yet: a bit each, small enough to stay in the nearest cache, and a list of the last few.
+/// The slots that nobody owns yet: a bit each, small enough to stay in the nearest cache, and a list of the
+/// last few.
 struct FreeSlots {
     words: Vec<u64>,
     left: usize,
@@ -249,7 +251,8 @@ fn turns(fillers: &[Filler], rounds: u32) -> Vec<u32> {
     turns
 }
 
-/// The endpoints with their quotas, which add up to `slots`, in an order that does not depend on that of the shares.
+/// The endpoints with their quotas, which add up to `slots`, in an order that does not depend on that of the
+/// shares.
 fn fillers(shares: &[(&str, u32)], slots: u32) -> Vec<Filler> {
     let sum = shares.iter().map(|&(_, weight)| u64::from(weight)).sum();
     let mut fillers: Vec<_> = (0..).zip(shares).map(|share| Filler::new(share, sum, slots)).collect();
@@ -264,8 +267,8 @@ fn fillers(shares: &[(&str, u32)], slots: u32) -> Vec<Filler> {
     fillers
 }
 
-/// Takes `excess` slots back, evenly from all that have more than one: for those whose share is less than the one slot that
-/// they have.
+/// Takes `excess` slots back, evenly from all that have more than one: for those whose share is less than the
+/// one slot that they have.
 fn take_back(fillers: &mut [Filler], mut excess: u32) {
     while excess > 0 {
         let donors = fillers.iter().filter(|filler| filler.quota > 1).count();

@@ -22,8 +22,8 @@ use crate::hash::KeyHash;
 use crate::latency::Latency;
 use crate::members::MemberRef;
 
-/// Of requests that are chosen by the response times of samples, one in so many is chosen as if none were known: who was slow
-/// once could never show that it is well.
+/// Of requests that are chosen by the response times of samples, one in so many is chosen as if none were
+/// known: who was slow once could never show that it is well.
 const BLIND: u64 = 64;
 
 /// The tables of one strategy for one set of shares. Clones share them.

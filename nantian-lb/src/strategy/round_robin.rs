@@ -1,4 +1,5 @@
-//! Turns by ticket: the place of a pick in the round depends on its number alone, so that picks share nothing but a counter.
+//! Turns by ticket: the place of a pick in the round depends on its number alone, so that picks share nothing
+//! but a counter.
 
 use std::sync::Arc;
 
@@ -27,8 +28,9 @@ pub(crate) enum RoundRobin {
 
 /// A round too long to write out.
 ///
-/// The indices lie on a circle of 2^32 points, each as long as its share. The ticket walks the circle in steps of its golden
-/// section, which spreads any run of tickets evenly (the three-distance theorem) and visits every point once in 2^32 tickets.
+/// The indices lie on a circle of 2^32 points, each as long as its share. The ticket walks the circle in
+/// steps of its golden section, which spreads any run of tickets evenly (the three-distance theorem) and
+/// visits every point once in 2^32 tickets.
 #[derive(Debug, Clone)]
 pub(crate) struct Stride {
     /// Where each index ends on the circle, in ascending order; the last one ends where the circle does.
@@ -120,7 +122,8 @@ mod tests {
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
     }
 
-    /// P1, for long rounds: over its generation of 2^32 tickets, which visits every point once, each has its share exactly.
+    /// P1, for long rounds: over its generation of 2^32 tickets, which visits every point once, each has its
+    /// share exactly.
     #[test]
     fn on_the_circle_each_has_its_share_to_a_point() {
         let weights = [10_007, 1, 500, 29_000];

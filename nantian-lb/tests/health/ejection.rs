@@ -191,7 +191,8 @@ fn what_fails_its_checks_is_passed_over_until_it_passes() {
     }
 }
 
-/// P4, exactly: Maglev moves a few keys when the set changes (see P3), none when an endpoint is ejected or full.
+/// P4, exactly: Maglev moves a few keys when the set changes (see P3), none when an endpoint is ejected or
+/// full.
 #[test]
 fn users_of_healthy_endpoints_stay_where_they_are_when_another_one_is_ejected() {
     let world = World::new(5, &watched(ALL[4].clone()));

@@ -51,7 +51,8 @@ fn the_nearest_tier_has_all_while_it_can_and_then_shares() {
     }
 }
 
-/// Six endpoints, of which a far one, the fifth, was ejected while the three near ones were away, and has served its time.
+/// Six endpoints, of which a far one, the fifth, was ejected while the three near ones were away, and has
+/// served its time.
 fn back_from_far() -> World {
     let config = watched(Strategy::RoundRobin);
     let world = World::new(6, &config);

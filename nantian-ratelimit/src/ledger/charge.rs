@@ -1,7 +1,7 @@
 //! Charging the cells of a slot: one step for each limit, all of them or none.
 //!
-//! A slot may change hands, and its key move with all its cells, between two steps. A cell that was charged before has then taken
-//! the charge along, and it is given back where the key is now.
+//! A slot may change hands, and its key move with all its cells, between two steps. A cell that was charged
+//! before has then taken the charge along, and it is given back where the key is now.
 
 use crate::clock::Timestamp;
 use crate::cost::Cost;
@@ -138,8 +138,8 @@ impl Ledger {
 #[inline]
 pub(super) fn has_charged(slot: Slot<'_>, tag: u64) -> bool {
     let owner = slot.tag();
-    // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have the same values
-    // since, the new owner was charged, on the safe side.
+    // Nobody's: the key was moved when the table grew, and its charge with it. Another's: if its cells have
+    // the same values since, the new owner was charged, on the safe side.
     owner == tag || owner == Key::EMPTY
 }
 

@@ -1,8 +1,8 @@
 //! How a ledger for other amounts takes over the levels of the one before.
 //!
-//! Shards are handed over one by one, each under the mutexes of both ledgers, so that at every instant exactly one
-//! ledger answers for a key. The predecessor's cells are sealed from then on, which sends everyone who still holds it
-//! to the successor.
+//! Shards are handed over one by one, each under the mutexes of both ledgers, so that at every instant
+//! exactly one ledger answers for a key. The predecessor's cells are sealed from then on, which sends
+//! everyone who still holds it to the successor.
 
 use std::sync::{Arc, Weak};
 
@@ -42,7 +42,8 @@ impl Ledger {
         }
     }
 
-    /// A ledger for other limits, which takes over the levels of `predecessor` shard by shard, as it is asked for them.
+    /// A ledger for other limits, which takes over the levels of `predecessor` shard by shard, as it is asked
+    /// for them.
     pub(crate) fn succeeding(predecessor: &Arc<Self>, limits: &[Limit], keys: usize) -> Self {
         let mut ledger = Self::new(limits, keys, Weak::clone(&predecessor.history));
         ledger.typical = Arc::clone(&predecessor.typical);

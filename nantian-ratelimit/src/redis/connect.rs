@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::fault::StoreFault;
 use super::store::Inner;
 
-/// How long the server's name may take to resolve: a resolver gives its first server five seconds before it asks the second.
+/// How long the server's name may take to resolve: a resolver gives its first server five seconds before it
+/// asks the second.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Moves the bytes of a connection.

@@ -41,7 +41,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// Tasks that are run together.
 const BATCH: usize = 256;
 
-/// Keys that are looked for: their names end in another digit each, which puts them into all quarters of the slots of a cluster.
+/// Keys that are looked for: their names end in another digit each, which puts them into all quarters of the
+/// slots of a cluster.
 const LOOKS: usize = 16;
 
 const SECRET_KEY: &str = "nrl:{store}:secret";
@@ -162,8 +163,9 @@ impl RedisDriver {
         }
     }
 
-    /// Agrees with the other replicas on the secret, counts them, and has the server decide as it does for requests: one that permits
-    /// greetings alone is none to ask. Neither is one that took longer than decisions wait, as is said by how long it took.
+    /// Agrees with the other replicas on the secret, counts them, and has the server decide as it does for
+    /// requests: one that permits greetings alone is none to ask. Neither is one that took longer than
+    /// decisions wait, as is said by how long it took.
     async fn greet(
         &mut self,
         connection: &MultiplexedConnection,
@@ -210,7 +212,8 @@ impl RedisDriver {
         Ok(took)
     }
 
-    /// Adds two decisions on a key of this replica's own: one makes the levels, the next one writes them in place.
+    /// Adds two decisions on a key of this replica's own: one makes the levels, the next one writes them in
+    /// place.
     fn rehearse(&self, commands: &mut Pipeline) {
         let limit = Limit::tokens_per_minute(6000);
         let key = name_of(self.name);
@@ -261,7 +264,8 @@ impl RedisDriver {
         count: usize,
     ) -> Result<Vec<Value>, RedisError> {
         let mut connection = connection.clone();
-        // One that decisions ask is known by answering them in time; one that is too far away is to tell how many replicas there are.
+        // One that decisions ask is known by answering them in time; one that is too far away is to tell how
+        // many replicas there are.
         let limit = match self.store.link.load().is_some() {
             true => self.store.command_timeout,
             false => self.store.connect_timeout.max(self.store.command_timeout),
@@ -275,7 +279,8 @@ impl RedisDriver {
         for task in tasks {
             match task {
                 DriverTask::Correct(correction) => corrections.push(correction),
-                // Those of one batch were sent at about the same time: they take one timeout together at most.
+                // Those of one batch were sent at about the same time: they take one timeout together at
+                // most.
                 DriverTask::Finish(abandoned) => corrections.extend(abandoned.finish().await),
             }
         }

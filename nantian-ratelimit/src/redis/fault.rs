@@ -58,7 +58,8 @@ impl From<&RedisError> for StoreFault {
     }
 }
 
-/// Whether a script was not permitted something, which is an error like others: `ERR The user executing the script can't run this command`.
+/// Whether a script was not permitted something, which is an error like others:
+/// `ERR The user executing the script can't run this command`.
 fn is_forbidden_to_scripts(error: &RedisError) -> bool {
     let told = error.detail().unwrap_or_default();
     told.contains("user executing the script") || told.contains("NOPERM")

@@ -1,7 +1,7 @@
 //! Limits that several processes share through Redis or Valkey (feature `redis`).
 //!
-//! A [`RedisStore`] is a connection, a [`SharedLimiter`] a policy on it. One call of one script decides all limits of a
-//! policy, by the server's clock, on one key, so that nothing is half done.
+//! A [`RedisStore`] is a connection, a [`SharedLimiter`] a policy on it. One call of one script decides all
+//! limits of a policy, by the server's clock, on one key, so that nothing is half done.
 //!
 //! ```
 //! use std::time::Duration;
@@ -20,22 +20,24 @@
 //! # }
 //! ```
 //!
-//! The server is a single one, or a proxy that looks like one; it is reached over TCP, or TLS with the feature `redis-tls`.
-//! One of several nodes of a cluster is not asked: [`StoreFault::Cluster`].
+//! The server is a single one, or a proxy that looks like one; it is reached over TCP, or TLS with the
+//! feature `redis-tls`. One of several nodes of a cluster is not asked: [`StoreFault::Cluster`].
 //!
 //! # What the server has to permit
 //!
-//! Its user (`ACL SETUSER`) needs these keys and commands, and `+info` for its settings to be looked at (`+select` for another database than 0):
+//! Its user (`ACL SETUSER`) needs these keys and commands, and `+info` for its settings to be looked at
+//! (`+select` for another database than 0):
 //!
 //! ```text
 //! ~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire
 //! ```
 //!
-//! Each greeting of the driver, every three seconds, tries a decision: where less is permitted, the server is away ([`StoreFault::Credentials`]).
+//! Each greeting of the driver, every three seconds, tries a decision: where less is permitted, the server is
+//! away ([`StoreFault::Credentials`]).
 //!
-//! All keys have an end. So a server with another `maxmemory-policy` than `noeviction` forgets limits when its memory is full, and
-//! clients that choose keys can fill it; [`StoreStatus::may_evict`] tells. With `noeviction` one that is full is away
-//! ([`StoreFault::ReadOnly`]).
+//! All keys have an end. So a server with another `maxmemory-policy` than `noeviction` forgets limits when
+//! its memory is full, and clients that choose keys can fill it; [`StoreStatus::may_evict`] tells. With
+//! `noeviction` one that is full is away ([`StoreFault::ReadOnly`]).
 //!
 //! # What is on the server
 //!
@@ -48,37 +50,44 @@
 //! | 8 | the time until which the string is kept; the server may keep it a second longer |
 //! | 8 for each limit | items in use, as a double |
 //!
-//! A decision reads it once and writes it once: in place, as long as it is kept until all that is used has refilled, else with
-//! an end that is twice as far away. The number in the name is that of this packing: releases with different ones do not
-//! misread each other, and count apart while both run.
+//! A decision reads it once and writes it once: in place, as long as it is kept until all that is used has
+//! refilled, else with an end that is twice as far away. The number in the name is that of this packing:
+//! releases with different ones do not misread each other, and count apart while both run.
 //!
-//! Replicas may have different amounts of a limit while an edit rolls out. A replica that knows fewer limits of a policy than another
-//! forgets the levels of the rest each time it decides: a limit that is added holds once all replicas have it.
+//! Replicas may have different amounts of a limit while an edit rolls out. A replica that knows fewer limits
+//! of a policy than another forgets the levels of the rest each time it decides: a limit that is added holds
+//! once all replicas have it.
 //!
 //! # When the server does not answer
 //!
-//! A decision waits at most [`RedisStoreBuilder::command_timeout`]. After five failures in a row, or ten of twenty, nobody
-//! asks any more until the [`RedisDriver`] has heard from the server again, in that time; meanwhile [`OnOutage`] decides. The default is
-//! the share of one replica: each process has a limiter for `limit / replicas` that also sees every decision of the
-//! server's, so that an outage begins where the server left off. What is used during the outage is reported as soon as the server
-//! is back, of up to 4096 keys by the driver and of the others with the next decision on them, so that its end is no second burst.
+//! A decision waits at most [`RedisStoreBuilder::command_timeout`]. After five failures in a row, or ten of
+//! twenty, nobody asks any more until the [`RedisDriver`] has heard from the server again, in that time;
+//! meanwhile [`OnOutage`] decides. The default is the share of one replica: each process has a limiter for
+//! `limit / replicas` that also sees every decision of the server's, so that an outage begins where the
+//! server left off. What is used during the outage is reported as soon as the server is back, of up to 4096
+//! keys by the driver and of the others with the next decision on them, so that its end is no second burst.
 //!
-//! Replicas are counted by their greetings to the server. More are believed at once, fewer when ten seconds have told of them without a
-//! break: a server that restarts counts from one on. A process that starts while it is away knows of no others, and takes
-//! the whole limit until it has heard from it, unless [`RedisStoreBuilder::replicas`] says how many there are.
+//! Replicas are counted by their greetings to the server. More are believed at once, fewer when ten seconds
+//! have told of them without a break: a server that restarts counts from one on. A process that starts while
+//! it is away knows of no others, and takes the whole limit until it has heard from it, unless
+//! [`RedisStoreBuilder::replicas`] says how many there are.
 //!
 //! # How much may pass
 //!
-//! With `L` for what a limit lets through in some time, its bucket included, and `R` for the number of replicas:
+//! With `L` for what a limit lets through in some time, its bucket included, and `R` for the number of
+//! replicas:
 //!
-//! - While the server answers, all replicas together admit at most `L`, unless it evicts keys: each decision is one step of the server.
-//! - While it does not, each replica admits at most its share of `L`, rounded up to a whole item: together `L` and less than one
-//!   item for each replica. Of what was used before, a replica knows only what it admitted itself. If one was given more than its
-//!   share, the others do not know, and the first bucket's time of an outage may see up to `(R - 1) / R` of a bucket more than `L`.
-//! - A replica that knows of no others takes `L` alone: `R × L` if all start while the server is away, with no count given.
-//! - A server that comes back with its data admits the rest of `L`, after what passed meanwhile. One that has lost its data, or whose
-//!   successor has not yet seen the last changes, has forgotten what was used until then, and may admit that much again, a bucket at
-//!   most.
+//! - While the server answers, all replicas together admit at most `L`, unless it evicts keys: each decision
+//!   is one step of the server.
+//! - While it does not, each replica admits at most its share of `L`, rounded up to a whole item: together
+//!   `L` and less than one item for each replica. Of what was used before, a replica knows only what it
+//!   admitted itself. If one was given more than its share, the others do not know, and the first bucket's
+//!   time of an outage may see up to `(R - 1) / R` of a bucket more than `L`.
+//! - A replica that knows of no others takes `L` alone: `R × L` if all start while the server is away, with
+//!   no count given.
+//! - A server that comes back with its data admits the rest of `L`, after what passed meanwhile. One that has
+//!   lost its data, or whose successor has not yet seen the last changes, has forgotten what was used until
+//!   then, and may admit that much again, a bucket at most.
 //! - A request whose answer was lost may have been charged on the server all the same: on the safe side.
 
 mod agreed_secret;

@@ -17,8 +17,8 @@ type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, NoAnswer>> + Send
 
 /// The server's answer to an order.
 ///
-/// Dropping it leaves the rest to the driver, which gives back what was charged to nobody's use. If the driver has more to do than
-/// fits, the charge stays and refills with time.
+/// Dropping it leaves the rest to the driver, which gives back what was charged to nobody's use. If the
+/// driver has more to do than fits, the charge stays and refills with time.
 pub(super) struct PendingDecision {
     future: Option<AnswerFuture>,
     limiter: SharedLimiter,
@@ -85,7 +85,8 @@ impl Drop for PendingDecision {
 // === impl AbandonedDecision ===
 
 impl AbandonedDecision {
-    /// Waits for the answer, at most the time that a decision may take, and takes the charge back if there was one.
+    /// Waits for the answer, at most the time that a decision may take, and takes the charge back if there
+    /// was one.
     pub(super) async fn finish(self) -> Option<Correction> {
         let Self { future, limiter, key, cost } = self;
         let Ok(Answer { fits: true, .. }) = future.await else { return None };

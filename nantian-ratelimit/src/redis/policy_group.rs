@@ -146,8 +146,8 @@ impl PolicyGroup {
         Some(Report { group: Arc::clone(self), key: key.clone(), items })
     }
 
-    /// Gives back what `items` say, by `settle`, of the use of `key` that the server was not told of; returns what is still to be given
-    /// back of what it was told.
+    /// Gives back what `items` say, by `settle`, of the use of `key` that the server was not told of; returns
+    /// what is still to be given back of what it was told.
     pub(super) fn take_back(&self, key: &SharedKey, items: &Items, settle: impl FnOnce()) -> Items {
         let _report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         let levels = self.current.load().unreported.levels_at(self.now(), key.own());
@@ -180,8 +180,8 @@ impl Current {
         Denied::new(levels, column, Some(until.since(now)))
     }
 
-    /// Forgets what was denied to `key` if `items` give back some of what it lacked. Else it is denied still: a request that comes
-    /// back because its tokens were denied must not make the next one ask for them.
+    /// Forgets what was denied to `key` if `items` give back some of what it lacked. Else it is denied still:
+    /// a request that comes back because its tokens were denied must not make the next one ask for them.
     pub(super) fn give_back(&self, key: u128, items: &Items) {
         self.denials.remove_if(key, |denial| {
             // Whatever was asked for, the levels also tell whether a token is left.

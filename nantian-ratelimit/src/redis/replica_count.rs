@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long fewer replicas must be told of before they are believed: a server that was away, or has lost its data, counts from one on
-/// again, and those who believed it would take more than their shares if it went away once more.
+/// How long fewer replicas must be told of before they are believed: a server that was away, or has lost its
+/// data, counts from one on again, and those who believed it would take more than their shares if it went
+/// away once more.
 const FEWER_AFTER: Duration = Duration::from_secs(10);
 
 /// What was told of the number of replicas.

@@ -28,7 +28,8 @@ const ROUNDING: f64 = 1e-6;
 pub(super) struct Order {
     /// How many limits there are.
     pub(super) limits: usize,
-    /// Unit and window of each limit, by which the server recognises its level after an edit, then its numbers.
+    /// Unit and window of each limit, by which the server recognises its level after an edit, then its
+    /// numbers.
     pub(super) terms: Vec<u8>,
     /// What each limit is to take more, or less, and the most that can be owed; nothing for a decision alone.
     pub(super) corrections: Option<Vec<u8>>,
@@ -159,7 +160,8 @@ fn signature(limit: &Limit) -> [u8; SIGNATURE] {
         Unit::Requests => 0,
         Unit::Tokens => 1 << 31,
     };
-    // 31 days are 2^31.3 milliseconds: the unit takes the highest bit, windows above 12 days count by the second.
+    // 31 days are 2^31.3 milliseconds: the unit takes the highest bit, windows above 12 days count by the
+    // second.
     let window = limit.window();
     let millis = u32::try_from(window.as_millis()).ok().filter(|millis| *millis < 1 << 30);
     let window = millis.unwrap_or_else(|| 1 << 30 | u32::try_from(window.as_secs()).unwrap_or(0));

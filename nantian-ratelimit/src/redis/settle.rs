@@ -70,7 +70,8 @@ impl SharedReservation {
         &self.0.levels
     }
 
-    /// Settles the tokens: see [`Reservation::settle_at`]. What the cap on debt forgives is the server's to know.
+    /// Settles the tokens: see [`Reservation::settle_at`]. What the cap on debt forgives is the server's to
+    /// know.
     pub fn settle(self, settlement: Settlement) -> Settled {
         self.settle_once(settlement)
     }
@@ -139,13 +140,14 @@ impl SharedReservation {
         }
     }
 
-    /// Makes up for the difference between what each limit was charged and what `used` says, given that charge.
+    /// Makes up for the difference between what each limit was charged and what `used` says, given that
+    /// charge.
     fn correct(&self, used: impl FnMut(&Limit, u64) -> u64) {
         self.hand_over(self.items(&self.0.levels, used));
     }
 
-    /// The same where the server was to be told later: `settle` corrects what it has not been told yet, and the server gives back
-    /// what it has.
+    /// The same where the server was to be told later: `settle` corrects what it has not been told yet, and
+    /// the server gives back what it has.
     fn make_up(&self, unreported: &Reservation, used: impl FnMut(&Limit, u64) -> u64, settle: impl FnOnce()) {
         let items = self.items(unreported.levels(), used);
         self.hand_over(self.0.limiter.group().take_back(&self.0.key, &items, settle));
@@ -195,7 +197,8 @@ impl Correction {
         self.key.name()
     }
 
-    /// What the server is told, in the terms of the newest policy: it forgets limits that it is not asked about.
+    /// What the server is told, in the terms of the newest policy: it forgets limits that it is not asked
+    /// about.
     pub(super) fn order(&self) -> Order {
         let cost = Cost { requests: 0, tokens: 0 };
         Order::new(self.group.current().limits(), cost, |limit| self.items.of(limit))

@@ -23,8 +23,9 @@ use crate::policy::Policy;
 
 /// Decides all limits of a policy at once, with the levels that all replicas have in common.
 ///
-/// Clones share everything. [`SharedLimiter::with_policy`] gives a limiter with other amounts over the same levels. Whichever
-/// limiter of such a group is asked, the amounts of the newest policy hold; scope and reaction are those of its own policy.
+/// Clones share everything. [`SharedLimiter::with_policy`] gives a limiter with other amounts over the same
+/// levels. Whichever limiter of such a group is asked, the amounts of the newest policy hold; scope and
+/// reaction are those of its own policy.
 #[derive(Clone)]
 pub struct SharedLimiter(Arc<Shared>);
 
@@ -43,9 +44,10 @@ pub enum OnOutage {
 
 /// Whose levels a request uses: one digest for this process, another that all replicas have in common.
 ///
-/// Make it for each request, with [`SharedLimiter::key_of`] or [`SharedLimiter::key`], and do not keep it: it is hashed under the
-/// secret on which the replicas of a server agree. The server is never asked for a key that was made before they had, such as one from before the first
-/// connection; as during an outage, [`OnOutage`] decides, and nothing is shared. It outlives connections otherwise.
+/// Make it for each request, with [`SharedLimiter::key_of`] or [`SharedLimiter::key`], and do not keep it: it
+/// is hashed under the secret on which the replicas of a server agree. The server is never asked for a key
+/// that was made before they had, such as one from before the first connection; as during an outage,
+/// [`OnOutage`] decides, and nothing is shared. It outlives connections otherwise.
 #[derive(Clone)]
 pub struct SharedKey {
     own: Key,
@@ -103,12 +105,14 @@ impl SharedLimiter {
         self.0.whole.typical_tokens()
     }
 
-    /// Keys whose buckets are not all full as far as this process knows. Takes time in proportion to the table.
+    /// Keys whose buckets are not all full as far as this process knows. Takes time in proportion to the
+    /// table.
     pub fn live_keys(&self) -> usize {
         self.0.group.current().local.live_keys_at(self.0.whole.now())
     }
 
-    /// Decisions so far about keys of which this process cannot keep apart what it knows: see [`Limiter::overflows`].
+    /// Decisions so far about keys of which this process cannot keep apart what it knows: see
+    /// [`Limiter::overflows`].
     pub fn overflows(&self) -> u64 {
         self.0.group.current().local.overflows()
     }
@@ -148,9 +152,9 @@ impl SharedLimiter {
     ///
     /// # Cancellation
     ///
-    /// Dropping it costs nothing: the [`RedisDriver`](super::RedisDriver) waits for the server's answer and gives back what it
-    /// charged. Only if the connection breaks before that answer, or the driver is gone or has thousands of tasks, the charge
-    /// stays and refills with time.
+    /// Dropping it costs nothing: the [`RedisDriver`](super::RedisDriver) waits for the server's answer and
+    /// gives back what it charged. Only if the connection breaks before that answer, or the driver is gone or
+    /// has thousands of tasks, the charge stays and refills with time.
     pub async fn admit(&self, key: SharedKey, cost: Cost) -> Verdict {
         let group = &self.0.group;
         let (current, now) = (group.current(), group.now());
@@ -220,7 +224,8 @@ impl SharedLimiter {
         Some(current.denied(now, &denial, cost))
     }
 
-    /// That `cost` does not fit either, by the levels at which the server has denied something to `key` lately.
+    /// That `cost` does not fit either, by the levels at which the server has denied something to `key`
+    /// lately.
     pub(crate) fn known_shortage(&self, key: &SharedKey, cost: Cost) -> Option<Denied> {
         let (current, now) = (self.0.group.current(), self.0.group.now());
         let denial = current.denials.last(key.remote, now)?;
@@ -255,8 +260,8 @@ impl fmt::Debug for SharedLimiter {
     }
 }
 
-/// The name of levels on the server, whole within its hash tag. Its number is that of their packing, so that processes of another
-/// release do not misread them.
+/// The name of levels on the server, whole within its hash tag. Its number is that of their packing, so that
+/// processes of another release do not misread them.
 pub(super) fn name_of(levels: u128) -> String {
     format!("nrl2:{{{levels:032x}}}")
 }

@@ -67,10 +67,11 @@ pub struct StoreStatus {
     pub is_reachable: bool,
     /// Why the last attempt to reach it failed; `None` once one has succeeded.
     pub fault: Option<StoreFault>,
-    /// Whether the server makes room for new keys by forgetting others (`maxmemory-policy` other than `noeviction`), if it says so: limits
-    /// are then forgotten as well.
+    /// Whether the server makes room for new keys by forgetting others (`maxmemory-policy` other than
+    /// `noeviction`), if it says so: limits are then forgotten as well.
     pub may_evict: bool,
-    /// Processes that share the limits, this one included; `None` until the server or [`RedisStoreBuilder::replicas`] has told.
+    /// Processes that share the limits, this one included; `None` until the server or
+    /// [`RedisStoreBuilder::replicas`] has told.
     pub replicas: Option<u32>,
     /// Decisions of the server.
     pub answers: u64,
@@ -162,8 +163,8 @@ impl RedisStore {
 
     /// A limiter for `policy` whose levels are those of all limiters with the same `id` on the same server.
     ///
-    /// `id` is what the policy is called by all replicas. It must survive edits of the policy, and no other policy may have
-    /// it.
+    /// `id` is what the policy is called by all replicas. It must survive edits of the policy, and no other
+    /// policy may have it.
     pub fn limiter(&self, id: &str, policy: Policy) -> SharedLimiter {
         SharedLimiter::new(self.clone(), id, policy)
     }
@@ -207,15 +208,15 @@ impl fmt::Debug for RedisStore {
 // === impl RedisStoreBuilder ===
 
 impl RedisStoreBuilder {
-    /// Sets how long a decision waits for the server, give or take the millisecond that timers are exact to. Range: 1 ms to 10 s.
-    /// Default: 20 ms.
+    /// Sets how long a decision waits for the server, give or take the millisecond that timers are exact to.
+    /// Range: 1 ms to 10 s. Default: 20 ms.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(10));
         self
     }
 
-    /// Sets how long the driver waits for a connection to one of the server's addresses, TLS and login included, and for the answer
-    /// to a greeting. Range: 1 ms to 60 s. Default: 1 s.
+    /// Sets how long the driver waits for a connection to one of the server's addresses, TLS and login
+    /// included, and for the answer to a greeting. Range: 1 ms to 60 s. Default: 1 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(60));
         self
@@ -227,14 +228,15 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Sets how many processes share the limits, this one included. Range: from 1. Default: as many as greet the server.
+    /// Sets how many processes share the limits, this one included. Range: from 1. Default: as many as greet
+    /// the server.
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = Some(replicas.max(1));
         self
     }
 
-    /// Sets whom to trust, and whom to be, where the address begins with `rediss://`. The server must prove to be its host.
-    /// Without it such a server is never reached, and [`StoreStatus::fault`] says so.
+    /// Sets whom to trust, and whom to be, where the address begins with `rediss://`. The server must prove
+    /// to be its host. Without it such a server is never reached, and [`StoreStatus::fault`] says so.
     #[cfg(feature = "redis-tls")]
     pub fn tls(mut self, config: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
         self.transport.tls = Some(config);

@@ -1,4 +1,5 @@
-//! Keys whose use the server has not been told of, so that it hears of them though nobody asks for them again.
+//! Keys whose use the server has not been told of, so that it hears of them though nobody asks for them
+//! again.
 
 use std::collections::{HashMap, hash_map};
 use std::fmt;

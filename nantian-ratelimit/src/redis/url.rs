@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
 
-/// The address of a server, with database and credentials: `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`.
+/// The address of a server, with database and credentials:
+/// `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`.
 ///
-/// `rediss://` is the same over TLS (feature `redis-tls`). The port is 6379 and the database 0 unless told. `Display` and `Debug` show no credentials.
+/// `rediss://` is the same over TLS (feature `redis-tls`). The port is 6379 and the database 0 unless told.
+/// `Display` and `Debug` show no credentials.
 ///
 /// ```
 /// use nantian_ratelimit::redis::RedisUrl;

@@ -14,8 +14,8 @@ pub use self::{dialect::DialectResponder, problem::ProblemJson};
 
 /// Writes the responses to refused requests.
 ///
-/// The layer adds `Retry-After`, the `RateLimit` fields and `Cache-Control: no-store` to the first, and `Retry-After` to the
-/// second.
+/// The layer adds `Retry-After`, the `RateLimit` fields and `Cache-Control: no-store` to the first, and
+/// `Retry-After` to the second.
 pub trait Responder: Send + Sync {
     /// The response to `request`, which `denied` is about.
     fn respond(&self, denied: &Denied, request: &Parts) -> Response<Bytes>;
@@ -25,7 +25,8 @@ pub trait Responder: Send + Sync {
         ProblemJson::about_outage(request)
     }
 
-    /// The response to `request`, which lacks `part` of the scope: see [`MissingKey::Reject`](crate::MissingKey::Reject).
+    /// The response to `request`, which lacks `part` of the scope: see
+    /// [`MissingKey::Reject`](crate::MissingKey::Reject).
     fn unknown(&self, part: &ScopePart, request: &Parts) -> Response<Bytes> {
         ProblemJson::about_scope(part, request)
     }

@@ -25,8 +25,8 @@ fn left(limiter: &Limiter) -> Vec<u64> {
     levels.iter().map(|level| level.remaining).collect()
 }
 
-/// A journey through `layers`, the outermost first, which are asked before and after the body is read: it turns out to use so many
-/// tokens.
+/// A journey through `layers`, the outermost first, which are asked before and after the body is read: it
+/// turns out to use so many tokens.
 async fn journey(layers: &[RateLimitLayer], tokens: u64) -> Response<()> {
     let (mut parts, ()) = Request::new(()).into_parts();
     for layer in layers {
@@ -242,8 +242,8 @@ async fn those_whose_bodies_are_still_to_be_read_have_places_of_their_own() {
     assert_eq!(is_waiting.collect::<Vec<_>>(), [false, true, false]);
 }
 
-/// The whole way of a request, given up after any number of polls. Whoever leaves a queue has cost nothing, whoever was taken has
-/// made a request; tokens are charged with the decision on them.
+/// The whole way of a request, given up after any number of polls. Whoever leaves a queue has cost nothing,
+/// whoever was taken has made a request; tokens are charged with the decision on them.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_given_up_at_any_point_costs_what_was_decided_and_leaks_nothing() {
     let mut outcomes = Vec::new();

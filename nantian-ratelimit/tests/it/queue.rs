@@ -267,8 +267,9 @@ async fn what_those_that_wait_hold_is_bounded() {
     assert_eq!(ask(&service, holding(100)).await, 200, "who leaves makes room");
 }
 
-/// Dropped at every await there is. Loom cannot do this: places wait on tokio's `Notify` and timers, which under `cfg(loom)` run only
-/// in tokio's own tests. The state of the queues is behind one mutex, so what threads can interleave are whole steps of it.
+/// Dropped at every await there is. Loom cannot do this: places wait on tokio's `Notify` and timers, which
+/// under `cfg(loom)` run only in tokio's own tests. The state of the queues is behind one mutex, so what
+/// threads can interleave are whole steps of it.
 #[tokio::test(start_paused = true)]
 async fn leaving_the_line_at_any_point_costs_nothing_and_lets_the_next_one_in() {
     for polls in 0..6 {

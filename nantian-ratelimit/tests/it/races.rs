@@ -82,8 +82,8 @@ fn threads_together_admit_no_more_than_bucket_and_refill() {
     assert!(admitted * 3 <= 60_000 + 5000 * 10, "{admitted} admitted");
 }
 
-/// Buckets that refill in a nanosecond-scale window of the test's own time are given up and taken over all the time;
-/// no key may get two. That none is charged for another's requests is seen in `flood.rs`.
+/// Buckets that refill in a nanosecond-scale window of the test's own time are given up and taken over all
+/// the time; no key may get two. That none is charged for another's requests is seen in `flood.rs`.
 #[test]
 fn keys_that_compete_for_few_slots_stay_within_their_limits() {
     let policy = Policy::builder().limit(Limit::requests_per_minute(60)).build().unwrap();

@@ -113,7 +113,8 @@ fn learned_reservations_hold_the_long_run_and_every_minute() {
     }
 }
 
-/// Of a model that nobody knows yet: not a window of any length sees more than its refill, the burst and 0.15 of the limit.
+/// Of a model that nobody knows yet: not a window of any length sees more than its refill, the burst and 0.15
+/// of the limit.
 #[test]
 fn expected_answers_hold_every_window_from_a_cold_start() {
     for (per_minute, burst, mean) in

@@ -131,7 +131,8 @@ async fn a_body_is_read_only_for_whoever_has_requests_and_tokens_left() {
         (response.status().as_u16(), true)
     };
     assert_eq!(ask(60).await, (200, true));
-    // A denial by tokens gives the request back. The server is told of that on the way, so it is asked until it knows.
+    // A denial by tokens gives the request back. The server is told of that on the way, so it is asked until
+    // it knows.
     assert_eq!(ask(60).await, (429, true));
     assert_eq!(ask(40).await, (200, true));
     assert_eq!(ask(1).await, (429, true), "nobody here knows yet that none are left");

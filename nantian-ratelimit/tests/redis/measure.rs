@@ -91,7 +91,8 @@ fn keys() -> impl Iterator<Item = u64> {
     (0..200_000u64).map(|step| step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).map(|key| key % 100_000)
 }
 
-/// Has sixteen tasks send `command` for every key, each one when the last is answered, over one connection: as decisions are.
+/// Has sixteen tasks send `command` for every key, each one when the last is answered, over one connection:
+/// as decisions are.
 async fn send_all(server: &Server, command: impl Fn(String) -> Cmd) {
     let address = (Ipv4Addr::LOCALHOST, server.port());
     let stream = TcpStream::connect(address).await.unwrap();

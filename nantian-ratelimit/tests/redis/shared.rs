@@ -229,8 +229,8 @@ async fn the_amounts_of_the_newest_policy_hold_whichever_limiter_is_asked() {
     assert_eq!(admitted(&old, "alice", 10).await, 3);
 }
 
-/// The levels of whom the server keeps longest, and how long, in milliseconds: those on which a replica tries whether the server
-/// decides are kept for a second.
+/// The levels of whom the server keeps longest, and how long, in milliseconds: those on which a replica tries
+/// whether the server decides are kept for a second.
 async fn kept_longest(server: &Server) -> (String, u64) {
     let mut longest = None;
     for key in server.ask("KEYS nrl2:*").await.lines().filter(|line| line.starts_with("nrl2:{")) {

@@ -21,8 +21,8 @@ use crate::stream::Direction;
 pin_project! {
     /// A request's body, as the inner service reads it.
     ///
-    /// Frames pass untouched unless a plugin has a callback for them; then the length is unknown until the end.
-    /// An error is the client's own, or a [`BodyError`] when a plugin ended the request.
+    /// Frames pass untouched unless a plugin has a callback for them; then the length is unknown until the
+    /// end. An error is the client's own, or a [`BodyError`] when a plugin ended the request.
     pub struct RequestBody<B> {
         #[pin]
         inner: Inner<B>,
@@ -45,9 +45,9 @@ pin_project! {
 pin_project! {
     /// A response's body, as the client reads it: the inner service's, or one that stands in for it.
     ///
-    /// Frames pass untouched unless a plugin has a callback for them; then the length is unknown until the end.
-    /// The plugins' stream ends with this body, or when it is dropped.
-    /// The default is an empty body, for layers that answer by themselves, such as a timeout.
+    /// Frames pass untouched unless a plugin has a callback for them; then the length is unknown until the
+    /// end. The plugins' stream ends with this body, or when it is dropped. The default is an empty body, for
+    /// layers that answer by themselves, such as a timeout.
     pub struct ResponseBody<B> {
         #[pin]
         source: Source<B>,
@@ -205,7 +205,8 @@ impl<B> ResponseBody<B> {
         self
     }
 
-    /// Breaks the body off before its first byte, and with it the response: not even its headers are to leave.
+    /// Breaks the body off before its first byte, and with it the response: not even its headers are to
+    /// leave.
     pub(crate) fn broken_by(mut self, error: Option<BoxError>) -> Self {
         if let Some(error) = error {
             self.watch.break_off(error);
@@ -251,7 +252,8 @@ where
             *this.end = None;
         }
         match frame {
-            // A server sends what it has before it looks again: the client learns the status of what breaks off.
+            // A server sends what it has before it looks again: the client learns the status of what breaks
+            // off.
             Some(Err(error)) if this.watch.relay().is_some() => {
                 this.watch.break_off(error);
                 cx.waker().wake_by_ref();

@@ -49,8 +49,8 @@ pub(crate) struct Relay {
     /// Why the body breaks off behind what was read of it before.
     broken: Option<BoxError>,
     lengths: Lengths,
-    /// The last bytes are shown together with the end, as for bodies that are made whole; others end in a call of
-    /// their own, since nobody knows that a frame is the last before the next one fails to come.
+    /// The last bytes are shown together with the end, as for bodies that are made whole; others end in a
+    /// call of their own, since nobody knows that a frame is the last before the next one fails to come.
     folds_end: bool,
 }
 
@@ -374,12 +374,14 @@ fn length(bytes: &Bytes) -> u64 {
 // === impl Lengths ===
 
 impl Lengths {
-    /// Counts what is passed on; a body that plugins changed must still have the length it was announced with.
+    /// Counts what is passed on; a body that plugins changed must still have the length it was announced
+    /// with.
     fn pass(&mut self, chunk: &Bytes, ends: bool) -> Result<(), BodyError> {
         self.sent = self.sent.saturating_add(length(chunk));
         let Some(declared) = self.declared else { return Ok(()) };
         let is_wrong = self.sent > declared || (ends && self.sent < declared);
-        // A body that came as it goes is its sender's affair: the answer to HEAD announces a body and has none.
+        // A body that came as it goes is its sender's affair: the answer to HEAD announces a body and has
+        // none.
         if is_wrong && self.sent != self.received {
             return Err(BodyError::Length { declared, sent: self.sent });
         }

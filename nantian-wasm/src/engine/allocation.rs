@@ -1,5 +1,5 @@
-//! Where instances have their memories, tables and stacks: in places that are reserved when the engine is made, or, where
-//! nothing can be reserved, wherever there is room.
+//! Where instances have their memories, tables and stacks: in places that are reserved when the engine is
+//! made, or, where nothing can be reserved, wherever there is room.
 
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig,
@@ -11,19 +11,21 @@ use crate::sandbox::{INSTANCES, MAX_TABLE_ELEMENTS, TABLES};
 /// Deepest native stack a guest may use, in bytes.
 const MAX_GUEST_STACK: usize = 512 * 1024;
 
-/// Bytes of a place's memory, and of each of its tables, that are cleared and kept for the next instance instead of being
-/// given back to the system: what small guests touch. Places that no instance has keep them too, up to a hundred.
+/// Bytes of a place's memory, and of each of its tables, that are cleared and kept for the next instance
+/// instead of being given back to the system: what small guests touch. Places that no instance has keep them
+/// too, up to a hundred.
 const KEPT_MEMORY: usize = 64 << 10;
 const KEPT_TABLE: usize = 4 << 10;
 
 /// Largest memory of a guest, in bytes: all that 32 bits can address.
 const MAX_MEMORY: u64 = 4 << 30;
 
-/// Most bytes the host keeps about one instance beside its memory and tables: some 32 for each function that can be
-/// referred to, of 20 000 a module may have.
+/// Most bytes the host keeps about one instance beside its memory and tables: some 32 for each function that
+/// can be referred to, of 20 000 a module may have.
 const MAX_INSTANCE: usize = 1 << 20;
 
-/// Stacks of an instance: its own, and that of an allocator which the host calls ([`Abi::Pingora`](crate::Abi::Pingora)).
+/// Stacks of an instance: its own, and that of an allocator which the host calls
+/// ([`Abi::Pingora`](crate::Abi::Pingora)).
 const STACKS: u32 = 2;
 
 /// Address space that a memory which cannot have 4 GiB grows into before it is moved.
@@ -35,8 +37,8 @@ const ROOM_TO_GROW: u64 = 1 << 20;
 pub enum Allocation {
     /// In one of [`EngineConfig::max_instances`] places that are reserved: address space, not memory.
     Pooled,
-    /// Wherever there is room, because places could not be reserved. No number of instances is refused, but one takes
-    /// longer to start, and guests run slower: each of their accesses to memory is checked.
+    /// Wherever there is room, because places could not be reserved. No number of instances is refused, but
+    /// one takes longer to start, and guests run slower: each of their accesses to memory is checked.
     OnDemand {
         /// Why nothing was reserved.
         reason: String,
@@ -85,9 +87,9 @@ fn on_demand() -> Config {
 
 /// What guests may be made of. Proposals that no plugin toolchain needs stay off: each is attack surface.
 ///
-/// Threads stay off too: their cargo feature is not enabled here, and should another crate in the build enable it, a module
-/// with a shared memory is refused before it is compiled. In a shared memory a guest could wait for ever
-/// (`memory.atomic.wait32`), and no time limit ends a wait.
+/// Threads stay off too: their cargo feature is not enabled here, and should another crate in the build
+/// enable it, a module with a shared memory is refused before it is compiled. In a shared memory a guest
+/// could wait for ever (`memory.atomic.wait32`), and no time limit ends a wait.
 fn settings() -> Config {
     let mut config = Config::new();
     config

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::lock;
 
-/// Beats for which the clock goes on beating every millisecond after a guest has used up a slice: so long it may wait for
-/// the next one.
+/// Beats for which the clock goes on beating every millisecond after a guest has used up a slice: so long it
+/// may wait for the next one.
 const HURRY: u64 = 10;
 
 /// The clock of all time limits. Instances have this and not the engine, which owns those that are leaving.
@@ -47,8 +47,8 @@ impl Clock {
         self.0.ticks.load(Ordering::Relaxed)
     }
 
-    /// A time that never goes back, whatever becomes of the machine's wall clock, and is not zero: Go's runtime starts at no
-    /// such time.
+    /// A time that never goes back, whatever becomes of the machine's wall clock, and is not zero: Go's
+    /// runtime starts at no such time.
     pub(crate) fn monotonic(&self) -> Duration {
         let Origin { instant, since_epoch } = self.0.origin;
         since_epoch.saturating_add(instant.elapsed())
@@ -64,8 +64,8 @@ impl Clock {
         self.0.beats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that a beat has met a guest: the next one is to come in a millisecond, and some more if the guest has used up
-    /// a slice.
+    /// Notes that a beat has met a guest: the next one is to come in a millisecond, and some more if the
+    /// guest has used up a slice.
     pub(crate) fn hurry(&self, has_used_slice: bool) {
         let until = self.beats().saturating_add(if has_used_slice { HURRY } else { 1 });
         self.0.hurry_until.fetch_max(until, Ordering::Relaxed);

@@ -27,9 +27,9 @@ const ROUND: u64 = 10;
 
 /// Compiles and runs modules; a cheap handle.
 ///
-/// Nothing here runs by itself. The embedder gives it two threads: one for [`run_clock`](Self::run_clock), or time limits do
-/// not hold and guests that take long hold up everybody, and another one for [`run_upkeep`](Self::run_upkeep), or instances
-/// that end are not replaced and messages are held for ever.
+/// Nothing here runs by itself. The embedder gives it two threads: one for [`run_clock`](Self::run_clock), or
+/// time limits do not hold and guests that take long hold up everybody, and another one for
+/// [`run_upkeep`](Self::run_upkeep), or instances that end are not replaced and messages are held for ever.
 ///
 /// ```
 /// # fn main() -> Result<(), nantian_wasm::EngineError> {
@@ -78,20 +78,21 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError`] when the machine cannot run compiled WebAssembly. That it cannot reserve places for instances is no
-    /// error: [`allocation`](Self::allocation) tells.
+    /// [`EngineError`] when the machine cannot run compiled WebAssembly. That it cannot reserve places for
+    /// instances is no error: [`allocation`](Self::allocation) tells.
     pub fn with_config(config: &EngineConfig) -> Result<Self, EngineError> {
         Self::build(config, None)
     }
 
     /// The same, whose plugins hold bodies back in memory that the embedder counts: each body has a limit
-    /// ([`Sandbox::max_buffered_body`](crate::Sandbox::max_buffered_body)), and clients may send any number of them, as slowly as
-    /// they like.
+    /// ([`Sandbox::max_buffered_body`](crate::Sandbox::max_buffered_body)), and clients may send any number
+    /// of them, as slowly as they like.
     ///
-    /// `begin` gives a stream, or a body of it, a share: a function that is to hold at least so many bytes from now on, until it is
-    /// dropped. It is dropped when what plugins have let go has been taken, which one who drives a
-    /// [`StreamContext`](crate::StreamContext) himself says by its next step. Where a share has no room, it goes on to hold
-    /// what it held and tells why the stream fails, under either failure policy: [`Cause::NoMemory`](crate::Cause::NoMemory), or
+    /// `begin` gives a stream, or a body of it, a share: a function that is to hold at least so many bytes
+    /// from now on, until it is dropped. It is dropped when what plugins have let go has been taken, which
+    /// one who drives a [`StreamContext`](crate::StreamContext) himself says by its next step. Where a share
+    /// has no room, it goes on to hold what it held and tells why the stream fails, under either failure
+    /// policy: [`Cause::NoMemory`](crate::Cause::NoMemory), or
     /// [`Cause::BodyTooLarge`](crate::Cause::BodyTooLarge) if there never will be room.
     ///
     /// # Errors
@@ -129,8 +130,9 @@ impl Engine {
     /// Moves the clock of all time limits on by one millisecond: for embedders whose clock is not
     /// [`run_clock`](Self::run_clock), and for tests.
     ///
-    /// Guests give way to others at this call and are stopped by it, so it has to come from a thread that never runs one.
-    /// A thread that wakes late calls it once for each millisecond it missed, or guests get that much more time.
+    /// Guests give way to others at this call and are stopped by it, so it has to come from a thread that
+    /// never runs one. A thread that wakes late calls it once for each millisecond it missed, or guests get
+    /// that much more time.
     pub fn tick(&self) {
         self.leap(1);
     }
@@ -141,22 +143,24 @@ impl Engine {
         self.inner.wasmtime.increment_epoch();
     }
 
-    /// Ready while the clock has to tick every millisecond: it has met a guest that runs. Otherwise it may rest for some
-    /// milliseconds and leap over them; `cx` is woken when the leap has met one.
+    /// Ready while the clock has to tick every millisecond: it has met a guest that runs. Otherwise it may
+    /// rest for some milliseconds and leap over them; `cx` is woken when the leap has met one.
     fn poll_hurry(&self, cx: &Context<'_>) -> Poll<()> {
         self.inner.clock.poll_hurry(cx)
     }
 
     /// Replaces instances that ended, finishes streams that were dropped while their instance was busy, calls
-    /// `proxy_on_tick` where it is due, and lets the instances of plugins that are gone end: see [`Plugin`](crate::Plugin).
+    /// `proxy_on_tick` where it is due, and lets the instances of plugins that are gone end: see
+    /// [`Plugin`](crate::Plugin).
     ///
-    /// Nothing else replaces instances: between the end of a plugin's last one and the next round, its requests fail with
-    /// [`Cause::NoInstance`](crate::Cause::NoInstance). A plugin that keeps ending gets twenty replacements at once and
-    /// then one every 50 ms, fewer if it takes long to start.
+    /// Nothing else replaces instances: between the end of a plugin's last one and the next round, its
+    /// requests fail with [`Cause::NoInstance`](crate::Cause::NoInstance). A plugin that keeps ending gets
+    /// twenty replacements at once and then one every 50 ms, fewer if it takes long to start.
     ///
     /// Runs guests, in turn and for a slice of a millisecond each (the first one is longer under a clock that
-    /// [rests](Self::run_clock)), for ten milliseconds at most and each once at least: not for the thread that calls
-    /// [`tick`](Self::tick). A guest whose ticks take long is called for a fifth of a thread's time.
+    /// [rests](Self::run_clock)), for ten milliseconds at most and each once at least: not for the thread
+    /// that calls [`tick`](Self::tick). A guest whose ticks take long is called for a fifth of a thread's
+    /// time.
     pub fn maintain(&self) {
         let plugins: Vec<_> = {
             let mut plugins = lock(&self.inner.plugins);

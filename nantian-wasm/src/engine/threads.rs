@@ -11,10 +11,12 @@ use super::Engine;
 
 /// Time between two rounds of upkeep.
 const UPKEEP: Duration = Duration::from_millis(10);
-/// Longest time the clock stands still while it meets no guest that runs, in milliseconds: to wake a thread costs as much
-/// as to take some requests through a plugin. A guest's first slice is so much longer, 5 ms at most.
+/// Longest time the clock stands still while it meets no guest that runs, in milliseconds: to wake a thread
+/// costs as much as to take some requests through a plugin. A guest's first slice is so much longer, 5 ms at
+/// most.
 const REST: u64 = 4;
-/// A clock that is later than this has stood still, and its guests with it: the process had no processor, or was stopped.
+/// A clock that is later than this has stood still, and its guests with it: the process had no processor, or
+/// was stopped.
 const STANDSTILL: Duration = Duration::from_millis(10);
 
 /// When the clock beats.
@@ -28,12 +30,13 @@ struct Hurry(Thread);
 // === impl Engine ===
 
 impl Engine {
-    /// Moves the clock of all time limits until `stop` is set: to be called on a thread of its own, for a thread that runs a
-    /// guest cannot stop it.
+    /// Moves the clock of all time limits until `stop` is set: to be called on a thread of its own, for a
+    /// thread that runs a guest cannot stop it.
     ///
-    /// The clock beats every millisecond while a guest runs for so long, and every fourth otherwise, when a guest that
-    /// begins may run for five until it first gives way. One that stood still, because the process had no processor or its
-    /// machine was stopped, is right again at once, and the guests are charged for a millisecond of that time.
+    /// The clock beats every millisecond while a guest runs for so long, and every fourth otherwise, when a
+    /// guest that begins may run for five until it first gives way. One that stood still, because the process
+    /// had no processor or its machine was stopped, is right again at once, and the guests are charged for a
+    /// millisecond of that time.
     pub fn run_clock(&self, stop: &AtomicBool) {
         let waker = Waker::from(Arc::new(Hurry(thread::current())));
         let mut beats = Beats { last: Instant::now() };
@@ -47,8 +50,8 @@ impl Engine {
         }
     }
 
-    /// Calls [`maintain`](Self::maintain) every ten milliseconds until `stop` is set: to be called on a thread of its own,
-    /// which runs guests.
+    /// Calls [`maintain`](Self::maintain) every ten milliseconds until `stop` is set: to be called on a
+    /// thread of its own, which runs guests.
     pub fn run_upkeep(&self, stop: &AtomicBool) {
         let mut next = Instant::now();
         while !stop.load(Ordering::Relaxed) {

@@ -26,14 +26,16 @@ pub(super) const MAX_TABLES: u64 = 1;
 pub(super) const MAX_DATA_SEGMENTS: u64 = 100_000;
 /// Most function types accepted; real plugins have some hundreds.
 pub(super) const MAX_TYPES: u64 = 10_000;
-/// Most element segments accepted, and elements of all of them; real plugins have one, of as many as their table.
+/// Most element segments accepted, and elements of all of them; real plugins have one, of as many as their
+/// table.
 pub(super) const MAX_ELEMENT_SEGMENTS: u64 = 10_000;
 pub(super) const MAX_ELEMENTS: u64 = 100_000;
 
 /// How many bytes are shown of what is no module.
 const SHOWN_BYTES: usize = 24;
 
-/// The byte that begins a group of types that refer to each other, which may be larger than the number of groups tells.
+/// The byte that begins a group of types that refer to each other, which may be larger than the number of
+/// groups tells.
 const GROUP: u8 = 0x4e;
 
 /// Callbacks that never run once a request has left.
@@ -94,7 +96,8 @@ pub(crate) fn check_size(bytes: &[u8]) -> Result<(), ModuleError> {
     limited("bytes", bytes.len(), MAX_BYTES)
 }
 
-/// Refuses what no module begins with, and says what it begins with instead: the page of a login, or the text format.
+/// Refuses what no module begins with, and says what it begins with instead: the page of a login, or the text
+/// format.
 pub(super) fn check_magic(bytes: &[u8]) -> Result<(), ModuleError> {
     if bytes.starts_with(b"\0asm") {
         return Ok(());
@@ -106,7 +109,8 @@ pub(super) fn check_magic(bytes: &[u8]) -> Result<(), ModuleError> {
     Err(ModuleError::Malformed { reason })
 }
 
-/// Finds the ABI of a module and refuses what has none, what has wrong exports and what is built to be costly.
+/// Finds the ABI of a module and refuses what has none, what has wrong exports and what is built to be
+/// costly.
 pub(crate) fn inspect(bytes: &[u8]) -> Result<Traits, ModuleError> {
     check_magic(bytes)?;
     if Parser::is_component(bytes) {

@@ -14,7 +14,8 @@ use crate::proxy_wasm::{Abi, GUEST_EXPORTS, PINGORA, PINGORA_EXPORTS};
 /// One WebAssembly page, in bytes.
 const PAGE: u64 = 64 << 10;
 
-/// A module by its bytes, whether it can run here or not: [`Module::compile`](super::Module::compile) decides that.
+/// A module by its bytes, whether it can run here or not: [`Module::compile`](super::Module::compile) decides
+/// that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inventory {
@@ -39,8 +40,8 @@ impl Inventory {
     ///
     /// # Errors
     ///
-    /// [`ModuleError::Malformed`] when the bytes are no WebAssembly module, [`ModuleError::TooLarge`] when there are too
-    /// many of them to look at.
+    /// [`ModuleError::Malformed`] when the bytes are no WebAssembly module, [`ModuleError::TooLarge`] when
+    /// there are too many of them to look at.
     pub fn of(bytes: &[u8]) -> Result<Self, ModuleError> {
         inspect::check_size(bytes)?;
         inspect::check_magic(bytes)?;

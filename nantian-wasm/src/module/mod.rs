@@ -37,13 +37,13 @@ pub(crate) struct Inner {
 impl Module {
     /// Verifies, judges, compiles and links a module, or finds it compiled already.
     ///
-    /// The digest is that of `bytes`, never the expected one. Compiling takes from milliseconds to seconds and blocks:
-    /// call it from a thread that may.
+    /// The digest is that of `bytes`, never the expected one. Compiling takes from milliseconds to seconds
+    /// and blocks: call it from a thread that may.
     ///
     /// # Errors
     ///
-    /// [`ModuleError::Digest`] when `expected` is given and differs; every other [`ModuleError`] when the bytes are no
-    /// plugin that can run here. Nothing is compiled before size, digest and ABI are found good.
+    /// [`ModuleError::Digest`] when `expected` is given and differs; every other [`ModuleError`] when the
+    /// bytes are no plugin that can run here. Nothing is compiled before size, digest and ABI are found good.
     pub fn compile(engine: &Engine, bytes: &[u8], expected: Option<Digest>) -> Result<Self, ModuleError> {
         inspect::check_size(bytes)?;
         let digest = Digest::of(bytes);

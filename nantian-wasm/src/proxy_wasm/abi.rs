@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-/// The ABI of a module: the version of Proxy-Wasm it announces by its marker export, or the one its imports are of.
+/// The ABI of a module: the version of Proxy-Wasm it announces by its marker export, or the one its imports
+/// are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Abi {
-    /// No Proxy-Wasm: the five functions of the module `pingora`, and the hooks `on_request`, `on_response` and
-    /// `on_stream_chunk`. Zero lets a message pass, anything else refuses it with this status; `set_header` sets headers of
-    /// the response. Hooks of modules that import `get_body` see whole bodies, but for streams.
+    /// No Proxy-Wasm: the five functions of the module `pingora`, and the hooks `on_request`, `on_response`
+    /// and `on_stream_chunk`. Zero lets a message pass, anything else refuses it with this status;
+    /// `set_header` sets headers of the response. Hooks of modules that import `get_body` see whole bodies,
+    /// but for streams.
     Pingora,
     /// `proxy_abi_version_0_1_0`: header callbacks without end-of-stream.
     V0_1_0,
@@ -148,7 +150,8 @@ impl BufferKind {
 // === impl HeadersVerdict ===
 
 impl HeadersVerdict {
-    /// 2 ("continue and end the stream") continues, and 1 stops everything unless the ABI says otherwise: as in Envoy.
+    /// 2 ("continue and end the stream") continues, and 1 stops everything unless the ABI says otherwise: as
+    /// in Envoy.
     pub(crate) fn of(code: u32, abi: Abi) -> Self {
         match code {
             0 | 2 => Self::Continue,

@@ -103,8 +103,8 @@ fn own_window(state: &mut State, direction: Direction) -> Result<&mut BodyBuffer
     plugin_state.message(direction).window.as_mut().ok_or(Status::BadArgument)
 }
 
-/// How long the guest may make it. A frame may be larger than the limit as it comes; growth is the guest's doing, if of what a
-/// client has sent.
+/// How long the guest may make it. A frame may be larger than the limit as it comes; growth is the guest's
+/// doing, if of what a client has sent.
 fn longest(window: &BodyBuffer) -> usize {
     window.limit.max(window.bytes.len())
 }

@@ -25,8 +25,8 @@ use crate::observe;
 
 /// Longest time of a call-out; also that of one without a time limit of its own.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long after the end of its time a call-out may still be waited for: the guest is to hear of that end, and its host may
-/// have begun later than the guest's callback and be late to tell.
+/// How long after the end of its time a call-out may still be waited for: the guest is to hear of that end,
+/// and its host may have begun later than the guest's callback and be late to tell.
 const GRACE: Duration = Duration::from_secs(1);
 /// Most call-outs of one stream at a time.
 const MAX_CONCURRENT: usize = 16;
@@ -214,7 +214,8 @@ pub(super) fn call_foreign_function(
     let result = match name.as_str() {
         // Routes are chosen before plugins run.
         "clear_route_cache" => Some(Ok(Vec::new())),
-        // Properties that guests set are bytes, and last as long as their stream, whatever they are declared to be.
+        // Properties that guests set are bytes, and last as long as their stream, whatever they are declared
+        // to be.
         "declare_property" if protobuf::is_message(&arguments) => Some(Ok(Vec::new())),
         "declare_property" => Some(Err(ForeignError::BadArgument)),
         name => plugin.host.foreign_function(&plugin.name, name, &arguments),
@@ -234,7 +235,8 @@ pub(super) fn call_foreign_function(
     hand_over(caller, out, return_pointer, return_length)
 }
 
-/// Charges for a call-out of the effective context with a head of so many bytes, and lets a pause last as long.
+/// Charges for a call-out of the effective context with a head of so many bytes, and lets a pause last as
+/// long.
 fn begin(
     caller: &mut Caller<'_, State>,
     kind: CallKind,

@@ -13,8 +13,8 @@ const PATIENCE: Duration = Duration::from_millis(2);
 /// How often it is looked for at least: while this thread or the other one has no core, time goes on.
 const TURNS: usize = 20;
 
-/// Stream contexts by their ids. Ids are given in ascending order, so a new one comes last; short streams leave from there, and
-/// long ones often from the front: a map costs each of them several times as much.
+/// Stream contexts by their ids. Ids are given in ascending order, so a new one comes last; short streams
+/// leave from there, and long ones often from the front: a map costs each of them several times as much.
 #[derive(Default)]
 pub(crate) struct Contexts(VecDeque<(u32, Registered)>);
 
@@ -64,8 +64,9 @@ impl Contexts {
 impl Registered {
     /// The exchange, unless another thread works on it for long.
     ///
-    /// A thread that only looks whether it can go on has it for a moment, in which what the guest wants must not get lost.
-    /// Nobody waits for long: two threads may want each other's, and whoever waits here holds up all that its thread does.
+    /// A thread that only looks whether it can go on has it for a moment, in which what the guest wants must
+    /// not get lost. Nobody waits for long: two threads may want each other's, and whoever waits here holds
+    /// up all that its thread does.
     pub(super) fn borrow(&self, plugin: &SharedPlugin) -> Option<OwnedMutexGuard<Exchange>> {
         let mut exchange = self.exchange.try_lock_owned().or_else(|| self.wait(plugin))?;
         exchange.begin(self.plugin_index, plugin.fails_open);
@@ -101,7 +102,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether it is found that is there at the look `last`, and after how many looks, of which each costs the rest of a quota.
+    /// Whether it is found that is there at the look `last`, and after how many looks, of which each costs
+    /// the rest of a quota.
     fn found_at(last: usize) -> (bool, usize) {
         let (time, mut looks) = (Cell::new(Duration::ZERO), 0);
         let now = || time.replace(time.get() + Duration::from_millis(90));

@@ -87,7 +87,8 @@ pub(super) fn set_effective_context(
     Ok(caller.data_mut().choose(context)?)
 }
 
-/// The root context is done, if that is waited for: a stream is deleted whatever its `proxy_on_done` returned.
+/// The root context is done, if that is waited for: a stream is deleted whatever its `proxy_on_done`
+/// returned.
 pub(super) fn done(caller: &mut Caller<'_, State>) -> Result<(), HostCallError> {
     let was_awaited = std::mem::take(&mut caller.data_mut().is_ending);
     if was_awaited { Ok(()) } else { Err(Status::NotFound.into()) }
@@ -164,7 +165,8 @@ pub(super) fn send_local_response(
     if !state.can_steer() {
         return Ok(());
     }
-    // An answer that is too large is a refusal all the same: the guest lives on, and the stream ends under either policy.
+    // An answer that is too large is a refusal all the same: the guest lives on, and the stream ends under
+    // either policy.
     let head = match charged {
         _ if is_too_large => Err(format!("body of {body_length} bytes")),
         Err(budget) => Err(budget.to_string()),
@@ -229,7 +231,8 @@ fn answer(
 // === impl State ===
 
 impl State {
-    /// Logs a line of the guest, within the budgets of the stream and of the plugin. One that nobody hears costs nothing.
+    /// Logs a line of the guest, within the budgets of the stream and of the plugin. One that nobody hears
+    /// costs nothing.
     pub(super) fn log(&mut self, level: u32, line: &[u8]) {
         if level < observe::log_level() {
             return;

@@ -1,7 +1,7 @@
 //! Changes of header maps.
 //!
-//! Whatever a guest writes passes through here. Names and values that are no HTTP, a `:status` that is no final status,
-//! and anything in the headers that frame a message never reach the exchange.
+//! Whatever a guest writes passes through here. Names and values that are no HTTP, a `:status` that is no
+//! final status, and anything in the headers that frame a message never reach the exchange.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};

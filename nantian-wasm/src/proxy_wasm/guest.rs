@@ -73,7 +73,8 @@ pub(crate) struct Guest {
     pub(crate) on_grpc_trailing_metadata: Notice,
     pub(crate) on_grpc_close: Notice,
     pub(crate) on_queue_ready: Option<TypedFunc<(u32, u32), ()>>,
-    /// Creation of a context and the headers of its request; absent where a guest has not both in their usual form.
+    /// Creation of a context and the headers of its request; absent where a guest has not both in their usual
+    /// form.
     pub(crate) begin: Answer<(u32, u32, u32, u32)>,
     /// Log, done and delete, as many of them as there are.
     pub(crate) end: Option<TypedFunc<u32, ()>>,
@@ -103,7 +104,8 @@ struct Exports<'a> {
 // === impl Guest ===
 
 impl Guest {
-    /// Looks the exports up, whose types were checked before the module was compiled, and gives the shim those it calls.
+    /// Looks the exports up, whose types were checked before the module was compiled, and gives the shim
+    /// those it calls.
     pub(super) fn of(
         instance: &Instance,
         store: &mut Store<State>,

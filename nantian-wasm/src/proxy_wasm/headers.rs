@@ -1,4 +1,5 @@
-//! Header maps as the ABI shows them: pseudo headers in front, names in lower case, in the order of their arrival.
+//! Header maps as the ABI shows them: pseudo headers in front, names in lower case, in the order of their
+//! arrival.
 
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -173,7 +174,8 @@ impl Pseudo {
     }
 }
 
-/// Whether a name stands for a part of the message outside its header fields; `host` is another name of `:authority`.
+/// Whether a name stands for a part of the message outside its header fields; `host` is another name of
+/// `:authority`.
 pub(super) fn is_pseudo(is_request: bool, name: &[u8]) -> bool {
     name.starts_with(b":") || (is_request && name.eq_ignore_ascii_case(b"host"))
 }

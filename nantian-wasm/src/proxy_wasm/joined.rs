@@ -1,5 +1,6 @@
-//! Headers of which a guest sees one, whatever number of them there is: their values stand behind one another, with commas
-//! between them. They are those of Envoy, whose guests look at the first value of a name and at no other.
+//! Headers of which a guest sees one, whatever number of them there is: their values stand behind one
+//! another, with commas between them. They are those of Envoy, whose guests look at the first value of a name
+//! and at no other.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
 
@@ -80,7 +81,8 @@ pub(super) fn both(first: &HeaderValue, second: &HeaderValue) -> Option<HeaderVa
     HeaderValue::from_bytes(&[first.as_bytes(), b",", second.as_bytes()].concat()).ok()
 }
 
-/// Joins what came in several headers of a name. A guest must not judge the first and let the others pass unseen.
+/// Joins what came in several headers of a name. A guest must not judge the first and let the others pass
+/// unseen.
 pub(crate) fn join(map: &mut HeaderMap, kind: MapKind) {
     if map.len() == map.keys_len() {
         return;

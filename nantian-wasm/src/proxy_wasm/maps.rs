@@ -47,7 +47,8 @@ pub(super) fn get_pairs(
     hand_over(caller, block, return_pointer, return_length)
 }
 
-/// A header that is missing is an empty one in 0.1.0; a map that is missing is a mistake, except in the log callback.
+/// A header that is missing is an empty one in 0.1.0; a map that is missing is a mistake, except in the log
+/// callback.
 pub(super) fn get_value(
     caller: &mut Caller<'_, State>,
     kind: u32,
@@ -157,7 +158,8 @@ pub(super) fn fail(state: &mut State, cause: Cause) {
     }
 }
 
-/// Makes a change, or sees to it that the stream ends: the SDKs accept no status but `Ok` for what is no HTTP.
+/// Makes a change, or sees to it that the stream ends: the SDKs accept no status but `Ok` for what is no
+/// HTTP.
 pub(super) fn apply(state: &mut State, kind: MapKind, edit: Edit<'_>) -> Result<(), HostCallError> {
     let (exchange, interner) = state.exchange_to_write().ok_or(Status::BadArgument)?;
     let before = edits::entries(exchange, kind);

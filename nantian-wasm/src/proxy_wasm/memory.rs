@@ -111,8 +111,8 @@ pub(crate) fn read(
     Ok(bytes.to_vec())
 }
 
-/// The beginning of the text that the guest points at: no more than so many bytes of it are looked at and kept, though all of it
-/// must be there. What is no UTF-8 is replaced, and no character is cut in two.
+/// The beginning of the text that the guest points at: no more than so many bytes of it are looked at and
+/// kept, though all of it must be there. What is no UTF-8 is replaced, and no character is cut in two.
 pub(crate) fn read_text(
     caller: &mut Caller<'_, State>,
     pointer: u32,
@@ -136,8 +136,8 @@ pub(crate) fn scratch(caller: &mut Caller<'_, State>) -> Vec<u8> {
     scratch
 }
 
-/// Gives the guest bytes in memory of its own allocation, and tells it where they are: when the guest has allocated what
-/// this wants, [`take_over`] does so.
+/// Gives the guest bytes in memory of its own allocation, and tells it where they are: when the guest has
+/// allocated what this wants, [`take_over`] does so.
 ///
 /// Nothing is allocated for no bytes: the guest gets a null pointer and length zero.
 pub(crate) fn hand_over(
@@ -155,7 +155,8 @@ pub(crate) fn hand_over(
     Ok(AllocationSize(request_allocation(caller, bytes, Some(told_at))?))
 }
 
-/// Gives the guest what `find` puts into a buffer, as [`hand_over`] does. What is not found leaves the buffer for the next.
+/// Gives the guest what `find` puts into a buffer, as [`hand_over`] does. What is not found leaves the buffer
+/// for the next.
 pub(crate) fn hand_over_found(
     caller: &mut Caller<'_, State>,
     return_pointer: u32,
@@ -196,7 +197,8 @@ pub(super) fn request_allocation(
     Ok(length)
 }
 
-/// Puts the bytes that wait where the guest has allocated memory for them; returns how many, and where to tell of them.
+/// Puts the bytes that wait where the guest has allocated memory for them; returns how many, and where to
+/// tell of them.
 pub(super) fn accept(
     caller: &mut Caller<'_, State>,
     pointer: u32,

@@ -18,8 +18,8 @@ const MAX_DEFINITIONS: usize = 16_000;
 /// Distance of the ids of one kind of metric: as in Envoy.
 const METRIC_STEP: usize = 4;
 
-/// The metrics of one plugin. Names may be made of what clients send: those for which there is no room are all one metric of
-/// their kind, which nobody is shown.
+/// The metrics of one plugin. Names may be made of what clients send: those for which there is no room are
+/// all one metric of their kind, which nobody is shown.
 pub(super) struct Metrics {
     named: Vec<Metric>,
     others: [Metric; 3],
@@ -73,7 +73,8 @@ fn code(kind: MetricKind) -> usize {
     }
 }
 
-/// Each definition gets an id of its own, also of a metric that was there; beyond so many, one that was given out.
+/// Each definition gets an id of its own, also of a metric that was there; beyond so many, one that was given
+/// out.
 pub(super) fn define_metric(
     caller: &mut Caller<'_, State>,
     kind: u32,
@@ -99,7 +100,8 @@ pub(super) fn define_metric(
     put_u32(caller, return_id, u32::try_from(id).unwrap_or(u32::MAX))
 }
 
-/// Notes that a metric is defined; what stands for its definition, and for which metric. The last one is that of all others.
+/// Notes that a metric is defined; what stands for its definition, and for which metric. The last one is that
+/// of all others.
 fn defined(known: &mut Vec<usize>, place: usize, others: usize) -> (usize, usize) {
     if known.len() < MAX_DEFINITIONS - 1 {
         known.push(place);

@@ -220,7 +220,8 @@ fn link_calls(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Links functions about whose types hosts disagree, with the type the module declares; others are left alone.
+/// Links functions about whose types hosts disagree, with the type the module declares; others are left
+/// alone.
 fn link_as_declared(
     linker: &mut Linker<State>,
     module: &str,

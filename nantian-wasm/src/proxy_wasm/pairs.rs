@@ -1,6 +1,8 @@
-//! The ABI's block of key-value pairs: count, sizes, then each key and value with a NUL behind it; little endian.
+//! The ABI's block of key-value pairs: count, sizes, then each key and value with a NUL behind it; little
+//! endian.
 
-/// Highest number of pairs accepted from a guest: more than clients may send, for it may write back what they sent.
+/// Highest number of pairs accepted from a guest: more than clients may send, for it may write back what they
+/// sent.
 const MAX_PAIRS: usize = 4096;
 
 /// Largest block accepted from a guest, in bytes.
@@ -8,8 +10,8 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// Appends the block of these pairs to `out`.
 ///
-/// The pairs are gone through three times: count and sizes come before contents. Lengths beyond `u32` cannot occur:
-/// header maps are smaller.
+/// The pairs are gone through three times: count and sizes come before contents. Lengths beyond `u32` cannot
+/// occur: header maps are smaller.
 pub(crate) fn encode<'a, I>(pairs: impl Fn() -> I, out: &mut Vec<u8>)
 where
     I: Iterator<Item = (&'a [u8], &'a [u8])>,

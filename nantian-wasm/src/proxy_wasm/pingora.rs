@@ -1,10 +1,11 @@
-//! The ABI of modules made for Nantian's first data plane: five functions of the module `pingora`, three hooks that answer
-//! with a verdict.
+//! The ABI of modules made for Nantian's first data plane: five functions of the module `pingora`, three
+//! hooks that answer with a verdict.
 //!
-//! `on_request` and `on_response` see the whole body if the module imports `get_body`, and run with the headers otherwise;
-//! `on_stream_chunk` sees each part of a streaming response. Zero lets the message pass, anything else refuses it with
-//! this status. What a hook sets are headers of the response. The module's `alloc` gives memory for the values of headers;
-//! instances are kept, so a hook has to reset it, as those made with the SDK do.
+//! `on_request` and `on_response` see the whole body if the module imports `get_body`, and run with the
+//! headers otherwise; `on_stream_chunk` sees each part of a streaming response. Zero lets the message pass,
+//! anything else refuses it with this status. What a hook sets are headers of the response. The module's
+//! `alloc` gives memory for the values of headers; instances are kept, so a hook has to reset it, as those
+//! made with the SDK do.
 
 use http::StatusCode;
 use wasmtime::{Caller, Linker, TypedFunc};
@@ -79,8 +80,8 @@ impl Verdicts {
         self
     }
 
-    /// Whether the hook for parts sees a response's body: of one that its client would have as a stream, only where the hook
-    /// for responses does not wait for that body.
+    /// Whether the hook for parts sees a response's body: of one that its client would have as a stream, only
+    /// where the hook for responses does not wait for that body.
     pub(crate) fn takes_parts(&self, streaming: Streaming) -> bool {
         match streaming {
             Streaming::No => false,
@@ -228,7 +229,8 @@ fn log(caller: &mut Caller<'_, State>, level: u32, line: u32, length: u32) -> Re
     Ok(())
 }
 
-/// The first value of a header of the request, as bytes that wait for the guest to allocate memory for them: so many.
+/// The first value of a header of the request, as bytes that wait for the guest to allocate memory for them:
+/// so many.
 pub(super) fn get_header(caller: &mut Caller<'_, State>, name: u32, length: u32) -> wasmtime::Result<i32> {
     let value = if may_call(caller, GET_HEADER) { value_of(caller, name, length) } else { None };
     let Some(value) = value else { return Ok(NO_HEADER) };

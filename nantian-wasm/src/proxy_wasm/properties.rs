@@ -89,7 +89,8 @@ fn weight(path: &[u8], value: &[u8]) -> usize {
     path.len().saturating_add(value.len()).saturating_add(PROPERTY)
 }
 
-/// The message of which a property, one of Higress', says how many bytes of the body the plugin may hold back.
+/// The message of which a property, one of Higress', says how many bytes of the body the plugin may hold
+/// back.
 fn limited(path: &[u8]) -> Option<Direction> {
     match path.strip_suffix(b"\0").unwrap_or(path) {
         b"set_decoder_buffer_limit" => Some(Direction::Request),
@@ -100,8 +101,8 @@ fn limited(path: &[u8]) -> Option<Direction> {
 
 /// Puts the value of a NUL-separated path into `out`.
 ///
-/// What guests have set is found under paths of one segment, where it never takes the place of what the host knows, and all of it
-/// in `filter_state`, behind `wasm.`: as in Envoy.
+/// What guests have set is found under paths of one segment, where it never takes the place of what the host
+/// knows, and all of it in `filter_state`, behind `wasm.`: as in Envoy.
 fn resolve(state: &State, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
     if path.is_empty() {
         return Err(Status::SerializationFailure);

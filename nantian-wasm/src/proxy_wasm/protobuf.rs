@@ -9,8 +9,8 @@ const FIXED_32: u64 = 5;
 /// Number of `GrpcService.envoy_grpc`, and of `EnvoyGrpc.cluster_name` in it.
 const FIRST: u64 = 1;
 
-/// The upstream of a gRPC call as guests of the C++ SDK name it: that of an `envoy.config.core.v3.GrpcService`; none if these
-/// bytes are not one, and a name by themselves.
+/// The upstream of a gRPC call as guests of the C++ SDK name it: that of an
+/// `envoy.config.core.v3.GrpcService`; none if these bytes are not one, and a name by themselves.
 pub(super) fn cluster(message: &[u8]) -> Option<&str> {
     let target = first(message)??;
     std::str::from_utf8(first(target)??).ok().filter(|name| !name.is_empty())

@@ -42,8 +42,8 @@ impl Queues {
         place.and_then(|place| self.queues.get_mut(place)).ok_or(Status::NotFound)
     }
 
-    /// Puts an item behind those that wait. How many items that cost: the first ones of a queue that is full, and one for
-    /// which there is no room at all.
+    /// Puts an item behind those that wait. How many items that cost: the first ones of a queue that is full,
+    /// and one for which there is no room at all.
     fn push(&mut self, token: u32, item: Vec<u8>) -> Result<u64, Status> {
         let mut bytes = self.bytes;
         let queue = self.queue(token)?;

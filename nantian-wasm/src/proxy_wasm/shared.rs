@@ -29,8 +29,8 @@ pub(crate) struct SharedStore {
     pub(super) callout_limits: Arc<CalloutLimits>,
 }
 
-/// Values by key. Keys may be made of what clients send, and guests cannot delete one: those that were written longest ago
-/// make room for others.
+/// Values by key. Keys may be made of what clients send, and guests cannot delete one: those that were
+/// written longest ago make room for others.
 #[derive(Default)]
 struct Data {
     entries: HashMap<Arc<[u8]>, Entry>,
@@ -60,8 +60,8 @@ impl SharedStore {
 // === impl Data ===
 
 impl Data {
-    /// Writes a value; a token of zero writes always, another only over the version it names. How many values that cost,
-    /// this one included where it is too large.
+    /// Writes a value; a token of zero writes always, another only over the version it names. How many values
+    /// that cost, this one included where it is too large.
     fn set(&mut self, key: Vec<u8>, value: Vec<u8>, cas: u32) -> Result<u64, Status> {
         if self.entries.get(key.as_slice()).is_some_and(|old| cas != 0 && cas != old.cas) {
             return Err(Status::CasMismatch);

@@ -100,8 +100,8 @@ pub(crate) struct State {
     pub(crate) generation: u64,
 }
 
-/// Beats of the clock until a callback gives way for the first time: the first one may come at once, and most callbacks
-/// take microseconds.
+/// Beats of the clock until a callback gives way for the first time: the first one may come at once, and most
+/// callbacks take microseconds.
 const FIRST_SLICE: u64 = 2;
 
 /// What a callback does that a beat of the clock has met.
@@ -160,7 +160,8 @@ impl State {
         self.usage.begin_callback();
     }
 
-    /// Goes on to the next callback of those that are entered at once; whether there is still a stream for it.
+    /// Goes on to the next callback of those that are entered at once; whether there is still a stream for
+    /// it.
     pub(crate) fn begin_next(&mut self) -> bool {
         self.enter(self.active, self.phase);
         self.end_callback();
@@ -194,8 +195,8 @@ impl State {
         self.exchange = Some(exchange);
     }
 
-    /// Charges the stream that a reply is for from now on, if there is one. False if it has no time left, and ends; `limit`
-    /// is that of one callback.
+    /// Charges the stream that a reply is for from now on, if there is one. False if it has no time left, and
+    /// ends; `limit` is that of one callback.
     pub(crate) fn charge_asker(&mut self, limit: u64) -> bool {
         let Some(exchange) = self.reserved.as_mut() else { return true };
         self.usage = exchange.own_ref().map(|plugin_state| plugin_state.usage).unwrap_or_default();
@@ -217,14 +218,16 @@ impl State {
         self.usage.charge_into_guest(bytes, &self.plugin.budgets)
     }
 
-    /// Ends the stream that is charged, if there is one, for what its client may have brought about: the guest lives on.
+    /// Ends the stream that is charged, if there is one, for what its client may have brought about: the
+    /// guest lives on.
     pub(crate) fn fail_charged(&mut self, cause: Cause) {
         if let Some(exchange) = self.charged() {
             exchange.fail(cause);
         }
     }
 
-    /// The exchange of the stream that is charged: the one that the callback is for, wherever the guest has gone.
+    /// The exchange of the stream that is charged: the one that the callback is for, wherever the guest has
+    /// gone.
     pub(crate) fn charged(&mut self) -> Option<&mut Exchange> {
         let stream = self.asker.unwrap_or(self.active);
         let exchange = match self.asker {
@@ -249,8 +252,9 @@ impl State {
         if self.ran <= self.may_run { EpochAction::Yield } else { EpochAction::Interrupt }
     }
 
-    /// Lets the guest's period begin. A callback that has taken long is followed by a rest, that of all instances of the
-    /// plugin together being such that they have a fifth of a thread's time: theirs is not the only plugin.
+    /// Lets the guest's period begin. A callback that has taken long is followed by a rest, that of all
+    /// instances of the plugin together being such that they have a fifth of a thread's time: theirs is not
+    /// the only plugin.
     pub(crate) fn expect_tick(&mut self) {
         let Some(period) = self.tick_period else { return };
         let rest = self.ran.saturating_mul(TICK_REST).saturating_mul(self.plugin.instances);

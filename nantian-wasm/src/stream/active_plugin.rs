@@ -141,8 +141,8 @@ impl StreamContext {
         CallOutcome::Over(Action::Respond(answer))
     }
 
-    /// Applies the failure policy: whatever happens to the stream, the plugin sees no more of it. A refusal stands under
-    /// either policy, and so does one that the guest had spoken before it failed.
+    /// Applies the failure policy: whatever happens to the stream, the plugin sees no more of it. A refusal
+    /// stands under either policy, and so does one that the guest had spoken before it failed.
     pub(super) fn failed(
         &mut self,
         plugin: &Plugin,

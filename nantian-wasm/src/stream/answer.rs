@@ -42,7 +42,8 @@ impl LocalResponse {
         Self { status: parts.status, headers, body, details: String::new(), grpc_status: None }
     }
 
-    /// The response to a request; a gRPC request gets status 200 and the failure in `grpc-status`, as its clients expect.
+    /// The response to a request; a gRPC request gets status 200 and the failure in `grpc-status`, as its
+    /// clients expect.
     pub fn into_response(mut self, is_grpc: bool) -> Response<Bytes> {
         if is_grpc {
             return self.into_grpc_response();

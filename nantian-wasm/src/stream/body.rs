@@ -174,7 +174,8 @@ impl StreamContext {
                 *front = message.take_shown();
                 self.release(index, direction);
             }
-            // While the sender is waited for, the guest is not asked to continue; otherwise it is, and in time.
+            // While the sender is waited for, the guest is not asked to continue; otherwise it is, and in
+            // time.
             Pause::Until(until) if has_seen_all || is_lost || until != u64::MAX => {
                 return Some(match self.held(plugin, index, direction, direction.body_phase()) {
                     Step::Next => self.let_go(index, direction, part),
@@ -222,11 +223,12 @@ impl StreamContext {
         if part.trailers.is_none() {
             return Step::Next;
         }
-        // Held bytes are shown once more as the end of the body before trailers: a guest that waits for the end to
-        // judge a body must not be passed by a peer that adds a trailer.
+        // Held bytes are shown once more as the end of the body before trailers: a guest that waits for the
+        // end to judge a body must not be passed by a peer that adds a trailer.
         let message = self.message_of(cursor.index, cursor.direction);
         let is_to_come = message.is_some_and(|message| {
-            // As in Envoy, headers of an empty body wait for trailers; in `pingora` the request's hook is still to run.
+            // As in Envoy, headers of an empty body wait for trailers; in `pingora` the request's hook is
+            // still to run.
             let is_awaited = message.waits_for_body && cursor.plugin.module().abi() == Abi::Pingora;
             (message.holds_bytes() || is_awaited) && message.shown == Shown::Parts
         });
@@ -286,7 +288,8 @@ impl StreamContext {
             return self.cannot_hold(cursor, chunk, Cause::BodyTooLarge { limit });
         }
         if verdict == BodyVerdict::Discard && end && !may_be_continued {
-            // The end of a stream cannot be withheld by forgetting it; what the guest kept before goes with it.
+            // The end of a stream cannot be withheld by forgetting it; what the guest kept before goes with
+            // it.
             *chunk = message.take_shown().into_bytes();
             self.release(index, direction);
             return Step::Next;

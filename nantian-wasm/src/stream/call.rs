@@ -169,7 +169,8 @@ impl StreamCalls {
 // === impl StreamContext ===
 
 impl StreamContext {
-    /// Runs a guest for this stream, with the exchange in its hands; `cell` is its instance, if that is locked already.
+    /// Runs a guest for this stream, with the exchange in its hands; `cell` is its instance, if that is
+    /// locked already.
     pub(super) fn visit(
         &mut self,
         cursor: &PluginCursor<'_>,
@@ -258,7 +259,8 @@ impl StreamContext {
         (visit, cell)
     }
 
-    /// How the message of a direction has ended, if it has: told by whatever ended it, and from then on as an end.
+    /// How the message of a direction has ended, if it has: told by whatever ended it, and from then on as an
+    /// end.
     pub(super) fn ended(&mut self, direction: Direction) -> Option<Action> {
         if let Some(ended) = self.calls.take_end(direction) {
             let front = std::mem::take(self.calls.front(direction));
@@ -276,7 +278,8 @@ impl StreamContext {
 
     /// Goes on with the call that is running, whichever direction it is for; ready when none is.
     ///
-    /// Whoever waits for anything of the stream drives it: the body it was made for may never be polled again.
+    /// Whoever waits for anything of the stream drives it: the body it was made for may never be polled
+    /// again.
     pub(super) fn poll_running(&mut self, waiter: Direction, cx: &mut Context<'_>) -> Poll<()> {
         let Some(ongoing) = self.calls.running.as_mut() else { return Poll::Ready(()) };
         let polled = if std::mem::take(&mut ongoing.is_fresh) {

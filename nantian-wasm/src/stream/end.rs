@@ -44,7 +44,8 @@ impl StreamContext {
         }
     }
 
-    /// Lets a plugin log the stream, if its instance and the exchange are free: otherwise it does when it is closed.
+    /// Lets a plugin log the stream, if its instance and the exchange are free: otherwise it does when it is
+    /// closed.
     fn log(&self, index: usize, active: &mut ActivePlugin) {
         let Some(lease) = &active.lease else { return };
         let slot = lease.slot();

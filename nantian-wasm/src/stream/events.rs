@@ -54,8 +54,8 @@ impl Events {
 // === impl Lines ===
 
 impl Lines {
-    /// The end of the last whole event among bytes that come next, behind its blank line: zero, if the bytes before them
-    /// are what ends there.
+    /// The end of the last whole event among bytes that come next, behind its blank line: zero, if the bytes
+    /// before them are what ends there.
     ///
     /// A CR at the very end ends a blank line only where the line before it ended in CR alone.
     fn end_of_last(&mut self, bytes: &[u8]) -> Option<usize> {

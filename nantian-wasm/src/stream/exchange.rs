@@ -263,7 +263,8 @@ impl Exchange {
         });
     }
 
-    /// Puts the body bytes in the plugin's hands by before the first change of them, for a plugin that fails open.
+    /// Puts the body bytes in the plugin's hands by before the first change of them, for a plugin that fails
+    /// open.
     pub(crate) fn before_change_of_body(&mut self, direction: Direction) {
         let saved = self.undo.saved.as_mut().and_then(|saved| saved.window(direction).as_ref());
         if !self.undo.wanted || saved.is_some() {
@@ -274,7 +275,8 @@ impl Exchange {
     }
 
     /// Takes back every change since the last callback began, if that was of this plugin: what others have
-    /// made of a message since is theirs. Body bytes that have left the plugin's hands meanwhile do not come back.
+    /// made of a message since is theirs. Body bytes that have left the plugin's hands meanwhile do not come
+    /// back.
     pub(crate) fn roll_back(&mut self, plugin_index: usize) {
         let Some(saved) = self.undo.saved.take_if(|_| self.current == plugin_index) else { return };
         if let Some(messages) = saved.messages {
@@ -294,7 +296,8 @@ impl Exchange {
         }
     }
 
-    /// Ends the stream for a reason other than a trap; the first reason stays, unless only the second one is a refusal.
+    /// Ends the stream for a reason other than a trap; the first reason stays, unless only the second one is
+    /// a refusal.
     pub(crate) fn fail(&mut self, cause: Cause) {
         self.is_touched = true;
         if let Some(own) = self.own()

@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The fields of a message, or a copy of those of one that has left.
 ///
-/// Few guests look at what has left. So a copy is bytes in one piece, and a map only when somebody looks at it: that of a
-/// map costs several times as much, and as much again when it is dropped.
+/// Few guests look at what has left. So a copy is bytes in one piece, and a map only when somebody looks at
+/// it: that of a map costs several times as much, and as much again when it is dropped.
 #[derive(Debug, Clone)]
 pub(crate) enum HeaderFields {
     Here(HeaderMap),

@@ -32,7 +32,8 @@ pub(crate) struct GuestCallResult {
     pub(super) expects_calls: bool,
 }
 
-/// Memory for one call after the other of the guest of one instance: what was used last is nearest to the processor.
+/// Memory for one call after the other of the guest of one instance: what was used last is nearest to the
+/// processor.
 pub(crate) struct ReusableFuture(Pin<Box<dyn Reusable + Send>>);
 
 /// A future whose place is taken by the next one when it has ended.

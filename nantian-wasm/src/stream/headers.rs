@@ -96,7 +96,8 @@ impl StreamContext {
         }
     }
 
-    /// Leases an instance for the next plugin, and creates its context if it is not shown the request's headers next.
+    /// Leases an instance for the next plugin, and creates its context if it is not shown the request's
+    /// headers next.
     fn join(&mut self, plugin: &Plugin, index: usize, cell: &mut Option<InstanceGuard>) -> Option<Step> {
         if index == self.active.len()
             && let Some(step) = self.take_seat(plugin, index, cell)
@@ -216,7 +217,8 @@ impl StreamContext {
         }
     }
 
-    /// Notes that a guest holds a message, which it may have let go by now: others ran between its callback's end and this.
+    /// Notes that a guest holds a message, which it may have let go by now: others ran between its callback's
+    /// end and this.
     pub(super) fn pause(&mut self, index: usize, direction: Direction, until: u64) {
         if let Some(message) = self.message_of(index, direction) {
             message.pause = if message.is_continued { Pause::Over } else { Pause::Until(until) };

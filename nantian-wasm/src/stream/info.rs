@@ -26,7 +26,8 @@ pub struct StreamInfo {
     pub server_name: Option<Arc<str>>,
     /// Version of the client's TLS, such as `TLSv1.3`: `connection.tls_version`.
     pub tls_version: Option<Arc<str>>,
-    /// The certificate that the client showed, if it was verified: `connection.mtls` says whether there is one.
+    /// The certificate that the client showed, if it was verified: `connection.mtls` says whether there is
+    /// one.
     pub client_certificate: Option<Arc<ClientCertificate>>,
     /// Name of the matched route: `xds.route_name`, `route_name`.
     pub route: Option<Arc<str>>,
@@ -38,7 +39,8 @@ pub struct StreamInfo {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientCertificate {
-    /// SHA-256 of the certificate, in lower-case hexadecimal digits: `connection.sha256_peer_certificate_digest`.
+    /// SHA-256 of the certificate, in lower-case hexadecimal digits:
+    /// `connection.sha256_peer_certificate_digest`.
     pub sha256: String,
     /// The first URI of its alternative names: `connection.uri_san_peer_certificate`.
     pub uri: Option<String>,

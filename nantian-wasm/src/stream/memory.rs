@@ -30,7 +30,8 @@ impl StreamContext {
         self.held.as_ref().map_or(Ok(()), |held| held.hold(self.held_bytes()))
     }
 
-    /// When a step is over: what no plugin holds any more is on its way. While a guest has the exchange, nobody knows.
+    /// When a step is over: what no plugin holds any more is on its way. While a guest has the exchange,
+    /// nobody knows.
     pub(super) fn let_pass(&mut self) {
         if self.held.is_some() && self.exchange.is_some() && self.held_bytes() == 0 {
             self.passing = self.held.take();

@@ -50,9 +50,9 @@ use crate::proxy_wasm::{MapKind, join, join_cookies};
 
 /// A stream on its way through a list of plugins: requests pass first to last, responses last to first.
 ///
-/// Any proxy can drive it: call the `on_*` methods in the order things happen and do what the [`Action`] says. Guests
-/// run inside these calls, each within its time limit. Dropping the context ends the stream for its plugins: they log,
-/// finish and forget it.
+/// Any proxy can drive it: call the `on_*` methods in the order things happen and do what the [`Action`]
+/// says. Guests run inside these calls, each within its time limit. Dropping the context ends the stream for
+/// its plugins: they log, finish and forget it.
 ///
 /// ```
 /// use nantian_wasm::{Action, StreamContext, StreamInfo};
@@ -98,20 +98,21 @@ pub enum Action {
     /// Pass on what the arguments now hold; body bytes may be none when a plugin holds them back.
     Continue,
     /// The headers wait for the body: show its parts, and pass nothing on before
-    /// [`take_request`](StreamContext::take_request) or [`take_response`](StreamContext::take_response) gives the headers.
+    /// [`take_request`](StreamContext::take_request) or [`take_response`](StreamContext::take_response) gives
+    /// the headers.
     Hold,
     /// Send this instead. In the request's phases, its headers go through
     /// [`on_response_headers`](StreamContext::on_response_headers) first.
     Respond(Box<LocalResponse>),
     /// Refuse the stream; once response headers have left, break it off.
     Fail(Failure),
-    /// Break this message off: nothing more of it may go on. A plugin has answered or failed the stream in another step,
-    /// which has said what to send.
+    /// Break this message off: nothing more of it may go on. A plugin has answered or failed the stream in
+    /// another step, which has said what to send.
     BreakOff(BodyError),
-    /// A plugin holds the message, its guest has used up a slice of time, or its instance is running another stream's guest:
-    /// wait with
-    /// [`poll_request`](StreamContext::poll_request) or [`poll_response`](StreamContext::poll_response), then call the same
-    /// method with the same arguments again. Until then the stream keeps what they held.
+    /// A plugin holds the message, its guest has used up a slice of time, or its instance is running another
+    /// stream's guest: wait with [`poll_request`](StreamContext::poll_request) or
+    /// [`poll_response`](StreamContext::poll_response), then call the same method with the same arguments
+    /// again. Until then the stream keeps what they held.
     Pending,
 }
 
@@ -119,8 +120,8 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Streaming {
     No,
-    /// Its client asks for a stream of events, and it has no length. A client must not choose who looks at a response:
-    /// those who look at other responses look at this one too.
+    /// Its client asks for a stream of events, and it has no length. A client must not choose who looks at a
+    /// response: those who look at other responses look at this one too.
     AskedFor,
     /// Its content type says so.
     Declared,
@@ -175,7 +176,8 @@ impl StreamContext {
 
     /// Gives the headers of a held request back when every plugin has let them go.
     ///
-    /// To be asked after each part of the body that was shown, and after [`poll_request`](Self::poll_request).
+    /// To be asked after each part of the body that was shown, and after
+    /// [`poll_request`](Self::poll_request).
     pub fn take_request(&mut self, parts: &mut request::Parts) -> Action {
         self.step(Direction::Request, |this| {
             let action = this.drive_headers(Direction::Request, false);
@@ -223,7 +225,8 @@ impl StreamContext {
 
     /// Gives the headers of a held response back when every plugin has let them go.
     ///
-    /// To be asked after each part of the body that was shown, and after [`poll_response`](Self::poll_response).
+    /// To be asked after each part of the body that was shown, and after
+    /// [`poll_response`](Self::poll_response).
     pub fn take_response(&mut self, parts: &mut response::Parts) -> Action {
         self.step(Direction::Response, |this| {
             let action = this.drive_headers(Direction::Response, false);
@@ -246,8 +249,8 @@ impl StreamContext {
         })
     }
 
-    /// Takes the trailers that plugins have added to a request that has none of its own: to be asked for when the end of
-    /// its body was shown, and sent behind it.
+    /// Takes the trailers that plugins have added to a request that has none of its own: to be asked for when
+    /// the end of its body was shown, and sent behind it.
     pub fn take_request_trailers(&mut self) -> Option<HeaderMap> {
         self.request.added.take().map(|trailers| *trailers)
     }
@@ -273,8 +276,8 @@ impl StreamContext {
         self.is_grpc
     }
 
-    /// Waits until the request's next step can be taken, after [`Action::Pending`]; and between its parts, until a plugin
-    /// lets go what it holds or the request is over: then an empty part is to be shown.
+    /// Waits until the request's next step can be taken, after [`Action::Pending`]; and between its parts,
+    /// until a plugin lets go what it holds or the request is over: then an empty part is to be shown.
     ///
     /// # Cancellation
     ///
@@ -283,12 +286,14 @@ impl StreamContext {
         self.poll_step(Direction::Request, cx)
     }
 
-    /// Waits until the response's next step can be taken, as [`poll_request`](Self::poll_request) does for the request.
+    /// Waits until the response's next step can be taken, as [`poll_request`](Self::poll_request) does for
+    /// the request.
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_step(Direction::Response, cx)
     }
 
-    /// Waits until a plugin answers or ends the stream outside of its callbacks, such as when a call-out returns.
+    /// Waits until a plugin answers or ends the stream outside of its callbacks, such as when a call-out
+    /// returns.
     ///
     /// To be polled while the response is awaited; never ready when no plugin can do so.
     pub fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
@@ -309,7 +314,8 @@ impl StreamContext {
         }
     }
 
-    /// Whether a plugin has written a length of its own into the headers of a message that have left the stream.
+    /// Whether a plugin has written a length of its own into the headers of a message that have left the
+    /// stream.
     pub(crate) fn is_resized(&self, direction: Direction) -> bool {
         self.message_ref(direction).is_resized
     }

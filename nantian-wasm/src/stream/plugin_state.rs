@@ -32,8 +32,8 @@ pub(crate) struct PluginState {
 /// What one plugin has of one message.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PluginMessage {
-    /// The guest has the headers: its callback runs, or has held them. What it writes when they have left changes what is
-    /// remembered of them.
+    /// The guest has the headers: its callback runs, or has held them. What it writes when they have left
+    /// changes what is remembered of them.
     pub(crate) has_headers: bool,
     /// The guest has the trailers.
     pub(crate) has_trailers: bool,
@@ -131,8 +131,8 @@ impl PluginMessage {
 
     /// Keeps what was shown as the guest has asked; true unless it is forgotten.
     ///
-    /// A message has one buffer, as in Envoy: bytes that are in it stay there whatever the guest asks for next, and those
-    /// that come while it is shown are in it before the guest sees them.
+    /// A message has one buffer, as in Envoy: bytes that are in it stay there whatever the guest asks for
+    /// next, and those that come while it is shown are in it before the guest sees them.
     pub(super) fn keep(&mut self, verdict: BodyVerdict) -> bool {
         let was_buffering = std::mem::replace(&mut self.is_buffering, verdict == BodyVerdict::Buffer);
         match verdict {

@@ -12,7 +12,8 @@ use crate::pool::InstanceGuard;
 // === impl StreamContext ===
 
 impl StreamContext {
-    /// Shows all held bytes as the end of the body; they stay in the guest's hands until it has seen the trailers.
+    /// Shows all held bytes as the end of the body; they stay in the guest's hands until it has seen the
+    /// trailers.
     pub(super) fn show_end_before_trailers(
         &mut self,
         cursor: &PluginCursor<'_>,

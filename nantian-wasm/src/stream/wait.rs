@@ -79,14 +79,14 @@ impl StreamContext {
         action
     }
 
-    /// Whether a guest may want the exchange between two steps: one that is entered for something else, has calls under way
-    /// or holds a message. Otherwise it is locked once for all steps.
+    /// Whether a guest may want the exchange between two steps: one that is entered for something else, has
+    /// calls under way or holds a message. Otherwise it is locked once for all steps.
     fn is_wanted(&self) -> bool {
         self.may_interrupt() || self.active.iter().any(ActivePlugin::is_waiting)
     }
 
-    /// Makes guest calls that wait for the instances of this stream. Whoever waits for one of them does so after it has left
-    /// word: replies that wake it come before or after.
+    /// Makes guest calls that wait for the instances of this stream. Whoever waits for one of them does so
+    /// after it has left word: replies that wake it come before or after.
     pub(super) fn settle(&self) {
         for lease in self.active.iter().filter_map(|active| active.lease.as_ref()) {
             lease.slot().settle();
@@ -141,8 +141,8 @@ impl StreamContext {
         }
     }
 
-    /// How many bytes of a body may be read while a plugin holds its headers; none if nobody looks at them, or something else
-    /// is waited for.
+    /// How many bytes of a body may be read while a plugin holds its headers; none if nobody looks at them,
+    /// or something else is waited for.
     pub(crate) fn gathers(&mut self, direction: Direction) -> Option<usize> {
         let Some(Wait::Guest(index)) = self.waits.of(direction) else { return None };
         let index = *index;
@@ -151,9 +151,11 @@ impl StreamContext {
         is_watched.then(|| holder.max_buffered_body())
     }
 
-    /// Between the parts of a message: ready when a guest let go what it held of it, and when the message is over.
+    /// Between the parts of a message: ready when a guest let go what it held of it, and when the message is
+    /// over.
     ///
-    /// Whatever makes it ready is gone when an empty part was shown: the message has gone on, or is broken off.
+    /// Whatever makes it ready is gone when an empty part was shown: the message has gone on, or is broken
+    /// off.
     fn poll_released(&mut self, direction: Direction, waker: &Waker) -> Poll<()> {
         let message = self.message(direction);
         if message.over.is_some() {

@@ -1,5 +1,5 @@
-//! A table of guests that mean harm, one for each way into the guest and each budget: what becomes of the stream, whether
-//! the instance survives, and that others are served meanwhile and afterwards.
+//! A table of guests that mean harm, one for each way into the guest and each budget: what becomes of the
+//! stream, whether the instance survives, and that others are served meanwhile and afterwards.
 //!
 //! | harm | guests, here unless another file is named |
 //! |---|---|
@@ -776,7 +776,8 @@ fn suffer(abuse: &Abuse) {
     let engine = Engine::new().unwrap();
     let bytes = wat::parse_str(&abuse.guest).unwrap_or_else(|error| panic!("{name}: {error}"));
     let innocent = plugin_of(&engine, &guest("add_header"), |_| {}).unwrap();
-    // Where a guest loops outside of its stream's callbacks, the stream is told that the instance is lost, or nothing.
+    // Where a guest loops outside of its stream's callbacks, the stream is told that the instance is lost, or
+    // nothing.
     let time = if matches!(abuse.cause, "" | "time limit" | "instance lost") { SHORT } else { LONG };
     let plugin = started(&engine, &bytes, time).unwrap_or_else(|error| panic!("{name}: {error:?}"));
 
@@ -795,7 +796,8 @@ fn suffer(abuse: &Abuse) {
     };
     let (mut parts, ()) = Response::new(()).into_parts();
     assert!(matches!(other.on_response_headers(&mut parts, true), Action::Continue), "{name}");
-    // The plugin is still there: two memories of 4 MiB, what a callback may copy, what is kept of all that, and the compiler's.
+    // The plugin is still there: two memories of 4 MiB, what a callback may copy, what is kept of all that,
+    // and the compiler's.
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{name}: {grown} bytes more while it lives");
 

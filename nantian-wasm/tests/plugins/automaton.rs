@@ -1,4 +1,5 @@
-//! The state machine of a stream against a reference automaton, for any order of events and any verdicts of the guest.
+//! The state machine of a stream against a reference automaton, for any order of events and any verdicts of
+//! the guest.
 
 use std::num::NonZeroUsize;
 use std::sync::LazyLock;
@@ -199,7 +200,8 @@ impl Reference {
         }
     }
 
-    /// What goes on between two parts of a message, because the guest has let it go since or holds nothing any more.
+    /// What goes on between two parts of a message, because the guest has let it go since or holds nothing
+    /// any more.
     fn let_go(&mut self, direction: usize) -> Option<Outcome> {
         let side = &mut self.sides[direction];
         if side.is_over {

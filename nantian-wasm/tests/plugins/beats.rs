@@ -1,5 +1,6 @@
-//! A guest that loops is ended within its limit, wherever it loops, and its slices leave room for others. Time is the engine's
-//! clock, and each round of the loop takes a millisecond of it: what is measured here is the same on any machine.
+//! A guest that loops is ended within its limit, wherever it loops, and its slices leave room for others.
+//! Time is the engine's clock, and each round of the loop takes a millisecond of it: what is measured here is
+//! the same on any machine.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -17,7 +18,8 @@ use crate::support::{Frames, TicksWithLogs, data, frames, get, guest, plugin_of,
 const LIMIT: u64 = 20;
 /// How much more until it is over.
 const GRACE: u64 = 10;
-/// Longest time without a pause: two beats of a first slice, and another one where a step of the stream follows at once.
+/// Longest time without a pause: two beats of a first slice, and another one where a step of the stream
+/// follows at once.
 const SLICE: u64 = 3;
 
 /// A guest that counts and logs for ever in this callback, and has these parts besides.
@@ -43,8 +45,8 @@ fn rounds(plugin: &Plugin) -> u64 {
     plugin.status().metrics[0].value
 }
 
-/// Serves one request until the guest has ended, as a worker does that has others to serve between its slices; the rounds that it
-/// looped, and most of them without a pause.
+/// Serves one request until the guest has ended, as a worker does that has others to serve between its
+/// slices; the rounds that it looped, and most of them without a pause.
 fn served(engine: &Engine, plugin: &Plugin) -> (u64, u64) {
     let innocent = plugin_of(engine, &guest("add_header"), |_| {}).unwrap();
     let body = |bytes| frames([data(bytes), trailers()]);

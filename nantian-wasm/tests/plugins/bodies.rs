@@ -215,7 +215,8 @@ proptest! {
     }
 }
 
-/// A guest that holds requests, and in the body of a response changes what it holds of both messages and traps.
+/// A guest that holds requests, and in the body of a response changes what it holds of both messages and
+/// traps.
 const SPOILS_BOTH: &str = r#"(module
     (import "env" "proxy_set_buffer_bytes" (func $set (param i32 i32 i32 i32 i32) (result i32)))
     (memory (export "memory") 1)

@@ -39,7 +39,8 @@ fn block(pairs: &[(&str, &str)]) -> (String, usize) {
     (bytes.iter().map(|byte| format!("\\{byte:02x}")).collect(), bytes.len())
 }
 
-/// Statuses of an HTTP call with these headers and trailers, and of a gRPC call with these headers; and the HTTP calls made.
+/// Statuses of an HTTP call with these headers and trailers, and of a gRPC call with these headers; and the
+/// HTTP calls made.
 fn called(headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Vec<u8>, Vec<HttpCall>) {
     let ((headers, headers_size), (trailers, trailers_size)) = (block(headers), block(trailers));
     let guest = format!(

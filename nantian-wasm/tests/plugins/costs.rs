@@ -80,7 +80,8 @@ fn details_of_an_answer_are_kept_so_long_as_a_log_shows_them() {
     assert_eq!(answer(3).0, "_\u{fffd}\u{fffd}");
 }
 
-/// A guest that holds a request's body until it has asked about each part of it, one after the other; `$left` are the parts.
+/// A guest that holds a request's body until it has asked about each part of it, one after the other; `$left`
+/// are the parts.
 fn asking(left: &str) -> String {
     format!(
         r#"(module
@@ -255,7 +256,8 @@ fn body_that_becomes_far_too_long_ends_its_stream_and_not_the_instance() {
     assert_eq!(plugin.status().traps.total(), 0);
 }
 
-/// A guest that does this under a policy of failing open, and the way of a request with many and long headers past it.
+/// A guest that does this under a policy of failing open, and the way of a request with many and long headers
+/// past it.
 fn client_passes(body: &str) -> (u16, bool, Plugin) {
     let plugin = of(&module(&headers(body)), |config| {
         config.failure_policy = FailurePolicy::FailOpen;

@@ -1,4 +1,5 @@
-//! Quantities that clients choose: they may fail a stream, and never cost an instance or what a plugin remembers.
+//! Quantities that clients choose: they may fail a stream, and never cost an instance or what a plugin
+//! remembers.
 
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
@@ -20,8 +21,8 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Frames, Seen, Ticking, TicksWithLogs, data, exchange, frames, plugin, plugin_of, send};
 
-/// Defines a counter by the value of the header `x-who` and counts in it, as published plugins count by consumer; keeps a value
-/// under that name, too, and an item in a queue.
+/// Defines a counter by the value of the header `x-who` and counts in it, as published plugins count by
+/// consumer; keeps a value under that name, too, and an item in a queue.
 const COUNTS: &str = r#"(module
     (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))

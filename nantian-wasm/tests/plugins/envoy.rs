@@ -1,4 +1,5 @@
-//! What stock Envoy (1.40, V8) was seen to do with a guest that tells all it is told, where no other test says it.
+//! What stock Envoy (1.40, V8) was seen to do with a guest that tells all it is told, where no other test
+//! says it.
 
 use bytes::Bytes;
 use http::{Request, Response};

@@ -250,8 +250,8 @@ fn pause_that_nobody_ends_is_a_failure_when_its_time_is_over() {
 fn lying_pointers_get_a_status_and_nothing_else() {
     let seen = send([plugin("lying_pointers", |_| {})], get("/"));
     assert_eq!(seen.status(), 200);
-    // `set_shared_data` with a good key and the 64 KiB metric name are refused for their pointers as well; WASI has its
-    // own number for a bad address, and gets no bytes it cannot write whole.
+    // `set_shared_data` with a good key and the 64 KiB metric name are refused for their pointers as well;
+    // WASI has its own number for a bad address, and gets no bytes it cannot write whole.
     let expected = [6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 21, 21];
     assert_eq!(seen.body.as_deref(), Ok(&expected[..]));
 }

@@ -1,5 +1,6 @@
-//! The invariants of the reference by their number. I5 (no guest runs without a deadline), I6 (memory stays within the sum of
-//! the budgets) and I10 (no guest splits a message) are asserted of every hostile guest, in `abuse`.
+//! The invariants of the reference by their number. I5 (no guest runs without a deadline), I6 (memory stays
+//! within the sum of the budgets) and I10 (no guest splits a message) are asserted of every hostile guest, in
+//! `abuse`.
 
 use std::convert::Infallible;
 use std::num::NonZeroUsize;

@@ -151,7 +151,8 @@ fn part_that_is_forgotten_takes_nothing_with_it_that_was_buffered() {
     assert_eq!(passed(&[0, 2, 1, 0]), "onetwo");
 }
 
-/// Buffers a request, asks about it when it has ended, which it answers with 3, and continues it in the reply.
+/// Buffers a request, asks about it when it has ended, which it answers with 3, and continues it in the
+/// reply.
 const ASKS_AT_THE_END: &str = r#"(module
     (import "env" "proxy_http_call"
         (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
@@ -211,7 +212,8 @@ fn what_a_guest_has_set_is_found_in_the_state_of_filters() {
     }
 }
 
-/// Holds a request's body to its end, of which it may hold so many bytes, as its sandbox and as it has said itself.
+/// Holds a request's body to its end, of which it may hold so many bytes, as its sandbox and as it has said
+/// itself.
 fn holding(sandbox: usize, said: &str) -> Plugin {
     let text = format!(
         r#"(module

@@ -1,4 +1,5 @@
-//! Content-lengths of bodies whose plugins make them longer or shorter: what leaves is right, or says nothing.
+//! Content-lengths of bodies whose plugins make them longer or shorter: what leaves is right, or says
+//! nothing.
 
 use http::{Request, Response};
 use http_body_util::Limited;

@@ -1,12 +1,13 @@
-//! Every host function that takes a pointer, called with each mixture of lies: none reaches memory that is not the guest's,
-//! and none costs the instance.
+//! Every host function that takes a pointer, called with each mixture of lies: none reaches memory that is
+//! not the guest's, and none costs the instance.
 
 use http::{Request, Response};
 use nantian_wasm::Engine;
 
 use crate::support::{data, exchange, frames, get, guest, plugin_of, send};
 
-/// Functions by module, name and parameters: `l` is a lie, `I` an `i64` of zero, `s` a status of HTTP, a digit itself.
+/// Functions by module, name and parameters: `l` is a lie, `I` an `i64` of zero, `s` a status of HTTP, a
+/// digit itself.
 const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("env", "proxy_log", "2ll"),
     ("env", "proxy_get_log_level", "l"),
@@ -60,8 +61,8 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[
     ("pingora", "get_all_headers", "ll"),
 ];
 
-/// Of the 65 536 bytes of the guest's memory: two places and lengths that are there, one at whose end there is no room, and
-/// three that are nowhere.
+/// Of the 65 536 bytes of the guest's memory: two places and lengths that are there, one at whose end there
+/// is no room, and three that are nowhere.
 const LIES: [u32; 6] = [8, 16, 65_530, 65_536, 0x8000_0000, 0xffff_ffff];
 
 /// Parameters that are mixed freely; those beyond lie as one of them does.
@@ -79,7 +80,8 @@ fn parameter(code: char, place: usize) -> String {
     }
 }
 
-/// A guest that calls a function with every mixture of lies, whose allocator lies as well; it aborts at no answer.
+/// A guest that calls a function with every mixture of lies, whose allocator lies as well; it aborts at no
+/// answer.
 fn liar((module, name, codes): (&str, &str, &str)) -> String {
     let types = codes.replace(|code| code != 'I', " i32").replace('I', " i64");
     let result = match (module, name) {

@@ -67,7 +67,8 @@ fn ticks_come_when_their_period_has_passed() {
     assert_eq!(counts(&plugin).last().unwrap().1, 3);
 }
 
-/// A guest that ticks every 100 ms, from its first tick on every 20 ms, and when it has seen a request every 10 ms.
+/// A guest that ticks every 100 ms, from its first tick on every 20 ms, and when it has seen a request every
+/// 10 ms.
 const PERIODS: &str = r#"(module
     (import "env" "proxy_set_tick_period_milliseconds" (func $period (param i32) (result i32)))
     (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))

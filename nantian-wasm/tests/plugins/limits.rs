@@ -1,4 +1,5 @@
-//! What waits for a guest, and what it may have under way, has an end; and what a call ends with is never lost.
+//! What waits for a guest, and what it may have under way, has an end; and what a call ends with is never
+//! lost.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
@@ -191,7 +192,8 @@ fn stream_has_sixteen_calls_at_a_time_and_a_plugin_a_thousand_and_some() {
     assert_eq!(plugin.status().traps.total(), 0);
 }
 
-/// A guest that makes three calls for a stream, and sets a property of it in the callback of each: under its id, so long.
+/// A guest that makes three calls for a stream, and sets a property of it in the callback of each: under its
+/// id, so long.
 const PROPERTIES: &str = r#"(module
     (import "env" "proxy_http_call"
         (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))

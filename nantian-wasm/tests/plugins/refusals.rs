@@ -14,7 +14,8 @@ fn open(bytes: &[u8], change: impl FnOnce(&mut PluginConfig)) -> Plugin {
     plugin.unwrap()
 }
 
-/// A guest that answers 403 in a callback, with a body of so many bytes and this block of headers, and does this then.
+/// A guest that answers 403 in a callback, with a body of so many bytes and this block of headers, and does
+/// this then.
 fn refusing(callback: &str, body: u32, block: (u32, u32), then: &str) -> Plugin {
     let text = format!(
         r#"(module

@@ -37,8 +37,8 @@ impl Host for Answering {
     }
 }
 
-/// A guest that makes a call-out and does `MORE` before it holds the message in the callback `HELD`, does `REPLY` when one
-/// returns, and logs the status of the response at its end.
+/// A guest that makes a call-out and does `MORE` before it holds the message in the callback `HELD`, does
+/// `REPLY` when one returns, and logs the status of the response at its end.
 const ASKING: &str = r#"(module
     (import "env" "proxy_http_call" (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_call_foreign_function" (func $foreign (param i32 i32 i32 i32 i32 i32) (result i32)))
@@ -170,8 +170,8 @@ fn first_answer_is_sent_and_the_details_of_the_last_one_are_logged() {
     assert!(lines.iter().any(|line| line.ends_with("second")), "{lines:?}");
 }
 
-/// A guest that holds both messages for a call-out each, and logs the length of each part of a body and whether it is the
-/// last one.
+/// A guest that holds both messages for a call-out each, and logs the length of each part of a body and
+/// whether it is the last one.
 const HOLDS: &str = r#"(module
     (import "env" "proxy_http_call" (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
@@ -221,7 +221,8 @@ impl Host for Later {
     }
 }
 
-/// A body of these parts, whose reader's call-out is answered before what comes last: its end or its trailers.
+/// A body of these parts, whose reader's call-out is answered before what comes last: its end or its
+/// trailers.
 fn answered_at_the_end(
     host: &Arc<Later>,
     parts: &'static [&'static str],

@@ -282,7 +282,8 @@ fn shared_counter_counts_every_stream_of_every_instance() {
         config.instances = std::num::NonZeroUsize::new(4);
     })
     .unwrap();
-    // A key that is not there has no number to compare with, as in Envoy: of two that begin it, the later wins.
+    // A key that is not there has no number to compare with, as in Envoy: of two that begin it, the later
+    // wins.
     assert_eq!(all(&send([plugin.clone()], get("/")), "x-count"), ["1"]);
     let largest = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -455,7 +456,8 @@ fn answer_of_a_call_out_waits_while_another_guest_has_the_stream() {
     tracing::subscriber::with_default(subscriber, || {
         assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
     });
-    // The first guest has asked and let the request go; the second one stands still with the exchange in its hands.
+    // The first guest has asked and let the request go; the second one stands still with the exchange in its
+    // hands.
     let reply = host.0.lock().unwrap().pop().unwrap();
     reply_with(Ok((200, "known")), reply);
     let mut context = Context::from_waker(Waker::noop());

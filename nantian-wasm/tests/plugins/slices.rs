@@ -226,7 +226,8 @@ fn ticks_that_take_long_hold_up_no_other_plugin_and_come_more_rarely() {
     });
 }
 
-/// A guest that logs in the request's headers, lets bodies pass, and records the size of the request in the end.
+/// A guest that logs in the request's headers, lets bodies pass, and records the size of the request in the
+/// end.
 const COUNTED: &str = r#"(module
     (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
     (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))

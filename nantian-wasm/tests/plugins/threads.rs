@@ -15,7 +15,8 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{data, frames, get, send};
 
-/// Keeps replies until somebody brings them, and notes on which threads the guest was when it called a foreign function.
+/// Keeps replies until somebody brings them, and notes on which threads the guest was when it called a
+/// foreign function.
 #[derive(Default)]
 struct Apart {
     replies: Mutex<Vec<HttpReply>>,
@@ -51,7 +52,8 @@ impl Apart {
     }
 }
 
-/// A guest that calls out in this callback, and calls a foreign function and continues the request when the reply is there.
+/// A guest that calls out in this callback, and calls a foreign function and continues the request when the
+/// reply is there.
 fn calling(callback: &str) -> (Engine, Plugin, Arc<Apart>) {
     let text = r#"(module
         (import "env" "proxy_http_call"

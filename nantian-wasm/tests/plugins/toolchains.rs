@@ -1,7 +1,7 @@
 //! Modules as toolchains make them: what they import and export besides callbacks, and how they are started.
 //!
-//! The lists of Go, the C++ SDK and AssemblyScript are those of modules that were built with them, the other ones what their
-//! documentation promises; Rust's own are built by the tests in `sdk.rs`.
+//! The lists of Go, the C++ SDK and AssemblyScript are those of modules that were built with them, the other
+//! ones what their documentation promises; Rust's own are built by the tests in `sdk.rs`.
 
 use nantian_wasm::Engine;
 

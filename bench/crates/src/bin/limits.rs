@@ -1,8 +1,8 @@
 //! nantian-ratelimit beside governor's keyed limiter, limitador and tower's rate limit.
 //!
-//! Against governor time is told to both, so that the decision is measured and not the clock. limitador and tower read a
-//! clock, and so do we beside them. Ours always include the digest of the key. Each number is made from the outcome
-//! before, which a processor foresees: decisions overlap as far as it can look ahead.
+//! Against governor time is told to both, so that the decision is measured and not the clock. limitador and
+//! tower read a clock, and so do we beside them. Ours always include the digest of the key. Each number is
+//! made from the outcome before, which a processor foresees: decisions overlap as far as it can look ahead.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -110,7 +110,8 @@ fn against_limitador(table: &mut Table) {
     });
 }
 
-/// tower's limit knows no keys, cannot be shared, and makes requests wait; it is here because people reach for it.
+/// tower's limit knows no keys, cannot be shared, and makes requests wait; it is here because people reach
+/// for it.
 fn against_tower(table: &mut Table) {
     table.ratio("1 limit, clock read / tower RateLimit (keyless, unshared)", None, || {
         let ours = limiter(one_limit());
@@ -241,8 +242,8 @@ fn hot<'a>(mut decide: impl FnMut(u64) -> bool + 'a) -> Work<'a> {
     alone(move || key = u64::from(!decide(black_box(key))))
 }
 
-/// Names are written some ahead of their decision, as a request's header is: a name read while it is still on its way to the
-/// cache would measure that way.
+/// Names are written some ahead of their decision, as a request's header is: a name read while it is still on
+/// its way to the cache would measure that way.
 fn walk_names<'a>(mut decide: impl FnMut(&String) -> bool + 'a) -> Work<'a> {
     const AHEAD: usize = 64;
     let (mut keys, mut names) = (Keys::new(0), [(); AHEAD].map(|()| name(0)));

@@ -1,5 +1,5 @@
-//! A Pingora proxy that offers Anthropic's Messages over an OpenAI-type provider: requests and answers are translated in the
-//! body callbacks, without a service.
+//! A Pingora proxy that offers Anthropic's Messages over an OpenAI-type provider: requests and answers are
+//! translated in the body callbacks, without a service.
 //!
 //! The provider is a fake one in this program, so that it runs without an account.
 

@@ -1,4 +1,5 @@
-//! A Pingora proxy that limits LLM tokens: a request reserves an estimate before it is passed on, its real usage settles it.
+//! A Pingora proxy that limits LLM tokens: a request reserves an estimate before it is passed on, its real
+//! usage settles it.
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,5 @@
-//! A Pingora proxy that picks endpoints in turn, counts a request to the end of its response, and passes over endpoints
-//! that fail.
+//! A Pingora proxy that picks endpoints in turn, counts a request to the end of its response, and passes over
+//! endpoints that fail.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -110,7 +110,8 @@ async fn main() -> anyhow::Result<()> {
     ensure!([in_flight("a"), in_flight("b")] == [Some(1), Some(1)], "both are busy: {:?}", balancer.status());
     drop((first, second));
 
-    // Whatever is picked first, every request is answered, and the endpoint that is gone is left out in the end.
+    // Whatever is picked first, every request is answered, and the endpoint that is gone is left out in the
+    // end.
     for _ in 0..30 {
         let response = client.get(format!("{url}/name").parse()?).await?;
         ensure!(response.status() == 200, "another endpoint is tried");

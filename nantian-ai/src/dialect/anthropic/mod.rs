@@ -40,10 +40,12 @@ use crate::estimate::Weight;
 /// The API version sent when the client names none: the one that the codecs write and read.
 pub(crate) const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
-/// What a signature begins with that stands for one which no provider has given. Some clients refuse reasoning without.
+/// What a signature begins with that stands for one which no provider has given. Some clients refuse
+/// reasoning without.
 const SIGNED_HERE: &str = "ntn1.";
 
-/// What the signatures and the encrypted reasoning begin with that this family refuses: made here, or by another one.
+/// What the signatures and the encrypted reasoning begin with that this family refuses: made here, or by
+/// another one.
 pub(crate) const FOREIGN: [&str; 5] =
     [SIGNED_HERE, gemini::OF_GEMINI, responses::OF_RESPONSES, bedrock::OF_BEDROCK, openai::OF_OPENROUTER];
 
@@ -98,7 +100,8 @@ struct Usage<'a> {
     iterations: Fold<Iteration<'a>>,
 }
 
-/// One of the times that a model was asked for an answer, or all those in which a conversation was made shorter before.
+/// One of the times that a model was asked for an answer, or all those in which a conversation was made
+/// shorter before.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Iteration<'a> {
@@ -166,8 +169,8 @@ pub(crate) fn error(kind: &str, message: &str) -> Value {
 // === impl Begun ===
 
 impl Begun<'_> {
-    /// Whether the model has begun with something of its answer. Text is always begun without any, and reasoning that is not to
-    /// be shown has nothing but its beginning for minutes.
+    /// Whether the model has begun with something of its answer. Text is always begun without any, and
+    /// reasoning that is not to be shown has nothing but its beginning for minutes.
     fn is_token(&self) -> bool {
         self.kind != "text" || !self.text.is_empty()
     }

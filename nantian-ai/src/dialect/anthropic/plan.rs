@@ -128,8 +128,8 @@ impl Plan {
     }
 }
 
-/// Whether the model's turn goes on, after results of its calls, that has begun without reasoning which it trusts. A model that
-/// wants a budget cannot think in it then.
+/// Whether the model's turn goes on, after results of its calls, that has begun without reasoning which it
+/// trusts. A model that wants a budget cannot think in it then.
 fn has_begun_without(messages: &[Message], trusts: impl Fn(&Block) -> bool) -> bool {
     let said: Vec<_> = messages.iter().filter(|message| message.role != Role::System).collect();
     // Neighbours of one role are one turn there.

@@ -120,8 +120,8 @@ fn content(role: Role, content: Option<Value>, losses: &mut Losses) -> Result<Me
     Ok(message)
 }
 
-/// Whether a block of a system prompt is Claude Code's note about the request, which is for Anthropic alone, and which would change the
-/// beginning of every conversation each time.
+/// Whether a block of a system prompt is Claude Code's note about the request, which is for Anthropic alone,
+/// and which would change the beginning of every conversation each time.
 fn is_billing(block: &Block) -> bool {
     matches!(block, Block::Text(text) if text.starts_with("x-anthropic-billing-header:"))
 }
@@ -148,7 +148,8 @@ pub(crate) fn take_cache_control(
     Ok(is_known.then_some(life))
 }
 
-/// Reads a block of a kind, and whether a beginning that is to be kept ends there; `None` for one that has no counterpart.
+/// Reads a block of a kind, and whether a beginning that is to be kept ends there; `None` for one that has no
+/// counterpart.
 pub(crate) fn read_block(
     kind: &str,
     fields: &mut Fields,

@@ -1,7 +1,8 @@
 //! JSON Schemas as Claude enforces them, which is less than JSON Schema can say.
 //!
-//! Objects are closed, and what else is not known goes into the description, as Anthropic's own SDKs do it: it is asked for, not
-//! enforced. A schema that would become another one is none: objects of any keys, any value, recursion.
+//! Objects are closed, and what else is not known goes into the description, as Anthropic's own SDKs do it:
+//! it is asked for, not enforced. A schema that would become another one is none: objects of any keys, any
+//! value, recursion.
 
 use std::collections::HashSet;
 
@@ -41,7 +42,8 @@ pub(super) struct Enforced {
     pub(super) schema: Json,
     /// Whether all that it demands is enforced.
     pub(super) is_whole: bool,
-    /// How many properties may be left out, and how many values may be of several types: Claude takes few of either.
+    /// How many properties may be left out, and how many values may be of several types: Claude takes few of
+    /// either.
     pub(super) optional: usize,
     pub(super) unions: usize,
 }

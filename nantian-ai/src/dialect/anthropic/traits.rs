@@ -54,7 +54,8 @@ struct Name<'m> {
 // === impl Traits ===
 
 impl Traits {
-    /// What the model of this name takes. Models of others that speak this dialect take what the older ones took.
+    /// What the model of this name takes. Models of others that speak this dialect take what the older ones
+    /// took.
     pub(crate) fn of(model: &str) -> Self {
         let bare = model.rsplit('/').next().unwrap_or(model);
         let Some(Name { family, version }) = Name::parse(bare) else { return Self::of_others() };

@@ -10,8 +10,9 @@ use crate::ir::{Block, CacheLife, Document, Losses, Message, Output, Request, Ro
 
 /// The system prompt, and the turns: neighbours of one role are one turn, and results come first in theirs.
 ///
-/// What the system says later keeps its place, for beginnings are what providers keep of conversations, and the newest of these
-/// models trust their own reasoning only after the beginning that it had. It stands between what a user and what the model says.
+/// What the system says later keeps its place, for beginnings are what providers keep of conversations, and
+/// the newest of these models trust their own reasoning only after the beginning that it had. It stands
+/// between what a user and what the model says.
 pub(super) struct Turns<'r> {
     pub(super) system: Vec<Said<'r>>,
     pub(super) turns: Vec<Turn<'r>>,

@@ -41,8 +41,8 @@ impl StreamWriter {
         }
     }
 
-    /// Clients show the input from the first event on: where the provider tells it only at the end, an estimate stands
-    /// for it.
+    /// Clients show the input from the first event on: where the provider tells it only at the end, an
+    /// estimate stands for it.
     fn start(&mut self, id: Option<&str>, model: Option<&str>, out: &mut Vec<u8>) {
         let estimate =
             Tokens { input: Some(self.defaults.input_estimate), output: Some(0), ..Tokens::default() };

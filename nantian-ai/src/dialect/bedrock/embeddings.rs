@@ -12,7 +12,8 @@ use crate::ir::{EmbedRequest, Embeddings, Fault, Losses};
 enum Maker {
     /// Amazon's Titan, which takes one text; the second version can be told how long vectors are to be.
     Titan { sizes: bool },
-    /// Cohere's Embed; the fourth version can be told how long vectors are to be, and has other words for where texts are cut.
+    /// Cohere's Embed; the fourth version can be told how long vectors are to be, and has other words for
+    /// where texts are cut.
     Cohere { sizes: bool },
     /// Amazon's Nova, which takes one text and is told what becomes of one that is too long.
     Nova,

@@ -7,8 +7,9 @@ use crate::dialect::anthropic::{Plan, Traits};
 use crate::dialect::openai::Thinker;
 use crate::ir::{Block, Effort, Losses, Request, Thinking};
 
-/// The features of Claude that Bedrock's documentation names and that change nothing about the form of a request: what belongs to
-/// the others has no place in the common form, and Bedrock refuses a request with a name that it does not know.
+/// The features of Claude that Bedrock's documentation names and that change nothing about the form of a
+/// request: what belongs to the others has no place in the common form, and Bedrock refuses a request with a
+/// name that it does not know.
 const FEATURES: [&str; 5] = [
     "context-1m-2025-08-07",
     "dev-full-thinking-2025-05-14",
@@ -81,7 +82,8 @@ impl Wishes {
 
     fn of_nova(request: &Request, thinks: bool, losses: &mut Losses) -> Self {
         let mut level = request.thinking.and_then(level);
-        // At the highest level it takes neither a limit, which clients set for what it costs, nor a say in how tokens are drawn.
+        // At the highest level it takes neither a limit, which clients set for what it costs, nor a say in
+        // how tokens are drawn.
         if thinks && level == Some(HIGHEST) && request.max_output.is_some() {
             level = Some("medium");
             losses.add("thinking");

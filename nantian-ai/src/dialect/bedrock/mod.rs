@@ -1,4 +1,5 @@
-//! AWS Bedrock: Converse, one form for the models of many families, and embeddings by `InvokeModel`. Only providers speak it.
+//! AWS Bedrock: Converse, one form for the models of many families, and embeddings by `InvokeModel`. Only
+//! providers speak it.
 
 mod content;
 pub(crate) mod count;
@@ -145,7 +146,8 @@ fn is_malformed(reason: Option<&str>) -> bool {
     matches!(reason, Some("malformed_model_output" | "malformed_tool_use"))
 }
 
-/// The path of a chat below the base URL. A model is a name or an ARN, and one segment of the path whatever is in it.
+/// The path of a chat below the base URL. A model is a name or an ARN, and one segment of the path whatever
+/// is in it.
 pub(crate) fn chat_path(model: &str, stream: bool) -> String {
     let operation = if stream { "converse-stream" } else { "converse" };
     format!("/model/{}/{operation}", segment(model))
@@ -161,7 +163,8 @@ pub(crate) fn is_of_bedrock(data: &str) -> bool {
     data.starts_with(OF_BEDROCK)
 }
 
-/// The region that an AWS host is in: after the service, of a public host, of one of a VPC and of one for FIPS.
+/// The region that an AWS host is in: after the service, of a public host, of one of a VPC and of one for
+/// FIPS.
 pub(crate) fn region_of(host: &str) -> Option<&str> {
     let mut labels = host.split('.');
     labels.find(|label| matches!(*label, "bedrock-runtime" | "bedrock-runtime-fips"))?;

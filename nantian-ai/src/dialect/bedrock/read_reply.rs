@@ -36,7 +36,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
     Ok((reply, losses))
 }
 
-/// Names what else is said beside an answer: what a guardrail has found, and what only the model's own API has words for.
+/// Names what else is said beside an answer: what a guardrail has found, and what only the model's own API
+/// has words for.
 pub(super) fn rest_beside(mut fields: Fields, losses: &mut Losses) {
     fields.ignore(&ABOUT_ITSELF);
     fields.rest(losses);

@@ -1,5 +1,5 @@
-//! The frames of a Converse stream into the common form. Token counts come after the reason why the answer ends, so the answer
-//! is complete with them, or where the bytes end after that reason.
+//! The frames of a Converse stream into the common form. Token counts come after the reason why the answer
+//! ends, so the answer is complete with them, or where the bytes end after that reason.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

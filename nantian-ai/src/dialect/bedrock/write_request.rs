@@ -156,8 +156,8 @@ fn said_by<'t, 'r>(role: Role, turns: &'t mut Vec<Turn<'r>>, losses: &mut Losses
     &mut turns.push_mut(open.unwrap_or(Turn { role, pieces: Vec::new() })).pieces
 }
 
-/// Leaves out a turn in which the model has only thought, as one does that its limit cuts: newer ones of Claude take it for the
-/// beginning of their answer, which they refuse, whatever a user has said since.
+/// Leaves out a turn in which the model has only thought, as one does that its limit cuts: newer ones of
+/// Claude take it for the beginning of their answer, which they refuse, whatever a user has said since.
 fn end_silence(turns: &mut Vec<Turn<'_>>, losses: &mut Losses) {
     let is_silent = |last: &mut Turn<'_>| {
         last.role == Role::Assistant && !last.pieces.is_empty() && !last.pieces.iter().any(Piece::is_said)

@@ -140,7 +140,8 @@ fn read_stop(reason: Option<&str>) -> crate::ir::Stop {
     }
 }
 
-/// What is wrong with an answer that says nothing. One that has simply stopped may have had nothing to say, as after its last call.
+/// What is wrong with an answer that says nothing. One that has simply stopped may have had nothing to say,
+/// as after its last call.
 fn failure(reason: Option<&str>) -> Option<Fault> {
     let problem = match reason? {
         "MALFORMED_FUNCTION_CALL"

@@ -88,8 +88,9 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     Ok((Reply { id, model, content, stop, tokens }, losses))
 }
 
-/// Names a signature that is told nobody: of a text without thoughts, or for which no part has come. Reasoning that says nothing
-/// would stand first or last, where clients look for the answer, and Gemini checks those of calls alone.
+/// Names a signature that is told nobody: of a text without thoughts, or for which no part has come.
+/// Reasoning that says nothing would stand first or last, where clients look for the answer, and Gemini
+/// checks those of calls alone.
 pub(super) fn name_held(signature: Option<&str>, losses: &mut Losses) {
     if signature.is_some() {
         losses.add_below("content.parts", "thoughtSignature");

@@ -1,5 +1,5 @@
-//! The events of a `streamGenerateContent` stream into the common form. None of them says that it is the last one: the answer
-//! is complete if one has said why it ends.
+//! The events of a `streamGenerateContent` stream into the common form. None of them says that it is the last
+//! one: the answer is complete if one has said why it ends.
 
 use super::read_reply::{Said, error_of, name_held, read_part, read_tokens, rest_of_answer, rest_of_reply};
 use super::{failure, read_stop, tagged};

@@ -28,7 +28,8 @@ impl Traits {
         let mut parts = name.split('-');
         let number = parts.find(|part| part.starts_with(|letter: char| letter.is_ascii_digit()));
         let major: Option<u32> = number.and_then(|number| number.split('.').next()?.parse().ok());
-        // Of an alias such as `gemini-flash-latest` it is not known what it stands for, but that it is not an old one.
+        // Of an alias such as `gemini-flash-latest` it is not known what it stands for, but that it is not an
+        // old one.
         let newer = major.is_none_or(|major| major >= 3);
         Self {
             by_level: newer,

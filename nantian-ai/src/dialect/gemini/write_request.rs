@@ -15,7 +15,8 @@ use crate::ir::{
 /// The most stop sequences that Gemini takes.
 const MOST_STOPS: usize = 5;
 
-/// Stands for the signature of a call that another family, or nobody, has signed; Google's documentation names it.
+/// Stands for the signature of a call that another family, or nobody, has signed; Google's documentation
+/// names it.
 const UNSIGNED: &str = "skip_thought_signature_validator";
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
@@ -124,7 +125,8 @@ fn texts(message: &Message) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Adds results to those of the same turn, in the order of the calls: calls of one function are told apart by it.
+/// Adds results to those of the same turn, in the order of the calls: calls of one function are told apart by
+/// it.
 fn answer<'r>(contents: &mut Vec<Content<'r>>, results: Vec<Part<'r>>) {
     if results.is_empty() {
         return;

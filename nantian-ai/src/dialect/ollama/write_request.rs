@@ -115,7 +115,8 @@ impl<'r> Turns<'r> {
     fn of(request: &'r Request, losses: &mut Losses) -> Result<Self, Invalid> {
         let mut turns = Vec::with_capacity(request.messages.len());
         let mut names: HashMap<&str, &str> = HashMap::new();
-        // What the system has said since the model has. Models' templates let it at the beginning alone, so a user says it.
+        // What the system has said since the model has. Models' templates let it at the beginning alone, so a
+        // user says it.
         let mut later = Vec::new();
         for message in &request.messages {
             match message.role {

@@ -1,13 +1,15 @@
-//! What OpenRouter tells of reasoning that the model's maker has encrypted, and wants back: Gemini refuses its own calls without.
+//! What OpenRouter tells of reasoning that the model's maker has encrypted, and wants back: Gemini refuses
+//! its own calls without.
 //!
-//! Each piece is carried whole, as encrypted reasoning of a family of its own, which clients of other dialects give back. It names the
-//! call that it belongs to, so that it may stand anywhere: after the calls it is not taken for the answer.
+//! Each piece is carried whole, as encrypted reasoning of a family of its own, which clients of other
+//! dialects give back. It names the call that it belongs to, so that it may stand anywhere: after the calls
+//! it is not taken for the answer.
 
 use crate::codec::{Fields, Object, Value};
 use crate::ir::{Block, Json, Losses};
 
-/// What it begins with in the common form. OpenRouter's own answers to Messages have texts that begin with `openrouter.reasoning:`,
-/// which pass.
+/// What it begins with in the common form. OpenRouter's own answers to Messages have texts that begin with
+/// `openrouter.reasoning:`, which pass.
 pub(in crate::dialect) const OF_OPENROUTER: &str = "openrouter.details.";
 
 /// Where it stands.
@@ -18,7 +20,8 @@ pub(in crate::dialect) fn is_of_openrouter(data: &str) -> bool {
     data.starts_with(OF_OPENROUTER)
 }
 
-/// Takes what is encrypted, as the common form has it. The rest, most of which is told in plain words, too, is named.
+/// Takes what is encrypted, as the common form has it. The rest, most of which is told in plain words, too,
+/// is named.
 pub(super) fn take(message: &mut Fields, losses: &mut Losses) -> Vec<String> {
     let is_encrypted =
         |detail: &Value| detail.get("type").and_then(Value::as_str) == Some("reasoning.encrypted");

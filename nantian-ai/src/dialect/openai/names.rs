@@ -1,4 +1,5 @@
-//! The names of a conversation as a provider knows them, the newer ones or the older ones: in place, every other byte stays.
+//! The names of a conversation as a provider knows them, the newer ones or the older ones: in place, every
+//! other byte stays.
 
 use std::ops::Range;
 
@@ -9,8 +10,8 @@ use crate::edit::Object;
 const OLDER: &str = "max_tokens";
 const NEWER: &str = "max_completion_tokens";
 
-/// What has to change in the body of a chat for a provider and its model. `refuses_older` is under which name, if any, it is known to
-/// refuse a limit.
+/// What has to change in the body of a chat for a provider and its model. `refuses_older` is under which
+/// name, if any, it is known to refuse a limit.
 pub(crate) fn known_names(
     provider: &str,
     model: &str,
@@ -41,7 +42,8 @@ pub(crate) fn limit_renamed(object: &Object<'_>, is_older: bool) -> Vec<(Range<u
     }
 }
 
-/// Where a message is of a role, in its quotes. In a text quotes are escaped, so that `"role"` can be found there only after a backslash.
+/// Where a message is of a role, in its quotes. In a text quotes are escaped, so that `"role"` can be found
+/// there only after a backslash.
 fn said_by<'m>(messages: &'m [u8], role: &'static str) -> impl Iterator<Item = Range<usize>> + use<'m> {
     const NAME: &[u8] = b"\"role\"";
     let is_escaped = |at: usize| at.checked_sub(1).and_then(|at| messages.get(at)) == Some(&b'\\');

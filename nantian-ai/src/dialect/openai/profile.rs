@@ -20,7 +20,8 @@ pub(super) struct Profile {
     pub(super) echoes_by_newer_name: bool,
     /// Takes back reasoning that the model's maker has encrypted, as `reasoning_details`.
     pub(super) takes_details: bool,
-    /// Lets the system speak anywhere in a conversation. Many models' chat templates let it at the beginning alone, and once.
+    /// Lets the system speak anywhere in a conversation. Many models' chat templates let it at the beginning
+    /// alone, and once.
     pub(super) takes_later_system: bool,
     /// How it is told to think.
     pub(super) thinking: ThinkingBy,
@@ -69,7 +70,8 @@ pub(super) struct Profile {
 pub(super) enum ThinkingBy {
     /// It does not, or as it likes.
     Nothing,
-    /// As it likes: those who run models of others, which may think unless they are told not to, in words that differ.
+    /// As it likes: those who run models of others, which may think unless they are told not to, in words
+    /// that differ.
     Unguided,
     /// By `reasoning_effort`.
     Effort(Levels),
@@ -115,7 +117,8 @@ const ASKED_FIRST: [&str; 9] = [
     "Meta-Llama",
 ];
 
-/// What is in the names of those among them that think all the same: Nemotron, and what OpenRouter is to have think.
+/// What is in the names of those among them that think all the same: Nemotron, and what OpenRouter is to have
+/// think.
 const THINK_UNASKED: [&str; 2] = ["emotron", ":thinking"];
 
 /// Those of whom some think unless they are told not to, in words that differ.
@@ -126,16 +129,19 @@ pub(crate) fn knows_newer_names(provider: &str) -> bool {
     !is_one(provider, &["deepseek", "mistral"])
 }
 
-/// Whether a model refuses its limit under the older name. Elsewhere than at OpenAI and Azure its name says little.
+/// Whether a model refuses its limit under the older name. Elsewhere than at OpenAI and Azure its name says
+/// little.
 pub(crate) fn wants_newer_limit(provider: &str, model: &str) -> bool {
     is_one(provider, &["openai", azure::NAME]) && Thinker::of(model).is_some()
 }
 
-/// The members of messages, and of the calls in them, in which a provider refuses the reasoning of earlier turns, that of others or
-/// its own. What is behind an `endpoint` of the operator's own may be anything, but for Azure, where each customer has one.
+/// The members of messages, and of the calls in them, in which a provider refuses the reasoning of earlier
+/// turns, that of others or its own. What is behind an `endpoint` of the operator's own may be anything, but
+/// for Azure, where each customer has one.
 ///
-/// `extra_content` has Gemini's signatures, for which nobody else has a use, and which many refuse. A name of a model that a proxy has
-/// made up tells nothing: behind an endpoint of the operator's own they are left out once they are refused.
+/// `extra_content` has Gemini's signatures, for which nobody else has a use, and which many refuse. A name of
+/// a model that a proxy has made up tells nothing: behind an endpoint of the operator's own they are left out
+/// once they are refused.
 pub(crate) fn refused_reasoning(
     provider: &str,
     model: &str,

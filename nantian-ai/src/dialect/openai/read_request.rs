@@ -239,7 +239,8 @@ fn take_signature(call: &mut Fields, losses: &mut Losses) -> Option<String> {
     signature
 }
 
-/// Signs what comes next. The client may have given the signature back among the thoughts of the message, too.
+/// Signs what comes next. The client may have given the signature back among the thoughts of the message,
+/// too.
 fn sign_next(message: &mut Message, signature: String) {
     let signature = Some(signature);
     let has_it = |block: &Block| matches!(block, Block::Reasoning(it) if it.signature == signature);

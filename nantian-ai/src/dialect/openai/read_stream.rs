@@ -1,7 +1,7 @@
 //! The events of a Chat Completions stream into the common form.
 //!
-//! Parts come one after the other there, while here chunks of several tool calls may be mixed: what is said to a call
-//! that is not open yet is kept until its turn.
+//! Parts come one after the other there, while here chunks of several tool calls may be mixed: what is said
+//! to a call that is not open yet is kept until its turn.
 
 use super::details;
 use super::read_reply::{
@@ -128,7 +128,8 @@ impl StreamReader {
         sink(Event::End);
     }
 
-    /// Reads a piece of the answer, or how it has failed: what comes cannot be put in order, or the provider says so.
+    /// Reads a piece of the answer, or how it has failed: what comes cannot be put in order, or the provider
+    /// says so.
     fn choice(&mut self, choice: &mut Fields, sink: &mut impl FnMut(Event)) -> Result<(), Fault> {
         let mut delta = choice.any_object("delta");
         let plain = delta.some_text("reasoning_content");
@@ -170,7 +171,8 @@ impl StreamReader {
         Ok(())
     }
 
-    /// Reasoning as Anthropic has it. Its text is told in plain words too, with it or before its signature comes.
+    /// Reasoning as Anthropic has it. Its text is told in plain words too, with it or before its signature
+    /// comes.
     fn think(&mut self, block: Value, is_plain: bool, sink: &mut impl FnMut(Event)) {
         match anthropic::read_thinking_block(block, &mut self.losses) {
             Some(Block::Reasoning(Reasoning { text, signature })) => {
@@ -247,7 +249,8 @@ impl StreamReader {
         self.kept <= MOST_KEPT
     }
 
-    /// The call that a chunk belongs to. A new id on a known index is a new call: some providers count all as 0.
+    /// The call that a chunk belongs to. A new id on a known index is a new call: some providers count all as
+    /// 0.
     fn find(&mut self, index: Option<u64>, id: Option<String>) -> Option<usize> {
         let same_id = |call: &Call| call.id.is_none() || id.is_none() || call.id == id;
         let known = match (index, &id) {

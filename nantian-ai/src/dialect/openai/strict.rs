@@ -8,7 +8,8 @@ use crate::ir::{Json, Tool};
 /// The most levels of a schema.
 const MOST_LEVELS: u8 = 64;
 
-/// Whether a tool can be strict as the client wants it: each object of its schema is closed, and all its properties are required.
+/// Whether a tool can be strict as the client wants it: each object of its schema is closed, and all its
+/// properties are required.
 pub(crate) fn is_strict(tool: &Tool) -> bool {
     tool.strict == Some(true)
         && read(&tool.schema).is_some_and(|schema| is_whole(&schema) && is_closed(&schema, MOST_LEVELS))

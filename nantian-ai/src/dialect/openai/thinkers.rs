@@ -1,8 +1,8 @@
 //! OpenAI's models that think before they answer: how much they can be told to, and what they refuse.
 //!
-//! By OpenAI's API reference of `reasoning_effort`, its guides to GPT-5.1 and later ("parameter compatibility"), and where they
-//! are silent by what the API answers. Where neither says it, the narrower of two readings is taken: what is left out is named,
-//! what is refused fails.
+//! By OpenAI's API reference of `reasoning_effort`, its guides to GPT-5.1 and later ("parameter
+//! compatibility"), and where they are silent by what the API answers. Where neither says it, the narrower of
+//! two readings is taken: what is left out is named, what is refused fails.
 
 use super::levels::{Levels, THREE};
 use crate::ir::Effort;

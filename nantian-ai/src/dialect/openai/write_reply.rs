@@ -102,7 +102,8 @@ fn signature_before(content: &[Block], call: usize) -> Option<&str> {
     }
 }
 
-/// The signature of a call, where Google's own Chat Completions have it: some clients give that back, and no `thinking_blocks`.
+/// The signature of a call, where Google's own Chat Completions have it: some clients give that back, and no
+/// `thinking_blocks`.
 pub(super) fn write_signature(call: &mut Object<'_>, signature: Option<&str>) {
     if let Some(signature) = signature {
         call.object("extra_content", |extra| {
@@ -111,7 +112,8 @@ pub(super) fn write_signature(call: &mut Object<'_>, signature: Option<&str>) {
     }
 }
 
-/// The tool calls of a message, if it has any, by ids that the reader takes, and with the signatures of those at a place.
+/// The tool calls of a message, if it has any, by ids that the reader takes, and with the signatures of those
+/// at a place.
 pub(super) fn write_calls<'c>(
     message: &mut Object<'_>,
     content: &'c [Block],

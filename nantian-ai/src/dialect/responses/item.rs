@@ -119,7 +119,8 @@ fn read_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Inv
     Ok(Message::new(role, read_content(fields.take("content"), losses)?))
 }
 
-/// Reads what one agent of the client says to another one. Only models of OpenAI make a secret of it, and it begins as all of theirs do.
+/// Reads what one agent of the client says to another one. Only models of OpenAI make a secret of it, and it
+/// begins as all of theirs do.
 fn read_agent_message(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
     let mut text = String::new();
     for part in fields.list("content")?.unwrap_or_default() {

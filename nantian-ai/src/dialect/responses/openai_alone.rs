@@ -21,7 +21,8 @@ pub(crate) fn is_for_openai_alone(object: &Object<'_>) -> bool {
     holds(object, "tools", &TOOLS) || holds(object, "input", &ITEMS)
 }
 
-/// Cuts out what reasoning that comes back has for its text if there is none, which OpenAI's own client writes, and xAI refuses.
+/// Cuts out what reasoning that comes back has for its text if there is none, which OpenAI's own client
+/// writes, and xAI refuses.
 pub(crate) fn without_null_contents(object: &Object<'_>) -> Vec<Edit> {
     let mut cuts = Vec::new();
     each_item(object, "input", |at, kind, item| {

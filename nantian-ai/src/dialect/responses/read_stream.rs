@@ -1,8 +1,8 @@
 //! The events of a Responses stream into the common form.
 //!
-//! Items may be written at the same time there, while here parts come one after the other: what is said in an item
-//! whose turn has not come is kept until then. llama.cpp says of no item which place it has, writes one after the other, and
-//! says that they are complete at the very end.
+//! Items may be written at the same time there, while here parts come one after the other: what is said in an
+//! item whose turn has not come is kept until then. llama.cpp says of no item which place it has, writes one
+//! after the other, and says that they are complete at the very end.
 
 use std::collections::VecDeque;
 
@@ -43,7 +43,8 @@ struct Item {
     waiting: VecDeque<Piece>,
     /// The part of its summary that came last.
     part: Option<u64>,
-    /// How many parts of its content have been announced. Their places do not tell: vLLM counts on with each piece of one.
+    /// How many parts of its content have been announced. Their places do not tell: vLLM counts on with each
+    /// piece of one.
     parts: u64,
     said: bool,
     done: bool,
@@ -176,8 +177,8 @@ impl StreamReader {
         self.items.iter().position(placed).or_else(last)
     }
 
-    /// The last item, if it is of this kind and has said nothing yet: vLLM announces one under the place of the item before it. It gets
-    /// the place at which it speaks.
+    /// The last item, if it is of this kind and has said nothing yet: vLLM announces one under the place of
+    /// the item before it. It gets the place at which it speaks.
     fn misplaced(&mut self, index: Option<u64>, kind: &str) -> Option<usize> {
         let last = self.items.back_mut();
         let last = last.filter(|item| item.identity.kind == kind && !item.said && !item.done)?;

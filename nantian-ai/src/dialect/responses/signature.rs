@@ -1,7 +1,9 @@
-//! What lets a provider trust its own reasoning, in the one field that Responses has for it: `encrypted_content`.
+//! What lets a provider trust its own reasoning, in the one field that Responses has for it:
+//! `encrypted_content`.
 //!
-//! In the common form a signature of Responses names its provider's family and the id of its item, which belongs to it.
-//! To a client of Responses, a signature of another family is marked as such, so that it comes back as it was.
+//! In the common form a signature of Responses names its provider's family and the id of its item, which
+//! belongs to it. To a client of Responses, a signature of another family is marked as such, so that it comes
+//! back as it was.
 
 use std::borrow::Cow;
 
@@ -11,7 +13,8 @@ pub(in crate::dialect) const OF_RESPONSES: &str = "openai.";
 /// What `encrypted_content` begins with that no provider of Responses can read.
 pub(crate) const MADE_HERE: &str = "ntn1.";
 
-/// Stands in `encrypted_content` for a signature that no provider has given, so that the item is known when it comes back.
+/// Stands in `encrypted_content` for a signature that no provider has given, so that the item is known when
+/// it comes back.
 pub(super) const UNSIGNED: &str = "ntn1.none";
 
 /// What the signature of another family begins with in `encrypted_content`.

@@ -1,7 +1,8 @@
-//! The tools that clients of Responses run: functions, those that take any text, both in namespaces, and one that finds more of them,
-//! as Codex has them.
+//! The tools that clients of Responses run: functions, those that take any text, both in namespaces, and one
+//! that finds more of them, as Codex has them.
 //!
-//! Elsewhere there are functions alone, so a namespace becomes the beginning of their names, and a text the one argument of a function.
+//! Elsewhere there are functions alone, so a namespace becomes the beginning of their names, and a text the
+//! one argument of a function.
 
 use std::collections::HashMap;
 

@@ -10,11 +10,13 @@ use crate::edit::Object;
 use crate::edit::cut::{Edit, cut_out};
 use crate::ir::{Losses, short_id};
 
-/// What stands for what the model thought, where it says nothing of it: Moonshot takes an empty text for none.
+/// What stands for what the model thought, where it says nothing of it: Moonshot takes an empty text for
+/// none.
 const BLANK: &str = r#"" ""#;
 const WITH_BLANK: &str = r#""reasoning_content":" ","#;
 
-/// Cuts the members of these names out of the messages and the calls in them, for a provider that is known not to take reasoning back.
+/// Cuts the members of these names out of the messages and the calls in them, for a provider that is known
+/// not to take reasoning back.
 pub(crate) fn without(object: &Object<'_>, names: &[&str], losses: &mut Losses) -> Vec<Edit> {
     let mut cuts = Vec::new();
     let is_cut = |name: &[u8]| names.iter().any(|cut| cut.as_bytes() == name);
@@ -33,7 +35,8 @@ pub(crate) fn without(object: &Object<'_>, names: &[&str], losses: &mut Losses) 
     cuts
 }
 
-/// Puts blank reasoning into what the model has said without any, for a provider that wants some in each of its messages.
+/// Puts blank reasoning into what the model has said without any, for a provider that wants some in each of
+/// its messages.
 pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
     let mut edits = Vec::new();
     let thinks =
@@ -53,7 +56,8 @@ pub(crate) fn filled(object: &Object<'_>) -> Vec<Edit> {
     edits
 }
 
-/// Leaves out the pictures of a conversation in Chat Completions or at Bedrock, where a text stands for each, or with Ollama.
+/// Leaves out the pictures of a conversation in Chat Completions or at Bedrock, where a text stands for each,
+/// or with Ollama.
 pub(crate) fn without_pictures(object: &Object<'_>) -> Vec<Edit> {
     const OMITTED: &str = "[image omitted]";
     const BELOW: &str = r"\n[image omitted]";
@@ -97,8 +101,9 @@ fn each_picture_of_bedrock(at: usize, block: &Object<'_>, look: &mut dyn FnMut(R
     }
 }
 
-/// What models of Mistral refuse of a conversation with tools, which is a user who speaks right after a tool, and, with `is_mistral`, what
-/// Mistral itself does wherever it is: ids that another provider, or the client, has made, and files that are not named by URLs.
+/// What models of Mistral refuse of a conversation with tools, which is a user who speaks right after a tool,
+/// and, with `is_mistral`, what Mistral itself does wherever it is: ids that another provider, or the client,
+/// has made, and files that are not named by URLs.
 pub(crate) fn for_mistral(object: &Object<'_>, is_mistral: bool) -> Vec<(Range<usize>, String)> {
     let mut edits = Vec::new();
     let is_there = |json: &[u8]| {

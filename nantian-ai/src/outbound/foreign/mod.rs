@@ -1,7 +1,8 @@
 //! Reasoning of another family in a conversation that passes as it is.
 //!
-//! Clients give back what they got, whoever has answered: after a change of providers a conversation holds signatures that were
-//! made here, or by another family. A provider refuses them, and with them the conversation, so they are cut out in place.
+//! Clients give back what they got, whoever has answered: after a change of providers a conversation holds
+//! signatures that were made here, or by another family. A provider refuses them, and with them the
+//! conversation, so they are cut out in place.
 
 mod chats;
 
@@ -82,7 +83,8 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
     edits.unwrap_or_default()
 }
 
-/// Whether the model gets reasoning back that it may not take: signatures of its own family tell nothing else of who has made them.
+/// Whether the model gets reasoning back that it may not take: signatures of its own family tell nothing else
+/// of who has made them.
 pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
     let (name, kinds): (_, &[&str]) = match (surface.dialect(), surface.operation()) {
         (Dialect::Anthropic, Operation::Chat) => ("messages", &["\"thinking\"", "\"redacted_thinking\""]),
@@ -93,8 +95,8 @@ pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
     object.value(name).is_some_and(is_in)
 }
 
-/// A body for Anthropic, Bedrock or Responses without any reasoning, or for Chat Completions without Gemini's signatures; `None` if there
-/// is none in it. What is left out is named.
+/// A body for Anthropic, Bedrock or Responses without any reasoning, or for Chat Completions without Gemini's
+/// signatures; `None` if there is none in it. What is left out is named.
 pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
     let signatures = without(&object, &["extra_content"], losses);
@@ -109,8 +111,9 @@ pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Byte
     (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat().into())
 }
 
-/// The blocks of a conversation with Anthropic, without some. A model that wants a budget does not think in a turn that has lost some, and Claude
-/// refuses to in one that has begun without: another provider may have begun it that tells nothing of its reasoning.
+/// The blocks of a conversation with Anthropic, without some. A model that wants a budget does not think in a
+/// turn that has lost some, and Claude refuses to in one that has begun without: another provider may have
+/// begun it that tells nothing of its reasoning.
 fn of_messages(object: &Object<'_>, model: &str, cut: Cut, losses: &mut Losses) -> Option<Vec<Edit>> {
     let (at, json) = object.place("messages")?;
     let traits = anthropic::Traits::of(model);
@@ -161,8 +164,8 @@ fn of_messages(object: &Object<'_>, model: &str, cut: Cut, losses: &mut Losses) 
     Some(cuts)
 }
 
-/// The blocks of a conversation at Bedrock, without reasoning; no message has nothing else. Claude with a budget refuses to think in a
-/// turn that has lost some.
+/// The blocks of a conversation at Bedrock, without reasoning; no message has nothing else. Claude with a
+/// budget refuses to think in a turn that has lost some.
 fn of_converse(object: &Object<'_>, losses: &mut Losses) -> Option<Vec<Edit>> {
     let (at, json) = object.place("messages")?;
     let messages = items(json, std::str::from_utf8(json).ok()?)?;
@@ -188,8 +191,8 @@ fn of_converse(object: &Object<'_>, losses: &mut Losses) -> Option<Vec<Edit>> {
     Some(cuts)
 }
 
-/// The items of a conversation with Responses, without some. One with an id is refused without the reasoning that it came with, and
-/// needs none where it is all there.
+/// The items of a conversation with Responses, without some. One with an id is refused without the reasoning
+/// that it came with, and needs none where it is all there.
 fn of_input(object: &Object<'_>, cut: Cut) -> Option<Vec<Edit>> {
     let (at, json) = object.place("input")?;
     if matches!(cut, Cut::Foreign) && !begins_a_text(json, responses::MADE_HERE) {
@@ -294,8 +297,8 @@ impl<'a> Block<'a> {
         anthropic::FOREIGN.iter().any(|mark| said.starts_with(mark))
     }
 
-    /// Whether an item may be given back without its id. A message need not say that it is one, nor a reference to an item, which is
-    /// nothing but an id.
+    /// Whether an item may be given back without its id. A message need not say that it is one, nor a
+    /// reference to an item, which is nothing but an id.
     fn needs_no_id(&self) -> bool {
         match &*self.kind {
             "" => self.role.is_some(),

@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub(in crate::cli) enum WasmCommand {
-    /// Say whether a plugin runs here: its ABI, imports and callbacks, how much of each limit it uses, and whether it
-    /// takes its configuration. Exit 0 if it does, 1 if not.
+    /// Say whether a plugin runs here: its ABI, imports and callbacks, how much of each limit it uses, and
+    /// whether it takes its configuration. Exit 0 if it does, 1 if not.
     Check(PluginOptions),
-    /// Take one exchange through a plugin and show what it logs, changes and costs. Exit 0 if the request was passed on or
-    /// answered by the plugin, 1 if the plugin failed it.
+    /// Take one exchange through a plugin and show what it logs, changes and costs. Exit 0 if the request was
+    /// passed on or answered by the plugin, 1 if the plugin failed it.
     Run(RunOptions),
 }
 
@@ -46,7 +46,8 @@ pub(in crate::cli) struct RunOptions {
     /// The plugin.
     #[command(flatten)]
     pub(super) plugin: PluginOptions,
-    /// A file with the request: request line, header lines, an empty line, body, whose length is added where no header says it.
+    /// A file with the request: request line, header lines, an empty line, body, whose length is added where
+    /// no header says it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "path", "header", "data"])]
     pub(super) request: Option<PathBuf>,
     /// The request's method.
@@ -58,17 +59,19 @@ pub(in crate::cli) struct RunOptions {
     /// A header of the request; may be given several times.
     #[arg(short = 'H', long, value_name = "NAME: VALUE")]
     pub(super) header: Vec<String>,
-    /// The request's body; its method is then POST unless another is given, and its type that of a form, as with `curl -d`.
+    /// The request's body; its method is then POST unless another is given, and its type that of a form, as
+    /// with `curl -d`.
     #[arg(short = 'd', long, value_name = "TEXT")]
     pub(super) data: Option<String>,
-    /// A file with the upstream's response: status line, header lines, an empty line, body. By default a 200 that says
-    /// `ok`.
+    /// A file with the upstream's response: status line, header lines, an empty line, body. By default a 200
+    /// that says `ok`.
     #[arg(long, value_name = "FILE")]
     pub(super) response: Option<PathBuf>,
     /// Shows bodies in pieces of this many bytes; by default whole.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) chunk_bytes: Option<u32>,
-    /// Lets the plugin call out, and answers each call to UPSTREAM with the response in FILE; may be given several times.
+    /// Lets the plugin call out, and answers each call to UPSTREAM with the response in FILE; may be given
+    /// several times.
     #[arg(long, value_name = "UPSTREAM=FILE")]
     pub(super) reply: Vec<String>,
 }

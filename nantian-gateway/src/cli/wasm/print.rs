@@ -1,4 +1,5 @@
-//! What is written, one thing a line: `-` was there before the plugin, `+` is there since, the rest is as it was.
+//! What is written, one thing a line: `-` was there before the plugin, `+` is there since, the rest is as it
+//! was.
 
 use std::io::Write;
 

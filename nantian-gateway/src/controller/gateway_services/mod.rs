@@ -24,8 +24,8 @@ use crate::{
     translate::conditions::Reason,
 };
 
-/// What the leader is ahead of the others. Slices are written by whoever sees that they are not as they should be, for they
-/// are where traffic goes, and a leader that has died stands in them itself.
+/// What the leader is ahead of the others. Slices are written by whoever sees that they are not as they
+/// should be, for they are where traffic goes, and a leader that has died stands in them itself.
 const AHEAD: Duration = Duration::from_millis(500);
 /// How much more for each Gateway: a rollout changes the slices of all of them.
 const AHEAD_FOR_EACH: Duration = Duration::from_millis(5);
@@ -71,8 +71,8 @@ impl std::fmt::Debug for GatewayServices {
 }
 
 impl GatewayServices {
-    /// Keeps the Services of the Gateways among `objects` as `config` has them while the process holds `lease`, and their
-    /// endpoints always.
+    /// Keeps the Services of the Gateways among `objects` as `config` has them while the process holds
+    /// `lease`, and their endpoints always.
     pub(crate) fn new(
         client: Client,
         config: GatewayServiceConfig,
@@ -161,7 +161,8 @@ impl GatewayServices {
     }
 }
 
-/// When something that failed is tried again; never if it, or its namespace, is gone: what takes its place is seen later.
+/// When something that failed is tried again; never if it, or its namespace, is gone: what takes its place is
+/// seen later.
 fn retry_after(error: &Error) -> Option<Duration> {
     match error {
         Error::Api(status) if status.code == 404 => None,

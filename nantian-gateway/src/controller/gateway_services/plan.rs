@@ -163,8 +163,8 @@ where
     (!is_there).then(|| Desired { gateway, resource: ApiResource::erase::<T>(&()), name, body })
 }
 
-/// The Service of another installation to whose replicas a Service leads, as long as that is there: the two would take it from
-/// each other for ever.
+/// The Service of another installation to whose replicas a Service leads, as long as that is there: the two
+/// would take it from each other for ever.
 fn other_replicas(objects: &Objects, service: &Service, own: &ObjectName) -> Option<ObjectName> {
     let other = leads_to(service)?;
     (other != *own && objects.services.contains_key(&other)).then_some(other)
@@ -176,9 +176,11 @@ fn leads_to(service: &Service) -> Option<ObjectName> {
     Some(ObjectName::new(namespace, name))
 }
 
-/// Whether the Gateway of a Service of ours is there and wants none, or has another one by the name of another class, which has an
-/// address. That of a Gateway with another controller is so only if it leads to our replicas, for it may be that of another installation. With one that is gone the cluster takes its Service away; to lose sight of a Gateway or its class is no reason to
-/// give up an address, nor is an edit that cannot be served.
+/// Whether the Gateway of a Service of ours is there and wants none, or has another one by the name of
+/// another class, which has an address. That of a Gateway with another controller is so only if it leads to
+/// our replicas, for it may be that of another installation. With one that is gone the cluster takes its
+/// Service away; to lose sight of a Gateway or its class is no reason to give up an address, nor is an edit
+/// that cannot be served.
 fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service, own: &ObjectName) -> bool {
     let owners = service.metadata.owner_references.iter().flatten();
     owners.map(|owner| ObjectName::new(&*name.namespace, owner.name.as_str())).any(|owner| {
@@ -201,7 +203,8 @@ fn has_address(objects: &Objects, gateway: &ObjectName) -> bool {
     placed.get(gateway).is_some_and(|placed| !placed.addresses.is_empty())
 }
 
-/// The port of the process for each of the listener ports that are `asked` for: the one that is `bound`, or a free one.
+/// The port of the process for each of the listener ports that are `asked` for: the one that is `bound`, or a
+/// free one.
 fn with_all_listeners(
     gateway: &Gateway,
     asked: BTreeSet<(Transport, u16)>,
@@ -222,8 +225,8 @@ fn with_all_listeners(
 
 /// A port that no other listener has.
 ///
-/// Where the search begins is up to the Gateway, so that a port that was given up is not soon that of another Gateway: its
-/// old Service may lead to it for a while.
+/// Where the search begins is up to the Gateway, so that a port that was given up is not soon that of another
+/// Gateway: its old Service may lead to it for a while.
 fn free_port(
     gateway: &Gateway,
     transport: Transport,

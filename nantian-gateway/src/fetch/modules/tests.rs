@@ -33,8 +33,8 @@ async fn origin(first: Vec<&'static [u8]>) -> String {
     url
 }
 
-/// Whether a module of a namespace comes though as many as `silent` are asked for of sources that say nothing, and have been
-/// for this long.
+/// Whether a module of a namespace comes though as many as `silent` are asked for of sources that say
+/// nothing, and have been for this long.
 async fn comes_beside(silent: Vec<String>, long: Duration, url: String) -> bool {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let says_nothing = server.local_addr().unwrap();

@@ -91,12 +91,13 @@ fn settlement(report: &UsageReport, is_seen: bool) -> Settlement {
         // Also of an answer that nobody can read: the provider has counted it.
         Outcome::Completed | Outcome::Truncated if !usage.estimated => Settlement::Used(usage.total),
         Outcome::NotServed => Settlement::NotServed,
-        // The prompt as it was estimated and what was seen of the answer: who leaves a stream early pays what was generated.
+        // The prompt as it was estimated and what was seen of the answer: who leaves a stream early pays what
+        // was generated.
         Outcome::Aborted if is_seen && report.call.stream && !report.call.unseen => {
             Settlement::Used(usage.total)
         }
-        // An estimate of less may raise the charge and never lowers it: of a whole answer it lacks the reasoning that nobody
-        // saw, and prompts would be free where usage is not told.
+        // An estimate of less may raise the charge and never lowers it: of a whole answer it lacks the
+        // reasoning that nobody saw, and prompts would be free where usage is not told.
         _ => Settlement::AtLeast(usage.total),
     }
 }
@@ -108,7 +109,8 @@ impl Answers {
         Self { count: facts.choices.max(1), most: facts.max_tokens, refers: facts.refers }
     }
 
-    /// Learns from whole answers whose provider has counted them, how long each was, and whether all of it could be seen.
+    /// Learns from whole answers whose provider has counted them, how long each was, and whether all of it
+    /// could be seen.
     fn teach(self, lengths: &Lengths, report: &UsageReport) {
         if report.outcome == Outcome::Completed && !report.usage.estimated {
             let Lengths { outputs, inputs, cached } = lengths;

@@ -19,7 +19,8 @@ use crate::{
     respond::{self, LocalReplyText, of_body},
 };
 
-/// Says the gateway's own refusals in the dialect that a request's path tells: the library that has sent it reads no other text.
+/// Says the gateway's own refusals in the dialect that a request's path tells: the library that has sent it
+/// reads no other text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WordsLayer;
 

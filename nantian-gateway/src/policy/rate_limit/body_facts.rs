@@ -1,4 +1,5 @@
-//! What the body of a request says of its model and its user, for scopes that count by them, and of the tokens it will use.
+//! What the body of a request says of its model and its user, for scopes that count by them, and of the
+//! tokens it will use.
 
 use std::{
     future::{Future, poll_fn},
@@ -35,20 +36,22 @@ pub(super) struct BodyFacts {
     pub(super) model: Option<Arc<str>>,
     /// Some readers find another one in the body.
     pub(super) is_model_shadowed: bool,
-    /// The user's name of Basic credentials, else what the body says: `user`, `safety_identifier` or `metadata.user_id`.
+    /// The user's name of Basic credentials, else what the body says: `user`, `safety_identifier` or
+    /// `metadata.user_id`.
     pub(super) user: Option<Arc<str>>,
 }
 
 /// Leaves a [`BodyFacts`] in the extensions of every request.
 ///
-/// It waits for the end of a body of at most [`MOST`] bytes that is JSON by its type, or whose length is known from the
-/// beginning: clients forget the type, and some providers do not mind. Every other body passes on at once, and says nothing.
+/// It waits for the end of a body of at most [`MOST`] bytes that is JSON by its type, or whose length is
+/// known from the beginning: clients forget the type, and some providers do not mind. Every other body passes
+/// on at once, and says nothing.
 ///
-/// Where an AIService is chosen by the body, it is read as it is there: up to [`MOST_ROUTED`] bytes of any type, compressed or
-/// not, or a client could be counted for one model and served by another.
+/// Where an AIService is chosen by the body, it is read as it is there: up to [`MOST_ROUTED`] bytes of any
+/// type, compressed or not, or a client could be counted for one model and served by another.
 ///
-/// Where tokens are counted, an operation that spends some gets an estimate, by the beginning of its body where that is long: of any
-/// type, since whoever serves it takes it for JSON.
+/// Where tokens are counted, an operation that spends some gets an estimate, by the beginning of its body
+/// where that is long: of any type, since whoever serves it takes it for JSON.
 #[derive(Debug, Clone)]
 pub(super) struct BodyFactsLayer {
     /// Somebody counts by the model that the body names.
@@ -77,7 +80,8 @@ enum Authorized {
     Nobody,
     /// This user.
     User(Arc<str>),
-    /// Somebody: what cannot be read here may be read by whoever checks it, so that nobody chooses a user beside it.
+    /// Somebody: what cannot be read here may be read by whoever checks it, so that nobody chooses a user
+    /// beside it.
     Somebody,
 }
 
@@ -175,8 +179,8 @@ impl BodyFactsLayer {
         self.most(request, size, asks, self.spends(request).is_some()).is_some()
     }
 
-    /// How much of the body is read before the limits are asked, if anything is; of one that spends tokens at least the
-    /// beginning.
+    /// How much of the body is read before the limits are asked, if anything is; of one that spends tokens at
+    /// least the beginning.
     fn most(&self, request: &Parts, size: &SizeHint, asks: bool, spends: bool) -> Option<u64> {
         if !(asks || spends) {
             return None;
@@ -192,8 +196,8 @@ impl BodyFactsLayer {
 }
 
 impl BodyFacts {
-    /// What `body` says, unless the credentials have named the user. Of several members with one name the last counts, as
-    /// it does where an AIService is chosen.
+    /// What `body` says, unless the credentials have named the user. Of several members with one name the
+    /// last counts, as it does where an AIService is chosen.
     fn of(authorized: Authorized, body: &[u8]) -> Self {
         let body = Object::parse(body).ok();
         let user = match authorized {

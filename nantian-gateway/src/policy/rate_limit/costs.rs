@@ -9,7 +9,8 @@ use nantian_ratelimit::{Cost, CostEstimator, EstimatedTokens, Policy, TypicalCos
 use super::expected::{Expected, ExpectedCached};
 use crate::upstream::Upgrade;
 
-/// Reserves tokens for the operations of models, and for what may be one; all else that passes the same limits uses none.
+/// Reserves tokens for the operations of models, and for what may be one; all else that passes the same
+/// limits uses none.
 pub(super) struct Costs {
     /// A `POST`, or a change of protocol, that is no operation of a model here may be one further in.
     others_spend: bool,
@@ -38,7 +39,8 @@ impl CostEstimator for Costs {
                 let cached = request.extensions.get().map_or(0, |ExpectedCached(cached)| *cached);
                 Cost::tokens(tokens.saturating_sub(self.policy.discount(cached)).max(1))
             }
-            // Its body says nothing: it is packed in a way that nobody knows here, or broken, or of an unknown operation.
+            // Its body says nothing: it is packed in a way that nobody knows here, or broken, or of an
+            // unknown operation.
             Ok(_) | Err(_) => {
                 let prompt = TypicalCost.estimate(request, 0).tokens;
                 Cost::tokens(typical.max(prompt.saturating_add(self.expected.answer())))

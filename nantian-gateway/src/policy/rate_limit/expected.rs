@@ -8,7 +8,8 @@ use nantian_ratelimit::EstimatedTokens;
 
 use super::lengths::Lengths;
 
-/// The most that an answer in the background is taken to have whose request names no limit: models give no longer ones.
+/// The most that an answer in the background is taken to have whose request names no limit: models give no
+/// longer ones.
 const LONGEST: u64 = 128_000;
 
 /// Those who may serve the requests at a place, by which it is estimated what these use.
@@ -58,7 +59,8 @@ impl Expected {
         Self { models, others, bucket }
     }
 
-    /// Leaves in `extensions` what the operation `surface` is expected to use, by its body or the beginning of that.
+    /// Leaves in `extensions` what the operation `surface` is expected to use, by its body or the beginning
+    /// of that.
     pub(super) fn note(&self, surface: &Surface, body: &[u8], extensions: &mut Extensions) {
         // Limits further out have looked.
         if extensions.get::<EstimatedTokens>().is_some() {
@@ -111,7 +113,8 @@ impl Expected {
 
     fn output(&self, lengths: &Lengths, facts: &RequestFacts) -> u64 {
         let one = lengths.outputs.expect(facts.max_tokens, self.bucket);
-        // Half of a bucket at most, or it would never pass beside others: it is charged the rest when it was sent.
+        // Half of a bucket at most, or it would never pass beside others: it is charged the rest when it was
+        // sent.
         let unseen = unseen(facts).map_or(0, |most| most.min(self.bucket / 2));
         one.max(unseen).saturating_mul(facts.choices.max(1))
     }

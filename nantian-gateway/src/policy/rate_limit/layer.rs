@@ -49,8 +49,8 @@ pub(crate) struct Downstream {
     pub(crate) is_routed_by_model: bool,
     /// The AIServices.
     pub(crate) upstreams: Vec<Upstream>,
-    /// What is no operation of a model by its path may use tokens all the same: a Service may know more of them, filters or
-    /// plugins may make one of it.
+    /// What is no operation of a model by its path may use tokens all the same: a Service may know more of
+    /// them, filters or plugins may make one of it.
     pub(crate) others_spend: bool,
 }
 

@@ -16,7 +16,8 @@ pub(crate) struct Lengths {
     pub(crate) cached: CachedShare,
 }
 
-/// The share of prompts that a provider reads from its cache: a mean that moves by a sixteenth with each of them.
+/// The share of prompts that a provider reads from its cache: a mean that moves by a sixteenth with each of
+/// them.
 #[derive(Debug, Default)]
 pub(crate) struct CachedShare(AtomicU64);
 
@@ -34,7 +35,8 @@ impl Lengths {
 // === impl CachedShare ===
 
 impl CachedShare {
-    /// Takes note of a prompt of `input` tokens. Racing reports may lose one another, which an estimate bears.
+    /// Takes note of a prompt of `input` tokens. Racing reports may lose one another, which an estimate
+    /// bears.
     pub(crate) fn learn(&self, cached: u64, input: u64) {
         let share = cached.min(input).saturating_mul(WHOLE).checked_div(input);
         if let Some(share) = share {

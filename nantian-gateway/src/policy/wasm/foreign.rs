@@ -8,7 +8,8 @@ use flate2::{
 };
 use nantian_wasm::host::ForeignError;
 
-/// Most bytes that go in or come out: they take milliseconds, in which neither the guest nor its thread does anything else.
+/// Most bytes that go in or come out: they take milliseconds, in which neither the guest nor its thread does
+/// anything else.
 const MAX_BYTES: usize = 1 << 20;
 /// Most bytes that are compressed, which takes longer.
 const MAX_COMPRESSED: usize = 128 << 10;

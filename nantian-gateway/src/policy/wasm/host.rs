@@ -113,8 +113,8 @@ impl Host for PluginHost {
     }
 }
 
-/// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc.cluster.local`, each with `:port` or without, and
-/// `outbound|port||host` as Istio has it. Without a port the Service's lowest one is meant.
+/// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc.cluster.local`, each with `:port` or without,
+/// and `outbound|port||host` as Istio has it. Without a port the Service's lowest one is meant.
 fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
     let (host, port) = match name.strip_prefix("outbound|") {
         Some(rest) => {
@@ -132,8 +132,8 @@ fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
     Some((ObjectName::new(namespace, service), port))
 }
 
-/// Sends a call-out as a request of a route is sent: one that reaches no endpoint goes to another, and what becomes of it is told of
-/// each. `None` if there is no endpoint.
+/// Sends a call-out as a request of a route is sent: one that reaches no endpoint goes to another, and what
+/// becomes of it is told of each. `None` if there is no endpoint.
 ///
 /// # Errors
 /// That of the endpoint that was tried last.
@@ -186,7 +186,8 @@ async fn http(
     })
 }
 
-/// The whole of a body and its trailers; none if it breaks off, is too long, or takes more bytes than are admitted.
+/// The whole of a body and its trailers; none if it breaks off, is too long, or takes more bytes than are
+/// admitted.
 async fn read<B>(mut body: B, admits: impl Fn(usize) -> bool) -> Option<(Bytes, HeaderMap)>
 where
     B: http_body::Body<Data = Bytes> + Unpin,

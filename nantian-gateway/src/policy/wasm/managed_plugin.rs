@@ -48,8 +48,8 @@ impl ManagedPlugin {
         Self { config, plugin, host, module, state: StartState::Waits(starting()), retry: None }
     }
 
-    /// Takes over what changes nothing that runs: Services, of which the host has been told, and other credentials for a module that
-    /// has come with those before.
+    /// Takes over what changes nothing that runs: Services, of which the host has been told, and other
+    /// credentials for a module that has come with those before.
     pub(super) fn take_over(&mut self, config: &ir::Plugin) {
         self.config.upstreams.clone_from(&config.upstreams);
         let key = module_key(&self.config);

@@ -116,10 +116,11 @@ impl WasmPlugins {
         self.starter.news()
     }
 
-    /// Lets what is new or edited be started, tries again what has failed and may do better, and ends what is gone.
+    /// Lets what is new or edited be started, tries again what has failed and may do better, and ends what is
+    /// gone.
     ///
-    /// Returns the plugins whose configuration does not run, and why: also because they are being started, which is done
-    /// elsewhere and told by [`news`](Self::news).
+    /// Returns the plugins whose configuration does not run, and why: also because they are being started,
+    /// which is done elsewhere and told by [`news`](Self::news).
     pub(crate) fn update(
         &mut self,
         plugins: &BTreeMap<PolicyId, ir::Plugin>,

@@ -202,7 +202,8 @@ impl StartRequest {
         StartOutcome { module: Some(module), result }
     }
 
-    /// The module of these bytes, or why there is none. The engine knows those that are in use by their digest.
+    /// The module of these bytes, or why there is none. The engine knows those that are in use by their
+    /// digest.
     fn compile(&self, bytes: &[u8]) -> Result<Arc<Compiled>, NotRunning> {
         let expected = self.config.sha256.as_deref().map(Digest::from_str).transpose();
         let expected = expected.map_err(|error| invalid(format!("spec.wasm.sha256: {error}")))?;
@@ -243,8 +244,8 @@ impl StartRequest {
 // === impl Compiled ===
 
 impl Compiled {
-    /// Whether this is what would be fetched: from the same place, or by its digest. With which credentials it came makes no other
-    /// module of it.
+    /// Whether this is what would be fetched: from the same place, or by its digest. With which credentials
+    /// it came makes no other module of it.
     pub(super) fn is_what(&self, wanted: &ModuleKey) -> bool {
         let Ok(module) = &self.result else { return false };
         let is_pinned = wanted.sha256.as_deref().is_some_and(|sha256| sha256.parse() == Ok(module.digest()));

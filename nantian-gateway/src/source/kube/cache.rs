@@ -118,7 +118,8 @@ impl ObjectCache {
         self.state().seen.get(name).cloned()
     }
 
-    /// Notes what a write has made of an object that was `before`, unless the watch has told of a later version since.
+    /// Notes what a write has made of an object that was `before`, unless the watch has told of a later
+    /// version since.
     pub fn wrote(&self, name: &ObjectRef, before: &Seen, metadata: &ObjectMeta, status: Value) {
         let mut state = self.state();
         let seen = state.seen.get_mut(name);

@@ -13,8 +13,8 @@ use tower::{BoxError, Service, layer::layer_fn};
 
 /// How long an answer may take to begin. A watch begins at once.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a page of a list may take. The server reads on until it has found as many objects as a page has, which takes long where
-/// most are left out, and gives up by itself after a minute.
+/// How long a page of a list may take. The server reads on until it has found as many objects as a page has,
+/// which takes long where most are left out, and gives up by itself after a minute.
 const LIST: Duration = Duration::from_secs(75);
 /// How long a connection may say nothing: longer than any watch lasts.
 const SILENCE: Duration = Duration::from_secs(90);

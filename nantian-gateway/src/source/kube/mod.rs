@@ -1,7 +1,8 @@
 //! The objects of a cluster, kept up to date by watches.
 //!
-//! [`follow`] keeps an [`ObjectCache`] of every kind that the API server serves, and [`Cluster`] hands out what is in it, after
-//! the same checks that manifests in files go through. An object that breaks keeps its last good version.
+//! [`follow`] keeps an [`ObjectCache`] of every kind that the API server serves, and [`Cluster`] hands out
+//! what is in it, after the same checks that manifests in files go through. An object that breaks keeps its
+//! last good version.
 
 mod api_error;
 mod cache;

@@ -32,9 +32,9 @@ pub struct InvalidPool(pub String);
 impl AddressPool {
     /// `objects` with an address for each Gateway of ours that asks for none, kept in `assigned`.
     ///
-    /// A Gateway keeps the address that `known` tells of its status, or else the one it was assigned before, also from one that
-    /// names it; the older Gateway comes first. Where no address is left, or the one that is named is another's, the Gateway is
-    /// placed nowhere.
+    /// A Gateway keeps the address that `known` tells of its status, or else the one it was assigned before,
+    /// also from one that names it; the older Gateway comes first. Where no address is left, or the one that
+    /// is named is another's, the Gateway is placed nowhere.
     pub(super) fn assign(
         &self,
         objects: &Objects,

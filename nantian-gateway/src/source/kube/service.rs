@@ -23,12 +23,14 @@ use crate::{
 /// The longest name of a Service.
 const MAX_NAME: usize = 63;
 
-/// The Gateways that are reached through a Service of their own, oldest first: those of ours that ask for no address.
+/// The Gateways that are reached through a Service of their own, oldest first: those of ours that ask for no
+/// address.
 pub(crate) fn fronted(objects: &Objects) -> impl Iterator<Item = (&ObjectName, &Gateway)> {
     ours(objects).into_iter().filter(|(_, gateway)| asks_for_none(gateway))
 }
 
-/// The name of a Gateway's Service: `GATEWAY-CLASS` as GEP-1762 has it, and a digest of that where it is no name of a Service.
+/// The name of a Gateway's Service: `GATEWAY-CLASS` as GEP-1762 has it, and a digest of that where it is no
+/// name of a Service.
 pub(crate) fn service_name(name: &ObjectName, gateway: &Gateway) -> ObjectName {
     let text = format!("{}-{}", name.name, gateway.spec.gateway_class_name);
     let is_label = text.len() <= MAX_NAME
@@ -82,9 +84,9 @@ pub(crate) fn listener_ports(
 
 /// The ports of the process that the Service of each Gateway leads to.
 ///
-/// A Service counts only for ports that are for this, that its Gateway has listeners for, and that no other Gateway has
-/// already, as `placed` says: whoever may write Services in some namespace must not reach by one what else the process
-/// listens on. Of those who come at once the oldest Gateway has a port.
+/// A Service counts only for ports that are for this, that its Gateway has listeners for, and that no other
+/// Gateway has already, as `placed` says: whoever may write Services in some namespace must not reach by one
+/// what else the process listens on. Of those who come at once the oldest Gateway has a port.
 fn claims(
     objects: &Objects,
     placed: &BTreeMap<ObjectName, Placement>,
@@ -125,8 +127,8 @@ fn bound_port(port: &ServicePort) -> Option<((Transport, u16), u16)> {
     Some(((transport, u16::try_from(port.port).ok()?), u16::try_from(target).ok()?))
 }
 
-/// Where the Gateways are reached whose Services are there, after they were reached where `placed` says; `status` gives the
-/// status of a Service.
+/// Where the Gateways are reached whose Services are there, after they were reached where `placed` says;
+/// `status` gives the status of a Service.
 pub(crate) fn placements(
     objects: &Objects,
     placed: &BTreeMap<ObjectName, Placement>,

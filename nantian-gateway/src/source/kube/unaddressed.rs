@@ -16,7 +16,8 @@ pub(super) fn ours(objects: &Objects) -> Vec<(&ObjectName, &Gateway)> {
     oldest_first(&objects.gateways).into_iter().filter(|(_, gateway)| is_ours(gateway)).collect()
 }
 
-/// Whether a Gateway leaves its address to the gateway; whoever may be bound on any address is asking for none.
+/// Whether a Gateway leaves its address to the gateway; whoever may be bound on any address is asking for
+/// none.
 pub(super) fn asks_for_none(gateway: &Gateway) -> bool {
     let leaves_it = |address: &GatewayAddresses| {
         let named = address.value.as_deref().filter(|value| !value.is_empty());

@@ -73,7 +73,8 @@ impl PartialObject {
 // === impl Unreadable ===
 
 impl Unreadable {
-    /// The status of the object, of which an older version may serve; `None` where it is not ours to speak about.
+    /// The status of the object, of which an older version may serve; `None` where it is not ours to speak
+    /// about.
     pub(super) fn status(
         &self,
         object: &ObjectRef,

@@ -66,7 +66,8 @@ impl DownstreamSocket {
     }
 }
 
-/// The address that a datagram is sent to, of a socket on all interfaces: it comes beside the datagram (ipv6(7), ip(7)).
+/// The address that a datagram is sent to, of a socket on all interfaces: it comes beside the datagram
+/// (ipv6(7), ip(7)).
 #[cfg(target_os = "linux")]
 mod local {
     use std::{

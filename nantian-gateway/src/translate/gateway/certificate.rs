@@ -38,7 +38,8 @@ macro_rules! reference {
 
 pub(super) use reference;
 
-/// Resolves a reference of an object of this kind and namespace; `bad` is the reason if it leads to no certificate.
+/// Resolves a reference of an object of this kind and namespace; `bad` is the reason if it leads to no
+/// certificate.
 pub(super) fn resolve(
     cluster: &ClusterState<'_>,
     (owner, own): (GroupKind<'_>, &str),

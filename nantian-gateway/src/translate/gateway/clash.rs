@@ -21,7 +21,8 @@ struct SharedPort {
     hostnames: BTreeMap<HostPattern, usize>,
 }
 
-/// Marks listeners of one Gateway with the same port and protocols that exclude one another, or the same hostname.
+/// Marks listeners of one Gateway with the same port and protocols that exclude one another, or the same
+/// hostname.
 ///
 /// All listeners of a clash are marked, since none of them has a better claim.
 pub(super) fn within_gateway(listeners: &mut [ListenerState<'_>]) {
@@ -48,8 +49,8 @@ pub(super) fn within_gateway(listeners: &mut [ListenerState<'_>]) {
     }
 }
 
-/// Marks listeners of ListenerSets, which begin at `first`, that clash with one before them: the Gateway's own come first,
-/// then those of older sets.
+/// Marks listeners of ListenerSets, which begin at `first`, that clash with one before them: the Gateway's
+/// own come first, then those of older sets.
 pub(super) fn with_earlier(listeners: &mut [ListenerState<'_>], first: usize) {
     for index in first..listeners.len() {
         let (earlier, rest) = listeners.split_at_mut(index);
@@ -75,8 +76,8 @@ pub(super) fn with_earlier(listeners: &mut [ListenerState<'_>], first: usize) {
     }
 }
 
-/// Whether another listener with TLS on the port covers some of the hosts: a browser that has a connection for one of them
-/// may use it for the other.
+/// Whether another listener with TLS on the port covers some of the hosts: a browser that has a connection
+/// for one of them may use it for the other.
 pub(super) fn overlaps(listeners: &[ListenerState<'_>], listener: &ListenerState<'_>) -> bool {
     let is_secured =
         |it: &ListenerState<'_>| it.is_accepted() && it.protocol == Some(ListenerProtocol::Https);
@@ -100,8 +101,9 @@ struct Socket<'a> {
 
 /// Whom a listener on addresses of its own must not take clients from.
 ///
-/// The kernel prefers the socket of an address to that of all interfaces, so that whoever names an address would get the
-/// clients of all others there. One operator may want that; teams that need not trust one another are kept from it.
+/// The kernel prefers the socket of an address to that of all interfaces, so that whoever names an address
+/// would get the clients of all others there. One operator may want that; teams that need not trust one
+/// another are kept from it.
 fn conflict_elsewhere(
     cluster: &ClusterState<'_>,
     (name, addresses): (&ObjectName, &[Option<IpAddr>]),

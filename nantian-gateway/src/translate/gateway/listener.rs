@@ -36,7 +36,8 @@ pub(in crate::translate) struct ListenerState<'a> {
     pub(in crate::translate) refused: Faults,
     /// References that do not resolve.
     pub(in crate::translate) unresolved: Faults,
-    /// A clash with another listener of the same Gateway or its ListenerSets, or with one of an older Gateway.
+    /// A clash with another listener of the same Gateway or its ListenerSets, or with one of an older
+    /// Gateway.
     pub(in crate::translate) conflict: Option<Fault>,
     /// The routes that it accepts.
     pub(in crate::translate) attachments: Vec<Attachment>,

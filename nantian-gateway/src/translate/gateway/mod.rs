@@ -242,8 +242,8 @@ fn parameters(gateway: &Gateway) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The addresses to bind. An entry without a value leaves the choice to the gateway, and so does one that names none in
-/// particular.
+/// The addresses to bind. An entry without a value leaves the choice to the gateway, and so does one that
+/// names none in particular.
 fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
     let root = Path::SPEC.field("addresses");
     let mut addresses = Vec::new();

@@ -8,7 +8,8 @@ use crate::ir::{BackendId, ListenerId, ListenerProtocol, ObjectName, RouteId, Ru
 /// The Gateways through which requests reach routes, backends and plugins.
 #[derive(Default)]
 pub(in crate::translate) struct AttachedGateways {
-    /// The listeners of each Gateway itself that serve requests; an entry for each Gateway of which any listener does.
+    /// The listeners of each Gateway itself that serve requests; an entry for each Gateway of which any
+    /// listener does.
     listeners: BTreeMap<ObjectName, BTreeSet<String>>,
     /// The Gateway of each ListenerSet, and its listeners that serve requests.
     sets: BTreeMap<ObjectName, (ObjectName, BTreeSet<String>)>,
@@ -63,8 +64,8 @@ impl AttachedGateways {
         attached_gateways
     }
 
-    /// Notes that `gateway` serves `route` on listeners of these protocols, and with it all that its rules and its filters
-    /// refer to.
+    /// Notes that `gateway` serves `route` on listeners of these protocols, and with it all that its rules
+    /// and its filters refer to.
     pub(in crate::translate) fn route(
         &mut self,
         route: &RouteId,
@@ -94,7 +95,8 @@ impl AttachedGateways {
         }
     }
 
-    /// The Gateways to which a target belongs, each with whether what the policy is about reaches the target through it.
+    /// The Gateways to which a target belongs, each with whether what the policy is about reaches the target
+    /// through it.
     pub(super) fn gateways<'s>(
         &'s self,
         target: &'s TargetKey,

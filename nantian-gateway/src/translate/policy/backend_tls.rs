@@ -26,8 +26,8 @@ use crate::{
 
 /// Attaches every BackendTLSPolicy to its Services, the oldest first.
 ///
-/// One that is not valid has its targets all the same, and nothing is sent to them: what was to be encrypted and
-/// verified must not be sent in any other way.
+/// One that is not valid has its targets all the same, and nothing is sent to them: what was to be encrypted
+/// and verified must not be sent in any other way.
 pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
     let mut claims = Claims::default();
     for (name, policy) in oldest_first(&cluster.objects.backend_tls_policies) {

@@ -78,8 +78,8 @@ impl PolicySet {
         self.balancing.get(service).cloned().unwrap_or_default()
     }
 
-    /// How connections to a port of a Service are opened: as the policy of the port says, else that of the Service.
-    /// Datagrams are none (GEP-1897).
+    /// How connections to a port of a Service are opened: as the policy of the port says, else that of the
+    /// Service. Datagrams are none (GEP-1897).
     pub(super) fn transport(&self, id: &BackendId) -> BackendTransport {
         if id.transport == Transport::Udp {
             return BackendTransport::Plain;
@@ -112,7 +112,8 @@ impl PolicySet {
         self.plugins.get(id)
     }
 
-    /// Writes the status of every policy in the name of `controller`, once it is known what reaches its targets.
+    /// Writes the status of every policy in the name of `controller`, once it is known what reaches its
+    /// targets.
     pub(super) fn report(
         &self,
         attached_gateways: &AttachedGateways,

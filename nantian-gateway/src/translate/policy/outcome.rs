@@ -80,7 +80,8 @@ struct AncestorSummary {
 // === impl PolicyOutcome ===
 
 impl PolicyOutcome {
-    /// Writes the status of the policy in the name of `controller`, with the Gateways that reach its targets as ancestors.
+    /// Writes the status of the policy in the name of `controller`, with the Gateways that reach its targets
+    /// as ancestors.
     pub(super) fn report(
         &self,
         attached_gateways: &AttachedGateways,
@@ -168,8 +169,8 @@ impl PolicyOutcome {
         }
     }
 
-    /// Whether the policy has a status where no Gateway reaches it. One of a kind that others serve too is theirs as
-    /// long as no Gateway of ours is concerned.
+    /// Whether the policy has a status where no Gateway reaches it. One of a kind that others serve too is
+    /// theirs as long as no Gateway of ours is concerned.
     fn may_stand_alone(&self) -> bool {
         !matches!(self.references, References::Authorities(_))
     }

@@ -60,14 +60,16 @@ pub(super) fn credentials(
         .ok_or_else(|| fault("has no user name and password for the registry of spec.wasm.url"))
 }
 
-/// The login that names most of the URL: its host, in which a label may be `*`, and the beginning of its path.
+/// The login that names most of the URL: its host, in which a label may be `*`, and the beginning of its
+/// path.
 fn find<'l>(logins: &'l BTreeMap<String, Login>, url: &str) -> Option<&'l Login> {
     let reference = bare(url);
     let fitting = logins.iter().filter(|(registry, _)| fits(bare(registry), reference));
     fitting.max_by_key(|(registry, _)| bare(registry).len()).map(|(_, login)| login)
 }
 
-/// Without its scheme and the version of the registry's API, which are written in front of and behind some names.
+/// Without its scheme and the version of the registry's API, which are written in front of and behind some
+/// names.
 fn bare(name: &str) -> &str {
     let name = name.split_once("://").map_or(name, |(_, rest)| rest).trim_end_matches('/');
     name.strip_suffix("/v1").or_else(|| name.strip_suffix("/v2")).unwrap_or(name)

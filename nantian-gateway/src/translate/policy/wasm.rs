@@ -69,8 +69,8 @@ fn refuse_the_unserved(plugin: &WasmPlugin) -> Result<(), Fault> {
     Err(Fault::at(Reason::Unsupported, path.field("allowFileSystem"), "true is not served yet"))
 }
 
-/// The ports of every Service that a plugin may call: those of its namespace, and those that a ReferenceGrant lets it
-/// refer to.
+/// The ports of every Service that a plugin may call: those of its namespace, and those that a ReferenceGrant
+/// lets it refer to.
 fn upstreams(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Vec<BackendId> {
     if !plugin.spec.sandbox.allow_network {
         return Vec::new();

@@ -136,7 +136,8 @@ fn matching(
     Ok(Accepted { listeners, clashing })
 }
 
-/// An older route of another kind that has some of the hosts, and one of them: an HTTPRoute and a GRPCRoute may not share one.
+/// An older route of another kind that has some of the hosts, and one of them: an HTTPRoute and a GRPCRoute
+/// may not share one.
 fn clash<'l>(
     listener: &'l ListenerState<'_>,
     id: &RouteId,

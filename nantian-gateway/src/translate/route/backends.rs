@@ -136,7 +136,8 @@ fn port_of_service(
     Ok(Target::Backend(id))
 }
 
-/// What is wrong with a reference to a port that speaks TLS, where nothing says how its certificate is verified.
+/// What is wrong with a reference to a port that speaks TLS, where nothing says how its certificate is
+/// verified.
 pub(super) fn needs_policy(id: &BackendId, path: &Path<'_>) -> Fault {
     let BackendId { service, port, .. } = id;
     let message = format_args!("port {port} of Service {service}: its appProtocol needs a BackendTLSPolicy");

@@ -1,4 +1,5 @@
-//! GRPCRoute: on the wire a call is a POST to `/service/method`, so the route is read as the HTTPRoute of such paths.
+//! GRPCRoute: on the wire a call is a POST to `/service/method`, so the route is read as the HTTPRoute of
+//! such paths.
 
 use gateway_api::experimental::{
     grpcroutes::{GrpcRoute, GrpcRouteRulesMatchesMethod, GrpcRouteRulesMatchesMethodType as MethodType},
@@ -39,7 +40,8 @@ pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Vec
     (http, calls, faults)
 }
 
-/// Narrows down the matches of methods without a service: they come after those with one, before those of any call.
+/// Narrows down the matches of methods without a service: they come after those with one, before those of any
+/// call.
 pub(super) fn name_calls(rules: &mut [Rule], calls: Vec<MethodMatch>) {
     for MethodMatch { rule, found, method } in calls {
         if let Some(found) = rules.get_mut(rule).and_then(|rule| rule.matches.get_mut(found)) {

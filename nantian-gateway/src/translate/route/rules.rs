@@ -304,8 +304,8 @@ const DEFAULT_RULE: &HttpRouteRules = &HttpRouteRules {
     timeouts: None,
 };
 
-/// The prefix of paths, without a `/` at its end, of a rule that has exactly one match, of one: only then "the prefix that
-/// matched" means something. One that is not valid is refused already.
+/// The prefix of paths, without a `/` at its end, of a rule that has exactly one match, of one: only then
+/// "the prefix that matched" means something. One that is not valid is refused already.
 fn one_prefix<'m>(specs: &[HttpRouteRulesMatches], matches: &'m [RouteMatch]) -> Option<&'m str> {
     match (specs, matches) {
         ([] | [_], [RouteMatch { path: PathMatch::Prefix(prefix), .. }]) => {

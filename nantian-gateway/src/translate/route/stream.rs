@@ -1,4 +1,5 @@
-//! TLSRoute, TCPRoute and UDPRoute: their fields are called as those of an HTTPRoute are, of which they have a few.
+//! TLSRoute, TCPRoute and UDPRoute: their fields are called as those of an HTTPRoute are, of which they have
+//! a few.
 
 use gateway_api::experimental::httproutes::{HttpRoute, HttpRouteSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -19,7 +19,8 @@ use crate::{ir::ListenerId, source::ObjectRef};
 
 /// The status of every object that this gateway speaks about.
 ///
-/// The translator writes it; later stages correct it when a listener cannot be bound or a module does not compile.
+/// The translator writes it; later stages correct it when a listener cannot be bound or a module does not
+/// compile.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statuses {
     objects: BTreeMap<ObjectRef, ObjectStatus>,
@@ -38,13 +39,15 @@ impl Statuses {
         self.objects.iter()
     }
 
-    /// Sets a condition of an object that has a status; of a route under every parent, of a policy under every ancestor.
+    /// Sets a condition of an object that has a status; of a route under every parent, of a policy under
+    /// every ancestor.
     pub fn set_condition(&mut self, object: &ObjectRef, condition: &Condition) {
         let Some(status) = self.objects.get_mut(object) else { return };
         status.conditions_mut().for_each(|conditions| conditions.set(condition.clone()));
     }
 
-    /// Sets the verdict on a version of an object that is not the one that serves; it is the newest that was seen.
+    /// Sets the verdict on a version of an object that is not the one that serves; it is the newest that was
+    /// seen.
     pub fn judge(&mut self, object: &ObjectRef, verdict: &Condition) {
         let Some(status) = self.objects.get_mut(object) else { return };
         for conditions in status.conditions_mut() {
@@ -66,8 +69,8 @@ impl Statuses {
         }
     }
 
-    /// Sets a condition of a listener that has a status. The Gateway, or the ListenerSet, that declares it stays Programmed
-    /// as long as one of its listeners is.
+    /// Sets a condition of a listener that has a status. The Gateway, or the ListenerSet, that declares it
+    /// stays Programmed as long as one of its listeners is.
     pub fn set_listener_condition(&mut self, id: &ListenerId, condition: Condition) {
         let of_name = |listener: &&mut ListenerStatus| listener.name == id.name;
         match self.objects.get_mut(&declarer(id)) {
@@ -85,8 +88,8 @@ impl Statuses {
         }
     }
 
-    /// Sets the status of an object in place of the one that it has; of a policy the conditions alone, under every ancestor,
-    /// where no others are named.
+    /// Sets the status of an object in place of the one that it has; of a policy the conditions alone, under
+    /// every ancestor, where no others are named.
     pub fn set(&mut self, object: ObjectRef, status: ObjectStatus) {
         match (self.objects.get_mut(&object), status) {
             (Some(ObjectStatus::Policy(policy)), ObjectStatus::Plain(plain)) => {

@@ -121,7 +121,8 @@ pub struct ParentStatus {
 /// The status of a policy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PolicyStatus {
-    /// What the policy does under each Gateway that reaches one of its targets; under the target itself where none does.
+    /// What the policy does under each Gateway that reaches one of its targets; under the target itself where
+    /// none does.
     pub ancestors: Vec<AncestorStatus>,
 }
 
@@ -140,7 +141,8 @@ pub struct AncestorStatus {
 // === impl ObjectStatus ===
 
 impl ObjectStatus {
-    /// The conditions of the object itself; those of a route under each parent, those of a policy under each ancestor.
+    /// The conditions of the object itself; those of a route under each parent, those of a policy under each
+    /// ancestor.
     pub fn conditions(&self) -> impl Iterator<Item = &Conditions> {
         let (own, parents, ancestors): (_, &[ParentStatus], &[AncestorStatus]) = match self {
             Self::Plain(plain) => (Some(&plain.conditions), &[], &[]),

@@ -90,7 +90,8 @@ fn client(connect_timeout: Duration) -> Client {
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// How many connections two requests open to a backend that answers with `fields`, the second `pause` after the first.
+/// How many connections two requests open to a backend that answers with `fields`, the second `pause` after
+/// the first.
 async fn connections_of_two(fields: &'static str, pause: Duration) -> usize {
     let mut server = Server::start(move |mut stream| async move {
         let mut head = [0; 1024];
@@ -262,7 +263,8 @@ async fn a_server_that_says_nothing_is_waited_for_as_long_as_a_connection_may_ta
 async fn a_call_finds_its_way_past_connections_that_are_going_away() {
     LocalSet::new()
         .run_until(async {
-            // Of two calls on each connection the first is answered when both have come, the second one never.
+            // Of two calls on each connection the first is answered when both have come, the second one
+            // never.
             let (leave, leaving) = watch::channel(false);
             let server = Server::start(move |stream| {
                 let (came, mut leaving) = (watch::Sender::new(0), leaving.clone());

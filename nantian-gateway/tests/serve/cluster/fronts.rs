@@ -19,7 +19,8 @@ fn gateway(infrastructure: &str) -> String {
     gateway.replace("addresses: [{type: IPAddress, value: 127.0.0.1}]", infrastructure)
 }
 
-/// A cluster whose Gateway has a Service that leads to `port`, and two replicas that the Service `nantian-gateway` finds.
+/// A cluster whose Gateway has a Service that leads to `port`, and two replicas that the Service
+/// `nantian-gateway` finds.
 async fn start(backend: &Backend, port: Port) -> (ApiServer, Running) {
     let server = ApiServer::start().await;
     server.apply(&gateway("infrastructure: {labels: {team: a}}"));

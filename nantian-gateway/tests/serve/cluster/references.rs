@@ -3,7 +3,8 @@
 use super::Cluster;
 use crate::support::{Backend, chat, eventually, manifests, plugin, rule, to, to_ai};
 
-/// What leads to `backend` by a name or a URL: a Service that is a name, one whose endpoint is a name, and an AIService.
+/// What leads to `backend` by a name or a URL: a Service that is a name, one whose endpoint is a name, and an
+/// AIService.
 fn leading_to(backend: &Backend) -> String {
     let port = backend.address.port();
     format!(

@@ -1,8 +1,8 @@
 //! The manifests of a test, whole.
 //!
-//! What may be left out: `apiVersion`; the namespace, which is `infra`; the class of a Gateway; the parent of a route,
-//! which is the Gateway `same-namespace`. Each Gateway has an address of its own, and ports are moved to where everybody may
-//! listen.
+//! What may be left out: `apiVersion`; the namespace, which is `infra`; the class of a Gateway; the parent of
+//! a route, which is the Gateway `same-namespace`. Each Gateway has an address of its own, and ports are
+//! moved to where everybody may listen.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, process};
 

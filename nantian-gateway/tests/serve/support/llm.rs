@@ -29,7 +29,8 @@ pub(crate) async fn provider(whole: &'static str, stream: &'static str) -> Backe
     .await
 }
 
-/// The AIService `llm` for `fake-large` at an OpenAI-type provider, with more of its spec, and the route to it.
+/// The AIService `llm` for `fake-large` at an OpenAI-type provider, with more of its spec, and the route to
+/// it.
 pub(crate) fn llm(provider: &Backend, spec: &str) -> World {
     let service = format!(
         "

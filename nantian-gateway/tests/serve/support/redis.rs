@@ -25,7 +25,8 @@ impl Redis {
     /// Starts a server that asks for this password.
     pub(crate) async fn start(password: &str) -> Self {
         let (port, directory) = (Port::reserve(), TempDir::new().unwrap());
-        // The port is reserved by a socket that does not listen: the server binds beside it, as it reuses addresses.
+        // The port is reserved by a socket that does not listen: the server binds beside it, as it reuses
+        // addresses.
         let process = Command::new("redis-server")
             .args(["--port", &port.address().port().to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--requirepass", password, "--dir"])

@@ -43,7 +43,8 @@ fn equal_endpoints_have_equal_shares_give_or_take_a_slot() {
     }
 }
 
-/// P3: of 10 000 keys at most 200 move between endpoints that stay; a new one has its share but for 200 at once.
+/// P3: of 10 000 keys at most 200 move between endpoints that stay; a new one has its share but for 200 at
+/// once.
 #[test]
 fn a_change_of_the_set_moves_hardly_a_key_that_it_need_not_move() {
     for n in [2, 10, 100, 655] {

@@ -30,8 +30,8 @@ struct Shim {
     count: u32,
 }
 
-/// Encodes the shim: first the functions that hand bytes over, then what enters a guest for several callbacks at once, and
-/// what stands in the table for callbacks that a guest has not.
+/// Encodes the shim: first the functions that hand bytes over, then what enters a guest for several callbacks
+/// at once, and what stands in the table for callbacks that a guest has not.
 pub(super) fn encode() -> Vec<u8> {
     let mut shim = Shim::default();
     let first_halves: Vec<_> = FUNCTIONS

@@ -1,12 +1,12 @@
 //! What stands between a host and its guest: a module of the host's own, with an instance beside each guest.
 //!
-//! A host call that gives a guest bytes needs memory of the guest's own allocation before it can end. A host function that
-//! called the allocator would have to run it on a second stack, mapped anew each time. So WebAssembly calls it: guests
-//! import these functions from the shim, which asks the host how much memory is wanted, calls the guest's allocator, and
-//! lets the host fill what it gave.
+//! A host call that gives a guest bytes needs memory of the guest's own allocation before it can end. A host
+//! function that called the allocator would have to run it on a second stack, mapped anew each time. So
+//! WebAssembly calls it: guests import these functions from the shim, which asks the host how much memory is
+//! wanted, calls the guest's allocator, and lets the host fill what it gave.
 //!
-//! And a guest costs more to enter than most callbacks take. What follows one another without anything between, the shim
-//! calls in one go: creation and request headers, log and done and delete.
+//! And a guest costs more to enter than most callbacks take. What follows one another without anything
+//! between, the shim calls in one go: creation and request headers, log and done and delete.
 
 mod encode;
 

@@ -2,7 +2,8 @@ use serde_json::Value;
 
 use super::*;
 
-/// What follows the two calls of one function, as a model is told it: the ids and outputs of results, and texts.
+/// What follows the two calls of one function, as a model is told it: the ids and outputs of results, and
+/// texts.
 fn told(model: &str, after: &[&[(&str, &str)]]) -> Vec<Vec<String>> {
     let call = |id: &str| {
         let (id, name) = (id.to_owned(), "get_weather".to_owned());

@@ -16,12 +16,13 @@ use crate::source::{
     kube::{cache::ObjectCache, discovery::served},
 };
 
-/// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along one by one;
-/// this is for those of which nobody told.
+/// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along
+/// one by one; this is for those of which nobody told.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// How long after a failure a watch may break off again without being broken.
 const WELL_AFTER: Duration = Duration::from_secs(30);
-/// How long the server lets a watch last, in seconds. A connection that is dead and has not said so is given up then.
+/// How long the server lets a watch last, in seconds. A connection that is dead and has not said so is given
+/// up then.
 const WATCH_LASTS: u32 = 60;
 
 /// Follows one kind until no version of it is served any more.
@@ -40,7 +41,8 @@ pub(super) async fn follow_kind(
     kind
 }
 
-/// Follows one version of a kind until it is not served any more. Returns the one that is served in its place.
+/// Follows one version of a kind until it is not served any more. Returns the one that is served in its
+/// place.
 async fn follow_version(
     client: &Client,
     kind: Kind,
@@ -119,7 +121,8 @@ async fn follow_version(
     None
 }
 
-/// Which objects of a kind are watched: of Secrets not those that nothing here can refer to, which may be many and large.
+/// Which objects of a kind are watched: of Secrets not those that nothing here can refer to, which may be
+/// many and large.
 fn selection(kind: Kind) -> watcher::Config {
     let config = watcher::Config::default().timeout(WATCH_LASTS);
     match kind {
@@ -159,7 +162,8 @@ async fn ask(client: &Client, api: &Api<DynamicObject>, kind: Kind, resource: &A
     }
 }
 
-/// Whether the server has forgotten the version from which the watch went on: everything is listed again then.
+/// Whether the server has forgotten the version from which the watch went on: everything is listed again
+/// then.
 fn is_expiry(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::WatchError(status) => status.code == 410,

@@ -25,8 +25,8 @@ use crate::source::kind::Kind;
 /// How often kinds that are not served are looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
-/// Follows every kind that the API server serves, also those whose CRDs appear later, and forgets the objects of those
-/// whose CRDs are deleted. As long as the server cannot be reached, the cache stays as it is.
+/// Follows every kind that the API server serves, also those whose CRDs appear later, and forgets the objects
+/// of those whose CRDs are deleted. As long as the server cannot be reached, the cache stays as it is.
 ///
 /// # Cancellation
 /// Dropping the future ends the watches; the cache stays as it is.

@@ -1,7 +1,8 @@
 //! An API server in memory: list, watch, status, conflicts and leases, over real HTTP.
 //!
-//! It keeps to what clients can see of the real one: resource versions, generations, bookmarks, expiry of old versions,
-//! merge patches, the status subresource, discovery, and kinds that come and go with their CRDs. It judges no object.
+//! It keeps to what clients can see of the real one: resource versions, generations, bookmarks, expiry of old
+//! versions, merge patches, the status subresource, discovery, and kinds that come and go with their CRDs. It
+//! judges no object.
 
 mod answer;
 mod discovery;
@@ -137,7 +138,8 @@ impl ApiServer {
         self.store.change(|state| state.pruned.insert(plural.to_owned(), field));
     }
 
-    /// Is as if it had just been started, or not any more: kinds of CRDs are not known, and `/readyz` says so.
+    /// Is as if it had just been started, or not any more: kinds of CRDs are not known, and `/readyz` says
+    /// so.
     pub(crate) fn set_starting(&self, is_starting: bool) {
         self.store.change(|state| state.is_starting = is_starting);
     }
@@ -147,7 +149,8 @@ impl ApiServer {
         self.store.change(|state| state.silent = silent);
     }
 
-    /// Takes no Service of type LoadBalancer with TCP and UDP, as servers before 1.26 and some load balancers.
+    /// Takes no Service of type LoadBalancer with TCP and UDP, as servers before 1.26 and some load
+    /// balancers.
     pub(crate) fn refuse_mixed_protocols(&self) {
         self.store.change(|state| state.refuses_mixed_protocols = true);
     }
