@@ -1,5 +1,6 @@
 //! What each dialect becomes in each other one, kept in `tests/golden` to be read and reviewed.
 //!
+//! An input is a file, and `<name>.golden` beside it has a section for each of those that it is told to.
 //! `GOLDEN=write cargo test -p nantian-ai --test golden` writes the files anew.
 #![cfg(test)]
 
@@ -14,12 +15,13 @@ mod unread;
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::StatusCode;
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{Losses, ToolNames};
 use nantian_ai::{ClientDialect, Dialect};
 
-use self::files::{check, inputs, output, show};
+use self::files::{check, inputs, show};
 
 const PROVIDERS: [Dialect; 6] = Dialect::ALL;
 const SEED: u64 = 0x1234_5678;
@@ -92,28 +94,51 @@ fn asked(from: Dialect, body: &[u8], to: Dialect, provider: &str, model: &str) -
     }
 }
 
+/// What a request becomes that is sent to the first model of a dialect.
+fn asked_of_first(from: Dialect, name: &str, body: &[u8], to: Dialect) -> String {
+    asked(from, body, to, to.name(), model(to, name))
+}
+
+/// What an answer becomes.
+fn answered(from: Dialect, body: &[u8], to: ClientDialect) -> String {
+    match from.decode_reply(body, SEED) {
+        Ok((reply, mut losses)) => {
+            let (body, more) = to.encode_reply(reply, &defaults());
+            losses.extend(more);
+            show(&losses, &body)
+        }
+        Err(fault) => show_fault(to.encode_fault(&fault)),
+    }
+}
+
+/// What a refusal becomes, whose first line is its status.
+fn refused(from: Dialect, refusal: &[u8], to: ClientDialect) -> String {
+    let (status, body) = refusal.split_at(refusal.iter().position(|&byte| byte == b'\n').unwrap());
+    let status = StatusCode::from_bytes(status).unwrap();
+    show_fault(to.encode_fault(&from.decode_fault(status, &body[1..])))
+}
+
+fn show_fault((status, body): (StatusCode, Bytes)) -> String {
+    format!("status: {}\n{}", status.as_u16(), show(&Losses::default(), &body))
+}
+
+/// What clients are told, each with its name.
+fn told(tell: impl Fn(ClientDialect) -> String) -> [(&'static str, String); ClientDialect::ALL.len()] {
+    ClientDialect::ALL.map(|to| (Dialect::from(to).name(), tell(to)))
+}
+
 #[test]
 fn requests() {
     for from in ClientDialect::ALL.map(Dialect::from) {
         for (name, body) in inputs("request", from, ".json") {
-            for to in PROVIDERS {
-                let seen = asked(from, &body, to, to.name(), model(to, &name));
-                check(&output("request", from, &name, to.name()), &seen);
+            let mut seen = PROVIDERS.map(|to| (to.name(), asked_of_first(from, &name, &body, to))).to_vec();
+            if [Dialect::Anthropic, Dialect::OpenAi].contains(&from) && TELLING.contains(&name.as_str()) {
+                seen.extend(
+                    OTHERS
+                        .map(|(to, label, provider, model)| (label, asked(from, &body, to, provider, model))),
+                );
             }
-        }
-    }
-}
-
-#[test]
-fn requests_to_models_that_differ() {
-    for from in [Dialect::Anthropic, Dialect::OpenAi] {
-        for (name, body) in inputs("request", from, ".json") {
-            for (to, label, provider, model) in OTHERS {
-                if TELLING.contains(&name.as_str()) {
-                    let seen = asked(from, &body, to, provider, model);
-                    check(&output("request", from, &name, label), &seen);
-                }
-            }
+            check("request", from, &name, &seen);
         }
     }
 }
@@ -122,20 +147,7 @@ fn requests_to_models_that_differ() {
 fn replies() {
     for from in PROVIDERS {
         for (name, body) in inputs("reply", from, ".json") {
-            for to in ClientDialect::ALL {
-                let seen = match from.decode_reply(&body, SEED) {
-                    Ok((reply, mut losses)) => {
-                        let (body, more) = to.encode_reply(reply, &defaults());
-                        losses.extend(more);
-                        show(&losses, &body)
-                    }
-                    Err(fault) => {
-                        let (status, body) = to.encode_fault(&fault);
-                        format!("status: {}\n{}", status.as_u16(), show(&Losses::default(), &body))
-                    }
-                };
-                check(&output("reply", from, &name, Dialect::from(to).name()), &seen);
-            }
+            check("reply", from, &name, &told(|to| answered(from, &body, to)));
         }
     }
 }
@@ -143,14 +155,8 @@ fn replies() {
 #[test]
 fn refusals() {
     for from in PROVIDERS {
-        for (name, body) in inputs("reply", from, ".error") {
-            let (status, body) = body.split_at(body.iter().position(|&byte| byte == b'\n').unwrap());
-            let status = StatusCode::from_bytes(status).unwrap();
-            for to in ClientDialect::ALL {
-                let (status, body) = to.encode_fault(&from.decode_fault(status, &body[1..]));
-                let seen = format!("status: {}\n{}", status.as_u16(), show(&Losses::default(), &body));
-                check(&output("reply", from, &name, Dialect::from(to).name()), &seen);
-            }
+        for (name, refusal) in inputs("reply", from, ".error") {
+            check("reply", from, &name, &told(|to| refused(from, &refusal, to)));
         }
     }
 }
@@ -174,13 +180,15 @@ fn translate(stream: &[u8], chunk: usize, from: Dialect, to: ClientDialect) -> S
 fn streams() {
     for from in PROVIDERS {
         for (name, stream) in files::streams(from) {
-            for to in ClientDialect::ALL {
-                let seen = translate(&stream, stream.len(), from, to);
-                for chunk in [1, 2, 3, 7, 64] {
-                    assert_eq!(translate(&stream, chunk, from, to), seen, "{name}, chunks of {chunk}");
-                }
-                check(&output("stream", from, &name, Dialect::from(to).name()), &seen);
+            let seen = told(|to| translate(&stream, stream.len(), from, to));
+            for chunk in [1, 2, 3, 7, 64] {
+                assert_eq!(
+                    told(|to| translate(&stream, chunk, from, to)),
+                    seen,
+                    "{name} of {from}, chunks of {chunk}"
+                );
             }
+            check("stream", from, &name, &seen);
         }
     }
 }

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::frames::frames;
 
+/// What a section begins with, in front of the name of whom it is told to.
+const HEAD: &str = "== to ";
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
@@ -44,29 +47,77 @@ pub(crate) fn streams(dialect: Dialect) -> Vec<(String, Vec<u8>)> {
     if dialect == Dialect::Bedrock { streams.map(framed).collect() } else { streams.collect() }
 }
 
-/// Where it is kept what an input becomes.
-pub(crate) fn output(kind: &str, from: Dialect, name: &str, to: &str) -> PathBuf {
-    folder(kind, from).join(format!("{name}.to-{to}.txt"))
-}
-
-/// Whether the files are written anew.
-pub(crate) fn is_writing() -> bool {
-    std::env::var("GOLDEN").is_ok_and(|mode| mode == "write")
-}
-
-/// Compares with the file, or writes it.
-pub(crate) fn check(path: &Path, seen: &str) {
-    if is_writing() {
-        fs::write(path, seen).unwrap();
-        return;
+/// Compares what an input becomes with what is kept beside it, in a section for each of those it is told to.
+pub(crate) fn check(kind: &str, from: Dialect, name: &str, seen: &[(&str, String)]) {
+    let path = folder(kind, from).join(format!("{name}.golden"));
+    let text: String = seen.iter().map(|(to, text)| format!("{HEAD}{to}\n{text}")).collect();
+    if let Some(kept) = unlike(&path, &text) {
+        panic!("{kind} of {from}: {name}\n{}", differences(&kept, seen));
     }
-    let expected = fs::read_to_string(path).unwrap_or_default();
-    assert_eq!(seen, expected, "{}", path.display());
 }
 
-/// The file with the table of all.
-pub(crate) fn table() -> PathBuf {
-    root().join("matrix.md")
+/// Compares the table of all with the file.
+pub(crate) fn check_table(seen: &str) {
+    let path = root().join("matrix.md");
+    if let Some(kept) = unlike(&path, seen) {
+        panic!("{}\n{}", path.display(), difference(&kept, seen));
+    }
+}
+
+/// What is in a file, if it is something else. `GOLDEN=write` writes the file instead.
+fn unlike(path: &Path, seen: &str) -> Option<String> {
+    let kept = fs::read_to_string(path).unwrap_or_default();
+    if kept == seen {
+        return None;
+    }
+    if std::env::var("GOLDEN").is_ok_and(|mode| mode == "write") {
+        fs::write(path, seen).unwrap();
+        return None;
+    }
+    Some(kept)
+}
+
+/// What is wrong with the sections of a file.
+fn differences(kept: &str, seen: &[(&str, String)]) -> String {
+    let kept = sections(kept);
+    let mut told = String::new();
+    for (to, seen) in seen {
+        match kept.iter().find(|(kept, _)| kept == to) {
+            Some((_, kept)) if kept == seen => {}
+            Some((_, kept)) => write!(told, "to {to}, {}", difference(kept, seen)).unwrap(),
+            None => writeln!(told, "to {to}: no such section").unwrap(),
+        }
+    }
+    for (to, _) in kept {
+        if !seen.iter().any(|(seen, _)| *seen == to) {
+            writeln!(told, "to {to}: a section too many").unwrap();
+        }
+    }
+    if told.is_empty() { "the sections are not each there once, in their order".to_owned() } else { told }
+}
+
+/// The sections of a file: to whom, and what.
+fn sections(kept: &str) -> Vec<(&str, String)> {
+    let mut sections: Vec<(&str, String)> = Vec::new();
+    for line in kept.split_inclusive('\n') {
+        match (line.strip_prefix(HEAD), sections.last_mut()) {
+            (Some(to), _) => sections.push((to.trim_end(), String::new())),
+            (None, Some((_, text))) => text.push_str(line),
+            (None, None) => sections.push(("nobody", line.to_owned())),
+        }
+    }
+    sections
+}
+
+/// The lines from the first to the last in which two texts differ.
+fn difference(kept: &str, seen: &str) -> String {
+    let (kept, seen): (Vec<_>, Vec<_>) = (kept.split('\n').collect(), seen.split('\n').collect());
+    let start = kept.iter().zip(&seen).take_while(|(kept, seen)| kept == seen).count();
+    let (kept, seen) = (&kept[start..], &seen[start..]);
+    let same = kept.iter().rev().zip(seen.iter().rev()).take_while(|(kept, seen)| kept == seen).count();
+    let kept = kept[..kept.len() - same].iter().map(|line| format!("-{line}\n"));
+    let seen = seen[..seen.len() - same].iter().map(|line| format!("+{line}\n"));
+    format!("from line {}:\n{}", start + 1, kept.chain(seen).collect::<String>())
 }
 
 pub(crate) fn show(losses: &Losses, body: &[u8]) -> String {
