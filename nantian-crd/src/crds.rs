@@ -136,8 +136,8 @@ fn fits_int32(maximum: Option<f64>) -> bool {
 /// The first line and what follows as one paragraph each; the path of the field is known to whoever asks
 /// about it.
 fn explain(description: &str) -> String {
-    let description = description.split(" Source: `").next().unwrap_or_default();
-    let paragraphs = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
-    let paragraphs: Vec<_> = paragraphs.filter(|paragraph| !paragraph.starts_with("Source: `")).collect();
-    paragraphs.join("\n\n").trim().to_owned()
+    let paragraphs: Vec<_> =
+        description.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
+    let description = paragraphs.join("\n\n");
+    description.split("Source: `").next().unwrap_or_default().trim().to_owned()
 }

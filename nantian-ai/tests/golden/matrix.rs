@@ -247,7 +247,7 @@ fn clients() -> impl Iterator<Item = Dialect> {
 fn every_pair_shows_every_feature_or_is_known_not_to() {
     let title = String::from(
         "# What becomes of what\n\nWritten by `GOLDEN=write cargo test -p nantian-ai --test golden`. \
-         Each cell has a file of its own beside its input.\n",
+         Each cell has a section in the `.golden` file beside its input.\n",
     );
     let mut out = (title, Vec::new());
     head(&mut out.0, "Requests", PROVIDERS);
