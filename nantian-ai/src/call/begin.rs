@@ -70,7 +70,7 @@ impl<O: UsageObserver> LayerParts<O> {
             retries: 0,
             withdrawn,
             lowered: false,
-            budgeted: self.target.budget().begin(),
+            budgeted: Some(self.target.budget().begin()),
         })
     }
 }

@@ -11,6 +11,7 @@ use http_body::Body;
 use super::Call;
 use crate::body::ResponseBody;
 use crate::call::attempt::{Answer, Failed};
+use crate::call::budget::BudgetedCall;
 use crate::call::chunk_path::ChunkPath;
 use crate::call::deadline::Deadline;
 use crate::call::receive::Rest;
@@ -57,10 +58,13 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
     {
         let error = Error::Provider { target: shared.target.name().to_owned(), fault };
-        if !error.may_fail_over() {
-            return self.finish(shared, answer);
-        }
         let onward = Onward { sent: self.metering.meter().is_sent(), ..self.onward };
+        if !error.may_fail_over() {
+            let mut response = self.finish(shared, answer);
+            response.extensions_mut().insert(onward);
+            return response;
+        }
+        let permit = self.lend();
         self.metering.note_error(error.code());
         self.metering.count_attempts(self.attempts());
         if onward.more {
@@ -69,7 +73,16 @@ impl<K: UsageSink> Call<K> {
         let mut response = self.finish(shared, answer);
         response.extensions_mut().insert(Arc::new(error));
         response.extensions_mut().insert(onward);
+        if let Some(permit) = permit {
+            response.extensions_mut().insert(permit);
+        }
         response
+    }
+
+    /// The right to be repeated, for the extensions of the response of a target that may be asked again
+    /// later.
+    fn lend(&mut self) -> Option<Arc<BudgetedCall>> {
+        self.onward.later.and_then(|_| self.budgeted.take()).map(Arc::new)
     }
 
     /// The response with an answer.
@@ -143,6 +156,9 @@ impl<K: UsageSink> Call<K> {
         }
         let mut response = shared.answer(failed.error, self.surface.dialect());
         response.extensions_mut().insert(Onward { sent, ..self.onward });
+        if let Some(permit) = self.lend() {
+            response.extensions_mut().insert(permit);
+        }
         keep(self.deadline, &mut response);
         for (name, value) in headers {
             if let Some(name) = name {

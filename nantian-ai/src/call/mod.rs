@@ -71,7 +71,8 @@ pub(crate) struct Call<K: UsageSink> {
     withdrawn: Wishes,
     /// A lower limit has been asked for than the client's.
     lowered: bool,
-    budgeted: BudgetedCall,
+    /// Gone once it is kept for another ask.
+    budgeted: Option<BudgetedCall>,
 }
 
 // === impl Call ===
@@ -336,7 +337,7 @@ impl<K: UsageSink> Call<K> {
     }
 
     fn may_repeat(&mut self, target: &Target) -> bool {
-        let may = self.budgeted.may_repeat();
+        let may = self.budgeted.as_mut().is_some_and(BudgetedCall::may_repeat);
         if !may {
             tracing::debug!(target = target.name(), "too many calls are repeats");
             self.metering.note_over_budget();

@@ -86,6 +86,10 @@ impl<K: UsageSink> Call<K> {
         if is_of_the_secret && self.takes_other_secret(target) {
             return Step::Again(self.again(Duration::ZERO));
         }
+        if is_of_the_secret {
+            // No time mends it.
+            self.onward.later = None;
+        }
         if receiving.aim == Aim::Objection && !is_of_the_secret {
             let (head, held, rest) = receiving.into_parts();
             return Step::Objected(

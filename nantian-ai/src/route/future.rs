@@ -17,6 +17,7 @@ use super::listing::{absent, description, listing, of_server};
 use super::{ModelRoute, Onward, RouteBody, StandIn};
 use crate::Unasked;
 use crate::body::RequestBody;
+use crate::call::budget::BudgetedCall;
 use crate::dialect::{Dialect, Operation, Surface};
 use crate::edit::{self, model_of};
 use crate::error::{BoxError, Error};
@@ -44,6 +45,8 @@ pin_project! {
         asked: usize,
         // The first that was passed over and may be asked again, after all others, and when.
         later: Option<(usize, Instant)>,
+        // Its right to be asked again, until there is an answer.
+        permit: Option<Arc<BudgetedCall>>,
         onward: Onward,
         // What the request takes of memory while it may be sent again.
         held: Option<HeldMemory>,
@@ -113,6 +116,7 @@ where
             left: Vec::new(),
             asked: 0,
             later: None,
+            permit: None,
             onward: Onward::default(),
             held,
             tried: false,
@@ -197,14 +201,15 @@ where
                     continue;
                 }
                 StateProj::Asking { answer } => {
-                    let response = ready!(answer.poll(cx))?;
+                    let mut response = ready!(answer.poll(cx))?;
                     let judged = Judged::of(&response, operation(this.surface));
                     if judged.is_unheard && operation(this.surface) == Some(Operation::Show) {
                         return Poll::Ready(Ok(own(description(this.route.name(*this.asked)))));
                     }
                     let said = response.extensions().get::<Onward>().copied();
-                    if let Some(when) = said.and_then(|said| said.later) {
-                        this.later.get_or_insert((*this.asked, when));
+                    let permit = response.extensions_mut().remove();
+                    if let (None, Some(when)) = (&this.later, said.and_then(|said| said.later)) {
+                        (*this.later, *this.permit) = (Some((*this.asked, when)), permit);
                     }
                     if !judged.goes_on(this.onward.more, this.left, this.later.is_some()) {
                         let mut response = match this.failed.take() {
@@ -329,12 +334,15 @@ struct Judged {
 
 impl Judged {
     fn of<B>(response: &Response<B>, operation: Option<Operation>) -> Self {
+        let is_of_the_model = response.extensions().get::<Onward>().is_some();
         let (status, error) = (response.status(), response.extensions().get::<Arc<Error>>());
         let is_unheard = matches!(error.map(Arc::as_ref), Some(Error::UnsupportedPair { .. }));
         let is_elsewhere = operation == Some(Operation::Stored) && status == StatusCode::NOT_FOUND;
         Self {
             failed: is_elsewhere || error.is_some_and(|error| error.may_fail_over()),
-            is_denied: error.is_none() && (status.is_client_error() || status.is_server_error()),
+            is_denied: !is_of_the_model
+                && error.is_none()
+                && (status.is_client_error() || status.is_server_error()),
             is_unheard,
             counts: is_elsewhere || !is_refusal(response) || is_of_the_provider(response),
             binds: operation == Some(Operation::Embeddings) && !is_unheard,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use nantian_ai::body::{RequestBody, ResponseBody};
-use nantian_ai::retry::RetryPolicy;
+use nantian_ai::retry::{BudgetPolicy, RetryPolicy};
 use nantian_ai::route::{Choice, ModelRoute};
 use nantian_ai::usage::Outcome;
 use tokio::time::Instant;
@@ -70,6 +70,40 @@ async fn what_one_says_that_was_waited_for_takes_the_place_of_what_it_said_befor
     let (status, body, _) = ask("openai", [&first, &other], chat()).await;
     assert_eq!((status, first.requests(), other.requests()), (400, 2, 1), "{body}");
     assert!(body.contains("context_length_exceeded"), "{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_waited_for_where_a_provider_refuses_the_request_or_time_mends_nothing() {
+    let broke = || {
+        let mut broke = json(429, r#"{"error":{"message":"no credit","code":"insufficient_quota"}}"#);
+        broke.headers_mut().insert("retry-after", "5".parse().unwrap());
+        broke
+    };
+    for (first, other) in [(busy(429, "5"), json(400, "{}")), (broke(), json(503, "{}"))] {
+        let (first, other) = (Upstream::new().replies(first), Upstream::new().replies(other));
+        let begun = Instant::now();
+        let (status, body, _) = ask("openai", [&first, &other], chat()).await;
+        assert_eq!((first.requests(), other.requests()), (1, 1), "{status} {body}");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_waited_for_is_asked_again_within_the_budget() {
+    let first = Upstream::new().replies(busy(429, "5")).replies(busy(429, "5")).replies(answer());
+    let other = Upstream::new().replies(json(503, "{}")).replies(json(503, "{}"));
+    let choice = |name: &str, upstream: &Upstream, retries| {
+        let budget = BudgetPolicy::default().percent(0).min_concurrent(1);
+        let config = openai().retry(RetryPolicy::new(retries, Duration::ZERO).budget(budget));
+        let service = layer(config).layer(upstream.clone());
+        Choice { name: name.to_owned(), model: name.to_owned(), weight: 1, service }
+    };
+    let route = ModelRoute::new([choice("short", &first, 3), choice("other", &other, 0)]);
+    let (one, two) = tokio::join!(route.clone().oneshot(chat()), route.oneshot(chat()));
+    let mut statuses = [one.unwrap().status().as_u16(), two.unwrap().status().as_u16()];
+    statuses.sort_unstable();
+    assert_eq!((statuses[0], first.requests(), other.requests()), (200, 3, 2));
+    assert_ne!(statuses[1], 200, "one of two may be repeated");
 }
 
 #[tokio::test(start_paused = true)]
