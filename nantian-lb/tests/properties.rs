@@ -1,7 +1,7 @@
 //! Properties that hold for any balancer, with numbers that a false alarm would miss by one in a million.
 //!
 //! P1 to P13 are numbered as they were set; those that concern one table or one rule stand beside it: P1
-//! (long rounds), P2 (waits) in `strategy/`, P3 (tables) in `strategy/maglev.rs` and `placement.rs`, P6 in
+//! (long rounds), P2 (waits) in `strategy/`, P3 (tables) in `strategy/maglev/` and `placement.rs`, P6 in
 //! `strategy/least_request.rs`, P8 in `health/select.rs`, and P4, P5, P9, P10 and P13 in `health/`. P11, of
 //! sessions, goes on in `sessions.rs`.
 

@@ -17,12 +17,12 @@ use crate::{gates::FeatureGates, ir::ControllerName};
 
 /// The manifests of the demo, as they stand in `examples/manifests/demo`.
 const MANIFESTS: [(&str, &str); 6] = [
-    ("gateway.yaml", include_str!("../../../examples/manifests/demo/gateway.yaml")),
-    ("echo.yaml", include_str!("../../../examples/manifests/demo/echo.yaml")),
-    ("backend-lb-policy.yaml", include_str!("../../../examples/manifests/demo/backend-lb-policy.yaml")),
-    ("token-policy.yaml", include_str!("../../../examples/manifests/demo/token-policy.yaml")),
-    ("wasm-plugin.yaml", include_str!("../../../examples/manifests/demo/wasm-plugin.yaml")),
-    ("ai-service.yaml", include_str!("../../../examples/manifests/demo/ai-service.yaml")),
+    ("gateway.yaml", include_str!("../../../../examples/manifests/demo/gateway.yaml")),
+    ("echo.yaml", include_str!("../../../../examples/manifests/demo/echo.yaml")),
+    ("backend-lb-policy.yaml", include_str!("../../../../examples/manifests/demo/backend-lb-policy.yaml")),
+    ("token-policy.yaml", include_str!("../../../../examples/manifests/demo/token-policy.yaml")),
+    ("wasm-plugin.yaml", include_str!("../../../../examples/manifests/demo/wasm-plugin.yaml")),
+    ("ai-service.yaml", include_str!("../../../../examples/manifests/demo/ai-service.yaml")),
 ];
 
 /// The ports that the manifests name; the demo puts those in their place that it could bind.
