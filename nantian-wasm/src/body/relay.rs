@@ -305,7 +305,7 @@ impl Relay {
         };
         let mut shared = ready!(stream.poll_lock(cx));
         if let Some(held) = self.held.take_if(|_| self.passed.is_empty()) {
-            shared.context.go_on_holding(held);
+            self.held = shared.context.go_on_holding(held);
         }
         let (action, next) = loop {
             let context = &mut shared.context;
@@ -344,7 +344,9 @@ impl Relay {
             }
             ready!(shared.context.poll_wait(self.direction, cx));
         };
-        self.held = shared.context.take_passing().or_else(|| self.held.take());
+        // What the plugins have kept of it counts as theirs.
+        let passes = !self.chunk.is_empty() || !self.passed.is_empty();
+        self.held = shared.context.take_passing().or_else(|| self.held.take().filter(|_| passes));
         let ended = settle(action, &mut shared);
         let ends = matches!(next, Stage::Done | Stage::SendTrailers);
         self.stage = next;

@@ -19,9 +19,14 @@ impl StreamContext {
         Some(memory.begin())
     }
 
-    /// Has the memory of the bytes that are shown next, which may be held on.
-    pub(crate) fn go_on_holding(&mut self, held: HeldBodies) {
-        self.held.get_or_insert(held);
+    /// Has the memory of the bytes that are shown next, which may be held on; gives it back where something
+    /// is held already, of the other message, say.
+    pub(crate) fn go_on_holding(&mut self, held: HeldBodies) -> Option<HeldBodies> {
+        if self.held.is_some() {
+            return Some(held);
+        }
+        self.held = Some(held);
+        None
     }
 
     /// Holds what the plugins hold now, if there is any memory for it; else tells why the stream fails.

@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ use nantian_wasm::{
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, Seen, Ticking, TicksWithLogs, data, exchange, frames, plugin, plugin_of, send};
+use crate::support::{
+    Frames, Seen, ThenSilent, Ticking, TicksWithLogs, data, exchange, frames, plugin, plugin_of, send,
+};
 
 /// Defines a counter by the value of the header `x-who` and counts in it, as published plugins count by
 /// consumer; keeps a value under that name, too, and an item in a queue.
@@ -313,6 +315,47 @@ fn what_plugins_have_let_go_is_held_until_it_is_taken() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert_eq!(runtime.block_on(service.oneshot(request.unwrap())).unwrap().status(), 200);
     }
+}
+
+#[test]
+fn what_was_gathered_of_an_answer_is_held_until_it_is_taken_while_its_request_is_held() {
+    let holds_request = r#"
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 1))"#;
+    let holds_headers = r#"
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+    let all = Arc::<AtomicU64>::default();
+    let engine = of_ten_bytes(&all);
+    let plugins = [holds_request, holds_headers].map(|text| {
+        let guest = format!(
+            r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")) {text})"#
+        );
+        let change = |config: &mut nantian_wasm::PluginConfig| {
+            config.failure_policy = FailurePolicy::FailOpen;
+            if text == holds_headers {
+                config.sandbox.max_pause = Duration::from_millis(50);
+            }
+        };
+        plugin_of(&engine, &wat::parse_str(guest).unwrap(), change).unwrap()
+    });
+    let _ticking = Ticking::with_upkeep(&engine);
+    let kept = Mutex::new(None);
+    let inner = service_fn(|request: Request<RequestBody<ThenSilent>>| {
+        let mut body = request.into_body();
+        assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
+        *kept.lock().unwrap() = Some(body);
+        let answer = Response::builder().header("content-length", "4").body(frames([data("4567")]));
+        std::future::ready(Ok::<_, Infallible>(answer.unwrap()))
+    });
+    let service = WasmLayer::new(plugins).layer(inner);
+    let request = Request::post("/").body(ThenSilent(Some(data("123")))).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut body = runtime.block_on(service.oneshot(request)).unwrap().into_body();
+    let mut context = Context::from_waker(Waker::noop());
+    let held = all.load(Relaxed);
+    assert!(held >= 7, "{held}");
+    let Poll::Ready(Some(Ok(part))) = Pin::new(&mut body).poll_frame(&mut context) else { panic!("nothing") };
+    assert_eq!((part.into_data().unwrap(), all.load(Relaxed)), (Bytes::from("4567"), 3));
 }
 
 /// Parts of six bytes without an end, and how often somebody has asked for one.
