@@ -38,6 +38,7 @@ pub struct RetryBudget {
     policy: BudgetPolicy,
     calls: AtomicU64,
     repeats: AtomicU64,
+    put_off: AtomicU64,
 }
 
 /// One call until it has its answer.
@@ -48,6 +49,7 @@ pub struct RetryBudget {
 pub struct BudgetedCall {
     budget: Arc<RetryBudget>,
     repeats: bool,
+    put_off: bool,
 }
 
 // === impl BudgetPolicy ===
@@ -86,18 +88,25 @@ impl Default for BudgetPolicy {
 impl RetryBudget {
     /// A budget without calls.
     pub fn new(policy: BudgetPolicy) -> Self {
-        Self { policy, calls: AtomicU64::new(0), repeats: AtomicU64::new(0) }
+        Self { policy, ..Self::default() }
     }
 
     /// A call begins.
     pub fn begin(self: &Arc<Self>) -> BudgetedCall {
         self.calls.fetch_add(1, Relaxed);
-        BudgetedCall { budget: Arc::clone(self), repeats: false }
+        BudgetedCall { budget: Arc::clone(self), repeats: false, put_off: false }
     }
 
     fn room(&self) -> u64 {
         let share = self.calls.load(Relaxed).saturating_mul(self.policy.percent.into()) / 100;
         share.max(self.policy.min_concurrent.into())
+    }
+
+    /// Takes one of the places that `taken` are of, if there is room.
+    fn takes_place(&self, taken: &AtomicU64) -> bool {
+        let room = self.room();
+        let one_more = |taken: u64| (taken < room).then_some(taken + 1);
+        taken.fetch_update(Relaxed, Relaxed, one_more).is_ok()
     }
 }
 
@@ -106,12 +115,18 @@ impl RetryBudget {
 impl BudgetedCall {
     /// Whether the call may be repeated; once it may, it may again.
     pub fn may_repeat(&mut self) -> bool {
-        if !self.repeats {
-            let room = self.budget.room();
-            let one_more = |repeats: u64| (repeats < room).then_some(repeats + 1);
-            self.repeats = self.budget.repeats.fetch_update(Relaxed, Relaxed, one_more).is_ok();
-        }
+        self.repeats = self.repeats || self.budget.takes_place(&self.budget.repeats);
         self.repeats
+    }
+
+    /// Whether the call may be put off until others were asked. As many may as may be repeated, and none of
+    /// them takes the place of one that is: another target may well serve it.
+    pub(crate) fn may_be_put_off(&mut self) -> bool {
+        self.put_off = self.put_off || self.budget.takes_place(&self.budget.put_off);
+        if self.put_off && std::mem::take(&mut self.repeats) {
+            self.budget.repeats.fetch_sub(1, Relaxed);
+        }
+        self.put_off
     }
 }
 
@@ -120,6 +135,9 @@ impl Drop for BudgetedCall {
         self.budget.calls.fetch_sub(1, Relaxed);
         if self.repeats {
             self.budget.repeats.fetch_sub(1, Relaxed);
+        }
+        if self.put_off {
+            self.budget.put_off.fetch_sub(1, Relaxed);
         }
     }
 }

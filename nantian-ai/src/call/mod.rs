@@ -38,7 +38,7 @@ use crate::memory::HeldMemory;
 use crate::outbound::{Prepared, Way, answer_model};
 use crate::respond::fault_in;
 use crate::retry::Failure;
-use crate::route::Onward;
+use crate::route::{Later, Onward};
 use crate::target::Target;
 use crate::target::config::ConnectTimeout;
 use crate::usage::{Metering, UsageSink};
@@ -84,7 +84,7 @@ impl<K: UsageSink> Call<K> {
         self.watch = Watch::new(config.timeouts, self.deadline, self.streaming);
         let may_lower = !self.lowered && self.prepared.as_ref().is_some_and(Prepared::may_lower);
         let may_ask_anew = may_lower || self.prepared.as_ref().is_some_and(Prepared::may_be_refused);
-        let may_repeat = self.retries < config.retry.max_retries || may_ask_anew;
+        let may_repeat = self.repeats() < config.retry.max_retries || may_ask_anew;
         let mut request =
             if may_repeat { self.prepared.as_ref()?.request() } else { self.prepared.take()?.into_request() };
         if let Some(connect) = config.timeouts.connect {
@@ -310,15 +310,20 @@ impl<K: UsageSink> Call<K> {
     fn next(&mut self, target: &Target, failure: Failure<'_>) -> Option<Duration> {
         let (retry, now) = (&target.config().retry, SystemTime::now());
         self.onward.later = None;
-        let wait = retry.next_at(now, self.retries, failure, fastrand::f64())?;
+        let wait = retry.next_at(now, self.repeats(), failure, fastrand::f64())?;
         // What would be too late is not waited for: another target may serve the request in time.
-        if !self.watch.leaves(wait) || !self.may_repeat(target) {
+        if !self.watch.leaves(wait) {
             return None;
         }
         // Who is not to be asked for longer is passed over while another one may be.
         let most = retry.backoff.max(SHORT);
         if self.onward.more && failure.asked_at(now).is_some_and(|asked| asked > most) {
-            self.onward.later = Some(Instant::now() + wait);
+            let may = self.budgeted.as_mut().is_some_and(BudgetedCall::may_be_put_off);
+            self.onward.later =
+                may.then(|| Later { at: Instant::now() + wait, repeats: self.repeats().saturating_add(1) });
+            return None;
+        }
+        if !self.may_repeat(target) {
             return None;
         }
         tracing::debug!(target = target.name(), retries = self.retries + 1, ?wait, "trying again");
@@ -328,7 +333,12 @@ impl<K: UsageSink> Call<K> {
     /// Whether another attempt may be made with a secret that none has used.
     fn takes_other_secret(&mut self, target: &Target) -> bool {
         let unused = usize::try_from(self.retries).is_ok_and(|retries| retries + 1 < target.secrets());
-        unused && self.retries < target.config().retry.max_retries && self.may_repeat(target)
+        unused && self.repeats() < target.config().retry.max_retries && self.may_repeat(target)
+    }
+
+    /// How often the provider has been asked again, before it was passed over, too.
+    fn repeats(&self) -> u32 {
+        self.onward.repeats.saturating_add(self.retries)
     }
 
     /// How often the provider has been asked.

@@ -10,11 +10,11 @@ use http::header::HeaderMap;
 use http::{Extensions, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
 use super::listing::{absent, description, listing, of_server};
-use super::{ModelRoute, Onward, RouteBody, StandIn};
+use super::{Later, ModelRoute, Onward, RouteBody, StandIn};
 use crate::Unasked;
 use crate::body::RequestBody;
 use crate::call::budget::BudgetedCall;
@@ -43,8 +43,8 @@ pin_project! {
         left: Vec<usize>,
         // The one that is being asked.
         asked: usize,
-        // The first that was passed over and may be asked again, after all others, and when.
-        later: Option<(usize, Instant)>,
+        // The first that was passed over and may be asked again, after all others, and how.
+        later: Option<(usize, Later)>,
         // Its right to be asked again, until there is an answer.
         permit: Option<Arc<BudgetedCall>>,
         onward: Onward,
@@ -134,17 +134,18 @@ where
     fn turn(self: Pin<&mut Self>) -> Option<()> {
         let mut this = self.project();
         let makes_vectors = operation(this.surface) == Some(Operation::Embeddings);
-        let (next, when) = match this.left.pop() {
+        let (next, later) = match this.left.pop() {
             None => this.later.take().unzip(),
             next => (next, None),
         };
         let asked = next?;
         let may_stand_in = |at: &usize| !makes_vectors || this.route.are_alike(*at, asked);
         this.onward.more = this.later.is_some() || this.left.iter().any(may_stand_in);
+        this.onward.repeats = later.map_or(0, |later| later.repeats);
         *this.asked = asked;
         let service = this.route.service(asked)?.clone();
-        this.state.set(match when {
-            Some(when) => State::Waiting { sleep: sleep_until(when), service: Some(service) },
+        this.state.set(match later {
+            Some(later) => State::Waiting { sleep: sleep_until(later.at), service: Some(service) },
             None => State::Readying { service },
         });
         Some(())
@@ -208,8 +209,8 @@ where
                     }
                     let said = response.extensions().get::<Onward>().copied();
                     let permit = response.extensions_mut().remove();
-                    if let (None, Some(when)) = (&this.later, said.and_then(|said| said.later)) {
-                        (*this.later, *this.permit) = (Some((*this.asked, when)), permit);
+                    if let (None, Some(later)) = (&this.later, said.and_then(|said| said.later)) {
+                        (*this.later, *this.permit) = (Some((*this.asked, later)), permit);
                     }
                     if !judged.goes_on(this.onward.more, this.left, this.later.is_some()) {
                         let mut response = match this.failed.take() {

@@ -63,10 +63,20 @@ pub struct StandIn;
 pub(crate) struct Onward {
     /// Another model will be asked if this one fails.
     pub(crate) more: bool,
-    /// When this one may be asked again, which has been passed over because there is another.
-    pub(crate) later: Option<Instant>,
+    /// How this one may be asked again, which has been passed over because there is another.
+    pub(crate) later: Option<Later>,
+    /// How often this one was asked again before it was passed over, this time included.
+    pub(crate) repeats: u32,
     /// A provider has been sent the prompt, and may have worked on it.
     pub(crate) sent: bool,
+}
+
+/// How a model that was passed over may be asked again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Later {
+    pub(crate) at: Instant,
+    /// How often it will have been asked again by then.
+    pub(crate) repeats: u32,
 }
 
 // === impl Onward ===

@@ -1,5 +1,6 @@
 //! Models of a route that ask to be left alone for a while.
 
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -104,6 +105,44 @@ async fn who_is_waited_for_is_asked_again_within_the_budget() {
     statuses.sort_unstable();
     assert_eq!((statuses[0], first.requests(), other.requests()), (200, 3, 2));
     assert_ne!(statuses[1], 200, "one of two may be repeated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_passed_over_takes_no_place_among_the_repeats() {
+    let first = Upstream::new().replies(busy(429, "5")).replies(json(503, "{}")).replies(answer());
+    let budget = BudgetPolicy::default().percent(0).min_concurrent(1);
+    let asked = layer(openai().retry(RetryPolicy::new(1, Duration::ZERO).budget(budget)));
+    let short = asked.layer(first.clone());
+    let other = layer(openai()).layer(Upstream::new().hangs());
+    let choice =
+        |name: &str, service| Choice { name: name.to_owned(), model: name.to_owned(), weight: 1, service };
+    let both = ModelRoute::new([choice("short", short.clone()), choice("other", other)]);
+    let mut passed = Box::pin(both.oneshot(chat()));
+    assert!(passed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let alone = ModelRoute::new([choice("short", short)]).oneshot(chat()).await.unwrap();
+    assert_eq!((alone.status().as_u16(), first.requests()), (200, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_waited_for_is_not_repeated_more_often_for_that() {
+    let fails = |upstream: Upstream| upstream.replies(json(500, "{}"));
+    let new = Upstream::new;
+    for (retries, asks, first) in [
+        (1, 2, new().replies(busy(429, "5"))),
+        (2, 3, new().replies(busy(429, "5")).replies(busy(429, "2"))),
+        (3, 4, fails(new()).replies(busy(429, "5"))),
+    ] {
+        let first = (0..9).fold(first, |upstream, _| fails(upstream));
+        let other = Upstream::new().replies(json(503, "{}"));
+        let choice = |name: &str, upstream: &Upstream, retries| {
+            let service =
+                layer(openai().retry(RetryPolicy::new(retries, Duration::ZERO))).layer(upstream.clone());
+            Choice { name: name.to_owned(), model: name.to_owned(), weight: 1, service }
+        };
+        let route = ModelRoute::new([choice("short", &first, retries), choice("other", &other, 0)]);
+        let status = route.oneshot(chat()).await.unwrap().status();
+        assert_eq!((status.as_u16(), first.requests(), other.requests()), (500, asks, 1), "{retries}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
