@@ -44,7 +44,7 @@ const CALLS: [(&str, &str); 30] = [
 const RECORD: usize = 44;
 
 static MODULE: LazyLock<Module> = LazyLock::new(|| {
-    let engine = Engine::new().expect("this machine runs WebAssembly");
+    let engine = Engine::new().expect("this machine runs WebAssembly").0;
     let bytes = wat::parse_str(guest()).expect("the guest is well-formed");
     Module::compile(&engine, &bytes, None).expect("the guest is a plugin")
 });

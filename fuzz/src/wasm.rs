@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use nantian_wasm::{Digest, Engine, Module};
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new().expect("this machine runs WebAssembly"));
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new().expect("this machine runs WebAssembly").0);
 
 /// Whatever bytes it is given, compiling answers, and what was compiled is named by the digest of its bytes.
 pub fn wasm_module(bytes: &[u8]) {

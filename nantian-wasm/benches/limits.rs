@@ -16,7 +16,6 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -41,11 +40,9 @@ const SLICE: Duration = Duration::from_millis(4);
 
 fn main() -> ExitCode {
     let mut table = Table::from_args();
-    let engine = Engine::new().unwrap();
-    for run in [Engine::run_clock, Engine::run_upkeep] {
-        let engine = engine.clone();
-        std::thread::spawn(move || run(&engine, &AtomicBool::new(false)));
-    }
+    let (engine, threads) = Engine::new().unwrap();
+    std::thread::spawn(|| threads.clock.run());
+    std::thread::spawn(|| threads.upkeep.run());
     let headers = Module::compile(&engine, &wat::parse_str(HEADERS).unwrap(), None).unwrap();
     let body = Module::compile(&engine, &wat::parse_str(BODY).unwrap(), None).unwrap();
 

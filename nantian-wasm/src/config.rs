@@ -1,7 +1,8 @@
 //! What an embedder says about a plugin: plain data, nothing running.
 
 use std::collections::BTreeSet;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::fmt;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,23 +13,11 @@ use crate::stream::Streaming;
 /// One WebAssembly page.
 const PAGE: usize = 64 * 1024;
 
-/// An engine: how much it can run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EngineConfig {
-    /// Instances of all plugins together. While a plugin is replaced, its successor's instances live beside
-    /// its own.
-    ///
-    /// Each is reserved 4 GiB of address space, of which it has as much memory as its guest uses.
-    ///
-    /// Range: 1 and upwards; what cannot be reserved is not
-    /// ([`Engine::allocation`](crate::Engine::allocation)), with 47 bits of addresses 30 000 and more.
-    /// Default: 128 for each thread the machine runs at once, at least 1024, at most 4096.
-    pub max_instances: NonZeroU32,
-}
-
 /// A plugin: which name it runs under, what it is told, and what it may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// `Debug` shows how long both configurations are, and the names of environment variables: what they say may
+/// be secret.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PluginConfig {
     /// Name in logs, failures and the `plugin_name` property.
@@ -154,25 +143,6 @@ pub enum FailurePolicy {
     FailOpen,
 }
 
-// === impl EngineConfig ===
-
-impl EngineConfig {
-    /// An engine for so many instances.
-    pub fn new(max_instances: NonZeroU32) -> Self {
-        Self { max_instances }
-    }
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let instances = threads.saturating_mul(128).clamp(1024, 4096);
-        let max_instances =
-            u32::try_from(instances).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        Self { max_instances }
-    }
-}
-
 // === impl PluginConfig ===
 
 impl PluginConfig {
@@ -192,6 +162,26 @@ impl PluginConfig {
             failure_policy: FailurePolicy::default(),
             instances: None,
         }
+    }
+}
+
+impl fmt::Debug for PluginConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variables: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
+        f.debug_struct("PluginConfig")
+            .field("name", &self.name)
+            .field("root_id", &self.root_id)
+            .field("vm_id", &self.vm_id)
+            .field("vm_configuration_len", &self.vm_configuration.len())
+            .field("environment", &variables)
+            .field("configuration_len", &self.configuration.len())
+            .field("hooks", &self.hooks)
+            .field("capabilities", &self.capabilities)
+            .field("stream_framing", &self.stream_framing)
+            .field("sandbox", &self.sandbox)
+            .field("failure_policy", &self.failure_policy)
+            .field("instances", &self.instances)
+            .finish()
     }
 }
 
@@ -243,37 +233,37 @@ impl Sandbox {
     /// Refuses what cannot be enforced.
     pub(crate) fn validate(&self, has_host: bool) -> Result<(), PluginError> {
         if self.allow_network && !has_host {
-            return Err(PluginError::NoHost { field: "sandbox.allowNetwork" });
+            return Err(PluginError::NoHost { field: "sandbox.allow_network" });
         }
         if self.allow_file_system {
-            return Err(PluginError::Capability { field: "sandbox.allowFileSystem" });
+            return Err(PluginError::Capability { field: "sandbox.allow_file_system" });
         }
         if !(PAGE..=PAGE << 16).contains(&self.max_memory) {
             return Err(PluginError::OutOfRange {
-                field: "sandbox.maxMemoryBytes",
+                field: "sandbox.max_memory",
                 value: self.max_memory.to_string(),
-                range: "65536..=4294967296",
+                range: "64 KiB..=4 GiB",
             });
         }
         if !(Duration::from_millis(1)..=Duration::from_secs(60)).contains(&self.max_execution_time) {
             return Err(PluginError::OutOfRange {
-                field: "sandbox.maxExecutionTimeMs",
+                field: "sandbox.max_execution_time",
                 value: format!("{:?}", self.max_execution_time),
-                range: "1ms..=60s",
+                range: "1 ms..=60 s",
             });
         }
         if !(Duration::from_millis(1)..=Duration::from_secs(600)).contains(&self.max_pause) {
             return Err(PluginError::OutOfRange {
-                field: "sandbox.maxPause",
+                field: "sandbox.max_pause",
                 value: format!("{:?}", self.max_pause),
-                range: "1ms..=10min",
+                range: "1 ms..=10 min",
             });
         }
         if self.max_buffered_body > 1 << 30 {
             return Err(PluginError::OutOfRange {
-                field: "sandbox.maxBufferedBody",
+                field: "sandbox.max_buffered_body",
                 value: self.max_buffered_body.to_string(),
-                range: "0..=1073741824",
+                range: "0..=1 GiB",
             });
         }
         Ok(())

@@ -10,7 +10,8 @@ use http::StatusCode;
 use crate::module::Digest;
 
 /// Any error of a body, as the tower world passes it.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// Any error that threads can pass on.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The WebAssembly engine cannot run on this machine.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -99,14 +100,14 @@ pub enum ModuleError {
 #[non_exhaustive]
 pub enum PluginError {
     /// A capability that this version does not have was asked for.
-    #[error("{field}: true is not supported")]
+    #[error("{field} is set, and no plugin has files")]
     Capability {
         /// Field of the configuration.
         field: &'static str,
     },
     /// Call-outs were asked for where there is no [`Host`](crate::host::Host) to make them: see
     /// [`Plugin::with_host`](crate::Plugin::with_host).
-    #[error("{field}: true needs a host that makes calls")]
+    #[error("{field} is set, and there is no host to make calls: see `Plugin::with_host`")]
     NoHost {
         /// Field of the configuration.
         field: &'static str,
@@ -134,7 +135,7 @@ pub enum PluginError {
     /// that it has seen.
     #[error("all {max_instances} places for instances of plugins are taken")]
     Full {
-        /// [`EngineConfig::max_instances`](crate::EngineConfig::max_instances).
+        /// [`EngineBuilder::max_instances`](crate::EngineBuilder::max_instances).
         max_instances: NonZeroU32,
     },
     /// The guest answered that it does not want this configuration.
@@ -219,7 +220,7 @@ pub enum Cause {
         limit: usize,
     },
     /// There is no memory for what the guest wants to hold back, because of what is held for other streams:
-    /// see [`Engine::with_body_memory`](crate::Engine::with_body_memory).
+    /// see [`EngineBuilder::body_memory`](crate::EngineBuilder::body_memory).
     #[error("there is no memory for the body, too many others are being held")]
     NoMemory,
     /// The message broke off while the guest held its headers: the sender's fault, not the guest's.

@@ -47,7 +47,7 @@ pub(crate) fn show_request(
     context: &mut StreamContext,
     parts: &mut request::Parts,
     end: bool,
-    responder: &impl Responder,
+    responder: &dyn Responder,
 ) -> Shown {
     let action = context.on_request_headers(parts, end);
     shown(action, context, responder, |context| {
@@ -80,7 +80,7 @@ pub(crate) fn show_response(
     context: &mut StreamContext,
     parts: &mut response::Parts,
     end: bool,
-    responder: &impl Responder,
+    responder: &dyn Responder,
 ) -> Shown {
     let status = parts.status;
     let action = context.on_response_headers(parts, end);
@@ -122,7 +122,7 @@ fn watching(
 fn shown(
     action: Action,
     context: &StreamContext,
-    responder: &impl Responder,
+    responder: &dyn Responder,
     watching: impl FnOnce(&StreamContext) -> Watching,
 ) -> Shown {
     match action {
@@ -213,7 +213,7 @@ pub(crate) fn made_here<T>(response: Response<Bytes>) -> (response::Parts, Sourc
 pub(crate) fn local(
     action: Action,
     context: &StreamContext,
-    responder: &impl Responder,
+    responder: &dyn Responder,
 ) -> Option<Response<Bytes>> {
     match action {
         Action::Respond(answer) => Some(answer.into_response(context.is_grpc())),
@@ -223,8 +223,9 @@ pub(crate) fn local(
                 response = LocalResponse::of(response).into_response(true);
             }
             if failure.cause == Cause::Closed {
-                response.extensions_mut().insert(Reset(failure));
+                response.extensions_mut().insert(Reset(failure.clone()));
             }
+            response.extensions_mut().insert(failure);
             Some(response)
         }
         Action::Continue | Action::Hold | Action::Pending | Action::BreakOff(_) => None,

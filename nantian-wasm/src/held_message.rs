@@ -48,7 +48,7 @@ where
     fn poll_body(
         &mut self,
         stream: &mut StreamHandle,
-        responder: &impl Responder,
+        responder: &dyn Responder,
         cx: &mut Context<'_>,
         direction: Direction,
         take: fn(&mut StreamContext, &mut P) -> Action,
@@ -178,7 +178,7 @@ where
     pub(crate) fn poll_request(
         &mut self,
         stream: &mut StreamHandle,
-        responder: &impl Responder,
+        responder: &dyn Responder,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Response<Bytes>>> {
         self.poll_body(stream, responder, cx, Direction::Request, StreamContext::take_request)
@@ -194,7 +194,7 @@ where
     pub(crate) fn poll_response(
         &mut self,
         stream: &mut StreamHandle,
-        responder: &impl Responder,
+        responder: &dyn Responder,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Response<Bytes>>> {
         let found = self.parts.status;

@@ -7,7 +7,7 @@ use http::Extensions;
 use tower_layer::Layer;
 
 use crate::plugin::Plugin;
-use crate::respond::DefaultResponder;
+use crate::respond::{Responder, SharedResponder};
 use crate::service::WasmService;
 use crate::stream::StreamInfo;
 
@@ -51,10 +51,10 @@ use crate::stream::StreamInfo;
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct WasmLayer<R = DefaultResponder> {
+pub struct WasmLayer {
     plugins: Arc<[Plugin]>,
     stream_info: StreamInfoSource,
-    responder: R,
+    responder: SharedResponder,
 }
 
 /// Tells what the embedder knows of a stream.
@@ -73,16 +73,14 @@ impl WasmLayer {
         Self {
             plugins: plugins.into_iter().collect(),
             stream_info: StreamInfoSource::default(),
-            responder: DefaultResponder,
+            responder: SharedResponder::default(),
         }
     }
-}
 
-impl<R> WasmLayer<R> {
     /// Sets who writes the response to a failure.
     #[must_use]
-    pub fn responder<T>(self, responder: T) -> WasmLayer<T> {
-        WasmLayer { plugins: self.plugins, stream_info: self.stream_info, responder }
+    pub fn responder(self, responder: impl Responder + 'static) -> Self {
+        Self { responder: SharedResponder::new(responder), ..self }
     }
 
     /// Asks this what the messages of a stream do not say, instead of taking it from the request's
@@ -95,8 +93,8 @@ impl<R> WasmLayer<R> {
     }
 }
 
-impl<S, R: Clone> Layer<S> for WasmLayer<R> {
-    type Service = WasmService<S, R>;
+impl<S> Layer<S> for WasmLayer {
+    type Service = WasmService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
         WasmService::new(inner, Arc::clone(&self.plugins), self.stream_info.clone(), self.responder.clone())

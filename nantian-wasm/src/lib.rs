@@ -5,19 +5,18 @@
 //! limits and nothing else: no network, no files, no way to put bytes on the wire that are not HTTP.
 //!
 //! ```
-//! use std::sync::atomic::AtomicBool;
 //! use nantian_wasm::{Engine, Module, Plugin, PluginConfig, WasmLayer};
 //! use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 //!
 //! # let guest = wat::parse_str(include_str!("../tests/guests/add_header.wat")).unwrap();
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let engine = Engine::new()?;
-//! // Without its clock no time limit holds, and without upkeep an instance that traps is never replaced.
-//! for run in [Engine::run_clock, Engine::run_upkeep] {
-//!     let engine = engine.clone();
-//!     std::thread::spawn(move || run(&engine, &AtomicBool::new(false)));
-//! }
+//! let (engine, threads) = Engine::new()?;
+//! std::thread::spawn(|| threads.clock.run());
+//! std::thread::spawn(|| threads.upkeep.run());
 //!
+//! # /*
+//! let guest = std::fs::read("plugin.wasm")?;
+//! # */
 //! let module = Module::compile(&engine, &guest, None)?;
 //! let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
 //!
@@ -76,7 +75,7 @@
 //!   more of a body does not count. Holding a body back buffers up to [`Sandbox::max_buffered_body`], or less
 //!   where the plugin says so as it does in Higress (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`):
 //!   these raise nothing. What all streams hold together is the embedder's to limit
-//!   ([`Engine::with_body_memory`]).
+//!   ([`EngineBuilder::body_memory`]).
 //! * Continuing a stream that is not held has no effect, and neither have answers for the root context, or
 //!   while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
@@ -162,11 +161,9 @@ pub mod host;
 pub mod observe;
 pub mod respond;
 
-pub use self::config::{
-    Capabilities, EngineConfig, FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming,
-};
-pub use self::engine::{Allocation, Engine};
-pub use self::error::{Cause, EngineError, Failure, ModuleError, Phase, PluginError};
+pub use self::config::{Capabilities, FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
+pub use self::engine::{Allocation, Engine, EngineBuilder, EngineThread, EngineThreads};
+pub use self::error::{BoxError, Cause, EngineError, Failure, ModuleError, Phase, PluginError};
 pub use self::layer::WasmLayer;
 pub use self::module::{Digest, Inventory, Module, ParseDigestError};
 pub use self::plugin::Plugin;

@@ -1,5 +1,8 @@
 //! How a refused stream looks to the client.
 
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
@@ -8,8 +11,8 @@ use crate::error::{Cause, Failure};
 
 /// Turns a failure into a response.
 ///
-/// Implemented by every `Fn(&Failure) -> Response<Bytes> + Clone`.
-pub trait Responder: Clone {
+/// Implemented by every `Fn(&Failure) -> Response<Bytes>` that threads can share.
+pub trait Responder: Send + Sync {
     /// The response to send. What it says should not tell clients about the plugin.
     fn respond(&self, failure: &Failure) -> Response<Bytes>;
 }
@@ -19,6 +22,10 @@ pub trait Responder: Clone {
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct DefaultResponder;
+
+/// The embedder's responder, or the default one, which nobody has to count the users of.
+#[derive(Clone, Default)]
+pub(crate) struct SharedResponder(Option<Arc<dyn Responder>>);
 
 // === impl DefaultResponder ===
 
@@ -59,9 +66,27 @@ fn text(failure: &Failure) -> String {
 
 impl<F> Responder for F
 where
-    F: Fn(&Failure) -> Response<Bytes> + Clone,
+    F: Fn(&Failure) -> Response<Bytes> + Send + Sync,
 {
     fn respond(&self, failure: &Failure) -> Response<Bytes> {
         self(failure)
+    }
+}
+
+// === impl SharedResponder ===
+
+impl SharedResponder {
+    pub(crate) fn new(responder: impl Responder + 'static) -> Self {
+        Self(Some(Arc::new(responder)))
+    }
+
+    pub(crate) fn get(&self) -> &dyn Responder {
+        self.0.as_deref().unwrap_or(&DefaultResponder)
+    }
+}
+
+impl fmt::Debug for SharedResponder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedResponder").finish_non_exhaustive()
     }
 }

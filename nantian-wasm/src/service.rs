@@ -12,24 +12,30 @@ use crate::error::BoxError;
 use crate::future::ResponseFuture;
 use crate::layer::StreamInfoSource;
 use crate::plugin::Plugin;
-use crate::respond::{DefaultResponder, Responder};
+use crate::respond::SharedResponder;
 use crate::stream::StreamContext;
 
 /// Runs plugins around `S`; made by [`WasmLayer`](crate::WasmLayer).
 ///
-/// Plugins see a request in [`call`](Service::call), so a request that a plugin answers never reaches `S`.
+/// Plugins see a request in [`call`](Service::call), so a request that a plugin answers never reaches `S`. A
+/// response that stands for a [`Failure`](crate::Failure) has it in its extensions.
 #[derive(Debug, Clone)]
-pub struct WasmService<S, R = DefaultResponder> {
+pub struct WasmService<S> {
     inner: S,
     plugins: Arc<[Plugin]>,
     teller: StreamInfoSource,
-    responder: R,
+    responder: SharedResponder,
 }
 
 // === impl WasmService ===
 
-impl<S, R> WasmService<S, R> {
-    pub(crate) fn new(inner: S, plugins: Arc<[Plugin]>, teller: StreamInfoSource, responder: R) -> Self {
+impl<S> WasmService<S> {
+    pub(crate) fn new(
+        inner: S,
+        plugins: Arc<[Plugin]>,
+        teller: StreamInfoSource,
+        responder: SharedResponder,
+    ) -> Self {
         Self { inner, plugins, teller, responder }
     }
 
@@ -49,10 +55,9 @@ impl<S, R> WasmService<S, R> {
     }
 }
 
-impl<S, R, B, T> Service<Request<B>> for WasmService<S, R>
+impl<S, B, T> Service<Request<B>> for WasmService<S>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<T>> + Clone,
-    R: Responder,
     B: Body,
     B::Error: Into<BoxError>,
     T: Body,
@@ -60,22 +65,18 @@ where
 {
     type Response = Response<ResponseBody<T>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, B, R>;
+    type Future = ResponseFuture<S, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let responder = self.responder.clone();
         if self.plugins.is_empty() {
-            return ResponseFuture::unwatched(
-                self.inner.call(request.map(RequestBody::unwatched)),
-                responder,
-            );
+            return ResponseFuture::unwatched(self.inner.call(request.map(RequestBody::unwatched)));
         }
         let info = self.teller.tell(request.extensions_mut());
         let stream = StreamContext::new(Arc::clone(&self.plugins), info);
-        ResponseFuture::start(stream, &mut self.inner, request, responder)
+        ResponseFuture::start(stream, &mut self.inner, request, self.responder.clone())
     }
 }

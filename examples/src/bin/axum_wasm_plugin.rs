@@ -1,7 +1,7 @@
 //! An axum application behind a Proxy-Wasm plugin, which adds a request header and answers one path by
 //! itself.
 
-use std::{sync::atomic::AtomicBool, thread};
+use std::thread;
 
 use anyhow::ensure;
 use axum::{
@@ -19,12 +19,9 @@ const PLUGIN: &str = include_str!("../../../nantian-wasm/tests/guests/add_header
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let engine = Engine::new()?;
-    // Without its clock no time limit holds, and without upkeep an instance that traps is never replaced.
-    for run in [Engine::run_clock, Engine::run_upkeep] {
-        let engine = engine.clone();
-        thread::spawn(move || run(&engine, &AtomicBool::new(false)));
-    }
+    let (engine, threads) = Engine::new()?;
+    thread::spawn(|| threads.clock.run());
+    thread::spawn(|| threads.upkeep.run());
     let module = Module::compile(&engine, &wat::parse_str(PLUGIN)?, None)?;
     let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
 

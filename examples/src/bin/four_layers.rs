@@ -1,7 +1,7 @@
 //! All four layers around one client: limits, a plugin, a provider of models, and its servers. The tokens
 //! that the provider reports are those that the limits count.
 
-use std::{net::SocketAddr, sync::atomic::AtomicBool, thread};
+use std::{net::SocketAddr, thread};
 
 use anyhow::{anyhow, ensure};
 use axum::{Json, Router, body::Body, routing::post};
@@ -43,11 +43,9 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn service(servers: [SocketAddr; 2]) -> anyhow::Result<Service> {
-    let engine = Engine::new()?;
-    for run in [Engine::run_clock, Engine::run_upkeep] {
-        let engine = engine.clone();
-        thread::spawn(move || run(&engine, &AtomicBool::new(false)));
-    }
+    let (engine, threads) = Engine::new()?;
+    thread::spawn(|| threads.clock.run());
+    thread::spawn(|| threads.upkeep.run());
     let module = Module::compile(&engine, &wat::parse_str(PLUGIN)?, None)?;
     let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
     let policy = Policy::builder().limit(Limit::tokens_per_minute(20)).build()?;

@@ -1,6 +1,6 @@
 //! A reverse proxy of plain hyper that runs a Proxy-Wasm plugin on what it forwards.
 
-use std::{net::SocketAddr, sync::atomic::AtomicBool, thread};
+use std::{net::SocketAddr, thread};
 
 use anyhow::ensure;
 use axum::{Router, http::HeaderMap, routing::get};
@@ -21,12 +21,9 @@ const PLUGIN: &str = include_str!("../../../nantian-wasm/tests/guests/add_header
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let engine = Engine::new()?;
-    // Its time, and what it looks after, are kept by threads of their own.
-    for run in [Engine::run_clock, Engine::run_upkeep] {
-        let engine = engine.clone();
-        thread::spawn(move || run(&engine, &AtomicBool::new(false)));
-    }
+    let (engine, threads) = Engine::new()?;
+    thread::spawn(|| threads.clock.run());
+    thread::spawn(|| threads.upkeep.run());
     let module = Module::compile(&engine, &wat::parse_str(PLUGIN)?, None)?;
     let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
 

@@ -8,7 +8,7 @@ mod session_keys;
 mod startup_gate;
 mod view;
 
-pub(crate) use self::engine_threads::EngineThreads;
+pub(crate) use self::engine_threads::start_engine_threads;
 pub(crate) use self::{
     reload::Control,
     session_keys::SessionKeySource,

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    ConfigView, EngineThreads, SessionKeySource, View, backoff::Backoff, log_once::log_once,
-    startup_gate::StartupGate,
+    ConfigView, SessionKeySource, View, backoff::Backoff, engine_threads::start_engine_threads,
+    log_once::log_once, startup_gate::StartupGate,
 };
 use crate::{
     compile::{Problem, Registry, compile},
@@ -51,7 +51,6 @@ pub(crate) struct Control {
     backoff: Backoff,
     snapshot: Arc<Snapshot>,
     said: Vec<String>,
-    engine_threads: Option<EngineThreads>,
     gate: StartupGate,
 }
 
@@ -108,7 +107,6 @@ impl Control {
             backoff: Backoff::default(),
             snapshot: Arc::default(),
             said: Vec::new(),
-            engine_threads: None,
             gate: StartupGate::default(),
         }
     }
@@ -283,9 +281,9 @@ impl Control {
     async fn install(&mut self, ir: &Ir) {
         self.generation += 1;
         // Starting a plugin runs its code, which nothing but the clock can end.
-        if self.engine_threads.is_none() && !ir.plugins.is_empty() {
-            match self.registry.engine() {
-                Ok(engine) => self.engine_threads = Some(EngineThreads::start(engine)),
+        if !ir.plugins.is_empty() {
+            match self.registry.start_engine() {
+                Ok(threads) => threads.into_iter().for_each(start_engine_threads),
                 Err(error) => tracing::error!(error = %ErrorChain(&error), "plugins cannot run"),
             }
         }

@@ -1,11 +1,12 @@
 //! Where instances have their memories, tables and stacks: in places that are reserved when the engine is
 //! made, or, where nothing can be reserved, wherever there is room.
 
+use std::num::NonZeroU32;
+
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolConcurrencyLimitError, PoolingAllocationConfig,
 };
 
-use crate::config::EngineConfig;
 use crate::sandbox::{INSTANCES, MAX_TABLE_ELEMENTS, TABLES};
 
 /// Deepest native stack a guest may use, in bytes.
@@ -35,7 +36,8 @@ const ROOM_TO_GROW: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Allocation {
-    /// In one of [`EngineConfig::max_instances`] places that are reserved: address space, not memory.
+    /// In one of [`EngineBuilder::max_instances`](super::EngineBuilder::max_instances) places that are
+    /// reserved: address space, not memory.
     Pooled,
     /// Wherever there is room, because places could not be reserved. No number of instances is refused, but
     /// one takes longer to start, and guests run slower: each of their accesses to memory is checked.
@@ -46,8 +48,8 @@ pub enum Allocation {
 }
 
 /// Makes the engine with places, or without if they cannot be had.
-pub(super) fn engine(config: &EngineConfig) -> wasmtime::Result<(Engine, Allocation)> {
-    match Engine::new(&pooled(config.max_instances.get())) {
+pub(super) fn engine(max_instances: NonZeroU32) -> wasmtime::Result<(Engine, Allocation)> {
+    match Engine::new(&pooled(max_instances.get())) {
         Ok(engine) => Ok((engine, Allocation::Pooled)),
         Err(error) => {
             let reason = format!("{error:#}");

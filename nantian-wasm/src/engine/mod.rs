@@ -1,6 +1,7 @@
 //! The engine: compiler, clock and registry, one per process and owned by the embedder.
 
 mod allocation;
+mod builder;
 mod clock;
 mod threads;
 
@@ -11,9 +12,10 @@ use std::task::{Context, Poll};
 
 pub use self::allocation::Allocation;
 pub(crate) use self::allocation::is_full;
+pub use self::builder::EngineBuilder;
 pub(crate) use self::clock::Clock;
-use crate::config::EngineConfig;
-use crate::error::{Cause, EngineError};
+pub use self::threads::{EngineThread, EngineThreads};
+use crate::error::EngineError;
 use crate::held_bodies::BodyMemory;
 use crate::module::ModuleCache;
 use crate::plugin;
@@ -27,20 +29,14 @@ const ROUND: u64 = 10;
 
 /// Compiles and runs modules; a cheap handle.
 ///
-/// Nothing here runs by itself. The embedder gives it two threads: one for [`run_clock`](Self::run_clock), or
-/// time limits do not hold and guests that take long hold up everybody, and another one for
-/// [`run_upkeep`](Self::run_upkeep), or instances that end are not replaced and messages are held for ever.
+/// Nothing here runs by itself. With an engine come [`EngineThreads`], for which the embedder has two
+/// threads:
 ///
 /// ```
 /// # fn main() -> Result<(), nantian_wasm::EngineError> {
-/// use std::sync::atomic::AtomicBool;
-/// use nantian_wasm::Engine;
-///
-/// let engine = Engine::new()?;
-/// for run in [Engine::run_clock, Engine::run_upkeep] {
-///     let engine = engine.clone();
-///     std::thread::spawn(move || run(&engine, &AtomicBool::new(false)));
-/// }
+/// let (engine, threads) = nantian_wasm::Engine::new()?;
+/// std::thread::spawn(|| threads.clock.run());
+/// std::thread::spawn(|| threads.upkeep.run());
 /// # Ok(())
 /// # }
 /// ```
@@ -65,58 +61,30 @@ struct Inner {
 // === impl Engine ===
 
 impl Engine {
-    /// An engine for this machine, with every default.
+    /// An engine for this machine, with every default, and what has to run beside it.
     ///
     /// # Errors
     ///
     /// [`EngineError`] when the machine cannot run compiled WebAssembly.
-    pub fn new() -> Result<Self, EngineError> {
-        Self::with_config(&EngineConfig::default())
+    pub fn new() -> Result<(Self, EngineThreads), EngineError> {
+        Self::builder().build()
     }
 
-    /// An engine for this machine.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError`] when the machine cannot run compiled WebAssembly. That it cannot reserve places for
-    /// instances is no error: [`allocation`](Self::allocation) tells.
-    pub fn with_config(config: &EngineConfig) -> Result<Self, EngineError> {
-        Self::build(config, None)
+    /// Starts an engine with other than default settings.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
     }
 
-    /// The same, whose plugins hold bodies back in memory that the embedder counts: each body has a limit
-    /// ([`Sandbox::max_buffered_body`](crate::Sandbox::max_buffered_body)), and clients may send any number
-    /// of them, as slowly as they like.
-    ///
-    /// `begin` gives a stream, or a body of it, a share: a function that is to hold at least so many bytes
-    /// from now on, until it is dropped. It is dropped when what plugins have let go has been taken, which
-    /// one who drives a [`StreamContext`](crate::StreamContext) himself says by its next step. Where a share
-    /// has no room, it goes on to hold what it held and tells why the stream fails, under either failure
-    /// policy: [`Cause::NoMemory`](crate::Cause::NoMemory), or
-    /// [`Cause::BodyTooLarge`](crate::Cause::BodyTooLarge) if there never will be room.
-    ///
-    /// # Errors
-    ///
-    /// As [`with_config`](Self::with_config).
-    pub fn with_body_memory<H>(
-        config: &EngineConfig,
-        begin: impl Fn() -> H + Send + Sync + 'static,
-    ) -> Result<Self, EngineError>
-    where
-        H: Fn(u64) -> Result<(), Cause> + Send + Sync + 'static,
-    {
-        Self::build(config, Some(BodyMemory::new(begin)))
-    }
-
-    fn build(config: &EngineConfig, body_memory: Option<BodyMemory>) -> Result<Self, EngineError> {
+    fn of(builder: EngineBuilder) -> Result<Self, EngineError> {
+        let EngineBuilder { max_instances, body_memory } = builder;
         let failed = |error| EngineError { reason: format!("{error:#}") };
-        let (wasmtime, allocation) = allocation::engine(config).map_err(failed)?;
+        let (wasmtime, allocation) = allocation::engine(max_instances).map_err(failed)?;
         let host_functions = HostFunctions::new(&wasmtime).map_err(failed)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 wasmtime,
                 allocation,
-                max_instances: config.max_instances,
+                max_instances,
                 host_functions,
                 body_memory,
                 clock: Clock::default(),
@@ -128,7 +96,7 @@ impl Engine {
     }
 
     /// Moves the clock of all time limits on by one millisecond: for embedders whose clock is not
-    /// [`run_clock`](Self::run_clock), and for tests.
+    /// that of [`EngineThreads`], and for tests.
     ///
     /// Guests give way to others at this call and are stopped by it, so it has to come from a thread that
     /// never runs one. A thread that wakes late calls it once for each millisecond it missed, or guests get
@@ -158,9 +126,9 @@ impl Engine {
     /// twenty replacements at once and then one every 50 ms, fewer if it takes long to start.
     ///
     /// Runs guests, in turn and for a slice of a millisecond each (the first one is longer under a clock that
-    /// [rests](Self::run_clock)), for ten milliseconds at most and each once at least: not for the thread
-    /// that calls [`tick`](Self::tick). A guest whose ticks take long is called for a fifth of a thread's
-    /// time.
+    /// [rests](EngineThreads::clock)), for ten milliseconds at most and each once at least: not for the
+    /// thread that calls [`tick`](Self::tick). A guest whose ticks take long is called for a fifth of a
+    /// thread's time.
     pub fn maintain(&self) {
         let plugins: Vec<_> = {
             let mut plugins = lock(&self.inner.plugins);

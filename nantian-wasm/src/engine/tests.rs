@@ -1,7 +1,6 @@
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::Request;
@@ -11,7 +10,7 @@ use crate::{Action, Cause, Module, Plugin, PluginConfig, StreamContext, StreamIn
 
 #[test]
 fn places_of_plugins_that_were_replaced_are_free_again() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let metrics = engine.wasmtime().pooling_allocator_metrics().unwrap();
     let taken = || (metrics.core_instances(), metrics.memories(), metrics.tables(), metrics.stacks());
     let guest = wat::parse_str(include_str!("../../tests/guests/add_header.wat")).unwrap();
@@ -62,24 +61,6 @@ fn clock_may_rest_until_a_beat_meets_a_guest() {
     assert_eq!(woken.0.load(Ordering::Relaxed), 2);
 }
 
-/// Keeps an engine's time until it is dropped.
-struct Running(Arc<AtomicBool>, Option<JoinHandle<()>>);
-
-impl Running {
-    fn clock_of(engine: &Engine) -> Self {
-        let (engine, stop) = (engine.clone(), Arc::<AtomicBool>::default());
-        let stopped = Arc::clone(&stop);
-        Self(stop, Some(std::thread::spawn(move || engine.run_clock(&stopped))))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-        self.1.take().unwrap().join().unwrap();
-    }
-}
-
 /// A stream of a plugin that loops in the request's headers for ever, with this time for each callback.
 fn stream_that_loops(engine: &Engine, limit: Duration) -> StreamContext {
     let text = r#"(module
@@ -96,8 +77,8 @@ fn stream_that_loops(engine: &Engine, limit: Duration) -> StreamContext {
 
 #[test]
 fn clock_that_rests_stops_a_guest_that_loops_at_its_time_limit() {
-    let engine = Engine::new().unwrap();
-    let _clock = Running::clock_of(&engine);
+    let (engine, threads) = Engine::new().unwrap();
+    std::thread::spawn(|| threads.clock.run());
     let mut stream = stream_that_loops(&engine, Duration::from_millis(20));
     let (mut parts, ()) = Request::new(()).into_parts();
     let failure = loop {
@@ -115,8 +96,8 @@ fn clock_that_rests_stops_a_guest_that_loops_at_its_time_limit() {
 /// The time limit is far away, however late the clock's thread wakes.
 #[test]
 fn clock_that_rests_makes_a_guest_that_loops_give_way_again_and_again() {
-    let engine = Engine::new().unwrap();
-    let _clock = Running::clock_of(&engine);
+    let (engine, threads) = Engine::new().unwrap();
+    std::thread::spawn(|| threads.clock.run());
     let mut stream = stream_that_loops(&engine, Duration::from_secs(60));
     let (mut parts, ()) = Request::new(()).into_parts();
     assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));

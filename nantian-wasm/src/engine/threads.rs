@@ -1,13 +1,13 @@
 //! What the embedder's two threads do: one moves the clock, the other looks after instances.
 #![expect(clippy::disallowed_types, reason = "the time of guests is the machine's, and no test waits for it")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::Engine;
+use super::{Engine, Inner};
 
 /// Time between two rounds of upkeep.
 const UPKEEP: Duration = Duration::from_millis(10);
@@ -19,6 +19,31 @@ const REST: u64 = 4;
 /// was stopped.
 const STANDSTILL: Duration = Duration::from_millis(10);
 
+/// What has to run beside an [`Engine`]: each for a thread of its own.
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "no time limit holds and no instance is replaced unless both run"]
+pub struct EngineThreads {
+    /// Moves the clock of all time limits: for a thread that runs no guest, as one that does cannot stop it.
+    /// Without it no time limit holds, and guests that take long hold up everybody.
+    ///
+    /// The clock beats every millisecond while a guest runs for so long, and every fourth otherwise, when a
+    /// guest that begins may run for five until it first gives way. One that stood still, because the process
+    /// had no processor or its machine was stopped, is right again at once, and the guests are charged for a
+    /// millisecond of that time.
+    pub clock: EngineThread,
+    /// Calls [`Engine::maintain`] every ten milliseconds: for a thread that runs guests. Without it instances
+    /// that end are not replaced, and messages are held for ever.
+    pub upkeep: EngineThread,
+}
+
+/// What one of the [`EngineThreads`] does.
+#[must_use = "it does nothing unless it runs"]
+pub struct EngineThread {
+    engine: Weak<Inner>,
+    run: fn(&Weak<Inner>),
+}
+
 /// When the clock beats.
 struct Beats {
     last: Instant,
@@ -27,38 +52,53 @@ struct Beats {
 /// Wakes the thread that moves the clock.
 struct Hurry(Thread);
 
-// === impl Engine ===
+// === impl EngineThreads ===
 
-impl Engine {
-    /// Moves the clock of all time limits until `stop` is set: to be called on a thread of its own, for a
-    /// thread that runs a guest cannot stop it.
-    ///
-    /// The clock beats every millisecond while a guest runs for so long, and every fourth otherwise, when a
-    /// guest that begins may run for five until it first gives way. One that stood still, because the process
-    /// had no processor or its machine was stopped, is right again at once, and the guests are charged for a
-    /// millisecond of that time.
-    pub fn run_clock(&self, stop: &AtomicBool) {
-        let waker = Waker::from(Arc::new(Hurry(thread::current())));
-        let mut beats = Beats { last: Instant::now() };
-        while !stop.load(Ordering::Relaxed) {
-            let has_to_hurry = self.poll_hurry(&Context::from_waker(&waker)).is_ready();
-            match beats.next_at(Instant::now(), if has_to_hurry { 1 } else { REST }) {
-                Ok(milliseconds) => self.leap(milliseconds),
+impl EngineThreads {
+    pub(super) fn new(engine: &Engine) -> Self {
+        let thread = |run| EngineThread { engine: Arc::downgrade(&engine.inner), run };
+        Self { clock: thread(keep_time), upkeep: thread(keep_up) }
+    }
+}
+
+// === impl EngineThread ===
+
+impl EngineThread {
+    /// Works until the engine, its modules, its plugins and their streams are gone.
+    pub fn run(self) {
+        (self.run)(&self.engine);
+    }
+}
+
+impl fmt::Debug for EngineThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineThread").finish_non_exhaustive()
+    }
+}
+
+fn keep_time(engine: &Weak<Inner>) {
+    let waker = Waker::from(Arc::new(Hurry(thread::current())));
+    let mut beats = Beats { last: Instant::now() };
+    while let Some(inner) = engine.upgrade() {
+        let engine = Engine { inner };
+        let has_to_hurry = engine.poll_hurry(&Context::from_waker(&waker)).is_ready();
+        match beats.next_at(Instant::now(), if has_to_hurry { 1 } else { REST }) {
+            Ok(milliseconds) => engine.leap(milliseconds),
+            Err(left) => {
+                drop(engine);
                 // It may be woken because a beat is due earlier now.
-                Err(left) => thread::park_timeout(left),
+                thread::park_timeout(left);
             }
         }
     }
+}
 
-    /// Calls [`maintain`](Self::maintain) every ten milliseconds until `stop` is set: to be called on a
-    /// thread of its own, which runs guests.
-    pub fn run_upkeep(&self, stop: &AtomicBool) {
-        let mut next = Instant::now();
-        while !stop.load(Ordering::Relaxed) {
-            next += UPKEEP;
-            thread::park_timeout(next.saturating_duration_since(Instant::now()));
-            self.maintain();
-        }
+fn keep_up(engine: &Weak<Inner>) {
+    let mut next = Instant::now();
+    while let Some(inner) = engine.upgrade() {
+        Engine { inner }.maintain();
+        next += UPKEEP;
+        thread::park_timeout(next.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -114,17 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn clock_ends_when_it_is_told() {
-        let engine = Engine::new().unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = [Engine::run_clock, Engine::run_upkeep].map(|run| {
-            let (engine, stop) = (engine.clone(), Arc::clone(&stop));
-            thread::spawn(move || run(&engine, &stop))
-        });
+    fn threads_end_with_the_last_that_needs_them() {
+        let (engine, threads) = Engine::new().unwrap();
+        let threads = [threads.clock, threads.upkeep].map(|each| thread::spawn(|| each.run()));
         while engine.ticks() == 0 {
             thread::yield_now();
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(engine);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }

@@ -773,7 +773,7 @@ pub(crate) fn resident() -> usize {
 /// Attacks an engine that serves another plugin's stream meanwhile.
 fn suffer(abuse: &Abuse) {
     let (name, before) = (abuse.name, resident());
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let bytes = wat::parse_str(&abuse.guest).unwrap_or_else(|error| panic!("{name}: {error}"));
     let innocent = plugin_of(&engine, &guest("add_header"), |_| {}).unwrap();
     // Where a guest loops outside of its stream's callbacks, the stream is told that the instance is lost, or
@@ -868,7 +868,7 @@ fn guest_that_acts_out_of_turn_ends_by_policy_or_is_ignored() {
 
 #[test]
 fn guest_that_does_not_start_is_told_and_costs_nobody() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let _kept = Ticking::of(&engine);
     let innocent = plugin_of(&engine, &guest("add_header"), |_| {}).unwrap();
     for (place, words) in [
@@ -898,7 +898,7 @@ fn guest_that_does_not_start_is_told_and_costs_nobody() {
 
 #[test]
 fn module_that_is_a_bomb_for_the_compiler_is_refused_by_its_counts() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let refusal = |parts: String| {
         let text = format!(
             "(module (func (export \"proxy_abi_version_0_2_1\")) (memory (export \"memory\") 1) {parts})"
@@ -942,7 +942,7 @@ fn module_that_is_a_bomb_for_the_compiler_is_refused_by_its_counts() {
 
 #[test]
 fn module_that_nests_as_deep_as_a_function_can_is_compiled_and_ends() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let depth = 80_000;
     let nested = format!("{} {}", "block ".repeat(depth), "end ".repeat(depth));
     let plugin = started(&engine, &wat::parse_str(module(&headers(&nested))).unwrap(), SHORT).unwrap();
@@ -954,7 +954,7 @@ fn module_that_nests_as_deep_as_a_function_can_is_compiled_and_ends() {
 
 #[test]
 fn tick_that_loops_costs_the_instance_and_no_stream() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let text = module(&format!(
         "{}{}",
         returning("proxy_on_configure", "(drop (call $tick (i32.const 1)))", "(i32.const 1)"),

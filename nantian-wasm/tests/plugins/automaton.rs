@@ -314,7 +314,7 @@ impl Machine {
     }
 }
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new().unwrap());
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new().unwrap().0);
 static MODULE: LazyLock<Module> =
     LazyLock::new(|| Module::compile(&ENGINE, &guest("scripted"), None).unwrap());
 

@@ -94,7 +94,7 @@ fn guest_that_loops_anywhere_ends_within_its_limit_and_gives_way_at_each_beat() 
             ),
         ),
     ] {
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new().unwrap().0;
         let text = spinning(name, &parts);
         let plugin = started(&engine, &wat::parse_str(text).unwrap(), Duration::from_millis(LIMIT)).unwrap();
         let (ran, longest) =
@@ -107,7 +107,7 @@ fn guest_that_loops_anywhere_ends_within_its_limit_and_gives_way_at_each_beat() 
 
 #[test]
 fn tick_that_loops_ends_within_its_limit() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let text = spinning("proxy_on_tick", "");
     let plugin = started(&engine, &wat::parse_str(text).unwrap(), Duration::from_millis(LIMIT)).unwrap();
     (0..10).for_each(|_| engine.tick());

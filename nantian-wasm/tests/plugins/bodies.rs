@@ -75,7 +75,7 @@ fn message_without_a_body_has_no_body_callback() {
 
 /// A guest that holds bodies at their end and never lets them go, on an engine whose clock runs.
 fn holder(failure_policy: FailurePolicy) -> (Ticking, Plugin) {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("body"), |config| {
         config.configuration = Bytes::from_static(b"p");
         config.failure_policy = failure_policy;
@@ -230,7 +230,7 @@ const SPOILS_BOTH: &str = r#"(module
 
 #[test]
 fn callback_that_fails_open_leaves_the_bodies_of_both_messages_as_they_were() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &wat::parse_str(SPOILS_BOTH).unwrap(), |config| {
         config.failure_policy = FailurePolicy::FailOpen;
     });

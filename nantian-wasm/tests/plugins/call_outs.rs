@@ -66,7 +66,7 @@ fn called(headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Vec<u8>, Vec<
                 (i32.const 0) (i32.const 0) (i32.const -1)))
             (i32.const 0)))"#
     );
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &wat::parse_str(guest).unwrap(), None).unwrap();
     let mut config = PluginConfig::new("probe");
     config.instances = NonZeroUsize::new(1);

@@ -40,7 +40,7 @@ const CONSTANTS: &str = r#"(module
 fn function_that_is_not_in_the_list_is_denied_whatever_it_would_answer() {
     let bytes = wat::parse_str(CONSTANTS).unwrap();
     let statuses = |capabilities: Option<Capabilities>| {
-        let plugin = plugin_of(&Engine::new().unwrap(), &bytes, |config| {
+        let plugin = plugin_of(&Engine::new().unwrap().0, &bytes, |config| {
             config.capabilities = capabilities.unwrap_or_default();
         });
         send([plugin.unwrap()], get("/")).body.unwrap()
@@ -55,7 +55,7 @@ fn function_that_is_not_in_the_list_is_denied_whatever_it_would_answer() {
 #[test]
 fn callback_that_is_not_in_the_list_is_not_called() {
     let bytes = wat::parse_str(CONSTANTS).unwrap();
-    let plugin = plugin_of(&Engine::new().unwrap(), &bytes, |config| {
+    let plugin = plugin_of(&Engine::new().unwrap().0, &bytes, |config| {
         config.capabilities = Capabilities::only(["proxy_send_local_response"]);
     });
     assert_eq!(send([plugin.unwrap()], get("/")).text(), "ok");

@@ -16,7 +16,7 @@ use crate::limits::calling;
 use crate::support::{data, exchange, frames, get, plugin_of, send};
 
 fn of(text: &str, change: impl FnOnce(&mut PluginConfig)) -> Plugin {
-    plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), change).unwrap()
+    plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), change).unwrap()
 }
 
 /// A guest with eight megabytes of memory that does this in the request's headers.
@@ -111,7 +111,7 @@ fn asking(left: &str) -> String {
 
 /// A request of this body, whose guest is answered each time it asks; how it ended, and how often that was.
 fn judged(guest: &str, body: usize) -> (Action, usize, Plugin) {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, guest);
     let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
@@ -153,7 +153,7 @@ fn plugin_may_ask_about_each_piece_of_a_response_that_it_holds() {
     let guest = asking("(i32.div_u (local.get 1) (i32.const 2048))")
         .replace("proxy_on_request_body", "proxy_on_response_body")
         .replace("(call $continue (i32.const 0))", "(call $continue (i32.const 1))");
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, &guest);
     let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
     let (mut request, mut response) = (Request::new(()).into_parts().0, Response::new(()).into_parts().0);
@@ -191,7 +191,7 @@ fn body_that_a_plugin_encodes_for_its_judge_may_be_as_long_as_one_it_may_hold() 
     );
     let text = module(&headers(&call));
     assert!(text.contains("1398104"), "{CALL_NOW}");
-    let plugin = started(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), LONG).unwrap();
+    let plugin = started(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), LONG).unwrap();
     assert_eq!(send([plugin.clone()], get("/")).status(), 200);
     assert_eq!((plugin.status().traps.total(), plugin.status().failures), (0, 0));
 }
@@ -315,7 +315,7 @@ impl Host for Unsent {
 
 #[test]
 fn plugin_has_so_many_call_outs_under_way_and_so_many_bytes_in_them() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     // Ten calls of a mebibyte each for each stream; refused ones are counted.
     let text = r#"(module
     (import "env" "proxy_http_call"

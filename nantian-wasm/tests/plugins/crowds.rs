@@ -14,8 +14,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, Cause, Engine, EngineConfig, FailurePolicy, Plugin, StreamContext, StreamInfo, WasmLayer,
-    body::RequestBody,
+    Action, Cause, Engine, FailurePolicy, Plugin, StreamContext, StreamInfo, WasmLayer, body::RequestBody,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -49,7 +48,7 @@ const COUNTS: &str = r#"(module
 
 fn of_text(text: &str, failure_policy: FailurePolicy) -> Plugin {
     let change = |config: &mut nantian_wasm::PluginConfig| config.failure_policy = failure_policy;
-    plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), change).unwrap()
+    plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), change).unwrap()
 }
 
 fn ask(plugin: &Plugin, who: &str) -> Seen {
@@ -208,7 +207,7 @@ fn of_ten_bytes(all: &Arc<AtomicU64>) -> Engine {
         let share = Share { all: Arc::clone(&all), own: AtomicU64::new(0) };
         move |bytes| share.hold(bytes)
     };
-    Engine::with_body_memory(&EngineConfig::default(), begin).unwrap()
+    Engine::builder().body_memory(begin).build().unwrap().0
 }
 
 #[test]

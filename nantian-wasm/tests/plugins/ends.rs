@@ -24,7 +24,7 @@ const CONTINUES_REQUEST: u8 = 0x20;
 const TRAPS: u8 = 0x80;
 
 fn scripted(script: &[u8], failure_policy: FailurePolicy) -> Plugin {
-    let plugin = plugin_of(&Engine::new().unwrap(), &guest("scripted"), |config| {
+    let plugin = plugin_of(&Engine::new().unwrap().0, &guest("scripted"), |config| {
         config.configuration = Bytes::copy_from_slice(script);
         config.failure_policy = failure_policy;
     });

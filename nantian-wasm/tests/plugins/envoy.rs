@@ -17,11 +17,11 @@ use crate::support::{
 fn sdk(configuration: &str) -> Plugin {
     let configuration = Bytes::copy_from_slice(configuration.as_bytes());
     let change = |config: &mut PluginConfig| config.configuration = configuration;
-    plugin_of(&Engine::new().unwrap(), &built("sdk_guest"), change).unwrap()
+    plugin_of(&Engine::new().unwrap().0, &built("sdk_guest"), change).unwrap()
 }
 
 fn of_text(text: &str) -> Plugin {
-    plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap()
+    plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap()
 }
 
 fn metric(plugin: &Plugin, name: &str) -> u64 {
@@ -238,7 +238,7 @@ fn trailers_that_a_plugin_adds_and_then_fails_open_are_taken_back() {
             (if (local.get 2) (then unreachable))
             (i32.const 0)))"#;
     let open = |config: &mut PluginConfig| config.failure_policy = FailurePolicy::FailOpen;
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(guest).unwrap(), open).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(guest).unwrap(), open).unwrap();
     let seen = send([plugin], get("/"));
     assert_eq!((seen.text(), &seen.trailers), ("ok", &None));
 }

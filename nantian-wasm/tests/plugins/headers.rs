@@ -229,7 +229,7 @@ fn path_that_was_removed_is_not_there_until_another_one_is() {
                 (call $get (i32.const 0) (i32.const 16) (i32.const 5) (i32.const 0) (i32.const 4))))
             (drop (call $add (i32.const 0) (i32.const 16) (i32.const 5) (i32.const 21) (i32.const 3)))
             (i32.const 0)))"#;
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
     let seen = send([plugin], get("/old"));
     assert_eq!(seen.request.unwrap().uri, "/?1", "what it is set to, and that it was not found meanwhile");
 }

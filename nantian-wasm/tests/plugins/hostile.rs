@@ -17,7 +17,7 @@ fn attack() -> Request<Frames> {
 
 /// A guest that does `what_where`, on an engine whose clock runs while it serves.
 fn hostile(what_where: &str, change: impl FnOnce(&mut nantian_wasm::PluginConfig)) -> (Engine, Plugin) {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("hostile"), |config| {
         config.configuration = Bytes::copy_from_slice(what_where.as_bytes());
         // The test's clock runs fast: long enough for a callback that does nothing on a busy machine.
@@ -73,7 +73,7 @@ fn endless_loop_when_a_stream_is_logged_costs_only_the_instance() {
 
 #[test]
 fn endless_loop_at_start_is_a_typed_error() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let _ticking = Ticking::of(&engine);
     let refused =
         plugin_of(&engine, &guest("hostile"), |config| config.configuration = Bytes::from_static(b"lc"));
@@ -113,7 +113,7 @@ fn start_and_configuration_share_one_second() {
     for (tenths, expected) in
         [([3, 3, 3], None), ([6, 3, 3], Some(Phase::Configure)), ([6, 6, 0], Some(Phase::Start))]
     {
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new().unwrap().0;
         let started = tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 100), || {
             plugin_of(&engine, &slow_start(tenths), |_| {})
         });
@@ -142,7 +142,7 @@ fn status_tells_where_the_guest_was_when_it_trapped() {
         (func $innermost unreachable)
         (func $between call $innermost)
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $between) (i32.const 0)))"#;
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
     assert!(plugin.status().last_backtrace.is_empty());
     assert_eq!(send([plugin.clone()], get("/")).status(), 503);
     let backtrace = plugin.status().last_backtrace;
@@ -199,7 +199,7 @@ fn memory_bomb_is_refused_its_memory() {
 
 #[test]
 fn module_that_starts_larger_than_its_limit_does_not_start() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let large =
         wat::parse_str(r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 64))"#);
     let refused = plugin_of(&engine, &large.unwrap(), |config| config.sandbox.max_memory = 1 << 20);

@@ -108,7 +108,7 @@ fn i4_upstream_is_not_asked_after_a_local_answer() {
 
 #[test]
 fn i7_a_dead_instance_and_its_successor_are_not_entered_by_its_streams() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("scripted"), |config| {
         config.configuration = Bytes::from_static(&[0, 0x80]);
     });
@@ -145,7 +145,7 @@ impl Host for Marked {}
 
 #[test]
 fn i9_a_thousand_new_configurations_under_load_lose_no_request_and_leave_nothing_behind() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &guest("lifecycle"), None).unwrap();
     let config = |generation: u32| {
         let mut config = PluginConfig::new("swapped");

@@ -36,7 +36,7 @@ const PRELUDE: &str = r#"
 
 fn guest(marker: &str, functions: &str) -> Plugin {
     let text = format!("(module {PRELUDE} (func (export \"{marker}\")) {functions})");
-    plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap()
+    plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap()
 }
 
 /// What a guest has told: the first eight bytes of what it found, or the status.
@@ -173,7 +173,7 @@ const ASKS_AT_THE_END: &str = r#"(module
 
 #[test]
 fn buffered_request_whose_end_waits_for_a_call_out_goes_on_whole() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, ASKS_AT_THE_END);
     let mut stream = stream(&plugin);
     assert!(matches!(stream.on_request_headers(&mut post(), false), Action::Continue));
@@ -227,7 +227,7 @@ fn holding(sandbox: usize, said: &str) -> Plugin {
         (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2))))"#,
         said.len()
     );
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |config| {
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |config| {
         config.sandbox.max_buffered_body = sandbox;
     });
     plugin.unwrap()

@@ -102,7 +102,7 @@ fn body_that_changes_when_its_length_has_left_breaks_off() {
 
 #[test]
 fn response_that_its_plugin_ends_early_keeps_the_length_it_does_not_come_to() {
-    let trap = plugin_of(&Engine::new().unwrap(), &wat::parse_str(TRAP).unwrap(), |_| {}).unwrap();
+    let trap = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(TRAP).unwrap(), |_| {}).unwrap();
     let response = Response::builder().header("content-length", "5").body(frames([data("hello")]));
     let seen = exchange([trap], get("/"), response.unwrap());
     assert_eq!((seen.status(), seen.response_header("content-length")), (200, Some("5")));
@@ -131,7 +131,7 @@ fn response_whose_end_a_plugin_spoils_breaks_off_however_long_the_plugin_takes()
                     {then}))
                 (i32.const 0)))"#
         );
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new().unwrap().0;
         let plugin = plugin_of(&engine, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
         let response =
             Response::builder().header("content-length", "5").body(frames([data("hello")])).unwrap();
@@ -193,7 +193,7 @@ fn response_without_content_has_no_length_of_one() {
 /// What a guest makes of a response with a content-length of 5.
 fn emptied(status: &str, headers: &str, body: &str, (found, frames): (u16, Frames)) -> Seen {
     let text = EMPTYING.replace("STATUS", status).replace("HEADERS", headers).replace("BODY", body);
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
     let response = Response::builder().status(found).header("content-length", "5").body(frames);
     exchange([plugin], get("/"), response.unwrap())
 }

@@ -57,7 +57,7 @@ fn every_instance_starts_once_and_shares_the_plugins_state() {
 
 #[test]
 fn ticks_come_when_their_period_has_passed() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("lifecycle"), |_| {}).unwrap();
     for _ in 0..100 {
         engine.maintain();
@@ -87,7 +87,7 @@ const PERIODS: &str = r#"(module
 
 #[test]
 fn new_period_of_ticks_begins_at_once() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &wat::parse_str(PERIODS).unwrap(), |_| {}).unwrap();
     let ticks_in = |milliseconds: u32| {
         let before = plugin.status().metrics[0].value;
@@ -110,7 +110,7 @@ fn new_period_of_ticks_begins_at_once() {
 
 #[test]
 fn compiled_modules_live_as_long_as_somebody_uses_them() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let bytes = guest("add_header");
     let first = plugin_of(&engine, &bytes, |_| {}).unwrap();
     let second = plugin_of(&engine, &bytes, |_| {}).unwrap();
@@ -152,8 +152,8 @@ fn layer_is_shared_between_threads_and_its_futures_travel_with_the_inner_ones() 
     >;
     shared::<Plugin>();
     shared::<WasmLayer>();
-    shared::<WasmService<Inner, nantian_wasm::respond::DefaultResponder>>();
-    sent::<ResponseFuture<Inner, Body, nantian_wasm::respond::DefaultResponder>>();
+    shared::<WasmService<Inner>>();
+    sent::<ResponseFuture<Inner, Body>>();
     sent::<ResponseBody<Body>>();
     sent::<StreamContext>();
 }
@@ -196,7 +196,7 @@ fn inner_service_and_bodies_need_not_be_send() {
 
 #[test]
 fn guest_that_answers_when_its_stream_is_created_is_not_shown_the_request() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let guest = wat::parse_str(
         r#"(module
             (import "env" "proxy_send_local_response"
@@ -244,7 +244,7 @@ const FAREWELL: &str = r#"(module
 
 #[test]
 fn root_context_of_a_plugin_that_is_gone_is_waited_for_and_deleted() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let old = plugin_of(&engine, &wat::parse_str(FAREWELL).unwrap(), |_| {}).unwrap();
     // Made of the same module: it shares the metrics, and lives on.
     let new = old.successor(old.module(), nantian_wasm::PluginConfig::new("probe"), None).unwrap();

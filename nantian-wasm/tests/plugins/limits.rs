@@ -139,7 +139,7 @@ fn large() -> Bytes {
 
 #[test]
 fn every_call_out_hears_of_its_end_however_much_waits_for_the_instance() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, CALLER);
     let _first = begun(&plugin);
     let _second = while_busy(&engine, &plugin, || {
@@ -155,7 +155,7 @@ fn every_call_out_hears_of_its_end_however_much_waits_for_the_instance() {
 
 #[test]
 fn grpc_call_whose_messages_pile_up_is_closed_and_the_guest_told() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, CALLER);
     let _stream = while_busy(&engine, &plugin, || {
         let replies = outside.grpc.lock().unwrap().pop().unwrap();
@@ -167,7 +167,7 @@ fn grpc_call_whose_messages_pile_up_is_closed_and_the_guest_told() {
 
 #[test]
 fn messages_of_no_bytes_are_not_for_nothing() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, CALLER);
     let _stream = while_busy(&engine, &plugin, || {
         let replies = outside.grpc.lock().unwrap().pop().unwrap();
@@ -178,7 +178,7 @@ fn messages_of_no_bytes_are_not_for_nothing() {
 
 #[test]
 fn stream_has_sixteen_calls_at_a_time_and_a_plugin_a_thousand_and_some() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, CALLER);
     let streams: Vec<_> = (0..64).map(|_| begun(&plugin)).collect();
     // The gRPC stream that is open is one of the plugin's.
@@ -214,7 +214,7 @@ const PROPERTIES: &str = r#"(module
 
 #[test]
 fn stream_keeps_so_many_properties_whichever_callbacks_set_them() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, PROPERTIES);
     let mut stream = begun(&plugin);
     let mut context = Context::from_waker(Waker::noop());
@@ -244,7 +244,7 @@ fn properties_are_few_however_short_they_are() {
                     (br_if $next (i32.lt_u (i32.load (i32.const 0)) (i32.const {count}))))
                 (i32.const 0)))"#
         );
-        let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+        let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
         assert_eq!(send([plugin], get("/")).status(), status, "{count}");
     }
 }
@@ -261,7 +261,7 @@ fn body_of_any_length_passes_a_guest_that_reads_and_writes_each_part() {
             (drop (call $get (i32.const 0) (i32.const 0) (local.get $length) (i32.const 0) (i32.const 4)))
             (drop (call $set (i32.const 0) (i32.const 0) (local.get $length) (i32.const 65536) (local.get $length)))
             (i32.const 0)))"#;
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
     let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
     assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));

@@ -9,7 +9,7 @@ use crate::support::{get, guest, plugin_of, send};
 const MARKER: &str = r#"(func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)"#;
 
 fn compile(text: &str) -> Result<Module, ModuleError> {
-    Module::compile(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), None)
+    Module::compile(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), None)
 }
 
 fn refusal(text: &str) -> String {
@@ -47,11 +47,11 @@ fn anything_else_is_told_what_was_looked_for() {
         (b"<!DOCTYPE html><html lang='en'>", r#"begins with "<!DOCTYPE html><html lan""#),
         (b"", "is empty"),
     ] {
-        let refused = Module::compile(&Engine::new().unwrap(), bytes, None).unwrap_err();
+        let refused = Module::compile(&Engine::new().unwrap().0, bytes, None).unwrap_err();
         assert_eq!(refused.to_string(), format!("not a WebAssembly module: it {beginning}"));
     }
     let truncated = &guest("add_header")[..200];
-    let refused = Module::compile(&Engine::new().unwrap(), truncated, None);
+    let refused = Module::compile(&Engine::new().unwrap().0, truncated, None);
     assert!(matches!(refused, Err(ModuleError::Malformed { .. })), "{refused:?}");
 }
 
@@ -65,7 +65,7 @@ fn a_memory_in_which_a_guest_could_wait_for_ever_is_refused() {
 
 #[test]
 fn digest_is_that_of_the_bytes_and_checked_before_anything_is_compiled() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let bytes = guest("add_header");
     let digest = Digest::of(&bytes);
     assert_eq!(Module::compile(&engine, &bytes, Some(digest)).unwrap().digest(), digest);
@@ -111,38 +111,38 @@ fn modules_built_to_be_costly_are_refused_before_compilation() {
     let body = "nop ".repeat(300_000);
     let refused = compile(&format!("(module {MARKER} (func {body}))")).unwrap_err();
     assert!(matches!(refused, ModuleError::TooLarge { what: "bytes of a function", .. }), "{refused:?}");
-    let refused = Module::compile(&Engine::new().unwrap(), &vec![0; (32 << 20) + 1], None).unwrap_err();
+    let refused = Module::compile(&Engine::new().unwrap().0, &vec![0; (32 << 20) + 1], None).unwrap_err();
     assert!(matches!(refused, ModuleError::TooLarge { what: "bytes", .. }));
 }
 
 #[test]
 fn sandbox_wishes_that_cannot_be_kept_are_refused_by_field() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let bytes = guest("add_header");
     let refused = |change: fn(&mut nantian_wasm::PluginConfig)| {
         plugin_of(&engine, &bytes, change).unwrap_err().to_string()
     };
     assert_eq!(
         refused(|config| config.sandbox.allow_network = true),
-        "sandbox.allowNetwork: true needs a host that makes calls"
+        "sandbox.allow_network is set, and there is no host to make calls: see `Plugin::with_host`"
     );
     assert_eq!(
         refused(|config| config.sandbox.allow_file_system = true),
-        "sandbox.allowFileSystem: true is not supported"
+        "sandbox.allow_file_system is set, and no plugin has files"
     );
     assert_eq!(
         refused(|config| config.sandbox.max_memory = 1),
-        "sandbox.maxMemoryBytes: 1 is outside 65536..=4294967296"
+        "sandbox.max_memory: 1 is outside 64 KiB..=4 GiB"
     );
     assert_eq!(
         refused(|config| config.sandbox.max_execution_time = Duration::ZERO),
-        "sandbox.maxExecutionTimeMs: 0ns is outside 1ms..=60s"
+        "sandbox.max_execution_time: 0ns is outside 1 ms..=60 s"
     );
 }
 
 #[test]
 fn guest_that_refuses_its_configuration_never_serves() {
-    let refused = plugin_of(&Engine::new().unwrap(), &guest("echo_config"), |config| {
+    let refused = plugin_of(&Engine::new().unwrap().0, &guest("echo_config"), |config| {
         config.configuration = Bytes::new();
     });
     assert_eq!(refused.unwrap_err(), PluginError::Rejected { phase: Phase::Configure });
@@ -153,9 +153,9 @@ fn start_functions_run_in_the_order_of_the_toolchains() {
     // A reactor's `_initialize` runs alone, `_start` only without it.
     let reactor =
         format!(r#"(module {MARKER} (func (export "_initialize")) (func (export "_start") unreachable))"#);
-    assert!(plugin_of(&Engine::new().unwrap(), &wat::parse_str(reactor).unwrap(), |_| {}).is_ok());
+    assert!(plugin_of(&Engine::new().unwrap().0, &wat::parse_str(reactor).unwrap(), |_| {}).is_ok());
     let command = format!(r#"(module {MARKER} (func (export "_start") unreachable))"#);
-    let refused = plugin_of(&Engine::new().unwrap(), &wat::parse_str(command).unwrap(), |_| {});
+    let refused = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(command).unwrap(), |_| {});
     assert!(matches!(refused, Err(PluginError::Start { phase: Phase::Start, .. })), "{refused:?}");
 }
 
@@ -175,7 +175,7 @@ fn callbacks_of_0_1_0_have_no_end_of_stream() {
         (func (export "proxy_on_request_headers") (param i32 i32) (result i32)
             (drop (call $add_header (i32.const 0) (i32.const 64) (i32.const 5) (i32.load (i32.const 0)) (i32.load (i32.const 4))))
             (i32.const 0)))"#;
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |config| {
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |config| {
         config.configuration = Bytes::from_static(b"verbatim");
     });
     assert_eq!(send([plugin.unwrap()], get("/")).request_header("x-old"), Some("verbatim"));
@@ -298,6 +298,6 @@ fn everything_the_sdks_import_links() {
     text.extend(WASI.iter().map(|function| import("wasi_unstable", function)));
     text.push_str(MARKER);
     text.push(')');
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
     assert_eq!(send([plugin], get("/")).status(), 200);
 }

@@ -13,7 +13,7 @@ fn guest() -> Vec<u8> {
 }
 
 fn plugin(change: impl FnOnce(&mut PluginConfig)) -> Plugin {
-    plugin_of(&Engine::new().unwrap(), &guest(), change).unwrap()
+    plugin_of(&Engine::new().unwrap().0, &guest(), change).unwrap()
 }
 
 fn keyed(parts: &[&'static str]) -> Request<Frames> {
@@ -32,7 +32,7 @@ fn stream() -> Response<Frames> {
 
 #[test]
 fn abi_is_found_in_the_bytes_and_listed() {
-    let module = Module::compile(&Engine::new().unwrap(), &guest(), None).unwrap();
+    let module = Module::compile(&Engine::new().unwrap().0, &guest(), None).unwrap();
     assert_eq!(module.abi(), Abi::Pingora);
     let inventory = Inventory::of(&guest()).unwrap();
     assert_eq!(inventory.abi, Some(Abi::Pingora));
@@ -45,7 +45,8 @@ fn abi_is_found_in_the_bytes_and_listed() {
 
 #[test]
 fn hook_of_another_type_and_unknown_functions_are_refused() {
-    let compile = |text: &str| Module::compile(&Engine::new().unwrap(), &wat::parse_str(text).unwrap(), None);
+    let compile =
+        |text: &str| Module::compile(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), None);
     let import = r#"(import "pingora" "log" (func (param i32 i32 i32)))"#;
     let memory = r#"(memory (export "memory") 1)"#;
     let mistyped = format!(r#"(module {import} {memory} (func (export "on_request") (param i32)))"#);
@@ -174,7 +175,7 @@ fn allocator_that_asks_for_memory_itself_gets_none() {
         (func (export "on_request") (result i32)
             (drop (call $get (i32.const 8) (i32.const 4)))
             (i32.const 0)))"#;
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(module).unwrap(), |_| {}).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(module).unwrap(), |_| {}).unwrap();
     assert_eq!(sent(plugin.clone(), get("/")).status(), 503);
     assert_eq!(plugin.status().traps.trap, 1);
 }
@@ -197,7 +198,7 @@ fn module_without_an_allocator_is_told_of_no_header_but_those_that_are_not_there
             (if (i64.ne (call $get (i32.const 8) (i32.const 6)) (i64.const 0)) (then (return (i32.const 404))))
             (drop (call $get (i32.const 8) (i32.const 5)))
             (i32.const 0)))"#;
-    let plugin = plugin_of(&Engine::new().unwrap(), &wat::parse_str(module).unwrap(), |_| {}).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(module).unwrap(), |_| {}).unwrap();
     assert_eq!(sent(plugin.clone(), get("/")).status(), 200);
     let request = Request::get("/").header("x-non", "1").body(frames([])).unwrap();
     assert_eq!(sent(plugin, request).status(), 503);

@@ -3,14 +3,12 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::Command;
 
-use nantian_wasm::{Allocation, Engine, EngineConfig, Module, Plugin, PluginConfig, PluginError};
+use nantian_wasm::{Allocation, Engine, Module, Plugin, PluginConfig, PluginError};
 
 use crate::support::{Ticking, get, guest, plugin_of, send};
 
 fn engine_of(places: u32) -> Engine {
-    let mut config = EngineConfig::default();
-    config.max_instances = NonZeroU32::new(places).unwrap();
-    Engine::with_config(&config).unwrap()
+    Engine::builder().max_instances(NonZeroU32::new(places).unwrap()).build().unwrap().0
 }
 
 fn instances(count: usize) -> impl FnOnce(&mut PluginConfig) {
@@ -95,7 +93,7 @@ fn plugins_run_where_no_places_can_be_reserved() {
         assert!(child.status.success(), "{child:?}");
         return;
     }
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let Allocation::OnDemand { reason } = engine.allocation() else { panic!("places in so few addresses") };
     assert!(!reason.is_empty());
     let _kept = Ticking::with_upkeep(&engine);

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::{Request, Response};
-use nantian_wasm::{Cause, Engine, FailurePolicy, Plugin, PluginConfig};
+use nantian_wasm::{Cause, Engine, Failure, FailurePolicy, Plugin, PluginConfig};
 
 use crate::support::{Seen, data, exchange, frames, guest, plugin_of};
 
 fn open(bytes: &[u8], change: impl FnOnce(&mut PluginConfig)) -> Plugin {
-    let plugin = plugin_of(&Engine::new().unwrap(), bytes, |config| {
+    let plugin = plugin_of(&Engine::new().unwrap().0, bytes, |config| {
         config.failure_policy = FailurePolicy::FailOpen;
         change(config);
     });
@@ -48,6 +48,8 @@ fn answer_that_is_no_response_lets_nothing_pass() {
         let plugin = refusing(HEADERS, body, block, "");
         let seen = sent(&plugin);
         assert_eq!((seen.status(), seen.request.is_none()), (502, true), "{body} {block:?}");
+        let told = seen.response.extensions().get::<Failure>().map(|failure| &failure.cause);
+        assert!(matches!(told, Some(Cause::InvalidAnswer { .. })), "who is outside of the layer can tell");
         let status = plugin.status();
         assert!(matches!(status.last_failure.unwrap().cause, Cause::InvalidAnswer { .. }));
         assert_eq!((status.traps.total(), status.live_instances), (0, 1), "the guest lives on");

@@ -77,7 +77,7 @@ fn asking(held: &str, reply: &str) -> (Plugin, Arc<Answering>) {
 }
 
 fn asking_and(held: &str, more: &str, reply: &str) -> (Plugin, Arc<Answering>) {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let text = ASKING.replace("HELD", held).replace("MORE", more).replace("REPLY", reply);
     let module = Module::compile(&engine, &wat::parse_str(text).unwrap(), None).unwrap();
     let mut config = PluginConfig::new("asks");
@@ -159,7 +159,7 @@ const ANSWERS: &str = r#"(module
 #[test]
 fn first_answer_is_sent_and_the_details_of_the_last_one_are_logged() {
     let module = wat::parse_str(ANSWERS).unwrap();
-    let plugin = plugin_of(&Engine::new().unwrap(), &module, |_| {}).unwrap();
+    let plugin = plugin_of(&Engine::new().unwrap().0, &module, |_| {}).unwrap();
     let lines = Logged::during(|| {
         let seen = send([plugin], get("/"));
         assert_eq!((seen.status(), seen.text()), (401, "first"));
@@ -243,7 +243,7 @@ fn answered_at_the_end(
 }
 
 fn holding() -> (Engine, Plugin, Arc<Later>) {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &wat::parse_str(HOLDS).unwrap(), None).unwrap();
     let mut config = PluginConfig::new("holds");
     config.instances = NonZeroUsize::new(1);

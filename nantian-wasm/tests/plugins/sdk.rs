@@ -123,7 +123,7 @@ fn sdk_on(
 }
 
 fn sdk(configuration: &str, outcome: Result<(u16, &'static str), CallFailure>) -> Plugin {
-    sdk_on(&Engine::new().unwrap(), configuration, Upstream::new(outcome), |_| {}).unwrap()
+    sdk_on(&Engine::new().unwrap().0, configuration, Upstream::new(outcome), |_| {}).unwrap()
 }
 
 fn quiet(configuration: &str) -> Plugin {
@@ -176,7 +176,7 @@ fn bodies_are_rewritten_when_they_are_whole() {
 fn request_that_waits_for_a_call_out_goes_on_with_what_it_said() {
     let upstream = Upstream::new(Ok((200, "alice")));
     let sent = Arc::clone(&upstream.sent);
-    let plugin = sdk_on(&Engine::new().unwrap(), "auth auth", upstream, |_| {}).unwrap();
+    let plugin = sdk_on(&Engine::new().unwrap().0, "auth auth", upstream, |_| {}).unwrap();
     let seen = send([plugin], get("/"));
     // The first id, two headers with the status, the body, no trailers.
     assert_eq!((seen.status(), all(&seen, "x-call")), (200, vec!["4 2 200 alice 0"]));
@@ -212,7 +212,7 @@ fn request_is_refused_when_the_call_out_says_so_or_fails() {
 #[test]
 fn call_out_that_returns_from_another_thread_wakes_the_request() {
     let upstream = Upstream { delay: Duration::from_millis(20), ..Upstream::new(Ok((200, "bob"))) };
-    let plugin = sdk_on(&Engine::new().unwrap(), "auth auth", upstream, |_| {}).unwrap();
+    let plugin = sdk_on(&Engine::new().unwrap().0, "auth auth", upstream, |_| {}).unwrap();
     let outer = quiet("headers");
     let seen = send([outer.clone(), plugin.clone(), outer], get("/"));
     assert_eq!((seen.status(), all(&seen, "x-call")), (200, vec!["4 2 200 bob 0"]));
@@ -225,7 +225,7 @@ fn call_out_that_returns_from_another_thread_wakes_the_request() {
 fn body_and_response_wait_for_call_outs_too() {
     for delay in [Duration::ZERO, Duration::from_millis(20)] {
         let host = || Upstream { delay, ..Upstream::new(Ok((200, "ok"))) };
-        let plugin = |kind: &str| sdk_on(&Engine::new().unwrap(), kind, host(), |_| {}).unwrap();
+        let plugin = |kind: &str| sdk_on(&Engine::new().unwrap().0, kind, host(), |_| {}).unwrap();
         let seen = send([plugin("body-call auth")], post(&["to be ", "judged"]));
         assert_eq!((seen.status(), seen.request_body.as_deref()), (200, Ok(&b"judged"[..])));
         let seen = send([plugin("response-call auth")], get("/"));
@@ -244,7 +244,7 @@ fn call_outs_need_an_upstream_and_the_sandboxs_leave() {
     let seen = send([quiet("unknown-upstream")], get("/"));
     assert_eq!(all(&seen, "x-status"), ["Err(BadArgument)"]);
     let denied =
-        sdk_on(&Engine::new().unwrap(), "unknown-upstream", Upstream::new(Ok((200, ""))), |config| {
+        sdk_on(&Engine::new().unwrap().0, "unknown-upstream", Upstream::new(Ok((200, ""))), |config| {
             config.sandbox.allow_network = false;
         });
     assert_eq!(all(&send([denied.unwrap()], get("/")), "x-status"), ["Err(InternalFailure)"]);
@@ -268,7 +268,7 @@ fn event_stream_is_filtered_part_by_part_or_event_by_event() {
     };
     let by_part = exchange([quiet("sse")], get("/"), stream());
     assert_eq!(by_part.text(), "data: a secret\n\ndata: secret\n\n", "no part has the word");
-    let by_event = sdk_on(&Engine::new().unwrap(), "sse", Upstream::new(Ok((200, ""))), |config| {
+    let by_event = sdk_on(&Engine::new().unwrap().0, "sse", Upstream::new(Ok((200, ""))), |config| {
         config.stream_framing = StreamFraming::Events;
     });
     let seen = exchange([by_event.unwrap()], get("/"), stream());
@@ -277,7 +277,7 @@ fn event_stream_is_filtered_part_by_part_or_event_by_event() {
 
 #[test]
 fn shared_counter_counts_every_stream_of_every_instance() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = sdk_on(&engine, "counter", Upstream::new(Ok((200, ""))), |config| {
         config.instances = std::num::NonZeroUsize::new(4);
     })
@@ -336,7 +336,7 @@ fn queue_wakes_the_guest_that_registered_it() {
 
 #[test]
 fn ticks_reach_the_root_context() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = sdk_on(&engine, "ticks", Upstream::new(Ok((200, ""))), |_| {}).unwrap();
     for _ in 0..30 {
         engine.tick();
@@ -410,7 +410,7 @@ fn panic_and_refusal_of_a_guest_are_failures() {
     let plugin = quiet("panic");
     let seen = send([plugin.clone()], get("/"));
     assert_eq!((seen.status(), seen.text(), plugin.status().traps.trap), (503, "", 1));
-    assert!(sdk_on(&Engine::new().unwrap(), "refuse", Upstream::new(Ok((200, ""))), |_| {}).is_err());
+    assert!(sdk_on(&Engine::new().unwrap().0, "refuse", Upstream::new(Ok((200, ""))), |_| {}).is_err());
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn stream_that_the_guest_closes_is_reset_under_either_policy() {
     for policy in [FailurePolicy::FailClosed, FailurePolicy::FailOpen] {
         let host = Upstream::new(Err(CallFailure::Reset));
         let change = |config: &mut PluginConfig| config.failure_policy = policy;
-        let plugin = sdk_on(&Engine::new().unwrap(), "close", host, change).unwrap();
+        let plugin = sdk_on(&Engine::new().unwrap().0, "close", host, change).unwrap();
         let seen = send([plugin.clone()], get("/"));
         assert!(seen.request.is_none(), "upstream is not asked");
         assert_eq!(seen.response_header("content-length"), None, "a server must not find it complete");
@@ -440,7 +440,7 @@ impl Host for Silence {
 
 #[test]
 fn answer_of_a_call_out_waits_while_another_guest_has_the_stream() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &guest(), None).unwrap();
     let mut config = PluginConfig::new("probe");
     config.configuration = Bytes::from_static(b"late-answer auth");
@@ -470,7 +470,7 @@ fn answer_of_a_call_out_waits_while_another_guest_has_the_stream() {
 
 #[test]
 fn call_out_that_never_returns_is_ended_with_the_pause() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &guest(), None).unwrap();
     let mut config = PluginConfig::new("probe");
     config.configuration = Bytes::from_static(b"auth auth");

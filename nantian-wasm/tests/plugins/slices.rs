@@ -29,7 +29,7 @@ fn service(
 
 #[test]
 fn guest_that_loops_does_not_hold_up_other_requests_of_its_thread() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let looping = plugin_of(&engine, &guest("hostile"), |config| {
         config.configuration = "lh".into();
         config.sandbox.max_execution_time = Duration::from_secs(20);
@@ -69,7 +69,7 @@ fn interrupted(engine: &Engine, plugin: &Plugin) -> StreamContext {
 
 #[test]
 fn guest_that_runs_when_the_engine_ticks_is_not_interrupted_before_its_slice_is_over() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
@@ -80,7 +80,7 @@ fn guest_that_runs_when_the_engine_ticks_is_not_interrupted_before_its_slice_is_
 
 #[test]
 fn stream_that_is_dropped_while_its_guest_runs_is_ended_by_upkeep() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     drop(interrupted(&engine, &plugin));
     let metric = |name: &str| {
@@ -95,7 +95,7 @@ fn stream_that_is_dropped_while_its_guest_runs_is_ended_by_upkeep() {
 
 #[test]
 fn stream_of_a_taken_instance_waits_for_it_and_is_woken() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     let mut first = interrupted(&engine, &plugin);
     let mut second = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
@@ -121,7 +121,7 @@ impl Wake for Woken {
 
 #[test]
 fn instance_of_a_stream_that_nobody_polls_any_more_is_let_go_by_upkeep() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     let mut stalled = interrupted(&engine, &plugin);
     let mut other = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
@@ -144,7 +144,7 @@ fn instance_of_a_stream_that_nobody_polls_any_more_is_let_go_by_upkeep() {
 
 #[test]
 fn guest_whose_stream_is_not_polled_is_stopped_by_its_time_limit() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     // As good as for ever.
     let plugin = toiling(&engine, "proxy_on_request_headers", u32::MAX);
     let mut stalled = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
@@ -161,7 +161,7 @@ fn guest_whose_stream_is_not_polled_is_stopped_by_its_time_limit() {
 
 #[test]
 fn stream_that_waits_behind_one_that_does_not_come_is_woken_by_upkeep() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     let mut running = interrupted(&engine, &plugin);
     let wait = |woken: &Arc<Woken>| {
@@ -203,7 +203,7 @@ const TICKS: &str = r#"(module
 
 #[test]
 fn ticks_that_take_long_hold_up_no_other_plugin_and_come_more_rarely() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let ticking = plugin_of(&engine, &wat::parse_str(TICKS).unwrap(), |_| {}).unwrap();
     let trapping = plugin_of(&engine, &guest("hostile"), |config| config.configuration = "th".into());
     let trapping = trapping.unwrap();
@@ -252,7 +252,7 @@ const COUNTED: &str = r#"(module
 
 #[test]
 fn part_that_waits_for_the_instance_is_counted_once() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &wat::parse_str(COUNTED).unwrap(), |_| {}).unwrap();
     let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
@@ -272,7 +272,7 @@ fn part_that_waits_for_the_instance_is_counted_once() {
 
 #[test]
 fn stream_of_a_plugin_that_is_replaced_while_its_guest_runs_is_ended_by_its_own_instance() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let old = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     let stream = interrupted(&engine, &old);
     let new = old.successor(old.module(), PluginConfig::new("probe"), None).unwrap();
@@ -323,7 +323,7 @@ impl Host for Toil {
 
 #[test]
 fn response_that_comes_while_the_request_is_shown_waits_for_that_and_no_longer() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = toiling(&engine, "proxy_on_request_body", 3);
     let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
     let (mut request, mut response) = (Request::new(()).into_parts().0, Response::new(()).into_parts().0);
@@ -340,7 +340,7 @@ fn response_that_comes_while_the_request_is_shown_waits_for_that_and_no_longer()
 
 #[test]
 fn stream_whose_callbacks_together_take_too_long_fails_and_its_instance_lives_on() {
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let plugin = toiling(&engine, "proxy_on_request_body", 60);
     let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;

@@ -150,7 +150,8 @@ const KEEPER: &str =
 fn lost_instance_of_a_plugin_that_failed_open_leaves_the_others_to_wait_for_the_body() {
     let traps =
         r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (unreachable))"#;
-    let open = made(&Engine::new().unwrap(), traps, |config| config.failure_policy = FailurePolicy::FailOpen);
+    let open =
+        made(&Engine::new().unwrap().0, traps, |config| config.failure_policy = FailurePolicy::FailOpen);
     let holder = configured("body", b"h");
     let body = [Event::Data("one"), Event::Later, Event::Data("two"), Event::Later];
     // Once it traps, and once it has no instance.
@@ -164,7 +165,7 @@ fn lost_instance_of_a_plugin_that_failed_open_leaves_the_others_to_wait_for_the_
 #[test]
 fn body_held_at_its_limit_for_too_long_is_the_failure_of_its_plugin() {
     for (policy, expected) in [(FailurePolicy::FailClosed, 503), (FailurePolicy::FailOpen, 200)] {
-        let engine = Engine::new().unwrap();
+        let engine = Engine::new().unwrap().0;
         let keeper = made(&engine, KEEPER, |config| {
             config.failure_policy = policy;
             config.sandbox.max_buffered_body = 4;
@@ -183,7 +184,7 @@ fn body_held_at_its_limit_for_too_long_is_the_failure_of_its_plugin() {
 #[test]
 fn message_that_breaks_off_while_its_headers_are_held_is_answered() {
     let plugin =
-        || plugin_of(&Engine::new().unwrap(), &crate::support::built("pingora_guest"), |_| {}).unwrap();
+        || plugin_of(&Engine::new().unwrap().0, &crate::support::built("pingora_guest"), |_| {}).unwrap();
     let broken = [Event::Data("half"), Event::Later, Event::Broken];
     let (status, request, _) = send_slowly(&[plugin()], &broken, &[]);
     assert_eq!((status, request), (400, None));
@@ -193,7 +194,8 @@ fn message_that_breaks_off_while_its_headers_are_held_is_answered() {
 
 #[test]
 fn request_of_trailers_alone_does_not_pass_the_hook_of_the_request() {
-    let plugin = plugin_of(&Engine::new().unwrap(), &crate::support::built("pingora_guest"), |_| {}).unwrap();
+    let plugin =
+        plugin_of(&Engine::new().unwrap().0, &crate::support::built("pingora_guest"), |_| {}).unwrap();
     let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
     let request = Request::post("/").header("host", "example.com").body(frames([Frame::trailers(trailers)]));
     let seen = exchange([plugin], request.unwrap(), Response::new(frames([data("secret")])));
@@ -203,7 +205,7 @@ fn request_of_trailers_alone_does_not_pass_the_hook_of_the_request() {
 #[test]
 fn guest_that_posts_to_its_own_queue_is_served_in_turns() {
     let plugin = made(
-        &Engine::new().unwrap(),
+        &Engine::new().unwrap().0,
         r#"(func $post (drop (call $enqueue (i32.const 1) (i32.const 100) (i32.const 3))))
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
           (drop (call $register (i32.const 100) (i32.const 3) (i32.const 0))) (call $post) (i32.const 0))
@@ -224,7 +226,7 @@ fn passes(stream: &mut StreamContext) -> bool {
 #[test]
 fn instance_that_is_lost_between_messages_takes_nothing_of_the_response_with_it() {
     let plugin = made(
-        &Engine::new().unwrap(),
+        &Engine::new().unwrap().0,
         r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
           (drop (call $add (i32.const 0) (i32.const 100) (i32.const 3) (i32.const 100) (i32.const 3)))
           (call $count)
@@ -271,7 +273,7 @@ fn calling_under(policy: FailurePolicy, engine: &Engine, host: &Arc<Later>, part
 fn end_of_a_body_does_not_wait_for_the_calls_of_another_stream() {
     let host = Arc::<Later>::default();
     let plugin = calling(
-        &Engine::new().unwrap(),
+        &Engine::new().unwrap().0,
         &host,
         r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
           (if (i32.eqz (global.get $calls)) (then (call $call_later))) (call $count) (i32.const 0))
@@ -288,7 +290,7 @@ fn end_of_a_body_does_not_wait_for_the_calls_of_another_stream() {
 
 #[test]
 fn pause_that_a_second_call_prolongs_ends_with_that_call() {
-    let (engine, host) = (Engine::new().unwrap(), Arc::<Later>::default());
+    let (engine, host) = (Engine::new().unwrap().0, Arc::<Later>::default());
     let plugin = calling(
         &engine,
         &host,
@@ -334,7 +336,7 @@ fn asking(reply: &str) -> String {
 
 #[test]
 fn guest_hears_that_its_call_has_taken_too_long_before_its_pause_is_over() {
-    let (engine, host) = (Engine::new().unwrap(), Arc::<Later>::default());
+    let (engine, host) = (Engine::new().unwrap().0, Arc::<Later>::default());
     let plugin = calling(&engine, &host, &asking("(drop (call $continue (i32.const 0)))"));
     let mut cx = Context::from_waker(Waker::noop());
     let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
@@ -352,7 +354,7 @@ fn guest_hears_that_its_call_has_taken_too_long_before_its_pause_is_over() {
 fn what_a_plugin_that_fails_open_has_changed_in_a_reply_that_fails_is_taken_back() {
     // Whether it lets the request go before it traps or not.
     for goes_on in ["", "(drop (call $continue (i32.const 0)))"] {
-        let (engine, host) = (Engine::new().unwrap(), Arc::<Later>::default());
+        let (engine, host) = (Engine::new().unwrap().0, Arc::<Later>::default());
         let add =
             "(drop (call $add (i32.const 0) (i32.const 100) (i32.const 3) (i32.const 100) (i32.const 3)))";
         let reply = asking(&format!("{add} {goes_on} (unreachable)"));
@@ -381,7 +383,7 @@ impl std::task::Wake for Woken {
 
 #[test]
 fn events_are_not_looked_for_in_a_compressed_stream() {
-    let plugin = plugin_of(&Engine::new().unwrap(), &guest("body"), |config| {
+    let plugin = plugin_of(&Engine::new().unwrap().0, &guest("body"), |config| {
         config.configuration = Bytes::from_static(b"a");
         config.stream_framing = StreamFraming::Events;
     });

@@ -87,7 +87,7 @@ pub(crate) fn built(name: &str) -> Vec<u8> {
 
 /// A plugin of one instance.
 pub(crate) fn plugin(guest_name: &str, change: impl FnOnce(&mut PluginConfig)) -> Plugin {
-    plugin_of(&Engine::new().unwrap(), &guest(guest_name), change).unwrap()
+    plugin_of(&Engine::new().unwrap().0, &guest(guest_name), change).unwrap()
 }
 
 pub(crate) fn plugin_of(

@@ -72,7 +72,7 @@ fn calling(callback: &str) -> (Engine, Plugin, Arc<Apart>) {
             (drop (call $foreign (i32.const 100) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 8) (i32.const 12)))
             (if (i32.eqz (call $become (i32.const 2))) (then (drop (call $continue (i32.const 0))))))
         CALLBACK)"#;
-    let engine = Engine::new().unwrap();
+    let engine = Engine::new().unwrap().0;
     let module = wat::parse_str(text.replace("CALLBACK", callback)).unwrap();
     let module = Module::compile(&engine, &module, None).unwrap();
     let mut config = PluginConfig::new("apart");

@@ -181,7 +181,7 @@ fn modules_of_every_toolchain_are_started_and_serve() {
     for toolchain in TOOLCHAINS {
         let module = wat::parse_str(toolchain.module()).unwrap();
         let plugin =
-            plugin_of(&Engine::new().unwrap(), &module, |config| config.configuration = "config".into())
+            plugin_of(&Engine::new().unwrap().0, &module, |config| config.configuration = "config".into())
                 .unwrap_or_else(|error| panic!("{}: {error:?}", toolchain.name));
         let seen = send([plugin], get("/things"));
         assert_eq!(

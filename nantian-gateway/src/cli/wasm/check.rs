@@ -5,7 +5,7 @@ use std::io::Write;
 use nantian_wasm::{Inventory, Module, Plugin};
 use tokio::time::Instant;
 
-use super::{Bench, GuestLog, PluginOptions, print};
+use super::{GuestLog, PluginOptions, engine, print};
 use crate::respond::ErrorChain;
 
 /// Writes what the module is made of and whether it starts; returns whether it does.
@@ -22,9 +22,9 @@ pub(super) fn check(options: &PluginOptions, log: &GuestLog, out: &mut impl Writ
         }
     };
     describe(options, &inventory, out)?;
-    let bench = Bench::new()?;
+    let engine = engine()?;
     let began = Instant::now();
-    let module = match Module::compile(&bench.engine, &bytes, None) {
+    let module = match Module::compile(&engine, &bytes, None) {
         Ok(module) => module,
         Err(error) => {
             writeln!(out, "refused    {}", ErrorChain(&error))?;

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use nantian_wasm::{Engine, PluginConfig};
 
-use crate::control::EngineThreads;
+use crate::control::start_engine_threads;
 
 pub(super) use self::options::WasmCommand;
 use self::{
@@ -32,18 +32,11 @@ pub(super) fn wasm(command: &WasmCommand, out: &mut impl Write) -> anyhow::Resul
     }
 }
 
-/// An engine whose threads run as long as this lives.
-struct Bench {
-    engine: Engine,
-    _threads: EngineThreads,
-}
-
-impl Bench {
-    fn new() -> anyhow::Result<Self> {
-        let engine = Engine::new()?;
-        let threads = EngineThreads::start(&engine);
-        Ok(Self { engine, _threads: threads })
-    }
+/// An engine and its threads.
+fn engine() -> anyhow::Result<Engine> {
+    let (engine, threads) = Engine::new()?;
+    start_engine_threads(threads);
+    Ok(engine)
 }
 
 // === impl PluginOptions ===

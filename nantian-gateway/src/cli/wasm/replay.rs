@@ -5,7 +5,6 @@ use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -18,7 +17,6 @@ use nantian_wasm::{
     Failure, Plugin, WasmLayer,
     body::RequestBody,
     host::{CallError, Host, HttpCall, HttpCallResponse, HttpReply},
-    respond::{DefaultResponder, Responder as _},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -46,7 +44,6 @@ pub(super) async fn replay(
 ) -> Result<Replay, BoxError> {
     let sent = RefCell::new(None);
     let answer = RefCell::new(Some(response));
-    let failure: Rc<RefCell<Option<Failure>>> = Rc::default();
     let upstream = service_fn(|request: Request<RequestBody<Pieces>>| {
         let (sent, answer) = (&sent, &answer);
         async move {
@@ -60,14 +57,11 @@ pub(super) async fn replay(
             }
         }
     });
-    let noted = Rc::clone(&failure);
-    let layer = WasmLayer::new([plugin]).responder(move |failure: &Failure| {
-        *noted.borrow_mut() = Some(failure.clone());
-        DefaultResponder::default().respond(failure)
-    });
-    let (parts, body) = layer.layer(upstream).oneshot(request).await?.into_parts();
+    let layer = WasmLayer::new([plugin]);
+    let (mut parts, body) = layer.layer(upstream).oneshot(request).await?.into_parts();
+    let failure = parts.extensions.remove();
     let body = collect(body).await;
-    Ok(Replay { sent: sent.take(), received: (parts, body), failure: failure.take() })
+    Ok(Replay { sent: sent.take(), received: (parts, body), failure })
 }
 
 async fn collect<B: Body<Data = Bytes>>(body: B) -> Result<Bytes, String>

@@ -12,7 +12,7 @@ use nantian_wasm::{Module, Plugin, PluginError};
 use tokio::runtime::Builder;
 
 use super::{
-    Bench, GuestLog, RunOptions, message, print, read,
+    GuestLog, RunOptions, engine, message, print, read,
     replay::{Pieces, Replay, Replies, replay},
 };
 use crate::respond::ErrorChain;
@@ -24,8 +24,8 @@ use crate::respond::ErrorChain;
 pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) -> anyhow::Result<bool> {
     let (request, response) = (request(options)?, response(options)?);
     let bytes = options.plugin.bytes()?;
-    let bench = Bench::new()?;
-    let module = match Module::compile(&bench.engine, &bytes, None) {
+    let engine = engine()?;
+    let module = match Module::compile(&engine, &bytes, None) {
         Ok(module) => module,
         Err(error) => {
             writeln!(out, "refused    {}", ErrorChain(&error))?;

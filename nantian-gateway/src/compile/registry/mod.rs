@@ -10,7 +10,7 @@ use std::{
 use nantian_ai::BodyMemory;
 use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::redis::RedisStore;
-use nantian_wasm::{Engine, EngineError};
+use nantian_wasm::{EngineError, EngineThreads};
 
 use super::{
     Problem, balanced::BalancedBackend, identities::Identities, model_stats::ModelStats, tls_ports::TlsPorts,
@@ -177,12 +177,13 @@ impl Registry {
         self.plugins.are_awaited()
     }
 
-    /// The engine of the plugins. Its clock must run before the first plugin is compiled in.
+    /// Makes the engine of the plugins, if there is none. Its threads must run before the first plugin is
+    /// compiled in.
     ///
     /// # Errors
     /// When the machine cannot run compiled WebAssembly.
-    pub(crate) fn engine(&mut self) -> Result<&Engine, EngineError> {
-        self.plugins.engine()
+    pub(crate) fn start_engine(&mut self) -> Result<Option<EngineThreads>, EngineError> {
+        self.plugins.start_engine()
     }
 
     /// Seals with other keys from the next snapshot on; whether they are others.

@@ -1,18 +1,27 @@
 //! From the IR to the configuration of a plugin.
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 use nantian_ai::{BodyMemory, Error};
 use nantian_wasm::{
-    Allocation, Capabilities, Cause, Engine, EngineConfig, EngineError, FailurePolicy, Hooks, PluginConfig,
+    Allocation, Capabilities, Cause, Engine, EngineError, EngineThreads, FailurePolicy, Hooks, PluginConfig,
     StreamFraming,
 };
 
 use crate::ir;
 
 /// An engine whose plugins hold bodies where AIServices do, if that is said.
-pub(super) fn engine(config: &EngineConfig, memory: Option<BodyMemory>) -> Result<Engine, EngineError> {
-    let engine = match memory {
-        Some(memory) => Engine::with_body_memory(config, move || {
+pub(super) fn engine(
+    max_instances: Option<NonZeroU32>,
+    memory: Option<BodyMemory>,
+) -> Result<(Engine, EngineThreads), EngineError> {
+    let mut builder = Engine::builder();
+    if let Some(most) = max_instances {
+        builder = builder.max_instances(most);
+    }
+    if let Some(memory) = memory {
+        builder = builder.body_memory(move || {
             let held = memory.begin();
             move |bytes: u64| {
                 held.hold(bytes).map_err(|error| match error {
@@ -22,13 +31,13 @@ pub(super) fn engine(config: &EngineConfig, memory: Option<BodyMemory>) -> Resul
                     _ => Cause::NoMemory,
                 })
             }
-        }),
-        None => Engine::with_config(config),
-    }?;
+        });
+    }
+    let (engine, threads) = builder.build()?;
     if let Allocation::OnDemand { reason } = engine.allocation() {
         tracing::warn!(reason, "no places can be reserved for plugins; they start and run slower");
     }
-    Ok(engine)
+    Ok((engine, threads))
 }
 
 /// The plugin of an object as the sandbox takes it.

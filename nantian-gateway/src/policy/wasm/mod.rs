@@ -21,7 +21,7 @@ use http::{Extensions, Request, Response, StatusCode};
 use nantian_ai::BodyMemory;
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    Cause, Engine, EngineConfig, EngineError, Failure, Plugin, StreamInfo, WasmLayer,
+    Cause, Engine, EngineError, EngineThreads, Failure, Plugin, StreamInfo, WasmLayer,
     body::BodyError,
     respond::{DefaultResponder, Responder as _},
 };
@@ -51,7 +51,7 @@ use self::{
 #[derive(Debug, Default)]
 pub(crate) struct WasmPlugins {
     engine: Option<Engine>,
-    engine_config: EngineConfig,
+    max_instances: Option<NonZeroU32>,
     body_memory: Option<BodyMemory>,
     workers: Option<NonZeroUsize>,
     outside: Option<Outside>,
@@ -80,20 +80,22 @@ pub(crate) struct NotRunning {
 }
 
 impl WasmPlugins {
-    /// The engine, made on the first call. Its clock must run before a plugin is started.
+    /// Makes the engine, if there is none. Its threads must run before a plugin is started.
     ///
     /// # Errors
     /// When the machine cannot run compiled WebAssembly.
-    pub(crate) fn engine(&mut self) -> Result<&Engine, EngineError> {
-        match &mut self.engine {
-            Some(engine) => Ok(engine),
-            none => Ok(none.insert(config::engine(&self.engine_config, self.body_memory.clone())?)),
+    pub(crate) fn start_engine(&mut self) -> Result<Option<EngineThreads>, EngineError> {
+        if self.engine.is_some() {
+            return Ok(None);
         }
+        let (engine, threads) = config::engine(self.max_instances, self.body_memory.clone())?;
+        self.engine = Some(engine);
+        Ok(Some(threads))
     }
 
     /// Runs at most so many instances of all plugins together; to be said before the engine is made.
     pub(crate) fn limit_instances(&mut self, most: NonZeroU32) {
-        self.engine_config.max_instances = most;
+        self.max_instances = Some(most);
     }
 
     /// Counts what all plugins hold of bodies in this memory; to be said before the engine is made.
@@ -278,7 +280,7 @@ impl WasmPlugins {
         (!plugins.is_empty()).then(|| {
             let place = PluginPlace { wants_address, ..place };
             let layer = WasmLayer::new(plugins).stream_info(move |known| place.tell(known));
-            Plugins::Run(layer.responder(refuse as RefuseFn))
+            Plugins::Run(layer.responder(refuse))
         })
     }
 }
@@ -299,7 +301,7 @@ fn invalid(message: impl Into<String>) -> NotRunning {
 #[non_exhaustive]
 pub(crate) enum Plugins {
     /// They run in this order.
-    Run(WasmLayer<RefuseFn>),
+    Run(WasmLayer),
     /// One that fails closed cannot be had: nothing passes.
     Missing,
 }
@@ -339,9 +341,6 @@ where
         }
     }
 }
-
-/// How streams are refused.
-type RefuseFn = fn(&Failure) -> Response<Bytes>;
 
 /// What Envoy says, with words for whoever has to say more than nothing.
 fn refuse(failure: &Failure) -> Response<Bytes> {

@@ -1,4 +1,4 @@
-use nantian_wasm::{Digest, Module};
+use nantian_wasm::{Digest, Engine, Module};
 use tokio::time::Instant;
 
 use super::{
@@ -41,7 +41,7 @@ struct Process {
 impl Process {
     fn new() -> Self {
         let mut plugins = WasmPlugins::default();
-        plugins.engine().unwrap();
+        let _threads = plugins.start_engine().unwrap();
         Self { plugins, id: PolicyId("demo/p".to_owned()) }
     }
 
@@ -105,7 +105,7 @@ async fn other_credentials_restart_nothing_that_runs() {
     let mut remote = plugin(Vec::new(), "");
     remote.source = PluginSource::Url("oci://registry.test/p:1".to_owned());
     remote.credentials = Some(ir::Secret(b"robot:old".to_vec()));
-    let result = Ok(Module::compile(process.plugins.engine().unwrap(), &bytes, None).unwrap());
+    let result = Ok(Module::compile(process.plugins.engine.as_ref().unwrap(), &bytes, None).unwrap());
     let running = process.plugins.running.get_mut(&process.id).unwrap();
     running.module = Some(Arc::new(Compiled { key: module_key(&remote), result }));
     running.config = remote.clone();
@@ -162,7 +162,7 @@ async fn plugin_that_refuses_its_configuration_is_tried_again_later_and_its_modu
     tokio::time::pause();
     let why = process.reload(&refuses).unwrap();
     assert!(why.message.contains("refused its configuration"), "{why:?}");
-    assert_eq!(process.plugins.engine().unwrap().module_count(), 1, "is not to be compiled again");
+    assert_eq!(process.plugins.engine.as_ref().unwrap().module_count(), 1, "is not to be compiled again");
     assert_eq!(process.reload(&refuses), Some(why), "nothing is tried at every reload");
     assert!(matches!(process.running().state, StartState::Fails(_)));
 
@@ -176,9 +176,9 @@ async fn plugin_that_refuses_its_configuration_is_tried_again_later_and_its_modu
 
 #[test]
 fn what_was_fetched_and_is_no_module_is_tried_again_ever_more_seldom() {
-    let mut engine = WasmPlugins::default();
-    let mut waits = |bytes: &[u8]| {
-        let module = Module::compile(engine.engine().unwrap(), bytes, None);
+    let (engine, _threads) = Engine::new().unwrap();
+    let waits = |bytes: &[u8]| {
+        let module = Module::compile(&engine, bytes, None);
         let module = Compiled { key: None, result: module.map_err(|error| (Digest::of(bytes), error)) };
         let retry = (0..16).fold(None, |last, _| Some(Retry::after(last, Some(&module))));
         (retry.unwrap().at - Instant::now()).as_secs() / 10

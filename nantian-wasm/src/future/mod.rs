@@ -1,5 +1,7 @@
 //! The future of an exchange.
 
+mod reply;
+
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,6 +12,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+pub use self::reply::Reply;
 use crate::body::{RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
@@ -18,7 +21,7 @@ use crate::headers_phase::{
 };
 use crate::held_message::HeldMessage;
 use crate::pending_message::{PendingMessage, Released};
-use crate::respond::Responder;
+use crate::respond::{Responder, SharedResponder};
 use crate::stream::{Direction, StreamContext};
 
 pin_project! {
@@ -27,7 +30,7 @@ pin_project! {
     /// # Cancellation
     ///
     /// Dropping it drops the inner future and ends the stream for the plugins that have seen it.
-    pub struct ResponseFuture<S, B, R>
+    pub struct ResponseFuture<S, B>
     where
         S: Service<Request<RequestBody<B>>>,
         S::Response: Reply,
@@ -41,18 +44,8 @@ pin_project! {
         is_head: bool,
         // A plugin may answer or end the stream while the response is awaited.
         may_interrupt: bool,
-        responder: R,
+        responder: SharedResponder,
     }
-}
-
-/// Responses, so that the type of their bodies can be named.
-pub trait Reply {
-    /// The body.
-    type Body;
-}
-
-impl<T> Reply for Response<T> {
-    type Body = T;
 }
 
 pin_project! {
@@ -76,28 +69,32 @@ pin_project! {
 
 // === impl ResponseFuture ===
 
-impl<S, B, R, T> ResponseFuture<S, B, R>
+impl<S, B, T> ResponseFuture<S, B>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<T>>,
 {
     /// An exchange without plugins.
-    pub(crate) fn unwatched(future: S::Future, responder: R) -> Self {
+    pub(crate) fn unwatched(future: S::Future) -> Self {
         Self {
             state: State::Inner { future },
             stream: None,
             is_bodiless: false,
             is_head: false,
             may_interrupt: false,
-            responder,
+            responder: SharedResponder::default(),
         }
     }
 
     /// Shows the request's headers to the plugins at once; the inner service is cloned if that has to wait.
-    pub(crate) fn start(mut context: StreamContext, inner: &mut S, request: Request<B>, responder: R) -> Self
+    pub(crate) fn start(
+        mut context: StreamContext,
+        inner: &mut S,
+        request: Request<B>,
+        responder: SharedResponder,
+    ) -> Self
     where
         S: Clone,
         B: Body,
-        R: Responder,
     {
         let is_head = *request.method() == Method::HEAD;
         let is_bodiless = is_head || *request.method() == Method::CONNECT;
@@ -105,7 +102,7 @@ where
         let (parts, body) = request.into_parts();
         let end = body.is_end_stream();
         let mut waiting = PendingMessage::new(parts, body, end);
-        let shown = show_request(&mut context, &mut waiting.parts, end, &responder);
+        let shown = show_request(&mut context, &mut waiting.parts, end, responder.get());
         let mut stream = StreamHandle::new(context);
         // The clone is not ready; the service that was polled ready goes with the request.
         let mut ready = || {
@@ -128,12 +125,11 @@ where
     }
 }
 
-impl<S, B, R, T> Future for ResponseFuture<S, B, R>
+impl<S, B, T> Future for ResponseFuture<S, B>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<T>>,
     B: Body,
     B::Error: Into<BoxError>,
-    R: Responder,
     T: Body,
     T::Error: Into<BoxError>,
 {
@@ -152,18 +148,20 @@ where
             };
             let next = match this.state.as_mut().project() {
                 StateProjection::Request { service, request } => {
-                    Next::Go(ready!(poll_request(service, request, stream, this.responder, cx)))
+                    Next::Go(ready!(poll_request(service, request, stream, this.responder.get(), cx)))
                 }
                 StateProjection::HeldRequest { service, held } => {
-                    Next::Go(ready!(poll_held_request(service, held, stream, this.responder, cx)))
+                    Next::Go(ready!(poll_held_request(service, held, stream, this.responder.get(), cx)))
                 }
                 StateProjection::Inner { future } => match future.poll(cx) {
-                    Poll::Ready(result) => answer(result, *this.is_bodiless, stream, this.responder, cx),
+                    Poll::Ready(result) => {
+                        answer(result, *this.is_bodiless, stream, this.responder.get(), cx)
+                    }
                     Poll::Pending if !*this.may_interrupt => return Poll::Pending,
                     Poll::Pending => {
                         let mut shared = ready!(stream.poll_lock(cx));
                         let action = ready!(shared.context.poll_interrupt(cx));
-                        match local(action, &shared.context, this.responder) {
+                        match local(action, &shared.context, this.responder.get()) {
                             Some(response) => Next::Go(reply_locally(response)),
                             None => return Poll::Pending,
                         }
@@ -171,15 +169,15 @@ where
                 },
                 StateProjection::Answered { result } => {
                     let Some(result) = result.take() else { return Poll::Pending };
-                    answer(*result, *this.is_bodiless, stream, this.responder, cx)
+                    answer(*result, *this.is_bodiless, stream, this.responder.get(), cx)
                 }
                 StateProjection::Reply { reply, is_local } => {
                     let Some(mut reply) = reply.take() else { return Poll::Pending };
                     reply.end |= *this.is_bodiless;
-                    show(*reply, *is_local, stream, this.responder, cx)
+                    show(*reply, *is_local, stream, this.responder.get(), cx)
                 }
                 StateProjection::HeldReply { held, is_local } => {
-                    Next::Over(Ok(ready!(poll_held_reply(held, *is_local, stream, this.responder, cx))))
+                    Next::Over(Ok(ready!(poll_held_reply(held, *is_local, stream, this.responder.get(), cx))))
                 }
                 StateProjection::Over => return Poll::Pending,
             };
@@ -198,7 +196,7 @@ where
     }
 }
 
-impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
 where
     S: Service<Request<RequestBody<B>>>,
     S::Response: Reply,
@@ -218,18 +216,17 @@ enum Next<S, B, F, T, E> {
 }
 
 /// Shows a request's headers again after they had to wait.
-fn poll_request<S, B, R, F, T, E>(
+fn poll_request<S, B, F, T, E>(
     service: &mut Option<S>,
     request: &mut Option<Box<PendingMessage<request::Parts, B>>>,
     stream: &mut StreamHandle,
-    responder: &R,
+    responder: &dyn Responder,
     cx: &mut Context<'_>,
 ) -> Poll<State<S, B, F, T, E>>
 where
     S: Service<Request<RequestBody<B>>, Future = F>,
     B: Body,
     B::Error: Into<BoxError>,
-    R: Responder,
     T: Body,
     T::Error: Into<BoxError>,
 {
@@ -267,18 +264,17 @@ where
 }
 
 /// Shows the body of a request whose headers wait for it.
-fn poll_held_request<S, B, R, F, T, E>(
+fn poll_held_request<S, B, F, T, E>(
     service: &mut Option<S>,
     held: &mut Option<Box<HeldMessage<request::Parts, B>>>,
     stream: &mut StreamHandle,
-    responder: &R,
+    responder: &dyn Responder,
     cx: &mut Context<'_>,
 ) -> Poll<State<S, B, F, T, E>>
 where
     S: Service<Request<RequestBody<B>>, Future = F>,
     B: Body,
     B::Error: Into<BoxError>,
-    R: Responder,
 {
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
     if let Some(response) = ready!(waiting.poll_request(stream, responder, cx)) {
@@ -289,17 +285,16 @@ where
 }
 
 /// Shows what the inner service has answered, or what is to be sent instead.
-fn answer<S, B, F, T, E, R>(
+fn answer<S, B, F, T, E>(
     result: Result<Response<T>, E>,
     is_bodiless: bool,
     stream: &mut StreamHandle,
-    responder: &R,
+    responder: &dyn Responder,
     cx: &mut Context<'_>,
 ) -> Next<S, B, F, T, E>
 where
     T: Body,
     T::Error: Into<BoxError>,
-    R: Responder,
 {
     // A lock that is tried would leave its wait behind, which takes the wake of the next task that waits.
     let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
@@ -321,17 +316,16 @@ where
 }
 
 /// Shows a response's headers.
-fn show<S, B, F, T, E, R>(
+fn show<S, B, F, T, E>(
     mut waiting: PendingMessage<response::Parts, Source<T>>,
     is_local: bool,
     stream: &mut StreamHandle,
-    responder: &R,
+    responder: &dyn Responder,
     cx: &mut Context<'_>,
 ) -> Next<S, B, F, T, E>
 where
     T: Body,
     T::Error: Into<BoxError>,
-    R: Responder,
 {
     let end = waiting.end;
     let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
@@ -374,17 +368,16 @@ where
 }
 
 /// Shows the body of a response whose headers wait for it.
-fn poll_held_reply<T, R>(
+fn poll_held_reply<T>(
     held: &mut Option<Box<HeldMessage<response::Parts, Source<T>>>>,
     is_local: bool,
     stream: &mut StreamHandle,
-    responder: &R,
+    responder: &dyn Responder,
     cx: &mut Context<'_>,
 ) -> Poll<Response<ResponseBody<T>>>
 where
     T: Body,
     T::Error: Into<BoxError>,
-    R: Responder,
 {
     let Some(waiting) = held.as_mut() else { return Poll::Pending };
     if let Some(response) = ready!(waiting.poll_response(stream, responder, cx)) {

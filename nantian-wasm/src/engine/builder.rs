@@ -1,0 +1,80 @@
+//! What an embedder says about an engine.
+
+use std::fmt;
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use super::{Engine, EngineThreads};
+use crate::error::{Cause, EngineError};
+use crate::held_bodies::BodyMemory;
+
+/// Makes an [`Engine`] with other than default settings.
+#[must_use]
+pub struct EngineBuilder {
+    pub(super) max_instances: NonZeroU32,
+    pub(super) body_memory: Option<BodyMemory>,
+}
+
+// === impl EngineBuilder ===
+
+impl EngineBuilder {
+    /// Sets how many instances of all plugins there are together. While a plugin is replaced, its successor's
+    /// instances live beside its own.
+    ///
+    /// Each is reserved 4 GiB of address space, of which it has as much memory as its guest uses.
+    ///
+    /// Range: 1 and upwards; what cannot be reserved is not ([`Engine::allocation`]), with 47 bits of
+    /// addresses 30 000 and more. Default: 128 for each thread the machine runs at once, at least 1024, at
+    /// most 4096.
+    pub fn max_instances(mut self, most: NonZeroU32) -> Self {
+        self.max_instances = most;
+        self
+    }
+
+    /// Has plugins hold bodies back in memory that the embedder counts: each body has a limit
+    /// ([`Sandbox::max_buffered_body`](crate::Sandbox::max_buffered_body)), and clients may send any number
+    /// of them, as slowly as they like. Default: nobody counts.
+    ///
+    /// `begin` gives a stream, or a body of it, a share: a function that is to hold at least so many bytes
+    /// from now on, until it is dropped. It is dropped when what plugins have let go has been taken, which
+    /// one who drives a [`StreamContext`](crate::StreamContext) himself says by its next step. Where a share
+    /// has no room, it goes on to hold what it held and tells why the stream fails, under either failure
+    /// policy: [`Cause::NoMemory`], or [`Cause::BodyTooLarge`] if there never will be room.
+    pub fn body_memory<H>(mut self, begin: impl Fn() -> H + Send + Sync + 'static) -> Self
+    where
+        H: Fn(u64) -> Result<(), Cause> + Send + Sync + 'static,
+    {
+        self.body_memory = Some(BodyMemory::new(begin));
+        self
+    }
+
+    /// The engine, and what has to run beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] when the machine cannot run compiled WebAssembly. That it cannot reserve places for
+    /// instances is no error: [`Engine::allocation`] tells.
+    pub fn build(self) -> Result<(Engine, EngineThreads), EngineError> {
+        let engine = Engine::of(self)?;
+        let threads = EngineThreads::new(&engine);
+        Ok((engine, threads))
+    }
+}
+
+impl Default for EngineBuilder {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let instances = threads.saturating_mul(128).clamp(1024, 4096);
+        let max_instances =
+            u32::try_from(instances).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+        Self { max_instances, body_memory: None }
+    }
+}
+
+impl fmt::Debug for EngineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBuilder")
+            .field("max_instances", &self.max_instances)
+            .field("body_memory", &self.body_memory.is_some())
+            .finish()
+    }
+}
