@@ -14,6 +14,7 @@ use crate::config::BalanceConfig;
 use crate::context::PickContext;
 use crate::endpoint::{Endpoint, EndpointId, Readiness};
 use crate::error::PickError;
+use crate::health::Verdict;
 use crate::in_flight::{EndpointHandle, InFlight, WeakHandle};
 use crate::members::Members;
 use crate::observe::EndpointStatus;
@@ -72,16 +73,16 @@ impl<T: Send + Sync> Balancer<T> {
     /// Round robin begins at a random endpoint, lest many balancers that start together all begin at the same
     /// one.
     pub fn new(endpoints: impl IntoIterator<Item = Endpoint<T>>, config: &BalanceConfig) -> Self {
-        Self::with_clock(endpoints, config, Arc::new(MonotonicClock::new()))
+        Self::with_clock(endpoints, config, MonotonicClock::new())
     }
 
     /// As [`new`](Self::new), with another clock than the operating system's.
     pub fn with_clock(
         endpoints: impl IntoIterator<Item = Endpoint<T>>,
         config: &BalanceConfig,
-        clock: Arc<dyn Clock>,
+        clock: impl Clock + 'static,
     ) -> Self {
-        let cluster = Arc::new(Cluster::new(config.clone(), clock));
+        let cluster = Arc::new(Cluster::new(config.clone(), Arc::new(clock)));
         let members = Members::new(endpoints, |id| EndpointHandle::new(id, &cluster, Timestamp::ORIGIN));
         let set = Set::new(cluster.config.load_full(), Arc::new(members), cluster.now(), None);
         Self {
@@ -136,10 +137,10 @@ impl<T: Send + Sync> Balancer<T> {
     /// Notes what an active check of an endpoint found. One that is not in the set is ignored.
     ///
     /// [`Checks`](crate::health::Checks) decides how many checks in a row it takes.
-    pub fn set_check(&self, id: &EndpointId, passes: bool) {
+    pub fn set_check(&self, id: &EndpointId, found: Verdict) {
         let set = self.shared.set.load();
         if let Some(handle) = set.members.handle(id)
-            && handle.health().note_check(!passes)
+            && handle.health().note_check(found == Verdict::Fails)
         {
             self.shared.cluster.request_replan();
         }

@@ -32,6 +32,14 @@ pub struct MonotonicClock {
 #[derive(Debug, Clone, Default)]
 pub struct ManualClock(Arc<AtomicU64>);
 
+// === impl Clock ===
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+}
+
 // === impl Timestamp ===
 
 impl Timestamp {

@@ -81,6 +81,12 @@ impl From<String> for EndpointId {
     }
 }
 
+impl AsRef<str> for EndpointId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -34,7 +34,7 @@ struct Servers {
 }
 
 fn balancer(n: u32) -> Balancer<u32> {
-    let clock = std::sync::Arc::new(RuntimeClock(Instant::now()));
+    let clock = RuntimeClock(Instant::now());
     Balancer::with_clock(endpoints(n), &BalanceConfig::default().with_panic_threshold_percent(0), clock)
 }
 

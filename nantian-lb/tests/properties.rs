@@ -11,7 +11,6 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::SystemTime;
@@ -38,7 +37,7 @@ fn endpoints(weights: &[u32]) -> Vec<Endpoint<usize>> {
 
 /// In which no request takes any time.
 fn balancer(strategy: Strategy, weights: &[u32]) -> Balancer<usize> {
-    Balancer::with_clock(endpoints(weights), &BalanceConfig::new(strategy), Arc::new(ManualClock::new()))
+    Balancer::with_clock(endpoints(weights), &BalanceConfig::new(strategy), ManualClock::new())
 }
 
 /// The picks of each endpoint, each request ended before the next.

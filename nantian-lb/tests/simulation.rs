@@ -4,7 +4,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nantian_lb::{
@@ -33,8 +32,7 @@ impl Simulation {
     fn p99(&self, strategy: Strategy) -> f64 {
         let clock = ManualClock::new();
         let endpoints = (0..self.slowness.len()).map(|at| Endpoint::new(format!("{at:03}"), at));
-        let balancer =
-            Balancer::with_clock(endpoints, &BalanceConfig::new(strategy), Arc::new(clock.clone()));
+        let balancer = Balancer::with_clock(endpoints, &BalanceConfig::new(strategy), clock.clone());
         let mut rng = fastrand::Rng::with_seed(11);
         let mut exponential = |mean: Duration| mean.mul_f64(-(1.0 - rng.f64()).ln());
         let mut free_at = vec![Timestamp::default(); self.slowness.len()];

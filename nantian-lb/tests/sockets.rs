@@ -6,7 +6,6 @@ use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{COOKIE, SET_COOKIE};
@@ -127,7 +126,7 @@ impl Client {
 }
 
 fn balancer(servers: &[&Server], config: &BalanceConfig, clock: &ManualClock) -> Balancer<SocketAddr> {
-    Balancer::with_clock(endpoints(servers), config, Arc::new(clock.clone()))
+    Balancer::with_clock(endpoints(servers), config, clock.clone())
 }
 
 fn endpoints(servers: &[&Server]) -> Vec<Endpoint<SocketAddr>> {

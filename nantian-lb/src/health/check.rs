@@ -189,7 +189,7 @@ impl Checks {
 
     /// When the next check is due; `None` if there is nothing to check, or as many checks are running as may.
     #[must_use]
-    pub fn next(&self) -> Option<Timestamp> {
+    pub fn next_due(&self) -> Option<Timestamp> {
         if self.places_left() == 0 {
             return None;
         }
@@ -251,14 +251,14 @@ mod tests {
         assert_eq!(checks.begin_at(at(0), &present), ids(&["a", "b"]));
         assert_eq!(checks.begin_at(at(0), &present), []);
         assert_eq!(
-            checks.next(),
+            checks.next_due(),
             None,
             "one that is due has to wait for another one's end, and nobody for it"
         );
         checks.finish_at(at(1), &present[0], Verdict::Passes);
         assert_eq!(checks.begin_at(at(1), &present), ids(&["c"]));
         checks.finish_at(at(2), &present[1], Verdict::Passes);
-        assert_eq!(checks.next(), Some(at(11)));
+        assert_eq!(checks.next_due(), Some(at(11)));
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub async fn run<T, P, S>(
         }
         let now = balancer.now();
         let pause = checks
-            .next()
+            .next_due()
             .map_or(MAX_PAUSE, |next| next.since(now))
             .clamp(Duration::from_millis(1), MAX_PAUSE);
         let next = async {
@@ -65,7 +65,7 @@ pub async fn run<T, P, S>(
         if let Either::Left(((id, verdict), _)) = future::select(pin!(next), pin!(sleep(pause))).await
             && let Some(verdict) = checks.finish_at(balancer.now(), &id, verdict)
         {
-            balancer.set_check(&id, verdict == Verdict::Passes);
+            balancer.set_check(&id, verdict);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How sessions are kept: plain data.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use http::HeaderName;
 use crate::hash::EndpointHash;
 
 /// The name of a cookie or header: an HTTP token.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionName {
     text: Arc<str>,
     header: HeaderName,
@@ -165,6 +166,26 @@ impl SessionName {
 
     pub(super) fn header(&self) -> &HeaderName {
         &self.header
+    }
+}
+
+impl FromStr for SessionName {
+    type Err = InvalidSessionName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidSessionName> {
+        Self::new(name)
+    }
+}
+
+impl AsRef<str> for SessionName {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

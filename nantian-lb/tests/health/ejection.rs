@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nantian_lb::health::{Health, OutlierConfig};
+use nantian_lb::health::{Health, OutlierConfig, Verdict};
 use nantian_lb::{BalanceConfig, EndpointId, Outcome, PickContext, PickError, Strategy};
 
 use crate::{ALL, World, endpoints, failing, watched};
@@ -181,12 +181,12 @@ fn what_fails_its_checks_is_passed_over_until_it_passes() {
     for strategy in ALL {
         let world = World::new(3, &BalanceConfig::new(strategy));
         let id = EndpointId::from("pod-001");
-        world.balancer.set_check(&id, false);
+        world.balancer.set_check(&id, Verdict::Fails);
         assert_eq!(world.health(1), Health::Failing);
         assert_eq!(world.tally(300, failing(|_| false))[1], 0);
         world.balancer.update(endpoints(3), &world.balancer.config());
         assert_eq!(world.tally(300, failing(|_| false))[1], 0, "an update changes nothing about it");
-        world.balancer.set_check(&id, true);
+        world.balancer.set_check(&id, Verdict::Passes);
         assert!(world.tally(300, failing(|_| false))[1] > 50);
     }
 }

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -35,7 +34,7 @@ impl World {
         let clock = ManualClock::new();
         // Not at its origin, as no clock is for long.
         clock.advance(Duration::from_secs(1000));
-        let balancer = Balancer::with_clock(endpoints(n), config, Arc::new(clock.clone()));
+        let balancer = Balancer::with_clock(endpoints(n), config, clock.clone());
         Self { clock, balancer }
     }
 

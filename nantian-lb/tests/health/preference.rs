@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use nantian_lb::health::{Health, OutlierConfig};
+use nantian_lb::health::{Health, OutlierConfig, Verdict};
 use nantian_lb::{BalanceConfig, EndpointId, PickContext, Readiness, Strategy, TierPreference};
 
 use crate::{ALL, World, endpoints, failing, watched};
@@ -84,9 +84,9 @@ fn who_gets_no_request_after_its_ejection_does_not_use_up_those_of_others() {
 fn who_gets_no_request_after_its_ejection_is_not_well_while_its_checks_fail() {
     let world = back_from_far();
     let id = EndpointId::from("pod-004");
-    world.balancer.set_check(&id, false);
+    world.balancer.set_check(&id, Verdict::Fails);
     assert_eq!(world.health(4), Health::Failing);
-    world.balancer.set_check(&id, true);
+    world.balancer.set_check(&id, Verdict::Passes);
     assert_eq!(world.health(4), Health::Healthy);
 }
 
