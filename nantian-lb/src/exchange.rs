@@ -7,18 +7,18 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::attempt_timeout::AttemptTimeout;
+use crate::blame::Blame;
 use crate::body::ResponseBody;
 use crate::in_flight::{InFlight, UpgradeGuard};
 use crate::outcome::Outcome;
-use crate::service::Blame;
 use crate::session::{Session, Sessions};
 
 /// A request on its way, and what is to be done at the head of its response.
-pub(crate) struct Exchange {
+pub(crate) struct Exchange<J> {
     pub(crate) in_flight: InFlight,
     pub(crate) timeout: Option<AttemptTimeout>,
     pub(crate) affinity: Option<SessionAffinity>,
-    pub(crate) blame: Option<Blame>,
+    pub(crate) blame: J,
     pub(crate) is_connect: bool,
 }
 
@@ -31,18 +31,21 @@ pub(crate) struct SessionAffinity {
 
 // === impl Exchange ===
 
-impl Exchange {
+impl<J> Exchange<J> {
     /// Tells what became of the request, and hands the guard to whatever ends last: the upgraded connection
     /// or the body.
-    pub(crate) fn end<B: Body, E: 'static>(
+    pub(crate) fn end<B: Body, E>(
         self,
         response: Result<Response<B>, E>,
-    ) -> Result<Response<ResponseBody<B>>, E> {
+    ) -> Result<Response<ResponseBody<B>>, E>
+    where
+        J: Blame<E>,
+    {
         let Self { mut in_flight, affinity, blame, is_connect, .. } = self;
         let mut response = match response {
             Ok(response) => response,
             Err(error) => {
-                if blame.is_none_or(|blame| blame(&error)) {
+                if blame.blames(&error) {
                     in_flight.record(Outcome::Unreachable);
                 }
                 return Err(error);
@@ -69,7 +72,7 @@ impl Exchange {
     }
 }
 
-impl fmt::Debug for Exchange {
+impl<J> fmt::Debug for Exchange<J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
             .field("in_flight", &self.in_flight)

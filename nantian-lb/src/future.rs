@@ -1,5 +1,6 @@
 //! The future of a balanced request.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -8,6 +9,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use crate::blame::{Blame, BlameAll};
 use crate::body::ResponseBody;
 use crate::exchange::Exchange;
 
@@ -18,14 +20,13 @@ pin_project! {
     /// # Cancellation
     ///
     /// Dropping it drops the inner future, and the endpoint no longer counts the request.
-    #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<F, J = BlameAll> {
         #[pin]
-        state: State<F>,
+        state: State<F, J>,
     }
 
-    impl<F> PinnedDrop for ResponseFuture<F> {
+    impl<F, J> PinnedDrop for ResponseFuture<F, J> {
         fn drop(this: Pin<&mut Self>) {
             if let StateProj::Sent { exchange: Some(exchange), .. } = this.project().state.project() {
                 exchange.give_up();
@@ -35,13 +36,12 @@ pin_project! {
 }
 
 pin_project! {
-    #[derive(Debug)]
     #[project = StateProj]
-    enum State<F> {
+    enum State<F, J> {
         Sent {
             #[pin]
             response: F,
-            exchange: Option<Exchange>,
+            exchange: Option<Exchange<J>>,
         },
         Refused {
             response: Option<Response<Bytes>>,
@@ -51,8 +51,8 @@ pin_project! {
 
 // === impl ResponseFuture ===
 
-impl<F> ResponseFuture<F> {
-    pub(crate) fn new(response: F, exchange: Exchange) -> Self {
+impl<F, J> ResponseFuture<F, J> {
+    pub(crate) fn new(response: F, exchange: Exchange<J>) -> Self {
         Self { state: State::Sent { response, exchange: Some(exchange) } }
     }
 
@@ -61,11 +61,11 @@ impl<F> ResponseFuture<F> {
     }
 }
 
-impl<F, B, E> Future for ResponseFuture<F>
+impl<F, J, B, E> Future for ResponseFuture<F, J>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    J: Blame<E>,
     B: Body,
-    E: 'static,
 {
     type Output = Result<Response<ResponseBody<B>>, E>;
 
@@ -83,5 +83,18 @@ where
                 None => Poll::Pending,
             },
         }
+    }
+}
+
+impl<F: fmt::Debug, J> fmt::Debug for ResponseFuture<F, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("ResponseFuture");
+        match &self.state {
+            State::Sent { response, exchange } => {
+                debug.field("response", response).field("exchange", exchange)
+            }
+            State::Refused { response } => debug.field("refused", response),
+        };
+        debug.finish()
     }
 }

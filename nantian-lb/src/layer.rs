@@ -1,6 +1,5 @@
 //! Making balanced clients.
 
-use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,29 +8,31 @@ use http::{Extensions, HeaderMap};
 use tower_layer::Layer;
 
 use crate::balancer::Balancer;
-use crate::respond::DefaultResponder;
+use crate::blame::BlameAll;
+use crate::respond::Responder;
 use crate::service::{Balance, Options};
 use crate::session::Sessions;
 
 /// Puts a [`Balance`] in front of a service that sends a request to a given target.
 #[derive(Clone)]
-pub struct BalanceLayer<T: Send + Sync, R = DefaultResponder> {
+pub struct BalanceLayer<T: Send + Sync, J = BlameAll> {
     balancer: Balancer<T>,
+    blame: J,
     options: Options,
-    responder: R,
 }
 
 // === impl BalanceLayer ===
 
 impl<T: Send + Sync> BalanceLayer<T> {
-    /// Picks from this balancer; without an endpoint, answers as [`DefaultResponder`] does.
+    /// Picks from this balancer; without an endpoint, answers as
+    /// [`DefaultResponder`](crate::respond::DefaultResponder) does.
     #[must_use]
     pub fn new(balancer: Balancer<T>) -> Self {
-        Self { balancer, options: Options::default(), responder: DefaultResponder }
+        Self { balancer, blame: BlameAll, options: Options::default() }
     }
 }
 
-impl<T: Send + Sync, R> BalanceLayer<T, R> {
+impl<T: Send + Sync, J> BalanceLayer<T, J> {
     /// Finds the client's address by the headers and extensions of the request, and not in the extension
     /// [`ClientAddr`](crate::ClientAddr). It is asked only if the strategy needs it; `None` is an address
     /// that is unknown.
@@ -56,34 +57,67 @@ impl<T: Send + Sync, R> BalanceLayer<T, R> {
 
     /// Tells which errors of the inner service speak against the endpoint; without it all do. What went wrong
     /// with the client's own body, say, does not.
+    ///
+    /// ```
+    /// use std::io;
+    /// use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, Routed};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let balancer = Balancer::new([Endpoint::new("a", "10.0.0.1:8080")], &BalanceConfig::default());
+    /// # let client = service_fn(async |_: Routed<&str, http::Request<()>>| {
+    /// #     Err::<http::Response<String>, _>(io::Error::from(io::ErrorKind::BrokenPipe))
+    /// # });
+    /// let layer = BalanceLayer::new(balancer).blame(|error: &io::Error| error.kind() != io::ErrorKind::BrokenPipe);
+    /// let error = layer.layer(client).oneshot(http::Request::new(())).await.unwrap_err();
+    /// # assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    /// # }
+    /// ```
+    ///
+    /// A closure that takes another error than that of the inner service does not compile:
+    ///
+    /// ```compile_fail,E0631
+    /// # use std::io;
+    /// # use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, Routed};
+    /// # use tower::{Layer, Service, service_fn};
+    /// # fn serve(_: impl Service<http::Request<()>>) {}
+    /// # let balancer = Balancer::new([Endpoint::new("a", "10.0.0.1:8080")], &BalanceConfig::default());
+    /// # let client = service_fn(async |_: Routed<&str, http::Request<()>>| {
+    /// #     Err::<http::Response<String>, _>(io::Error::from(io::ErrorKind::BrokenPipe))
+    /// # });
+    /// let layer = BalanceLayer::new(balancer).blame(|_: &http::Error| true);
+    /// serve(layer.layer(client));
+    /// ```
     #[must_use]
-    pub fn blame<E: 'static>(mut self, blame: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self {
-        let blame = move |error: &dyn Any| error.downcast_ref().is_none_or(&blame);
-        self.options.blame = Some(Arc::new(blame));
-        self
+    pub fn blame<E, F>(self, blame: F) -> BalanceLayer<T, F>
+    where
+        F: Fn(&E) -> bool + Clone,
+    {
+        BalanceLayer { balancer: self.balancer, blame, options: self.options }
     }
 
     /// Sets who writes the response to a request for which there is no endpoint.
     #[must_use]
-    pub fn responder<R2>(self, responder: R2) -> BalanceLayer<T, R2> {
-        BalanceLayer { balancer: self.balancer, options: self.options, responder }
+    pub fn responder(mut self, responder: impl Responder + 'static) -> Self {
+        self.options.responder = Some(Arc::new(responder));
+        self
     }
 }
 
-impl<S, T: Send + Sync, R: Clone> Layer<S> for BalanceLayer<T, R> {
-    type Service = Balance<T, S, R>;
+impl<S, T: Send + Sync, J: Clone> Layer<S> for BalanceLayer<T, J> {
+    type Service = Balance<T, S, J>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Balance::new(self.balancer.clone(), inner, self.options.clone(), self.responder.clone())
+        Balance::new(self.balancer.clone(), inner, self.blame.clone(), self.options.clone())
     }
 }
 
-impl<T: Send + Sync, R: fmt::Debug> fmt::Debug for BalanceLayer<T, R> {
+impl<T: Send + Sync, J> fmt::Debug for BalanceLayer<T, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BalanceLayer")
             .field("balancer", &self.balancer)
             .field("options", &self.options)
-            .field("responder", &self.responder)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -41,7 +41,7 @@
 //! let balancer = Balancer::new([Endpoint::new("a", "10.0.0.1:8080")], &BalanceConfig::default());
 //! let client = ServiceBuilder::new()
 //!     .layer(BalanceLayer::new(balancer))
-//!     .service(service_fn(|Routed { target, request }: Routed<&'static str, Request<String>>| async move {
+//!     .service(service_fn(|Routed { target, request, .. }: Routed<&'static str, Request<String>>| async move {
 //!         let text = format!("{} goes to {target}", request.uri());
 //!         Ok::<_, std::convert::Infallible>(Response::new(text))
 //!     }));
@@ -83,6 +83,7 @@
 
 mod attempt_timeout;
 mod balancer;
+mod blame;
 mod cluster;
 mod config;
 mod context;
@@ -114,6 +115,7 @@ pub mod session;
 
 pub use attempt_timeout::AttemptTimeout;
 pub use balancer::{Balancer, Picked, Picker};
+pub use blame::{Blame, BlameAll};
 pub use config::{BalanceConfig, Strategy, TierPreference};
 pub use context::PickContext;
 pub use endpoint::{Endpoint, EndpointId, Readiness};

@@ -1,16 +1,17 @@
 //! The service that picks an endpoint for each request.
 
-use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use crate::balancer::{Balancer, Picked};
+use crate::blame::{Blame, BlameAll};
 use crate::body::ResponseBody;
 use crate::context::PickContext;
 use crate::error::PickError;
@@ -29,13 +30,16 @@ use crate::tried::Tried;
 /// the response upgrades the connection, the count goes on with the [`UpgradeGuard`](crate::UpgradeGuard) in
 /// its extensions.
 ///
+/// Without an endpoint the [`Responder`] answers. Such a response has the [`PickError`] in its extensions, by
+/// which it can be told from a 503 of an endpoint.
+///
 /// The pick happens in `call`; `poll_ready` is that of the inner service.
 #[derive(Clone)]
-pub struct Balance<T: Send + Sync, S, R = DefaultResponder> {
+pub struct Balance<T: Send + Sync, S, J = BlameAll> {
     balancer: Balancer<T>,
     inner: S,
+    blame: J,
     options: Options,
-    responder: R,
 }
 
 /// What a balanced client may do besides.
@@ -43,17 +47,16 @@ pub struct Balance<T: Send + Sync, S, R = DefaultResponder> {
 pub(crate) struct Options {
     pub(crate) client_ip: Option<ClientIp>,
     pub(crate) sessions: Option<Sessions>,
-    pub(crate) blame: Option<Blame>,
+    /// The default, if there is none.
+    pub(crate) responder: Option<Arc<dyn Responder>>,
 }
 
 /// Finds the client's address.
 pub(crate) type ClientIp = Arc<dyn Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync>;
 
-/// Whether an error speaks against the endpoint.
-pub(crate) type Blame = Arc<dyn Fn(&dyn Any) -> bool + Send + Sync>;
-
 /// A request with the target that it is to be sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Routed<T, R> {
     /// The target of the endpoint that was picked.
     pub target: T,
@@ -69,13 +72,40 @@ struct WithClientIp<'a, B> {
 
 // === impl Balance ===
 
-impl<T: Send + Sync, S, R> Balance<T, S, R> {
-    pub(crate) fn new(balancer: Balancer<T>, inner: S, options: Options, responder: R) -> Self {
-        Self { balancer, inner, options, responder }
+impl<T: Send + Sync, S, J> Balance<T, S, J> {
+    pub(crate) fn new(balancer: Balancer<T>, inner: S, blame: J, options: Options) -> Self {
+        Self { balancer, inner, blame, options }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service alone.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// The response to a request for which there is no endpoint.
+    #[cold]
+    fn refuse<B>(&self, error: PickError, request: Request<B>) -> Response<Bytes> {
+        let (request, _) = request.into_parts();
+        let mut response = match &self.options.responder {
+            Some(responder) => responder.respond(&error, &request),
+            None => DefaultResponder.respond(&error, &request),
+        };
+        response.extensions_mut().insert(error);
+        response
     }
 }
 
-impl<T: Clone + Send + Sync, S, R> Balance<T, S, R> {
+impl<T: Clone + Send + Sync, S, J> Balance<T, S, J> {
     fn pick<B>(&self, request: &Request<B>, session: Option<&Session>) -> Result<Picked<T>, PickError> {
         let mut context = PickContext::new();
         if let Some(session) = session {
@@ -101,17 +131,16 @@ impl<T: Clone + Send + Sync, S, R> Balance<T, S, R> {
     }
 }
 
-impl<T, S, R, B, B2> Service<Request<B>> for Balance<T, S, R>
+impl<T, S, J, B, B2> Service<Request<B>> for Balance<T, S, J>
 where
     T: Clone + Send + Sync,
     S: Service<Routed<T, Request<B>>, Response = Response<B2>>,
-    S::Error: 'static,
+    J: Blame<S::Error> + Clone,
     B2: Body,
-    R: Responder,
 {
     type Response = Response<ResponseBody<B2>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, J>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
@@ -132,23 +161,31 @@ where
                 let timeout = request.extensions().get().cloned();
                 let is_connect = request.method() == Method::CONNECT;
                 let response = self.inner.call(Routed { target, request });
-                let blame = self.options.blame.clone();
+                let blame = self.blame.clone();
                 let exchange = Exchange { in_flight, timeout, affinity, blame, is_connect };
                 ResponseFuture::new(response, exchange)
             }
-            Err(error) => ResponseFuture::refused(self.responder.respond(&error)),
+            Err(error) => ResponseFuture::refused(self.refuse(error, request)),
         }
     }
 }
 
-impl<T: Send + Sync, S: fmt::Debug, R: fmt::Debug> fmt::Debug for Balance<T, S, R> {
+impl<T: Send + Sync, S: fmt::Debug, J> fmt::Debug for Balance<T, S, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balance")
             .field("balancer", &self.balancer)
             .field("inner", &self.inner)
             .field("options", &self.options)
-            .field("responder", &self.responder)
-            .finish()
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Routed ===
+
+impl<T, R> Routed<T, R> {
+    /// A request for this target: to ask an inner service directly, as tests do.
+    pub const fn new(target: T, request: R) -> Self {
+        Self { target, request }
     }
 }
 
@@ -159,7 +196,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("client_ip", &self.client_ip.is_some())
             .field("sessions", &self.sessions)
-            .field("blame", &self.blame.is_some())
+            .field("responder", &self.responder.is_some())
             .finish()
     }
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
+use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -65,7 +66,9 @@ async fn text<B: Body<Error: std::fmt::Debug>>(response: Response<B>) -> Bytes {
 
 #[tokio::test]
 async fn requests_are_sent_to_the_endpoints_in_turn() {
-    let client = BalanceLayer::new(balancer(&BalanceConfig::default())).layer(service_fn(echo));
+    let mut client = BalanceLayer::new(balancer(&BalanceConfig::default())).layer(service_fn(echo));
+    let directly = client.get_mut().call(Routed::new("a", Request::new(()))).await.unwrap();
+    assert_eq!(text(directly).await, "a");
     let mut asked = Vec::new();
     for _ in 0..4 {
         asked.push(text(client.clone().oneshot(Request::new(())).await.unwrap()).await);
@@ -239,6 +242,49 @@ async fn without_an_endpoint_the_upstream_is_not_asked() {
 }
 
 #[tokio::test]
+async fn a_refusal_can_be_told_from_a_503_of_an_endpoint() {
+    let unavailable = || Response::builder().status(503).body(String::new()).unwrap();
+    let theirs = reply(&balancer(&BalanceConfig::default()), Request::new(()), unavailable()).await;
+    assert_eq!(theirs.extensions().get::<PickError>(), None);
+
+    let empty = Balancer::new([], &BalanceConfig::default());
+    let ours = reply(&empty, Request::new(()), unavailable()).await;
+    assert_eq!(ours.extensions().get(), Some(&PickError::NoEndpoints));
+}
+
+#[tokio::test]
+async fn a_client_of_grpc_is_refused_in_grpc() {
+    let empty = Balancer::new([], &BalanceConfig::default());
+    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc; x=y"] {
+        let request = Request::post("/shop.Cart/Add").header("content-type", content_type).body(()).unwrap();
+        let refusal = reply(&empty, request, Response::new(String::new())).await;
+        assert_eq!(refusal.status(), StatusCode::OK);
+        assert_eq!(refusal.headers()["content-type"], "application/grpc");
+        assert_eq!(refusal.headers()["grpc-status"], "14");
+        assert!(refusal.body().is_end_stream());
+    }
+    for content_type in ["application/grpc-web", "application/json"] {
+        let request = Request::post("/").header("content-type", content_type).body(()).unwrap();
+        let refusal = reply(&empty, request, Response::new(String::new())).await;
+        assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_is_not_the_endpoints_does_not_speak_against_it() {
+    for (error, expected) in [("the client left", Health::Healthy), ("reset", Health::Ejected)] {
+        let config = BalanceConfig::default().with_outlier(OutlierConfig::new());
+        let balancer = Balancer::new([Endpoint::new("a", "a")], &config);
+        let layer = BalanceLayer::new(balancer.clone()).blame(|error: &&str| *error == "reset");
+        let client = layer.layer(service_fn(move |_: Asked| ready(Err::<Response<String>, _>(error))));
+        for _ in 0..5 {
+            client.clone().oneshot(Request::new(())).await.unwrap_err();
+        }
+        assert_eq!(balancer.status()[0].health, expected, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_layer_around_can_answer_with_no_body() {
     let body = nantian_lb::body::ResponseBody::<Full<Bytes>>::default();
     assert!(body.is_end_stream());
@@ -249,8 +295,8 @@ async fn a_layer_around_can_answer_with_no_body() {
 async fn the_embedder_decides_how_a_refusal_looks() {
     let config = BalanceConfig::default().with_max_inflight_requests(NonZeroU32::MIN);
     let balancer = balancer(&config);
-    let respond = |error: &PickError| {
-        let mut response = Response::new(Bytes::from(error.to_string()));
+    let respond = |error: &PickError, request: &Parts| {
+        let mut response = Response::new(Bytes::from(format!("{}: {error}", request.uri)));
         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         response
     };
@@ -258,7 +304,7 @@ async fn the_embedder_decides_how_a_refusal_looks() {
     let held = [(); 2].map(|()| balancer.pick(&PickContext::new()).unwrap());
     let refusal = client.clone().oneshot(Request::new(())).await.unwrap();
     assert_eq!(refusal.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(text(refusal).await, "every endpoint is full, at 1 in flight");
+    assert_eq!(text(refusal).await, "/: every endpoint is full, at 1 in flight");
     drop(held);
     assert_eq!(client.oneshot(Request::new(())).await.unwrap().status(), StatusCode::OK);
 }

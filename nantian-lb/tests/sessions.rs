@@ -132,6 +132,7 @@ fn a_configuration_that_cannot_be_kept_is_refused() {
     for name in ["", "a b", "ä", "a=b", "a;b"] {
         assert!(SessionName::new(name).is_err(), "{name}");
     }
+    assert_eq!("stay".parse::<SessionName>().unwrap().to_string(), "stay");
     assert!(SessionKeys::new([]).is_err());
 }
 
@@ -313,7 +314,7 @@ fn service(
     Future: Send,
 > + Clone
 + use<> {
-    let upstream = service_fn(|Routed { target, request }: Routed<&'static str, Request<String>>| {
+    let upstream = service_fn(|Routed { target, request, .. }: Routed<&'static str, Request<String>>| {
         let saw =
             [COOKIE, name_of_header()].into_iter().find_map(|name| request.headers().get(name).cloned());
         let mut response = Response::new(String::new());

@@ -6,13 +6,13 @@ use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 use anyhow::ensure;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn::http1};
+use hyper::{Method, Request, Response, body::Incoming, server::conn::http1};
 use hyper_util::{
     client::legacy::{Client as Http, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
 use nantian_lb::{
-    BalanceConfig, BalanceLayer, Balancer, Endpoint, Routed, Strategy, Tried, body::ResponseBody,
+    BalanceConfig, BalanceLayer, Balancer, Endpoint, PickError, Routed, Strategy, Tried, body::ResponseBody,
     health::OutlierConfig,
 };
 use tokio::{
@@ -86,7 +86,7 @@ impl Client {
     async fn send(&self, path: &str) -> io::Result<Response<ResponseBody<Incoming>>> {
         let http = self.http.clone();
         let mut service = self.layer.layer(service_fn(move |routed: Routed<SocketAddr, Request<_>>| {
-            let (http, Routed { target, request }) = (http.clone(), routed);
+            let (http, Routed { target, request, .. }) = (http.clone(), routed);
             async move { http.request(aim(request, target)?).await.map_err(io::Error::other) }
         }));
         let tried = Tried::new();
@@ -94,7 +94,7 @@ impl Client {
         for _ in 0..ATTEMPTS {
             let request = Request::builder().method(Method::GET).uri(path).extension(tried.clone());
             match service.call(request.body(Empty::new()).map_err(io::Error::other)?).await {
-                Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {}
+                Ok(response) if response.extensions().get::<PickError>().is_some() => {}
                 Ok(response) => return Ok(response),
                 Err(error) => failure = error,
             }

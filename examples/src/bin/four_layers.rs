@@ -55,14 +55,15 @@ fn service(servers: [SocketAddr; 2]) -> anyhow::Result<Service> {
     let endpoints = servers.map(|address| Endpoint::new(address.to_string(), address));
     let balancer = Balancer::new(endpoints, &BalanceConfig::new(Strategy::LeastRequest));
     let client = Client::builder(TokioExecutor::new()).build_http::<RequestBody>();
-    let send = service_fn(move |Routed { target, mut request }: Routed<SocketAddr, Request<RequestBody>>| {
-        let client = client.clone();
-        async move {
-            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-            *request.uri_mut() = format!("http://{target}{path}").parse()?;
-            client.request(request).await.map_err(BoxError::from)
-        }
-    });
+    let send =
+        service_fn(move |Routed { target, mut request, .. }: Routed<SocketAddr, Request<RequestBody>>| {
+            let client = client.clone();
+            async move {
+                let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+                *request.uri_mut() = format!("http://{target}{path}").parse()?;
+                client.request(request).await.map_err(BoxError::from)
+            }
+        });
     Ok(BoxCloneSyncService::new(
         ServiceBuilder::new()
             .map_response(|response: Response<_>| response.map(Body::new))

@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
 async fn proxy(listener: TcpListener, balancer: Balancer<SocketAddr>) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Incoming>();
     let service = ServiceBuilder::new().layer(BalanceLayer::new(balancer)).service(service_fn(
-        move |Routed { target, request }: Routed<SocketAddr, Request<Incoming>>| {
+        move |Routed { target, request, .. }: Routed<SocketAddr, Request<Incoming>>| {
             client.request(aim(request, target))
         },
     ));

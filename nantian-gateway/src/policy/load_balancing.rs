@@ -3,11 +3,10 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderName, Response, StatusCode, request::Parts};
 use nantian_lb::{
-    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickError, Readiness, Strategy,
+    BalanceConfig, BalanceLayer, Balancer, Blame, Endpoint, HashKey, PickError, Readiness, Strategy,
     health::{OutlierConfig, SlowStartConfig},
-    respond::Responder,
     session::Sessions,
 };
 
@@ -25,7 +24,7 @@ const SLOW_START: Duration = Duration::from_secs(10);
 pub(crate) fn balance_layer(
     balancer: &Balancer<Destination>,
     sessions: Option<&Sessions>,
-) -> BalanceLayer<Destination, impl Responder + Clone + use<>> {
+) -> BalanceLayer<Destination, impl Blame<Unanswered> + Clone + use<>> {
     let layer = BalanceLayer::new(balancer.clone())
         .client_ip(client_address)
         .blame(|unanswered: &Unanswered| unanswered.error.is_of_endpoint())
@@ -37,7 +36,7 @@ pub(crate) fn balance_layer(
 }
 
 /// The answer to a request that there is no endpoint for.
-fn no_endpoint(error: &PickError) -> Response<Bytes> {
+fn no_endpoint(error: &PickError, _: &Parts) -> Response<Bytes> {
     let text = match error {
         PickError::Saturated { .. } => "every endpoint is full",
         _ => "no endpoint is ready",

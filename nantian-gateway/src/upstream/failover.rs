@@ -187,13 +187,14 @@ mod tests {
     ) -> (Vec<Address>, Option<http::StatusCode>) {
         let tried = Rc::<RefCell<Vec<_>>>::default();
         let seen = Rc::clone(&tried);
-        let connect = service_fn(move |Routed { target, request }: Routed<Destination, Request<Body>>| {
-            seen.borrow_mut().push(target.address.clone());
-            let source = why.into();
-            let error = UpstreamError::Connect { destination: target.to_string(), source };
-            let unanswered = Unanswered::unsent(error, request, target);
-            std::future::ready(Err::<Response<UpstreamBody>, _>(unanswered))
-        });
+        let connect =
+            service_fn(move |Routed { target, request, .. }: Routed<Destination, Request<Body>>| {
+                seen.borrow_mut().push(target.address.clone());
+                let source = why.into();
+                let error = UpstreamError::Connect { destination: target.to_string(), source };
+                let unanswered = Unanswered::unsent(error, request, target);
+                std::future::ready(Err::<Response<UpstreamBody>, _>(unanswered))
+            });
         let balanced = balance_layer(&balancer, None).layer(connect);
         let failover = FailoverLayer::new(balancer).layer(balanced);
         let answer = failover.oneshot(Request::new(Body::full("abc"))).await;
