@@ -128,3 +128,7 @@ pub use observe::EndpointStatus;
 pub use outcome::Outcome;
 pub use service::{Balance, Routed};
 pub use tried::Tried;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
