@@ -115,3 +115,10 @@ pub use self::{
     store::{RedisStore, RedisStoreBuilder, StoreStatus},
     url::{InvalidRedisUrl, RedisUrl},
 };
+
+/// The version of rustls whose configuration [`RedisStoreBuilder::tls`] takes.
+///
+/// This crate switches on none of its providers, nor TLS 1.2: that is for the program, by the features of its
+/// own dependency.
+#[cfg(feature = "redis-tls")]
+pub use tokio_rustls::rustls;

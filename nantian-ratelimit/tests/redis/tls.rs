@@ -5,12 +5,11 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nantian_ratelimit::redis::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use nantian_ratelimit::redis::{RedisDriver, RedisStore, StoreFault};
 use nantian_ratelimit::{Limit, LimitName, Unit};
 use rcgen::CertifiedKey;
 use tempfile::TempDir;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::server::{Server, admitted, eventually, policy};
 
