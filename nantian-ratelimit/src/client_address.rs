@@ -21,7 +21,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// let (peer, proxy) = (Ipv4Addr::new(10, 0, 0, 7), Ipv4Addr::new(10, 0, 0, 7));
 /// let client = client_address(peer.into(), request.headers(), |address| address == proxy);
 /// assert_eq!(client, Ipv4Addr::new(203, 0, 113, 9));
-/// // Before the limits are asked.
+/// // Before the limits are asked, unless they find it themselves (`RateLimitLayer::client_ip`).
 /// request.extensions_mut().insert(ScopeValues::new().with_client(client));
 /// # Ok::<_, http::Error>(())
 /// ```

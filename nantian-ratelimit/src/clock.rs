@@ -30,6 +30,16 @@ pub trait Clock: Send + Sync + fmt::Debug {
     }
 }
 
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+
+    fn recent(&self) -> Option<Timestamp> {
+        (**self).recent()
+    }
+}
+
 /// The operating system's monotonic clock, counted from the moment it is made. The default.
 ///
 /// On Linux its recent time is that of the kernel's last tick (`CLOCK_MONOTONIC_COARSE`, 1 to 10 ms old): it

@@ -7,6 +7,7 @@ use crate::limit::Unit;
 
 /// What a request takes from the limits of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Cost {
     /// Taken from limits that count requests.
     pub requests: u64,
@@ -44,6 +45,11 @@ const BYTES_PER_TOKEN: u64 = 4;
 impl Cost {
     /// One request without tokens.
     pub const REQUEST: Self = Self { requests: 1, tokens: 0 };
+
+    /// So many requests and tokens.
+    pub const fn new(requests: u64, tokens: u64) -> Self {
+        Self { requests, tokens }
+    }
 
     /// One request that uses `tokens`.
     pub const fn tokens(tokens: u64) -> Self {

@@ -215,7 +215,7 @@ impl Decider {
                     Verdict::Admitted(reservation) => Outcome::Admitted(Charge::Shared(reservation)),
                     Verdict::Denied(denied) => Outcome::Denied(denied),
                     Verdict::Unchecked => Outcome::Unchecked,
-                    Verdict::Unavailable => Outcome::Unavailable,
+                    Verdict::Unavailable(_) => Outcome::Unavailable,
                 }
             }
             _ => self.decide_at_once(request).unwrap_or_else(|| {
@@ -236,7 +236,7 @@ impl Decider {
             (Self::Shared(limiter), BucketKey::Shared(key)) => limiter.known_shortage(key, ONE),
             _ => {
                 let limiter = self.limiter();
-                let levels = limiter.levels_at(limiter.now(), request.key.key());
+                let levels = limiter.levels(request.key.key());
                 let (column, wait) = levels.shortage(ONE)?;
                 Some(Denied::new(levels, column, wait))
             }
@@ -355,9 +355,7 @@ impl Charge {
     /// Denied beside it, with the levels as they are without it.
     pub(crate) fn denied_beside(&self, denied: Denied) -> Denied {
         match self {
-            Self::Process(limiter, reservation) => {
-                denied.with_levels(limiter.levels_at(limiter.now(), reservation.key()))
-            }
+            Self::Process(limiter, reservation) => denied.with_levels(limiter.levels(reservation.key())),
             #[cfg(feature = "redis")]
             Self::Shared(_) => denied,
         }

@@ -58,9 +58,9 @@ impl RateLimitLayer {
         let key = match settings.key(request) {
             KeyLookup::By(key) => key,
             KeyLookup::Nobody => return Ok(()),
-            KeyLookup::Lacks(part) => {
+            KeyLookup::Lacks(missing) => {
                 cancel(&mut request.extensions);
-                return Err(settings.unknown(&part, request));
+                return Err(settings.refuse_missing(missing, request));
             }
         };
         let cost = settings.cost(request);
@@ -95,7 +95,7 @@ impl RateLimitLayer {
             #[cfg(feature = "redis")]
             Outcome::Unavailable => {
                 cancel(&mut request.extensions);
-                Err(settings.unavailable(request))
+                Err(settings.refuse_unavailable(request))
             }
         }
     }

@@ -75,7 +75,8 @@ pub enum InvalidScope {
 
 /// The caller exhausted a limit. Maps to 429.
 ///
-/// A denied request has cost nothing on any limit.
+/// A denied request has cost nothing on any limit. It is in the extensions of the response, so that limiters
+/// around take their charge back.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{} exhausted, {}", self.limit().name(), Wait(self.retry_after))]
 pub struct Denied {
@@ -86,7 +87,8 @@ pub struct Denied {
 
 /// The request lacks a part of the scope and is refused for it. Maps to 401 or 400.
 ///
-/// See [`MissingKey::Reject`](crate::MissingKey::Reject).
+/// See [`MissingKey::Reject`](crate::MissingKey::Reject). It is in the extensions of the response, so that
+/// limiters around take their charge back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the request lacks what its rate limit counts by: {part}")]
 #[non_exhaustive]
@@ -97,16 +99,11 @@ pub struct MissingPart {
 
 /// The store of the limits is away, and requests wait for it to come back. Maps to 503.
 ///
-/// It is in the extensions of the response, so that limiters around it take their charge back.
+/// It is in the extensions of the response, so that limiters around take their charge back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the limits cannot be read at present")]
+#[error("the rate limits cannot be read at present")]
 #[non_exhaustive]
 pub struct Unavailable;
-
-/// In the extensions of a response to a request that lacks a part of the scope: limiters around take their
-/// charge back.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LacksScopePart;
 
 struct Wait(Option<Duration>);
 

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::decide::Decision;
-use crate::error::{Denied, LacksScopePart, Unavailable};
+use crate::error::{Denied, MissingPart, Unavailable};
 use crate::handle::{Attempted, ReservationHandle, SettleGuard};
 use crate::headers;
 use crate::layer::Settings;
@@ -172,14 +172,16 @@ fn finish<B, E>(
     let extensions = response.extensions();
     let is_refused = extensions.get::<Denied>().is_some()
         || extensions.get::<Unavailable>().is_some()
-        || extensions.get::<LacksScopePart>().is_some();
+        || extensions.get::<MissingPart>().is_some();
     if is_refused {
         let is_attempted = extensions.get::<Attempted>().is_some();
         if let Some(guard) = guard.take_if(|_| !is_attempted) {
             guard.cancel();
         }
     } else if let Some(guard) = &mut guard {
-        headers::admitted(&mut response, guard.levels());
+        if let Some(levels) = guard.reported_levels() {
+            headers::admitted(&mut response, levels);
+        }
         if response.status().is_server_error() && response.status() != StatusCode::GATEWAY_TIMEOUT {
             guard.fail();
         }

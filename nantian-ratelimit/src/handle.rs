@@ -159,8 +159,9 @@ impl SettleGuard {
         }
     }
 
-    pub(crate) fn levels(&self) -> &Levels {
-        self.handle.levels()
+    /// Where the limits stand, if the client is to know.
+    pub(crate) fn reported_levels(&self) -> Option<&Levels> {
+        self.handle.0.settings.report_levels.then(|| self.handle.levels())
     }
 }
 

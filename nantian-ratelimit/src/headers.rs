@@ -73,6 +73,7 @@ impl Denied {
     /// [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
     pub fn write_fields(&self, headers: &mut HeaderMap) {
         refused(headers, self);
+        report(headers, self.levels(), self.retry_after());
     }
 }
 
@@ -86,7 +87,7 @@ pub(crate) fn admitted<B>(response: &mut Response<B>, levels: &Levels) {
     report(response.headers_mut(), levels, None);
 }
 
-/// Tells a refused caller where the limits stand and when to come back.
+/// Tells a refused caller when to come back.
 pub(crate) fn refused(headers: &mut HeaderMap, denied: &Denied) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let wait = denied.retry_after();
@@ -97,7 +98,6 @@ pub(crate) fn refused(headers: &mut HeaderMap, denied: &Denied) {
     if wait.is_none_or(|wait| wait > LONGEST_RETRIED) {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    report(headers, denied.levels(), wait);
 }
 
 /// Tells a caller when to try again that cannot be decided on.

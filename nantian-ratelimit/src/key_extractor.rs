@@ -16,19 +16,26 @@ use crate::scope::ScopePart;
 /// Tells the value of a scope's part for a request.
 ///
 /// It is asked for every part of the scope; [`ScopeValues`] has an answer for those that one does not care
-/// about. What the scope has no word for, such as a tenant, is told for a part that is near, as `user`.
+/// about. What the scope has no word for, such as a tenant, is told for a part that is near, as `user`; what
+/// a header says needs no extractor (`header:x-tenant`).
 ///
 /// ```
 /// use std::borrow::Cow;
 /// use http::request::Parts;
 /// use nantian_ratelimit::{KeyExtractor, Limit, Limiter, Policy, RateLimitLayer, ScopePart, ScopeValues};
 ///
+/// /// A request extension, of whoever checks tokens.
+/// #[derive(Clone)]
+/// struct Claims {
+///     tenant: String,
+/// }
+///
 /// struct ByTenant(ScopeValues);
 ///
 /// impl KeyExtractor for ByTenant {
 ///     fn value<'a>(&'a self, part: &ScopePart, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
 ///         match part {
-///             ScopePart::User => Some(Cow::Borrowed(request.headers.get("x-tenant")?.as_bytes())),
+///             ScopePart::User => Some(Cow::Borrowed(request.extensions.get::<Claims>()?.tenant.as_bytes())),
 ///             part => self.0.value(part, request),
 ///         }
 ///     }
@@ -51,7 +58,7 @@ pub trait KeyExtractor: Send + Sync {
 /// | part | value |
 /// |---|---|
 /// | `route` `gateway` `user` `model` | that of the extension, else that of the layer |
-/// | `ip` | the extension's client address ([`client_address`](fn@crate::client_address) tells it), without which all share one bucket; an IPv6 address counts by its /64 network, a mapped IPv4 address as IPv4 |
+/// | `ip` | the extension's client address, unless the layer finds it ([`client_ip`](crate::RateLimitLayer::client_ip)); without either all share one bucket; an IPv6 address counts by its /64 network, a mapped IPv4 address as IPv4 |
 /// | `apiKey` | the bearer token or other credentials of `Authorization`, else `x-api-key`, `api-key`, `x-goog-api-key`, else the only `key` of the query |
 /// | `header:<name>` | all values of the header, in order |
 ///
@@ -91,7 +98,11 @@ impl Limiter {
     /// # Errors
     ///
     /// [`MissingPart`] if it lacks a part and is refused then: see [`MissingKey::Reject`].
-    pub fn key_of(&self, keys: &impl KeyExtractor, request: &Parts) -> Result<Option<Key>, MissingPart> {
+    pub fn key_of(
+        &self,
+        keys: &(impl KeyExtractor + ?Sized),
+        request: &Parts,
+    ) -> Result<Option<Key>, MissingPart> {
         let policy = self.policy();
         if !policy.counts_request(keys, request)? {
             return Ok(None);
@@ -198,6 +209,12 @@ impl KeyExtractor for ScopeValues {
             }
             ScopePart::Header(name) => header(&request.headers, name),
         }
+    }
+}
+
+impl<K: KeyExtractor + ?Sized> KeyExtractor for Arc<K> {
+    fn value<'a>(&'a self, part: &ScopePart, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
+        (**self).value(part, request)
     }
 }
 

@@ -1,15 +1,18 @@
 //! The Layer: a limiter and all that connects it to requests.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request::Parts;
+use http::{Extensions, HeaderMap};
 use tower_layer::Layer;
 
 use crate::cost::{Cost, CostEstimator, TypicalCost};
 use crate::decide::{BucketKey, Decider};
 use crate::error::MissingPart;
-use crate::key_extractor::{KeyExtractor, ScopeValues};
+use crate::key_extractor::{KeyExtractor, ScopeValues, client_network};
 use crate::limit::Unit;
 use crate::limiter::Limiter;
 use crate::observe::Observer;
@@ -33,12 +36,22 @@ pub struct RateLimitLayer {
 pub(crate) struct Settings {
     pub(crate) decider: Decider,
     pub(crate) key_extractor: Arc<dyn KeyExtractor>,
+    client_ip: Option<Arc<ClientIp>>,
     pub(crate) cost_estimator: Arc<dyn CostEstimator>,
     pub(crate) responder: Arc<dyn Responder>,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) report_levels: bool,
     pub(crate) preflight_exempt: bool,
     pub(crate) of_attempt: bool,
     pub(crate) if_unsettled: Settlement,
+}
+
+type ClientIp = dyn Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync;
+
+/// A key extractor whose clients' addresses somebody else finds.
+struct WithClientIp<'a> {
+    keys: &'a dyn KeyExtractor,
+    client_ip: &'a ClientIp,
 }
 
 /// Who a request is counted for.
@@ -46,8 +59,8 @@ pub(crate) enum KeyLookup {
     By(BucketKey),
     /// Nobody: it passes uncounted.
     Nobody,
-    /// It lacks this part and is refused.
-    Lacks(ScopePart),
+    /// It lacks a part and is refused.
+    Lacks(MissingPart),
 }
 
 // === impl RateLimitLayer ===
@@ -69,9 +82,11 @@ impl RateLimitLayer {
             settings: Arc::new(Settings {
                 decider,
                 key_extractor: Arc::new(ScopeValues::new()),
+                client_ip: None,
                 cost_estimator: Arc::new(TypicalCost),
                 responder: Arc::new(DialectResponder),
                 observer: Arc::new(()),
+                report_levels: true,
                 preflight_exempt: true,
                 of_attempt: false,
                 if_unsettled: Settlement::AsReserved,
@@ -83,6 +98,31 @@ impl RateLimitLayer {
     #[must_use]
     pub fn key_extractor(self, extractor: impl KeyExtractor + 'static) -> Self {
         self.with(|settings| settings.key_extractor = Arc::new(extractor))
+    }
+
+    /// Finds the client's address, for the part `ip` of a scope, by the headers and extensions of the
+    /// request, and not by the key extractor. `None` is an address that is unknown.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use axum::extract::ConnectInfo;
+    /// use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer, ScopePart, client_address};
+    ///
+    /// let policy = Policy::builder().limit(Limit::requests_per_minute(60)).scope(ScopePart::Ip.into()).build()?;
+    /// let layer = RateLimitLayer::new(Limiter::new(policy)).client_ip(|headers, extensions| {
+    ///     // Of `Router::into_make_service_with_connect_info`.
+    ///     let ConnectInfo(peer) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+    ///     // A proxy on this machine says who its client is; without one, `Some(peer.ip())` is all.
+    ///     Some(client_address(peer.ip(), headers, |address| address.is_loopback()))
+    /// });
+    /// # Ok::<_, nantian_ratelimit::InvalidPolicy>(())
+    /// ```
+    #[must_use]
+    pub fn client_ip(
+        self,
+        client_ip: impl Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|settings| settings.client_ip = Some(Arc::new(client_ip)))
     }
 
     /// Sets who guesses what a request costs.
@@ -101,6 +141,17 @@ impl RateLimitLayer {
     #[must_use]
     pub fn observer(self, observer: impl Observer + 'static) -> Self {
         self.with(|settings| settings.observer = Arc::new(observer))
+    }
+
+    /// Sets whether responses say where the limits stand: `RateLimit`, `RateLimit-Policy`, `x-ratelimit-*`.
+    ///
+    /// Without them nobody learns how much there is of what, and those of an upstream stay as they are. When
+    /// to come back is told in any case, and which limit was exhausted by the [`Responder`].
+    ///
+    /// Default: true.
+    #[must_use]
+    pub fn report_levels(self, report: bool) -> Self {
+        self.with(|settings| settings.report_levels = report)
     }
 
     /// Sets whether CORS preflight requests pass uncounted: `OPTIONS` with `Access-Control-Request-Method`.
@@ -159,11 +210,18 @@ impl Settings {
     /// Who is asked for, by the values of the policy's scope.
     pub(crate) fn key(&self, request: &Parts) -> KeyLookup {
         let policy = self.decider.policy();
-        let keys = &*self.key_extractor;
+        let with_client_ip;
+        let keys: &dyn KeyExtractor = match &self.client_ip {
+            Some(client_ip) => {
+                with_client_ip = WithClientIp { keys: &*self.key_extractor, client_ip: &**client_ip };
+                &with_client_ip
+            }
+            None => &*self.key_extractor,
+        };
         match policy.counts_request(keys, request) {
             Ok(true) => KeyLookup::By(self.decider.key(|hasher| policy.write_key(keys, request, hasher))),
             Ok(false) => KeyLookup::Nobody,
-            Err(MissingPart { part }) => KeyLookup::Lacks(part),
+            Err(missing) => KeyLookup::Lacks(missing),
         }
     }
 
@@ -182,5 +240,19 @@ impl Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings").field("decider", &self.decider).finish_non_exhaustive()
+    }
+}
+
+// === impl WithClientIp ===
+
+impl KeyExtractor for WithClientIp<'_> {
+    fn value<'a>(&'a self, part: &ScopePart, request: &'a Parts) -> Option<Cow<'a, [u8]>> {
+        match part {
+            ScopePart::Ip => {
+                let client = (self.client_ip)(&request.headers, &request.extensions)?;
+                Some(Cow::Owned(client_network(client)))
+            }
+            part => self.keys.value(part, request),
+        }
     }
 }

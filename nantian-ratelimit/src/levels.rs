@@ -36,6 +36,11 @@ impl Levels {
         Self { ledger, now, tats }
     }
 
+    /// The time of the decision.
+    pub(crate) fn at(&self) -> Timestamp {
+        self.now
+    }
+
     /// The limits, in the order of the policy.
     pub fn iter(&self) -> impl Iterator<Item = Level<'_>> {
         let columns = self.ledger.columns().iter().zip(self.tats);

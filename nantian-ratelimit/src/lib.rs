@@ -6,14 +6,17 @@
 //!
 //! let policy = Policy::builder()
 //!     .limit(Limit::requests_per_minute(60).with_burst(1.5))
-//!     .limit(Limit::tokens_per_minute(100_000))
-//!     .scope("apiKey+model".parse()?)
+//!     .scope("apiKey".parse()?)
 //!     .build()?;
 //! let app: Router = Router::new()
-//!     .route("/v1/chat/completions", get(|| async { "hello" }))
+//!     .route("/", get(|| async { "hello" }))
 //!     .layer(RateLimitLayer::new(Limiter::new(policy)));
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Requests of one API key share a bucket; without a [`scope`](PolicyBuilder::scope) all requests do, unless
+//! the layer is told of routes. By address it is `ip`, with [`RateLimitLayer::client_ip`]. [`Scope`] has the
+//! grammar, and [`ScopeValues`] where the values come from.
 //!
 //! # What holds
 //!
@@ -23,7 +26,7 @@
 //!   was told passes.
 //! - Tokens are reserved before a request is served and settled when it was. What was used beyond the
 //!   reservation is debt, of which there is one window at most; what was not used comes back.
-//! - A change of amounts keeps what every caller has used ([`Limiter::with_policy`]).
+//! - A change of amounts keeps what every caller has used ([`Limiter::successor`]).
 //! - Memory is bounded, and no key in use loses its bucket to another ([`LimiterBuilder::max_keys`]).
 //! - Keys are stored as keyed digests; nothing this crate prints or reports shows one.
 //!
@@ -32,17 +35,17 @@
 //! [`Limiter`] is the core: synchronous, told the time, for any proxy. A proxy of callbacks asks it whose
 //! request it is ([`Limiter::key_of`]) and whether it passes ([`Limiter::admit`]), tells the client what came
 //! of it ([`Denied::write_fields`], [`Levels::write_fields`]), and settles what was used
-//! ([`Reservation::settle_at`]). [`RateLimitLayer`] puts it around HTTP services:
+//! ([`Reservation::settle`]). [`RateLimitLayer`] puts it around HTTP services:
 //!
 //! - a [`KeyExtractor`] says whose request it is; the default, [`ScopeValues`], reads headers and a request
 //!   extension,
 //! - a [`CostEstimator`] guesses tokens; the default, [`TypicalCost`], reads [`EstimatedTokens`] or goes by
 //!   experience,
 //! - a [`Responder`](respond::Responder) answers refused requests; the default,
-//!   [`DialectResponder`](respond::DialectResponder), with 429 in the words of the client's API,
+//!   [`DialectResponder`](respond::DialectResponder), in the words of the client's API,
 //! - an [`Observer`] is told what was decided.
 //!
-//! Whoever learns what a request used settles the [`ReservationHandle`] in its extensions:
+//! Tokens count by what requests used: whoever learns it settles the [`ReservationHandle`] in its extensions:
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -88,8 +91,9 @@
 //! # Fields of responses
 //!
 //! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and the
-//! `x-ratelimit-*` fields of OpenAI; refusals also `Retry-After`. Limiters may be stacked: all must admit,
-//! what an inner one denies costs nothing on the outer ones, and usage settles them all.
+//! `x-ratelimit-*` fields of OpenAI, unless [`RateLimitLayer::report_levels`] says otherwise; refusals also
+//! `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs nothing on the
+//! outer ones, and usage settles them all.
 
 mod client_address;
 mod cost;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::InvalidPolicy;
@@ -61,6 +62,20 @@ impl LimitName {
 
     /// The name.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LimitName {
+    type Err = InvalidPolicy;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::new(name.to_owned())
+    }
+}
+
+impl AsRef<str> for LimitName {
+    fn as_ref(&self) -> &str {
         &self.0
     }
 }

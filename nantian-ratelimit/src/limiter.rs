@@ -5,24 +5,22 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-
 use crate::clock::{Clock, MonotonicClock, Timestamp};
 use crate::cost::Cost;
 use crate::error::Denied;
 use crate::key::{Key, KeyHasher, Secret};
-use crate::ledger::{Ledger, Tats, Verdict};
+use crate::ledger::{Ledger, LedgerHistory, Tats, Verdict};
 use crate::levels::Levels;
 use crate::policy::{MAX_LIMITS, Policy};
 use crate::reservation::Reservation;
-use crate::sync::{Mutex, Ordering, lock};
+use crate::sync::Ordering;
 use crate::wait_queue::WaitQueues;
 #[cfg(feature = "redis")]
 use crate::{limit::Limit, limit_column::Correction, sync::AtomicU64};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
-/// A limiter is an immutable policy over shared state. Clones share both; [`Limiter::with_policy`] gives a
+/// A limiter is an immutable policy over shared state. Clones share both; [`Limiter::successor`] gives a
 /// limiter with another policy over the same state. Whichever limiter of such a family is asked, the amounts
 /// of the newest policy hold; scope and reaction are those of the limiter's own policy.
 ///
@@ -71,16 +69,6 @@ struct BoundPolicy {
     history: Arc<LedgerHistory>,
 }
 
-/// What all ledgers of one limiter's history have in common.
-pub(crate) struct LedgerHistory {
-    latest: ArcSwap<Ledger>,
-    /// Held while a ledger is replaced.
-    handover: Mutex<()>,
-    max_keys: usize,
-    clock: Arc<dyn Clock>,
-    queues: Arc<WaitQueues>,
-}
-
 // === impl Limiter ===
 
 impl Limiter {
@@ -106,7 +94,7 @@ impl Limiter {
 
     /// The time on this limiter's clock.
     pub fn now(&self) -> Timestamp {
-        self.0.history.clock.now()
+        self.0.history.now()
     }
 
     /// Starts the digest of a scope's values.
@@ -171,7 +159,7 @@ impl Limiter {
     /// [`Denied`] when a limit lacks room; nothing was charged then.
     #[inline]
     pub fn admit(&self, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
-        if let Some(now) = self.0.history.clock.recent() {
+        if let Some(now) = self.0.history.recent() {
             let (ledger, mut tats) = (&self.0.ledger, [0; MAX_LIMITS]);
             let verdict = ledger.admit(now, key, cost, &mut tats);
             if matches!(verdict, Verdict::Admitted) {
@@ -194,7 +182,12 @@ impl Limiter {
         until.is_none_or(|until| until > now).then(|| denied(ledger, now, tats, cost))
     }
 
-    /// Where the limits stand for `key`; charges nothing.
+    /// Where the limits stand for `key` now; charges nothing.
+    pub fn levels(&self, key: Key) -> Levels {
+        self.levels_at(self.now(), key)
+    }
+
+    /// [`Limiter::levels`] at a given time.
     pub fn levels_at(&self, now: Timestamp, key: Key) -> Levels {
         let mut ledger = self.ledger();
         loop {
@@ -208,7 +201,7 @@ impl Limiter {
     /// The denial of who comes too late in its queue: with the time until there is room, or a second.
     pub(crate) fn denial(&self, key: Key, cost: Cost) -> Denied {
         const NEXT_TURN: Duration = Duration::from_secs(1);
-        let levels = self.levels_at(self.now(), key);
+        let levels = self.levels(key);
         let needed = || levels.iter().position(|level| cost.of(level.limit.unit()) > 0).unwrap_or(0);
         let (column, wait) = levels.shortage(cost).unwrap_or_else(|| (needed(), Some(NEXT_TURN)));
         Denied::new(levels, column, wait)
@@ -216,25 +209,25 @@ impl Limiter {
 
     /// Where requests wait.
     pub(crate) fn queues(&self) -> &Arc<WaitQueues> {
-        &self.0.history.queues
+        self.0.history.queues()
     }
 
-    /// A limiter for `policy` over the same state.
+    /// Puts `policy` in force for all clones, and gives a limiter with its scope and reaction.
     ///
     /// A limit whose unit and window the old policy had keeps what every key has used, in its unit, whatever
     /// the amounts; use beyond the new bucket is debt. Others start full. The same again changes nothing.
-    pub fn with_policy(&self, policy: Policy) -> Self {
-        self.with_policy_at(self.now(), policy)
+    pub fn successor(&self, policy: Policy) -> Self {
+        self.successor_at(self.now(), policy)
     }
 
-    /// [`Limiter::with_policy`] at a given time.
-    pub fn with_policy_at(&self, now: Timestamp, policy: Policy) -> Self {
+    /// [`Limiter::successor`] at a given time.
+    pub fn successor_at(&self, now: Timestamp, policy: Policy) -> Self {
         let next = self.succeeded_by(now, policy);
         next.queues().notify_all();
         next
     }
 
-    /// [`Limiter::with_policy_at`], for whoever wakes those that wait.
+    /// [`Limiter::successor_at`], for whoever wakes those that wait.
     pub(crate) fn succeeded_by(&self, now: Timestamp, policy: Policy) -> Self {
         let history = &self.0.history;
         let ledger = history.succeed(now, &policy);
@@ -268,6 +261,11 @@ impl Limiter {
     }
 
     /// Keys whose buckets are not all full, counted now. Takes time in proportion to the table.
+    pub fn live_keys(&self) -> usize {
+        self.live_keys_at(self.now())
+    }
+
+    /// [`Limiter::live_keys`] at a given time.
     pub fn live_keys_at(&self, now: Timestamp) -> usize {
         self.ledger().live_keys(now)
     }
@@ -362,39 +360,9 @@ impl LimiterBuilder {
     pub fn build(self) -> Limiter {
         let history = Arc::new_cyclic(|history: &Weak<LedgerHistory>| {
             let ledger = Ledger::new(self.policy.limits(), self.max_keys, Weak::clone(history));
-            LedgerHistory {
-                latest: ArcSwap::from_pointee(ledger),
-                handover: Mutex::new(()),
-                max_keys: self.max_keys,
-                clock: self.clock,
-                queues: Arc::default(),
-            }
+            LedgerHistory::new(ledger, self.max_keys, self.clock)
         });
         let ledger = history.latest();
         Limiter(Arc::new(BoundPolicy { policy: self.policy, ledger, secret: self.secret, history }))
-    }
-}
-
-// === impl LedgerHistory ===
-
-impl LedgerHistory {
-    /// The ledger that answers now.
-    pub(crate) fn latest(&self) -> Arc<Ledger> {
-        self.latest.load_full()
-    }
-
-    /// The ledger for the limits of `policy`, with the levels of the latest.
-    fn succeed(&self, now: Timestamp, policy: &Policy) -> Arc<Ledger> {
-        let _succession = lock(&self.handover);
-        let latest = self.latest();
-        let limits = latest.columns().iter().map(|column| column.limit());
-        if limits.eq(policy.limits()) {
-            return latest;
-        }
-        let next = Arc::new(Ledger::succeeding(&latest, policy.limits(), self.max_keys));
-        self.latest.store(Arc::clone(&next));
-        latest.retire();
-        next.take_over(now);
-        next
     }
 }

@@ -1,9 +1,10 @@
 //! What a limiter tells whoever counts.
 
-use crate::error::Denied;
+use std::sync::Arc;
+
+use crate::error::{Denied, MissingPart};
 use crate::levels::Levels;
 use crate::reservation::Settled;
-use crate::scope::ScopePart;
 
 /// Is told of every decision and settlement of a layer. It runs on the request's path: count and return.
 ///
@@ -34,7 +35,7 @@ pub enum Decision<'a> {
     /// scope.
     Exempt,
     /// It lacks a part of the scope: it was refused, or passed on without a charge if the policy only warns.
-    Unknown(&'a ScopePart),
+    Missing(&'a MissingPart),
     /// It was passed on without a charge because the store of the limits is away.
     Unchecked,
     /// It was refused because the store of the limits is away.
@@ -43,3 +44,13 @@ pub enum Decision<'a> {
 
 /// Counts nothing.
 impl Observer for () {}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn decided(&self, decision: &Decision<'_>) {
+        (**self).decided(decision);
+    }
+
+    fn settled(&self, settled: &Settled) {
+        (**self).settled(settled);
+    }
+}

@@ -48,6 +48,9 @@ pub struct Queue {
 #[non_exhaustive]
 pub enum MissingKey {
     /// It shares a bucket with all that lack it. The default.
+    ///
+    /// Route, gateway, user, model and address are the embedder's to tell
+    /// ([`ScopeValues`](crate::ScopeValues)): where nobody does, all requests share one bucket.
     #[default]
     Share,
     /// It passes uncounted.

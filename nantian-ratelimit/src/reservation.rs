@@ -79,17 +79,46 @@ impl Reservation {
         &self.levels
     }
 
-    /// Settles the tokens.
+    /// Settles the tokens, now.
     ///
     /// Debt is capped at one window's amount beyond an empty bucket. Limits that a change of policy removed
     /// meanwhile are left out; if the limiter is gone, nothing happens.
+    pub fn settle(self, settlement: Settlement) -> Settled {
+        let now = self.now();
+        self.settle_at(now, settlement)
+    }
+
+    /// [`Reservation::settle`] at a given time, on the clock of the limiter that admitted the request.
     pub fn settle_at(self, now: Timestamp, settlement: Settlement) -> Settled {
-        self.settle_once_at(now, settlement)
+        let settled = self.settle_once_at(now, settlement);
+        if settled.used < settled.reserved {
+            self.notify();
+        }
+        settled
     }
 
     /// Takes the whole charge back, requests too: for a request that another limiter denied.
+    pub fn cancel(self) {
+        let now = self.now();
+        self.cancel_at(now);
+    }
+
+    /// [`Reservation::cancel`] at a given time, on the clock of the limiter that admitted the request.
     pub fn cancel_at(self, now: Timestamp) {
         self.cancel_once_at(now);
+        self.notify();
+    }
+
+    /// The time on the limiter's clock; that of the charge if the limiter is gone.
+    fn now(&self) -> Timestamp {
+        self.levels.ledger().history().map_or_else(|| self.levels.at(), |history| history.now())
+    }
+
+    /// Whoever waits may find room now.
+    fn notify(&self) {
+        if let Some(history) = self.levels.ledger().history() {
+            history.queues().notify(self.key);
+        }
     }
 
     /// [`Reservation::settle_at`] for whoever sees to it that the reservation is not settled again.

@@ -13,14 +13,16 @@ use crate::body::ResponseBody;
 use crate::cost::{Cost, is_preflight};
 use crate::decide::{Decided, DecisionRequest, Outcome, Part};
 use crate::early_charge::{self, EarlyCharge, EarlyCharges};
-use crate::error::{Denied, LacksScopePart};
+#[cfg(feature = "redis")]
+use crate::error::Unavailable;
+use crate::error::{Denied, MissingPart};
 use crate::future::{PendingRequest, ResponseFuture};
 use crate::handle::{ReservationHandle, SettleGuard};
 use crate::headers;
 use crate::layer::{KeyLookup, Settings};
 use crate::observe::Decision;
 use crate::policy::OnLimit;
-use crate::scope::ScopePart;
+use crate::respond::Refusal;
 use crate::wait_queue::HeldBytes;
 
 /// Passes on the requests that a limiter admits and answers the others.
@@ -43,6 +45,21 @@ pub(crate) enum Verdict<B> {
 impl<S> RateLimit<S> {
     pub(crate) fn new(inner: S, settings: Arc<Settings>) -> Self {
         Self { inner, settings }
+    }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Takes the wrapped service out.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -71,13 +88,13 @@ where
                 settings.observer.decided(&Decision::Exempt);
                 return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
-            KeyLookup::Lacks(part) if settings.decider.policy().on_limit() == OnLimit::Warn => {
-                settings.observer.decided(&Decision::Unknown(&part));
+            KeyLookup::Lacks(missing) if settings.decider.policy().on_limit() == OnLimit::Warn => {
+                settings.observer.decided(&Decision::Missing(&missing));
                 return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
             }
-            KeyLookup::Lacks(part) => {
+            KeyLookup::Lacks(missing) => {
                 early_charge::cancel(&mut parts.extensions);
-                return ResponseFuture::refused(settings.unknown(&part, &parts));
+                return ResponseFuture::refused(settings.refuse_missing(missing, &parts));
             }
         };
         let begun = EarlyCharges::take(&mut parts.extensions, settings);
@@ -146,7 +163,7 @@ impl Settings {
                 if let Some(begun) = begun {
                     begun.cancel_own();
                 }
-                Verdict::Refuse(self.unavailable(&parts))
+                Verdict::Refuse(self.refuse_unavailable(&parts))
             }
             #[cfg(feature = "redis")]
             (Outcome::Unchecked | Outcome::Unavailable, _) => {
@@ -159,27 +176,31 @@ impl Settings {
     /// The response to a request that a limit denies.
     pub(crate) fn refuse(&self, denied: Denied, request: &Parts) -> Response<Bytes> {
         self.observer.decided(&Decision::Denied(&denied));
-        let mut response = self.responder.respond(&denied, request);
-        headers::refused(response.headers_mut(), &denied);
+        let mut response = self.responder.respond(Refusal::Denied(&denied), request);
+        if self.report_levels {
+            denied.write_fields(response.headers_mut());
+        } else {
+            headers::refused(response.headers_mut(), &denied);
+        }
         response.extensions_mut().insert::<Denied>(denied);
         response
     }
 
     /// The response to a request of which nobody knows whose it is.
-    pub(crate) fn unknown(&self, part: &ScopePart, request: &Parts) -> Response<Bytes> {
-        self.observer.decided(&Decision::Unknown(part));
-        let mut response = self.responder.unknown(part, request);
-        response.extensions_mut().insert(LacksScopePart);
+    pub(crate) fn refuse_missing(&self, missing: MissingPart, request: &Parts) -> Response<Bytes> {
+        self.observer.decided(&Decision::Missing(&missing));
+        let mut response = self.responder.respond(Refusal::Missing(&missing), request);
+        response.extensions_mut().insert(missing);
         response
     }
 
     /// The response to a request that cannot be decided on.
     #[cfg(feature = "redis")]
-    pub(crate) fn unavailable(&self, request: &Parts) -> Response<Bytes> {
+    pub(crate) fn refuse_unavailable(&self, request: &Parts) -> Response<Bytes> {
         self.observer.decided(&Decision::Unavailable);
-        let mut response = self.responder.unavailable(request);
+        let mut response = self.responder.respond(Refusal::Unavailable(&Unavailable), request);
         headers::unavailable(response.headers_mut());
-        response.extensions_mut().insert(crate::error::Unavailable);
+        response.extensions_mut().insert(Unavailable);
         response
     }
 

@@ -10,11 +10,10 @@ use crate::clock::Timestamp;
 use crate::key::Key;
 use crate::limit::Limit;
 use crate::limit_column::LimitColumn;
-use crate::limiter::LedgerHistory;
 use crate::sync::{AtomicBool, Ordering};
 use crate::table::{Exclusive, SEALED, Slot, Table};
 
-use super::{Ledger, Tats};
+use super::{Ledger, LedgerHistory, Tats};
 
 /// Who answers for the keys of a shard.
 #[derive(Default)]

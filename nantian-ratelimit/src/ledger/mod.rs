@@ -2,6 +2,7 @@
 
 mod charge;
 mod handover;
+mod history;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -11,13 +12,14 @@ use crate::cost::Cost;
 use crate::key::Key;
 use crate::limit::Limit;
 use crate::limit_column::{Correction, LimitColumn};
-use crate::limiter::LedgerHistory;
 use crate::policy::MAX_LIMITS;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::{Exclusive, SEALED, Slot, Table};
 
 use self::charge::{Charge, has_charged};
 use self::handover::ShardOwner;
+
+pub(crate) use self::history::LedgerHistory;
 
 /// The TATs of a slot, in the order of the columns; the rest is unused.
 pub(crate) type Tats = [u64; MAX_LIMITS];
@@ -63,6 +65,11 @@ enum Corrected {
 impl Ledger {
     pub(crate) fn columns(&self) -> &[LimitColumn] {
         &self.columns
+    }
+
+    /// The limiter's clock and queues; `None` if the limiter is gone.
+    pub(crate) fn history(&self) -> Option<Arc<LedgerHistory>> {
+        self.history.upgrade()
     }
 
     pub(crate) fn typical(&self) -> &AtomicU64 {

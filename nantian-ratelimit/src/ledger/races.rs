@@ -149,7 +149,7 @@ fn a_key_that_is_handed_over_when_half_of_it_is_charged_pays_once() {
         let pays = |limiter: &Limiter| assert!(limiter.admit_at(at(0), key, Cost::tokens(1)).is_ok());
         pays(&limiter);
         let other = limiter.clone();
-        let racing = thread::spawn(move || other.with_policy_at(at(0), policy(4)));
+        let racing = thread::spawn(move || other.successor_at(at(0), policy(4)));
         pays(&limiter);
         let changed = racing.join().unwrap();
         assert!(changed.levels_at(at(0), key).iter().all(|level| level.remaining == 2));

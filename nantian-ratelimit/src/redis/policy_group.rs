@@ -197,8 +197,8 @@ impl Current {
         Self {
             replicas,
             whole: self.whole.clone(),
-            local: self.local.with_policy_at(now, of_one.clone()),
-            unreported: self.unreported.with_policy_at(now, of_one),
+            local: self.local.successor_at(now, of_one.clone()),
+            unreported: self.unreported.successor_at(now, of_one),
             denials: Arc::default(),
         }
     }
@@ -353,7 +353,7 @@ mod tests {
         let waiter = Arc::new(Waiter(Arc::clone(limiter.group()), Mutex::default()));
         let waker = Arc::clone(&waiter).into();
         assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        limiter.with_policy(policy(6000));
+        limiter.successor(policy(6000));
         assert_eq!(*waiter.1.lock().unwrap(), [6000]);
     }
 }

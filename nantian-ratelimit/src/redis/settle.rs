@@ -70,7 +70,7 @@ impl SharedReservation {
         &self.0.levels
     }
 
-    /// Settles the tokens: see [`Reservation::settle_at`]. What the cap on debt forgives is the server's to
+    /// Settles the tokens: see [`Reservation::settle`]. What the cap on debt forgives is the server's to
     /// know.
     pub fn settle(self, settlement: Settlement) -> Settled {
         self.settle_once(settlement)

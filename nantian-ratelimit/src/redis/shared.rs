@@ -14,7 +14,7 @@ use super::settle::{Charged, SharedReservation};
 use super::store::{Link, RedisStore};
 use crate::clock::Timestamp;
 use crate::cost::Cost;
-use crate::error::{Denied, MissingPart};
+use crate::error::{Denied, MissingPart, Unavailable};
 use crate::key::{Key, KeyHasher};
 use crate::key_extractor::KeyExtractor;
 use crate::limit::Limit;
@@ -23,7 +23,7 @@ use crate::policy::Policy;
 
 /// Decides all limits of a policy at once, with the levels that all replicas have in common.
 ///
-/// Clones share everything. [`SharedLimiter::with_policy`] gives a limiter with other amounts over the same
+/// Clones share everything. [`SharedLimiter::successor`] gives a limiter with other amounts over the same
 /// levels. Whichever limiter of such a group is asked, the amounts of the newest policy hold; scope and
 /// reaction are those of its own policy.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ pub enum Verdict {
     /// The server is away and the requests pass: [`OnOutage::Open`].
     Unchecked,
     /// The server is away and the requests do not: [`OnOutage::Closed`].
-    Unavailable,
+    Unavailable(Unavailable),
 }
 
 struct Shared {
@@ -94,8 +94,9 @@ impl SharedLimiter {
         &self.0.group.store
     }
 
-    /// A limiter for `policy` over the same levels: see [`Limiter::with_policy`].
-    pub fn with_policy(&self, policy: Policy) -> Self {
+    /// Puts `policy` in force for all clones, and gives a limiter with its scope and reaction: see
+    /// [`Limiter::successor`].
+    pub fn successor(&self, policy: Policy) -> Self {
         let group = Arc::clone(&self.0.group);
         Self(Arc::new(Shared { whole: group.change(policy), group }))
     }
@@ -108,7 +109,7 @@ impl SharedLimiter {
     /// Keys whose buckets are not all full as far as this process knows. Takes time in proportion to the
     /// table.
     pub fn live_keys(&self) -> usize {
-        self.0.group.current().local.live_keys_at(self.0.whole.now())
+        self.0.group.current().local.live_keys()
     }
 
     /// Decisions so far about keys of which this process cannot keep apart what it knows: see
@@ -129,7 +130,7 @@ impl SharedLimiter {
     /// [`MissingPart`] if it lacks a part and is refused then.
     pub fn key_of(
         &self,
-        keys: &impl KeyExtractor,
+        keys: &(impl KeyExtractor + ?Sized),
         request: &Parts,
     ) -> Result<Option<SharedKey>, MissingPart> {
         let policy = self.policy();
@@ -199,7 +200,7 @@ impl SharedLimiter {
         let group = &self.0.group;
         match group.store.0.on_outage {
             OnOutage::Open => return Verdict::Unchecked,
-            OnOutage::Closed => return Verdict::Unavailable,
+            OnOutage::Closed => return Verdict::Unavailable(Unavailable),
             OnOutage::Local => {}
         }
         let current = group.current();

@@ -86,7 +86,7 @@ mod tests {
         for name in 0..10u8 {
             keys.note(limiter.group(), &limiter.key(&[name]));
         }
-        let edited = limiter.with_policy(policy(20));
+        let edited = limiter.successor(policy(20));
         drop(limiter);
         assert!(keys.drain().take(4).all(|(group, _)| group.upgrade().is_some()));
         assert_eq!(keys.drain().count(), 6);

@@ -7,14 +7,13 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
 
-use super::{OUTAGE, ProblemJson, Responder, lack, response};
+use super::{ProblemJson, Refusal, Responder, response};
 use crate::error::{Denied, whole_millis};
 use crate::limit::Unit;
-use crate::scope::ScopePart;
 
-/// 429 in the form that the client's library understands. The default.
+/// The refusal in the form that the client's library understands. The default.
 ///
-/// | client | told by | body |
+/// | client | told by | body of a denial |
 /// |---|---|---|
 /// | gRPC | `Content-Type: application/grpc…` | none: status 200 with `grpc-status: 8` (RESOURCE_EXHAUSTED), as gRPC demands |
 /// | Anthropic | the header `anthropic-version`, or a path that ends in `/messages` or `/messages/count_tokens`, or has `/v1/messages/`; not the messages of OpenAI's `threads` and `completions` | `rate_limit_error` |
@@ -51,45 +50,24 @@ const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-m
 // === impl DialectResponder ===
 
 impl Responder for DialectResponder {
-    fn respond(&self, denied: &Denied, request: &Parts) -> Response<Bytes> {
-        let Some(dialect) = Dialect::of(request) else { return ProblemJson.respond(denied, request) };
-        let message = format!("rate limit reached: {denied}");
-        let openai = match denied.limit().unit() {
-            Unit::Tokens => "tokens",
-            Unit::Requests => "requests",
-        };
-        let code = r#""rate_limit_exceeded""#;
-        let anthropic = "rate_limit_error";
-        let status = StatusCode::TOO_MANY_REQUESTS;
-        let text = ErrorText { status, grpc: 8, anthropic, openai, code, message: &message };
-        let mut response = dialect.tell(&text);
-        if dialect == Dialect::Grpc {
-            // A negative pushback says that trying again is of no use.
-            let pushback = denied
-                .retry_after()
-                .map_or_else(|| "-1".to_owned(), |wait| whole_millis(wait).as_millis().max(1).to_string());
-            response
-                .headers_mut()
-                .extend(HeaderValue::try_from(pushback).ok().map(|value| (GRPC_PUSHBACK, value)));
+    fn respond(&self, refusal: Refusal<'_>, request: &Parts) -> Response<Bytes> {
+        let Some(dialect) = Dialect::of(request) else { return ProblemJson.respond(refusal, request) };
+        let (status, message) = (refusal.status(), refusal.to_string());
+        match refusal {
+            Refusal::Denied(denied) => dialect.tell_denial(status, denied),
+            Refusal::Missing(_) => {
+                let is_credential = status == StatusCode::UNAUTHORIZED;
+                let (grpc, anthropic) =
+                    if is_credential { (16, "authentication_error") } else { (3, "invalid_request_error") };
+                let openai = "invalid_request_error";
+                dialect.tell(&ErrorText { status, grpc, anthropic, openai, code: "null", message: &message })
+            }
+            Refusal::Unavailable(_) => {
+                let (anthropic, openai) = ("api_error", "server_error");
+                let code = "null";
+                dialect.tell(&ErrorText { status, grpc: 14, anthropic, openai, code, message: &message })
+            }
         }
-        response
-    }
-
-    fn unavailable(&self, request: &Parts) -> Response<Bytes> {
-        let Some(dialect) = Dialect::of(request) else { return ProblemJson::about_outage(request) };
-        let (anthropic, openai) = ("api_error", "server_error");
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        dialect.tell(&ErrorText { status, grpc: 14, anthropic, openai, code: "null", message: OUTAGE })
-    }
-
-    fn unknown(&self, part: &ScopePart, request: &Parts) -> Response<Bytes> {
-        let Some(dialect) = Dialect::of(request) else { return ProblemJson::about_scope(part, request) };
-        let (status, message) = lack(part);
-        let is_credential = status == StatusCode::UNAUTHORIZED;
-        let (grpc, anthropic) =
-            if is_credential { (16, "authentication_error") } else { (3, "invalid_request_error") };
-        let openai = "invalid_request_error";
-        dialect.tell(&ErrorText { status, grpc, anthropic, openai, code: "null", message: &message })
     }
 }
 
@@ -121,6 +99,27 @@ impl Dialect {
         } else {
             None
         }
+    }
+
+    fn tell_denial(self, status: StatusCode, denied: &Denied) -> Response<Bytes> {
+        let message = format!("rate limit reached: {denied}");
+        let openai = match denied.limit().unit() {
+            Unit::Tokens => "tokens",
+            Unit::Requests => "requests",
+        };
+        let (anthropic, code) = ("rate_limit_error", r#""rate_limit_exceeded""#);
+        let mut response =
+            self.tell(&ErrorText { status, grpc: 8, anthropic, openai, code, message: &message });
+        if self == Self::Grpc {
+            // A negative pushback says that trying again is of no use.
+            let pushback = denied
+                .retry_after()
+                .map_or_else(|| "-1".to_owned(), |wait| whole_millis(wait).as_millis().max(1).to_string());
+            response
+                .headers_mut()
+                .extend(HeaderValue::try_from(pushback).ok().map(|value| (GRPC_PUSHBACK, value)));
+        }
+        response
     }
 
     /// Nothing in a message needs escaping: names of limits and headers, and numbers.

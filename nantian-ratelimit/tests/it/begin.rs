@@ -21,7 +21,7 @@ use crate::queue::Paused;
 fn left(limiter: &Limiter) -> Vec<u64> {
     let mut hasher = limiter.hasher();
     hasher.part(&nantian_ratelimit::ScopePart::Route, None);
-    let levels = limiter.levels_at(limiter.now(), hasher.finish());
+    let levels = limiter.levels(hasher.finish());
     levels.iter().map(|level| level.remaining).collect()
 }
 
@@ -117,7 +117,7 @@ async fn a_limit_that_comes_to_allow_no_tokens_denies_at_once_and_for_ever() {
     let limiter = Limiter::builder(policy(1000)).clock(Paused(Instant::now())).build();
     let before = RateLimitLayer::new(limiter.clone());
     assert_eq!(journey(slice::from_ref(&before), 500).await.status(), 200);
-    let after = RateLimitLayer::new(limiter.with_policy(policy(0)));
+    let after = RateLimitLayer::new(limiter.successor(policy(0)));
     for layer in [before, after] {
         let (mut parts, ()) = Request::new(()).into_parts();
         let refused = timeout(Duration::ZERO, layer.begin(&mut parts)).await.expect("it does not wait");

@@ -136,7 +136,7 @@ async fn an_admitted_caller_learns_when_more_is_to_be_had() {
     let limiter = limiter(&clock, [Limit::tokens_per_minute(60)]);
     let key = limiter.key_of(&ScopeValues::new(), &Request::new(()).into_parts().0).unwrap().unwrap();
     let reservation = limiter.admit(key, Cost::tokens(10)).unwrap().reserve();
-    reservation.settle_at(limiter.now(), Settlement::Used(90));
+    reservation.settle(Settlement::Used(90));
     let headers = answer(RateLimitLayer::new(limiter).layer(service_fn(ok)), 0).await;
     assert_eq!(all(&headers, "ratelimit"), [r#""tokens-per-minute";r=0;t=31"#], "what is owed comes first");
 }
@@ -178,6 +178,19 @@ async fn a_short_reset_is_told_in_milliseconds() {
     assert_eq!(all(&headers, "x-ratelimit-reset-requests"), ["10ms"]);
 }
 
+#[tokio::test]
+async fn a_layer_that_does_not_report_says_only_when_to_come_back() {
+    let limiter = limiter(&ManualClock::new(), [Limit::requests_per_minute(1)]);
+    let service = RateLimitLayer::new(limiter).report_levels(false).layer(service_fn(ok));
+    let admitted = answer(service.clone(), 0).await;
+    assert_eq!(all(&admitted, "ratelimit"), ["\"upstream\";r=1"], "an upstream's stay");
+    assert!(!admitted.contains_key("ratelimit-policy"));
+    let refused = answer(service, 0).await;
+    let mut names: Vec<&str> = refused.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["cache-control", "content-type", "retry-after", "retry-after-ms"]);
+}
+
 /// What a proxy of callbacks does itself is what the layer does.
 #[tokio::test]
 async fn the_core_writes_the_fields_of_the_layer() {
@@ -191,7 +204,7 @@ async fn the_core_writes_the_fields_of_the_layer() {
     by_core.insert("ratelimit", "\"upstream\";r=1".parse().unwrap());
     let reservation = limiter.admit(key, Cost::REQUEST).unwrap().reserve();
     reservation.levels().write_fields(&mut by_core);
-    reservation.cancel_at(limiter.now());
+    reservation.cancel();
 
     let service = RateLimitLayer::new(limiter.clone()).layer(service_fn(ok));
     let admitted = service.clone().oneshot(Request::from_parts(request.clone(), ())).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,8 +12,9 @@ use axum::body::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use nantian_ratelimit::{
-    Cost, Decision, Denied, EstimatedTokens, InvalidPolicy, Limit, Limiter, MissingKey, Observer, OnLimit,
-    Policy, RateLimitLayer, ReservationHandle, ScopePart, ScopeValues, Settled, Settlement,
+    Cost, Decision, Denied, EstimatedTokens, InvalidPolicy, KeyExtractor, Limit, Limiter, MissingKey,
+    Observer, OnLimit, Policy, RateLimitLayer, ReservationHandle, ScopePart, ScopeValues, Settled,
+    Settlement, clock::ManualClock, respond::Refusal,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
@@ -64,7 +66,7 @@ pub(crate) fn echo(request: Request<()>) -> Ready<Result<Response<Full<Bytes>>, 
 pub(crate) fn remaining(limiter: &Limiter) -> u64 {
     let mut hasher = limiter.hasher();
     hasher.part(&ScopePart::Route, None);
-    let levels = limiter.levels_at(limiter.now(), hasher.finish());
+    let levels = limiter.levels(hasher.finish());
     levels.tightest().unwrap().remaining
 }
 
@@ -291,7 +293,7 @@ async fn what_an_inner_limiter_denies_costs_nothing_on_the_outer_one() {
     assert_eq!(denied.extensions().get::<Denied>().unwrap().limit().name().as_str(), "tokens-per-hour");
     let mut hasher = outer.hasher();
     hasher.part(&ScopePart::Route, None);
-    let levels = outer.levels_at(outer.now(), hasher.finish());
+    let levels = outer.levels(hasher.finish());
     let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
     assert_eq!(left, [9, 500]);
 }
@@ -377,10 +379,10 @@ async fn extractor_estimator_and_responder_can_be_replaced() {
     let layer = RateLimitLayer::new(limiter)
         .cost_estimator(|request: &http::request::Parts, _: u64| {
             let requests = if request.method == Method::POST { 10 } else { 1 };
-            Cost { requests, tokens: 0 }
+            Cost::new(requests, 0)
         })
-        .responder(|denied: &Denied, _: &http::request::Parts| {
-            let mut response = Response::new(Bytes::from(denied.to_string()));
+        .responder(|refusal: Refusal<'_>, _: &http::request::Parts| {
+            let mut response = Response::new(Bytes::from(refusal.to_string()));
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             response
         });
@@ -426,7 +428,46 @@ async fn a_request_that_an_inner_limit_knows_no_key_of_costs_nothing_around_it()
     for _ in 0..20 {
         assert_eq!(service.clone().oneshot(get()).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     }
-    assert_eq!(outer.live_keys_at(outer.now()), 0);
+    assert_eq!(outer.live_keys(), 0);
+}
+
+#[tokio::test]
+async fn the_layer_can_be_told_how_to_find_clients_addresses() {
+    let policy = Policy::builder().limit(Limit::requests_per_minute(1)).scope(ScopePart::Ip.into());
+    let limiter = Limiter::new(policy.build().unwrap());
+    // What the extractor would say is the same for all.
+    let values = ScopeValues::new().with_client("192.0.2.1".parse().unwrap());
+    let layer = RateLimitLayer::new(limiter).client_ip(|_, extensions| extensions.get::<IpAddr>().copied());
+    let service = layer.key_extractor(values).layer(service_fn(echo));
+    let from =
+        |client: &str| Request::builder().extension::<IpAddr>(client.parse().unwrap()).body(()).unwrap();
+    let mut statuses = Vec::new();
+    for request in [from("192.0.2.1"), from("192.0.2.2"), from("::ffff:192.0.2.1"), get(), get()] {
+        statuses.push(service.clone().oneshot(request).await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 429, 200, 429], "who has no address shares a bucket");
+}
+
+#[tokio::test]
+async fn what_a_layer_is_given_may_be_shared() {
+    let log = Arc::new(Log::default());
+    let extractor: Arc<dyn KeyExtractor> = Arc::new(ScopeValues::new().with_route("shop"));
+    let clock = Arc::new(ManualClock::new());
+    let policy = Policy::builder().limit(Limit::requests_per_minute(1)).build().unwrap();
+    let limiter = Limiter::builder(policy).clock(Arc::clone(&clock)).build();
+    let layer = RateLimitLayer::new(limiter.clone());
+    let layer = layer.observer(Arc::clone(&log)).key_extractor(Arc::clone(&extractor));
+    let mut service = layer.layer(service_fn(echo));
+    assert_eq!(service.clone().oneshot(get()).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(log.entries(), ["admitted"]);
+    let (request, ()) = get().into_parts();
+    let key = limiter.key_of(&*extractor, &request).unwrap().unwrap();
+    assert!(limiter.admit(key, Cost::REQUEST).is_err());
+    clock.advance(std::time::Duration::from_secs(60));
+    assert!(limiter.admit(key, Cost::REQUEST).is_ok());
+    let inner = service.get_ref().clone();
+    *service.get_mut() = inner;
+    assert_eq!(service.into_inner().oneshot(get()).await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]

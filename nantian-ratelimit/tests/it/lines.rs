@@ -57,7 +57,7 @@ async fn what_needs_no_tokens_waits_behind_no_body_that_is_still_to_be_read() {
     let limiter = limiter([Limit::requests_per_minute(600), Limit::tokens_per_minute(60)], Queue::default());
     let layer = RateLimitLayer::new(limiter).cost_estimator(|request: &http::request::Parts, _| {
         let tokens = request.extensions.get().map_or(0, |EstimatedTokens(tokens)| *tokens);
-        Cost { requests: 1, tokens }
+        Cost::tokens(tokens)
     });
     let begin = |tokens: u64| {
         let layer = layer.clone();
@@ -77,7 +77,7 @@ async fn who_finds_no_place_is_told_of_a_limit_that_it_needs() {
     let layer = RateLimitLayer::new(limiter(limits, Queue::default().with_places(1, 1)));
     let costs = |request: &http::request::Parts, _| {
         let tokens = request.extensions.get().map_or(0, |EstimatedTokens(tokens)| *tokens);
-        Cost { requests: 0, tokens }
+        Cost::new(0, tokens)
     };
     let layer = layer.cost_estimator(costs);
     let ask = |tokens: u64| layer.layer(service_fn(echo)).oneshot(asking(tokens));

@@ -197,7 +197,7 @@ proptest! {
                 }
                 Step::Change { limits } => {
                     let policy = limits.iter().cloned().fold(Policy::builder(), |p, l| p.limit(l));
-                    limiter = limiter.with_policy_at(now, policy.build().unwrap());
+                    limiter = limiter.successor_at(now, policy.build().unwrap());
                     model.change(limits);
                 }
                 _ => {}

@@ -27,11 +27,7 @@ async fn a_preflight_request_that_is_not_exempt_is_a_request_like_any_other() {
 #[tokio::test]
 async fn a_preflight_request_that_is_not_exempt_takes_no_prompts_tokens() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
-    limiter
-        .admit(limiter.key(b"k"), Cost::tokens(1))
-        .unwrap()
-        .reserve()
-        .settle_at(limiter.now(), Settlement::Used(300));
+    limiter.admit(limiter.key(b"k"), Cost::tokens(1)).unwrap().reserve().settle(Settlement::Used(300));
     assert_eq!(limiter.typical_tokens(), 300);
     let service = RateLimitLayer::new(limiter.clone()).preflight_exempt(false).layer(service_fn(echo));
     service.oneshot(preflight()).await.unwrap().into_body().collect().await.unwrap();

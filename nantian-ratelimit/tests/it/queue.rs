@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use nantian_ratelimit::{
-    EstimatedTokens, HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimit, RateLimitLayer,
-    ReservationHandle, ScopePart, Settlement,
+    Cost, EstimatedTokens, HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimit, RateLimitLayer,
+    Reservation, ReservationHandle, ScopePart, Settlement,
     clock::{Clock, Timestamp},
 };
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -59,7 +59,7 @@ fn ask(service: &RateLimit<Inner>, request: Request<()>) -> impl Future<Output =
 fn left(limiter: &Limiter, key: &str) -> u64 {
     let mut hasher = limiter.hasher();
     hasher.part(&ScopePart::Header("x".parse().unwrap()), Some(key.as_bytes()));
-    limiter.levels_at(limiter.now(), hasher.finish()).tightest().unwrap().remaining
+    limiter.levels(hasher.finish()).tightest().unwrap().remaining
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,6 +323,28 @@ async fn a_refund_ends_the_wait_early() {
     assert_eq!(begun.elapsed(), Duration::from_secs(1));
 }
 
+/// A proxy of callbacks and a layer may ask the same limiter.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_by_hand_ends_the_wait_early() {
+    let settle = |reservation: Reservation| {
+        reservation.settle(Settlement::Used(1));
+    };
+    for give_back in [settle, Reservation::cancel] {
+        let limiter = limiter(Limit::tokens_per_minute(60), Queue::default());
+        let mut hasher = limiter.hasher();
+        hasher.part(&ScopePart::Header("x".parse().unwrap()), Some(b"a"));
+        let reservation = limiter.admit(hasher.finish(), Cost::tokens(60)).unwrap().reserve();
+        let mut request = of("a");
+        request.extensions_mut().insert(EstimatedTokens(20));
+        let begun = Instant::now();
+        let waiting = tokio::spawn(ask(&service(&limiter), request));
+        sleep(Duration::from_secs(1)).await;
+        give_back(reservation);
+        assert_eq!(waiting.await.unwrap(), 200);
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_line_admits_no_more_than_bucket_and_refill() {
     let limiter = limiter(Limit::requests_per_minute(60), Queue::default().with_places(1000, 1000));
@@ -370,7 +392,7 @@ async fn a_higher_limit_lets_those_who_wait_pass_at_once() {
     let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(ask(&service, of("a")))).collect();
     sleep(Duration::from_secs(1)).await;
     let policy = Policy::builder().limit(Limit::requests_per_minute(6000)).scope("header:x".parse().unwrap());
-    before.with_policy(policy.build().unwrap());
+    before.successor(policy.build().unwrap());
     for task in waiting {
         assert_eq!(task.await.unwrap(), 200);
     }

@@ -117,7 +117,7 @@ async fn check(steps: Vec<Step>) {
     drop((queue, fresh));
     let mut hasher = limiter.hasher();
     hasher.part(&ScopePart::Route, None);
-    let levels = limiter.levels_at(limiter.now(), hasher.finish());
+    let levels = limiter.levels(hasher.finish());
     assert_eq!(levels.tightest().unwrap().remaining, room, "whoever left has cost nothing");
     for _ in 0..room {
         assert_eq!(ask(0).as_mut().poll(&mut context), Poll::Ready(200), "nobody is before it");

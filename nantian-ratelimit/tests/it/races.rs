@@ -127,7 +127,7 @@ fn a_thousand_reloads_under_load_admit_no_more_than_none() {
         let reloading = scope.spawn(|| {
             let (mut current, mut reloads) = (limiter.clone(), 0);
             while reloads < 1000 || !done.load(Ordering::Acquire) {
-                current = current.with_policy(limits(reloads % 2 == 0));
+                current = current.successor(limits(reloads % 2 == 0));
                 reloads += 1;
             }
         });
@@ -150,12 +150,12 @@ fn racing_settlements_leave_the_level_that_they_add_up_to() {
                 let key = limiter.key(b"k");
                 for round in 0..per_thread {
                     let reservation = limiter.admit(key, Cost::tokens(100)).unwrap().reserve();
-                    reservation.settle_at(limiter.now(), Settlement::Used(round % 200));
+                    reservation.settle(Settlement::Used(round % 200));
                 }
             });
         }
     });
     let used: u64 = (0..per_thread).map(|round| round % 200).sum();
-    let levels = limiter.levels_at(limiter.now(), limiter.key(b"k"));
+    let levels = limiter.levels(limiter.key(b"k"));
     assert_eq!(levels.tightest().unwrap().remaining, 60_000_000 - THREADS * used);
 }

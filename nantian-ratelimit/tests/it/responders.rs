@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use axum::body::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use nantian_ratelimit::{Limit, Limiter, MissingKey, OnLimit, Policy, RateLimitLayer};
+use nantian_ratelimit::{
+    Limit, Limiter, MissingKey, MissingPart, OnLimit, Policy, RateLimitLayer, ScopePart, respond::Refusal,
+};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::layer::echo;
@@ -124,16 +126,27 @@ async fn a_policy_that_warns_refuses_nobody_who_lacks_its_key() {
 }
 
 #[tokio::test]
-async fn a_closure_writes_refusals() {
-    let policy = Policy::builder().limit(Limit::requests_per_minute(0)).build().unwrap();
+async fn a_closure_writes_all_refusals() {
+    let policy = Policy::builder().limit(Limit::requests_per_minute(0)).scope("apiKey".parse().unwrap());
+    let policy = policy.missing_key(MissingKey::Reject).build().unwrap();
     let layer = RateLimitLayer::new(Limiter::new(policy)).responder(
-        |denied: &nantian_ratelimit::Denied, _: &http::request::Parts| {
-            Response::new(Bytes::from(denied.limit().name().to_string()))
+        |refusal: Refusal<'_>, _: &http::request::Parts| {
+            let mut response = Response::new(Bytes::from(refusal.to_string()));
+            *response.status_mut() = refusal.status();
+            response
         },
     );
     let service = layer.layer(service_fn(|_: Request<()>| {
         std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
     }));
-    let (response, body) = read(service.oneshot(Request::new(())).await.unwrap()).await;
-    assert_eq!((response.status().as_u16(), body.as_str()), (200, "requests-per-minute"));
+    let known = Request::builder().header("x-api-key", "alice").body(()).unwrap();
+    for (request, status, text) in [
+        (known, 429, "requests-per-minute exhausted, it admits nothing"),
+        (Request::new(()), 401, "the request lacks what its rate limit counts by: apiKey"),
+    ] {
+        let (response, body) = read(service.clone().oneshot(request).await.unwrap()).await;
+        assert_eq!((response.status().as_u16(), body.as_str()), (status, text));
+        let missing = response.extensions().get::<MissingPart>().map(|missing| &missing.part);
+        assert_eq!(missing, Some(&ScopePart::ApiKey).filter(|_| status == 401));
+    }
 }

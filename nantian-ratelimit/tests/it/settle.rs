@@ -7,7 +7,7 @@ use nantian_ratelimit::{Cost, Key, Limit, Limiter, Policy, Settlement, clock::Ma
 use crate::admit::{limiter, seconds};
 
 fn remaining(limiter: &Limiter, key: Key) -> u64 {
-    let levels = limiter.levels_at(limiter.now(), key);
+    let levels = limiter.levels(key);
     levels.tightest().unwrap().remaining
 }
 
@@ -17,7 +17,7 @@ fn unused_tokens_come_back() {
     let key = limiter.key(b"k");
     let reservation = limiter.admit(key, Cost::tokens(800)).unwrap().reserve();
     assert_eq!(remaining(&limiter, key), 200);
-    let settled = reservation.settle_at(limiter.now(), Settlement::Used(300));
+    let settled = reservation.settle(Settlement::Used(300));
     assert_eq!((settled.reserved, settled.used, settled.forgiven), (800, 300, 0));
     assert_eq!(remaining(&limiter, key), 700);
 }
@@ -27,7 +27,7 @@ fn use_beyond_the_bucket_is_debt_that_keeps_the_caller_out() {
     let limiter = limiter([Limit::tokens_per_minute(600)]);
     let key = limiter.key(b"k");
     let reservation = limiter.admit(key, Cost::tokens(500)).unwrap().reserve();
-    reservation.settle_at(limiter.now(), Settlement::Used(900));
+    reservation.settle(Settlement::Used(900));
     assert_eq!(remaining(&limiter, key), 0);
     let denied = limiter.admit(key, Cost::tokens(1)).unwrap_err();
     assert_eq!(denied.retry_after(), Some(Duration::from_millis(30_100)));
@@ -38,7 +38,7 @@ fn debt_beyond_a_window_is_forgiven() {
     let limiter = limiter([Limit::tokens_per_minute(600)]);
     let key = limiter.key(b"k");
     let reservation = limiter.admit(key, Cost::tokens(600)).unwrap().reserve();
-    let settled = reservation.settle_at(limiter.now(), Settlement::Used(1_000_000));
+    let settled = reservation.settle(Settlement::Used(1_000_000));
     assert_eq!(settled.forgiven, 1_000_000 - 1200);
     let denied = limiter.admit(key, Cost::tokens(600)).unwrap_err();
     assert_eq!(denied.retry_after(), Some(Duration::from_secs(120)));
@@ -49,7 +49,7 @@ fn an_oversized_request_pays_for_its_real_use() {
     let limiter = limiter([Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
     let reservation = limiter.admit(key, Cost::tokens(10_000)).unwrap().reserve();
-    reservation.settle_at(limiter.now(), Settlement::Used(40));
+    reservation.settle(Settlement::Used(40));
     assert_eq!(remaining(&limiter, key), 60);
 }
 
@@ -59,7 +59,7 @@ fn an_aborted_stream_gets_nothing_back_but_pays_for_more() {
     let key = limiter.key(b"k");
     for (seen, left) in [(100, 600), (700, 0)] {
         let reservation = limiter.admit(key, Cost::tokens(400)).unwrap().reserve();
-        reservation.settle_at(limiter.now(), Settlement::AtLeast(seen));
+        reservation.settle(Settlement::AtLeast(seen));
         assert_eq!(remaining(&limiter, key), left);
     }
 }
@@ -69,9 +69,9 @@ fn an_aborted_stream_owes_nothing_that_was_merely_estimated() {
     let limiter = limiter([Limit::tokens_per_minute(100), Limit::tokens_per_hour(10_000)]);
     let key = limiter.key(b"k");
     let reservation = limiter.admit(key, Cost::tokens(5000)).unwrap().reserve();
-    let settled = reservation.settle_at(limiter.now(), Settlement::AtLeast(40));
+    let settled = reservation.settle(Settlement::AtLeast(40));
     assert_eq!((settled.reserved, settled.used, settled.forgiven), (5000, 5000, 0));
-    let levels = limiter.levels_at(limiter.now(), key);
+    let levels = limiter.levels(key);
     let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
     assert_eq!(left, [0, 5000]);
     let refilled = limiter.now().saturating_add(Duration::from_millis(600));
@@ -87,7 +87,7 @@ fn an_oversized_reservation_counts_as_what_it_took() {
         let limiter = limiter([Limit::tokens_per_minute(100)]);
         let key = limiter.key(b"k");
         let reservation = limiter.admit(key, Cost::tokens(10_000)).unwrap().reserve();
-        assert_eq!(reservation.settle_at(limiter.now(), settlement).used, used);
+        assert_eq!(reservation.settle(settlement).used, used);
     }
 }
 
@@ -96,8 +96,8 @@ fn a_request_that_was_not_served_gets_its_tokens_back_but_not_its_turn() {
     let limiter = limiter([Limit::requests_per_minute(10), Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
     let reservation = limiter.admit(key, Cost::tokens(70)).unwrap().reserve();
-    reservation.settle_at(limiter.now(), Settlement::NotServed);
-    let levels = limiter.levels_at(limiter.now(), key);
+    reservation.settle(Settlement::NotServed);
+    let levels = limiter.levels(key);
     let left: Vec<u64> = levels.iter().map(|level| level.remaining).collect();
     assert_eq!(left, [9, 100]);
 }
@@ -106,8 +106,8 @@ fn a_request_that_was_not_served_gets_its_tokens_back_but_not_its_turn() {
 fn a_cancelled_request_leaves_no_trace() {
     let limiter = limiter([Limit::requests_per_minute(10), Limit::tokens_per_minute(100)]);
     let key = limiter.key(b"k");
-    limiter.admit(key, Cost::tokens(70)).unwrap().reserve().cancel_at(limiter.now());
-    assert_eq!(limiter.live_keys_at(limiter.now()), 0);
+    limiter.admit(key, Cost::tokens(70)).unwrap().reserve().cancel();
+    assert_eq!(limiter.live_keys(), 0);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn what_is_typical_follows_what_is_used() {
     for round in 0..2000u64 {
         let used = 1000 + (round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 1000;
         let reservation = limiter.admit(key, Cost::tokens(1)).unwrap().reserve();
-        reservation.settle_at(limiter.now(), Settlement::Used(used));
+        reservation.settle(Settlement::Used(used));
     }
     let typical = limiter.typical_tokens();
     assert!((1600..2000).contains(&typical), "{typical} is no 80th percentile of 1000..2000");
@@ -172,7 +172,36 @@ fn what_used_nothing_does_not_lower_what_is_typical() {
     let key = limiter.key(b"k");
     for used in [1000].into_iter().chain([0; 100]) {
         let reservation = limiter.admit(key, Cost::tokens(1)).unwrap().reserve();
-        reservation.settle_at(limiter.now(), Settlement::Used(used));
+        reservation.settle(Settlement::Used(used));
     }
     assert_eq!(limiter.typical_tokens(), 1000);
+}
+
+#[test]
+fn a_reservation_is_settled_by_the_clock_of_its_limiter() {
+    let clock = ManualClock::new();
+    let policy = Policy::builder().limit(Limit::tokens_per_minute(60)).build().unwrap();
+    let limiter = Limiter::builder(policy).clock(clock.clone()).build();
+    let key = limiter.key(b"k");
+    let reserve = || limiter.admit(key, Cost::tokens(10)).unwrap().reserve();
+    let (settled, cancelled) = (reserve(), reserve());
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(remaining(&limiter, key), 50);
+    settled.settle(Settlement::Used(40));
+    assert_eq!(remaining(&limiter, key), 20);
+    cancelled.cancel();
+    assert_eq!((remaining(&limiter, key), limiter.live_keys()), (30, 1));
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(limiter.live_keys(), 0);
+}
+
+#[test]
+fn a_reservation_may_outlive_its_limiter() {
+    let limiter = limiter([Limit::tokens_per_minute(60)]);
+    let reserve = || limiter.admit(limiter.key(b"k"), Cost::tokens(10)).unwrap().reserve();
+    let (settled, cancelled) = (reserve(), reserve());
+    drop(limiter);
+    let settled = settled.settle(Settlement::Used(40));
+    assert_eq!((settled.reserved, settled.used), (10, 40));
+    cancelled.cancel();
 }

@@ -223,7 +223,7 @@ pub(crate) async fn admit(
 
 /// What is left of each limit.
 pub(crate) async fn remaining(limiter: &SharedLimiter, key: &str) -> Vec<u64> {
-    let seen = admit(limiter, key, Cost { requests: 0, tokens: 0 }).await.unwrap();
+    let seen = admit(limiter, key, Cost::new(0, 0)).await.unwrap();
     seen.levels().iter().map(|level| level.remaining).collect()
 }
 

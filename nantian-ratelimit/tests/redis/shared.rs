@@ -161,12 +161,12 @@ async fn a_new_amount_keeps_what_was_used_and_limits_come_and_go() {
     let (one, two) = (server.replica().await, server.replica().await);
     let first = one.store.limiter("quota", policy([per_day(10)]));
     assert_eq!(admitted(&first, "alice", 4).await, 4);
-    let more = first.with_policy(policy([tokens_per_day(1000), per_day(6)]));
+    let more = first.successor(policy([tokens_per_day(1000), per_day(6)]));
     let seen = admit(&more, "alice", Cost::tokens(100)).await.unwrap();
     let remaining: Vec<_> = seen.levels().iter().map(|level| level.remaining).collect();
     assert_eq!(remaining, [900, 1]);
     // A reservation from before the edit is settled without harm to the limit that is new.
-    let newest = first.with_policy(policy([per_day(7), tokens_per_day(1000)]));
+    let newest = first.successor(policy([per_day(7), tokens_per_day(1000)]));
     admit(&newest, "alice", Cost::REQUEST).await.unwrap().settle(Settlement::Used(50));
     let limiter = two.store.limiter("quota", policy([tokens_per_day(1000)]));
     reaches(&limiter, "alice", &[850]).await;
@@ -179,16 +179,16 @@ async fn a_limit_below_what_was_used_keeps_the_caller_out_for_two_windows_at_mos
     let replica = server.replica().await;
     let limiter = replica.store.limiter("quota", policy([tokens_per_day(1000)]));
     admit(&limiter, "alice", Cost::tokens(800)).await.unwrap();
-    let lowered = limiter.with_policy(policy([tokens_per_day(24)]));
+    let lowered = limiter.successor(policy([tokens_per_day(24)]));
     let denied = admit(&lowered, "alice", Cost::tokens(1)).await.unwrap_err();
     let wait = denied.retry_after().unwrap().as_secs();
     assert!((DAY..=DAY + DAY / 24).contains(&wait), "{wait}");
-    let raised = lowered.with_policy(policy([tokens_per_day(1000)]));
+    let raised = lowered.successor(policy([tokens_per_day(1000)]));
     reaches(&raised, "alice", &[1000 - 48]).await;
-    let closed = raised.with_policy(policy([tokens_per_day(0)]));
+    let closed = raised.successor(policy([tokens_per_day(0)]));
     assert!(admit(&closed, "alice", Cost::tokens(1)).await.is_err());
     admit(&closed, "alice", Cost::tokens(0)).await.unwrap();
-    let reopened = closed.with_policy(policy([tokens_per_day(1000)]));
+    let reopened = closed.successor(policy([tokens_per_day(1000)]));
     reaches(&reopened, "alice", &[1000 - 48]).await;
 }
 
@@ -220,7 +220,7 @@ async fn the_amounts_of_the_newest_policy_hold_whichever_limiter_is_asked() {
     let replica = server.replica().await;
     let old = replica.store.limiter("quota", policy([per_day(2), tokens_per_day(1000)]));
     let before = admit(&old, "alice", Cost::tokens(100)).await.unwrap();
-    let new = old.with_policy(policy([tokens_per_day(2000), per_day(5)]));
+    let new = old.successor(policy([tokens_per_day(2000), per_day(5)]));
     let seen = admit(&old, "alice", Cost::tokens(100)).await.unwrap();
     let remaining: Vec<_> = seen.levels().iter().map(|level| level.remaining).collect();
     assert_eq!(remaining, [1800, 3], "the old limiter asks in the terms of the new policy");
@@ -391,7 +391,7 @@ fn every_history_is_decided_as_in_one_process() {
                     Step::Admit { tokens, settlement } => (tokens, settlement, false),
                     Step::Cancel { tokens } => (tokens, None, true),
                     Step::Edit { max } => {
-                        (model, limiter) = (model.with_policy(limits(max)), limiter.with_policy(limits(max)));
+                        (model, limiter) = (model.successor(limits(max)), limiter.successor(limits(max)));
                         // What is denied shows that more is not owed than can be.
                         (1, Some(Settlement::NotServed), false)
                     }
@@ -402,16 +402,16 @@ fn every_history_is_decided_as_in_one_process() {
                 if let (Ok(found), Ok(expected)) = (found, expected) {
                     if cancel {
                         found.cancel();
-                        expected.cancel_at(model.now());
+                        expected.cancel();
                     } else if let Some(settlement) = settlement {
                         found.settle(settlement);
-                        expected.settle_at(model.now(), settlement);
+                        expected.settle(settlement);
                     }
                 }
                 let left = |levels: &nantian_ratelimit::Levels| -> Vec<u64> {
                     levels.iter().map(|level| level.remaining).collect()
                 };
-                let expected = left(&model.levels_at(model.now(), key));
+                let expected = left(&model.levels(key));
                 reaches(&limiter, "alice", &expected).await;
             }
             Ok(())

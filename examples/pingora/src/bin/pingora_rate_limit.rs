@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use nantian_pingora_examples::{backend, nobody, post as ask, proxy, replace, respond};
 use nantian_ratelimit::{
     CostEstimator as _, Limit, Limiter, Policy, Reservation, ScopeValues, Settlement, TypicalCost,
-    respond::{DialectResponder, Responder as _},
+    respond::{DialectResponder, Refusal, Responder as _},
 };
 use pingora_core::{Error, ErrorSource, Result, upstreams::peer::HttpPeer};
 use pingora_http::ResponseHeader;
@@ -45,7 +45,8 @@ impl ProxyHttp for Proxy {
             Ok(Some(key)) => key,
             Ok(None) => return Ok(false),
             Err(missing) => {
-                respond(session, DialectResponder.unknown(&missing.part, request)).await?;
+                let response = DialectResponder.respond(Refusal::Missing(&missing), request);
+                respond(session, response).await?;
                 return Ok(true);
             }
         };
@@ -56,7 +57,7 @@ impl ProxyHttp for Proxy {
                 Ok(false)
             }
             Err(denied) => {
-                let mut response = DialectResponder.respond(&denied, request);
+                let mut response = DialectResponder.respond(Refusal::Denied(&denied), request);
                 denied.write_fields(response.headers_mut());
                 respond(session, response).await?;
                 Ok(true)
@@ -95,7 +96,7 @@ impl ProxyHttp for Proxy {
             None if is_unserved => Settlement::NotServed,
             None => Settlement::AsReserved,
         };
-        reservation.settle_at(self.limiter.now(), settlement);
+        reservation.settle(settlement);
     }
 }
 

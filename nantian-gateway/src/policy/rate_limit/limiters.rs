@@ -54,7 +54,7 @@ impl Limiters {
     pub(crate) fn get(&mut self, id: &PolicyId, object: &ObjectName, policy: Policy) -> PolicyLimiter {
         let levels = match (self.by_policy.get(id), &self.store) {
             (Some(limiter), _) if *limiter.policy() == policy => return limiter.clone(),
-            (Some(limiter), _) => limiter.levels.with_policy(policy),
+            (Some(limiter), _) => limiter.levels.successor(policy),
             (None, Some(store)) => Levels::Shared(store.limiter(&id.0, policy)),
             (None, None) => Levels::Process(Limiter::new(policy)),
         };
@@ -111,18 +111,16 @@ impl PolicyLimiter {
 }
 
 impl Levels {
-    fn with_policy(&self, policy: Policy) -> Self {
+    fn successor(&self, policy: Policy) -> Self {
         match self {
-            Self::Process(limiter) => Self::Process(limiter.with_policy(policy)),
-            Self::Shared(limiter) => Self::Shared(limiter.with_policy(policy)),
+            Self::Process(limiter) => Self::Process(limiter.successor(policy)),
+            Self::Shared(limiter) => Self::Shared(limiter.successor(policy)),
         }
     }
 
     fn keys(&self) -> Keys {
         match self {
-            Self::Process(limiter) => {
-                Keys { live: limiter.live_keys_at(limiter.now()), overflows: limiter.overflows() }
-            }
+            Self::Process(limiter) => Keys { live: limiter.live_keys(), overflows: limiter.overflows() },
             Self::Shared(limiter) => Keys { live: limiter.live_keys(), overflows: limiter.overflows() },
         }
     }
