@@ -74,9 +74,14 @@
 //! ([`OnLimit::Warn`]). What waits has been charged nothing: it may leave at any time. The wait is a timer of
 //! tokio.
 //!
-//! # Several processes
+//! # Features
 //!
-//! With the feature `redis`, limits can be kept on a Redis or Valkey server: see the module of that name.
+//! | feature | what it adds |
+//! |---|---|
+//! | `redis` | limits that several processes share on a Redis or Valkey server: see the module of that name |
+//! | `redis-tls` | the same over TLS, with the provider of the program's choice |
+//!
+//! None is on by default.
 //!
 //! # What it does not do
 //!
@@ -94,6 +99,8 @@
 //! `x-ratelimit-*` fields of OpenAI, unless [`RateLimitLayer::report_levels`] says otherwise; refusals also
 //! `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs nothing on the
 //! outer ones, and usage settles them all.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod client_address;
 mod cost;
@@ -148,3 +155,7 @@ pub use reservation::{CachedSettlement, Reservation, Settled, Settlement};
 pub use scope::{Scope, ScopePart};
 pub use service::RateLimit;
 pub use wait_queue::{HeldBytes, MaxWait};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

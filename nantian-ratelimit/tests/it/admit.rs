@@ -6,7 +6,7 @@ use std::time::Duration;
 use governor::clock::FakeRelativeClock;
 use governor::{Quota, RateLimiter};
 use nantian_ratelimit::{
-    Cost, Limit, Limiter, Policy,
+    Cost, InvalidPolicy, Limit, LimitName, Limiter, Policy,
     clock::{Clock, ManualClock, Timestamp},
 };
 use proptest::prelude::*;
@@ -193,5 +193,14 @@ proptest! {
             let ours = limiter.admit_at(now, key, Cost::tokens(cost.into())).is_ok();
             prop_assert_eq!(ours, theirs);
         }
+    }
+}
+
+#[test]
+fn the_name_of_a_limit_is_checked_where_it_is_read() {
+    let name: LimitName = "demo.quota_1".parse().unwrap();
+    assert_eq!((name.as_ref(), name.to_string().as_str()), ("demo.quota_1", "demo.quota_1"));
+    for wrong in ["", "a b", "ü", &"a".repeat(LimitName::MAX_LEN + 1)] {
+        assert_eq!(wrong.parse::<LimitName>(), Err(InvalidPolicy::Name(wrong.to_owned())));
     }
 }
