@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Response;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
-use crate::error::Denied;
+use crate::error::{Denied, Unavailable};
 use crate::levels::{Level, Levels};
 use crate::limit::Unit;
 
@@ -77,6 +77,19 @@ impl Denied {
     }
 }
 
+// === impl Unavailable ===
+
+impl Unavailable {
+    /// Writes what the response to a request that cannot be decided on says besides its body: when to try
+    /// again, and that it is not to be stored.
+    ///
+    /// [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
+    pub fn write_fields(&self, headers: &mut HeaderMap) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+}
+
 /// Tells an admitted caller where the limits stand.
 ///
 /// Fields of the upstream are replaced; those of a limiter further in are joined.
@@ -98,13 +111,6 @@ pub(crate) fn refused(headers: &mut HeaderMap, denied: &Denied) {
     if wait.is_none_or(|wait| wait > LONGEST_RETRIED) {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-}
-
-/// Tells a caller when to try again that cannot be decided on.
-#[cfg(feature = "redis")]
-pub(crate) fn unavailable(headers: &mut HeaderMap) {
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
 }
 
 fn strip(headers: &mut HeaderMap) {

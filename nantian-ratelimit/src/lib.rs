@@ -34,8 +34,8 @@
 //!
 //! [`Limiter`] is the core: synchronous, told the time, for any proxy. A proxy of callbacks asks it whose
 //! request it is ([`Limiter::key_of`]) and whether it passes ([`Limiter::admit`]), tells the client what came
-//! of it ([`Denied::write_fields`], [`Levels::write_fields`]), and settles what was used
-//! ([`Reservation::settle`]). [`RateLimitLayer`] puts it around HTTP services:
+//! of it ([`Responder`](respond::Responder), [`Denied::write_fields`], [`Levels::write_fields`]), and settles
+//! what was used ([`Reservation::settle`]). [`RateLimitLayer`] puts it around HTTP services:
 //!
 //! - a [`KeyExtractor`] says whose request it is; the default, [`ScopeValues`], reads headers and a request
 //!   extension,

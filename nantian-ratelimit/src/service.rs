@@ -199,7 +199,7 @@ impl Settings {
     pub(crate) fn refuse_unavailable(&self, request: &Parts) -> Response<Bytes> {
         self.observer.decided(&Decision::Unavailable);
         let mut response = self.responder.respond(Refusal::Unavailable(&Unavailable), request);
-        headers::unavailable(response.headers_mut());
+        Unavailable.write_fields(response.headers_mut());
         response.extensions_mut().insert(Unavailable);
         response
     }

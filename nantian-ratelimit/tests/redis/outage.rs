@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::{Request, Response};
 use nantian_ratelimit::redis::{OnOutage, RedisStore, RedisUrl, StoreFault, Verdict};
-use nantian_ratelimit::{Cost, Limit, LimitName, Settlement, Unit};
+use nantian_ratelimit::respond::{DialectResponder, Refusal, Responder};
+use nantian_ratelimit::{Cost, Limit, LimitName, RateLimitLayer, ScopeValues, Settlement, Unavailable, Unit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceExt, service_fn};
 
 use crate::server::{Replica, Server, TIMEOUT, admit, admitted, eventually, policy, reaches};
 
@@ -99,6 +102,28 @@ async fn an_outage_may_let_everything_pass_or_nothing() {
         let key = closed_limiter.key(b"alice");
         assert!(matches!(closed_limiter.admit(key, Cost::REQUEST).await, Verdict::Unavailable(_)));
     }
+}
+
+/// What a proxy of callbacks answers is what the layer answers.
+#[tokio::test]
+async fn the_core_answers_an_outage_as_the_layer_does() {
+    let url = "redis://127.0.0.1:1/0".parse().unwrap();
+    let (store, _driver) = RedisStore::builder(url).on_outage(OnOutage::Closed).build();
+    let limiter = store.limiter("quota", policy([per_day(1)]));
+    let (request, ()) = Request::post("/v1/messages").body(()).unwrap().into_parts();
+    let key = limiter.key_of(&ScopeValues::new(), &request).unwrap().unwrap();
+    let verdict = limiter.admit(key, Cost::REQUEST).await;
+    let Verdict::Unavailable(unavailable) = verdict else { panic!("{verdict:?}") };
+    let mut by_core = DialectResponder.respond(Refusal::Unavailable(&unavailable), &request);
+    unavailable.write_fields(by_core.headers_mut());
+
+    let service = RateLimitLayer::shared(limiter).layer(service_fn(async |_: Request<()>| {
+        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+    }));
+    let by_layer = service.oneshot(Request::from_parts(request, ())).await.unwrap();
+    assert_eq!((by_core.status(), by_core.headers()), (by_layer.status(), by_layer.headers()));
+    assert_eq!((by_layer.status().as_u16(), by_layer.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
+    assert!(by_layer.extensions().get::<Unavailable>().is_some());
 }
 
 #[tokio::test]
