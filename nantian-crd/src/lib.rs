@@ -20,6 +20,10 @@
 //! k8s-openapi = { version = "0.28", default-features = false, features = ["latest"] }
 //! ```
 //!
+//! Faults are told in the order of the object, which is why the crate turns on `serde_json/preserve_order`.
+//!
+//! Minor releases add fields to specs: read them, and do not build them field by field.
+//!
 //! # Reading a manifest
 //!
 //! [`validate`] judges an object as the API server would, with all its [`Fault`]s at once, and reads it.
