@@ -16,6 +16,7 @@ pub struct FieldPath(String);
 /// spec.onLimit: "rejct" is not one of reject, queue, warn; did you mean "reject"?
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// The field.
     pub path: FieldPath,
@@ -140,6 +141,11 @@ impl fmt::Display for FieldPath {
 // === impl Fault ===
 
 impl Fault {
+    /// A fault that tells neither the value nor what is allowed.
+    pub const fn new(path: FieldPath, kind: FaultKind) -> Self {
+        Self { path, value: None, kind, allowed: None }
+    }
+
     fn allowed(&self) -> &str {
         self.allowed.as_deref().unwrap_or("what the schema asks for")
     }

@@ -1,6 +1,6 @@
 //! Checks objects of the four kinds, as the API server would.
 
-use std::sync::LazyLock;
+use std::{fmt, str::FromStr, sync::LazyLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Serialize, de::DeserializeOwned};
@@ -28,6 +28,15 @@ pub enum NantianKind {
     WasmPlugin,
     /// [`BackendLbPolicy`].
     BackendLbPolicy,
+}
+
+/// A name that none of the four kinds has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown kind {name:?}, known are AIService, TokenPolicy, WasmPlugin, BackendLBPolicy")]
+#[non_exhaustive]
+pub struct UnknownKind {
+    /// The name.
+    pub name: String,
 }
 
 /// An object of one of the four kinds.
@@ -104,12 +113,10 @@ fn kind_of(object: &Value) -> Result<NantianKind, Fault> {
     let allowed = names().collect::<Vec<_>>().join(", ");
     match object.get("kind") {
         None | Some(Value::Null) => Err(fault(field, None, FaultKind::Missing, allowed)),
-        Some(Value::String(name)) => {
-            NantianKind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
-                let kind = FaultKind::NotOneOf { suggestion: suggest(name, names()) };
-                fault(field, Some(format!("{name:?}")), kind, allowed)
-            })
-        }
+        Some(Value::String(name)) => name.parse().map_err(|UnknownKind { .. }| {
+            let kind = FaultKind::NotOneOf { suggestion: suggest(name, names()) };
+            fault(field, Some(format!("{name:?}")), kind, allowed)
+        }),
         Some(_) => Err(fault(field, None, FaultKind::NotOneOf { suggestion: None }, allowed)),
     }
 }
@@ -122,12 +129,10 @@ fn read<K: DeserializeOwned, S: DeserializeOwned>(object: &Value) -> Result<(K, 
     let status = status.and_then(|status| serde_json::from_value(status).ok());
     match serde_json::from_value(object) {
         Ok(object) => Ok((object, status)),
-        Err(error) => Err(Faults::from(Fault {
-            path: FieldPath::root(),
-            value: None,
-            kind: FaultKind::Unreadable { message: error.to_string() },
-            allowed: None,
-        })),
+        Err(error) => {
+            let kind = FaultKind::Unreadable { message: error.to_string() };
+            Err(Faults::from(Fault::new(FieldPath::root(), kind)))
+        }
     }
 }
 
@@ -173,6 +178,24 @@ impl NantianKind {
             Self::AiService | Self::TokenPolicy | Self::WasmPlugin => "gateway.nantian.dev/v1alpha1",
             Self::BackendLbPolicy => "gateway.networking.k8s.io/v1alpha2",
         }
+    }
+}
+
+impl FromStr for NantianKind {
+    type Err = UnknownKind;
+
+    /// # Errors
+    ///
+    /// [`UnknownKind`] if it is no [name](Self::as_str) of a kind.
+    fn from_str(name: &str) -> Result<Self, UnknownKind> {
+        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == name);
+        known.ok_or_else(|| UnknownKind { name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for NantianKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

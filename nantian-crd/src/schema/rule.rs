@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 /// the Rust. On values that the rest of the schema refuses, `holds` should say yes, so that one mistake gives
 /// one fault.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Rule {
     /// The rule in CEL; `self` is the value that the rule is attached to.
     pub cel: &'static str,
@@ -23,11 +24,36 @@ pub struct Rule {
 
 /// Says in words what a `pattern` of a schema asks for.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Hint {
     /// The pattern, exactly as the schema has it.
     pub pattern: &'static str,
     /// What matches it, such that it can follow "is not".
     pub meaning: &'static str,
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// A rule whose value is to blame where it does not hold.
+    pub const fn new(cel: &'static str, message: &'static str, holds: fn(&Value) -> bool) -> Self {
+        Self { cel, message, field: None, holds }
+    }
+
+    /// Blames the [`field`](Self::field).
+    #[must_use]
+    pub const fn with_field(self, field: &'static str) -> Self {
+        Self { field: Some(field), ..self }
+    }
+}
+
+// === impl Hint ===
+
+impl Hint {
+    /// Says what `pattern` asks for.
+    pub const fn new(pattern: &'static str, meaning: &'static str) -> Self {
+        Self { pattern, meaning }
+    }
 }
 
 /// A transform that puts `rules` into a schema.

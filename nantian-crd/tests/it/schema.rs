@@ -155,7 +155,7 @@ fn text_keeps_to_its_form() {
         lines(&hour, &json!("noon")),
         ["has 4 characters; allowed: at most 2", "\"noon\" is not of the form ^[0-9]{2}$"]
     );
-    let hints = [Hint { pattern: "^[0-9]{2}$", meaning: "an hour" }];
+    let hints = [Hint::new("^[0-9]{2}$", "an hour")];
     let validator = Compiler::new().hints(hints).compile(&hour);
     assert_eq!(walk(&validator, "'1'"), ["\"1\" is not an hour"]);
     assert_eq!(lines(&json!({ "format": "byte" }), &json!("YQ==")), NONE);
@@ -169,12 +169,10 @@ fn text_keeps_to_its_form() {
 
 #[test]
 fn rules_of_others_can_be_added() {
-    const ORDER: Rule = Rule {
-        cel: "self.from <= self.to",
-        message: "is more than to",
-        field: Some("from"),
-        holds: |range| range.get("from").and_then(Value::as_i64) <= range.get("to").and_then(Value::as_i64),
-    };
+    const ORDER: Rule = Rule::new("self.from <= self.to", "is more than to", |range| {
+        range.get("from").and_then(Value::as_i64) <= range.get("to").and_then(Value::as_i64)
+    })
+    .with_field("from");
     let schema = json!({ "x-kubernetes-validations": [{ "rule": ORDER.cel }] });
     let value = json!({ "from": 2, "to": 1 });
     assert_eq!(lines(&schema, &value), NONE);

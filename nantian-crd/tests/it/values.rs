@@ -3,8 +3,8 @@
 use std::time;
 
 use nantian_crd::{
-    AsWritten, AuthType, Backoff, Duration, InvalidDuration, KNOWN_PROVIDERS, Langfuse, Scope, ScopePart,
-    crds,
+    AsWritten, AuthType, Backoff, Duration, InvalidDuration, KNOWN_PROVIDERS, Langfuse, NantianKind, Scope,
+    ScopePart, crds,
 };
 
 #[test]
@@ -160,4 +160,14 @@ fn the_crd_and_the_code_know_the_same_providers() {
         KNOWN_PROVIDERS.iter().map(|provider| format!("'{provider}'")).collect::<Vec<_>>().join(", ");
     assert!(crd.contains(&format!("self.provider.lowerAscii() in [{quoted}]")), "{quoted}");
     assert!(crd.contains(&format!("known: {}", KNOWN_PROVIDERS.join(", "))));
+}
+
+#[test]
+fn a_kind_is_read_by_its_name() {
+    for kind in NantianKind::ALL {
+        assert_eq!(kind.to_string().parse(), Ok(kind));
+    }
+    let unknown = "Cache".parse::<NantianKind>().unwrap_err();
+    let known = "AIService, TokenPolicy, WasmPlugin, BackendLBPolicy";
+    assert_eq!(unknown.to_string(), format!(r#"unknown kind "Cache", known are {known}"#));
 }

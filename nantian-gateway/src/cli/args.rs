@@ -43,7 +43,7 @@ pub(super) enum Command {
         /// AIService, TokenPolicy, WasmPlugin or BackendLBPolicy; all of them if none is named.
         /// BackendLBPolicy is in the group of the Gateway API, so that a cluster with the standard channel of
         /// that refuses its definition.
-        #[arg(value_name = "KIND", value_parser = kind)]
+        #[arg(value_name = "KIND")]
         kinds: Vec<NantianKind>,
     },
     /// Try a Wasm plugin before it is deployed.
@@ -52,12 +52,6 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: WasmCommand,
     },
-}
-
-/// A kind by its name.
-fn kind(name: &str) -> Result<NantianKind, String> {
-    let known = NantianKind::ALL.into_iter().find(|kind| kind.as_str() == name);
-    known.ok_or_else(|| format!("known are {}", NantianKind::ALL.map(NantianKind::as_str).join(", ")))
 }
 
 /// Whose classes are served.

@@ -77,39 +77,37 @@ const fn on(field: &'static str, limit: Limit) -> Bound {
     Bound { field, limit }
 }
 
-const SERVICE_HAS_PORT: Rule = Rule {
-    cel: "(size(self.group) == 0 && self.kind == 'Service') ? has(self.port) : true",
-    message: "is required for a Service",
-    field: Some("port"),
-    holds: |backend| {
+const SERVICE_HAS_PORT: Rule = Rule::new(
+    "(size(self.group) == 0 && self.kind == 'Service') ? has(self.port) : true",
+    "is required for a Service",
+    |backend| {
         let is = |field, default| backend.get(field).is_none_or(|value| value == default);
         let is_service = is("group", "") && is("kind", "Service");
         !is_service || backend.get("port").is_some_and(|port| !port.is_null())
     },
-};
+)
+.with_field("port");
 
-const ONE_SORT_OF_AUTHORITIES: Rule = Rule {
-    cel: "(has(self.caCertificateRefs) && size(self.caCertificateRefs) > 0) != \
-          (has(self.wellKnownCACertificates) && self.wellKnownCACertificates != '')",
-    message: "one of caCertificateRefs and wellKnownCACertificates is required, and only one",
-    field: None,
-    holds: |validation| {
+const ONE_SORT_OF_AUTHORITIES: Rule = Rule::new(
+    "(has(self.caCertificateRefs) && size(self.caCertificateRefs) > 0) != \
+     (has(self.wellKnownCACertificates) && self.wellKnownCACertificates != '')",
+    "one of caCertificateRefs and wellKnownCACertificates is required, and only one",
+    |validation| {
         let refs = validation.get("caCertificateRefs").and_then(Value::as_array);
         let well_known = validation.get("wellKnownCACertificates").and_then(Value::as_str);
         refs.is_some_and(|refs| !refs.is_empty()) != well_known.is_some_and(|name| !name.is_empty())
     },
-};
+);
 
-const NAMED_BY_ITS_TYPE: Rule = Rule {
-    cel: "self.type == 'Hostname' ? has(self.hostname) && !has(self.uri) : has(self.uri) && !has(self.hostname)",
-    message: "needs hostname where its type is Hostname, uri where it is URI, and not the other one",
-    field: None,
-    holds: |name| {
+const NAMED_BY_ITS_TYPE: Rule = Rule::new(
+    "self.type == 'Hostname' ? has(self.hostname) && !has(self.uri) : has(self.uri) && !has(self.hostname)",
+    "needs hostname where its type is Hostname, uri where it is URI, and not the other one",
+    |name| {
         let has = |field| name.get(field).is_some_and(|value| !value.is_null() && value != "");
         let is_host = name.get("type").is_none_or(|kind| kind == "Hostname");
         has("hostname") == is_host && has("uri") != is_host
     },
-};
+);
 
 /// Every bound.
 pub(super) const BOUNDS: &[Bound] = &[

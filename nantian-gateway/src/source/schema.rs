@@ -11,7 +11,7 @@ use super::{
 
 /// What checks objects of `kind`.
 pub(super) fn validator(kind: Kind) -> Validator {
-    let hints = form::MEANINGS.map(|(pattern, meaning)| Hint { pattern, meaning });
+    let hints = form::MEANINGS.map(|(pattern, meaning)| Hint::new(pattern, meaning));
     let secrets = if kind == Kind::Secret { &["data", "stringData"][..] } else { &[] };
     let rules = BOUNDS.iter().filter_map(Bound::rule);
     Compiler::new().hints(hints).rules(rules).redacting(secrets.iter().copied()).compile(&bounded(kind))
