@@ -94,9 +94,13 @@ pub use self::{
     secret_text::SecretText,
     target_ref::{GATEWAY_API_GROUP, NANTIAN_GROUP, ServiceRef, TargetKind, TargetRef},
     token_policy::{InvalidScope, OnLimit, Scope, ScopePart, TokenPolicy, TokenPolicySpec},
-    validate::{NantianKind, NantianObject, validate},
+    validate::{NantianKind, NantianObject, UnknownKind, validate},
     wasm_plugin::{
         ConfigMapSource, EnvVar, FailurePolicy, Hook, Sandbox, StreamFraming, VmConfig, WasmPlugin,
         WasmPluginSpec, WasmSource,
     },
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

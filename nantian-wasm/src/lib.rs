@@ -172,3 +172,7 @@ pub use self::service::WasmService;
 pub use self::stream::{
     Action, ClientCertificate, LocalResponse, StreamContext, StreamInfo, UpstreamAddress,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
