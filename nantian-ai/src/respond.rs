@@ -10,6 +10,7 @@ use crate::codec::{StreamDecoder, fault, object};
 use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
 use crate::error::Error;
 use crate::ir::{Event, Fault};
+use crate::usage::Meter;
 
 /// Turns an error into the response that the client gets.
 ///
@@ -105,13 +106,15 @@ fn worded(dialect: Dialect, (openai, code): (&str, &str), anthropic: &str, messa
 /// The last event of a stream that cannot go on. It begins with an end of the event before it, which may have
 /// stopped anywhere; of a line only where the stream has stopped within one, for clients of Ollama read each
 /// line, an empty one as well.
-pub(crate) fn error_event(error: &Error, dialect: Dialect, within_line: bool) -> Bytes {
+pub(crate) fn error_event(error: &Error, dialect: Dialect, meter: &Meter) -> Bytes {
     let data = match dialect {
-        Dialect::Responses => Bytes::from(responses::error(error.code(), &error.to_string()).to_string()),
+        Dialect::Responses => {
+            Bytes::from(responses::error(error.code(), &error.to_string(), meter.events()).to_string())
+        }
         _ => error_body(error, dialect),
     };
     let (before, after) = match dialect {
-        Dialect::Ollama => (if within_line { "\n" } else { "" }, "\n"),
+        Dialect::Ollama => (if meter.is_within_line() { "\n" } else { "" }, "\n"),
         Dialect::Anthropic | Dialect::Responses => ("\n\nevent: error\ndata: ", "\n\n"),
         Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi => ("\n\ndata: ", "\n\n"),
     };

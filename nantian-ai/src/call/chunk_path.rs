@@ -43,7 +43,7 @@ impl ChunkPath {
             Some(meter)
                 if meter.reads_events() && surface.operation() != Operation::Models && !meter.has_end() =>
             {
-                let error = error_event(&Error::truncated(target), surface.dialect(), meter.is_within_line());
+                let error = error_event(&Error::truncated(target), surface.dialect(), meter);
                 Bytes::from([rest, error].concat())
             }
             _ => rest,
@@ -58,7 +58,7 @@ impl ChunkPath {
             (Self::Translate(translator), _) => Some(translator.fail(error.fault())),
             (_, Some(meter)) if meter.reads_events() => Some(match meter.has_end() {
                 true => Bytes::new(),
-                false => error_event(error, surface.dialect(), meter.is_within_line()),
+                false => error_event(error, surface.dialect(), meter),
             }),
             _ => None,
         }

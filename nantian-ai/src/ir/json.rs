@@ -29,6 +29,11 @@ impl Json {
         Some(Self(compact(text).into()))
     }
 
+    /// Takes a text if it is an object, with its space.
+    pub(crate) fn as_written(text: &str) -> Option<Self> {
+        Self::parse(text).filter(Self::is_object).map(|_| Self(text.into()))
+    }
+
     /// The empty object.
     pub fn empty_object() -> Self {
         Self("{}".into())

@@ -90,7 +90,10 @@ pub(crate) fn message(dialect: Dialect, body: &str) -> String {
         }
         Dialect::Ollama => &body["error"],
         // The two events that end a stream: this side's where bytes pass, else the answer's own.
-        Dialect::Responses if body["type"] == "error" => &body["message"],
+        Dialect::Responses if body["type"] == "error" => {
+            assert!(body["sequence_number"].is_u64(), "{body}");
+            &body["message"]
+        }
         Dialect::Responses if body["type"] == "response.failed" => {
             assert_eq!(body["response"]["status"], "failed");
             &body["response"]["error"]["message"]

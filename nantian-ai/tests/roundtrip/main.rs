@@ -106,7 +106,7 @@ fn reply(dialect: Dialect) -> impl Strategy<Value = Reply> {
     let tokens = (1..9_u64, 0..9_u64, 0..9_u64).prop_map(move |(input, cached, output)| Tokens {
         input: Some(input + cached),
         cache_read: details.then_some(cached),
-        cache_write: None,
+        cache_write: (dialect == Dialect::Responses).then_some(0),
         output: Some(output),
         reasoning: reasons.then_some(output / 2),
     });

@@ -96,9 +96,9 @@ fn is_of_an_answer(kind: &str) -> bool {
     })
 }
 
-/// An error as an event of a stream.
-pub(crate) fn error(code: &str, message: &str) -> Value {
-    json!({"type": "error", "code": code, "message": message, "param": null})
+/// An error as the event of a stream that has this number.
+pub(crate) fn error(code: &str, message: &str, number: u64) -> Value {
+    json!({"type": "error", "code": code, "message": message, "param": null, "sequence_number": number})
 }
 
 #[cfg(test)]

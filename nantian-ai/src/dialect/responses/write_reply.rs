@@ -182,7 +182,7 @@ pub(super) fn write_tokens(usage: &mut Object<'_>, tokens: &Tokens) {
     usage.count("input_tokens", input);
     usage.object("input_tokens_details", |details| {
         details.count("cached_tokens", tokens.cache_read.unwrap_or(0));
-        details.some_count("cache_write_tokens", tokens.cache_write);
+        details.count("cache_write_tokens", tokens.cache_write.unwrap_or(0));
     });
     usage.count("output_tokens", output);
     usage.object("output_tokens_details", |details| {

@@ -5,7 +5,7 @@ use super::write_reply::{
     State, item_id, signed_id, write_item, write_name, write_part, write_response, write_text,
 };
 use crate::codec::{Defaults, Echo, Object, append};
-use crate::ir::{Event, Part, Stop, Tokens, arguments, safe_id};
+use crate::ir::{Block, Event, Json, Part, Stop, Tokens, arguments, safe_id};
 use crate::wire::sse::PING;
 
 /// Writes the events of one stream.
@@ -139,6 +139,13 @@ impl StreamWriter {
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
+        let is_without = |open: &Open| {
+            let Part::ToolCall { name, .. } = &open.part else { return false };
+            self.defaults.echo.called(name) == Called::Function && open.text.trim().is_empty()
+        };
+        if self.open.as_ref().is_some_and(is_without) {
+            self.say("{}", out);
+        }
         let Some(open) = self.open.take() else { return };
         let Open { part, id, text, signature } = open;
         let echo = self.defaults.echo.clone();
@@ -181,16 +188,20 @@ impl StreamWriter {
                 }
             }
             Part::ToolCall { name, .. } => {
-                let written = if text.trim().is_empty() { "{}" } else { &text };
                 self.write(out, "response.function_call_arguments.done", |event, index| {
                     place(event, &id, index, None);
-                    event.text("arguments", written);
+                    event.text("arguments", &text);
                     event.text("name", echo.own_name(name).map_or(name, |own| &own.name));
                 });
             }
             Part::Reasoning | Part::RedactedReasoning(_) => {}
         }
-        let block = part.into_block(text, signature);
+        let said = matches!(part, Part::ToolCall { .. }).then(|| text.clone());
+        let mut block = part.into_block(text, signature);
+        if let (Block::ToolCall(call), Some(said)) = (&mut block, said) {
+            // The item is what its deltas make.
+            call.arguments = Json::as_written(&said).unwrap_or_else(|| call.arguments.clone());
+        }
         let id = signed_id(&block).unwrap_or(&id);
         self.write(out, "response.output_item.done", |event, index| {
             event.count("output_index", index);

@@ -189,6 +189,11 @@ impl Meter {
         self.tally.token
     }
 
+    /// How many events of a stream have come.
+    pub(crate) fn events(&self) -> u64 {
+        self.tally.events
+    }
+
     /// How many events of a stream have said something.
     pub(crate) fn spoken_events(&self) -> u64 {
         self.tally.spoken
