@@ -18,7 +18,7 @@ use crate::call::timeout::Watch;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
 use crate::target::Target;
-use crate::usage::{MeteredBody, UsageSink};
+use crate::usage::{Meter, MeteredBody, UsageSink};
 
 /// Below this, one copied chunk costs less than several shared ones.
 const COPY_BELOW: usize = 16 * 1024;
@@ -160,7 +160,8 @@ impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
         target: Arc<Target>,
         surface: Surface,
     ) -> Self {
-        let sized = via.is_pass() && body.size_hint().exact().is_some();
+        let is_stream = body.meter().is_some_and(Meter::reads_events);
+        let sized = via.is_pass() && !is_stream && body.size_hint().exact().is_some();
         Self { kind: Kind::Upstream { body, held, via, sized, watch, target, surface } }
     }
 }
@@ -171,6 +172,8 @@ enum Turn {
     Chunk(Bytes),
     /// Trailers and the like.
     Frame(Frame<Bytes>),
+    /// The last chunk, if there is one, and the trailers of the upstream's body.
+    Trailers(Option<Bytes>, HeaderMap),
     /// The last chunk of the upstream's body, if there is one.
     Last(Option<Bytes>),
     /// An error that breaks the body off.
@@ -219,7 +222,13 @@ where
                 watch.heard();
                 return Poll::Ready(match frame.into_data() {
                     Ok(data) => Turn::Chunk(via.push(data)),
-                    Err(frame) if via.is_pass() => Turn::Frame(frame),
+                    Err(frame) if via.is_pass() => match frame.into_trailers() {
+                        Ok(trailers) => {
+                            let last = (!sized).then(|| via.finish(body.meter(), surface, target.name()));
+                            Turn::Trailers(last, trailers)
+                        }
+                        Err(frame) => Turn::Frame(frame),
+                    },
                     Err(_) => Turn::Chunk(Bytes::new()),
                 });
             }
@@ -290,6 +299,10 @@ where
                 Turn::Last(last) => {
                     let bytes = last.filter(|last| !last.is_empty());
                     kind.set(Kind::Local { bytes, trailers });
+                }
+                Turn::Trailers(last, trailers) => {
+                    let bytes = last.filter(|last| !last.is_empty());
+                    kind.set(Kind::Local { bytes, trailers: Some(Box::new(trailers)) });
                 }
                 Turn::Break(error) => {
                     kind.set(Kind::Local { bytes: None, trailers: None });

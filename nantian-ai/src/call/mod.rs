@@ -243,7 +243,8 @@ impl<K: UsageSink> Call<K> {
                 ChunkPath::Translate(Box::new(translation.translator()))
             }
         };
-        if !via.is_pass() {
+        // An error may have to be added.
+        if !via.is_pass() || self.metering.meter().reads_events() {
             head.headers.remove(CONTENT_LENGTH);
         }
         let held = held.into_iter().map(|chunk| via.push(chunk)).collect();

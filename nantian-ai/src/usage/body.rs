@@ -136,7 +136,10 @@ where
                 metering.push(data);
             }
             let end = match &frame {
-                Some(Ok(_)) => this.body.is_end_stream().then_some(End::Finished),
+                // Nothing follows trailers, and who has seen them asks for no more.
+                Some(Ok(frame)) => {
+                    (frame.is_trailers() || this.body.is_end_stream()).then_some(End::Finished)
+                }
                 Some(Err(_)) => Some(End::Failed),
                 None => Some(End::Finished),
             };

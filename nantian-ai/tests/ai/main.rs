@@ -15,6 +15,8 @@ mod depth;
 #[cfg(test)]
 mod embeddings;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 #[path = "../golden/files.rs"]
 #[expect(dead_code, reason = "only streams are read here")]
 mod files;

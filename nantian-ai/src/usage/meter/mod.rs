@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::de::IgnoredAny;
 
 use super::about::About;
 use super::format::Format;
@@ -249,12 +250,21 @@ impl Meter {
         UsageReport { usage, outcome, call }
     }
 
-    /// Reads what the end of the body completes.
+    /// Reads what the end of the body completes. What is cut off within says nothing.
     pub(crate) fn finish(&mut self) {
         let Self { surface, reader, tally, .. } = self;
+        let is_cut = |data: &[u8]| {
+            data.trim_ascii() != b"[DONE]" && serde_json::from_slice::<IgnoredAny>(data).is_err()
+        };
         match reader {
-            Reader::Sse(decoder) => decoder.finish(|item| tally.sse(surface, item)),
-            Reader::Ndjson(decoder) => decoder.finish(|item| tally.line(item)),
+            Reader::Sse(decoder) => decoder.finish(|item| match item {
+                sse::Item::Event { data, .. } if is_cut(data) => {}
+                item => tally.sse(surface, item),
+            }),
+            Reader::Ndjson(decoder) => decoder.finish(|item| match item {
+                ndjson::Item::Line(line) if is_cut(line) => {}
+                item => tally.line(item),
+            }),
             Reader::Opaque => tally.complete = true,
             Reader::Waiting | Reader::Refusal | Reader::Buffered(_) | Reader::Frames(_) => {}
         }
