@@ -209,6 +209,12 @@ impl<K: UsageSink> Call<K> {
             return Step::Failed(Failed::of(target, fault, headers));
         }
         if receiving.is_over() && !meter.has_token() && !meter.has_end() {
+            if meter.reads_json(&receiving.joined()) {
+                return match &self.way {
+                    Way::Translated(_) | Way::Renamed(_) => self.whole(target, receiving),
+                    Way::Same | Way::HidingUsage => self.begun(target, receiving),
+                };
+            }
             return Step::Failed(Failed::of(target, Fault::truncated(), headers));
         }
         let answer = self.stream(receiving);

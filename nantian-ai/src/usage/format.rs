@@ -1,5 +1,7 @@
 //! What a `content-type` says of a reply.
 
+use crate::dialect::{Dialect, Surface};
+use crate::facts::RequestFacts;
 use crate::wire::frames;
 
 /// How a reply is to be read.
@@ -15,10 +17,14 @@ pub(super) enum Format {
 // === impl Format ===
 
 impl Format {
-    pub(super) fn of(content_type: &str) -> Self {
+    /// `None` where it says nothing: servers tell these of what nobody has given a type.
+    pub(super) fn of(content_type: &str) -> Option<Self> {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         let is = |name| essence.eq_ignore_ascii_case(name);
-        if is("text/event-stream") {
+        if is("text/plain") || is("application/octet-stream") {
+            return None;
+        }
+        Some(if is("text/event-stream") {
             Self::Sse
         } else if is("application/json") {
             Self::Json
@@ -28,6 +34,17 @@ impl Format {
             Self::Frames
         } else {
             Self::Other
+        })
+    }
+
+    /// What is asked for, as far as anybody knows.
+    pub(super) fn asked(surface: &Surface, facts: &RequestFacts) -> Self {
+        match surface.dialect() {
+            _ if facts.operation.is_none() || !surface.operation().spends() => Self::Other,
+            _ if !facts.stream => Self::Json,
+            Dialect::Bedrock => Self::Frames,
+            Dialect::Ollama => Self::Ndjson,
+            _ => Self::Sse,
         }
     }
 

@@ -68,6 +68,8 @@ mod translation;
 #[cfg(test)]
 mod troubles;
 #[cfg(test)]
+mod untyped;
+#[cfg(test)]
 mod usage;
 #[cfg(test)]
 mod usage_wish;

@@ -47,6 +47,10 @@ pub struct Meter {
     surface: Surface,
     input_estimate: u64,
     choices: u64,
+    /// How a reply is read that does not say what it is.
+    asked: Format,
+    /// The reply does not.
+    unsaid: bool,
     /// The upstream has the prompt, even if no answer comes of it.
     sent: bool,
     reader: Reader,
@@ -87,6 +91,8 @@ impl Meter {
     /// A meter of a request that is about to be sent.
     pub fn new(surface: Surface, facts: &RequestFacts) -> Self {
         Self {
+            asked: Format::asked(&surface, facts),
+            unsaid: false,
             surface,
             input_estimate: facts.input_estimate,
             choices: facts.choices,
@@ -120,7 +126,9 @@ impl Meter {
             let count = text(headers.get(bedrock::INPUT_TOKENS));
             self.tally.reported.input = count.and_then(|count| count.parse().ok());
         }
-        let format = text(headers.get(CONTENT_TYPE)).map_or(Format::Other, Format::of);
+        let said = text(headers.get(CONTENT_TYPE)).and_then(Format::of);
+        self.unsaid = said.is_none();
+        let format = said.unwrap_or(self.asked);
         self.stream = format.is_stream();
         let plain = text(headers.get(CONTENT_ENCODING)).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
         self.reader = match format {
@@ -132,6 +140,17 @@ impl Meter {
             Format::Sse => Reader::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT))),
             Format::Other => Reader::Opaque,
         };
+    }
+
+    /// Takes a reply that was read as a stream because it does not say what it is, if it is one JSON text.
+    pub(crate) fn reads_json(&mut self, body: &[u8]) -> bool {
+        let is_json = self.unsaid && serde_json::from_slice::<IgnoredAny>(body).is_ok();
+        if is_json {
+            self.asked = Format::Json;
+            self.begin(StatusCode::OK, &HeaderMap::new());
+            self.push(body);
+        }
+        is_json
     }
 
     /// Takes the next chunk of the reply's body.
