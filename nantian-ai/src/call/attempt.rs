@@ -77,11 +77,11 @@ impl<B> Answer<B> {
     }
 }
 
-pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let is_json = |value: &HeaderValue| {
         let essence = value.to_str().ok()?.split(';').next()?.trim();
         Some(essence.eq_ignore_ascii_case("application/json"))

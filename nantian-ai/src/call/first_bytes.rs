@@ -52,7 +52,7 @@ impl Begun {
 }
 
 /// What a whole reply is instead of an answer.
-pub(crate) fn fault_of(body: &Bytes) -> Option<Fault> {
+pub(super) fn fault_of(body: &Bytes) -> Option<Fault> {
     match Begun::of([body].into_iter()) {
         None => Some(Fault::truncated()),
         Some(Begun::Other) => Some(Fault::unreadable()),
@@ -61,7 +61,7 @@ pub(crate) fn fault_of(body: &Bytes) -> Option<Fault> {
 }
 
 /// The error that a whole reply is instead of an answer.
-pub(crate) fn error_in(body: &[u8]) -> Option<Fault> {
+pub(super) fn error_in(body: &[u8]) -> Option<Fault> {
     let object = Object::parse(body).ok()?;
     let error = object.value("error").filter(|error| *error != b"null")?;
     let answers = ["choices", "content", "data", "output"].iter().any(|name| object.value(name).is_some());

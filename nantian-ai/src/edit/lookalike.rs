@@ -57,7 +57,7 @@ pub(crate) fn any(object: &Object<'_>) -> bool {
 }
 
 /// The name that another one looks like to some readers, and is not. `written` may hold escapes.
-pub(crate) fn resembled(written: &[u8]) -> Option<&'static str> {
+pub(super) fn resembled(written: &[u8]) -> Option<&'static str> {
     // Most names have none of what could make them so.
     let is_plain = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
     if written.iter().all(is_plain) {

@@ -29,7 +29,7 @@ pub(crate) fn whole(body: Bytes, name: &str) -> Bytes {
 }
 
 /// The same where the answer passes as it is: what a model of another family says stays under its own name.
-pub(crate) fn passing(surface: &Surface, facts: &RequestFacts, model: &str) -> Option<Arc<str>> {
+pub(super) fn passing(surface: &Surface, facts: &RequestFacts, model: &str) -> Option<Arc<str>> {
     name(surface, facts, model).filter(|_| anthropic::Traits::of(model).is_claude)
 }
 

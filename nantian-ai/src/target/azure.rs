@@ -11,7 +11,7 @@ use crate::dialect::segment;
 pub(crate) const NAME: &str = "azure-openai";
 
 /// The header that carries a key.
-pub(crate) const KEY_HEADER: &str = "api-key";
+pub(super) const KEY_HEADER: &str = "api-key";
 
 /// The query's parameter that names a version.
 const PARAMETER: &str = "api-version";
@@ -25,7 +25,7 @@ pub(crate) fn prefix(version: Option<&str>) -> &'static str {
 }
 
 /// Whether it can be the version of an API.
-pub(crate) fn is_version(version: &str) -> bool {
+pub(super) fn is_version(version: &str) -> bool {
     let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     (1..=63).contains(&version.len()) && version.bytes().all(is_safe)
 }

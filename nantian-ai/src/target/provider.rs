@@ -112,7 +112,7 @@ impl Provider {
 
     /// Whether this dialect, once it is asked for, is spoken at the default endpoint: Responses are where the
     /// rest of OpenAI's API is.
-    pub(crate) fn has_at_its_base(&self, dialect: Dialect) -> bool {
+    pub(super) fn has_at_its_base(&self, dialect: Dialect) -> bool {
         self.speaks(dialect) || (dialect == Dialect::Responses && self.speaks(Dialect::OpenAi))
     }
 

@@ -85,7 +85,7 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
 
 /// Whether the model gets reasoning back that it may not take: signatures of its own family tell nothing else
 /// of who has made them.
-pub(crate) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
+pub(super) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
     let (name, kinds): (_, &[&str]) = match (surface.dialect(), surface.operation()) {
         (Dialect::Anthropic, Operation::Chat) => ("messages", &["\"thinking\"", "\"redacted_thinking\""]),
         (Dialect::Responses, Operation::Chat | Operation::Compact) => ("input", &["\"encrypted_content\""]),
