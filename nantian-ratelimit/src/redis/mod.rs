@@ -64,8 +64,9 @@
 //! twenty, nobody asks any more until the [`RedisDriver`] has heard from the server again, in that time;
 //! meanwhile [`OnOutage`] decides. The default is the share of one replica: each process has a limiter for
 //! `limit / replicas` that also sees every decision of the server's, so that an outage begins where the
-//! server left off. What is used during the outage is reported as soon as the server is back, of up to 4096
-//! keys by the driver and of the others with the next decision on them, so that its end is no second burst.
+//! server left off. Another one knows what the server does, and refills as that does there: the difference is
+//! reported as soon as the server is back, of up to 4096 keys by the driver and of the others with the next
+//! decision on them, so that its end is no second burst.
 //!
 //! Replicas are counted by their greetings to the server. More are believed at once, fewer when ten seconds
 //! have told of them without a break: a server that restarts counts from one on. A process that starts while

@@ -8,14 +8,17 @@ use arc_swap::ArcSwap;
 
 use super::denials::{Denial, Denials};
 use super::script;
+use super::settle::difference;
 use super::shared::SharedKey;
 use super::store::RedisStore;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::Denied;
+use crate::key::Key;
 use crate::limit::Limit;
 use crate::limiter::Limiter;
 use crate::policy::Policy;
+use crate::reservation::Reservation;
 
 /// The levels of one policy through all its edits.
 pub(super) struct PolicyGroup {
@@ -38,8 +41,9 @@ pub(super) struct Current {
     pub(super) whole: Limiter,
     /// What this process decides alone; it sees the server's decisions too.
     pub(super) local: Limiter,
-    /// What was used while the server was away.
-    pub(super) unreported: Limiter,
+    /// What the server knows of that: what it has decided, and what it was told. It refills here as it does
+    /// there, so that the server is to be told what `local` has beyond it, and nothing refills twice.
+    told: Limiter,
     pub(super) denials: Arc<Denials>,
 }
 
@@ -64,7 +68,7 @@ impl PolicyGroup {
             replicas,
             whole: Limiter::new(policy),
             local: Limiter::new(of_one.clone()),
-            unreported: Limiter::new(of_one),
+            told: Limiter::new(of_one),
             denials: Arc::default(),
         };
         Self {
@@ -136,33 +140,42 @@ impl PolicyGroup {
         }
         let _report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load();
-        let levels = current.unreported.levels_at(now, key.own());
-        let used = levels.used().map(|(limit, used)| (limit, i64::try_from(used).unwrap_or(i64::MAX)));
-        let items = Items::new(used);
+        let items = current.untold(now, key.own());
         if items.is_empty() {
             return None;
         }
-        current.unreported.correct_at(now, key.own(), |limit| -items.of(limit));
+        current.told.correct_at(now, key.own(), |limit| items.of(limit));
         Some(Report { group: Arc::clone(self), key: key.clone(), items })
     }
 
-    /// Gives back what `items` say, by `settle`, of the use of `key` that the server was not told of; returns
-    /// what is still to be given back of what it was told.
-    pub(super) fn take_back(&self, key: &SharedKey, items: &Items, settle: impl FnOnce()) -> Items {
+    /// Corrects by `settle` what this process alone has charged `key`, by what `items` say; returns what of
+    /// that the server has to give back: it gives nothing that it was not told of.
+    pub(super) fn take_back<T>(
+        &self,
+        key: &SharedKey,
+        items: &Items,
+        settle: impl FnOnce() -> T,
+    ) -> (T, Items) {
         let _report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        let levels = self.current.load().unreported.levels_at(self.now(), key.own());
-        let untold = levels.used().map(|(limit, used)| (limit, i64::try_from(used).unwrap_or(i64::MAX)));
-        let told =
-            Items::new(untold.map(|(limit, used)| (limit, items.of(limit).saturating_add(used).min(0))));
-        settle();
-        told
+        let (current, now) = (self.current.load(), self.now());
+        let untold = current.untold(now, key.own());
+        let told = items.iter().map(|(limit, items)| (limit, items.saturating_add(untold.of(limit)).min(0)));
+        let told = Items::new(told);
+        let settled = settle();
+        current.told.correct_at(now, key.own(), |limit| told.of(limit));
+        (settled, told)
     }
 
     /// Adds what `items` take to what the server has yet to be told; what they give back refills by itself.
     pub(super) fn add_unreported(self: &Arc<Self>, key: &SharedKey, items: &Items) {
         let now = self.now();
-        self.current().unreported.correct_at(now, key.own(), |limit| items.of(limit).max(0));
+        self.current().told.correct_at(now, key.own(), |limit| -items.of(limit).max(0));
         self.remember_unreported(now, key);
+    }
+
+    /// Takes note of what the server gives `key` back, or takes more.
+    pub(super) fn note_correction(&self, now: Timestamp, key: &SharedKey, items: &Items) {
+        self.current().told.correct_at(now, key.own(), |limit| items.of(limit));
     }
 }
 
@@ -171,6 +184,21 @@ impl PolicyGroup {
 impl Current {
     pub(super) fn limits(&self) -> impl Iterator<Item = &Limit> {
         self.whole.policy().limits().iter()
+    }
+
+    /// Takes note of what the server has charged; `None` if the share of this process has no room for it.
+    pub(super) fn note(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
+        let local = self.local.admit_at(now, key, cost).ok()?.reserve();
+        self.told.correct_at(now, key, |limit| difference(script::charge(limit, cost), 0));
+        Some(local)
+    }
+
+    /// What of `key` is in use here that the server was not told of.
+    fn untold(&self, now: Timestamp, key: Key) -> Items {
+        let (local, told) = (self.local.levels_at(now, key), self.told.levels_at(now, key));
+        let told = Items::new(told.used().map(|(limit, told)| (limit, difference(told, 0))));
+        let untold = |limit, used| difference(used, 0).saturating_sub(told.of(limit)).max(0);
+        Items::new(local.used().map(|(limit, used)| (limit, untold(limit, used))))
     }
 
     /// What a client is told who is denied `cost` as the server has denied no more than that.
@@ -198,7 +226,7 @@ impl Current {
             replicas,
             whole: self.whole.clone(),
             local: self.local.successor_at(now, of_one.clone()),
-            unreported: self.unreported.successor_at(now, of_one),
+            told: self.told.successor_at(now, of_one),
             denials: Arc::default(),
         }
     }
@@ -217,6 +245,10 @@ impl Items {
     pub(super) fn of(&self, limit: &Limit) -> i64 {
         let meant = self.0.iter().find(|(other, _)| other.is_same_as(limit));
         meant.map_or(0, |(_, items)| *items)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Limit, i64)> {
+        self.0.iter().map(|(limit, items)| (limit, *items))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -276,8 +308,8 @@ mod tests {
     #[tokio::test]
     async fn what_ends_long_after_it_was_charged_in_an_outage_is_learned_and_reported() {
         let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
-        let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).build().unwrap();
-        let limiter = store.limiter("quota", policy);
+        let limit = Limit::tokens_per_minute(1000);
+        let limiter = store.limiter("quota", Policy::builder().limit(limit.clone()).build().unwrap());
         let key = limiter.key(b"alice");
         let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(100)).await else {
             panic!("this process decides alone")
@@ -288,15 +320,14 @@ mod tests {
         assert_eq!(limiter.typical_tokens(), 1500);
         let group = limiter.group();
         assert!(group.unreported_until.load(Ordering::Relaxed) > group.now().as_nanos());
-        let levels = group.current().unreported.levels_at(group.now(), key.own());
-        assert_eq!(levels.used().map(|(_, used)| used).max(), Some(1500));
+        assert_eq!(group.current().untold(group.now(), key.own()).of(&limit), 1500);
     }
 
     #[tokio::test]
     async fn a_report_that_is_not_delivered_is_unreported_again() {
         let (store, driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
-        let policy = Policy::builder().limit(Limit::tokens_per_hour(10)).build().unwrap();
-        let limiter = store.limiter("quota", policy);
+        let limit = Limit::tokens_per_hour(10);
+        let limiter = store.limiter("quota", Policy::builder().limit(limit.clone()).build().unwrap());
         let (key, group) = (limiter.key(b"alice"), limiter.group());
         drop(limiter.admit(key.clone(), Cost::tokens(10)).await);
         assert_eq!(store.0.unreported.drain().count(), 1);
@@ -307,8 +338,7 @@ mod tests {
         let _ = store.0.breaker.failed();
         driver.report().await;
         assert_eq!(store.0.unreported.drain().count(), 1);
-        let levels = group.current().unreported.levels_at(group.now(), key.own());
-        assert_eq!(levels.used().map(|(_, used)| used).max(), Some(10));
+        assert_eq!(group.current().untold(group.now(), key.own()).of(&limit), 10);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use super::policy_group::{Items, PolicyGroup};
 use super::script::{self, Order};
 use super::shared::{SharedKey, SharedLimiter};
 use super::store::{DriverTask, Link};
+use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::levels::Levels;
 use crate::limit::{Limit, Unit};
@@ -34,7 +35,7 @@ pub(super) enum Charged {
     /// The server; this process only took note, if it had room.
     Remotely(Option<Reservation>),
     /// This process alone.
-    Locally { local: Reservation, unreported: Option<Reservation> },
+    Locally(Reservation),
 }
 
 /// A correction on its way to the server.
@@ -85,16 +86,12 @@ impl SharedReservation {
     pub(crate) fn settle_once(&self, settlement: Settlement) -> Settled {
         let now = self.0.limiter.group().now();
         match &self.0.charged {
-            Charged::Locally { local, unreported } => {
-                if let Some(unreported) = unreported {
-                    self.make_up(unreported, of_tokens(settlement), || {
-                        unreported.settle_once_at(now, settlement);
-                    });
-                    // It may have taken longer than what was charged at first takes to refill.
-                    self.0.limiter.group().remember_unreported(now, &self.0.key);
-                }
+            Charged::Locally(local) => {
+                let settle = || local.settle_once_at(now, settlement);
+                let settled = self.make_up(local, of_tokens(settlement), settle);
+                // It may have taken longer than what was charged at first takes to refill.
+                self.0.limiter.group().remember_unreported(now, &self.0.key);
                 settlement.teach(self.0.limiter.whole().typical());
-                let settled = local.settle_once_at(now, settlement);
                 if settled.used < settled.reserved {
                     self.notify();
                 }
@@ -102,6 +99,7 @@ impl SharedReservation {
             }
             Charged::Remotely(local) => {
                 if let Some(local) = local {
+                    self.note(now, local, of_tokens(settlement));
                     local.settle_once_at(now, settlement);
                 }
                 let mut settled = Settled { reserved: 0, used: 0, forgiven: 0 };
@@ -124,15 +122,13 @@ impl SharedReservation {
     pub(crate) fn cancel_once(&self) {
         let now = self.0.limiter.group().now();
         match &self.0.charged {
-            Charged::Locally { local, unreported } => {
-                local.cancel_once_at(now);
-                if let Some(unreported) = unreported {
-                    self.make_up(unreported, |_, _| 0, || unreported.cancel_once_at(now));
-                }
+            Charged::Locally(local) => {
+                self.make_up(local, |_, _| 0, || local.cancel_once_at(now));
                 self.notify();
             }
             Charged::Remotely(local) => {
                 if let Some(local) = local {
+                    self.note(now, local, |_, _| 0);
                     local.cancel_once_at(now);
                 }
                 self.correct(|_, _| 0);
@@ -146,11 +142,24 @@ impl SharedReservation {
         self.hand_over(self.items(&self.0.levels, used));
     }
 
-    /// The same where the server was to be told later: `settle` corrects what it has not been told yet, and
-    /// the server gives back what it has.
-    fn make_up(&self, unreported: &Reservation, used: impl FnMut(&Limit, u64) -> u64, settle: impl FnOnce()) {
-        let items = self.items(unreported.levels(), used);
-        self.hand_over(self.0.limiter.group().take_back(&self.0.key, &items, settle));
+    /// The same where this process was charged, as `settle` does: of what the server was told meanwhile it
+    /// gives back what has to be.
+    fn make_up<T>(
+        &self,
+        local: &Reservation,
+        used: impl FnMut(&Limit, u64) -> u64,
+        settle: impl FnOnce() -> T,
+    ) -> T {
+        let items = self.items(local.levels(), used);
+        let (settled, told) = self.0.limiter.group().take_back(&self.0.key, &items, settle);
+        self.hand_over(told);
+        settled
+    }
+
+    /// Takes note of what the server will be told of a charge of which this process took note, too.
+    fn note(&self, now: Timestamp, local: &Reservation, used: impl FnMut(&Limit, u64) -> u64) {
+        let items = self.items(local.levels(), used);
+        self.0.limiter.group().note_correction(now, &self.0.key, &items);
     }
 
     /// What `used` says beyond what the limits of `levels` were charged.

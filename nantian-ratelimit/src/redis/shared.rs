@@ -183,7 +183,7 @@ impl SharedLimiter {
             return self.decide_alone(group.now(), &key, cost);
         };
         if fits {
-            let local = current.local.admit_at(now, key.own, cost).ok().map(|local| local.reserve());
+            let local = current.note(now, key.own, cost);
             let levels = current.whole.levels_of(now, &used);
             Verdict::Admitted(SharedReservation::new(self, key, cost, levels, Charged::Remotely(local)))
         } else {
@@ -207,11 +207,9 @@ impl SharedLimiter {
         match current.local.admit_at(now, key.own, cost) {
             Ok(local) => {
                 let local = local.reserve();
-                let unreported = current.unreported.admit_at(now, key.own, cost);
-                let unreported = unreported.ok().map(|unreported| unreported.reserve());
                 group.remember_unreported(now, key);
                 let levels = local.levels().clone();
-                let charged = Charged::Locally { local, unreported };
+                let charged = Charged::Locally(local);
                 Verdict::Admitted(SharedReservation::new(self, key.clone(), cost, levels, charged))
             }
             Err(denied) => Verdict::Denied(denied),
@@ -293,5 +291,46 @@ impl SharedKey {
 impl fmt::Debug for SharedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SharedKey").field(&self.own).finish()
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What the server is told after an outage of so many seconds with a request each second, by a limit of
+    /// sixty a minute of which so many were in use at its beginning.
+    fn told(used: u64, seconds: u64) -> i64 {
+        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        let limit = Limit::requests_per_minute(60);
+        let limiter = store.limiter("quota", Policy::builder().limit(limit.clone()).build().unwrap());
+        let (key, group) = (limiter.key(b"alice"), limiter.group());
+        let begun = group.now();
+        let at = |seconds| begun.saturating_add(Duration::from_secs(seconds));
+        (0..used).for_each(|_| drop(group.current().note(begun, key.own(), Cost::REQUEST)));
+        for second in 1..=seconds {
+            let verdict = limiter.decide_alone(at(second), &key, Cost::REQUEST);
+            assert!(matches!(verdict, Verdict::Admitted(_)), "{second}: {verdict:?}");
+        }
+        let undelivered = group.report(at(seconds), &key).unwrap();
+        let told = undelivered.items().of(&limit);
+        drop(undelivered);
+        let report = group.report(at(seconds), &key).unwrap();
+        assert_eq!(report.items().of(&limit), told, "it was not told before");
+        report.delivered();
+        assert!(group.report(at(seconds), &key).is_none(), "it is told once");
+        told
+    }
+
+    #[tokio::test]
+    async fn the_server_is_told_what_was_used_beyond_what_has_refilled_there() {
+        assert_eq!(told(60, 60), 60, "of what it knew nothing is left, and the bucket is empty");
+        assert_eq!(told(60, 20), 20, "forty of what it knew are left");
+        assert_eq!(told(30, 60), 30, "half of the bucket was free all the time");
+        assert_eq!(told(60, 600), 60, "it is a bucket at most");
+        assert_eq!(told(0, 3600), 1, "a key that goes on at its rate owes nothing but its last request");
     }
 }

@@ -55,6 +55,32 @@ async fn what_passed_in_an_outage_is_told_though_its_key_comes_back_elsewhere() 
     assert_eq!(admitted(&first, "alice", 100).await, 0, "and it is told once");
 }
 
+/// What was used before refills on the server meanwhile, and what was used meanwhile must not refill as well.
+#[tokio::test]
+async fn what_refills_in_an_outage_is_admitted_once() {
+    let server = Server::start().await;
+    let replica = server.hasty_replica(Some(1)).await;
+    let limiter = replica.store.limiter("quota", policy([Limit::tokens_per_minute(60_000)]));
+    let begun = Instant::now();
+    let mut used = 60_000;
+    admit(&limiter, "alice", Cost::tokens(used)).await.unwrap();
+    server.freeze();
+    let mut ask = async || match admit(&limiter, "alice", Cost::tokens(10)).await {
+        Ok(_) => used += 10,
+        Err(_) => sleep(Duration::from_millis(5)).await,
+    };
+    while replica.store.status().unasked < 400 {
+        ask().await;
+    }
+    server.thaw();
+    replica.is_reachable(true).await;
+    for _ in 0..200 {
+        ask().await;
+    }
+    let refilled = begun.elapsed().as_secs_f64() * 1000.0;
+    assert!(used as f64 <= 60_010.0 + refilled, "{used} of a bucket and {refilled}");
+}
+
 #[tokio::test]
 async fn a_frozen_server_costs_a_few_timeouts_then_nothing() {
     let server = Server::start().await;
