@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 
 use crate::estimate::Weight;
 
-/// A number of tokens; anything else is absent.
+/// A number of tokens that a call may have; anything else is absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Count(pub(super) Option<u64>);
 
@@ -36,6 +36,10 @@ struct FewVisitor<T>(PhantomData<T>);
 pub(super) trait Join: Default {
     fn join(&mut self, other: Self);
 }
+
+/// More tokens than any model reads or writes in a call: what is above is a mistake, as -1 is that a server
+/// takes for a number without a sign, and would be charged and learnt from for long.
+const MOST_TOKENS: u64 = 1 << 31;
 
 struct CountVisitor;
 struct TextVisitor;
@@ -94,16 +98,16 @@ impl<'de> Visitor<'de> for CountVisitor {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Count, E> {
-        Ok(Count(Some(value)))
+        Ok(Count(Some(value).filter(|value| *value <= MOST_TOKENS)))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Count, E> {
-        Ok(Count(u64::try_from(value).ok()))
+        Ok(Count(u64::try_from(value).ok().filter(|value| *value <= MOST_TOKENS)))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "below 2^53 every whole f64 is a u64")]
+    #[expect(clippy::cast_possible_truncation, reason = "it is in the range of a u64")]
     fn visit_f64<E>(self, value: f64) -> Result<Count, E> {
-        let in_range = (0.0..9.0e15).contains(&value);
+        let in_range = (0.0..=MOST_TOKENS as f64).contains(&value);
         Ok(Count(in_range.then(|| value.round() as u64)))
     }
 

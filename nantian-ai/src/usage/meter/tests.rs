@@ -194,6 +194,19 @@ fn an_error_inside_a_stream_truncates_it() {
 }
 
 #[test]
+fn a_count_that_no_model_can_mean_is_not_told() {
+    for absurd in ["18446744073709551615", "4294967296", "1e12", "-1"] {
+        let body = format!(
+            r#"{{"usage":{{"prompt_tokens":{absurd},"completion_tokens":{absurd},"total_tokens":{absurd}}}}}"#
+        );
+        let usage = read("/v1/chat/completions", JSON, &body, End::Finished).usage;
+        assert!(usage.estimated, "{absurd}: {usage:?}");
+        assert_eq!(usage.input, ESTIMATE, "{absurd}");
+        assert!((1..100).contains(&usage.output) && usage.total == usage.input + usage.output, "{usage:?}");
+    }
+}
+
+#[test]
 fn a_refusal_uses_nothing() {
     let mut meter = meter("/v1/messages", JSON);
     meter.begin(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new());
