@@ -44,7 +44,8 @@ impl RateLimitLayer {
     ///
     /// # Errors
     ///
-    /// The response to a request that is refused: it has cost nothing.
+    /// The response to a request that is refused: it has cost nothing. It tells when all that the request is
+    /// expected to use fits.
     ///
     /// # Cancellation
     ///
@@ -88,7 +89,7 @@ impl RateLimitLayer {
             }
             Outcome::Denied(denied) => {
                 cancel(&mut request.extensions);
-                Err(settings.refuse(denied, request))
+                Err(settings.refuse(denied.until_fits(cost), request))
             }
             #[cfg(feature = "redis")]
             Outcome::Unchecked => Ok(()),

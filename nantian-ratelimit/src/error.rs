@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cost::Cost;
 use crate::levels::Levels;
 use crate::limit::{Limit, LimitName};
 use crate::policy::MAX_LIMITS;
@@ -112,6 +113,17 @@ struct Wait(Option<Duration>);
 impl Denied {
     pub(crate) fn new(levels: Levels, limit: usize, retry_after: Option<Duration>) -> Self {
         Self { levels, limit, retry_after }
+    }
+
+    /// The same denial of a request that takes `cost` in all: whoever came back for the part that was denied
+    /// would be denied the rest.
+    pub(crate) fn until_fits(self, cost: Cost) -> Self {
+        match self.levels.shortage(cost) {
+            Some((limit, Some(wait))) if self.retry_after.is_some_and(|told| told < wait) => {
+                Self { limit, retry_after: Some(wait), ..self }
+            }
+            _ => self,
+        }
     }
 
     /// The same denial with other levels of the same limits.

@@ -41,6 +41,12 @@ impl Levels {
         self.now
     }
 
+    /// The same levels at a later time.
+    #[cfg(feature = "redis")]
+    pub(crate) fn later(self, now: Timestamp) -> Self {
+        Self { now, ..self }
+    }
+
     /// The limits, in the order of the policy.
     pub fn iter(&self) -> impl Iterator<Item = Level<'_>> {
         let columns = self.ledger.columns().iter().zip(self.tats);

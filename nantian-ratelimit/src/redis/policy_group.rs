@@ -204,7 +204,7 @@ impl Current {
     /// What a client is told who is denied `cost` as the server has denied no more than that.
     pub(super) fn denied(&self, now: Timestamp, denial: &Denial, cost: Cost) -> Denied {
         let (column, until) = script::worst(self.limits(), &denial.used, cost, denial.at);
-        let levels = self.whole.levels_of(now, &denial.used);
+        let levels = self.whole.levels_of(denial.at, &denial.used).later(now);
         Denied::new(levels, column, Some(until.since(now)))
     }
 

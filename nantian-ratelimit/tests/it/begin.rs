@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use nantian_ratelimit::{
     EstimatedTokens, Limit, Limiter, OnLimit, Policy, Queue, RateLimitLayer, ReservationHandle, Settlement,
+    clock::ManualClock,
 };
 use tokio::task::yield_now;
 use tokio::time::{Instant, advance, timeout};
@@ -98,6 +99,24 @@ async fn whoever_has_used_up_its_tokens_is_refused_before_the_body_is_read() {
     let unread = layer.cost_estimator(|_: &_, _| nantian_ratelimit::Cost::REQUEST);
     let (mut parts, ()) = Request::new(()).into_parts();
     assert!(unread.begin(&mut parts).await.is_ok(), "what uses no tokens needs none");
+}
+
+#[tokio::test]
+async fn whoever_comes_back_when_it_was_told_before_its_body_was_read_passes() {
+    let clock = ManualClock::new();
+    let policy = Policy::builder().limit(Limit::tokens_per_minute(600)).build().unwrap();
+    let layer = RateLimitLayer::new(Limiter::builder(policy).clock(clock.clone()).build());
+    assert_eq!(journey(slice::from_ref(&layer), 600).await.status(), 200);
+    let begin = async |bytes: &str| {
+        let (mut parts, ()) =
+            Request::builder().header("content-length", bytes).body(()).unwrap().into_parts();
+        layer.begin(&mut parts).await
+    };
+    assert_eq!(begin("400").await.unwrap_err().headers()["retry-after"], "10", "it is of about 100 tokens");
+    assert_eq!(begin("400000").await.unwrap_err().headers()["retry-after"], "60", "a bucket at most");
+    clock.advance(Duration::from_secs(10));
+    assert!(begin("400").await.is_ok());
+    assert_eq!(journey(slice::from_ref(&layer), 100).await.status(), 200);
 }
 
 #[tokio::test]

@@ -144,6 +144,20 @@ async fn a_body_is_read_only_for_whoever_has_requests_and_tokens_left() {
             "a remembered denial needs neither a body nor the server"
         );
     }
+    let retry_after = async || {
+        let request = Request::builder().header("content-length", "200").body(()).unwrap();
+        let response = layer.begin(&mut request.into_parts().0).await.err()?;
+        response.headers()["retry-after"].to_str().unwrap().parse::<u64>().ok()
+    };
+    let half_a_day = loop {
+        // That nobody knows any more that none are left makes it ask again.
+        let Some(wait) = retry_after().await else {
+            ask(1).await;
+            continue;
+        };
+        break wait;
+    };
+    assert!((43_000..=43_200).contains(&half_a_day), "fifty of a hundred a day: {half_a_day}");
 
     let limits = [per_day(Unit::Requests, 2)];
     let layer = RateLimitLayer::shared(replica.store.limiter("requests", policy(limits)));
