@@ -162,7 +162,11 @@ fn write_status(out: &mut String, level: &Level<'_>, wait: Option<Duration>) {
     let (name, separator) = (level.limit.name(), separator(out));
     let until = wait.map_or_else(|| level.until_more(), |wait| level.reset.min(wait));
     let (left, until) = (level.remaining.min(LARGEST), seconds(until));
-    let _ = write!(out, "{separator}\"{name}\";r={left};t={until}");
+    let _ = write!(out, "{separator}\"{name}\";r={left}");
+    // Of a limit of 0 nothing is ever there again.
+    if level.limit.max() > 0 {
+        let _ = write!(out, ";t={until}");
+    }
 }
 
 fn separator(list: &str) -> &'static str {
@@ -187,9 +191,11 @@ impl Fields {
         }
         headers.insert(&self.limit, HeaderValue::from(level.limit.max()));
         headers.insert(&self.remaining, HeaderValue::from(level.remaining));
-        if let Ok(reset) = HeaderValue::try_from(go_duration(level.reset)) {
-            headers.insert(&self.reset, reset);
-        }
+        let reset = HeaderValue::try_from(go_duration(level.reset)).ok();
+        match reset.filter(|_| level.limit.max() > 0) {
+            Some(reset) => headers.insert(&self.reset, reset),
+            None => headers.remove(&self.reset),
+        };
     }
 }
 

@@ -143,11 +143,19 @@ async fn an_admitted_caller_learns_when_more_is_to_be_had() {
 
 #[tokio::test]
 async fn a_limit_of_zero_tells_no_time_to_come_back() {
-    let limiter = limiter(&ManualClock::new(), [Limit::requests_per_minute(0)]);
-    let service = RateLimitLayer::new(limiter).layer(service_fn(ok));
-    let headers = answer(service, 0).await;
-    assert_eq!(all(&headers, "ratelimit"), [r#""requests-per-minute";r=0;t=0"#]);
-    assert!(!headers.contains_key("retry-after"));
+    let before = limiter(&ManualClock::new(), [Limit::requests_per_minute(2)]);
+    answer(RateLimitLayer::new(before.clone()).layer(service_fn(ok)), 0).await;
+    let policy = Policy::builder().limit(Limit::requests_per_minute(0)).build().unwrap();
+    let lowered = before.successor(policy);
+    for limiter in [limiter(&ManualClock::new(), [Limit::requests_per_minute(0)]), lowered] {
+        let service = RateLimitLayer::new(limiter).layer(service_fn(ok));
+        let headers = answer(service, 0).await;
+        assert_eq!(all(&headers, "ratelimit"), [r#""requests-per-minute";r=0"#]);
+        assert_eq!(all(&headers, "x-ratelimit-remaining-requests"), ["0"]);
+        for name in ["retry-after", "x-ratelimit-reset-requests"] {
+            assert!(!headers.contains_key(name), "{name}");
+        }
+    }
 }
 
 #[tokio::test]
