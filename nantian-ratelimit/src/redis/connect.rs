@@ -102,7 +102,11 @@ mod tests {
 
     /// What comes of addresses of which each has half a second.
     async fn outcome(addresses: Vec<SocketAddr>) -> Result<(), StoreFault> {
-        let url = "redis://:secret@store.test/0".parse().unwrap();
+        outcome_of("redis://:secret@store.test/0", addresses).await
+    }
+
+    async fn outcome_of(url: &str, addresses: Vec<SocketAddr>) -> Result<(), StoreFault> {
+        let url = url.parse().unwrap();
         let (store, _driver) = RedisStore::builder(url).connect_timeout(Duration::from_millis(500)).build();
         store.0.connect_to_any(addresses.into_iter()).await.map(drop)
     }
@@ -113,6 +117,20 @@ mod tests {
         assert_eq!(outcome(vec![silent, server(Some("+OK\r\n")).await]).await, Ok(()));
         assert_eq!(outcome(vec![silent]).await, Err(StoreFault::Timeout));
         assert_eq!(outcome(Vec::new()).await, Err(StoreFault::Connect));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_told_apart_from_one_that_is_not_permitted() {
+        for (answer, fault) in [
+            ("-ERR DB index is out of range\r\n", StoreFault::Database),
+            (
+                "-NOPERM User nantian has no permissions to run the 'select' command\r\n",
+                StoreFault::Credentials,
+            ),
+        ] {
+            let addresses = vec![server(Some(answer)).await];
+            assert_eq!(outcome_of("redis://store.test/20", addresses).await, Err(fault));
+        }
     }
 
     #[test]

@@ -12,15 +12,19 @@ pub enum StoreFault {
     /// Nobody listens at the address, or its host is not known.
     #[error("no connection can be opened")]
     Connect,
-    /// TLS is not told how, or the server's certificate is not trusted, or it speaks no TLS.
+    /// TLS is not told how, or the server's certificate is not trusted, or it answers with something else.
     #[error("TLS cannot be agreed on")]
     Tls,
-    /// The server has not answered in time.
+    /// The server has not answered in time. One that is waiting for commands without TLS does not answer to
+    /// TLS either.
     #[error("no answer in time")]
     Timeout,
     /// The server wants other credentials, or permits the user too little.
     #[error("the credentials are refused")]
     Credentials,
+    /// The server has no database of that number.
+    #[error("there is no such database")]
+    Database,
     /// The server takes no writes: it is a replica, or has no memory or disk left.
     #[error("the server takes no writes")]
     ReadOnly,
@@ -43,7 +47,8 @@ impl From<&RedisError> for StoreFault {
         match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm), _)
             | (_, Some("NOAUTH" | "WRONGPASS")) => Self::Credentials,
-            _ if is_forbidden_to_scripts(error) => Self::Credentials,
+            _ if is_forbidden(error) => Self::Credentials,
+            _ if is_of_database(error) => Self::Database,
             (_, Some("MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN")) => Self::Cluster,
             (ErrorKind::Server(ServerErrorKind::ReadOnly), _) | (_, Some("OOM" | "MISCONF")) => {
                 Self::ReadOnly
@@ -59,8 +64,18 @@ impl From<&RedisError> for StoreFault {
 }
 
 /// Whether a script was not permitted something, which is an error like others:
-/// `ERR The user executing the script can't run this command`.
-fn is_forbidden_to_scripts(error: &RedisError) -> bool {
+/// `ERR The user executing the script can't run this command`; or a client to choose a database, of which
+/// the code is not told.
+fn is_forbidden(error: &RedisError) -> bool {
     let told = error.detail().unwrap_or_default();
-    told.contains("user executing the script") || told.contains("NOPERM")
+    ["user executing the script", "NOPERM", "no permissions", "Authentication required"]
+        .iter()
+        .any(|forbidden| told.contains(forbidden))
+}
+
+/// Whether there is no such database: `ERR DB index is out of range`, or
+/// `ERR SELECT is not allowed in cluster mode`.
+fn is_of_database(error: &RedisError) -> bool {
+    let told = error.detail().unwrap_or_default();
+    told.contains("DB index") || told.contains("SELECT is not allowed")
 }
