@@ -67,8 +67,10 @@ impl Levels {
 // === impl Denied ===
 
 impl Denied {
-    /// Writes what the response to a refused request says besides its body: when to come back, where the
-    /// limits stand, and that it is not to be stored.
+    /// Writes what the response to a refused request says besides its body: when to come back (`Retry-After`,
+    /// and `retry-after-ms`, which is exact), where the limits stand ([`Levels::write_fields`]), that it is
+    /// not to be stored (`Cache-Control: no-store`), and, where the wait is longer than two minutes or for
+    /// ever, that a program is not to wait for it (`x-should-retry: false`).
     ///
     /// [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
     pub fn write_fields(&self, headers: &mut HeaderMap) {

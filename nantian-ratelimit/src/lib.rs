@@ -97,8 +97,8 @@
 //!
 //! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and the
 //! `x-ratelimit-*` fields of OpenAI, unless [`RateLimitLayer::report_levels`] says otherwise; refusals also
-//! `Retry-After`. Limiters may be stacked: all must admit, what an inner one denies costs nothing on the
-//! outer ones, and usage settles them all.
+//! what [`Denied::write_fields`] lists. Limiters may be stacked: all must admit, what an inner one denies
+//! costs nothing on the outer ones, and usage settles them all.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -115,7 +115,7 @@ impl Metrics {
         counters(
             encoder,
             "nantian_rate_limit_decisions",
-            "Requests that a TokenPolicy was asked about, by what it decided",
+            "Requests that a TokenPolicy was asked about, by what it decided itself: those that another one then refused, which cost it nothing, are among the admitted",
             decisions,
         )?;
         let tokens = limits.iter().flat_map(|(policy, metrics)| {
