@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::{Level, debug, enabled, event, warn};
 
 use crate::error::{Cause, Failure, Phase, PluginError};
+use crate::log_rate::OnceAMinute;
 use crate::sync::lock;
 
 /// Longest log line taken from a guest, in bytes; the rest is cut off.
@@ -122,6 +123,8 @@ pub(crate) struct Counters {
     pub(crate) dropped_queue_items: AtomicU64,
     failures: Mutex<Failures>,
     last_backtrace: Mutex<Vec<String>>,
+    trapped_lines: OnceAMinute,
+    not_replaced_lines: OnceAMinute,
 }
 
 /// Streams that failed.
@@ -152,8 +155,8 @@ impl Counters {
         failures.last = Some(failure.clone());
     }
 
-    /// Notes an instance that ended.
-    pub(crate) fn trapped(&self, plugin: &str, phase: Phase, cause: &Cause) {
+    /// Notes an instance that ended at this engine tick.
+    pub(crate) fn trapped(&self, plugin: &str, phase: Phase, cause: &Cause, now: u64) {
         let counter = match cause {
             Cause::TimeLimit { .. } => &self.time_limit,
             Cause::Budget { .. } => &self.budget,
@@ -161,9 +164,14 @@ impl Counters {
             _ => &self.trap,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        let Some(times) = self.trapped_lines.note_at(now) else {
+            debug!(plugin, %phase, %cause, "plugin instance ended");
+            return;
+        };
         let mut innermost = self.last_backtrace();
         innermost.truncate(LOGGED_FRAMES);
-        warn!(plugin, %phase, %cause, backtrace = innermost.join(", "), "plugin instance ended");
+        let backtrace = innermost.join(", ");
+        warn!(plugin, %phase, %cause, backtrace, times, "plugin instance ended");
     }
 
     /// Notes where a guest was when its call ended.
@@ -185,10 +193,13 @@ impl Counters {
         }
     }
 
-    /// Notes an instance that could not be replaced.
-    pub(crate) fn not_replaced(&self, plugin: &str, error: &PluginError) {
+    /// Notes an instance that could not be replaced at this engine tick.
+    pub(crate) fn not_replaced(&self, plugin: &str, error: &PluginError, now: u64) {
         let cause = error.source().map(ToString::to_string);
-        warn!(plugin, %error, cause, "plugin instance not replaced");
+        match self.not_replaced_lines.note_at(now) {
+            Some(times) => warn!(plugin, %error, cause, times, "plugin instance not replaced"),
+            None => debug!(plugin, %error, cause, "plugin instance not replaced"),
+        }
     }
 
     pub(crate) fn failures(&self) -> Failures {

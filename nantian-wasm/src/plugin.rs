@@ -315,11 +315,12 @@ impl Inner {
         slot.set_off(async move {
             let started = start.await;
             let (Some(this), Some(slot)) = (this.upgrade(), slot_of.upgrade()) else { return };
+            let now = this.module.engine().ticks();
             match started {
                 Ok(instance) => slot.fill(&mut cell, instance),
-                Err(error) => this.plugin.counters.not_replaced(&this.plugin.name, &error),
+                Err(error) => this.plugin.counters.not_replaced(&this.plugin.name, &error, now),
             }
-            this.pool.rebuilt_in(this.module.engine().ticks().saturating_sub(began));
+            this.pool.rebuilt_in(now.saturating_sub(began));
         });
     }
 }

@@ -211,7 +211,7 @@ impl Slot {
 
     /// Drops an instance that ended, and wakes the streams it held.
     pub(crate) fn bury(&self, cell: &mut InstanceCell, phase: Phase, cause: &Cause) {
-        self.plugin.counters.trapped(&self.plugin.name, phase, cause);
+        self.plugin.counters.trapped(&self.plugin.name, phase, cause, self.plugin.clock.ticks());
         if cell.instance.take_if(|instance| !instance.is_alive()).is_none() {
             return;
         }

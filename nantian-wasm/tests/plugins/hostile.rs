@@ -7,8 +7,8 @@ use http::{Request, Response};
 use nantian_wasm::{Cause, Engine, FailurePolicy, Phase, Plugin, PluginError};
 
 use crate::support::{
-    Frames, Seen, Ticking, TicksWithLogs, configured, data, exchange, frames, get, guest, plugin, plugin_of,
-    send,
+    Frames, Logged, Seen, Ticking, TicksWithLogs, configured, data, exchange, frames, get, guest, plugin,
+    plugin_of, send,
 };
 
 fn attack() -> Request<Frames> {
@@ -271,6 +271,22 @@ fn guest_that_traps_on_every_stream_is_not_rebuilt_without_end() {
     }
     engine.maintain();
     assert_eq!(plugin.status().rebuilds, 21);
+}
+
+#[test]
+fn instances_that_end_again_and_again_are_logged_once_a_minute() {
+    let (engine, plugin) = hostile("tn", |_| {});
+    let logged = Logged::of_plugins(|| {
+        for _ in 0..3 {
+            for _ in 0..20 {
+                assert_eq!(send([plugin.clone()], get("/")).status(), 503);
+                engine.maintain();
+            }
+            (0..60_000).for_each(|_| engine.tick());
+        }
+    });
+    assert_eq!(logged, ["probe: plugin instance ended"; 3]);
+    assert_eq!(plugin.status().traps.total(), 60);
 }
 
 #[test]

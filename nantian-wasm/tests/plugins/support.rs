@@ -183,14 +183,23 @@ impl tracing::Subscriber for TicksWithLogs {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Keeps what guests log: the plugin's name and the line.
-#[derive(Clone, Default)]
-pub(crate) struct Logged(Arc<std::sync::Mutex<Vec<String>>>);
+/// Keeps what is logged under a target: the plugin's name and the line.
+#[derive(Clone)]
+pub(crate) struct Logged(Arc<std::sync::Mutex<Vec<String>>>, &'static str);
 
 impl Logged {
     /// What guests log meanwhile.
     pub(crate) fn during(run: impl FnOnce()) -> Vec<String> {
-        let logged = Self::default();
+        Self::under("nantian_wasm::guest", run)
+    }
+
+    /// What is logged of plugins meanwhile.
+    pub(crate) fn of_plugins(run: impl FnOnce()) -> Vec<String> {
+        Self::under("nantian_wasm::observe", run)
+    }
+
+    fn under(target: &'static str, run: impl FnOnce()) -> Vec<String> {
+        let logged = Self(Arc::default(), target);
         tracing::subscriber::with_default(logged.clone(), run);
         let lines = logged.0.lock().unwrap();
         lines.clone()
@@ -199,7 +208,7 @@ impl Logged {
 
 impl tracing::Subscriber for Logged {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "nantian_wasm::guest" && *metadata.level() <= tracing::Level::INFO
+        metadata.target() == self.1 && *metadata.level() <= tracing::Level::INFO
     }
 
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
