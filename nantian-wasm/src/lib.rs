@@ -109,7 +109,8 @@
 //! * Headers of one name stand beside one another, and pseudo headers in front, in whichever order they were
 //!   written.
 //! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration
-//!   ([`Plugin::successor`]).
+//!   ([`Plugin::successor`]). Where there is no room for another queue or metric, one that
+//!   only configurations have named which are gone makes room.
 //!
 //! # Logs and metrics
 //!

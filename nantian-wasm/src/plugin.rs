@@ -113,6 +113,7 @@ impl Plugin {
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
             clock: module.engine().clock().clone(),
             shared,
+            life: Arc::default(),
             counters: Counters::default(),
             instances: u64::try_from(instances.get()).unwrap_or(u64::MAX),
             log_rate: LogRate::default(),

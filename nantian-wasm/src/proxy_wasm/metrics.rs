@@ -1,6 +1,7 @@
 //! Metrics that guests define and write.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use wasmtime::Caller;
 
@@ -18,38 +19,69 @@ const MAX_DEFINITIONS: usize = 16_000;
 /// Distance of the ids of one kind of metric: as in Envoy.
 const METRIC_STEP: usize = 4;
 
-/// The metrics of one plugin. Names may be made of what clients send: those for which there is no room are
-/// all one metric of their kind, which nobody is shown.
+/// The metrics of one plugin and of those that follow it. Names may be made of what clients send: those for
+/// which there is no room are all one metric of their kind, which nobody is shown.
 pub(super) struct Metrics {
-    named: Vec<Metric>,
+    named: Vec<Named>,
     others: [Metric; 3],
+}
+
+struct Named {
+    metric: Metric,
+    /// The lives of the plugins that have defined it.
+    definers: Vec<Weak<()>>,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
     /// The metrics that have names, in the order of their definition.
-    pub(super) fn named(&self) -> &[Metric] {
-        &self.named
+    pub(super) fn named(&self) -> impl Iterator<Item = &Metric> {
+        self.named.iter().map(|named| &named.metric)
     }
 
-    /// The place of a metric.
-    fn place(&mut self, kind: MetricKind, name: &str) -> usize {
-        if let Some(place) = self.named.iter().position(|metric| metric.kind == kind && metric.name == name) {
+    /// The place of a metric; where there is no room for another one, that of one whose definers are gone.
+    fn place(&mut self, kind: MetricKind, name: &str, definer: &Arc<()>) -> usize {
+        let is_meant = |metric: &Metric| metric.kind == kind && metric.name == name;
+        let mut places = self.named.iter_mut().enumerate();
+        if let Some((place, named)) = places.find(|(_, named)| is_meant(&named.metric)) {
+            named.note(definer);
             return place;
         }
-        if self.named.len() >= MAX_METRICS {
-            return place_of_others(kind);
+        let metric = Metric { name: name.to_owned(), kind, value: 0, observations: 0 };
+        let new = Named { metric, definers: vec![Arc::downgrade(definer)] };
+        if self.named.len() < MAX_METRICS {
+            self.named.push(new);
+            return self.named.len() - 1;
         }
-        self.named.push(Metric { name: name.to_owned(), kind, value: 0, observations: 0 });
-        self.named.len() - 1
+        let left = self.named.iter_mut().enumerate().find(|(_, named)| named.is_left());
+        left.map_or(place_of_others(kind), |(place, left)| {
+            *left = new;
+            place
+        })
     }
 
     fn at(&mut self, place: usize) -> Option<&mut Metric> {
         match place.checked_sub(MAX_METRICS) {
             Some(code) => self.others.get_mut(code),
-            None => self.named.get_mut(place),
+            None => self.named.get_mut(place).map(|named| &mut named.metric),
         }
+    }
+}
+
+// === impl Named ===
+
+impl Named {
+    fn note(&mut self, definer: &Arc<()>) {
+        self.definers.retain(|known| known.strong_count() > 0);
+        let definer = Arc::downgrade(definer);
+        if !self.definers.iter().any(|known| known.ptr_eq(&definer)) {
+            self.definers.push(definer);
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        self.definers.iter().all(|definer| definer.strong_count() == 0)
     }
 }
 
@@ -90,7 +122,7 @@ pub(super) fn define_metric(
     };
     let name = read_text(caller, name, name_length, MAX_NAME)?;
     let state = caller.data_mut();
-    let place = lock(&state.plugin.shared.metrics).place(kind, &name);
+    let place = lock(&state.plugin.shared.metrics).place(kind, &name, &state.plugin.life);
     let known: &mut Vec<usize> = state.metrics.get_mut(code(kind)).ok_or(Status::BadArgument)?;
     let (index, place) = defined(known, place, place_of_others(kind));
     if place == place_of_others(kind) {
@@ -185,21 +217,21 @@ mod tests {
 
     #[test]
     fn names_for_which_there_is_no_room_are_one_metric_of_their_kind() {
-        let mut metrics = Metrics::default();
+        let (mut metrics, plugin) = (Metrics::default(), Arc::default());
         for number in 0..MAX_METRICS {
-            assert_eq!(metrics.place(MetricKind::Counter, &number.to_string()), number);
+            assert_eq!(metrics.place(MetricKind::Counter, &number.to_string(), &plugin), number);
         }
-        let one = metrics.place(MetricKind::Counter, "one more");
-        let two = metrics.place(MetricKind::Counter, "and another");
-        let gauge = metrics.place(MetricKind::Gauge, "7");
+        let one = metrics.place(MetricKind::Counter, "one more", &plugin);
+        let two = metrics.place(MetricKind::Counter, "and another", &plugin);
+        let gauge = metrics.place(MetricKind::Gauge, "7", &plugin);
         assert_eq!((one, two), (place_of_others(MetricKind::Counter), one));
         assert_ne!(gauge, one);
-        assert_eq!(metrics.place(MetricKind::Counter, "7"), 7, "it was there");
+        assert_eq!(metrics.place(MetricKind::Counter, "7", &plugin), 7, "it was there");
         assert_eq!(
             (metrics.at(one).unwrap().kind, metrics.at(gauge).unwrap().kind),
             (MetricKind::Counter, MetricKind::Gauge)
         );
-        assert_eq!(metrics.named().len(), MAX_METRICS);
+        assert_eq!(metrics.named().count(), MAX_METRICS);
     }
 
     #[test]

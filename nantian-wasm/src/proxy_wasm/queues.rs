@@ -1,6 +1,6 @@
 //! Queues that all instances of a plugin share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
@@ -19,15 +19,18 @@ const MAX_ITEMS: usize = 1_000;
 const MAX_NAME_BYTES: usize = 4 << 10;
 const MAX_BYTES: usize = 4 << 20;
 
-/// The queues of one plugin; a queue's token is its place, counted from one.
+/// The queues of one plugin and of those that follow it.
 #[derive(Default)]
 pub(crate) struct Queues {
-    tokens: HashMap<Vec<u8>, u32>,
     queues: Vec<Queue>,
+    /// The one that was given out last: none is given out twice.
+    last_token: u32,
     bytes: usize,
 }
 
 struct Queue {
+    token: u32,
+    name: Vec<u8>,
     items: VecDeque<Vec<u8>>,
     /// The instance that registered it last hears of new items.
     slot: Weak<Slot>,
@@ -38,8 +41,43 @@ struct Queue {
 
 impl Queues {
     fn queue(&mut self, token: u32) -> Result<&mut Queue, Status> {
-        let place = usize::try_from(token).unwrap_or(0).checked_sub(1);
-        place.and_then(|place| self.queues.get_mut(place)).ok_or(Status::NotFound)
+        self.queues.iter_mut().find(|queue| queue.token == token).ok_or(Status::NotFound)
+    }
+
+    fn named(&mut self, name: &[u8]) -> Option<&mut Queue> {
+        self.queues.iter_mut().find(|queue| queue.name == name)
+    }
+
+    /// The token of a queue, which is there from now on, and how many items that has cost.
+    fn register(
+        &mut self,
+        name: Vec<u8>,
+        slot: Weak<Slot>,
+        generation: u64,
+    ) -> Result<(u32, usize), HostTrap> {
+        if let Some(queue) = self.named(&name) {
+            (queue.slot, queue.generation) = (slot, generation);
+            return Ok((queue.token, 0));
+        }
+        if name.len() > MAX_NAME_BYTES {
+            return Err(HostTrap::Budget("queues"));
+        }
+        let lost = if self.queues.len() < MAX_QUEUES { 0 } else { self.make_room()? };
+        let token = self.last_token.checked_add(1).ok_or(HostTrap::Budget("queues"))?;
+        self.last_token = token;
+        self.queues.push(Queue { token, name, items: VecDeque::new(), slot, generation });
+        Ok((token, lost))
+    }
+
+    /// Gives up a queue that only plugins have registered which are gone: an empty one if there is any, the
+    /// oldest of them. How many items were in it.
+    fn make_room(&mut self) -> Result<usize, HostTrap> {
+        let left = self.queues.iter().enumerate().filter(|(_, queue)| queue.slot.strong_count() == 0);
+        let first = left.min_by_key(|(_, queue)| (!queue.items.is_empty(), queue.token));
+        let (place, _) = first.ok_or(HostTrap::Budget("queues"))?;
+        let Queue { items, .. } = self.queues.remove(place);
+        self.bytes = self.bytes.saturating_sub(items.iter().map(Vec::len).sum());
+        Ok(items.len())
     }
 
     /// Puts an item behind those that wait. How many items that cost: the first ones of a queue that is full,
@@ -73,25 +111,9 @@ pub(super) fn register(
     let name = read(caller, name, name_length)?;
     let state = caller.data();
     let (slot, generation) = (state.slot.clone(), state.generation);
-    let token = {
-        let mut queues = lock(&state.plugin.shared.queues);
-        match queues.tokens.get(&name).copied() {
-            Some(token) => {
-                let queue = queues.queue(token)?;
-                (queue.slot, queue.generation) = (slot, generation);
-                token
-            }
-            None if queues.queues.len() >= MAX_QUEUES || name.len() > MAX_NAME_BYTES => {
-                return Err(HostTrap::Budget("queues").into());
-            }
-            None => {
-                queues.queues.push(Queue { items: VecDeque::new(), slot, generation });
-                let token = u32::try_from(queues.queues.len()).unwrap_or(u32::MAX);
-                queues.tokens.insert(name, token);
-                token
-            }
-        }
-    };
+    let (token, lost) = lock(&state.plugin.shared.queues).register(name, slot, generation)?;
+    let lost = u64::try_from(lost).unwrap_or(u64::MAX);
+    state.plugin.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
     put_u32(caller, return_token, token)
 }
 
@@ -110,7 +132,7 @@ pub(super) fn resolve(
     if !vm_id.is_empty() && vm_id != plugin.vm_id.as_bytes() {
         return Err(Status::NotFound.into());
     }
-    let token = lock(&plugin.shared.queues).tokens.get(&name).copied().ok_or(Status::NotFound)?;
+    let token = lock(&plugin.shared.queues).named(&name).ok_or(Status::NotFound)?.token;
     put_u32(caller, return_token, token)
 }
 
@@ -157,13 +179,30 @@ mod tests {
 
     #[test]
     fn queue_that_is_full_loses_what_has_waited_longest() {
-        let queue = || Queue { items: VecDeque::new(), slot: Weak::new(), generation: 0 };
-        let mut queues = Queues { queues: vec![queue(), queue()], ..Queues::default() };
+        let mut queues = Queues::default();
+        for (name, token) in [("one", 1), ("other", 2), ("one", 1)] {
+            assert_eq!(queues.register(name.into(), Weak::new(), 0).unwrap(), (token, 0));
+        }
         let lost: u64 = (0..=MAX_ITEMS).map(|item| queues.push(1, item.to_be_bytes().into()).unwrap()).sum();
         assert_eq!((lost, queues.queues[0].items.len()), (1, MAX_ITEMS));
         assert_eq!(queues.queues[0].items[0], 1_usize.to_be_bytes());
         assert_eq!(queues.push(2, vec![0; MAX_BYTES]), Ok(1), "the other queue keeps its own");
         assert_eq!(queues.bytes, queues.queues[0].items.iter().map(Vec::len).sum::<usize>());
         assert_eq!(queues.push(3, Vec::new()), Err(Status::NotFound));
+    }
+
+    #[test]
+    fn queue_of_a_plugin_that_is_gone_makes_room_for_another_an_empty_one_first() {
+        let mut queues = Queues::default();
+        for token in 1..=16 {
+            assert_eq!(queues.register(vec![token], Weak::new(), 0).unwrap(), (token.into(), 0));
+        }
+        assert_eq!(queues.push(1, vec![7; 7]), Ok(0));
+        assert_eq!(queues.register(vec![17], Weak::new(), 0).unwrap(), (17, 0));
+        assert!(queues.named(&[2]).is_none() && queues.queue(2).is_err(), "no other queue has its token");
+        for token in 3..=17 {
+            assert_eq!(queues.push(token, Vec::new()), Ok(0));
+        }
+        assert_eq!((queues.register(vec![18], Weak::new(), 0).unwrap(), queues.bytes), ((18, 1), 0));
     }
 }

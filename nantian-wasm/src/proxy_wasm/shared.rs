@@ -53,7 +53,7 @@ struct Entry {
 impl SharedStore {
     /// The metrics the guest defined, in the order of their definition.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
-        lock(&self.metrics).named().to_vec()
+        lock(&self.metrics).named().cloned().collect()
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct SharedPlugin {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<SharedStore>,
+    /// Weak references to it tell when the plugin is gone.
+    pub(crate) life: Arc<()>,
     pub(crate) counters: Counters,
     /// How many there are of the plugin.
     pub(crate) instances: u64,

@@ -262,3 +262,46 @@ fn root_context_of_a_plugin_that_is_gone_is_waited_for_and_deleted() {
     (0..20).for_each(|_| round());
     assert_eq!(values(), [0, 1, 1, 1]);
 }
+
+/// Registers a queue that its configuration names, puts an item into it, and defines a hundred counters.
+const NAMES: &str = r#"(module
+    (import "env" "proxy_get_buffer_bytes" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_register_shared_queue" (func $register (param i32 i32 i32) (result i32)))
+    (import "env" "proxy_enqueue_shared_queue" (func $enqueue (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (local $left i32)
+        (drop (call $get (i32.const 7) (i32.const 0) (i32.const 2) (i32.const 0) (i32.const 4)))
+        (drop (call $register (i32.const 1024) (i32.const 2) (i32.const 8)))
+        (drop (call $enqueue (i32.load (i32.const 8)) (i32.const 1024) (i32.const 2)))
+        (local.set $left (i32.const 100))
+        (loop $more
+            (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+            (i32.store8 (i32.const 1026) (i32.add (i32.const 48) (i32.div_u (local.get $left) (i32.const 10))))
+            (i32.store8 (i32.const 1027) (i32.add (i32.const 48) (i32.rem_u (local.get $left) (i32.const 10))))
+            (drop (call $define (i32.const 0) (i32.const 1024) (i32.const 4) (i32.const 12)))
+            (br_if $more (local.get $left)))
+        (i32.const 1)))"#;
+
+#[test]
+fn names_that_only_versions_have_which_are_gone_make_room() {
+    let engine = Engine::new().unwrap().0;
+    let mut present = plugin_of(&engine, &wat::parse_str(NAMES).unwrap(), |config| {
+        config.configuration = "00".into();
+    })
+    .unwrap();
+    for version in 1..=20 {
+        let mut config = nantian_wasm::PluginConfig::new("probe");
+        config.configuration = format!("{version:02}").into();
+        config.instances = std::num::NonZeroUsize::new(1);
+        present = present.successor(present.module(), config, None).unwrap();
+    }
+    let status = present.status();
+    assert_eq!((status.metrics.len(), status.dropped_metrics), (1_000, 0));
+    let of = |version: &str| status.metrics.iter().filter(|metric| metric.name.starts_with(version)).count();
+    assert_eq!((of("20"), of("00")), (100, 0));
+    assert_eq!(status.dropped_queue_items, 1, "that of the queue that made room last");
+}
