@@ -138,10 +138,11 @@ impl Writer {
             let config = self.view.borrow_and_update().clone();
             if let Some(config) = &config {
                 let spoken_of = config.translation.statuses.iter().map(|(object, _)| object);
-                self.ours.extend(spoken_of.filter(|object| HAVE_OWNER.contains(&object.kind)).cloned());
+                self.cache.with(|all| note_ours(&mut self.ours, spoken_of, all));
             }
             if !*self.leads.borrow_and_update() {
                 self.judged.clear();
+                self.judged_by = None;
                 again = None;
                 continue;
             }
@@ -198,7 +199,6 @@ impl Writer {
         self.cache.with(|all| {
             judged.retain(|object, _| all.contains_key(object));
             full.retain(|object| all.contains_key(object));
-            ours.retain(|object| all.contains_key(object));
             failures.retain(|object, failure| {
                 let version = all.get(object).map(|seen| &seen.resource_version);
                 failure.again_at > begun && version == Some(&failure.version)
@@ -254,6 +254,17 @@ const HAVE_STATUS: [&str; 13] = [
 
 /// Those of them that are up to another controller if another one has their owner.
 const HAVE_OWNER: [&str; 2] = ["Gateway", "ListenerSet"];
+
+/// Adds those that are `spoken_of` to the objects with an owner that were ours, and forgets those that are no
+/// more, also where another replica leads.
+fn note_ours<'a>(
+    ours: &mut BTreeSet<ObjectRef>,
+    spoken_of: impl Iterator<Item = &'a ObjectRef>,
+    all: &BTreeMap<ObjectRef, Seen>,
+) {
+    ours.extend(spoken_of.filter(|object| HAVE_OWNER.contains(&object.kind)).cloned());
+    ours.retain(|object| all.contains_key(object));
+}
 
 /// What is said of an object that was among `ours`: something only if nobody else may, for it has no owner
 /// any more.
@@ -331,4 +342,32 @@ async fn write(
 /// Whether the server has looked at something and does not want it.
 pub(super) fn is_refusal(code: u16) -> bool {
     [400, 403, 422].contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::ObjectName;
+
+    #[test]
+    fn objects_that_are_no_more_are_forgotten_whoever_leads() {
+        let seen = Seen {
+            api_version: String::new(),
+            plural: String::new(),
+            uid: None,
+            resource_version: None,
+            generation: None,
+            owner: None,
+            status: Value::Null,
+        };
+        let mut ours = BTreeSet::new();
+        for number in 0..100 {
+            let name = ObjectName::new("demo", format!("preview-{number}"));
+            let object = |kind| ObjectRef { kind, name: name.clone() };
+            let objects = ["ListenerSet", "HTTPRoute"].map(object);
+            let all = objects.iter().map(|object| (object.clone(), seen.clone())).collect();
+            note_ours(&mut ours, objects.iter(), &all);
+            assert!(ours.iter().eq([&objects[0]]), "{ours:?}");
+        }
+    }
 }
