@@ -38,7 +38,7 @@ pub(crate) use self::{
 };
 pub(crate) use self::{
     forward::{client_address, join_cookies},
-    shortage::Shortages,
+    shortage::{Shortage, Shortages},
     socket::ClientSocket,
     tick::TICK,
     tls::certified_key,

@@ -1,6 +1,7 @@
 //! Tells one collector of the calls of one AIService.
 
 use std::{
+    mem,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
@@ -15,7 +16,7 @@ use super::{
     CallRecord, ExportCounts, ServiceInfo, content::Redaction, delivery::Delivery, measures::SharedMeasures,
     otlp,
 };
-use crate::{ir, respond::ErrorChain, upstream::Client};
+use crate::{ir, listen::Shortage, respond::ErrorChain, upstream::Client};
 
 /// How many records are told at once at most.
 const BATCH: usize = 512;
@@ -43,13 +44,23 @@ pub(super) struct Exporter {
     pub(super) measures: Option<SharedMeasures>,
     /// `None` tells no contents.
     pub(super) redaction: Option<Redaction>,
+    pub(super) losses: Losses,
+}
+
+/// What the log tells of spans that a collector does not take: at once, then once a minute, and when they are
+/// taken again.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    shortage: Shortage,
+    /// How many were lost since the log told of them.
+    untold: u64,
 }
 
 // === impl Exporter ===
 
 impl Exporter {
     /// Tells what comes, until nothing more can come and all of it is told.
-    pub(super) async fn run(self, client: Client, mut inbox: Receiver<CallRecord>) {
+    pub(super) async fn run(mut self, client: Client, mut inbox: Receiver<CallRecord>) {
         let mut period = interval_at(Instant::now() + PERIOD, PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
@@ -78,7 +89,7 @@ impl Exporter {
 
     /// Tells a batch, more than once if the collector cannot take it now; it is lost if nothing more can come
     /// meanwhile.
-    async fn tell(&self, client: &Client, batch: &[CallRecord], inbox: &Receiver<CallRecord>) {
+    async fn tell(&mut self, client: &Client, batch: &[CallRecord], inbox: &Receiver<CallRecord>) {
         let traces = otlp::traces(batch, &self.collector, self.redaction.as_ref());
         let body = Bytes::from(traces.to_string());
         let mut attempts = 1;
@@ -95,13 +106,14 @@ impl Exporter {
         self.counts.sent.fetch_add(spans - rejected, Relaxed);
         self.counts.failed.fetch_add(rejected, Relaxed);
         let (service, collector) = (&self.service.name, self.delivery.collector());
+        let Some(spans) = self.losses.note_at(Instant::now(), rejected) else { return };
         match told {
             Err(error) => {
                 let error = ErrorChain(&error);
                 tracing::warn!(%service, %collector, spans, attempts, %error, "traces are lost");
             }
-            Ok(_) if rejected > 0 => tracing::warn!(%service, %collector, rejected, "traces are refused"),
-            Ok(_) => {}
+            Ok(_) if rejected > 0 => tracing::warn!(%service, %collector, spans, "traces are refused"),
+            Ok(_) => tracing::info!(%service, %collector, lost = spans, "traces are taken again"),
         }
     }
 
@@ -114,6 +126,18 @@ impl Exporter {
             let (service, collector) = (&self.service.name, self.delivery.collector());
             tracing::warn!(%service, %collector, error = %ErrorChain(&error), "metrics are told later");
         }
+    }
+}
+
+// === impl Losses ===
+
+impl Losses {
+    /// Notes how many spans of a batch are lost, or that none is; if the log is to tell that, how many were
+    /// lost that it has not told of.
+    fn note_at(&mut self, now: Instant, lost: u64) -> Option<u64> {
+        self.untold += lost;
+        let is_news = if lost > 0 { self.shortage.note_at(now) } else { self.shortage.end_at(now) };
+        is_news.then(|| mem::take(&mut self.untold))
     }
 }
 
@@ -157,5 +181,15 @@ mod tests {
         assert_eq!(parts, [&batch[..2], &batch[2..4], &batch[4..5], &batch[5..]]);
         assert_eq!(super::parts(&[0; BATCH], |length| *length).count(), 1);
         assert_eq!(super::parts(&[], |length: &usize| *length).count(), 0);
+    }
+
+    #[test]
+    fn a_collector_that_takes_nothing_is_told_of_once_a_minute_and_when_it_takes_spans_again() {
+        let (mut losses, begun) = (Losses::default(), Instant::now());
+        let mut note = |second, lost| losses.note_at(begun + Duration::from_secs(second), lost);
+        assert_eq!(note(0, 0), None, "nothing was lost");
+        let told: Vec<_> = (0..150).filter_map(|second| Some((second, note(second, 3)?))).collect();
+        assert_eq!(told, [(0, 3), (60, 180), (120, 180)]);
+        assert_eq!((note(151, 0), note(152, 0)), (Some(87), None));
     }
 }

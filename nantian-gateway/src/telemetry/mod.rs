@@ -24,7 +24,12 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::otlp::outcome_name;
 pub(crate) use self::record::{CallRecord, ServiceInfo, TraceParent};
-use self::{content::Redaction, delivery::Delivery, exporter::Exporter, measures::SharedMeasures};
+use self::{
+    content::Redaction,
+    delivery::Delivery,
+    exporter::{Exporter, Losses},
+    measures::SharedMeasures,
+};
 use crate::{
     ir,
     runtime::CallThread,
@@ -134,6 +139,7 @@ impl Telemetry {
             collector: collector.clone(),
             service: Arc::clone(service),
             counts: Arc::clone(counts),
+            losses: Losses::default(),
             redaction: collector.redact.as_ref().map(Redaction::new).transpose()?,
         };
         let running = self.running.clone();
