@@ -160,7 +160,7 @@ where
         let read = read.and_then(|body| unpack_within(&mut head.headers, body, most, held));
         let begun = read.and_then(|body| match this.shared.counted(&surface, &body) {
             Some(answer) => answer.map(Err),
-            None => this.shared.begin(surface, head, body).map(Ok),
+            None => this.shared.begin(surface, head, body, held).map(Ok),
         });
         match begun {
             Ok(Ok(call)) => *this.call = Some(call),

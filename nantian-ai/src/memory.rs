@@ -94,13 +94,29 @@ impl HeldMemory {
         if bytes > most {
             return Err(Error::BodyTooLarge { limit: most });
         }
-        let sum = |held: u64| held.checked_add(bytes - before).filter(|sum| *sum <= most);
-        if shared.held.fetch_update(Relaxed, Relaxed, sum).is_err() {
+        if !self.grow(bytes - before, most) {
             shared.refused.fetch_add(1, Relaxed);
             return Err(Error::TooManyBodies);
         }
-        self.0.bytes.fetch_add(bytes - before, Relaxed);
         Ok(())
+    }
+
+    /// Holds at least so many bytes that nobody is refused for: half of the memory is not for them. Whether
+    /// there is room.
+    pub(crate) fn hold_spare(&self, bytes: usize) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let more = bytes.saturating_sub(self.0.bytes.load(Relaxed));
+        more == 0 || self.grow(more, self.0.memory.0.most / 2)
+    }
+
+    /// Holds so many bytes more, if all together are not more than `most`.
+    fn grow(&self, more: u64, most: u64) -> bool {
+        let sum = |held: u64| held.checked_add(more).filter(|sum| *sum <= most);
+        let fits = self.0.memory.0.held.fetch_update(Relaxed, Relaxed, sum).is_ok();
+        if fits {
+            self.0.bytes.fetch_add(more, Relaxed);
+        }
+        fits
     }
 
     /// Room of its own in the same memory, which holds nothing yet.

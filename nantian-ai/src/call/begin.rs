@@ -9,6 +9,7 @@ use crate::call::timeout::Watch;
 use crate::dialect::{Operation, Surface};
 use crate::error::Error;
 use crate::layer_parts::LayerParts;
+use crate::memory::HeldMemory;
 use crate::outbound::Way;
 use crate::outbound::answer_model;
 use crate::route::Onward;
@@ -17,8 +18,14 @@ use crate::usage::{Meter, Metering, UsageObserver};
 // === impl LayerParts ===
 
 impl<O: UsageObserver> LayerParts<O> {
-    /// Takes a request whose body has been read.
-    pub(crate) fn begin(&self, surface: Surface, head: Parts, body: Bytes) -> Result<Call<O::Sink>, Error> {
+    /// Takes a request whose body has been read, and is `held`.
+    pub(crate) fn begin(
+        &self,
+        surface: Surface,
+        head: Parts,
+        body: Bytes,
+        held: Option<&HeldMemory>,
+    ) -> Result<Call<O::Sink>, Error> {
         let keeps = self.observer.keeps();
         let kept = surface.operation() == Operation::Chat && keeps > 0;
         let kept = kept.then(|| body.clone());
@@ -52,7 +59,7 @@ impl<O: UsageObserver> LayerParts<O> {
         };
         let renamed = answer_model::name(&surface, facts, self.target.model());
         if let Some(request) = kept {
-            metering.keep(surface.dialect(), &request, spoken, keeps);
+            metering.keep(surface.dialect(), &request, spoken, keeps, held.map(HeldMemory::beside));
         }
         let withdrawn = prepared.wishes().cleared();
         Ok(Call {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{CallReport, Content, End, Meter, UsageReport, UsageSink, excerpt};
 use crate::dialect::Dialect;
 use crate::ir::Losses;
+use crate::memory::HeldMemory;
 use crate::target::calibration::Calibration;
 
 pin_project! {
@@ -58,6 +59,14 @@ struct Kept {
     upstream: Dialect,
     reply: Vec<u8>,
     most: usize,
+    /// What request and answer take of the memory for bodies, if there is a bound.
+    room: Option<HeldMemory>,
+}
+
+/// The bytes of an answer, and the room for them and their request.
+struct KeptReply {
+    bytes: Vec<u8>,
+    _room: Option<HeldMemory>,
 }
 
 // === impl MeteredBody ===
@@ -174,19 +183,33 @@ impl<K: UsageSink> Metering<K> {
         self.calibration = Some(Arc::clone(calibration));
     }
 
-    /// Keeps of the request and of the answer as much as `most` bytes each.
-    pub(crate) fn keep(&mut self, client: Dialect, request: &Bytes, upstream: Dialect, most: usize) {
+    /// Keeps of the request and of the answer as much as `most` bytes each, and nothing once they find no
+    /// `room`.
+    pub(crate) fn keep(
+        &mut self,
+        client: Dialect,
+        request: &Bytes,
+        upstream: Dialect,
+        most: usize,
+        room: Option<HeldMemory>,
+    ) {
         let partial = request.len() > most;
         let request = if partial { excerpt(request, most).unwrap_or_default() } else { request.clone() };
-        self.kept = Some(Kept { client, request, partial, upstream, reply: Vec::new(), most });
+        let kept = Kept { client, request, partial, upstream, reply: Vec::new(), most, room };
+        self.kept = kept.has_room(0).then_some(kept);
     }
 
     /// Takes the next chunk of the reply's body.
     pub(crate) fn push(&mut self, data: &[u8]) {
         self.meter.push(data);
         if let Some(kept) = &mut self.kept {
-            let room = kept.most.saturating_sub(kept.reply.len());
-            kept.reply.extend_from_slice(data.get(..room).unwrap_or(data));
+            let left = kept.most.saturating_sub(kept.reply.len());
+            let more = data.get(..left).unwrap_or(data);
+            if kept.has_room(more.len()) {
+                kept.reply.extend_from_slice(more);
+            } else {
+                self.kept = None;
+            }
         }
         self.heard();
     }
@@ -277,12 +300,30 @@ impl<K: UsageSink> Metering<K> {
                 request: kept.request,
                 partial: kept.partial,
                 upstream: kept.upstream,
-                reply: kept.reply.into(),
+                reply: Bytes::from_owner(KeptReply { bytes: kept.reply, _room: kept.room }),
                 stream: report.call.stream,
             }),
             ..report.call
         };
         report
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Whether there is room for so many more bytes, which is held from then on.
+    fn has_room(&self, more: usize) -> bool {
+        let bytes = self.request.len().saturating_add(self.reply.len()).saturating_add(more);
+        self.room.as_ref().is_none_or(|room| room.hold_spare(bytes))
+    }
+}
+
+// === impl KeptReply ===
+
+impl AsRef<[u8]> for KeptReply {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

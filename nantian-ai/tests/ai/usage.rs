@@ -4,8 +4,8 @@ use http::Request;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use nantian_ai::body::RequestBody;
-use nantian_ai::usage::{Outcome, UsageLayer};
-use nantian_ai::{AiLayer, RequestFacts, Surface, Target, Timeouts, retry::RetryPolicy};
+use nantian_ai::usage::{Outcome, UsageLayer, UsageObserver};
+use nantian_ai::{AiLayer, BodyMemory, RequestFacts, Surface, Target, Timeouts, retry::RetryPolicy};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::{Body, Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
@@ -285,4 +285,38 @@ async fn a_metered_call_that_fails_or_times_out_may_have_used_its_input() {
     }
     let report = metered(&Upstream::new().replies(json(503, "{}"))).await;
     assert_eq!((report.outcome, report.usage.total), (Outcome::NotServed, 0));
+}
+
+/// Wants contents, too.
+struct Contents(Reports);
+
+impl UsageObserver for Contents {
+    type Sink = <Reports as UsageObserver>::Sink;
+
+    fn begin(&self, extensions: &http::Extensions, facts: &RequestFacts) -> Self::Sink {
+        self.0.begin(extensions, facts)
+    }
+
+    fn keeps(&self) -> usize {
+        64 << 10
+    }
+}
+
+#[tokio::test]
+async fn contents_have_half_of_the_memory_for_bodies_and_no_call_is_refused_for_them() {
+    let (memory, reports) = (BodyMemory::new(1_000), Reports::default());
+    let length = chat().into_body().size_hint().exact().unwrap() + REPLY.len() as u64;
+    for asked in 1..10 {
+        let layer = layer(openai()).observer(Contents(reports.clone())).memory(memory.clone());
+        let (head, body) = send(layer, &Upstream::new().replies(json(200, REPLY)), chat()).await;
+        assert_eq!((head.status.as_u16(), body.as_str()), (200, REPLY));
+        let all = reports.all();
+        let kept = all.iter().filter_map(|report| report.call.content.as_ref());
+        let kept = kept.inspect(|content| assert_eq!(content.reply, REPLY)).count() as u64;
+        assert_eq!(kept, asked.min(500 / length), "{length} bytes each");
+        assert_eq!(memory.held(), kept * length, "what waits to be told counts");
+    }
+    assert_eq!(memory.refused(), 0);
+    drop(reports);
+    assert_eq!(memory.held(), 0);
 }
