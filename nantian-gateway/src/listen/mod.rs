@@ -14,6 +14,7 @@ mod head_scanner;
 mod hop_by_hop;
 mod io;
 mod normalize;
+mod refusal;
 mod reply;
 mod response_head;
 mod service;

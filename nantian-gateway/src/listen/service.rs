@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, uri::Scheme};
 use http_body::Body as _;
 use http_body_util::Limited;
@@ -22,6 +21,7 @@ use super::{
     forward::{self, Peer, RequestInfo},
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
+    refusal::{Refusal, refuse},
     reply::ReplyBody,
     response_head::{without_content, without_hop_by_hop},
     stall_timer::{StallTimer, StreamExecutor},
@@ -29,16 +29,8 @@ use super::{
     unread::UnreadBody,
 };
 use crate::{
-    body::Body,
-    compile::RouteFuture,
-    grpc,
-    observe::ObservedBody,
-    policy,
-    respond::{self, LocalReplyText},
-    route::RequestHead,
-    runtime::Worker,
-    snapshot::Port,
-    upstream::Upgrade,
+    body::Body, compile::RouteFuture, grpc, observe::ObservedBody, policy, respond::LocalReplyText,
+    route::RequestHead, runtime::Worker, snapshot::Port, upstream::Upgrade,
 };
 
 /// The service of one connection.
@@ -52,22 +44,6 @@ pub(super) struct ConnectionService {
     /// What is left of the request of an HTTP/1.1 connection.
     unread: Option<UnreadBody>,
 }
-
-/// A request that is refused before it has a route; the connection is closed after it.
-struct Refusal(Box<Response<Bytes>>);
-
-impl Refusal {
-    fn new(status: StatusCode, reason: impl ToString) -> Self {
-        Self(Box::new(respond::plain(status, &reason.to_string())))
-    }
-
-    fn bad_request(reason: impl ToString) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, reason)
-    }
-}
-
-/// The methods of a 405 (RFC 9110, section 15.5.6): all but CONNECT may have a route.
-const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE";
 
 impl ConnectionService {
     pub(super) fn http1(
@@ -373,17 +349,4 @@ impl Future for RequestFuture {
         }
         Poll::Ready(Ok(response))
     }
-}
-
-fn refuse(refusal: Option<Refusal>) -> Response<Body> {
-    let Some(Refusal(response)) = refusal else {
-        return Response::default();
-    };
-    let status = response.status();
-    let mut response = (*response).map(Body::full);
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(ALLOWED));
-    }
-    response
 }
