@@ -9,14 +9,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
 use tower::{Layer, Service};
 
-use super::tee::Tee;
+use super::tee::{BodyCopy, Tee};
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
@@ -118,13 +117,13 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for MirrorService<S> {
             return self.inner.call(request);
         }
         let head = Head::of(&request);
-        let send = move |body: Option<Bytes>| {
+        let send = move |body: Option<BodyCopy>| {
             for mirror in &chosen {
                 mirror.send(&head, body.clone());
             }
         };
         if request.body().is_end_stream() {
-            send(Some(Bytes::new()));
+            send(Some(BodyCopy::default()));
             return self.inner.call(request);
         }
         self.inner.call(request.map(|body| Body::boxed(Tee::new(body, send))))
@@ -150,8 +149,8 @@ impl Head {
     }
 
     /// A request of its own: it shares no reservation and nothing else that the original carries.
-    fn with(&self, body: Bytes) -> Request<Body> {
-        let mut request = Request::new(Body::full(body));
+    fn with(&self, body: BodyCopy) -> Request<Body> {
+        let mut request = Request::new(body.into());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;
@@ -192,7 +191,7 @@ impl Mirror {
     }
 
     /// Sends a copy, unless there is none or too many are on their way.
-    fn send(self: &Rc<Self>, head: &Head, body: Option<Bytes>) {
+    fn send(self: &Rc<Self>, head: &Head, body: Option<BodyCopy>) {
         let body = body.filter(|_| self.in_flight.get() < IN_FLIGHT);
         if let Some(shard) = self.metrics.shard(self.worker) {
             shard.mirrored(body.is_some());

@@ -1,12 +1,16 @@
 //! A body that is copied while it is read.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
+use http_body_util::StreamBody;
 
 use crate::{
     body::{Body, BoxError},
@@ -16,54 +20,75 @@ use crate::{
 /// The most bytes of a body that are copied.
 const COPIED: usize = 1 << 20;
 
-/// A copy, and the memory that it takes of what there is for all.
+/// A body as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct BodyCopy {
+    data: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+/// Its data, and the memory that it takes of what there is for all.
 #[derive(Default)]
-struct BodyCopy {
+struct KeptData {
     data: BytesMut,
     kept: KeptBytes,
 }
 
-/// Copies the data of a body, and gives the copy to `then` when the body is over; `None` if it was too long,
+/// Copies a body, and gives the copy to `then` when the body is over; `None` if it was too long,
 /// or all were. A body that breaks off is not copied.
 pub(super) struct Tee<F> {
     body: Body,
-    copy: BodyCopy,
+    copy: KeptData,
+    trailers: Option<HeaderMap>,
     is_too_long: bool,
     then: Option<F>,
 }
 
-impl<F: FnOnce(Option<Bytes>) + Unpin> Tee<F> {
+impl<F: FnOnce(Option<BodyCopy>) + Unpin> Tee<F> {
     pub(super) fn new(body: Body, then: F) -> Self {
-        Self { body, copy: BodyCopy::default(), is_too_long: false, then: Some(then) }
+        Self { body, copy: KeptData::default(), trailers: None, is_too_long: false, then: Some(then) }
     }
 
     fn see(&mut self, frame: &Frame<Bytes>) {
-        let Some(data) = frame.data_ref() else { return };
+        let Some(data) = frame.data_ref() else {
+            self.trailers = frame.trailers_ref().cloned();
+            return;
+        };
         self.is_too_long |= self.copy.data.len() + data.len() > COPIED;
         if !self.is_too_long {
             self.copy.data.extend_from_slice(data);
             self.is_too_long = !self.copy.kept.set(self.copy.data.capacity());
         }
         if self.is_too_long {
-            self.copy = BodyCopy::default();
+            self.copy = KeptData::default();
         }
     }
 
     fn end(&mut self) {
         if let Some(then) = self.then.take() {
-            let copy = Bytes::from_owner(std::mem::take(&mut self.copy));
+            let data = Bytes::from_owner(std::mem::take(&mut self.copy));
+            let copy = BodyCopy { data, trailers: self.trailers.take() };
             then((!self.is_too_long).then_some(copy));
         }
     }
 }
 
-impl AsRef<[u8]> for BodyCopy {
+impl From<BodyCopy> for Body {
+    fn from(BodyCopy { data, trailers }: BodyCopy) -> Self {
+        let Some(trailers) = trailers else { return Self::full(data) };
+        // HTTP/1.1 has trailers behind content of unknown length alone.
+        let frames = [Frame::data(data), Frame::trailers(trailers)].map(Ok::<_, Infallible>);
+        Self::boxed(StreamBody::new(stream::iter(frames)))
+    }
+}
+
+impl AsRef<[u8]> for KeptData {
     fn as_ref(&self) -> &[u8] {
         &self.data
     }
 }
 
-impl<F: FnOnce(Option<Bytes>) + Unpin> http_body::Body for Tee<F> {
+impl<F: FnOnce(Option<BodyCopy>) + Unpin> http_body::Body for Tee<F> {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -99,14 +124,13 @@ impl<F: FnOnce(Option<Bytes>) + Unpin> http_body::Body for Tee<F> {
 mod tests {
     use std::{cell::RefCell, rc::Rc};
 
-    use futures_util::stream;
-    use http_body_util::{BodyExt as _, StreamBody};
+    use http_body_util::BodyExt as _;
 
     use super::*;
     use crate::kept::tests::all_but;
 
     /// What is given on when `frames` are read.
-    async fn copied(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Option<Option<Bytes>> {
+    async fn copied(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Option<Option<BodyCopy>> {
         let given = Rc::new(RefCell::new(None));
         let to = Rc::clone(&given);
         let body = Body::boxed(StreamBody::new(stream::iter(frames)));
@@ -121,16 +145,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_was_read_is_given_on() {
-        assert_eq!(copied(vec![data("a"), data("bc")]).await, Some(Some("abc".into())));
-        let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
-        assert_eq!(copied(vec![data("a"), trailers]).await, Some(Some("a".into())));
+        let copy = |data: &'static str, trailers| Some(Some(BodyCopy { data: data.into(), trailers }));
+        assert_eq!(copied(vec![data("a"), data("bc")]).await, copy("abc", None));
+        let sum = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("7"))]);
+        let trailers = Ok(Frame::trailers(sum.clone()));
+        assert_eq!(copied(vec![data("a"), trailers]).await, copy("a", Some(sum)));
     }
 
     #[tokio::test]
     async fn copies_have_a_limit_together_until_nobody_has_them_any_more() {
         let _others = all_but(1000);
         let copy = copied(vec![data(vec![0; 900])]).await;
-        assert!(matches!(&copy, Some(Some(copy)) if copy.len() == 900));
+        assert!(matches!(&copy, Some(Some(copy)) if copy.data.len() == 900));
         assert_eq!(copied(vec![data(vec![0; 900])]).await, Some(None), "the first is still on its way");
         drop(copy);
         assert!(copied(vec![data(vec![0; 900])]).await.unwrap().is_some());

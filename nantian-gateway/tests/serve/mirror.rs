@@ -52,6 +52,20 @@ async fn every_mirror_gets_what_the_backend_gets() {
 }
 
 #[tokio::test]
+async fn a_mirror_gets_the_trailers_too() {
+    let (backend, mirrored) = (Backend::echo("a").await, Backend::echo("m").await);
+    let rule = rule("/", &format!("filters: [{}], {}", mirror("m", ""), to("a")));
+    let gateway =
+        World::new().service("a", &[&backend]).service("m", &[&mirrored]).route("r", &[rule]).start().await;
+    let upload = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                  3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n";
+    assert_eq!(gateway.ask(upload).await.text(), "abc");
+    let copy = only(&mirrored).await;
+    assert_eq!(copy.trailers, [("x-sum".to_owned(), "7".to_owned())]);
+    assert_eq!(copy, backend.last());
+}
+
+#[tokio::test]
 async fn a_mirror_gets_its_share() {
     let (backend, some, none) =
         (Backend::echo("a").await, Backend::echo("s").await, Backend::echo("n").await);
