@@ -84,6 +84,12 @@ pub enum UpstreamError {
         /// Whose answer it was.
         destination: String,
     },
+    /// The content is in a transfer coding other than chunks. Maps to 502.
+    #[error("{destination} answers in a transfer coding that is not known here")]
+    Encoded {
+        /// Whose answer it was.
+        destination: String,
+    },
 }
 
 impl UpstreamError {
@@ -126,6 +132,7 @@ impl UpstreamError {
             Self::Upload { destination, .. }
             | Self::Stalled { destination, .. }
             | Self::Switched { destination }
+            | Self::Encoded { destination }
             | Self::Unspoken { destination, .. } => connect(destination, io::Error::other(self.to_string())),
         }
     }

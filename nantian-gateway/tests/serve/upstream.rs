@@ -240,6 +240,31 @@ async fn a_backend_that_does_not_speak_http_is_answered_for() {
 }
 
 #[tokio::test]
+async fn content_in_a_transfer_coding_that_is_not_known_is_not_passed_on() {
+    const CODINGS: [(&str, u16); 6] = [
+        ("gzip, chunked", 502),
+        ("gzip", 502),
+        ("chunked, gzip", 502),
+        ("identity\r\nContent-Length: 3", 502),
+        ("chunked\r\nTransfer-Encoding: chunked", 502),
+        ("Chunked", 200),
+    ];
+    let backend = Backend::answering(|request| {
+        let at: usize = request.header("x-at").unwrap().parse().unwrap();
+        let (coding, _) = CODINGS[at];
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+    })
+    .await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut wire = gateway.connect().await;
+    for (at, (coding, status)) in CODINGS.into_iter().enumerate() {
+        let reply = wire.ask(format!("GET / HTTP/1.1\r\nHost: h\r\nX-At: {at}\r\n\r\n")).await;
+        assert_eq!(reply.status(), status, "{coding}");
+        assert_eq!(backend.connections(), at + 1, "nothing follows on the connection of the one before");
+    }
+}
+
+#[tokio::test]
 async fn a_backend_that_does_not_accept_is_given_up_in_time() {
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     full.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
 use rustls::ClientConfig as TlsConfig;
 use tokio::time::{Instant, timeout_at};
 
@@ -182,7 +184,7 @@ impl Client {
     fn respond(
         &self,
         mut connection: Box<Http1>,
-        mut response: Response<hyper::body::Incoming>,
+        mut response: Response<Incoming>,
         upgrade: Option<Upgrade>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -200,6 +202,9 @@ impl Client {
         if upgrade.is_some() {
             // Whatever it has answered, it may have left HTTP: some do for an offer that they do not take.
             connection.keep_from_others();
+        }
+        if !is_readable(&response) {
+            return Err(UpstreamError::Encoded { destination: connection.destination.to_string() });
         }
         let (parts, incoming) = response.into_parts();
         connection.learn(&parts.headers);
@@ -265,6 +270,18 @@ impl Client {
         self.inner.pool.share(destination, connection.clone());
         Ok(connection)
     }
+}
+
+/// Whether nothing but chunks stands between the bytes and the content: a client would take for the content
+/// what another transfer coding has made of it, for its name ends at this hop (RFC 9112, section 6.1).
+/// Content of known length is in none.
+fn is_readable(response: &Response<Incoming>) -> bool {
+    if response.body().size_hint().exact().is_some() {
+        return true;
+    }
+    let mut codings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
 }
 
 #[cfg(test)]
