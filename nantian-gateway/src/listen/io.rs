@@ -40,6 +40,7 @@ impl<T> HeadScanIo<T> {
         if let Some(request) = scanner.feed(bytes) {
             self.state.refuse(request);
         }
+        self.state.note_head(scanner.is_in_head());
     }
 
     /// Whether the client waits for a response, and owes nothing.

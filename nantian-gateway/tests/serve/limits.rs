@@ -144,6 +144,17 @@ async fn a_client_that_is_too_slow_is_left() {
 }
 
 #[tokio::test]
+async fn a_head_that_begins_behind_a_request_has_no_longer_than_others() {
+    let backend = Backend::echo("a").await;
+    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let gateway = world.options(&["--header-timeout", "1s"]).start().await;
+    let mut wire = gateway.connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTT").await;
+    assert_eq!(wire.reply().await.status(), 200);
+    assert!(wire.is_closed().await, "long before it would be for being idle");
+}
+
+#[tokio::test]
 async fn a_client_that_goes_on_slowly_is_served() {
     let backend = Backend::echo("a").await;
     let gateway = impatient(&backend).await;

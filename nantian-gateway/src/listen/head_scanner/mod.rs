@@ -69,6 +69,11 @@ impl HeadScanner {
         self.expected == Expected::RequestLine && self.kept.is_empty()
     }
 
+    /// Whether a head has begun and not ended.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.expected == Expected::Field || self.expected == Expected::RequestLine && !self.kept.is_empty()
+    }
+
     fn skip<'a>(&mut self, left: u64, bytes: &'a [u8]) -> &'a [u8] {
         let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         let left = left - taken as u64;

@@ -48,6 +48,8 @@ pub(super) struct State {
     head_since: AtomicU32,
     idle_since: AtomicU32,
     write_since: AtomicU32,
+    /// Whether a head has begun and not ended.
+    in_head: AtomicBool,
     /// Requests that are not over, and responses.
     in_flight: AtomicU32,
     order: AtomicU8,
@@ -95,6 +97,7 @@ impl State {
             head_since: now.into(),
             idle_since: Wait::NONE.0.into(),
             write_since: Wait::NONE.0.into(),
+            in_head: false.into(),
             in_flight: 0.into(),
             order: (ConnectionCommand::Serve as u8).into(),
             requests: 0.into(),
@@ -195,6 +198,11 @@ impl State {
         }
     }
 
+    /// Whether what has come in ends in the middle of a head.
+    pub(super) fn note_head(&self, in_head: bool) {
+        self.in_head.store(in_head, Relaxed);
+    }
+
     /// Whether the next bytes are those of a head.
     pub(super) fn expects_head(&self) -> bool {
         self.in_flight.load(Relaxed) == 0
@@ -225,8 +233,17 @@ impl State {
         let left = self.in_flight.load(Relaxed).saturating_sub(1);
         self.in_flight.store(left, Relaxed);
         if left == 0 {
-            self.idle_since.store(self.now(), Relaxed);
+            self.awaits_request();
         }
+    }
+
+    /// Nothing is in flight. A head that has begun behind the last request has the time of a head from now
+    /// on, unless the end of a response has yet to be taken, before which nothing is read.
+    fn awaits_request(&self) {
+        let awaits_rest = self.in_head.load(Relaxed) && self.write_since.load(Relaxed) == Wait::NONE.0;
+        let since = |awaits: bool| if awaits { self.now() } else { Wait::NONE.0 };
+        self.head_since.store(since(awaits_rest), Relaxed);
+        self.idle_since.store(since(!awaits_rest), Relaxed);
     }
 
     /// The client has ended its side and waits for a response, or is gone: nothing tells which.
@@ -241,6 +258,9 @@ impl State {
     pub(super) fn write_waits(&self) {
         if self.write_since.load(Relaxed) == Wait::NONE.0 && self.stream.get().is_none() {
             self.write_since.store(self.now(), Relaxed);
+            if self.in_head.load(Relaxed) && self.expects_head() {
+                self.awaits_request();
+            }
         }
     }
 
@@ -258,7 +278,7 @@ impl State {
         // The end of a response was still on its way: the connection has not been idle yet. What is written
         // at once, such as a ping of HTTP/2, is no use of the connection.
         if has_waited && self.idle_since.load(Relaxed) != Wait::NONE.0 {
-            self.idle_since.store(self.now(), Relaxed);
+            self.awaits_request();
         }
     }
 }

@@ -63,6 +63,34 @@ fn a_client_that_leaves_most_of_what_it_asks_is_ended() {
 }
 
 #[test]
+fn a_head_that_has_begun_behind_a_request_has_the_time_of_a_head() {
+    let connection = connection();
+    let request = InFlight::begin(&connection.0);
+    connection.0.note_head(true);
+    assert_eq!(after(1000, &connection), ConnectionCommand::Serve, "it is the backend that takes its time");
+    drop(request);
+    assert_eq!(after(9, &connection), ConnectionCommand::Serve);
+    assert_eq!(after(2, &connection), ConnectionCommand::Abort);
+}
+
+#[test]
+fn a_head_has_its_time_when_the_last_response_was_taken() {
+    let connection = connection();
+    let request = InFlight::begin(&connection.0);
+    connection.0.note_head(true);
+    connection.0.write_waits();
+    drop(request);
+    for _ in 0..3 {
+        assert_eq!(after(50, &connection), ConnectionCommand::Serve, "it is still being written");
+        connection.0.write_goes_on();
+        assert_eq!(after(9, &connection), ConnectionCommand::Serve);
+        connection.0.write_waits();
+    }
+    connection.0.write_goes_on();
+    assert_eq!(after(11, &connection), ConnectionCommand::Abort);
+}
+
+#[test]
 fn a_connection_is_idle_when_its_last_response_was_taken_whatever_is_written_from_then_on() {
     let connection = connection();
     let request = InFlight::begin(&connection.0);
