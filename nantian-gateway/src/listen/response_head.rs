@@ -6,10 +6,19 @@ use http_body::Body as _;
 use super::hop_by_hop::{HopHeaders, remove_hop_by_hop};
 use crate::observe::ObservedBody;
 
-/// A response to HEAD, which has no content and says how long it would be (RFC 9110, section 9.3.2).
+/// A response without the content that it may not have: that to HEAD, which says how long it would be (RFC
+/// 9110, section 9.3.2), and one whose status has none (sections 15.3.5 and 15.4.5).
 ///
-/// Content of unknown length is not made here: a backend has sent none, and what breaks off is to break off.
-pub(super) fn without_content(response: Response<ObservedBody>) -> Response<ObservedBody> {
+/// Of that to HEAD, content of unknown length is not made here: a backend has sent none, and what breaks off
+/// is to break off.
+pub(super) fn without_content(response: Response<ObservedBody>, is_head: bool) -> Response<ObservedBody> {
+    if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        let has_content = !response.body().is_end_stream();
+        return if has_content { response.map(ObservedBody::emptied) } else { response };
+    }
+    if !is_head {
+        return response;
+    }
     let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) else {
         return response;
     };
@@ -18,9 +27,9 @@ pub(super) fn without_content(response: Response<ObservedBody>) -> Response<Obse
     response
 }
 
-/// Makes one length of several equal ones (RFC 9110, section 8.6), as clients of HTTP/2 want it; different
-/// ones do not get here.
-fn say_length_once(headers: &mut HeaderMap) {
+/// Makes one length of several equal ones (RFC 9110, section 8.6), as clients of HTTP/2 and many backends
+/// want it; different ones do not get here.
+pub(super) fn say_length_once(headers: &mut HeaderMap) {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return };
     if lengths.next().is_none() && !first.as_bytes().contains(&b',') {

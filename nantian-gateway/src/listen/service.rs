@@ -23,7 +23,7 @@ use super::{
     normalize,
     refusal::{Refusal, refuse},
     reply::ReplyBody,
-    response_head::{without_content, without_hop_by_hop},
+    response_head::{say_length_once, without_content, without_hop_by_hop},
     stall_timer::{StallTimer, StreamExecutor},
     state::{InFlight, State},
     unread::UnreadBody,
@@ -149,8 +149,10 @@ impl ConnectionService {
             let passed = self.worker.config.client.hop.note(&parts.headers, &mut parts.extensions);
             passed.map_err(|error| Refusal::new(StatusCode::LOOP_DETECTED, error))?;
         }
-        if parts.version == Version::HTTP_2 {
+        // Over HTTP/1.1 cookies are not split, and hyper has made one length of several.
+        if parts.version == Version::HTTP_2 && parts.headers.len() > parts.headers.keys_len() {
             forward::join_cookies(&mut parts.headers);
+            say_length_once(&mut parts.headers);
         }
         normalize::one_host(&parts.headers).map_err(Refusal::bad_request)?;
         normalize::path(&mut parts.uri).map_err(Refusal::bad_request)?;
@@ -244,6 +246,9 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
     if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Refusal::bad_request("only OPTIONS is about the server as a whole"));
     }
+    if parts.version == Version::HTTP_2 && parts.headers.values().any(has_outer_blank) {
+        return Err(Refusal::bad_request("the value of a header begins or ends with a blank"));
+    }
     if !seen.transfer_encoding() {
         return Ok(());
     }
@@ -256,6 +261,12 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
     Ok(())
 }
 
+/// Whether others read a value differently: a backend of HTTP/1.1 leaves off what a rule or a limit would
+/// count as part of it (RFC 9113, section 8.2.1). The parser of HTTP/1.1 has left it off already.
+fn has_outer_blank(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
+}
+
 // === impl ConnectionService ===
 
 impl Service<Request<Incoming>> for ConnectionService {
@@ -266,8 +277,7 @@ impl Service<Request<Incoming>> for ConnectionService {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let guard = Some(InFlight::begin(&self.state));
         let is_grpc = grpc::is_call(request.version(), request.headers());
-        // Over HTTP/1.1 hyper sees to that.
-        let is_head = self.streams.is_some() && *request.method() == Method::HEAD;
+        let (version, is_head) = (request.version(), *request.method() == Method::HEAD);
         let mut timer = self.streams.as_ref().map(|streams| {
             let timer = self.worker.connections.timer();
             streams.announce(Rc::clone(&timer));
@@ -278,7 +288,7 @@ impl Service<Request<Incoming>> for ConnectionService {
             Err(refusal) => Reply::Refused { refusal: Some(refusal) },
         };
         let unread = self.unread.clone();
-        RequestFuture { reply, timer, unread, is_http2: self.streams.is_some(), is_grpc, is_head, guard }
+        RequestFuture { reply, timer, unread, version, is_grpc, is_head, guard }
     }
 }
 
@@ -289,7 +299,7 @@ pin_project! {
         reply: Reply,
         timer: Option<Rc<StallTimer>>,
         unread: Option<UnreadBody>,
-        is_http2: bool,
+        version: Version,
         is_grpc: bool,
         is_head: bool,
         guard: Option<InFlight>,
@@ -309,6 +319,7 @@ impl Future for RequestFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        let (is_http2, is_http10) = (*this.version == Version::HTTP_2, *this.version == Version::HTTP_10);
         let response = match this.reply.project() {
             ReplyProjection::Route { future } => {
                 let Ok(response) = ready!(future.poll(cx));
@@ -320,7 +331,8 @@ impl Future for RequestFuture {
             foreign if *this.is_grpc && grpc::is_foreign(&foreign) => {
                 grpc::translated(foreign.map(ObservedBody::emptied), ObservedBody::unobserved(Body::empty()))
             }
-            response if *this.is_head => without_content(response),
+            // Over HTTP/1.1 hyper sees to that.
+            response if is_http2 => without_content(response, *this.is_head),
             response => response,
         };
         let (timer, mut guard) = (this.timer.take(), this.guard.take());
@@ -334,15 +346,19 @@ impl Future for RequestFuture {
         if let Some(timer) = &timer {
             timer.free();
         }
-        let timer = timer.filter(|_| *this.is_http2);
-        let is_last = !*this.is_http2 && guard.as_ref().is_some_and(InFlight::is_draining)
-            || this.unread.as_ref().is_some_and(UnreadBody::is_long);
+        let timer = timer.filter(|_| is_http2);
+        let is_last = !is_http2 && guard.as_ref().is_some_and(InFlight::is_draining)
+            || this.unread.as_ref().is_some_and(UnreadBody::is_long)
+            // Nothing but the end of its connection tells such a client where the content ends.
+            || is_http10 && response.body().size_hint().exact().is_none();
         let mut response = response.map(|body| ReplyBody::new(body, timer, guard));
-        // A gateway speaks its own version, whatever the backend speaks (RFC 9110, section 2.5).
-        *response.version_mut() = Version::HTTP_11;
         if is_last && !changes_protocol {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        // A gateway speaks its own version, whatever the backend speaks (RFC 9110, section 2.5). But a client
+        // of HTTP/1.0 hyper would then tell besides that the connection is kept, if it wants that.
+        let closes_http10 = is_http10 && response.headers().contains_key(header::CONNECTION);
+        *response.version_mut() = if closes_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
         // hyper writes `<none>` where there are no words for a status, such as Anthropic's 529.
         if response.status().canonical_reason().is_none() {
             response.extensions_mut().get_or_insert(ReasonPhrase::from_static(b""));

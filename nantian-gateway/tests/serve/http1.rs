@@ -177,9 +177,23 @@ async fn http_1_0_clients_are_served_in_their_own_terms() {
     assert_eq!(seen.start, "GET / HTTP/1.1");
     assert_eq!(seen.all("host"), [backend.address.to_string()], "1.1 requires a host");
 
-    let reply = gateway.ask("GET / HTTP/1.0\r\nHost: example.org\r\nConnection: keep-alive\r\n\r\n").await;
+    let mut wire = gateway.connect().await;
+    let reply = wire.ask("GET / HTTP/1.0\r\nHost: example.org\r\nConnection: keep-alive\r\n\r\n").await;
     assert_eq!(reply.text(), "abc");
+    assert_eq!(reply.all("connection"), ["close"], "its end is that of the content");
     assert_eq!(backend.last().all("host"), ["example.org"]);
+
+    let mut wire = gateway.connect().await;
+    let reply = wire.ask("GET /a/..%2fb HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    assert_eq!((reply.status(), reply.all("connection")), (400, vec!["close"]));
+    assert!(wire.is_closed().await);
+
+    let kept = "HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let mut wire = gateway.connect().await;
+    for _ in 0..2 {
+        wire.send(kept).await;
+        assert_eq!(wire.reply_head().await.all("connection"), ["keep-alive"], "there is no content to end");
+    }
 }
 
 #[tokio::test]

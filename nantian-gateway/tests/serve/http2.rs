@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{future::join_all, stream};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2};
@@ -80,6 +80,26 @@ async fn response_to_head_has_no_content_wherever_it_is_made() {
         assert_eq!(response.headers()["content-length"], *length, "{path}");
         // A client takes bytes behind such a head for an error.
         assert_eq!(soon(response.collect()).await.unwrap().to_bytes(), "", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn response_whose_status_has_no_content_has_none() {
+    let backend = Backend::h2c(async |request| {
+        let content = Full::from("ok");
+        let (status, body) = match request.uri().path() {
+            "/204" => (204, content.boxed()),
+            "/304" => (304, content.boxed()),
+            _ => (204, StreamBody::new(stream::iter([Ok(Frame::data("ok".into()))])).boxed()),
+        };
+        Response::builder().status(status).body(body).unwrap()
+    })
+    .await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let client = client(&gateway).await;
+    for (path, status) in [("/204", 204), ("/304", 304), ("/streamed", 204)] {
+        // A client takes bytes behind such a head for an error.
+        assert_eq!(reply(&client, get(path)).await, (status.try_into().unwrap(), Bytes::new()), "{path}");
     }
 }
 
@@ -399,4 +419,38 @@ async fn malformed_heads_reset_their_stream_and_reach_no_backend() {
     let seen = backend.seen();
     assert!(seen.iter().all(|seen| seen.all("host") == ["example.org"]), "{seen:?}");
     assert!(seen.iter().all(|seen| seen.header("x-b").is_none() && !seen.start.contains("/b")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_value_with_a_blank_at_an_end_is_malformed() {
+    let (backend, gateway) = world_of_one().await;
+    let client = client(&gateway).await;
+    for (value, status) in [
+        (" admin", 400),
+        ("admin ", 400),
+        ("\tadmin", 400),
+        ("admin\t", 400),
+        (" ", 400),
+        ("", 200),
+        ("an admin", 200),
+    ] {
+        let mut request = get("/");
+        // Behind another one, lest only the first is looked at.
+        for value in ["user", value] {
+            request.headers_mut().append("x-role", HeaderValue::from_static(value));
+        }
+        // HTTP/1.1 leaves it off, so that a backend would read what no rule has seen.
+        assert_eq!(reply(&client, request).await.0, status, "{value:?}");
+    }
+    assert_eq!(backend.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_length_that_is_said_twice_reaches_a_backend_once() {
+    let (backend, gateway) = world_of_one().await;
+    let request =
+        Request::post("http://example.org/").header("content-length", 3).header("content-length", 3);
+    let request = request.body(Full::from("abc").boxed()).unwrap();
+    assert_eq!(reply(&client(&gateway).await, request).await, (StatusCode::OK, "abc".into()));
+    assert_eq!(backend.last().all("content-length"), ["3"]);
 }
