@@ -167,3 +167,18 @@ fn a_path_that_does_not_exist_is_a_fault() {
         (false, vec!["tests/nowhere.yaml: No such file or directory (os error 2)".to_owned()])
     );
 }
+
+#[test]
+fn a_policy_for_tls_to_a_service_that_is_nowhere_is_warned_of() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("a.yaml");
+    let policy = "{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: api}, spec: \
+        {targetRefs: [{group: '', kind: Service, name: apii}], validation: {wellKnownCACertificates: System, hostname: \
+        api.example.org}}}";
+    fs::write(&file, policy).unwrap();
+    let mut warnings = Vec::new();
+    assert!(validate(Files::new([file]), &mut std::io::sink(), &mut warnings).unwrap());
+    let told =
+        "warning: BackendTLSPolicy default/api: spec.targetRefs[0]: Service default/apii does not exist\n";
+    assert_eq!(String::from_utf8(warnings).unwrap(), told);
+}

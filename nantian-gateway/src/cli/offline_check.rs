@@ -19,15 +19,22 @@ use gateway_api::experimental::{
 use crate::{
     gates::FeatureGates,
     ir::{ObjectName, RouteKind},
+    pattern::Patterns,
     source::{Cause, ObjectRef, Objects, Refusal, refusals},
-    translate::{conditions::Reason, status::ObjectStatus, translate},
+    tenancy::Tenancy,
+    translate::{
+        Environment, Locality, Warning, conditions::Reason, status::ObjectStatus, translate, translate_at,
+    },
 };
 
 /// What the translator refuses of `objects`, with stand-ins for the Gateways and classes that are not among
-/// them.
-pub(super) fn check(objects: &Objects) -> Vec<Refusal> {
+/// them, and what it warns of.
+pub(super) fn check(objects: &Objects) -> (Vec<Refusal>, Vec<Warning>) {
     let objects = with_classes(objects.clone());
-    let translation = translate(&objects, FeatureGates::all());
+    // Where the gateway will run is no business of the manifests.
+    let here = Locality { zone: "any".to_owned(), node: "any".to_owned() };
+    let environment = Environment { here: &here, identities: None, tenancy: Tenancy::Single };
+    let translation = translate_at(&objects, FeatureGates::all(), &Patterns::default(), environment);
     let mut found = refusals(&translation);
     let is_unchecked = |object: &ObjectRef| match translation.statuses.get(object) {
         Some(ObjectStatus::Route(status)) => status.parents.is_empty(),
@@ -45,7 +52,7 @@ pub(super) fn check(objects: &Objects) -> Vec<Refusal> {
         found.extend(refusals(&attached).into_iter().filter(|refusal| unchecked.contains(&refusal.object)));
     }
     found.iter_mut().for_each(|refusal| mark_unverifiable(refusal, &objects));
-    found
+    (found, translation.warnings)
 }
 
 fn object(kind: RouteKind, name: &ObjectName) -> ObjectRef {

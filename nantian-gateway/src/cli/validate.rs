@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 
 use super::offline_check::check;
-use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
+use crate::{
+    source::{Cause, Fault, Files, Load, ObjectRef, Refusal, Subject},
+    translate::Warning,
+};
 
 /// Writes one line a fault to `out`, sorted by file and line, or one line that says how much is clean.
 /// Returns whether it is.
@@ -11,7 +14,8 @@ use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 /// A line reads `file:line: kind/namespace/name: field: reason`; the line is the first one of the object, or
 /// of the List that holds it. Objects that the translator refuses are faults too, with every feature gate
 /// open. What refers to an object that is in none of the files is not, for a file is often checked alone: it
-/// is counted, and told in `warnings`, as is what the gateway does not serve.
+/// is counted, and told in `warnings`, as is what the gateway does not serve, and what the translator warns
+/// of.
 ///
 /// # Errors
 ///
@@ -19,13 +23,17 @@ use crate::source::{Cause, Fault, Files, Load, Refusal, Subject};
 pub fn validate(mut files: Files, out: &mut impl Write, warnings: &mut impl Write) -> io::Result<bool> {
     let load = files.load();
     // What is wrong with an object that cannot be read was told when it was read.
-    let is_readable = |refusal: &Refusal| !load.objects.unreadable.contains_key(&refusal.object);
-    let (dangling, refused): (Vec<_>, Vec<_>) = check(&load.objects)
+    let is_readable = |object: &ObjectRef| !load.objects.unreadable.contains_key(object);
+    let (refusals, remarks) = check(&load.objects);
+    let (dangling, refused): (Vec<_>, Vec<_>) = refusals
         .into_iter()
-        .filter(is_readable)
+        .filter(|refusal| is_readable(&refusal.object))
         .partition(|refusal| refusal.cause == Cause::Absence);
     for Refusal { object, path, reason, .. } in &dangling {
         writeln!(warnings, "warning: {object}: {path}: {reason}")?;
+    }
+    for Warning { object, message } in remarks.iter().filter(|remark| is_readable(&remark.object)) {
+        writeln!(warnings, "warning: {object}: {message}")?;
     }
     for object in &load.unserved {
         writeln!(warnings, "warning: {object}: is skipped: the gateway does not serve this kind")?;

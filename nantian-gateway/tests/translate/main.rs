@@ -7,4 +7,6 @@ mod golden;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod refused;
+#[cfg(test)]
 mod statuses;

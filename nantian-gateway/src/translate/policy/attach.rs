@@ -35,6 +35,7 @@ impl Claims {
                     fault = Some(Fault::new(Reason::Conflicted, message));
                 }
             }
+            let place = place.or(target.service);
             TargetOutcome { reference: target.reference, place, fault, is_foreign: target.is_foreign }
         });
         claimed.collect()

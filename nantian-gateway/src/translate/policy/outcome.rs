@@ -47,7 +47,7 @@ pub(super) enum References {
 /// What became of a policy on one target.
 pub(super) struct TargetOutcome {
     pub(super) reference: ParentReference,
-    /// The target, if it exists.
+    /// The target, if it exists; the Service of a port that does not.
     pub(super) place: Option<TargetKey>,
     /// Why the policy is not in force there.
     pub(super) fault: Option<Fault>,
@@ -88,6 +88,7 @@ impl PolicyOutcome {
         controller: &ControllerName,
         report: &mut Report,
     ) {
+        self.warn_of_targets_without_status(attached_gateways, report);
         let verdicts = self.verdicts(attached_gateways);
         let count = verdicts.len();
         if count > MAX_ANCESTORS {
@@ -103,12 +104,35 @@ impl PolicyOutcome {
         report.status(self.object.clone(), ObjectStatus::Policy(PolicyStatus { ancestors }));
     }
 
+    /// Warns of targets that do not exist where no ancestor has a status to tell it.
+    fn warn_of_targets_without_status(&self, attached_gateways: &AttachedGateways, report: &mut Report) {
+        if self.may_stand_alone() {
+            return;
+        }
+        for (index, outcome) in self.outcomes.iter().enumerate() {
+            let fault = outcome.fault.as_ref().filter(|fault| fault.reason == Reason::TargetNotFound);
+            if let Some(fault) = fault
+                && self.gateways(outcome, attached_gateways).is_empty()
+            {
+                report.warn(&self.object, format!("spec.targetRefs[{index}]: {}", fault.message()));
+            }
+        }
+    }
+
+    /// The Gateways to which a target belongs, each with whether what the policy is about reaches it.
+    fn gateways<'s>(
+        &self,
+        outcome: &'s TargetOutcome,
+        attached_gateways: &'s AttachedGateways,
+    ) -> Vec<(&'s ObjectName, bool)> {
+        let place = outcome.place.as_ref();
+        place.map(|place| attached_gateways.gateways(place, self.concern())).unwrap_or_default()
+    }
+
     fn verdicts(&self, attached_gateways: &AttachedGateways) -> BTreeMap<ParentReference, AncestorSummary> {
         let mut verdicts: BTreeMap<ParentReference, AncestorSummary> = BTreeMap::new();
         for outcome in &self.outcomes {
-            let place = outcome.place.as_ref();
-            let gateways =
-                place.map(|place| attached_gateways.gateways(place, self.concern())).unwrap_or_default();
+            let gateways = self.gateways(outcome, attached_gateways);
             let fallback = gateways.is_empty() && self.may_stand_alone() && !outcome.is_foreign;
             let fallback = fallback.then(|| (outcome.reference.clone(), false));
             let refer = |name: &ObjectName| GroupKind::GATEWAY.refer(&name.namespace, &name.name);

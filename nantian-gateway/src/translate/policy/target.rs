@@ -39,6 +39,8 @@ pub(super) struct Target {
     pub(super) reference: ParentReference,
     /// The place, or why there is none.
     pub(super) place: Result<TargetKey, Fault>,
+    /// The Service, where there is one and its port may be missing.
+    pub(super) service: Option<TargetKey>,
     /// Whether it is another controller's, which answers for it.
     pub(super) is_foreign: bool,
 }
@@ -79,13 +81,14 @@ impl Target {
             section_name: target.section_name.clone(),
             ..kind.refer(namespace, &target.name)
         };
-        Self { reference, place, is_foreign }
+        Self { reference, place, service: None, is_foreign }
     }
 
     /// Resolves a reference to a Service of a policy in `namespace`.
     pub(super) fn resolve_service(cluster: &ClusterState<'_>, namespace: &str, target: &ServiceRef) -> Self {
         let place = service(cluster, ObjectName::new(namespace, target.name.as_str()));
-        Self { reference: GroupKind::SERVICE.refer(namespace, &target.name), place, is_foreign: false }
+        let reference = GroupKind::SERVICE.refer(namespace, &target.name);
+        Self { reference, place, service: None, is_foreign: false }
     }
 
     /// Resolves a reference to a Service, or to the port of one that `section` names.
@@ -97,6 +100,7 @@ impl Target {
     ) -> Self {
         let reference =
             ParentReference { section_name: section.clone(), ..kind.refer(&name.namespace, &name.name) };
+        let service_of_port = service(cluster, name.clone()).ok().filter(|_| kind == GroupKind::SERVICE);
         let place = match section {
             _ if kind != GroupKind::SERVICE => {
                 Err(not_found(format!("{kind} is not supported, only Service is")))
@@ -104,7 +108,7 @@ impl Target {
             None => service(cluster, name),
             Some(section) => port(cluster, name, &section),
         };
-        Self { reference, place, is_foreign: false }
+        Self { reference, place, service: service_of_port, is_foreign: false }
     }
 }
 
