@@ -25,6 +25,10 @@ spec: {{ gatewayClassName: nantian, listeners: [{listeners}] }}
     )
 }
 
+fn statuses(objects: &str) -> Value {
+    serde_json::to_value(translate(&load::objects(objects), FeatureGates::all()).statuses).unwrap()
+}
+
 /// `Status Reason: message` of a condition.
 fn said(status: &Value, kind: &str) -> String {
     let conditions = status["conditions"].as_array().unwrap();
@@ -85,4 +89,31 @@ fn a_policy_for_tls_whose_target_is_nowhere_is_warned_of() {
         let warnings: Vec<_> = translation.warnings.iter().map(|warning| warning.message.as_str()).collect();
         assert_eq!(warnings, [told]);
     }
+}
+
+#[test]
+fn listeners_of_one_port_and_hostname_that_speak_differently_conflict_in_their_protocol() {
+    let through = "{ name: b, port: 443, protocol: TLS, tls: { mode: Passthrough } }";
+    let certificate = "tls: { certificateRefs: [{ name: cert }] }";
+    for (protocol, told) in [
+        ("HTTPS", "True ProtocolConflict: port 443 and hostname * are used with a different protocol by "),
+        ("TLS", "True HostnameConflict: port 443 and hostname * are also those of "),
+    ] {
+        let first = format!("{{ name: a, port: 443, protocol: {protocol}, {certificate} }}");
+        let statuses = statuses(&gateway(&format!("{first}, {through}")));
+        let status = &statuses["Gateway default/web"];
+        let [a, b] = [0, 1].map(|index| said(&status["listeners"][index], "Conflicted"));
+        assert_eq!([a, b], [format!("{told}b"), format!("{told}a")]);
+    }
+}
+
+#[test]
+fn a_gateway_says_which_of_its_listeners_are_in_conflict() {
+    let listeners = "{ name: a, port: 80, protocol: HTTP, hostname: x.com }, { name: b, port: 80, protocol: HTTP, \
+                     hostname: X.com }, { name: c, port: 80, protocol: HTTP }";
+    let status = &statuses(&gateway(listeners))["Gateway default/web"];
+    let told = "True ListenersNotValid: 1 of 3 listeners valid: c; in conflict: a, b";
+    assert_eq!(said(status, "Accepted"), told);
+    let told = "False HostnameConflict: port 80 and hostname x.com are also those of b";
+    assert_eq!(said(&status["listeners"][0], "Accepted"), told);
 }

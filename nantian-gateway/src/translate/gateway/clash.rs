@@ -1,9 +1,6 @@
 //! Listeners that exclude one another.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::{collections::HashMap, fmt, net::IpAddr};
 
 use super::{GatewayState, ListenerState, placement};
 use crate::{
@@ -13,40 +10,85 @@ use crate::{
     translate::{cluster_state::ClusterState, conditions::Reason, fault::Fault},
 };
 
-/// The listeners of a Gateway that share a port and what carries its bytes.
-#[derive(Default)]
-struct SharedPort {
-    protocols: BTreeSet<SocketProtocol>,
-    /// How often each hostname occurs.
-    hostnames: BTreeMap<HostPattern, usize>,
-}
-
 /// Marks listeners of one Gateway with the same port and protocols that exclude one another, or the same
 /// hostname.
 ///
 /// All listeners of a clash are marked, since none of them has a better claim.
 pub(super) fn within_gateway(listeners: &mut [ListenerState<'_>]) {
-    let mut ports: BTreeMap<(u16, Transport), SharedPort> = BTreeMap::new();
-    let accepted =
-        |listener: &ListenerState<'_>| Some(listener.protocol?.socket()).filter(|_| listener.is_accepted());
-    for (listener, protocol) in listeners.iter().filter_map(|listener| Some((listener, accepted(listener)?)))
-    {
-        let shared = ports.entry((listener.port, protocol.transport())).or_default();
-        shared.protocols.insert(protocol);
-        *shared.hostnames.entry(listener.hostname.clone()).or_default() += 1;
+    let conflicts: Vec<_> = (0..listeners.len()).map(|index| conflict_within(listeners, index)).collect();
+    for (listener, conflict) in listeners.iter_mut().zip(conflicts) {
+        listener.conflict = conflict.or(listener.conflict.take());
     }
-    for listener in listeners.iter_mut() {
-        let Some(protocol) = accepted(listener) else { continue };
-        let Some(shared) = ports.get(&(listener.port, protocol.transport())) else { continue };
-        let port = listener.port;
-        if shared.protocols.len() > 1 {
-            let message = format!("another listener uses port {port} with a different protocol");
-            listener.conflict = Some(Fault::new(Reason::ProtocolConflict, message));
-        } else if shared.hostnames.get(&listener.hostname).is_some_and(|count| *count > 1) {
-            let message = format!("another listener has port {port} and hostname {}", listener.hostname);
-            listener.conflict = Some(Fault::new(Reason::HostnameConflict, message));
+}
+
+/// What keeps two listeners off one socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clash {
+    /// They need sockets of different kinds.
+    Socket,
+    /// They have the same hostname, and different protocols there.
+    Protocol,
+    /// They have the same hostname.
+    Hostname,
+}
+
+// === impl Clash ===
+
+impl Clash {
+    fn between(listener: &ListenerState<'_>, other: &ListenerState<'_>) -> Option<Self> {
+        // Both modes are one protocol.
+        let written = |protocol| match protocol {
+            ListenerProtocol::TlsPassthrough => ListenerProtocol::Tls,
+            other => other,
+        };
+        let (own, spoken) = (listener.protocol?, other.protocol?);
+        let is_one_port = own.socket().transport() == spoken.socket().transport();
+        let shares = listener.port == other.port && is_one_port;
+        if !shares || !listener.is_accepted() || !other.is_accepted() {
+            None
+        } else if own.socket() != spoken.socket() {
+            Some(Self::Socket)
+        } else if listener.hostname != other.hostname {
+            None
+        } else if written(own) != written(spoken) {
+            Some(Self::Protocol)
+        } else {
+            Some(Self::Hostname)
         }
     }
+
+    /// What the listener is told whose conflict this is with `others`.
+    fn fault(self, listener: &ListenerState<'_>, others: impl fmt::Display) -> Fault {
+        let (port, hostname) = (listener.port, &listener.hostname);
+        let (reason, message) = match self {
+            Self::Socket => (
+                Reason::ProtocolConflict,
+                format!("port {port} is used with a different protocol by {others}"),
+            ),
+            Self::Protocol => {
+                let what = format!("port {port} and hostname {hostname}");
+                (Reason::ProtocolConflict, format!("{what} are used with a different protocol by {others}"))
+            }
+            Self::Hostname => {
+                let message = format!("port {port} and hostname {hostname} are also those of {others}");
+                (Reason::HostnameConflict, message)
+            }
+        };
+        Fault::new(reason, message)
+    }
+}
+
+/// The clash of a listener with others, the gravest one.
+fn conflict_within(listeners: &[ListenerState<'_>], index: usize) -> Option<Fault> {
+    let listener = listeners.get(index)?;
+    let others = listeners.iter().enumerate().filter(|(other, _)| *other != index);
+    let clashes = others.filter_map(|(_, other)| Some((Clash::between(listener, other)?, other)));
+    let clashes: Vec<_> = clashes.collect();
+    [Clash::Socket, Clash::Protocol, Clash::Hostname].into_iter().find_map(|clash| {
+        let names = clashes.iter().filter(|(one, _)| *one == clash).map(|(_, other)| other.id.name.as_str());
+        let names: Vec<_> = names.collect();
+        (!names.is_empty()).then(|| clash.fault(listener, names.join(", ")))
+    })
 }
 
 /// Marks listeners of ListenerSets, which begin at `first`, that clash with one before them: the Gateway's
@@ -54,25 +96,11 @@ pub(super) fn within_gateway(listeners: &mut [ListenerState<'_>]) {
 pub(super) fn with_earlier(listeners: &mut [ListenerState<'_>], first: usize) {
     for index in first..listeners.len() {
         let (earlier, rest) = listeners.split_at_mut(index);
-        let Some(listener) = rest.first_mut().filter(|listener| listener.is_accepted()) else { continue };
-        let Some(protocol) = listener.protocol.map(ListenerProtocol::socket) else { continue };
-        let mut on_port = earlier.iter().filter(|other| other.is_accepted() && other.port == listener.port);
-        let other = on_port.find_map(|other| {
-            let spoken = other.protocol?.socket();
-            let is_there = spoken.transport() == protocol.transport();
-            let excludes = spoken != protocol || other.hostname == listener.hostname;
-            (is_there && excludes).then_some((&other.id, spoken))
-        });
-        let Some((id, spoken)) = other else { continue };
-        let port = listener.port;
-        listener.conflict = Some(if spoken == protocol {
-            let hostname = &listener.hostname;
-            let message = format!("listener {id} comes first and has port {port} and hostname {hostname}");
-            Fault::new(Reason::HostnameConflict, message)
-        } else {
-            let message = format!("listener {id} comes first and uses port {port} with a different protocol");
-            Fault::new(Reason::ProtocolConflict, message)
-        });
+        let Some(listener) = rest.first_mut() else { continue };
+        let clash = earlier.iter().find_map(|other| Some((Clash::between(listener, other)?, &other.id)));
+        let fault =
+            clash.map(|(clash, id)| clash.fault(listener, format_args!("listener {id}, which comes first")));
+        listener.conflict = fault.or(listener.conflict.take());
     }
 }
 

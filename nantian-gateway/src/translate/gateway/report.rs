@@ -7,7 +7,10 @@ use crate::{
         cluster_state::Report,
         conditions::{Condition, ConditionType, Conditions, Reason},
         grants::GroupKind,
-        status::{GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus, RouteKind},
+        status::{
+            GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus, RouteKind,
+            listeners_accepted, listeners_valid,
+        },
     },
 };
 
@@ -25,22 +28,22 @@ pub(in crate::translate) fn report(gateways: &Gateways<'_>, report: &mut Report)
 
 fn set_status(gateway: &GatewayState<'_>, set: &SetState<'_>) -> ListenerSetStatus {
     let mut conditions = Conditions::new(set.generation);
-    conditions.set(set_accepted(gateway, set));
-    let listeners = gateway.declared_by(Some(set.name));
-    let listeners = listeners.map(|(_, listener)| listener_status(gateway, set.generation, listener));
-    let mut status = ListenerSetStatus { conditions, listeners: listeners.collect() };
+    let declared = gateway.declared_by(Some(set.name));
+    let listeners = declared.map(|(_, listener)| listener_status(gateway, set.generation, listener));
+    let listeners: Vec<_> = listeners.collect();
+    conditions.set(set_accepted(gateway, set, &listeners));
+    let mut status = ListenerSetStatus { conditions, listeners };
     status.refresh_programmed();
     status
 }
 
-fn set_accepted(gateway: &GatewayState<'_>, set: &SetState<'_>) -> Condition {
+fn set_accepted(gateway: &GatewayState<'_>, set: &SetState<'_>, listeners: &[ListenerStatus]) -> Condition {
     if let Err(fault) = &set.verdict {
         return fault.condition(ConditionType::Accepted);
     }
-    let listeners = gateway.declared_by(Some(set.name));
-    let valid: Vec<bool> = listeners.map(|(_, listener)| listener.is_servable()).collect();
-    let count = valid.iter().filter(|valid| **valid).count();
-    listeners_valid(count, valid.len())
+    let valid = gateway.declared_by(Some(set.name)).filter(|(_, listener)| listener.is_servable());
+    let valid: Vec<_> = valid.map(|(_, listener)| listener.id.name.as_str()).collect();
+    listeners_valid(&valid, listeners)
 }
 
 /// Whether a ListenerSet takes effect.
@@ -49,8 +52,14 @@ fn is_attached(gateway: &GatewayState<'_>, set: &SetState<'_>) -> bool {
 }
 
 fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
+    let listeners = gateway.declared_by(None);
+    let listeners = listeners.map(|(_, listener)| listener_status(gateway, gateway.generation, listener));
+    let listeners: Vec<_> = listeners.collect();
     let mut conditions = Conditions::new(gateway.generation);
-    conditions.set(accepted(gateway));
+    conditions.set(match &gateway.verdict {
+        Ok(()) => listeners_accepted(&listeners),
+        Err(fault) => fault.condition(ConditionType::Accepted),
+    });
     if gateway.may_fall_back {
         let message = "spec.tls.frontend: clients without a valid certificate are served, too";
         let (kind, reason) = (ConditionType::InsecureFrontendValidationMode, Reason::ConfigurationChanged);
@@ -64,31 +73,10 @@ fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
     let asked = asked.copied().map(GatewayAddress::from);
     let addresses = asked.chain(gateway.placed.addresses()).collect();
     let unreached = gateway.placed.unreached();
-    let listeners = gateway.declared_by(None);
-    let listeners = listeners.map(|(_, listener)| listener_status(gateway, gateway.generation, listener));
-    let listeners = listeners.collect();
     let attached_listener_sets = gateway.sets.iter().filter(|set| is_attached(gateway, set)).count();
     let mut status = GatewayStatus { addresses, unreached, conditions, listeners, attached_listener_sets };
     status.refresh_programmed();
     status
-}
-
-fn accepted(gateway: &GatewayState<'_>) -> Condition {
-    if let Err(fault) = &gateway.verdict {
-        return fault.condition(ConditionType::Accepted);
-    }
-    let total = gateway.declared_by(None).count();
-    let valid = gateway.declared_by(None).filter(|(_, listener)| listener.is_accepted()).count();
-    listeners_valid(valid, total)
-}
-
-fn listeners_valid(valid: usize, total: usize) -> Condition {
-    let message = format!("{valid} of {total} listeners valid");
-    match valid {
-        0 => Condition::fails(ConditionType::Accepted, Reason::ListenersNotValid, message),
-        _ if valid < total => Condition::holds(ConditionType::Accepted, Reason::ListenersNotValid, message),
-        _ => Condition::holds(ConditionType::Accepted, Reason::Accepted, message),
-    }
 }
 
 fn listener_status(

@@ -11,6 +11,7 @@ pub use self::shape::{
     AncestorStatus, GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus,
     ParentStatus, PlainStatus, PolicyStatus, RouteKind, RouteStatus,
 };
+pub(super) use self::shape::{listeners_accepted, listeners_valid};
 use super::{
     conditions::{Condition, ConditionType},
     grants::GroupKind,

@@ -272,6 +272,31 @@ impl GatewayAddress {
     }
 }
 
+/// Whether a Gateway is accepted whose listeners have these statuses.
+pub(in crate::translate) fn listeners_accepted(listeners: &[ListenerStatus]) -> Condition {
+    let accepted = listeners.iter().filter(|listener| listener.conditions.holds(ConditionType::Accepted));
+    let accepted: Vec<_> = accepted.map(|listener| listener.name.as_str()).collect();
+    listeners_valid(&accepted, listeners)
+}
+
+/// Whether what declares these listeners is accepted, of which those called so are `valid`.
+pub(in crate::translate) fn listeners_valid(valid: &[&str], listeners: &[ListenerStatus]) -> Condition {
+    let mut message = format!("{} of {} listeners valid", valid.len(), listeners.len());
+    let conflicts = listeners.iter().filter(|listener| listener.conditions.holds(ConditionType::Conflicted));
+    let conflicts: Vec<_> = conflicts.map(|listener| listener.name.as_str()).collect();
+    if !conflicts.is_empty() {
+        let valid = if valid.is_empty() { String::new() } else { format!(": {}", valid.join(", ")) };
+        message = format!("{message}{valid}; in conflict: {}", conflicts.join(", "));
+    }
+    match valid.len() {
+        0 => Condition::fails(ConditionType::Accepted, Reason::ListenersNotValid, message),
+        valid if valid < listeners.len() => {
+            Condition::holds(ConditionType::Accepted, Reason::ListenersNotValid, message)
+        }
+        _ => Condition::holds(ConditionType::Accepted, Reason::Accepted, message),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
