@@ -12,7 +12,7 @@ use crate::{
     compile::{Problem, Registry, compile},
     gates::{Feature, FeatureGates},
     ir::Ir,
-    listen::PortKey,
+    listen::{PortKey, Unbound},
     metrics::Metrics,
     observe::store_remark,
     respond::ErrorChain,
@@ -46,7 +46,7 @@ pub(crate) struct Control {
     unserved: Vec<String>,
     /// The edits that were taken back; until the object is edited again.
     rejected: BTreeMap<ObjectRef, Rejected>,
-    unbound: BTreeMap<PortKey, String>,
+    unbound: BTreeMap<PortKey, Unbound>,
     /// When the sockets that could not be bound are tried again.
     backoff: Backoff,
     snapshot: Arc<Snapshot>,
@@ -308,13 +308,9 @@ impl Control {
         let ports = std::mem::take(&mut translation.ir.ports);
         for port in &ports {
             let key = PortKey::from(port);
-            let Some(reason) = self.unbound.get(&key) else { continue };
+            let Some(unbound) = self.unbound.get(&key) else { continue };
             for listener in &port.listeners {
-                for (kind, why) in [
-                    (ConditionType::Accepted, Reason::PortUnavailable),
-                    (ConditionType::Programmed, Reason::AddressNotUsable),
-                ] {
-                    let condition = Condition::fails(kind, why, reason.clone());
+                for condition in unbound.conditions() {
                     translation.statuses.set_listener_condition(&listener.id, condition);
                 }
             }

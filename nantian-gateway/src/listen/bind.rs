@@ -1,7 +1,7 @@
 //! Sockets that every worker has one of.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
@@ -10,7 +10,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, UdpSocket};
 
-use crate::socket::keep_alive;
+use crate::{
+    respond::ErrorChain,
+    socket::keep_alive,
+    translate::conditions::{Condition, ConditionType, Reason},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -27,6 +31,38 @@ pub(crate) struct BindError {
     /// Why.
     #[source]
     pub(crate) source: io::Error,
+}
+
+/// Why a socket of a port is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unbound {
+    message: String,
+    /// Whether this machine has no such address: the port may be free elsewhere.
+    lacks_address: bool,
+}
+
+// === impl Unbound ===
+
+impl From<BindError> for Unbound {
+    fn from(error: BindError) -> Self {
+        let lacks_address = error.source.kind() == io::ErrorKind::AddrNotAvailable;
+        Self { message: ErrorChain(&error).to_string(), lacks_address }
+    }
+}
+
+impl fmt::Display for Unbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Unbound {
+    /// What is not true of the listeners of the port.
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = Condition> {
+        let fails = |kind, reason| Condition::fails(kind, reason, self.message.clone());
+        let accepted = (!self.lacks_address).then(|| fails(ConditionType::Accepted, Reason::PortUnavailable));
+        accepted.into_iter().chain([fails(ConditionType::Programmed, Reason::AddressNotUsable)])
+    }
 }
 
 /// Binds `address`, or all interfaces, with `SO_REUSEPORT`; must be called on the worker's runtime.

@@ -29,7 +29,7 @@ mod unread;
 
 pub(crate) use self::{
     accept::{Listeners, PortKey},
-    bind::{BindError, bind_alone},
+    bind::{BindError, Unbound, bind_alone},
     body::{BrokenBody, ClientBody, LateBody},
     connections::Connections,
     forward::{RequestInfo, TrustedProxies},

@@ -19,9 +19,8 @@ use tokio::{
 use super::{Worker, WorkerConfig, worker::Capacity};
 use crate::{
     kept,
-    listen::{Listeners, PortKey, TICK},
+    listen::{Listeners, PortKey, TICK, Unbound},
     metrics::Metrics,
-    respond::ErrorChain,
     snapshot::Snapshot,
 };
 
@@ -37,7 +36,7 @@ pub(crate) struct BindReport {
     /// The generation.
     pub(crate) generation: u64,
     /// The sockets and why.
-    pub(crate) failed: BTreeMap<PortKey, String>,
+    pub(crate) failed: BTreeMap<PortKey, Unbound>,
 }
 
 /// The threads of the data path.
@@ -83,7 +82,7 @@ impl Workers {
     ///
     /// # Cancellation
     /// Dropping the future loses reports that have come.
-    pub(crate) async fn settled(&mut self, generation: u64) -> BTreeMap<PortKey, String> {
+    pub(crate) async fn settled(&mut self, generation: u64) -> BTreeMap<PortKey, Unbound> {
         let mut failed = BTreeMap::new();
         let mut waiting = self.threads.len();
         while waiting > 0 {
@@ -142,7 +141,7 @@ async fn serve(worker: Rc<Worker>, mut inbox: Inbox) {
                 let snapshot = Arc::clone(&inbox.snapshot.borrow_and_update());
                 worker.install(Arc::clone(&snapshot));
                 let failed = listeners.reconcile(&snapshot, &worker).into_iter();
-                let failed = failed.map(|(key, error)| (key, ErrorChain(&error).to_string())).collect();
+                let failed = failed.map(|(key, error)| (key, error.into())).collect();
                 let report = BindReport { generation: snapshot.generation(), failed };
                 if inbox.report.send(report).is_err() {
                     break;

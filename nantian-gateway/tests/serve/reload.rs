@@ -229,6 +229,8 @@ async fn a_port_that_is_taken_is_told_and_tried_again() {
             || gateway.config().await["conditions"].to_string().contains("PortUnavailable")
     })
     .await;
+    let accepted = gateway.condition("Gateway demo/demo", "Accepted").await;
+    assert_eq!(accepted["message"], "1 of 2 listeners valid", "the Gateway says what its listeners say");
 
     drop(taken);
     gateway.log.more("the port is served now", 0).await;

@@ -107,10 +107,25 @@ fn a_gateway_stays_programmed_as_long_as_one_listener_is() {
     statuses.set_listener_condition(&listener("a"), unbound());
     assert_eq!(programmed(&statuses), ["True", "Programmed", "1 of 2 listeners served"]);
     statuses.set_listener_condition(&listener("b"), unbound());
-    assert_eq!(programmed(&statuses), ["False", "AddressNotUsable", "no listener is served"]);
+    assert_eq!(programmed(&statuses), ["False", "AddressNotUsable", "address in use"], "why is told");
     let bound = Condition::holds(ConditionType::Programmed, Reason::Programmed, "listener is served");
     statuses.set_listener_condition(&listener("b"), bound);
     assert_eq!(programmed(&statuses), ["True", "Programmed", "1 of 2 listeners served"]);
+}
+
+#[test]
+fn a_gateway_counts_a_listener_whose_port_cannot_be_bound_as_not_valid() {
+    let mut statuses = world();
+    let accepted = |statuses: &Statuses| {
+        let condition = &shown(statuses)["Gateway default/web"]["conditions"][0];
+        ["type", "status", "reason", "message"].map(|field| condition[field].as_str().unwrap().to_owned())
+    };
+    let unbound = || Condition::fails(ConditionType::Accepted, Reason::PortUnavailable, "address in use");
+    statuses.set_listener_condition(&listener("a"), unbound());
+    let told = ["Accepted", "True", "ListenersNotValid", "1 of 2 listeners valid"];
+    assert_eq!(accepted(&statuses), told);
+    statuses.set_listener_condition(&listener("b"), unbound());
+    assert_eq!(accepted(&statuses), ["Accepted", "False", "ListenersNotValid", "0 of 2 listeners valid"]);
 }
 
 /// A class, and Gateways of these namespaces on these addresses, port 80, from the oldest to the youngest.

@@ -71,13 +71,14 @@ impl Statuses {
     }
 
     /// Sets a condition of a listener that has a status. The Gateway, or the ListenerSet, that declares it
-    /// stays Programmed as long as one of its listeners is.
+    /// stays Programmed as long as one of its listeners is, and a Gateway counts those that are accepted.
     pub fn set_listener_condition(&mut self, id: &ListenerId, condition: Condition) {
         let of_name = |listener: &&mut ListenerStatus| listener.name == id.name;
         match self.objects.get_mut(&declarer(id)) {
             Some(ObjectStatus::Gateway(gateway)) => {
                 let Some(listener) = gateway.listeners.iter_mut().find(of_name) else { return };
                 listener.conditions.set(condition);
+                gateway.refresh_accepted();
                 gateway.refresh_programmed();
             }
             Some(ObjectStatus::ListenerSet(set)) => {

@@ -191,6 +191,14 @@ impl GatewayStatus {
     /// As many addresses as the CRD takes; it refuses the whole status for one more.
     pub(crate) const MAX_ADDRESSES: usize = 16;
 
+    /// Derives the Gateway's Accepted condition from those of its listeners, where it has no other reason.
+    pub(super) fn refresh_accepted(&mut self) {
+        let reason = self.conditions.get(ConditionType::Accepted).map(|accepted| accepted.reason);
+        if let Some(Reason::Accepted | Reason::ListenersNotValid) = reason {
+            self.conditions.set(listeners_accepted(&self.listeners));
+        }
+    }
+
     /// Derives the Gateway's Programmed condition from those of its listeners.
     pub(in crate::translate) fn refresh_programmed(&mut self) {
         let total = self.listeners.len();
@@ -208,9 +216,9 @@ impl GatewayStatus {
             }
             Condition::holds(ConditionType::Programmed, Reason::Programmed, message)
         } else {
-            let reason = self.listeners.iter().find_map(ListenerStatus::unusable_address);
-            let reason = reason.unwrap_or(Reason::Invalid);
-            Condition::fails(ConditionType::Programmed, reason, "no listener is served")
+            let unusable = self.listeners.iter().find_map(ListenerStatus::unusable_address);
+            let (reason, message) = unusable.unwrap_or((Reason::Invalid, "no listener is served"));
+            Condition::fails(ConditionType::Programmed, reason, message)
         };
         self.conditions.set(condition);
     }
@@ -251,9 +259,11 @@ impl ListenerStatus {
         programmed.is_some_and(|programmed| programmed.reason == Reason::Pending)
     }
 
-    fn unusable_address(&self) -> Option<Reason> {
+    /// Why its address, or one of them, cannot be used.
+    fn unusable_address(&self) -> Option<(Reason, &str)> {
         let programmed = self.conditions.get(ConditionType::Programmed)?;
-        (programmed.reason == Reason::AddressNotUsable).then_some(Reason::AddressNotUsable)
+        let is_address = programmed.reason == Reason::AddressNotUsable;
+        is_address.then_some((programmed.reason, programmed.message.as_str()))
     }
 }
 
