@@ -231,7 +231,12 @@ pub(crate) fn certified_key(
         return Err("tls.crt holds no certificate".to_owned());
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "tls.key holds no private key".to_owned())?;
-    CertifiedKey::from_der(chain, key, provider).map_err(|error| ErrorChain(&error).to_string())
+    CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
+            "tls.key is not the key of the certificate in tls.crt".to_owned()
+        }
+        error => ErrorChain(&error).to_string(),
+    })
 }
 
 /// A certificate and the host of its listener.

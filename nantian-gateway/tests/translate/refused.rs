@@ -117,3 +117,26 @@ fn a_gateway_says_which_of_its_listeners_are_in_conflict() {
     let told = "False HostnameConflict: port 80 and hostname x.com are also those of b";
     assert_eq!(said(&status["listeners"][0], "Accepted"), told);
 }
+
+#[test]
+fn a_route_that_no_listener_takes_is_told_whether_for_its_kind_or_its_namespace() {
+    for (kinds, namespace, told) in [
+        ("[{ kind: GRPCRoute }]", "default", "no listener takes HTTPRoutes"),
+        ("[{ kind: HTTPRoute }]", "elsewhere", "no listener allows HTTPRoutes of namespace elsewhere"),
+    ] {
+        let gateway = gateway(&format!(
+            "{{ name: http, port: 80, protocol: HTTP, allowedRoutes: {{ kinds: {kinds} }} }}"
+        ));
+        let objects = format!(
+            "{gateway}
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: shop, namespace: {namespace} }}
+spec: {{ parentRefs: [{{ name: web, namespace: default }}] }}
+"
+        );
+        let status = &statuses(&objects)[format!("HTTPRoute {namespace}/shop")];
+        let told = format!("False NotAllowedByListeners: {told}");
+        assert_eq!(said(&status["parents"][0], "Accepted"), told);
+    }
+}

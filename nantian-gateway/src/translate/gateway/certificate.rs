@@ -65,7 +65,7 @@ pub(super) fn resolve(
         .objects
         .secrets
         .get(&name)
-        .ok_or_else(|| invalid(format!("Secret {name} does not exist")).absent())?;
+        .ok_or_else(|| invalid(format!("Secret {name} does not exist, or is not valid")).absent())?;
     let (chain, key) = read(secret).map_err(|problem| invalid(format!("Secret {name}: {problem}")))?;
     Ok(Certificate { secret: name, chain: chain.to_vec(), key: ir::Secret(key.to_vec()) })
 }

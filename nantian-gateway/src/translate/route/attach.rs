@@ -63,7 +63,7 @@ pub(super) fn resolve(
                 Parent::Ours { gateway: gateway.name.clone(), listeners }
             }
             None if cluster.objects.listener_sets.contains_key(&name) => Parent::Foreign,
-            None => Parent::Nothing(format!("ListenerSet {name} does not exist")),
+            None => Parent::Nothing(format!("ListenerSet {name} does not exist, or is not valid")),
         };
     }
     if kind != GroupKind::GATEWAY {
@@ -76,7 +76,7 @@ pub(super) fn resolve(
             Parent::Ours { gateway: name, listeners }
         }
         None if cluster.objects.gateways.contains_key(&name) => Parent::Foreign,
-        None => Parent::Nothing(format!("Gateway {name} does not exist")),
+        None => Parent::Nothing(format!("Gateway {name} does not exist, or is not valid")),
     }
 }
 
@@ -98,12 +98,16 @@ fn matching(
         let message = format!("the {declarer} has no listener{}", wanted(parent));
         return Err(Fault::new(Reason::NoMatchingParent, message));
     }
-    let open = |listener: &ListenerState<'_>| {
-        listener.kinds.contains(&id.kind) && listener.namespaces.admits(cluster.objects, &id.name.namespace)
-    };
-    let allowed: Vec<_> = candidates.into_iter().filter(|(_, listener)| open(listener)).collect();
+    let (kind, namespace) = (id.kind.as_str(), &id.name.namespace);
+    let of_kind = candidates.into_iter().filter(|(_, listener)| listener.kinds.contains(&id.kind));
+    let of_kind: Vec<_> = of_kind.collect();
+    if of_kind.is_empty() {
+        let message = format!("no listener takes {kind}s");
+        return Err(Fault::new(Reason::NotAllowedByListeners, message));
+    }
+    let open = |listener: &ListenerState<'_>| listener.namespaces.admits(cluster.objects, namespace);
+    let allowed: Vec<_> = of_kind.into_iter().filter(|(_, listener)| open(listener)).collect();
     if allowed.is_empty() {
-        let (kind, namespace) = (id.kind.as_str(), &id.name.namespace);
         let message = format!("no listener allows {kind}s of namespace {namespace}");
         return Err(Fault::new(Reason::NotAllowedByListeners, message));
     }
