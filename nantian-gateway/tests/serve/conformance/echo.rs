@@ -165,18 +165,20 @@ async fn answer(
     seen.insert("method".to_owned(), request.method().as_str().into());
     seen.insert("protocol".to_owned(), format!("{:?}", request.version()).into());
     seen.insert("name".to_owned(), server_name.into());
-    if let Some(delay) = text("x-delay") {
+    let failure = text("x-fail").filter(|_| {
+        let mut failed = log.failed.lock().unwrap();
+        let times = failed.entry(token).or_default();
+        *times += 1;
+        text("x-fail-times").is_none_or(|most| *times <= most.parse().unwrap())
+    });
+    // What would fail is late as well, and what would not is late where nothing fails.
+    if let Some(delay) = text("x-delay").filter(|_| failure.is_some() || text("x-fail").is_none()) {
         after(Duration::from_millis(delay.parse().unwrap())).await;
     }
     let mut response =
         Response::builder().header("x-backend", &*name).header("content-type", "application/json");
-    if let Some(status) = text("x-fail") {
-        let mut failed = log.failed.lock().unwrap();
-        let times = failed.entry(token).or_default();
-        if *times < text("x-fail-times").map_or(usize::MAX, |times| times.parse().unwrap()) {
-            *times += 1;
-            response = response.status(StatusCode::from_bytes(status.as_bytes()).unwrap());
-        }
+    if let Some(status) = failure {
+        response = response.status(StatusCode::from_bytes(status.as_bytes()).unwrap());
     }
     if text("upgrade").as_deref() == Some("websocket") {
         response =
