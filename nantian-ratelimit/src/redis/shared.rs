@@ -333,4 +333,51 @@ mod tests {
         assert_eq!(told(60, 600), 60, "it is a bucket at most");
         assert_eq!(told(0, 3600), 1, "a key that goes on at its rate owes nothing but its last request");
     }
+
+    /// What so many replicas admit in a minute by a limit of sixty a minute, each asked fifteen times a
+    /// second, while the server answers for three seconds of twelve.
+    fn admitted_through_outages(replicas: u32) -> usize {
+        let limit = Limit::requests_per_minute(60);
+        let policy = Policy::builder().limit(limit.clone()).build().unwrap();
+        let limiters: Vec<SharedLimiter> = (0..replicas)
+            .map(|_| {
+                let builder = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap());
+                builder.replicas(replicas).build().0.limiter("quota", policy.clone())
+            })
+            .collect();
+        let begun = limiters[0].group().now();
+        let (mut level, mut admitted) = (0.0_f64, 0);
+        for tick in 0..900 {
+            let now = begun.saturating_add(Duration::from_secs(tick) / 15);
+            level = (level - 1.0 / 15.0).max(0.0);
+            for limiter in &limiters {
+                let (key, group) = (limiter.key(b"alice"), limiter.group());
+                if tick % 180 >= 45 {
+                    let verdict = limiter.decide_alone(now, &key, Cost::REQUEST);
+                    admitted += usize::from(matches!(verdict, Verdict::Admitted(_)));
+                    continue;
+                }
+                if let Some(report) = group.report(now, &key) {
+                    level = (level + report.items().of(&limit) as f64).min(120.0);
+                    report.delivered();
+                }
+                if level <= 59.0 {
+                    level += 1.0;
+                    admitted += 1;
+                    group.current().note(now, key.own(), Cost::REQUEST);
+                }
+            }
+        }
+        admitted
+    }
+
+    #[tokio::test]
+    async fn a_server_that_comes_and_goes_lets_no_more_pass_than_one_that_stays() {
+        for replicas in 1..4 {
+            let admitted = admitted_through_outages(replicas);
+            // Rounded up, each has a part of an item more.
+            let most = 120 + replicas as usize;
+            assert!((115..=most).contains(&admitted), "{admitted} by {replicas}");
+        }
+    }
 }
