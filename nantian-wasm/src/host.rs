@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::lock::Mutex;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 
 use crate::callout_limits::CalloutPermit;
 use crate::inbox::Job;
@@ -194,9 +194,9 @@ pub struct GrpcReplies {
 /// What can happen on a gRPC call.
 #[derive(Debug)]
 pub(crate) enum GrpcEvent {
-    InitialMetadata(HeaderMap),
+    InitialMetadata(Option<StatusCode>, HeaderMap),
     Message(Bytes),
-    TrailingMetadata(HeaderMap),
+    TrailingMetadata(Option<StatusCode>, HeaderMap),
     Close { status: u32, message: String },
 }
 
@@ -256,7 +256,7 @@ impl GrpcEvent {
     /// Bytes it takes.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Self::InitialMetadata(metadata) | Self::TrailingMetadata(metadata) => weight(metadata),
+            Self::InitialMetadata(_, metadata) | Self::TrailingMetadata(_, metadata) => weight(metadata),
             Self::Message(message) => message.len(),
             Self::Close { message, .. } => message.len(),
         }
@@ -327,9 +327,9 @@ impl GrpcReplies {
         self.address.permit.holds(bytes)
     }
 
-    /// The server's initial metadata.
-    pub fn initial_metadata(&self, metadata: HeaderMap) {
-        self.post(GrpcEvent::InitialMetadata(metadata));
+    /// The server's initial metadata, with the status of their response: the guest sees it as `:status`.
+    pub fn initial_metadata(&self, status: Option<StatusCode>, metadata: HeaderMap) {
+        self.post(GrpcEvent::InitialMetadata(status, metadata));
     }
 
     /// A message of the server. Unary calls end with it.
@@ -337,9 +337,9 @@ impl GrpcReplies {
         self.post(GrpcEvent::Message(message));
     }
 
-    /// The server's trailing metadata.
-    pub fn trailing_metadata(&self, metadata: HeaderMap) {
-        self.post(GrpcEvent::TrailingMetadata(metadata));
+    /// The server's trailing metadata; with a status where they are all that there is of a response.
+    pub fn trailing_metadata(&self, status: Option<StatusCode>, metadata: HeaderMap) {
+        self.post(GrpcEvent::TrailingMetadata(status, metadata));
     }
 
     /// The call is over, with this gRPC status.

@@ -247,9 +247,9 @@ impl Instance {
         }
         let is_unary = CallKind::of(id) == Some(CallKind::GrpcCall);
         let (callback, received, argument, ends) = match event {
-            GrpcEvent::InitialMetadata(_) | GrpcEvent::TrailingMetadata(_) if is_unary => return Ok(()),
-            GrpcEvent::InitialMetadata(metadata) => {
-                let received = Received::of_initial_metadata(metadata);
+            GrpcEvent::InitialMetadata(..) | GrpcEvent::TrailingMetadata(..) if is_unary => return Ok(()),
+            GrpcEvent::InitialMetadata(status, metadata) => {
+                let received = Received::of_initial_metadata(status, metadata);
                 let count = received.count(MapKind::GrpcInitial);
                 (&self.guest.on_grpc_initial_metadata, received, count, false)
             }
@@ -257,8 +257,8 @@ impl Instance {
                 let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
                 (&self.guest.on_grpc_receive, Received::of_message(message), length, is_unary)
             }
-            GrpcEvent::TrailingMetadata(metadata) => {
-                let received = Received::of_trailing_metadata(metadata);
+            GrpcEvent::TrailingMetadata(status, metadata) => {
+                let received = Received::of_trailing_metadata(status, metadata);
                 let count = received.count(MapKind::GrpcTrailing);
                 (&self.guest.on_grpc_trailing_metadata, received, count, false)
             }

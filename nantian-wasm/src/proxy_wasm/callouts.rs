@@ -6,17 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Uri};
+use http::uri::PathAndQuery;
 use wasmtime::Caller;
 
-use super::abi::{MapKind, Status};
+use super::abi::Status;
+use super::call_request::{Unsendable, fields, request, unsent};
 use super::calls::CallKind;
-use super::header_interner::HeaderInterner;
-use super::joined::join;
 use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch, slice, view};
 use super::state::State;
-use super::{pairs, protobuf};
+use super::{properties, protobuf};
 use crate::error::Cause;
 use crate::host::{
     CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, ReplyAddress, ReplyRunner,
@@ -69,18 +67,30 @@ pub(super) fn http_call(
     let trailer_block = read(caller, trailers, trailers_size)?;
     put_u32(caller, return_id, 0)?;
     let Ok(milliseconds) = u64::try_from(timeout) else { return Err(Status::BadArgument.into()) };
-    let request = request(&mut caller.data_mut().interner, &block).ok_or(Status::BadArgument)?;
-    let trailers = fields(&mut caller.data_mut().interner, &trailer_block).ok_or(Status::BadArgument)?;
+    let interner = &mut caller.data_mut().interner;
+    let message = request(interner, &block, &upstream)
+        .and_then(|request| Ok((request, fields(interner, &trailer_block)?)));
+    let message = match message {
+        Ok(message) => Ok(message),
+        Err(Unsendable::Untold { name }) => Err(name),
+        Err(Unsendable::Told(status)) => return Err(status.into()),
+    };
     let timeout = limited(milliseconds);
     let (id, address) = begin(caller, CallKind::Http, timeout, block.len() + trailer_block.len())?;
     let body = counted(caller, body).ok_or(Status::InternalFailure)?;
-    let mut request = request.map(|()| body);
-    *request.version_mut() = http::Version::HTTP_11;
-    let state = caller.data_mut();
+    let (state, reply) = (caller.data_mut(), HttpReply::new(address));
     let context = state.caller_context();
     state.calls.insert_http(id, context);
-    let call = HttpCall::new(upstream, request, trailers, timeout);
-    let sent = state.plugin.host.http_call(&state.plugin.name, call, HttpReply::new(address));
+    let sent = match message {
+        Ok((request, trailers)) => {
+            let call = HttpCall::new(upstream, request.map(|()| body), trailers, timeout);
+            state.plugin.host.http_call(&state.plugin.name, call, reply)
+        }
+        Err(name) => {
+            reply.send(Ok(unsent(&name)));
+            Ok(())
+        }
+    };
     if let Err(error) = sent {
         state.calls.remove_http(id);
         return Err(refusal(error, Status::BadArgument).into());
@@ -139,7 +149,8 @@ fn open_grpc(
         .map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
     let (service, method) = (name(caller, service)?, name(caller, method)?);
     let block = read(caller, metadata.0, metadata.1)?;
-    let metadata = fields(&mut caller.data_mut().interner, &block).ok_or(Status::InternalFailure)?;
+    let metadata = fields(&mut caller.data_mut().interner, &block).map_err(|_| Status::InternalFailure)?;
+    PathAndQuery::try_from(format!("/{service}/{method}")).map_err(|_| Status::InternalFailure)?;
     put_u32(caller, return_id, 0)?;
     let kind = if unary.is_some() { CallKind::GrpcCall } else { CallKind::GrpcStream };
     let (message, timeout) = unary.unzip();
@@ -210,15 +221,18 @@ pub(super) fn call_foreign_function(
 ) -> Result<AllocationSize, HostCallError> {
     let name = name(caller, (function, function_size))?;
     let arguments = read(caller, arguments, arguments_size)?;
-    let plugin = &caller.data().plugin;
+    let state = caller.data_mut();
     let result = match name.as_str() {
         // Routes are chosen before plugins run.
         "clear_route_cache" => Some(Ok(Vec::new())),
         // Properties that guests set are bytes, and last as long as their stream, whatever they are declared
         // to be.
-        "declare_property" if protobuf::is_message(&arguments) => Some(Ok(Vec::new())),
-        "declare_property" => Some(Err(ForeignError::BadArgument)),
-        name => plugin.host.foreign_function(&plugin.name, name, &arguments),
+        "declare_property" => {
+            let declared = protobuf::name(&arguments).ok_or(Status::BadArgument)?;
+            properties::declare(state, declared)?;
+            Some(Ok(Vec::new()))
+        }
+        name => state.plugin.host.foreign_function(&state.plugin.name, name, &arguments),
     };
     let result = match result {
         Some(Ok(result)) => result,
@@ -324,38 +338,4 @@ fn limited(milliseconds: u64) -> Duration {
         0 => MAX_TIMEOUT,
         milliseconds => Duration::from_millis(milliseconds).min(MAX_TIMEOUT),
     }
-}
-
-/// Header fields of a block; none when one of them is no HTTP.
-fn fields(interner: &mut HeaderInterner, block: &[u8]) -> Option<HeaderMap> {
-    let mut map = HeaderMap::new();
-    for (name, value) in pairs::decode(block).unwrap_or_default() {
-        if let Some((name, value)) = interner.field(name, value).ok()? {
-            map.append(name, value);
-        }
-    }
-    Some(map)
-}
-
-/// A request made of a block that has `:method`, `:path` and `:authority`.
-fn request(interner: &mut HeaderInterner, block: &[u8]) -> Option<Request<()>> {
-    let pairs = pairs::decode(block).unwrap_or_default();
-    let pseudo = |wanted: &[u8]| {
-        pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| *value)
-    };
-    let authority = Authority::try_from(pseudo(b":authority").or_else(|| pseudo(b"host"))?).ok()?;
-    let scheme = pseudo(b":scheme").and_then(|scheme| Scheme::try_from(scheme).ok()).unwrap_or(Scheme::HTTP);
-    let path = PathAndQuery::try_from(pseudo(b":path")?).ok()?;
-    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build().ok()?;
-    let method = Method::from_bytes(pseudo(b":method")?).ok()?;
-    let mut request = Request::builder().method(method).uri(uri).body(()).ok()?;
-    for (name, value) in
-        pairs.iter().filter(|(name, _)| !name.starts_with(b":") && !name.eq_ignore_ascii_case(b"host"))
-    {
-        if let Some((name, value)) = interner.field(name, value).ok()? {
-            request.headers_mut().append(name, value);
-        }
-    }
-    join(request.headers_mut(), MapKind::RequestHeaders);
-    Some(request)
 }

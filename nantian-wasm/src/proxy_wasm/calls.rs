@@ -49,13 +49,16 @@ pub(crate) enum CallKind {
 #[derive(Default)]
 pub(crate) struct Received {
     call: Option<Response>,
-    initial: Option<HeaderMap>,
-    trailing: Option<HeaderMap>,
+    initial: Option<Metadata>,
+    trailing: Option<Metadata>,
     message: Bytes,
     /// What `proxy_get_status` answers.
     pub(crate) status: u32,
     pub(crate) status_message: String,
 }
+
+/// Metadata of a gRPC call, and the status of the response whose headers they are.
+type Metadata = (Option<StatusCode>, HeaderMap);
 
 struct Response {
     status: StatusCode,
@@ -190,12 +193,12 @@ impl Received {
         Self { call: Some(response), ..Self::default() }
     }
 
-    pub(crate) fn of_initial_metadata(metadata: HeaderMap) -> Self {
-        Self { initial: Some(metadata), ..Self::default() }
+    pub(crate) fn of_initial_metadata(status: Option<StatusCode>, metadata: HeaderMap) -> Self {
+        Self { initial: Some((status, metadata)), ..Self::default() }
     }
 
-    pub(crate) fn of_trailing_metadata(metadata: HeaderMap) -> Self {
-        Self { trailing: Some(metadata), ..Self::default() }
+    pub(crate) fn of_trailing_metadata(status: Option<StatusCode>, metadata: HeaderMap) -> Self {
+        Self { trailing: Some((status, metadata)), ..Self::default() }
     }
 
     pub(crate) fn of_message(message: Bytes) -> Self {
@@ -206,15 +209,19 @@ impl Received {
         Self { status, status_message: message, ..Self::default() }
     }
 
-    pub(crate) fn fields(&self, kind: MapKind) -> Option<Fields<'_>> {
+    pub(crate) fn fields<'a>(&'a self, kind: MapKind) -> Option<Fields<'a>> {
         let call = self.call.as_ref();
+        let metadata = |(status, metadata): &'a Metadata| match status {
+            Some(status) => Fields::Response(status, metadata),
+            None => Fields::Plain(metadata),
+        };
         match kind {
             MapKind::CallHeaders => call.map(|call| Fields::Response(&call.status, &call.headers)),
             MapKind::CallTrailers => {
                 call.map(|call| &call.trailers).filter(|trailers| !trailers.is_empty()).map(Fields::Plain)
             }
-            MapKind::GrpcInitial => self.initial.as_ref().map(Fields::Plain),
-            MapKind::GrpcTrailing => self.trailing.as_ref().map(Fields::Plain),
+            MapKind::GrpcInitial => self.initial.as_ref().map(metadata),
+            MapKind::GrpcTrailing => self.trailing.as_ref().map(metadata),
             _ => None,
         }
     }

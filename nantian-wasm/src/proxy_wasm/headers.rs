@@ -1,6 +1,8 @@
 //! Header maps as the ABI shows them: pseudo headers in front, names in lower case, in the order of their
 //! arrival.
 
+use std::borrow::Cow;
+
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
@@ -126,6 +128,23 @@ impl<'a> Fields<'a> {
     /// Puts the block of all pairs into `out`.
     pub(crate) fn encode(self, out: &mut Vec<u8>) {
         pairs::encode(|| self.pairs(), out);
+    }
+
+    /// Puts the block of all pairs into `out`, with the values of a name, which stand beside one another, in
+    /// one.
+    pub(crate) fn encode_joined(self, out: &mut Vec<u8>) {
+        let mut joined: Vec<(&[u8], Cow<'_, [u8]>)> = Vec::new();
+        for (name, value) in self.pairs() {
+            match joined.last_mut() {
+                Some((last, values)) if *last == name => {
+                    let values = values.to_mut();
+                    values.push(b',');
+                    values.extend_from_slice(value);
+                }
+                _ => joined.push((name, Cow::Borrowed(value))),
+            }
+        }
+        pairs::encode(|| joined.iter().map(|(name, values)| (*name, &**values)), out);
     }
 
     fn pairs(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {

@@ -3,6 +3,7 @@
 mod abi;
 mod authority;
 mod buffers;
+mod call_request;
 mod callouts;
 mod calls;
 mod contexts;

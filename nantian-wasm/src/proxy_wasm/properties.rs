@@ -64,11 +64,7 @@ pub(super) fn set(
     }
     // A root context has no stream to keep a property for.
     let exchange = state.exchange_mut().ok_or(Status::NotFound)?;
-    // A guest may come back to a stream in any number of callbacks, each with a budget of its own.
-    let others = exchange.properties.iter().filter(|(known, _)| *known != path);
-    let kept = others.map(|(path, value)| weight(path, value)).sum::<usize>();
-    if kept.saturating_add(weight(&path, &value)) > MAX_KEPT {
-        exchange.fail(Cause::StreamBudget { what: "property bytes" });
+    if !has_room(exchange, &path, &value) {
         return Ok(());
     }
     if let Some(direction) = limited(&path)
@@ -82,6 +78,34 @@ pub(super) fn set(
         None => exchange.properties.push((path, value)),
     }
     Ok(())
+}
+
+/// Declares a property for the rest of the stream, which a guest can do once. One of the root context is
+/// declared for ever.
+pub(super) fn declare(state: &mut State, name: &[u8]) -> Result<(), Status> {
+    let Some(exchange) = state.exchange_mut() else { return Ok(()) };
+    // Kept among those that are set, where no guest finds it: none of what they look up has several segments.
+    let index = exchange.current.to_string();
+    let path = Bytes::from([b"declare_property", index.as_bytes(), name].join(&0));
+    if exchange.properties.iter().any(|(known, _)| *known == path) {
+        return Err(Status::BadArgument);
+    }
+    if has_room(exchange, &path, &[]) {
+        exchange.properties.push((path, Bytes::new()));
+    }
+    Ok(())
+}
+
+/// Whether a stream may keep this property beside its others; it fails if not.
+fn has_room(exchange: &mut Exchange, path: &[u8], value: &[u8]) -> bool {
+    // A guest may come back to a stream in any number of callbacks, each with a budget of its own.
+    let others = exchange.properties.iter().filter(|(known, _)| *known != path);
+    let kept = others.map(|(path, value)| weight(path, value)).sum::<usize>();
+    let has_room = kept.saturating_add(weight(path, value)) <= MAX_KEPT;
+    if !has_room {
+        exchange.fail(Cause::StreamBudget { what: "property bytes" });
+    }
+    has_room
 }
 
 /// What a property costs, in bytes.
@@ -238,11 +262,11 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
     let status = || Ok(exchange.response.as_ref().ok_or(Status::NotFound)?.status);
     match name {
         b"code" => int(out, i64::from(status()?.as_u16())),
-        b"flags" => int(out, 0),
-        b"code_details" => {
-            status()?;
-            text(out, exchange.details.as_deref().unwrap_or("via_upstream"))
-        }
+        b"flags" => int(out, exchange.flags.into()),
+        b"code_details" => match &exchange.details {
+            Some(details) => text(out, details),
+            None => status().and_then(|_| text(out, "via_upstream")),
+        },
         b"grpc_status" => {
             let of = |kind| headers::of_exchange(exchange, kind)?.get(b"grpc-status");
             let told = of(MapKind::ResponseTrailers).or_else(|| of(MapKind::ResponseHeaders));
@@ -257,6 +281,7 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
         }
         b"headers" => match key {
             Some(key) => header(exchange, MapKind::ResponseHeaders, key, out),
+            None if exchange.response.is_none() => text(out, NO_ENTRIES),
             None => map(exchange, MapKind::ResponseHeaders, out),
         },
         b"trailers" => match key {
@@ -291,7 +316,7 @@ fn header(exchange: &Exchange, kind: MapKind, name: &[u8], out: &mut Vec<u8>) ->
 }
 
 fn map(exchange: &Exchange, kind: MapKind, out: &mut Vec<u8>) -> Result<(), Status> {
-    headers::of_exchange(exchange, kind).ok_or(Status::NotFound)?.encode(out);
+    headers::of_exchange(exchange, kind).ok_or(Status::NotFound)?.encode_joined(out);
     Ok(())
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Exchange {
     pub(crate) bytes_come: u64,
     /// Why the response is what it is: `response.code_details`.
     pub(crate) details: Option<String>,
+    /// What went wrong, in the bits of Envoy: `response.flags`.
+    pub(crate) flags: u32,
     pub(crate) undo: Undo,
     /// A guest did something that a task may be waiting for.
     pub(crate) is_touched: bool,
@@ -176,6 +178,7 @@ impl Exchange {
             response_bytes: 0,
             bytes_come: 0,
             details: None,
+            flags: 0,
             undo: Undo::default(),
             is_touched: false,
             wakers: [None, None, None],

@@ -4,12 +4,14 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use nantian_wasm::{
     Engine, Module, Plugin, PluginConfig,
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpReply},
 };
 
-use crate::support::{get, send};
+use crate::limits::calling;
+use crate::support::{Logged, get, send};
 
 /// Notes what it is asked for, and does nothing.
 #[derive(Default)]
@@ -42,6 +44,11 @@ fn block(pairs: &[(&str, &str)]) -> (String, usize) {
 /// Statuses of an HTTP call with these headers and trailers, and of a gRPC call with these headers; and the
 /// HTTP calls made.
 fn called(headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Vec<u8>, Vec<HttpCall>) {
+    called_for("auth", headers, trailers)
+}
+
+/// The same, with a method of gRPC of four bytes.
+fn called_for(method: &str, headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Vec<u8>, Vec<HttpCall>) {
     let ((headers, headers_size), (trailers, trailers_size)) = (block(headers), block(trailers));
     let guest = format!(
         r#"(module
@@ -52,6 +59,7 @@ fn called(headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Vec<u8>, Vec<
             (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
         (data (i32.const 100) "auth")
+        (data (i32.const 120) "{method}")
         (data (i32.const 1000) "{headers}")
         (data (i32.const 5000) "{trailers}")
         (func (export "proxy_abi_version_0_2_1"))
@@ -60,7 +68,7 @@ fn called(headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Vec<u8>, Vec<
                 (i32.const 1000) (i32.const {headers_size}) (i32.const 0) (i32.const 0)
                 (i32.const 5000) (i32.const {trailers_size}) (i32.const 1000) (i32.const 0)))
             (i32.store8 (i32.const 201) (call $grpc (i32.const 100) (i32.const 4) (i32.const 100) (i32.const 4)
-                (i32.const 100) (i32.const 4) (i32.const 5000) (i32.const {trailers_size})
+                (i32.const 120) (i32.const 4) (i32.const 5000) (i32.const {trailers_size})
                 (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const -1)))
             (drop (call $answer (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 200) (i32.const 2)
                 (i32.const 0) (i32.const 0) (i32.const -1)))
@@ -84,19 +92,20 @@ const AUTHORITY: (&str, &str) = (":authority", "a");
 
 #[test]
 fn call_out_that_would_split_its_request_is_not_made() {
-    // A gRPC call with the trailers for its metadata fails here; the host would not know its upstream.
+    // A gRPC call has the trailers for its metadata; one that is well fails for the pointer that it gives.
     for (headers, trailers, statuses) in [
-        (vec![METHOD, PATH, AUTHORITY, ("x-a", "a\r\nx-b: 1")], vec![("x-c", "\n")], [2, 10]),
-        (vec![METHOD, PATH, AUTHORITY, ("x-a\r\nx-b", "1")], vec![("x c", "1")], [2, 10]),
-        (vec![METHOD, PATH, AUTHORITY, ("x-a", "a\0b")], vec![("x-c", "\0")], [2, 10]),
-        (vec![METHOD, PATH, AUTHORITY], vec![("x-a", "a\r\nx-b: 1")], [2, 10]),
-        (vec![METHOD, PATH, AUTHORITY], vec![("", "1")], [2, 10]),
-        (vec![METHOD, (":path", "/ HTTP/1.1\r\nx-b: 1"), AUTHORITY], vec![("\r", "")], [2, 10]),
-        (vec![METHOD, (":path", "no path"), AUTHORITY], vec![("x:", "")], [2, 10]),
+        (vec![METHOD, PATH, AUTHORITY, ("x-a", "a\r\nx-b: 1")], vec![], [0, 6]),
+        (vec![METHOD, PATH, AUTHORITY, ("x-a\r\nx-b", "1")], vec![("x c", "1")], [10, 10]),
+        (vec![METHOD, PATH, AUTHORITY, ("x-a", "a\0b")], vec![("x-c", "\0")], [0, 10]),
+        (vec![METHOD, PATH, AUTHORITY], vec![("x-a", "a\r\nx-b: 1")], [0, 10]),
+        (vec![METHOD, PATH, AUTHORITY], vec![("", "1")], [10, 10]),
+        (vec![METHOD, (":path", "/ HTTP/1.1\r\nx-b: 1"), AUTHORITY], vec![("\r", "")], [10, 10]),
+        (vec![METHOD, (":path", "no path"), AUTHORITY], vec![], [0, 6]),
         (vec![("GET / HTTP/1.1\r\n", ""), PATH, AUTHORITY], vec![("x", "\r")], [2, 10]),
-        (vec![(":method", "GET / HTTP/1.1\r\n"), PATH, AUTHORITY], vec![("x", "\x7f")], [2, 10]),
-        (vec![METHOD, PATH, (":authority", "a\r\nx-b: 1")], vec![(" x", "")], [2, 10]),
-        (vec![METHOD, PATH, (":authority", "a b")], vec![("x ", "")], [2, 10]),
+        (vec![(":method", "GET / HTTP/1.1\r\n"), PATH, AUTHORITY], vec![("x", "\x7f")], [10, 10]),
+        (vec![(":method", "CONNECT"), PATH, AUTHORITY], vec![], [10, 6]),
+        (vec![METHOD, PATH, (":authority", "a\r\nx-b: 1")], vec![(" x", "")], [10, 10]),
+        (vec![METHOD, PATH, (":authority", "a b")], vec![], [0, 6]),
     ] {
         let (found, calls) = called(&headers, &trailers);
         assert_eq!((found, calls.len()), (statuses.to_vec(), 0), "{headers:?} {trailers:?}");
@@ -116,10 +125,95 @@ fn framing_of_a_call_out_is_the_hosts() {
         ("host", "b"),
     ];
     let trailers = [("content-length", "7"), ("x-t", "1"), ("\r\n", "")];
-    assert_eq!(called(&headers, &trailers).0[0], 2);
+    assert_eq!(called(&headers, &trailers).0[0], 10);
     let (statuses, calls) = called(&headers, &[]);
     assert_eq!(statuses[0], 0);
     let names: Vec<_> = calls[0].request.headers().keys().map(|name| name.as_str()).collect();
     assert_eq!((names, calls[0].request.uri().to_string()), (vec!["x-a"], "http://a/".to_owned()));
     assert_eq!(calls[0].request.body(), &Bytes::new());
+}
+
+#[test]
+fn call_of_grpc_whose_method_would_split_its_path_is_not_made() {
+    let headers = [METHOD, PATH, AUTHORITY];
+    for (method, status) in [("auth", 6), ("a\\00th", 10), ("a\\0dth", 10), ("a th", 10)] {
+        assert_eq!(called_for(method, &headers, &[]).0, [0, status], "{method}");
+    }
+}
+
+#[test]
+fn call_out_without_an_authority_goes_to_the_host_of_its_upstream() {
+    let (statuses, calls) = called(&[METHOD, PATH, (":authority", ""), ("", "nameless")], &[]);
+    assert_eq!(statuses, [0, 6]);
+    assert_eq!(
+        (calls[0].request.uri().to_string(), calls[0].request.headers().len()),
+        ("http://auth/".into(), 0)
+    );
+}
+
+#[test]
+fn guest_hears_of_a_call_out_that_cannot_be_sent_as_of_one_that_failed() {
+    let (headers, size) = block(&[METHOD, PATH, AUTHORITY, ("x-a", "a\r\nx-b: 1")]);
+    let guest = format!(
+        r#"(module
+        (import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+        (import "env" "proxy_get_buffer_bytes" (func $buffer (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "auth")
+        (data (i32.const 1000) "{headers}")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 2000))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (call $call (i32.const 100) (i32.const 4) (i32.const 1000) (i32.const {size})
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0))
+            (i32.add (i32.const 1)))
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+            (drop (call $become (i32.const 2)))
+            (drop (call $buffer (i32.const 4) (i32.const 0) (local.get 3) (i32.const 8) (i32.const 12)))
+            (drop (call $answer (i32.const 418) (i32.const 0) (i32.const 0) (i32.load (i32.const 8))
+                (i32.load (i32.const 12)) (i32.const 0) (i32.const 0) (i32.const -1)))))"#
+    );
+    let (plugin, outside) = calling(&Engine::new().unwrap().0, &guest);
+    let seen = send([plugin], get("/"));
+    assert_eq!((seen.status(), seen.text()), (418, "invalid header value for: x-a"));
+    assert_eq!(outside.http.lock().unwrap().len(), 0, "nothing is sent");
+}
+
+/// A guest that opens a gRPC stream when it is configured, and logs of the metadata that come how many they
+/// are and what status they say.
+const METADATA: &str = r#"(module
+    (import "env" "proxy_grpc_stream" (func $open (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_get_header_map_value" (func $value (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "auth")
+    (data (i32.const 110) ":status")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 2000))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (i32.eqz (call $open (i32.const 100) (i32.const 4) (i32.const 100) (i32.const 4)
+            (i32.const 100) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 0))))
+    (func $tell (param $map i32) (param $count i32)
+        (i32.store8 (i32.const 0) (i32.add (i32.const 48) (local.get $count)))
+        (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))
+        (if (i32.eqz (call $value (local.get $map) (i32.const 110) (i32.const 7) (i32.const 8) (i32.const 12)))
+            (then (drop (call $log (i32.const 2) (i32.load (i32.const 8)) (i32.load (i32.const 12)))))))
+    (func (export "proxy_on_grpc_receive_initial_metadata") (param i32 i32 i32)
+        (call $tell (i32.const 4) (local.get 2)))
+    (func (export "proxy_on_grpc_receive_trailing_metadata") (param i32 i32 i32)
+        (call $tell (i32.const 5) (local.get 2))))"#;
+
+#[test]
+fn metadata_of_a_grpc_stream_have_the_status_of_their_response() {
+    let (_plugin, outside) = calling(&Engine::new().unwrap().0, METADATA);
+    let lines = Logged::during(|| {
+        let replies = outside.grpc.lock().unwrap().pop().unwrap();
+        let one = HeaderMap::from_iter([("x-a".parse().unwrap(), "1".parse().unwrap())]);
+        replies.initial_metadata(Some(StatusCode::OK), one.clone());
+        replies.trailing_metadata(None, one);
+    });
+    assert_eq!(lines, ["probe: 2", "probe: 200", "probe: 1"]);
 }

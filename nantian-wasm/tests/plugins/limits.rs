@@ -69,7 +69,7 @@ const CALLER: &str = r#"(module
 #[derive(Default)]
 pub(crate) struct Outside {
     pub(crate) http: Mutex<Vec<HttpReply>>,
-    grpc: Mutex<Vec<GrpcReplies>>,
+    pub(crate) grpc: Mutex<Vec<GrpcReplies>>,
 }
 
 struct Open;

@@ -25,7 +25,6 @@ use crate::{
 };
 
 const OK: u32 = 0;
-const DEADLINE_EXCEEDED: u32 = 4;
 const UNKNOWN: u32 = 2;
 const PERMISSION_DENIED: u32 = 7;
 const RESOURCE_EXHAUSTED: u32 = 8;
@@ -94,10 +93,11 @@ pub(super) fn open(
             let Some(limit) = limit else { return exchange.await };
             timeout(limit, exchange.as_mut()).await.unwrap_or_else(|_| {
                 attempt.expire();
-                failed(DEADLINE_EXCEEDED, "deadline exceeded".to_owned())
+                // As in Envoy: plugins ask whether it is unavailable.
+                failed(UNAVAILABLE, "upstream request timeout".to_owned())
             })
         };
-        let (ended, trailers) = tokio::select! {
+        let (ended, (status, trailers)) = tokio::select! {
             ended = timed => ended,
             overflow = cancelled => match overflow {
                 Ok(()) => failed(RESOURCE_EXHAUSTED, format!("more than {MAX_WAITING} messages wait to be sent")),
@@ -106,44 +106,61 @@ pub(super) fn open(
         };
         // As in Envoy, a stream that ends without trailers is told of empty ones before it ends.
         if !is_unary {
-            replies.trailing_metadata(trailers);
+            replies.trailing_metadata(status, trailers);
         }
         replies.close(ended.status, ended.message);
     });
     Box::new(Sending { messages: (!is_unary).then_some(messages), overflow: Some(overflow) })
 }
 
+/// How a call ended, its trailers, and the status of the response that they are the whole of, if they are.
+type Outcome = (Ended, (Option<StatusCode>, HeaderMap));
+
 /// The end of a call that failed before its trailers.
-fn failed(status: u32, message: String) -> (Ended, HeaderMap) {
-    (Ended { status, message }, HeaderMap::new())
+fn failed(status: u32, message: String) -> Outcome {
+    (Ended { status, message }, (None, HeaderMap::new()))
 }
 
-/// Makes a call; how it ended, and its trailers.
+/// The end of a call that nobody answered. As in Envoy, guests see it as an answer that says so.
+fn unanswered(message: String, replies: &GrpcReplies, is_unary: bool) -> Outcome {
+    if !is_unary {
+        replies.initial_metadata(None, HeaderMap::new());
+    }
+    let mut trailers = HeaderMap::new();
+    trailers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    trailers.insert("grpc-status", UNAVAILABLE.into());
+    if let Ok(message) = HeaderValue::try_from(&message) {
+        trailers.insert("grpc-message", message);
+    }
+    (Ended { status: UNAVAILABLE, message }, (Some(StatusCode::OK), trailers))
+}
+
+/// Makes a call.
 async fn exchange(
     client: Client,
     balancer: &Balancer<Destination>,
     request: Request<Body>,
     replies: &GrpcReplies,
     is_unary: bool,
-) -> (Ended, HeaderMap) {
+) -> Outcome {
     let response = match host::send(client, balancer, request).await {
         Ok(Some(response)) => response,
-        Ok(None) => return failed(UNAVAILABLE, "no endpoint is ready".to_owned()),
-        Err(error) => return failed(UNAVAILABLE, error.to_string()),
+        Ok(None) => return unanswered("no endpoint is ready".to_owned(), replies, is_unary),
+        Err(error) => return unanswered(error.to_string(), replies, is_unary),
     };
     let (parts, mut body) = response.into_parts();
     if let Some(ended) = status(&parts.headers) {
         if !is_unary {
-            replies.initial_metadata(HeaderMap::new());
+            replies.initial_metadata(None, HeaderMap::new());
         }
-        return (concluded(ended, is_unary, None, replies), parts.headers);
+        return (concluded(ended, is_unary, None, replies), (Some(parts.status), parts.headers));
     }
     let refused = refusal(parts.status);
     if !is_unary {
-        replies.initial_metadata(parts.headers);
+        replies.initial_metadata(Some(parts.status), parts.headers);
     }
     if let Some(refused) = refused {
-        return (refused, HeaderMap::new());
+        return (refused, (None, HeaderMap::new()));
     }
     let (mut buffer, mut message) = (BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
@@ -157,7 +174,7 @@ async fn exchange(
                     let next = match next_message(&mut buffer) {
                         Ok(Some(next)) => next,
                         Ok(None) => break,
-                        Err(ended) => return (ended, HeaderMap::new()),
+                        Err(ended) => return (ended, (None, HeaderMap::new())),
                     };
                     match is_unary {
                         true => message = Some(next),
@@ -175,7 +192,7 @@ async fn exchange(
         let Ok(trailers) = frame.into_trailers() else { continue };
         let ended = status(&trailers);
         let ended = ended.unwrap_or(Ended { status: UNKNOWN, message: "no grpc-status".to_owned() });
-        return (concluded(ended, is_unary, message, replies), trailers);
+        return (concluded(ended, is_unary, message, replies), (None, trailers));
     }
     failed(INTERNAL, "the stream ended without trailers".to_owned())
 }
