@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::LengthLimitError;
+use nantian_wasm::respond::LocalReply;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -40,6 +41,10 @@ pub(crate) fn plain<B: From<Bytes>>(status: StatusCode, text: &str) -> Response<
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.extensions_mut().insert(LocalReplyText(text.into()));
+    response.extensions_mut().insert(match status {
+        StatusCode::NOT_FOUND => LocalReply::new("route_not_found", NO_ROUTE_FOUND),
+        _ => LocalReply::new("direct_response", 0),
+    });
     response
 }
 
@@ -112,10 +117,46 @@ fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     let (status, text) = status_of(error);
     tracing::debug!(status = status.as_u16(), error = %ErrorChain(error), "request failed");
     let mut response: Response<Body> = plain_because(status, text, &ErrorChain(error).to_string());
+    response.extensions_mut().insert(told_of(error));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+/// Bits of `response.flags`, as plugins know them from Envoy.
+const UPSTREAM_REQUEST_TIMEOUT: u32 = 1 << 2;
+const UPSTREAM_CONNECTION_FAILURE: u32 = 1 << 5;
+const UPSTREAM_CONNECTION_TERMINATION: u32 = 1 << 6;
+const NO_ROUTE_FOUND: u32 = 1 << 8;
+const DOWNSTREAM_CONNECTION_TERMINATION: u32 = 1 << 14;
+
+/// What plugins are told of an error, in the words of Envoy.
+fn told_of(error: &(dyn Error + 'static)) -> LocalReply {
+    if find::<BrokenBody>(error).is_some_and(BrokenBody::is_of_one_who_left) {
+        return LocalReply::for_nobody("downstream_remote_disconnect", DOWNSTREAM_CONNECTION_TERMINATION);
+    }
+    if find::<LengthLimitError>(error).is_some() {
+        return LocalReply::new("request_payload_too_large", 0);
+    }
+    if find::<TimedOut>(error).is_some() {
+        return LocalReply::new("response_timeout", UPSTREAM_REQUEST_TIMEOUT);
+    }
+    match find(error) {
+        Some(
+            UpstreamError::Connect { .. }
+            | UpstreamError::ConnectTimeout { .. }
+            | UpstreamError::Unspoken { .. },
+        ) => LocalReply::new(
+            "upstream_reset_before_response_started{remote_connection_failure}",
+            UPSTREAM_CONNECTION_FAILURE,
+        ),
+        Some(UpstreamError::Exchange { .. }) => LocalReply::new(
+            "upstream_reset_before_response_started{connection_termination}",
+            UPSTREAM_CONNECTION_TERMINATION,
+        ),
+        _ => LocalReply::new("direct_response", 0),
+    }
 }
 
 const TOO_LARGE: (StatusCode, &str) = (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large");

@@ -79,14 +79,26 @@ impl StreamHandle {
 
     /// Counts bytes of a body that no plugin was shown.
     pub(crate) fn count(&mut self, direction: Direction, bytes: usize) {
-        if bytes == 0 {
-            return;
+        if bytes > 0 {
+            self.note(|context| context.count_unseen(direction, bytes));
         }
+    }
+
+    /// Notes that the response has broken off on its way here.
+    pub(crate) fn note_broken(&mut self) {
+        const UPSTREAM_PROTOCOL_ERROR: u32 = 1 << 23;
+        self.note(|context| {
+            let details = "upstream_reset_after_response_started{protocol_error}";
+            context.explain(details, UPSTREAM_PROTOCOL_ERROR);
+        });
+    }
+
+    fn note(&mut self, note: impl FnOnce(&mut StreamContext)) {
         match &mut self.0 {
-            Owner::Alone(alone) => alone.context.count_unseen(direction, bytes),
+            Owner::Alone(alone) => note(&mut alone.context),
             Owner::OneOfSome { shared, .. } => {
                 if let Some(mut shared) = shared.try_lock() {
-                    shared.context.count_unseen(direction, bytes);
+                    note(&mut shared.context);
                 }
             }
             Owner::Gone => {}

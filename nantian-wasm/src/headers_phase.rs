@@ -5,13 +5,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{HeaderMap, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, Request, Response, StatusCode, Version, request, response};
 use http_body::{Body, Frame};
 
 use crate::body::{BodyError, Relay, RequestBody, ResponseBody, Source};
 use crate::error::{BoxError, Cause, Failure};
 use crate::handle::StreamHandle;
-use crate::respond::Responder;
+use crate::respond::{LocalReply, Responder};
 use crate::stream::{Action, Direction, LocalResponse, StreamContext};
 
 /// What showing a message's headers led to.
@@ -70,7 +70,10 @@ pub(crate) fn forwarded<B>(
     let body = match watching {
         Watching::No => RequestBody::unwatched(body),
         Watching::Counted => RequestBody::counted(body, stream.share()),
-        _ => RequestBody::watched(body, Relay::new(stream.share(), Direction::Request, false)),
+        _ => {
+            let folds_end = folds_end(parts.version);
+            RequestBody::watched(body, Relay::new(stream.share(), Direction::Request, folds_end))
+        }
     };
     Request::from_parts(parts, body)
 }
@@ -106,6 +109,11 @@ pub(crate) fn has_content(parts: &mut response::Parts, found: StatusCode) -> boo
     !is_empty && !is_unmodified
 }
 
+/// Whether the frame that is the last of a body says so itself: one of HTTP/1.1 ends behind it.
+pub(crate) fn folds_end(version: Version) -> bool {
+    version >= Version::HTTP_2
+}
+
 fn watching(
     context: &StreamContext,
     direction: Direction,
@@ -131,6 +139,20 @@ fn shown(
         Action::Pending => Shown::Pending,
         action => local(action, context, responder).map_or(Shown::Pending, Shown::Local),
     }
+}
+
+/// What the inner service says of a response that it has made itself. Plugins are shown how long that is.
+pub(crate) fn own_reply(
+    context: &mut StreamContext,
+    parts: &mut response::Parts,
+    body: &impl Body,
+) -> Option<LocalReply> {
+    let own = *parts.extensions.get::<LocalReply>()?;
+    context.explain(own.details, own.flags);
+    if let Some(length @ 1..) = body.size_hint().exact() {
+        parts.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+    Some(own)
 }
 
 /// A response that was made here, as the client gets it, once its plugins have seen its body.
@@ -177,7 +199,7 @@ pub(crate) fn replied<T>(
     let body = match watching {
         Watching::No | Watching::Counted => ResponseBody::new(source, stream.take(), None),
         Watching::Parts | Watching::Length => {
-            let relay = Relay::new(stream.share(), Direction::Response, false);
+            let relay = Relay::new(stream.share(), Direction::Response, folds_end(parts.version));
             ResponseBody::new(source, stream.take(), Some(relay))
         }
         Watching::Emptied => ResponseBody::whole(Bytes::new(), stream.take()),

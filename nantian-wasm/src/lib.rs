@@ -70,6 +70,8 @@
 //!   read. One too many at a time is an internal failure, as where Envoy's circuit breaker is open. What is
 //!   sent is twice [`Sandbox::max_buffered_body`] long at most, but no more than 63 MiB, and 1 MiB in any
 //!   case; a response is 4 MiB.
+//! * A call-out whose path, method or authority is no HTTP, though it has no CR, LF or NUL, is not sent: the
+//!   guest hears of a 503, as of a header of which the value is none.
 //! * A message may be held for [`Sandbox::max_pause`], or until a second after the time limit of a call-out
 //!   made for it, in which the module hears that it was reached; then the failure policy decides. Waiting for
 //!   more of a body does not count. Holding a body back buffers up to [`Sandbox::max_buffered_body`], or less
@@ -106,6 +108,10 @@
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
 //! * A plugin that did not see the request does not see its end either, and one that answers as its context
 //!   is created is not shown the request.
+//! * An answer of the inner service's own is shown in HTTP to plugins of gRPC clients, too, if that is what
+//!   the inner service says. What Envoy says of a cause (the texts of its own answers, and of gRPC calls that
+//!   fail, with their details) is said in other words, `upstream_reset_after_response_started` always with
+//!   `protocol_error`, and nothing of a client that leaves before it has all of a response.
 //! * Headers of one name stand beside one another, and pseudo headers in front, in whichever order they were
 //!   written.
 //! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration

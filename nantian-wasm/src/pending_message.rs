@@ -22,6 +22,9 @@ pub(crate) struct PendingMessage<P, B> {
     /// Neither a body nor trailers follow.
     pub(crate) end: bool,
     body: Incoming<B>,
+    folds_end: bool,
+    /// How much of the body is read while a plugin holds the headers; absent while none has.
+    limit: Option<usize>,
 }
 
 enum Incoming<B> {
@@ -58,29 +61,19 @@ pub(crate) enum Released<M, H> {
 // === impl PendingMessage ===
 
 impl<P, B> PendingMessage<P, B> {
-    pub(crate) fn new(parts: P, body: B, end: bool) -> Self {
-        Self { parts, end, body: Incoming::Untouched(body) }
+    pub(crate) fn new(folds_end: bool, parts: P, body: B, end: bool) -> Self {
+        Self { parts, end, body: Incoming::Untouched(body), folds_end, limit: None }
     }
 
     /// As a message that its plugins hold until they have seen more of it.
-    pub(crate) fn into_held(
-        self,
-        direction: Direction,
-        is_local: bool,
-        stream: &mut StreamHandle,
-    ) -> HeldMessage<P, B> {
-        let (parts, body, relay) = self.open(direction, is_local, stream);
+    pub(crate) fn into_held(self, direction: Direction, stream: &mut StreamHandle) -> HeldMessage<P, B> {
+        let (parts, body, relay) = self.open(direction, stream);
         HeldMessage::new(parts, body, relay)
     }
 
     /// The headers, and the body with its way past the plugins.
-    pub(crate) fn open(
-        self,
-        direction: Direction,
-        is_local: bool,
-        stream: &mut StreamHandle,
-    ) -> (P, Pin<Box<B>>, Relay) {
-        let relay = Relay::new(stream.share(), direction, is_local);
+    pub(crate) fn open(self, direction: Direction, stream: &mut StreamHandle) -> (P, Pin<Box<B>>, Relay) {
+        let relay = Relay::new(stream.share(), direction, self.folds_end);
         match self.body {
             Incoming::Untouched(body) => (self.parts, Box::pin(body), relay),
             Incoming::Gathered(body, gathered) => (self.parts, body, relay.having(gathered)),
@@ -93,6 +86,14 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
+    /// How much of the body is read while its headers wait: as much as the plugin may hold that holds them
+    /// now, or that has let them go. What has come by then belongs to it, too: whether that or the answer to
+    /// a call-out has woken the task is chance.
+    pub(crate) fn limit(&mut self, of_holder: Option<usize>) -> Option<usize> {
+        self.limit = of_holder.or(self.limit);
+        self.limit
+    }
+
     /// Reads what is there of the body, if there is one, up to so many bytes and as long as there is memory
     /// for them.
     pub(crate) fn gather(mut self, limit: usize, stream: &StreamContext, cx: &mut Context<'_>) -> Self {
@@ -141,11 +142,9 @@ impl<B> PendingMessage<request::Parts, B> {
                 Released::Now(forwarded(self.parts, body, watching, stream))
             }
             Incoming::Gathered(..) if watching != Watching::Length && !has_length(&self.parts.headers) => {
-                Released::Now(self.into_held(Direction::Request, false, stream).into_request())
+                Released::Now(self.into_held(Direction::Request, stream).into_request())
             }
-            _ => Released::Later(Box::new(
-                self.into_held(Direction::Request, false, stream).until_first_part(),
-            )),
+            _ => Released::Later(Box::new(self.into_held(Direction::Request, stream).until_first_part())),
         }
     }
 }
@@ -165,11 +164,9 @@ impl<T> PendingMessage<response::Parts, Source<T>> {
                 Released::Now(replied(self.parts, Source::Local { bytes: Bytes::new() }, watching, stream))
             }
             Incoming::Gathered(..) if watching != Watching::Length && !has_length(&self.parts.headers) => {
-                Released::Now(self.into_held(Direction::Response, false, stream).into_response(false, stream))
+                Released::Now(self.into_held(Direction::Response, stream).into_response(false, stream))
             }
-            _ => Released::Later(Box::new(
-                self.into_held(Direction::Response, false, stream).until_first_part(),
-            )),
+            _ => Released::Later(Box::new(self.into_held(Direction::Response, stream).until_first_part())),
         }
     }
 }

@@ -17,6 +17,21 @@ pub trait Responder: Send + Sync {
     fn respond(&self, failure: &Failure) -> Response<Bytes>;
 }
 
+/// In the extensions of a response of the inner service: it is the embedder's own, made as a whole.
+///
+/// Plugins see its length and its body in one part, and in `response.code_details` and `response.flags` why
+/// it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LocalReply {
+    /// `response.code_details`, in a word of Envoy's where it has one, such as `route_not_found`.
+    pub details: &'static str,
+    /// `response.flags`, in the bits of Envoy's.
+    pub flags: u32,
+    /// The client has left: plugins are shown nothing of it.
+    pub is_for_nobody: bool,
+}
+
 /// Answers with [`Failure::status`] and what Envoy says: nothing, but of a body too large to be held, and of
 /// a header or status that is no HTTP. Who finds no memory is told to come again in a second.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,6 +41,22 @@ pub struct DefaultResponder;
 /// The embedder's responder, or the default one, which nobody has to count the users of.
 #[derive(Clone, Default)]
 pub(crate) struct SharedResponder(Option<Arc<dyn Responder>>);
+
+// === impl LocalReply ===
+
+impl LocalReply {
+    /// One that somebody gets.
+    #[must_use]
+    pub const fn new(details: &'static str, flags: u32) -> Self {
+        Self { details, flags, is_for_nobody: false }
+    }
+
+    /// One that nobody gets.
+    #[must_use]
+    pub const fn for_nobody(details: &'static str, flags: u32) -> Self {
+        Self { details, flags, is_for_nobody: true }
+    }
+}
 
 // === impl DefaultResponder ===
 

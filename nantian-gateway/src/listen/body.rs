@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::{self, ErrorKind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -16,12 +17,28 @@ use super::{
     stall_timer::StallTimer,
     unread::{UnreadBody, discard},
 };
-use crate::{body::BoxError, runtime::spawn_local};
+use crate::{body::BoxError, respond::find, runtime::spawn_local};
 
 /// A body that breaks off or breaks the rules of its framing. Maps to 400.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request cannot be read")]
 pub(crate) struct BrokenBody(#[source] hyper::Error);
+
+// === impl BrokenBody ===
+
+impl BrokenBody {
+    /// Whether it broke off because the client is gone, so that nobody gets an answer.
+    pub(crate) fn is_of_one_who_left(&self) -> bool {
+        let is_gone = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            )
+        };
+        let is_reset = |error: &h2::Error| error.is_reset() || error.is_io();
+        find(&self.0).is_some_and(is_gone) || find(&self.0).is_some_and(is_reset)
+    }
+}
 
 /// A body whose next bytes did not come in time. Maps to 408.
 #[derive(Debug, thiserror::Error)]

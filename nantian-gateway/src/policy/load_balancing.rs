@@ -9,6 +9,7 @@ use nantian_lb::{
     health::{OutlierConfig, SlowStartConfig},
     session::Sessions,
 };
+use nantian_wasm::respond::LocalReply;
 
 use crate::{
     ir,
@@ -16,6 +17,9 @@ use crate::{
     respond,
     upstream::{Destination, Security, Unanswered},
 };
+
+/// The bit of `response.flags` that says so, as plugins know it from Envoy.
+const NO_HEALTHY_UPSTREAM: u32 = 1 << 1;
 
 /// How long an endpoint that was left out takes to get its whole share again.
 const SLOW_START: Duration = Duration::from_secs(10);
@@ -41,7 +45,9 @@ fn no_endpoint(error: &PickError, _: &Parts) -> Response<Bytes> {
         PickError::Saturated { .. } => "every endpoint is full",
         _ => "no endpoint is ready",
     };
-    respond::plain_because(StatusCode::SERVICE_UNAVAILABLE, text, &error.to_string())
+    let mut response = respond::plain_because(StatusCode::SERVICE_UNAVAILABLE, text, &error.to_string());
+    response.extensions_mut().insert(LocalReply::new("no_healthy_upstream", NO_HEALTHY_UPSTREAM));
+    response
 }
 
 /// How a backend is balanced.

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use crate::support::{Backend, Port, World, plugin, rule, to};
+use crate::support::{Backend, Port, Running, World, eventually, plugin, rule, to};
 
 /// Says in the response header `x-status` which status it has seen, and answers `/callback` itself.
 const SEEING: &str = r#"(module
@@ -100,4 +100,70 @@ async fn plugins_of_a_gateway_see_what_no_route_is_for() {
         (404, Vec::new()),
         "one of a route sees its requests"
     );
+}
+
+/// Looks at bodies, counts responses and ends, and says in the response header `x-details` why it is.
+const TELLING: &str = r#"(module
+    (import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_increment_metric" (func $increment (param i32 i64) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "response\00code_details")
+    (data (i32.const 96) "x-details")
+    (data (i32.const 112) "responses")
+    (data (i32.const 128) "ends")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (drop (call $define (i32.const 0) (i32.const 112) (i32.const 9) (i32.const 8)))
+        (drop (call $define (i32.const 0) (i32.const 128) (i32.const 4) (i32.const 12)))
+        (i32.const 1))
+    (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0))
+    (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+        (drop (call $increment (i32.load (i32.const 8)) (i64.const 1)))
+        (drop (call $property (i32.const 64) (i32.const 21) (i32.const 0) (i32.const 4)))
+        (drop (call $add_header (i32.const 2) (i32.const 96) (i32.const 9)
+            (i32.load (i32.const 0)) (i32.load (i32.const 4))))
+        (i32.const 0))
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0))
+    (func (export "proxy_on_log") (param i32)
+        (drop (call $increment (i32.load (i32.const 12)) (i64.const 1)))))"#;
+
+async fn telling(backend: &Backend) -> Running {
+    let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, wat::parse_str(TELLING).unwrap());
+    World::new()
+        .service("a", &[backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("plugin", &plugin("r", &format!("inline: {module}")))
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn error_of_a_backend_has_its_length_and_is_not_told_as_an_answer_of_the_backend() {
+    let closed = Port::reserve();
+    let gateway = telling(&Backend::at(closed.address())).await;
+    let reply = gateway.get("/").await;
+    let length = reply.text().len().to_string();
+    assert_eq!((reply.status(), reply.header("content-length")), (502, Some(&*length)));
+    let details = "upstream_reset_before_response_started{remote_connection_failure}";
+    assert_eq!(reply.header("x-details"), Some(details));
+}
+
+#[tokio::test]
+async fn client_that_leaves_in_the_middle_of_its_upload_is_answered_nothing() {
+    let backend = Backend::echo("a").await;
+    let gateway = telling(&backend).await;
+    let mut wire = gateway.connect().await;
+    wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf").await;
+    drop(wire);
+    let count = async |name: &str| {
+        gateway
+            .metric(&format!("nantian_wasm_guest_counter_total{{plugin=\"demo/r\",name=\"{name}\"}}"))
+            .await
+    };
+    eventually("it is over", async || count("ends").await == Some(1.0)).await;
+    assert_eq!(count("responses").await.unwrap_or_default(), 0.0);
+    assert_eq!((gateway.get("/").await.status(), count("responses").await), (200, Some(1.0)));
 }

@@ -247,6 +247,9 @@ where
         if let (Some(End { unseen: Some(unseen), .. }), Some(Ok(frame))) = (this.end.as_mut(), &frame) {
             *unseen = unseen.saturating_add(frame.data_ref().map_or(0, Bytes::len));
         }
+        if let (Some(End { stream, unseen: Some(_) }), Some(Err(_))) = (this.end.as_mut(), &frame) {
+            stream.note_broken();
+        }
         if !matches!(frame, Some(Ok(_))) {
             this.watch.end();
             *this.end = None;

@@ -49,8 +49,8 @@ pub(crate) struct Relay {
     /// Why the body breaks off behind what was read of it before.
     broken: Option<BoxError>,
     lengths: Lengths,
-    /// The last bytes are shown together with the end, as for bodies that are made whole; others end in a
-    /// call of their own, since nobody knows that a frame is the last before the next one fails to come.
+    /// The last bytes are shown together with the end, as for bodies that are made whole and those of HTTP/2,
+    /// whose last frame says that it is; others end in a call of their own, as in Envoy.
     folds_end: bool,
 }
 
@@ -92,7 +92,7 @@ impl BodyError {
 // === impl Relay ===
 
 impl Relay {
-    /// The way of a body; `folds_end` for one that is made whole.
+    /// The way of a body; `folds_end` for one whose last frame ends it.
     pub(crate) fn new(stream: StreamHandle, direction: Direction, folds_end: bool) -> Self {
         Self {
             stream: Some(stream),
@@ -202,7 +202,7 @@ impl Relay {
             match self.stage {
                 Stage::Read => {
                     if let Some(error) = self.broken.take() {
-                        self.stage = Stage::Done;
+                        self.break_off();
                         return Poll::Ready(Some(Err(error)));
                     }
                     let Poll::Ready(frame) = poll_plain(body.as_mut(), cx) else {
@@ -264,7 +264,7 @@ impl Relay {
                 return None;
             }
             Some(Err(error)) => {
-                self.stage = Stage::Done;
+                self.break_off();
                 return Some(Err(error));
             }
             Some(Ok(frame)) => frame,
@@ -284,6 +284,14 @@ impl Relay {
                 }
                 Err(other) => Some(Ok(other)),
             },
+        }
+    }
+
+    /// The body has broken off on its way here.
+    fn break_off(&mut self) {
+        self.stage = Stage::Done;
+        if let (Direction::Response, Some(stream)) = (self.direction, &mut self.stream) {
+            stream.note_broken();
         }
     }
 

@@ -17,7 +17,8 @@ use crate::body::{RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
 use crate::headers_phase::{
-    Shown, Watching, local, made_here, replied_here, replied_locally, show_request, show_response,
+    Shown, Watching, folds_end, local, made_here, own_reply, replied, replied_here, replied_locally,
+    show_request, show_response,
 };
 use crate::held_message::HeldMessage;
 use crate::pending_message::{PendingMessage, Released};
@@ -101,7 +102,7 @@ where
         let may_interrupt = context.may_interrupt();
         let (parts, body) = request.into_parts();
         let end = body.is_end_stream();
-        let mut waiting = PendingMessage::new(parts, body, end);
+        let mut waiting = PendingMessage::new(folds_end(parts.version), parts, body, end);
         let shown = show_request(&mut context, &mut waiting.parts, end, responder.get());
         let mut stream = StreamHandle::new(context);
         // The clone is not ready; the service that was polled ready goes with the request.
@@ -118,7 +119,7 @@ where
             Shown::Pending => State::Request { service: ready(), request: Some(Box::new(waiting)) },
             Shown::Hold => State::HeldRequest {
                 service: ready(),
-                held: Some(Box::new(waiting.into_held(Direction::Request, false, &mut stream))),
+                held: Some(Box::new(waiting.into_held(Direction::Request, &mut stream))),
             },
         };
         Self { state, stream: Some(stream), is_bodiless, is_head, may_interrupt, responder }
@@ -232,17 +233,17 @@ where
 {
     let mut shared = ready!(stream.poll_lock(cx));
     let (waiting, shown) = loop {
+        let limit = shared.context.gathers(Direction::Request);
         let is_free = shared.context.poll_wait(Direction::Request, cx).is_ready();
         let Some(mut waiting) = request.take() else { return Poll::Pending };
+        if let Some(limit) = waiting.limit(limit) {
+            *waiting = (*waiting).gather(limit, &shared.context, cx);
+        }
         if !is_free {
-            *request = Some(match shared.context.gathers(Direction::Request) {
-                Some(limit) => Box::new(waiting.gather(limit, &shared.context, cx)),
-                None => waiting,
-            });
+            *request = Some(waiting);
             return Poll::Pending;
         }
-        let end = waiting.end;
-        match show_request(&mut shared.context, &mut waiting.parts, end, responder) {
+        match show_request(&mut shared.context, &mut waiting.parts, waiting.end, responder) {
             Shown::Pending => *request = Some(waiting),
             shown => break (waiting, shown),
         }
@@ -258,7 +259,7 @@ where
             Released::Later(held) => held,
         },
         // What is pending has been shown again.
-        Shown::Hold | Shown::Pending => Box::new(waiting.into_held(Direction::Request, false, stream)),
+        Shown::Hold | Shown::Pending => Box::new(waiting.into_held(Direction::Request, stream)),
     };
     Poll::Ready(State::HeldRequest { service: service.take(), held: Some(held) })
 }
@@ -301,18 +302,23 @@ where
         return Next::Wait(State::Answered { result: Some(Box::new(result)) });
     };
     let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));
-    let (reply, is_local) = match (refusal, result) {
+    let ((parts, source), is_local): ((_, Source<T>), _) = match (refusal, result) {
         (Some(response), _) => (made_here(response), true),
         (None, Ok(response)) => {
-            let (parts, body) = response.into_parts();
-            ((parts, Source::Upstream { body }), false)
+            let (mut parts, body) = response.into_parts();
+            let own = own_reply(&mut shared.context, &mut parts, &body);
+            if own.is_some_and(|own| own.is_for_nobody) {
+                drop(shared);
+                return Next::Over(Ok(replied(parts, Source::Upstream { body }, Watching::No, stream)));
+            }
+            ((parts, Source::Upstream { body }), own.is_some())
         }
         (None, Err(error)) => return Next::Over(Err(error)),
     };
-    let (parts, source): (_, Source<T>) = reply;
     let end = is_bodiless || source.is_end_stream();
     drop(shared);
-    show(PendingMessage::new(parts, source, end), is_local, stream, responder, cx)
+    let waiting = PendingMessage::new(is_local || folds_end(parts.version), parts, source, end);
+    show(waiting, is_local, stream, responder, cx)
 }
 
 /// Shows a response's headers.
@@ -327,7 +333,6 @@ where
     T: Body,
     T::Error: Into<BoxError>,
 {
-    let end = waiting.end;
     let Poll::Ready(mut shared) = stream.poll_lock(cx) else {
         return Next::Wait(State::Reply { reply: Some(Box::new(waiting)), is_local });
     };
@@ -337,13 +342,15 @@ where
         if let Some(response) = refusal {
             break Shown::Local(response);
         }
-        if shared.context.poll_wait(Direction::Response, cx).is_pending() {
-            if let Some(limit) = shared.context.gathers(Direction::Response).filter(|_| !is_local) {
-                waiting = waiting.gather(limit, &shared.context, cx);
-            }
+        let limit = shared.context.gathers(Direction::Response).filter(|_| !is_local);
+        let is_free = shared.context.poll_wait(Direction::Response, cx).is_ready();
+        if let Some(limit) = waiting.limit(limit) {
+            waiting = waiting.gather(limit, &shared.context, cx);
+        }
+        if !is_free {
             return Next::Wait(State::Reply { reply: Some(Box::new(waiting)), is_local });
         }
-        match show_response(&mut shared.context, &mut waiting.parts, end, responder) {
+        match show_response(&mut shared.context, &mut waiting.parts, waiting.end, responder) {
             Shown::Pending => {}
             shown => break shown,
         }
@@ -351,7 +358,7 @@ where
     drop(shared);
     Next::Over(Ok(match shown {
         Shown::Forward(Watching::Parts | Watching::Length) if is_local => {
-            let (parts, source, relay) = waiting.open(Direction::Response, true, stream);
+            let (parts, source, relay) = waiting.open(Direction::Response, stream);
             replied_locally(parts, source, relay, stream, cx)
         }
         Shown::Forward(watching) => match waiting.released(watching, stream) {
@@ -361,7 +368,7 @@ where
         Shown::Local(response) => replied_here(response, stream),
         // What is pending has been shown again.
         Shown::Hold | Shown::Pending => {
-            let held = Box::new(waiting.into_held(Direction::Response, is_local, stream));
+            let held = Box::new(waiting.into_held(Direction::Response, stream));
             return Next::Go(State::HeldReply { held: Some(held), is_local });
         }
     }))
@@ -389,5 +396,5 @@ where
 fn reply_locally<S, B, F, T, E>(response: Response<Bytes>) -> State<S, B, F, T, E> {
     let (parts, source) = made_here(response);
     let end = matches!(&source, Source::Local { bytes } if bytes.is_empty());
-    State::Reply { reply: Some(Box::new(PendingMessage::new(parts, source, end))), is_local: true }
+    State::Reply { reply: Some(Box::new(PendingMessage::new(true, parts, source, end))), is_local: true }
 }

@@ -176,7 +176,13 @@ impl StreamContext {
             self.leave_out(index);
         }
         if let Some(exchange) = self.exchange.as_mut() {
-            exchange.details = Some("wasm_fail_stream".to_owned());
+            let is_large = matches!(failure.cause, Cause::BodyTooLarge { .. });
+            let details = match failure.phase.is_response() {
+                true if is_large => "response_payload_too_large",
+                false if is_large => "request_payload_too_large",
+                _ => "wasm_fail_stream",
+            };
+            exchange.details = Some(details.to_owned());
         }
         let end = BodyError::Failed(failure.clone());
         self.end_message(Direction::Request, &end);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::StreamContext;
 use super::active_plugin::ActivePlugin;
 use super::call::Call;
+use super::exchange::{Direction, Exchange};
 use super::guest_call::{GuestCall, GuestCallResult};
 use super::plugin_state::PluginState;
 use crate::pool::Slot;
@@ -41,6 +42,29 @@ impl StreamContext {
             let call = Call::Close { is_logged };
             let_end(slot, GuestCall { cell, exchange, call, context }.begin(slot));
             slot.settle();
+        }
+    }
+
+    /// Counts bytes of a body that no plugin was shown.
+    pub(crate) fn count_unseen(&mut self, direction: Direction, bytes: usize) {
+        self.note(|exchange| exchange.count_bytes(direction, bytes));
+    }
+
+    /// Says why the response is what it is, unless something has been said of it.
+    pub(crate) fn explain(&mut self, details: &str, flags: u32) {
+        self.note(|exchange| {
+            if exchange.details.is_none() {
+                (exchange.details, exchange.flags) = (Some(details.to_owned()), flags);
+            }
+        });
+    }
+
+    /// Notes something for those who log the stream.
+    fn note(&mut self, note: impl FnOnce(&mut Exchange)) {
+        if let Some(exchange) = &mut self.exchange {
+            note(exchange);
+        } else if let Some(mut exchange) = self.shared.try_lock() {
+            note(&mut exchange);
         }
     }
 

@@ -305,15 +305,6 @@ impl StreamContext {
         self.plugins().iter().any(Plugin::reads_properties_of_responses)
     }
 
-    /// Counts bytes of a body that no plugin was shown.
-    pub(crate) fn count_unseen(&mut self, direction: Direction, bytes: usize) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.count_bytes(direction, bytes);
-        } else if let Some(mut exchange) = self.shared.try_lock() {
-            exchange.count_bytes(direction, bytes);
-        }
-    }
-
     /// Whether a plugin has written a length of its own into the headers of a message that have left the
     /// stream.
     pub(crate) fn is_resized(&self, direction: Direction) -> bool {

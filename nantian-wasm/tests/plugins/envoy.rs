@@ -2,7 +2,7 @@
 //! says it.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Action, Engine, FailurePolicy, Hooks, Plugin, PluginConfig, StreamContext, StreamInfo, UpstreamAddress,
@@ -34,16 +34,18 @@ fn all<'a>(seen: &'a Seen, name: &str) -> Vec<&'a str> {
 }
 
 /// Reads one frame of each message and no more, as those do who know how long a body is.
-fn read_no_further(plugin: &Plugin, body: fn() -> Frames) {
+fn read_no_further(plugin: &Plugin, version: Version, body: fn() -> Frames) {
     let inner = service_fn(async |request: Request<RequestBody<Frames>>| {
         let first = request.into_body().frame().await.unwrap().unwrap();
         assert_eq!(first.into_data().unwrap(), "hello");
-        Ok::<_, std::convert::Infallible>(Response::new(body()))
+        let response = Response::builder().version(version).body(body());
+        Ok::<_, std::convert::Infallible>(response.unwrap())
     });
     let service = WasmLayer::new([plugin.clone()]).layer(inner);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let request = Request::post("/").version(version);
     runtime.block_on(async {
-        let response = service.oneshot(Request::post("/").body(body()).unwrap()).await.unwrap();
+        let response = service.oneshot(request.body(body()).unwrap()).await.unwrap();
         let first = response.into_body().frame().await.unwrap().unwrap();
         assert_eq!(first.into_data().unwrap(), "hello");
     });
@@ -51,17 +53,19 @@ fn read_no_further(plugin: &Plugin, body: fn() -> Frames) {
 
 #[test]
 fn end_of_a_body_that_says_so_is_shown_though_nobody_asks_for_it() {
-    let ends = |body| {
+    let ends = |version, body| {
         let plugin = configured("body", b"u");
-        read_no_further(&plugin, body);
+        read_no_further(&plugin, version, body);
         ["request-parts", "request-ends", "response-parts", "response-ends"].map(|name| metric(&plugin, name))
     };
-    assert_eq!(ends(|| frames([data("hello")])), [2, 1, 2, 1], "the end in a callback of its own");
-    assert_eq!(
-        ends(|| frames([data("hello")]).coy()),
-        [1, 0, 1, 0],
-        "nobody knows that it was the last part"
-    );
+    let of_http1 = ends(Version::HTTP_11, || frames([data("hello")]));
+    assert_eq!(of_http1, [2, 1, 2, 1], "the end in a callback of its own");
+    let of_http2 = ends(Version::HTTP_2, || frames([data("hello")]));
+    assert_eq!(of_http2, [1, 1, 1, 1], "the frame says that it is the last one");
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let coy = ends(version, || frames([data("hello")]).coy());
+        assert_eq!(coy, [1, 0, 1, 0], "nobody knows that it was the last part");
+    }
 }
 
 #[test]
@@ -109,6 +113,47 @@ fn values_of_some_headers_are_one_for_guests_and_for_whom_they_guard() {
     let properties = Request::get("/").header("x-two", "1").header("x-two", "2").body(frames([])).unwrap();
     let seen = send([sdk("properties request.headers.x-two request.headers.X-TWO")], properties);
     assert_eq!(all(&seen, "x-property"), ["request.headers.x-two=1,2", "request.headers.X-TWO=1,2"]);
+}
+
+#[test]
+fn map_of_headers_as_a_property_has_one_entry_for_a_name_and_is_empty_before_there_is_one() {
+    let request = Request::get("/").header("host", "a").header("x-two", "1").header("x-two", "2");
+    let seen = send([sdk("properties request.headers response.headers")], request.body(frames([])).unwrap());
+    let [request, response] = all(&seen, "x-property")[..] else { panic!("{seen:?}") };
+    assert!(request.starts_with(r"request.headers=\x05\x00\x00\x00"), "{request}");
+    assert!(request.ends_with(r"x-two\x001,2\x00"), "{request}");
+    assert_eq!(response, r"response.headers=\x00\x00\x00\x00");
+}
+
+#[test]
+fn property_is_declared_once_in_a_stream() {
+    let declare = |number, place| {
+        format!(
+            "(i32.store8 (i32.const {number}) (call $call (i32.const 100) (i32.const 16)
+                (i32.const {place}) (i32.const 6) (i32.const 0) (i32.const 0)))"
+        )
+    };
+    let declares = [declare(0, 120), declare(1, 120), declare(2, 130)].concat();
+    let guest = format!(
+        r#"(module
+        (import "env" "proxy_call_foreign_function" (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "declare_property")
+        (data (i32.const 120) "\0a\04foo1")
+        (data (i32.const 130) "\0a\04foo2")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            {declares}
+            (drop (call $answer (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 3)
+                (i32.const 0) (i32.const 0) (i32.const -1)))
+            (i32.const 0)))"#
+    );
+    let declares = of_text(&guest);
+    for _ in 0..2 {
+        assert_eq!(send([declares.clone()], get("/")).body.unwrap(), [0, 2, 0]);
+    }
 }
 
 #[test]

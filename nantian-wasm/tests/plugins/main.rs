@@ -20,6 +20,7 @@ mod lies;
 mod lifecycle;
 mod limits;
 mod loading;
+mod own_answers;
 mod pingora;
 mod places;
 mod refusals;

@@ -1,11 +1,13 @@
 //! Replies to call-outs: whose time they take, and what becomes of a message that they answer.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
@@ -16,7 +18,7 @@ use nantian_wasm::{
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, Logged, Ticking, frames, get, plugin_of, send};
+use crate::support::{Frames, Logged, Ticking, data, frames, get, plugin_of, send};
 
 /// Answers each call-out at once, and lets a millisecond pass with each foreign call.
 struct Answering {
@@ -311,6 +313,56 @@ fn what_comes_of_a_body_while_its_headers_are_held_is_shown_as_one_part() {
         let lines: Vec<_> = lines.iter().map(|line| line.trim_start_matches("holds: ")).collect();
         assert_eq!(lines, expected);
     }
+}
+
+/// A body of which nothing is there before it has come.
+struct Late(Arc<AtomicBool>, Frames);
+
+impl http_body::Body for Late {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if !self.0.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.1).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.1.is_end_stream()
+    }
+}
+
+#[test]
+fn body_that_came_before_its_headers_were_let_go_is_one_part_whichever_has_woken_the_task() {
+    let (_engine, plugin, host) = holding();
+    let has_come = Arc::new(AtomicBool::new(false));
+    let late = |text| Late(Arc::clone(&has_come), frames([data(text)]));
+    let lines = Logged::during(|| {
+        let inner = service_fn(|request: Request<RequestBody<Late>>| async {
+            let body = request.into_body().collect().await.unwrap();
+            assert_eq!(body.to_bytes(), "one");
+            has_come.store(false, Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(Response::new(late("sixty")))
+        });
+        let service = WasmLayer::new([plugin]).layer(inner);
+        let request = Request::post("/").header("host", "a").body(late("one")).unwrap();
+        let mut answered = std::pin::pin!(service.oneshot(request));
+        let mut context = Context::from_waker(Waker::noop());
+        for message in ["request", "response"] {
+            assert!(answered.as_mut().poll(&mut context).is_pending(), "the {message} is held");
+            has_come.store(true, Ordering::Relaxed);
+            host.answer();
+        }
+        let Poll::Ready(Ok(response)) = answered.as_mut().poll(&mut context) else { panic!("let go") };
+        let body = response.into_body().collect().now_or_never().unwrap().unwrap();
+        assert_eq!(body.to_bytes(), "sixty");
+    });
+    assert_eq!(lines, ["holds: q31", "holds: p51"]);
 }
 
 /// Takes a step until it is no longer pending.

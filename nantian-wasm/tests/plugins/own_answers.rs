@@ -1,0 +1,99 @@
+//! What plugins see of responses that the embedder makes, and of those that do not come whole.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use nantian_wasm::{Engine, Plugin, WasmLayer, body::RequestBody, body::ResponseBody, respond::LocalReply};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::support::{Frames, built, configured, frames, plugin, plugin_of};
+
+fn sdk(configuration: &'static str) -> Plugin {
+    let change = |config: &mut nantian_wasm::PluginConfig| config.configuration = configuration.into();
+    plugin_of(&Engine::new().unwrap().0, &built("sdk_guest"), change).unwrap()
+}
+
+/// What these plugins make of this response to `GET /`.
+fn past<B>(plugins: &[Plugin], response: impl Fn() -> Response<B>) -> Response<ResponseBody<B>>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<nantian_wasm::BoxError>>,
+{
+    let inner =
+        service_fn(|_: Request<RequestBody<Frames>>| std::future::ready(Ok::<_, Infallible>(response())));
+    let service = WasmLayer::new(plugins.to_vec()).layer(inner);
+    service.oneshot(Request::new(frames([]))).now_or_never().unwrap().unwrap()
+}
+
+fn own(reply: LocalReply) -> impl Fn() -> Response<Full<Bytes>> {
+    move || {
+        let mut response = Response::new(Full::from("no endpoint"));
+        response.extensions_mut().insert(reply);
+        response
+    }
+}
+
+fn counts(plugin: &Plugin) -> [u64; 2] {
+    let metrics = plugin.status().metrics;
+    ["response-parts", "response-ends"]
+        .map(|name| metrics.iter().find(|metric| metric.name == name).unwrap().value)
+}
+
+#[test]
+fn answer_of_the_embedder_is_a_whole_and_says_why_it_is() {
+    let tells =
+        sdk("response-properties response.code_details response.flags response.headers.content-length");
+    let looks = configured("body", b"u");
+    let response = past(&[looks.clone(), tells], own(LocalReply::new("no_healthy_upstream", 2)));
+    let told: Vec<_> = response.headers().get_all("x-property").iter().collect();
+    assert_eq!(
+        told,
+        [
+            "response.code_details=no_healthy_upstream",
+            r"response.flags=\x02\x00\x00\x00\x00\x00\x00\x00",
+            "response.headers.content-length=11",
+        ]
+    );
+    assert_eq!((&response.headers()["content-length"], counts(&looks)), (&"11".parse().unwrap(), [1, 1]));
+    let body = response.into_body().collect().now_or_never().unwrap().unwrap();
+    assert_eq!(body.to_bytes(), "no endpoint");
+}
+
+#[test]
+fn answer_that_nobody_gets_is_shown_to_no_plugin_and_logged() {
+    let (logs, looks) = (sdk("log"), configured("body", b"u"));
+    let reply = LocalReply::for_nobody("downstream_remote_disconnect", 1 << 14);
+    drop(past(&[logs.clone(), looks.clone()], own(reply)));
+    assert_eq!(counts(&looks), [0, 0]);
+    assert_eq!(logs.status().metrics[0].name, "/  downstream_remote_disconnect", "without a status");
+}
+
+#[test]
+fn response_too_large_to_be_held_is_logged_as_one() {
+    let holds = plugin("body", |config| {
+        config.configuration = "h".into();
+        config.sandbox.max_buffered_body = 5;
+    });
+    let logs = sdk("log");
+    let response = past(&[logs.clone(), holds], || Response::new(Full::from("longer")));
+    let ended = response.into_body().collect().now_or_never();
+    assert!(ended.is_none_or(|ended| ended.is_err()));
+    assert_eq!(logs.status().metrics[0].name, "/ 200 response_payload_too_large");
+}
+
+#[test]
+fn response_that_breaks_off_is_logged_as_one() {
+    let logs = sdk("log");
+    let response = past(&[logs.clone()], || {
+        let parts = [Ok(Frame::data(Bytes::from_static(b"half"))), Err("cut")];
+        Response::new(StreamBody::new(futures_util::stream::iter(parts)))
+    });
+    let mut body = response.into_body();
+    while let Some(Some(Ok(_))) = body.frame().now_or_never() {}
+    drop(body);
+    let details = "upstream_reset_after_response_started{protocol_error}";
+    assert_eq!(logs.status().metrics[0].name, format!("/ 200 {details}"));
+}
