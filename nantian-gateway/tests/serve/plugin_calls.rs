@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{Empty, StreamBody};
 
 use crate::{
     plugins::{ASKING, ok},
@@ -75,4 +75,12 @@ async fn endpoint_that_answers_call_outs_too_late_is_left_out() {
     })
     .await;
     eventually("the other one answers", async || gateway.get("/").await.status() == 200).await;
+}
+
+#[tokio::test]
+async fn call_of_grpc_that_is_not_answered_in_time_has_found_nobody_available() {
+    let silent = Backend::h2c(|_| std::future::pending::<http::Response<Empty<Bytes>>>()).await;
+    let module = wat::parse_str(ASKING.replace("(i32.const 10000)", "(i32.const 100)")).unwrap();
+    let gateway = gateway(&module, "kubernetes.io/h2c", &[&silent]).await;
+    assert_eq!(gateway.get("/").await.status(), 414);
 }
