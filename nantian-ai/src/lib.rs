@@ -73,6 +73,15 @@
 //! All of this can be had without IO: [`translate`] and the [`codec`]s below it translate, [`Target::admit`]
 //! and [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`](retry::RetryPolicy::next_at)
 //! decides about the next attempt, [`usage::Meter`] reads the reply, and [`wire`] has the decoders.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `aws` | requests to Bedrock are signed (Signature Version 4); without it they carry a bearer key |
+//! | `gcp` | tokens for service accounts of Google |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod call;
 mod credential;
@@ -141,3 +150,7 @@ pub struct Unasked;
 pub const STRICT: http::HeaderName = http::HeaderName::from_static("x-nantian-strict");
 
 const DROPPED_NAME: &str = "x-nantian-dropped";
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
