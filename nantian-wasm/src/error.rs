@@ -9,7 +9,6 @@ use http::StatusCode;
 
 use crate::module::Digest;
 
-/// Any error of a body, as the tower world passes it.
 /// Any error that threads can pass on.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -10,12 +10,12 @@ use std::{
 };
 
 use http::{Request, Response};
-use nantian_lb::{Balancer, EndpointStatus, Readiness, Tried};
+use nantian_lb::{Balancer, EndpointStatus, PickError, Readiness, Tried};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::{Destination, Unanswered, UpstreamError, error::Unsent};
-use crate::{body::Body, respond::LoggedError};
+use crate::body::Body;
 
 /// How many other endpoints are tried.
 const OTHERS: usize = 4;
@@ -104,7 +104,7 @@ where
         loop {
             let Unanswered { error, unsent } = match ready!(this.attempt.as_mut().poll(cx)) {
                 // An answer of the balancer's own: there was nobody else after all.
-                Ok(response) if response.extensions().get::<LoggedError>().is_some() => {
+                Ok(response) if response.extensions().get::<PickError>().is_some() => {
                     return Poll::Ready(this.failed.take().map_or(Ok(response), Err));
                 }
                 Ok(response) => return Poll::Ready(Ok(response)),

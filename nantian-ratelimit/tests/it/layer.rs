@@ -465,7 +465,7 @@ async fn what_a_layer_is_given_may_be_shared() {
     assert!(limiter.admit(key, Cost::REQUEST).is_err());
     clock.advance(std::time::Duration::from_secs(60));
     assert!(limiter.admit(key, Cost::REQUEST).is_ok());
-    let inner = service.get_ref().clone();
+    let inner = *service.get_ref();
     *service.get_mut() = inner;
     assert_eq!(service.into_inner().oneshot(get()).await.unwrap().status(), StatusCode::OK);
 }

@@ -192,6 +192,11 @@ impl Engine {
     pub(crate) fn retire(&self, slots: &[Arc<Slot>]) {
         lock(&self.inner.leaving).extend(slots.iter().filter_map(RetiringInstance::of));
     }
+
+    /// Whether upkeep has anything to look after.
+    fn has_instances(&self) -> bool {
+        !lock(&self.inner.plugins).is_empty() || !lock(&self.inner.leaving).is_empty()
+    }
 }
 
 impl fmt::Debug for Engine {

@@ -64,7 +64,7 @@ impl EngineThreads {
 // === impl EngineThread ===
 
 impl EngineThread {
-    /// Works until the engine, its modules, its plugins and their streams are gone.
+    /// Works until the engine, its modules, its plugins, their streams and what these have begun are gone.
     pub fn run(self) {
         (self.run)(&self.engine);
     }
@@ -94,9 +94,12 @@ fn keep_time(engine: &Weak<Inner>) {
 }
 
 fn keep_up(engine: &Weak<Inner>) {
-    let mut next = Instant::now();
-    while let Some(inner) = engine.upgrade() {
-        Engine { inner }.maintain();
+    let (mut next, mut kept) = (Instant::now(), None);
+    while let Some(inner) = kept.take().or_else(|| engine.upgrade()) {
+        let engine = Engine { inner };
+        engine.maintain();
+        // Instances outlive their plugins, and need the clock as well.
+        kept = engine.has_instances().then_some(engine.inner);
         next += UPKEEP;
         thread::park_timeout(next.saturating_duration_since(Instant::now()));
     }

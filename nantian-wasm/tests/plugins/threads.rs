@@ -54,7 +54,7 @@ impl Apart {
 
 /// A guest that calls out in this callback, and calls a foreign function and continues the request when the
 /// reply is there.
-fn calling(callback: &str) -> (Engine, Plugin, Arc<Apart>) {
+fn calling(engine: &Engine, callback: &str) -> (Plugin, Arc<Apart>) {
     let text = r#"(module
         (import "env" "proxy_http_call"
             (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
@@ -72,15 +72,14 @@ fn calling(callback: &str) -> (Engine, Plugin, Arc<Apart>) {
             (drop (call $foreign (i32.const 100) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 8) (i32.const 12)))
             (if (i32.eqz (call $become (i32.const 2))) (then (drop (call $continue (i32.const 0))))))
         CALLBACK)"#;
-    let engine = Engine::new().unwrap().0;
     let module = wat::parse_str(text.replace("CALLBACK", callback)).unwrap();
-    let module = Module::compile(&engine, &module, None).unwrap();
+    let module = Module::compile(engine, &module, None).unwrap();
     let mut config = PluginConfig::new("apart");
     config.instances = NonZeroUsize::new(1);
     config.sandbox.allow_network = true;
     let host = Arc::<Apart>::default();
     let plugin = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
-    (engine, plugin, host)
+    (plugin, host)
 }
 
 const HOLDING: &str = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
@@ -89,7 +88,8 @@ const LOGGING: &str = r#"(func (export "proxy_on_log") (param i32) (call $call))
 
 #[test]
 fn reply_is_for_the_thread_of_the_stream_that_waits_for_it() {
-    let (_engine, plugin, host) = calling(HOLDING);
+    let engine = Engine::new().unwrap().0;
+    let (plugin, host) = calling(&engine, HOLDING);
     let inner = service_fn(async |_| Ok::<_, String>(Response::new(frames([data("ok")]))));
     let service = WasmLayer::new([plugin]).layer(inner);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -101,10 +101,29 @@ fn reply_is_for_the_thread_of_the_stream_that_waits_for_it() {
 
 #[test]
 fn reply_that_no_stream_waits_for_is_left_to_upkeep() {
-    let (engine, plugin, host) = calling(LOGGING);
+    let engine = Engine::new().unwrap().0;
+    let (plugin, host) = calling(&engine, LOGGING);
     assert_eq!(send([plugin.clone()], get("/")).status(), 200);
     host.bring();
     assert_eq!(host.ran_on(), []);
     engine.maintain();
     assert_eq!(host.ran_on(), [thread::current().id()]);
+}
+
+#[test]
+fn what_a_plugin_has_begun_ends_although_nobody_has_the_engine() {
+    let leaving = r#"(func (export "proxy_on_delete") (param i32) (if (i32.eq (local.get 0) (i32.const 1)) (then
+        (drop (call $foreign (i32.const 100) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 8) (i32.const 12))))))"#;
+    let (engine, threads) = Engine::new().unwrap();
+    let (plugin, host) = calling(&engine, &format!("{LOGGING} {leaving}"));
+    drop(engine);
+    let threads = [threads.clock, threads.upkeep].map(|each| thread::spawn(|| each.run()));
+    assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+    host.bring();
+    while host.ran_on().is_empty() {
+        thread::yield_now();
+    }
+    drop(plugin);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(host.ran_on().len(), 2, "it was told that it is deleted");
 }
