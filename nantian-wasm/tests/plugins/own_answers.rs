@@ -87,7 +87,7 @@ fn response_too_large_to_be_held_is_logged_as_one() {
 #[test]
 fn response_that_breaks_off_is_logged_as_one() {
     let logs = sdk("log");
-    let response = past(&[logs.clone()], || {
+    let response = past(std::slice::from_ref(&logs), || {
         let parts = [Ok(Frame::data(Bytes::from_static(b"half"))), Err("cut")];
         Response::new(StreamBody::new(futures_util::stream::iter(parts)))
     });
