@@ -101,12 +101,12 @@ impl HeldMemory {
         Ok(())
     }
 
-    /// Holds at least so many bytes that nobody is refused for: half of the memory is not for them. Whether
-    /// there is room.
+    /// Holds at least so many bytes that nobody is refused for: three quarters of the memory are not for
+    /// them. Whether there is room.
     pub(crate) fn hold_spare(&self, bytes: usize) -> bool {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let more = bytes.saturating_sub(self.0.bytes.load(Relaxed));
-        more == 0 || self.grow(more, self.0.memory.0.most / 2)
+        more == 0 || self.grow(more, self.0.memory.0.most / 4)
     }
 
     /// Holds so many bytes more, if all together are not more than `most`.

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::LengthLimitError;
+use nantian_ratelimit::Denied;
 use nantian_wasm::respond::LocalReply;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -108,7 +109,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(self.project().inner.poll(cx));
-        Poll::Ready(Ok(result.unwrap_or_else(|error| respond(error.as_ref()))))
+        let mut response = result.unwrap_or_else(|error| respond(error.as_ref()));
+        if response.extensions().get::<LocalReply>().is_none()
+            && let Some(own) = own(&response)
+        {
+            response.extensions_mut().insert(own);
+        }
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -124,11 +131,21 @@ fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     response
 }
 
+/// What plugins are told of an answer that limits or an AIService have made.
+fn own(response: &Response<Body>) -> Option<LocalReply> {
+    if response.extensions().get::<Denied>().is_some() {
+        return Some(LocalReply::new("request_rate_limited", RATE_LIMITED));
+    }
+    let error = response.extensions().get::<Arc<nantian_ai::Error>>()?;
+    (!matches!(**error, nantian_ai::Error::Provider { .. })).then(|| told_of(&**error))
+}
+
 /// Bits of `response.flags`, as plugins know them from Envoy.
 const UPSTREAM_REQUEST_TIMEOUT: u32 = 1 << 2;
 const UPSTREAM_CONNECTION_FAILURE: u32 = 1 << 5;
 const UPSTREAM_CONNECTION_TERMINATION: u32 = 1 << 6;
 const NO_ROUTE_FOUND: u32 = 1 << 8;
+const RATE_LIMITED: u32 = 1 << 11;
 const DOWNSTREAM_CONNECTION_TERMINATION: u32 = 1 << 14;
 
 /// What plugins are told of an error, in the words of Envoy.
@@ -136,10 +153,11 @@ fn told_of(error: &(dyn Error + 'static)) -> LocalReply {
     if find::<BrokenBody>(error).is_some_and(BrokenBody::is_of_one_who_left) {
         return LocalReply::for_nobody("downstream_remote_disconnect", DOWNSTREAM_CONNECTION_TERMINATION);
     }
-    if find::<LengthLimitError>(error).is_some() {
+    let is_too_large = matches!(find(error), Some(nantian_ai::Error::BodyTooLarge { .. }));
+    if is_too_large || find::<LengthLimitError>(error).is_some() {
         return LocalReply::new("request_payload_too_large", 0);
     }
-    if find::<TimedOut>(error).is_some() {
+    if find::<TimedOut>(error).is_some() || matches!(find(error), Some(UpstreamError::Stalled { .. })) {
         return LocalReply::new("response_timeout", UPSTREAM_REQUEST_TIMEOUT);
     }
     match find(error) {

@@ -89,7 +89,10 @@ impl RateLimitLayer {
             }
             Outcome::Denied(denied) => {
                 cancel(&mut request.extensions);
-                Err(settings.refuse(denied.until_fits(cost), request))
+                // What a body that nobody has read costs is not told by its length: pictures are long.
+                let typical = settings.decider.typical_tokens();
+                let tokens = if typical == 0 { cost.tokens } else { cost.tokens.min(typical) };
+                Err(settings.refuse(denied.until_fits(Cost { tokens, ..cost }), request))
             }
             #[cfg(feature = "redis")]
             Outcome::Unchecked => Ok(()),

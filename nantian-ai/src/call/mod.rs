@@ -23,7 +23,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use self::attempt::{Answer, Failed, Step, is_encoded, is_json};
+use self::attempt::{Answer, Failed, Step, is_encoded};
 use self::budget::BudgetedCall;
 use self::chunk_path::ChunkPath;
 use self::deadline::Deadline;
@@ -161,9 +161,7 @@ impl<K: UsageSink> Call<K> {
             Way::Translated(translation) => translation.is_stream(),
             Way::Same | Way::HidingUsage | Way::Renamed(_) => true,
         };
-        let is_edited = matches!(self.way, Way::Renamed(_))
-            && is_json(response.headers())
-            && !is_encoded(response.headers());
+        let is_edited = matches!(self.way, Way::Renamed(_)) && self.metering.meter().reads_whole();
         let aim = match events && wants_stream {
             true => Aim::FirstToken,
             false if translated || is_edited => Aim::Whole,

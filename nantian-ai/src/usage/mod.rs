@@ -98,8 +98,8 @@ pub trait UsageObserver {
 
     /// How much of a conversation and of its answer is kept to be told, in bytes each. Of a longer request
     /// the latest messages are kept that fit, of a longer answer its beginning. Nothing unless it is
-    /// implemented, and nothing of a call where half of the [`BodyMemory`](crate::BodyMemory) is held; only
-    /// an [`AiService`](crate::AiService) asks.
+    /// implemented, and nothing of a call where a quarter of the [`BodyMemory`](crate::BodyMemory) is held;
+    /// only an [`AiService`](crate::AiService) asks.
     fn keeps(&self) -> usize {
         0
     }

@@ -68,7 +68,7 @@ async fn a_model_looks_for_tools_that_the_client_has_and_calls_what_it_has_found
 async fn a_search_is_streamed_whole() {
     const CHUNK: &str = "data: {\"type\":\"message_start\",\"message\":{\"id\":\"m\"}}\n\n\
          data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"tool_use\",\"id\":\"c\",\"name\":\"tool_search\",\"input\":{}}}\n\n\
-         data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"query\\\":\"}}\n\n\
+         data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{\\n\\\"query\\\":\"}}\n\n\
          data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"\\\"files\\\"}\"}}\n\n\
          data: {\"type\":\"content_block_stop\",\"index\":0}\n\n\
          data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"tool_use\"},\"usage\":{\"output_tokens\":3}}\n\n\

@@ -303,8 +303,8 @@ impl UsageObserver for Contents {
 }
 
 #[tokio::test]
-async fn contents_have_half_of_the_memory_for_bodies_and_no_call_is_refused_for_them() {
-    let (memory, reports) = (BodyMemory::new(1_000), Reports::default());
+async fn contents_have_a_quarter_of_the_memory_for_bodies_and_their_calls_are_served() {
+    let (memory, reports) = (BodyMemory::new(2_000), Reports::default());
     let length = chat().into_body().size_hint().exact().unwrap() + REPLY.len() as u64;
     for asked in 1..10 {
         let layer = layer(openai()).observer(Contents(reports.clone())).memory(memory.clone());

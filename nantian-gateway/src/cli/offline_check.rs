@@ -52,7 +52,11 @@ pub(super) fn check(objects: &Objects) -> (Vec<Refusal>, Vec<Warning>) {
         found.extend(refusals(&attached).into_iter().filter(|refusal| unchecked.contains(&refusal.object)));
     }
     found.iter_mut().for_each(|refusal| mark_unverifiable(refusal, &objects));
-    (found, translation.warnings)
+    // Their Gateways may be in other files, of which nothing is known here.
+    let is_of_files = |warning: &Warning| {
+        !(unchecked.contains(&warning.object) && warning.message.starts_with("spec.parentRefs["))
+    };
+    (found, translation.warnings.into_iter().filter(is_of_files).collect())
 }
 
 fn object(kind: RouteKind, name: &ObjectName) -> ObjectRef {

@@ -143,6 +143,9 @@ impl ConnectionService {
             let refusal = policy::refusal(parts, StatusCode::PAYLOAD_TOO_LARGE, &reason);
             return Err(Refusal(Box::new(refusal)));
         }
+        if parts.version == Version::HTTP_2 {
+            parts.headers.values_mut().for_each(trim);
+        }
         let seen = HopHeaders::of(&parts.headers);
         check_message(parts, seen)?;
         if seen.cdn_loop() {
@@ -246,9 +249,6 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
     if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
         return Err(Refusal::bad_request("only OPTIONS is about the server as a whole"));
     }
-    if parts.version == Version::HTTP_2 && parts.headers.values().any(has_outer_blank) {
-        return Err(Refusal::bad_request("the value of a header begins or ends with a blank"));
-    }
     if !seen.transfer_encoding() {
         return Ok(());
     }
@@ -261,10 +261,15 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
     Ok(())
 }
 
-/// Whether others read a value differently: a backend of HTTP/1.1 leaves off what a rule or a limit would
-/// count as part of it (RFC 9113, section 8.2.1). The parser of HTTP/1.1 has left it off already.
-fn has_outer_blank(value: &HeaderValue) -> bool {
-    matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
+/// Leaves off blanks at either end, as the parser of HTTP/1.1 does (RFC 9110, section 5.5): a backend of
+/// HTTP/1.1 would, and read a value that no rule and no limit has seen.
+fn trim(value: &mut HeaderValue) {
+    if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes()
+        && let Ok(mut trimmed) = HeaderValue::from_bytes(value.as_bytes().trim_ascii())
+    {
+        trimmed.set_sensitive(value.is_sensitive());
+        *value = trimmed;
+    }
 }
 
 // === impl ConnectionService ===

@@ -97,9 +97,11 @@ impl UpstreamError {
     /// not, nor does what this machine has not enough of.
     pub fn is_of_endpoint(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::InvalidHost { .. } | Self::Upload { .. } | Self::Unspoken { .. } => {
-                false
-            }
+            Self::Refused { .. }
+            | Self::InvalidHost { .. }
+            | Self::Upload { .. }
+            | Self::Unspoken { .. }
+            | Self::Encoded { .. } => false,
             Self::Exchange { source, .. } => !source.is_user(),
             Self::Connect { source, .. } => !is_of_this_machine(source),
             _ => true,

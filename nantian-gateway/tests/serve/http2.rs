@@ -422,27 +422,22 @@ async fn malformed_heads_reset_their_stream_and_reach_no_backend() {
 }
 
 #[tokio::test]
-async fn a_value_with_a_blank_at_an_end_is_malformed() {
-    let (backend, gateway) = world_of_one().await;
+async fn a_value_is_what_stands_between_blanks() {
+    let backend = Backend::echo("a").await;
+    let admins = format!("{{matches: [{{headers: [{{name: x-role, value: admin}}]}}], {}}}", to("a"));
+    let gateway = World::new().service("a", &[&backend]).route("r", &[admins]).start().await;
     let client = client(&gateway).await;
-    for (value, status) in [
-        (" admin", 400),
-        ("admin ", 400),
-        ("\tadmin", 400),
-        ("admin\t", 400),
-        (" ", 400),
-        ("", 200),
-        ("an admin", 200),
-    ] {
+    // A backend of HTTP/1.1 would leave blanks off, and read what no rule has seen.
+    for value in ["admin", " admin", "admin ", "\tadmin", "admin\t", " \tadmin \t"] {
         let mut request = get("/");
-        // Behind another one, lest only the first is looked at.
-        for value in ["user", value] {
-            request.headers_mut().append("x-role", HeaderValue::from_static(value));
-        }
-        // HTTP/1.1 leaves it off, so that a backend would read what no rule has seen.
-        assert_eq!(reply(&client, request).await.0, status, "{value:?}");
+        request.headers_mut().insert("x-role", HeaderValue::from_static(value));
+        assert_eq!(reply(&client, request).await.0, 200, "{value:?}");
     }
-    assert_eq!(backend.seen().len(), 2);
+    for value in ["an admin", " ", ""] {
+        let mut request = get("/");
+        request.headers_mut().insert("x-role", HeaderValue::from_static(value));
+        assert_eq!(reply(&client, request).await.0, 404, "{value:?}");
+    }
 }
 
 #[tokio::test]

@@ -158,8 +158,10 @@ impl PolicyGroup {
     ) -> (T, Items) {
         let _report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         let (current, now) = (self.current.load(), self.now());
-        let untold = current.untold(now, key.own());
-        let told = items.iter().map(|(limit, items)| (limit, items.saturating_add(untold.of(limit)).min(0)));
+        let (untold, known) = (current.untold(now, key.own()), current.known(now, key.own()));
+        let told = items.iter().map(|(limit, items)| {
+            (limit, items.saturating_add(untold.of(limit)).max(-known.of(limit)).min(0))
+        });
         let told = Items::new(told);
         let settled = settle();
         current.told.correct_at(now, key.own(), |limit| told.of(limit));
@@ -193,11 +195,16 @@ impl Current {
         Some(local)
     }
 
+    /// What of `key` is in use by what the server knows.
+    fn known(&self, now: Timestamp, key: Key) -> Items {
+        let told = self.told.levels_at(now, key);
+        Items::new(told.used().map(|(limit, told)| (limit, difference(told, 0))))
+    }
+
     /// What of `key` is in use here that the server was not told of.
     fn untold(&self, now: Timestamp, key: Key) -> Items {
-        let (local, told) = (self.local.levels_at(now, key), self.told.levels_at(now, key));
-        let told = Items::new(told.used().map(|(limit, told)| (limit, difference(told, 0))));
-        let untold = |limit, used| difference(used, 0).saturating_sub(told.of(limit)).max(0);
+        let (local, known) = (self.local.levels_at(now, key), self.known(now, key));
+        let untold = |limit, used| difference(used, 0).saturating_sub(known.of(limit)).max(0);
         Items::new(local.used().map(|(limit, used)| (limit, untold(limit, used))))
     }
 

@@ -44,7 +44,9 @@ pub(super) fn request(
     if [method, path, authority].iter().any(splits) || method == b"CONNECT" {
         return Err(Unsendable::Told(Status::InternalFailure));
     }
-    let authority = if authority.is_empty() { upstream.as_bytes() } else { authority };
+    // Istio's names of upstreams end with the host: `outbound|80||shop.example.com`.
+    let host = upstream.rsplit('|').next().unwrap_or(upstream);
+    let authority = if authority.is_empty() { host.as_bytes() } else { authority };
     let authority = Authority::try_from(authority).map_err(|_| untold(b":authority"))?;
     let scheme = find(b":scheme").and_then(|scheme| Scheme::try_from(scheme).ok()).unwrap_or(Scheme::HTTP);
     let path = PathAndQuery::try_from(path).map_err(|_| untold(b":path"))?;

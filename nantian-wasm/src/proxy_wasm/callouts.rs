@@ -13,8 +13,8 @@ use super::abi::Status;
 use super::call_request::{Unsendable, fields, request, unsent};
 use super::calls::CallKind;
 use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch, slice, view};
+use super::protobuf;
 use super::state::State;
-use super::{properties, protobuf};
 use crate::error::Cause;
 use crate::host::{
     CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, ReplyAddress, ReplyRunner,
@@ -221,18 +221,15 @@ pub(super) fn call_foreign_function(
 ) -> Result<AllocationSize, HostCallError> {
     let name = name(caller, (function, function_size))?;
     let arguments = read(caller, arguments, arguments_size)?;
-    let state = caller.data_mut();
+    let plugin = &caller.data().plugin;
     let result = match name.as_str() {
         // Routes are chosen before plugins run.
         "clear_route_cache" => Some(Ok(Vec::new())),
         // Properties that guests set are bytes, and last as long as their stream, whatever they are declared
         // to be.
-        "declare_property" => {
-            let declared = protobuf::name(&arguments).ok_or(Status::BadArgument)?;
-            properties::declare(state, declared)?;
-            Some(Ok(Vec::new()))
-        }
-        name => state.plugin.host.foreign_function(&state.plugin.name, name, &arguments),
+        "declare_property" if protobuf::is_message(&arguments) => Some(Ok(Vec::new())),
+        "declare_property" => Some(Err(ForeignError::BadArgument)),
+        name => plugin.host.foreign_function(&plugin.name, name, &arguments),
     };
     let result = match result {
         Some(Ok(result)) => result,

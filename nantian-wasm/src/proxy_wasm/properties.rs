@@ -64,7 +64,11 @@ pub(super) fn set(
     }
     // A root context has no stream to keep a property for.
     let exchange = state.exchange_mut().ok_or(Status::NotFound)?;
-    if !has_room(exchange, &path, &value) {
+    // A guest may come back to a stream in any number of callbacks, each with a budget of its own.
+    let others = exchange.properties.iter().filter(|(known, _)| *known != path);
+    let kept = others.map(|(path, value)| weight(path, value)).sum::<usize>();
+    if kept.saturating_add(weight(&path, &value)) > MAX_KEPT {
+        exchange.fail(Cause::StreamBudget { what: "property bytes" });
         return Ok(());
     }
     if let Some(direction) = limited(&path)
@@ -78,34 +82,6 @@ pub(super) fn set(
         None => exchange.properties.push((path, value)),
     }
     Ok(())
-}
-
-/// Declares a property for the rest of the stream, which a guest can do once. One of the root context is
-/// declared for ever.
-pub(super) fn declare(state: &mut State, name: &[u8]) -> Result<(), Status> {
-    let Some(exchange) = state.exchange_mut() else { return Ok(()) };
-    // Kept among those that are set, where no guest finds it: none of what they look up has several segments.
-    let index = exchange.current.to_string();
-    let path = Bytes::from([b"declare_property", index.as_bytes(), name].join(&0));
-    if exchange.properties.iter().any(|(known, _)| *known == path) {
-        return Err(Status::BadArgument);
-    }
-    if has_room(exchange, &path, &[]) {
-        exchange.properties.push((path, Bytes::new()));
-    }
-    Ok(())
-}
-
-/// Whether a stream may keep this property beside its others; it fails if not.
-fn has_room(exchange: &mut Exchange, path: &[u8], value: &[u8]) -> bool {
-    // A guest may come back to a stream in any number of callbacks, each with a budget of its own.
-    let others = exchange.properties.iter().filter(|(known, _)| *known != path);
-    let kept = others.map(|(path, value)| weight(path, value)).sum::<usize>();
-    let has_room = kept.saturating_add(weight(path, value)) <= MAX_KEPT;
-    if !has_room {
-        exchange.fail(Cause::StreamBudget { what: "property bytes" });
-    }
-    has_room
 }
 
 /// What a property costs, in bytes.

@@ -16,9 +16,9 @@ pub(super) fn cluster(message: &[u8]) -> Option<&str> {
     std::str::from_utf8(first(target)??).ok().filter(|name| !name.is_empty())
 }
 
-/// The name in a message that begins with one, which may be empty; none if these bytes are no message.
-pub(super) fn name(bytes: &[u8]) -> Option<&[u8]> {
-    first(bytes).map(Option::unwrap_or_default)
+/// Whether these bytes are a message that begins with a text, such as a name.
+pub(super) fn is_message(bytes: &[u8]) -> bool {
+    first(bytes).is_some()
 }
 
 /// The content of the last first field of a message, if it has one; none if a part of the message is none.
@@ -88,13 +88,10 @@ mod tests {
     #[test]
     fn whatever_is_cut_short_is_no_message() {
         // name: "mine", readonly: true.
-        for (bytes, found) in [
-            (&b"\x0a\x04mine\x10\x01"[..], Some(&b"mine"[..])),
-            (b"", Some(b"")),
-            (b"\x0a\x04mi", None),
-            (b"x", None),
-        ] {
-            assert_eq!(name(bytes), found, "{bytes:?}");
+        for (bytes, is_one) in
+            [(&b"\x0a\x04mine\x10\x01"[..], true), (b"", true), (b"\x0a\x04mi", false), (b"x", false)]
+        {
+            assert_eq!(is_message(bytes), is_one, "{bytes:?}");
         }
     }
 }

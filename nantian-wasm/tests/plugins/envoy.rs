@@ -126,37 +126,6 @@ fn map_of_headers_as_a_property_has_one_entry_for_a_name_and_is_empty_before_the
 }
 
 #[test]
-fn property_is_declared_once_in_a_stream() {
-    let declare = |number, place| {
-        format!(
-            "(i32.store8 (i32.const {number}) (call $call (i32.const 100) (i32.const 16)
-                (i32.const {place}) (i32.const 6) (i32.const 0) (i32.const 0)))"
-        )
-    };
-    let declares = [declare(0, 120), declare(1, 120), declare(2, 130)].concat();
-    let guest = format!(
-        r#"(module
-        (import "env" "proxy_call_foreign_function" (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
-        (import "env" "proxy_send_local_response"
-            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
-        (memory (export "memory") 1)
-        (data (i32.const 100) "declare_property")
-        (data (i32.const 120) "\0a\04foo1")
-        (data (i32.const 130) "\0a\04foo2")
-        (func (export "proxy_abi_version_0_2_1"))
-        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-            {declares}
-            (drop (call $answer (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 3)
-                (i32.const 0) (i32.const 0) (i32.const -1)))
-            (i32.const 0)))"#
-    );
-    let declares = of_text(&guest);
-    for _ in 0..2 {
-        assert_eq!(send([declares.clone()], get("/")).body.unwrap(), [0, 2, 0]);
-    }
-}
-
-#[test]
 fn scheme_that_a_guest_has_set_is_the_one_it_sees() {
     let seen = send([sdk("pseudo :scheme !:scheme :scheme")], get("/"));
     assert_eq!(all(&seen, "x-seen"), [":scheme=http", "!:scheme", ":scheme=https"]);

@@ -196,7 +196,9 @@ impl StreamWriter {
             }
             Part::Reasoning | Part::RedactedReasoning(_) => {}
         }
-        let said = matches!(part, Part::ToolCall { .. }).then(|| text.clone());
+        let has_deltas =
+            matches!(&part, Part::ToolCall { name, .. } if echo.called(name) == Called::Function);
+        let said = has_deltas.then(|| text.clone());
         let mut block = part.into_block(text, signature);
         if let (Block::ToolCall(call), Some(said)) = (&mut block, said) {
             // The item is what its deltas make.

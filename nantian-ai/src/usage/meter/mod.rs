@@ -199,6 +199,11 @@ impl Meter {
         matches!(self.reader, Reader::Frames(_) | Reader::Ndjson(_) | Reader::Sse(_))
     }
 
+    /// Whether the reply is one JSON text that can be read.
+    pub(crate) fn reads_whole(&self) -> bool {
+        matches!(self.reader, Reader::Buffered(_))
+    }
+
     /// Whether what has come of the reply ends within a line.
     pub(crate) fn is_within_line(&self) -> bool {
         self.within_line

@@ -50,7 +50,10 @@ impl<'a> ListenerSets<'a> {
             match parent(name, set) {
                 Some(gateway) => {
                     if !cluster.objects.gateways.contains_key(&gateway) {
-                        report.warn(&object, format!("spec.parentRef: Gateway {gateway} does not exist"));
+                        report.warn(
+                            &object,
+                            format!("spec.parentRef: Gateway {gateway} does not exist, or is not valid"),
+                        );
                     }
                     let written = DeclaredSet {
                         name,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use rustls::ClientConfig as TlsConfig;
@@ -280,8 +280,12 @@ fn is_readable(response: &Response<Incoming>) -> bool {
         return true;
     }
     let mut codings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
-    codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        && codings.next().is_none()
+    let is_known = |coding: &HeaderValue| {
+        let is = |name: &[u8]| coding.as_bytes().eq_ignore_ascii_case(name);
+        // The latter is none (RFC 2616, section 3.6); a length beside it would not hold.
+        is(b"chunked") || is(b"identity") && !response.headers().contains_key(header::CONTENT_LENGTH)
+    };
+    codings.next().is_none_or(is_known) && codings.next().is_none()
 }
 
 #[cfg(test)]
