@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::LengthLimitError;
-use nantian_ratelimit::Denied;
+use nantian_ratelimit::{Denied, MissingPart, Unavailable};
 use nantian_wasm::respond::LocalReply;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -133,10 +133,14 @@ fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
 
 /// What plugins are told of an answer that limits or an AIService have made.
 fn own(response: &Response<Body>) -> Option<LocalReply> {
-    if response.extensions().get::<Denied>().is_some() {
+    let extensions = response.extensions();
+    if extensions.get::<Denied>().is_some() {
         return Some(LocalReply::new("request_rate_limited", RATE_LIMITED));
     }
-    let error = response.extensions().get::<Arc<nantian_ai::Error>>()?;
+    if extensions.get::<MissingPart>().is_some() || extensions.get::<Unavailable>().is_some() {
+        return Some(LocalReply::new("direct_response", 0));
+    }
+    let error = extensions.get::<Arc<nantian_ai::Error>>()?;
     (!matches!(**error, nantian_ai::Error::Provider { .. })).then(|| told_of(&**error))
 }
 
@@ -157,7 +161,10 @@ fn told_of(error: &(dyn Error + 'static)) -> LocalReply {
     if is_too_large || find::<LengthLimitError>(error).is_some() {
         return LocalReply::new("request_payload_too_large", 0);
     }
-    if find::<TimedOut>(error).is_some() || matches!(find(error), Some(UpstreamError::Stalled { .. })) {
+    let is_late = find::<TimedOut>(error).is_some()
+        || matches!(find(error), Some(UpstreamError::Stalled { .. }))
+        || matches!(find(error), Some(nantian_ai::Error::Timeout { .. }));
+    if is_late {
         return LocalReply::new("response_timeout", UPSTREAM_REQUEST_TIMEOUT);
     }
     match find(error) {
@@ -231,6 +238,8 @@ fn status_of(error: &(dyn Error + 'static)) -> (StatusCode, &'static str) {
 pub(crate) fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
+        // One that is shared has the sources of what is in it, not that itself.
+        let error = error.downcast_ref::<Arc<dyn Error + Send + Sync>>().map_or(error, |shared| &**shared);
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
@@ -251,5 +260,19 @@ impl std::fmt::Display for ErrorChain<'_> {
             next = cause.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_a_shared_error_is_is_found() {
+        let stalled = UpstreamError::Stalled { destination: "a".to_owned(), limit: Duration::ZERO };
+        let error = nantian_ai::Error::Upstream { target: "a".to_owned(), source: Arc::new(stalled) };
+        assert!(find::<UpstreamError>(&error).is_some());
     }
 }

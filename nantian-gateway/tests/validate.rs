@@ -169,6 +169,23 @@ fn a_path_that_does_not_exist_is_a_fault() {
 }
 
 #[test]
+fn a_parent_that_may_be_elsewhere_is_not_warned_of_and_one_that_cannot_serve_is() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("a.yaml");
+    let route = "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: shop}, spec: \
+        {parentRefs: [PARENT]}}";
+    for (parent, told) in
+        [("{name: web}", ""), ("{group: '', kind: Service, name: web}", "is not served as a parent")]
+    {
+        fs::write(&file, route.replace("PARENT", parent)).unwrap();
+        let mut warnings = Vec::new();
+        assert!(validate(Files::new([file.clone()]), &mut std::io::sink(), &mut warnings).unwrap());
+        let warnings = String::from_utf8(warnings).unwrap();
+        assert_eq!((warnings.is_empty(), warnings.contains(told)), (told.is_empty(), true), "{warnings}");
+    }
+}
+
+#[test]
 fn a_policy_for_tls_to_a_service_that_is_nowhere_is_warned_of() {
     let directory = tempfile::TempDir::new().unwrap();
     let file = directory.path().join("a.yaml");

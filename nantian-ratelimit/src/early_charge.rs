@@ -45,7 +45,8 @@ impl RateLimitLayer {
     /// # Errors
     ///
     /// The response to a request that is refused: it has cost nothing. It tells when all that the request is
-    /// expected to use fits.
+    /// expected to use fits, but no more than what most requests used: what a body costs is not told by its
+    /// length before it is read.
     ///
     /// # Cancellation
     ///

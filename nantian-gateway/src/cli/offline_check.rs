@@ -52,9 +52,10 @@ pub(super) fn check(objects: &Objects) -> (Vec<Refusal>, Vec<Warning>) {
         found.extend(refusals(&attached).into_iter().filter(|refusal| unchecked.contains(&refusal.object)));
     }
     found.iter_mut().for_each(|refusal| mark_unverifiable(refusal, &objects));
-    // Their Gateways may be in other files, of which nothing is known here.
+    // Parents may be in other files, of which nothing is known here.
     let is_of_files = |warning: &Warning| {
-        !(unchecked.contains(&warning.object) && warning.message.starts_with("spec.parentRefs["))
+        let is_of_parent = warning.message.starts_with("spec.parentRef");
+        !(is_of_parent && warning.message.ends_with("does not exist, or is not valid"))
     };
     (found, translation.warnings.into_iter().filter(is_of_files).collect())
 }

@@ -14,8 +14,8 @@ use crate::{
 /// A line reads `file:line: kind/namespace/name: field: reason`; the line is the first one of the object, or
 /// of the List that holds it. Objects that the translator refuses are faults too, with every feature gate
 /// open. What refers to an object that is in none of the files is not, for a file is often checked alone: it
-/// is counted, and told in `warnings`, as is what the gateway does not serve, and what the translator warns
-/// of.
+/// is counted, and told in `warnings`, but for the parents of routes and ListenerSets, as is what the gateway
+/// does not serve, and what the translator warns of.
 ///
 /// # Errors
 ///

@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::future::Either;
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use nantian_wasm::respond::LocalReply;
 use tower::{Layer, Service};
 
 use super::rewrite::rewritten;
@@ -104,6 +105,7 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
+    response.extensions_mut().insert(LocalReply::new("direct_response", 0));
     response
 }
 
