@@ -109,13 +109,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(self.project().inner.poll(cx));
-        let mut response = result.unwrap_or_else(|error| respond(error.as_ref()));
-        if response.extensions().get::<LocalReply>().is_none()
-            && let Some(own) = own(&response)
-        {
-            response.extensions_mut().insert(own);
-        }
-        Poll::Ready(Ok(response))
+        Poll::Ready(Ok(result.unwrap_or_else(|error| respond(error.as_ref()))))
     }
 }
 
@@ -131,7 +125,16 @@ fn respond(error: &(dyn Error + 'static)) -> Response<Body> {
     response
 }
 
-/// What plugins are told of an answer that limits or an AIService have made.
+/// Says of a response what plugins are told of it, where limits or an AIService have made it.
+pub(crate) fn told_to_plugins(mut response: Response<Body>) -> Response<Body> {
+    if response.extensions().get::<LocalReply>().is_none()
+        && let Some(own) = own(&response)
+    {
+        response.extensions_mut().insert(own);
+    }
+    response
+}
+
 fn own(response: &Response<Body>) -> Option<LocalReply> {
     let extensions = response.extensions();
     if extensions.get::<Denied>().is_some() {

@@ -12,7 +12,7 @@ use tower::{
     Layer as _, ServiceBuilder,
     layer::util::{Identity, Stack},
     service_fn,
-    util::MapErrLayer,
+    util::{MapErrLayer, MapResponseLayer},
 };
 
 use super::{
@@ -35,8 +35,9 @@ pub(crate) type RouteService = LocalService<Response<ObservedBody>, Infallible>;
 /// The future of a [`RouteService`].
 pub(crate) type RouteFuture = LocalFuture<Response<ObservedBody>, Infallible>;
 type BackendService = LocalService<Response<Body>, BoxError>;
-type Answers =
-    Stack<TimeoutLayer, Stack<RespondLayer, Stack<MapErrLayer<fn(Infallible) -> BoxError>, Identity>>>;
+type ToldToPlugins = fn(Response<Body>) -> Response<Body>;
+type OfNoError = Stack<MapErrLayer<fn(Infallible) -> BoxError>, Identity>;
+type Answers = Stack<TimeoutLayer, Stack<RespondLayer, Stack<MapResponseLayer<ToldToPlugins>, OfNoError>>>;
 
 /// What the services of one worker share.
 #[derive(Debug, Clone)]
@@ -82,6 +83,7 @@ pub(crate) fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
 fn answers() -> Answers {
     ServiceBuilder::new()
         .map_err(never as fn(Infallible) -> BoxError)
+        .map_response(respond::told_to_plugins as ToldToPlugins)
         .layer(RespondLayer)
         .layer(TimeoutLayer::inside())
         .into_inner()

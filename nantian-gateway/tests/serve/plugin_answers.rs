@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use crate::support::{Backend, Port, Running, World, eventually, plugin, rule, to};
+use crate::support::{Backend, Port, World, eventually, limits::limits, plugin, rule, to};
 
 /// Says in the response header `x-status` which status it has seen, and answers `/callback` itself.
 const SEEING: &str = r#"(module
@@ -130,20 +130,29 @@ const TELLING: &str = r#"(module
     (func (export "proxy_on_log") (param i32)
         (drop (call $increment (i32.load (i32.const 12)) (i64.const 1)))))"#;
 
-async fn telling(backend: &Backend) -> Running {
+fn telling(backend: &Backend) -> World {
     let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, wat::parse_str(TELLING).unwrap());
     World::new()
         .service("a", &[backend])
         .route("r", &[rule("/", &to("a"))])
         .manifest("plugin", &plugin("r", &format!("inline: {module}")))
-        .start()
-        .await
+}
+
+#[tokio::test]
+async fn denial_of_a_limit_is_not_told_as_an_answer_of_the_backend() {
+    let backend = Backend::echo("a").await;
+    let limits = limits("limits", "kind: HTTPRoute, name: r", "requestsPerMinute: 1");
+    let gateway = telling(&backend).manifest("limits", &limits).start().await;
+    for (status, details) in [(200, "via_upstream"), (429, "request_rate_limited")] {
+        let reply = gateway.get("/").await;
+        assert_eq!((reply.status(), reply.header("x-details")), (status, Some(details)));
+    }
 }
 
 #[tokio::test]
 async fn error_of_a_backend_has_its_length_and_is_not_told_as_an_answer_of_the_backend() {
     let closed = Port::reserve();
-    let gateway = telling(&Backend::at(closed.address())).await;
+    let gateway = telling(&Backend::at(closed.address())).start().await;
     let reply = gateway.get("/").await;
     let length = reply.text().len().to_string();
     assert_eq!((reply.status(), reply.header("content-length")), (502, Some(&*length)));
@@ -154,7 +163,7 @@ async fn error_of_a_backend_has_its_length_and_is_not_told_as_an_answer_of_the_b
 #[tokio::test]
 async fn client_that_leaves_in_the_middle_of_its_upload_is_answered_nothing() {
     let backend = Backend::echo("a").await;
-    let gateway = telling(&backend).await;
+    let gateway = telling(&backend).start().await;
     let mut wire = gateway.connect().await;
     wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf").await;
     drop(wire);
