@@ -108,9 +108,8 @@ fn guest() -> String {
 /// Whatever a guest asks for, with whatever pointers and lengths, the host answers or ends it; and what
 /// leaves is framed as it came.
 pub fn wasm_host_calls(bytes: &[u8]) {
-    let mut config = PluginConfig::new("fuzz");
-    config.configuration = Bytes::copy_from_slice(bytes);
-    config.instances = NonZeroUsize::new(1);
+    let config = PluginConfig::new("fuzz").with_configuration(Bytes::copy_from_slice(bytes));
+    let config = config.with_instances(NonZeroUsize::MIN);
     let Ok(plugin) = Plugin::new(&MODULE, config) else { return };
     let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
     let request = Request::post("/path?query").header("host", "example.com").header("x-one", "1");

@@ -72,10 +72,8 @@ fn sdk_guest() -> Option<PathBuf> {
 }
 
 fn plugin(module: &Module, configuration: &[u8]) -> Plugin {
-    let mut config = PluginConfig::new("bench");
-    config.configuration = Bytes::copy_from_slice(configuration);
-    config.instances = NonZeroUsize::new(1);
-    Plugin::new(module, config).unwrap()
+    let config = PluginConfig::new("bench").with_configuration(Bytes::copy_from_slice(configuration));
+    Plugin::new(module, config.with_instances(NonZeroUsize::MIN)).unwrap()
 }
 
 // === What is measured ===

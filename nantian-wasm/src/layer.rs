@@ -44,7 +44,7 @@ use crate::stream::StreamInfo;
 ///
 ///     /// Starts the plugin first: for a thread that may block.
 ///     fn reload(&self, old: &Plugin, module: &Module, config: PluginConfig) -> Result<Plugin, PluginError> {
-///         let plugin = old.successor(module, config, None)?;
+///         let plugin = old.successor(module, config)?;
 ///         *self.layer.write().unwrap() = WasmLayer::new([plugin.clone()]);
 ///         Ok(plugin)
 ///     }

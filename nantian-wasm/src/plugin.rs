@@ -64,15 +64,11 @@ impl Plugin {
     /// # Errors
     ///
     /// As [`new`](Self::new).
-    pub fn with_host(
-        module: &Module,
-        config: PluginConfig,
-        host: Arc<dyn Host>,
-    ) -> Result<Self, PluginError> {
-        Self::start(module, config, Some(host), Arc::default())
+    pub fn with_host(module: &Module, config: PluginConfig, host: impl Host) -> Result<Self, PluginError> {
+        Self::start(module, config, Some(Arc::new(host)), Arc::default())
     }
 
-    /// A plugin that takes this one's place: it has its shared data, queues and metrics.
+    /// A plugin that takes this one's place: it has its shared data, queues and metrics, but not its host.
     ///
     /// Streams that this one has seen stay with it. [`WasmLayer`](crate::WasmLayer) shows how a service comes
     /// to have the new one.
@@ -80,13 +76,22 @@ impl Plugin {
     /// # Errors
     ///
     /// As [`new`](Self::new); this one runs on.
-    pub fn successor(
+    pub fn successor(&self, module: &Module, config: PluginConfig) -> Result<Self, PluginError> {
+        Self::start(module, config, None, Arc::clone(&self.inner.plugin.shared))
+    }
+
+    /// Like [`successor`](Self::successor), with a host for call-outs and foreign functions.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new); this one runs on.
+    pub fn successor_with_host(
         &self,
         module: &Module,
         config: PluginConfig,
-        host: Option<Arc<dyn Host>>,
+        host: impl Host,
     ) -> Result<Self, PluginError> {
-        Self::start(module, config, host, Arc::clone(&self.inner.plugin.shared))
+        Self::start(module, config, Some(Arc::new(host)), Arc::clone(&self.inner.plugin.shared))
     }
 
     fn start(

@@ -161,8 +161,7 @@ fn of_rustls(error: &rustls::Error) -> HandshakeFailure {
 
 /// What is told of a client's certificate.
 fn facts(certificate: &CertificateDer<'_>) -> ClientCertificate {
-    let mut facts = ClientCertificate::default();
-    facts.sha256 = Digest::of(certificate).to_string();
+    let mut facts = ClientCertificate::new(Digest::of(certificate));
     if let Ok(certificate) = EndEntityCert::try_from(certificate) {
         facts.uri = certificate.valid_uri_names().next().map(str::to_owned);
         facts.dns = certificate.valid_dns_names().next().map(str::to_owned);

@@ -15,13 +15,12 @@ fn places_of_plugins_that_were_replaced_are_free_again() {
     let taken = || (metrics.core_instances(), metrics.memories(), metrics.tables(), metrics.stacks());
     let guest = wat::parse_str(include_str!("../../tests/guests/add_header.wat")).unwrap();
     let module = Module::compile(&engine, &guest, None).unwrap();
-    let mut config = PluginConfig::new("probe");
-    config.instances = NonZeroUsize::new(2);
+    let config = PluginConfig::new("probe").with_instances(NonZeroUsize::new(2).unwrap());
     let mut present = Plugin::new(&module, config.clone()).unwrap();
     let one = taken();
     assert_eq!((one.0, one.1), (4, 2), "two guests with a shim each");
     for _ in 0..1_000 {
-        present = present.successor(&module, config.clone(), None).unwrap();
+        present = present.successor(&module, config.clone()).unwrap();
     }
     assert_eq!(taken(), one);
     drop((present, module));

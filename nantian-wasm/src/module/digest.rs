@@ -30,6 +30,11 @@ impl Digest {
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl FromStr for Digest {
@@ -80,6 +85,7 @@ mod tests {
         let text = digest.to_string();
         assert_eq!(text, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(text.parse(), Ok(digest));
+        assert_eq!(Digest::from_bytes(*digest.as_bytes()), digest);
         assert_eq!(format!("sha256:{}", text.to_uppercase()).parse(), Ok(digest));
     }
 

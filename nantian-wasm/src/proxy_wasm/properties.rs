@@ -170,13 +170,13 @@ fn stream(
             Ok(())
         }
         (b"connection", Some(b"sha256_peer_certificate_digest")) => {
-            certificate(exchange, out, |client| Some(&client.sha256))
+            text(out, &certificate(exchange)?.sha256.to_string())
         }
         (b"connection", Some(b"uri_san_peer_certificate")) => {
-            certificate(exchange, out, |client| client.uri.as_deref())
+            text(out, certificate(exchange)?.uri.as_deref().ok_or(Status::NotFound)?)
         }
         (b"connection", Some(b"dns_san_peer_certificate")) => {
-            certificate(exchange, out, |client| client.dns.as_deref())
+            text(out, certificate(exchange)?.dns.as_deref().ok_or(Status::NotFound)?)
         }
         (b"connection", Some(b"requested_server_name")) => {
             text(out, info.server_name.as_deref().unwrap_or_default())
@@ -197,13 +197,8 @@ fn stream(
     }
 }
 
-fn certificate(
-    exchange: &Exchange,
-    out: &mut Vec<u8>,
-    fact: impl FnOnce(&ClientCertificate) -> Option<&str>,
-) -> Result<(), Status> {
-    let certificate = exchange.info.client_certificate.as_deref();
-    text(out, certificate.and_then(fact).ok_or(Status::NotFound)?)
+fn certificate(exchange: &Exchange) -> Result<&ClientCertificate, Status> {
+    exchange.info.client_certificate.as_deref().ok_or(Status::NotFound)
 }
 
 fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), Status> {

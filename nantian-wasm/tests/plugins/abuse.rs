@@ -32,7 +32,7 @@
 //! | size, types, functions, globals, exports, elements, data segments of a module | `module_that_is_a_bomb…`, `loading.rs` |
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -760,7 +760,7 @@ pub(crate) fn started(engine: &Engine, guest: &[u8], time: Duration) -> Result<P
     config.sandbox.max_execution_time = time;
     config.sandbox.max_pause = Duration::from_secs(2);
     config.sandbox.allow_network = true;
-    Plugin::with_host(&module, config, Arc::<Upstreams>::default())
+    Plugin::with_host(&module, config, Upstreams::default())
 }
 
 /// Resident memory of this process, in bytes; zero where there is no procfs.

@@ -177,7 +177,7 @@ fn event_stream_passes_untouched_unless_its_hook_is_on() {
         let body = frames([data("data: 1\n\n"), data("data: 2\n\n")]);
         exchange([plugin], get("/"), response.body(body).unwrap())
     };
-    let without = Hooks { on_stream_chunk: false, ..Hooks::ALL };
+    let without = Hooks::ALL.with_on_stream_chunk(false);
     assert_eq!(stream(without).text(), "data: 1\n\ndata: 2\n\n");
     assert_eq!(stream(Hooks::ALL).text(), "data: 1\n\n!data: 2\n\n!!");
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use nantian_wasm::{
-    Engine, Module, Plugin, PluginConfig,
+    Engine, Module, Plugin, PluginConfig, Sandbox,
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpReply},
 };
 
@@ -76,11 +76,10 @@ fn called_for(method: &str, headers: &[(&str, &str)], trailers: &[(&str, &str)])
     );
     let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &wat::parse_str(guest).unwrap(), None).unwrap();
-    let mut config = PluginConfig::new("probe");
-    config.instances = NonZeroUsize::new(1);
-    config.sandbox.allow_network = true;
+    let config = PluginConfig::new("probe").with_instances(NonZeroUsize::MIN);
+    let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let host = Arc::<Asked>::default();
-    let plugin = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
+    let plugin = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
     let statuses = send([plugin], get("/")).body.unwrap();
     let calls = std::mem::take(&mut *host.0.lock().unwrap());
     (statuses, calls)

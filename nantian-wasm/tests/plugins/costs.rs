@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use nantian_wasm::{
-    Action, Cause, Engine, FailurePolicy, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
+    Action, Cause, Engine, FailurePolicy, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo,
     host::{CallError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
@@ -340,11 +340,10 @@ fn plugin_has_so_many_call_outs_under_way_and_so_many_bytes_in_them() {
             (br_if $more (local.get $left)))
         (i32.const 0)))"#;
     let module = Module::compile(&engine, &wat::parse_str(text).unwrap(), None).unwrap();
-    let mut config = PluginConfig::new("probe");
-    config.instances = NonZeroUsize::new(1);
-    config.sandbox.allow_network = true;
+    let config = PluginConfig::new("probe").with_instances(NonZeroUsize::MIN);
+    let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let unsent = Arc::<Unsent>::default();
-    let plugin = Plugin::with_host(&module, config, Arc::clone(&unsent) as Arc<dyn Host>).unwrap();
+    let plugin = Plugin::with_host(&module, config, Arc::clone(&unsent)).unwrap();
     let begin = || {
         let mut stream = StreamContext::new(Arc::from([plugin.clone()]), StreamInfo::default());
         let mut parts = Request::new(()).into_parts().0;

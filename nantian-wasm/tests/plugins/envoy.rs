@@ -5,8 +5,8 @@ use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, Engine, FailurePolicy, Hooks, Plugin, PluginConfig, StreamContext, StreamInfo, UpstreamAddress,
-    WasmLayer, body::RequestBody,
+    Action, ClientCertificate, Digest, Engine, FailurePolicy, Hooks, Plugin, PluginConfig, StreamContext,
+    StreamInfo, UpstreamAddress, WasmLayer, body::RequestBody,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -169,10 +169,9 @@ fn response_has_properties_before_it_is_there_and_some_that_it_does_not_tell() {
 fn properties_of_the_connection_and_of_upstream_are_what_the_embedder_says() {
     let paths = "connection.id connection_id upstream.address upstream.port source.port upstream.nothing";
     let plugin = sdk(&format!("properties {paths}"));
-    let mut info = StreamInfo::default();
-    (info.connection_id, info.source) = (Some(7), Some(([10, 0, 0, 1], 80).into()));
     let told = UpstreamAddress::default();
-    info.upstream = Some(told.clone());
+    let info = StreamInfo::default().with_connection_id(7).with_source(([10, 0, 0, 1], 80).into());
+    let info = info.with_upstream(told.clone());
     let ask = || {
         let mut request = get("/");
         request.extensions_mut().insert(info.clone());
@@ -193,6 +192,30 @@ fn properties_of_the_connection_and_of_upstream_are_what_the_embedder_says() {
     expected[2] = "upstream.address=10.0.0.2:81".to_owned();
     expected[3] = format!("upstream.port={}", number("Q"));
     assert_eq!(known(&ask()), expected);
+}
+
+#[test]
+fn properties_of_a_client_are_what_the_embedder_says_of_its_certificate() {
+    let names =
+        ["mtls", "sha256_peer_certificate_digest", "uri_san_peer_certificate", "dns_san_peer_certificate"];
+    let paths = names.map(|name| format!("connection.{name}")).join(" ");
+    let plugin = sdk(&format!("properties {paths}"));
+    let known = |info: StreamInfo| {
+        let mut request = get("/");
+        request.extensions_mut().insert(info);
+        let seen = send([plugin.clone()], request);
+        let told =
+            all(&seen, "x-property").into_iter().map(|text| text.split_once('=').unwrap().1.to_owned());
+        told.collect::<Vec<_>>()
+    };
+    let info = StreamInfo::default().with_tls(true).with_server_name("a.example").with_tls_version("TLSv1.3");
+    assert_eq!(known(info.clone()), [r"\x00", "none", "none", "none"]);
+    let digest = Digest::of(b"der");
+    let certificate = ClientCertificate::new(digest).with_uri("spiffe://a/b");
+    let told = [r"\x01", &digest.to_string(), "spiffe://a/b", "none"];
+    assert_eq!(known(info.clone().with_client_certificate(certificate.clone())), told);
+    let told = [r"\x01", &digest.to_string(), "spiffe://a/b", "b.example"];
+    assert_eq!(known(info.with_client_certificate(certificate.with_dns("b.example"))), told);
 }
 
 #[test]
@@ -284,7 +307,7 @@ fn stream_of_events_is_known_by_what_its_client_asks_for() {
     let parts = |accept: &str, length: Option<&str>| {
         let chunks = plugin("body", |config| {
             config.configuration = Bytes::from_static(b"u");
-            config.hooks = Hooks { on_request: false, on_response: false, on_stream_chunk: true };
+            config.hooks = Hooks::NONE.with_on_stream_chunk(true);
         });
         let mut response = Response::builder();
         if let Some(length) = length {
@@ -303,7 +326,7 @@ fn client_that_asks_for_events_hides_no_body_from_those_who_look_at_responses() 
     for on_stream_chunk in [false, true] {
         let looks = plugin("body", |config| {
             config.configuration = Bytes::from_static(b"a");
-            config.hooks = Hooks { on_request: true, on_response: true, on_stream_chunk };
+            config.hooks = Hooks::ALL.with_on_stream_chunk(on_stream_chunk);
         });
         let request = Request::get("/").header("accept", "application/json, text/event-stream");
         let response = Response::builder().header("content-type", "application/json");

@@ -91,10 +91,8 @@ fn one_plugin_may_stand_in_a_chain_twice() {
 
 #[test]
 fn hooks_that_are_off_are_not_called() {
-    let seen = send(
-        [plugin("add_header", |config| config.hooks = Hooks { on_request: false, ..Hooks::ALL })],
-        get("/"),
-    );
+    let seen =
+        send([plugin("add_header", |config| config.hooks = Hooks::ALL.with_on_request(false))], get("/"));
     assert_eq!(seen.request_header("x-wasm-plugin"), None);
     let seen = send([plugin("response_header", |config| config.hooks = Hooks::NONE)], get("/"));
     assert_eq!(seen.response_header("x-request-path"), None);
@@ -103,7 +101,7 @@ fn hooks_that_are_off_are_not_called() {
 #[test]
 fn stream_hook_alone_sees_only_streaming_responses() {
     let only_streams =
-        || plugin("response_header", |config| config.hooks = Hooks { on_stream_chunk: true, ..Hooks::NONE });
+        || plugin("response_header", |config| config.hooks = Hooks::NONE.with_on_stream_chunk(true));
     let typed =
         |content_type| Response::builder().header("content-type", content_type).body(frames([])).unwrap();
     let seen = exchange([only_streams()], get("/s"), typed("text/event-stream; charset=utf-8"));

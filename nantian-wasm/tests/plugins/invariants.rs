@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -148,13 +148,11 @@ fn i9_a_thousand_new_configurations_under_load_lose_no_request_and_leave_nothing
     let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &guest("lifecycle"), None).unwrap();
     let config = |generation: u32| {
-        let mut config = PluginConfig::new("swapped");
-        config.configuration = Bytes::from(generation.to_string());
-        config.instances = NonZeroUsize::new(2);
-        config
+        let config = PluginConfig::new("swapped").with_configuration(generation.to_string());
+        config.with_instances(NonZeroUsize::new(2).unwrap())
     };
-    let first: Arc<dyn Host> = Arc::new(Marked);
-    let mut hosts: Vec<Weak<dyn Host>> = vec![Arc::downgrade(&first)];
+    let first = Arc::new(Marked);
+    let mut hosts = vec![Arc::downgrade(&first)];
     let present = Mutex::new(Plugin::with_host(&module, config(0), first).unwrap());
     let (is_over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -168,10 +166,10 @@ fn i9_a_thousand_new_configurations_under_load_lose_no_request_and_leave_nothing
             });
         }
         for generation in 1..=1_000 {
-            let host: Arc<dyn Host> = Arc::new(Marked);
+            let host = Arc::new(Marked);
             hosts.push(Arc::downgrade(&host));
             let last = present.lock().unwrap().clone();
-            let next = last.successor(&module, config(generation), Some(host)).unwrap();
+            let next = last.successor_with_host(&module, config(generation), host).unwrap();
             *present.lock().unwrap() = next;
             engine.maintain();
         }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::Response;
 use nantian_wasm::{
-    Action, Engine, Module, Plugin, StreamContext, StreamInfo, WasmLayer, WasmService, body::ResponseBody,
-    future::ResponseFuture,
+    Action, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer, WasmService,
+    body::ResponseBody, future::ResponseFuture,
 };
 
 use crate::support::{configured, data, exchange, frames, get, guest, plugin, plugin_of, send};
@@ -247,7 +247,7 @@ fn root_context_of_a_plugin_that_is_gone_is_waited_for_and_deleted() {
     let engine = Engine::new().unwrap().0;
     let old = plugin_of(&engine, &wat::parse_str(FAREWELL).unwrap(), |_| {}).unwrap();
     // Made of the same module: it shares the metrics, and lives on.
-    let new = old.successor(old.module(), nantian_wasm::PluginConfig::new("probe"), None).unwrap();
+    let new = old.successor(old.module(), PluginConfig::new("probe")).unwrap();
     let values = || counts(&new).into_iter().map(|(_, value)| value).collect::<Vec<_>>();
     let round = || {
         engine.tick();
@@ -294,10 +294,9 @@ fn names_that_only_versions_have_which_are_gone_make_room() {
     })
     .unwrap();
     for version in 1..=20 {
-        let mut config = nantian_wasm::PluginConfig::new("probe");
-        config.configuration = format!("{version:02}").into();
-        config.instances = std::num::NonZeroUsize::new(1);
-        present = present.successor(present.module(), config, None).unwrap();
+        let config = PluginConfig::new("probe").with_configuration(format!("{version:02}"));
+        let config = config.with_instances(std::num::NonZeroUsize::MIN);
+        present = present.successor(present.module(), config).unwrap();
     }
     let status = present.status();
     assert_eq!((status.metrics.len(), status.dropped_metrics), (1_000, 0));

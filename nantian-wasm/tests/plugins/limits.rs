@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use nantian_wasm::{
-    Action, Cause, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo,
+    Action, Cause, Engine, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo,
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
@@ -98,11 +98,10 @@ impl Host for Outside {
 
 pub(crate) fn calling(engine: &Engine, guest: &str) -> (Plugin, Arc<Outside>) {
     let module = Module::compile(engine, &wat::parse_str(guest).unwrap(), None).unwrap();
-    let mut config = PluginConfig::new("probe");
-    config.instances = NonZeroUsize::new(1);
-    config.sandbox.allow_network = true;
+    let config = PluginConfig::new("probe").with_instances(NonZeroUsize::MIN);
+    let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let outside = Arc::<Outside>::default();
-    (Plugin::with_host(&module, config, Arc::clone(&outside) as Arc<dyn Host>).unwrap(), outside)
+    (Plugin::with_host(&module, config, Arc::clone(&outside)).unwrap(), outside)
 }
 
 fn metric(plugin: &Plugin, name: &str) -> u64 {

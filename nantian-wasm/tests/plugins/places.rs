@@ -26,7 +26,7 @@ fn plugin_that_finds_no_place_is_refused_and_the_one_it_was_to_replace_serves_on
     let present = plugin_of(&engine, &guest("add_header"), instances(2)).unwrap();
     let mut config = PluginConfig::new("next");
     config.instances = NonZeroUsize::new(2);
-    let refused = present.successor(present.module(), config.clone(), None).unwrap_err();
+    let refused = present.successor(present.module(), config.clone()).unwrap_err();
     assert_eq!(refused, PluginError::Full { max_instances: NonZeroU32::new(3).unwrap() });
     assert_eq!(refused.to_string(), "all 3 places for instances of plugins are taken");
     assert_eq!(send([present.clone()], get("/")).request_header("x-wasm-plugin"), Some("probe"));
@@ -135,8 +135,7 @@ fn memory_of_a_place_is_empty_for_its_next_guest() {
     let same = Module::compile(&engine, &module(parts), None).unwrap();
     let other = Module::compile(&engine, &module(&format!("{parts} (func)")), None).unwrap();
     for module in [&same, &same, &other, &same] {
-        let mut config = PluginConfig::new("probe");
-        config.instances = NonZeroUsize::new(1);
+        let config = PluginConfig::new("probe").with_instances(NonZeroUsize::MIN);
         let plugin = Plugin::new(module, config).unwrap();
         assert_eq!(send([plugin], get("/")).status(), 200);
     }

@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, Cause, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer,
+    Action, Cause, Engine, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo, WasmLayer,
     body::RequestBody,
     host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
@@ -82,11 +82,10 @@ fn asking_and(held: &str, more: &str, reply: &str) -> (Plugin, Arc<Answering>) {
     let engine = Engine::new().unwrap().0;
     let text = ASKING.replace("HELD", held).replace("MORE", more).replace("REPLY", reply);
     let module = Module::compile(&engine, &wat::parse_str(text).unwrap(), None).unwrap();
-    let mut config = PluginConfig::new("asks");
-    config.instances = NonZeroUsize::new(1);
-    config.sandbox.allow_network = true;
+    let config = PluginConfig::new("asks").with_instances(NonZeroUsize::MIN);
+    let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let host = Arc::new(Answering { engine, calls: AtomicUsize::new(0) });
-    let plugin = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
+    let plugin = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
     (plugin, host)
 }
 
@@ -247,11 +246,10 @@ fn answered_at_the_end(
 fn holding() -> (Engine, Plugin, Arc<Later>) {
     let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &wat::parse_str(HOLDS).unwrap(), None).unwrap();
-    let mut config = PluginConfig::new("holds");
-    config.instances = NonZeroUsize::new(1);
-    config.sandbox.allow_network = true;
+    let config = PluginConfig::new("holds").with_instances(NonZeroUsize::MIN);
+    let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let host = Arc::<Later>::default();
-    let plugin = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
+    let plugin = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
     (engine, plugin, host)
 }
 

@@ -119,7 +119,7 @@ fn sdk_on(
     config.instances = std::num::NonZeroUsize::new(1);
     config.sandbox.allow_network = true;
     change(&mut config);
-    Plugin::with_host(&module, config, Arc::new(host))
+    Plugin::with_host(&module, config, host)
 }
 
 fn sdk(configuration: &str, outcome: Result<(u16, &'static str), CallFailure>) -> Plugin {
@@ -298,9 +298,8 @@ fn shared_counter_counts_every_stream_of_every_instance() {
     });
     assert_eq!(largest.into_inner(), 201);
     let module = Module::compile(&engine, &guest(), None).unwrap();
-    let mut edited = PluginConfig::new("probe");
-    edited.configuration = Bytes::from_static(b"counter edited");
-    let successor = plugin.successor(&module, edited, None).unwrap();
+    let edited = PluginConfig::new("probe").with_configuration("counter edited");
+    let successor = plugin.successor(&module, edited).unwrap();
     assert_eq!(all(&send([successor], get("/")), "x-count"), ["202"], "a new configuration keeps the data");
     let stranger = sdk_on(&engine, "counter", Upstream::new(Ok((200, ""))), |_| {}).unwrap();
     assert_eq!(all(&send([stranger], get("/")), "x-count"), ["1"], "another plugin has none of it");
@@ -447,7 +446,7 @@ fn answer_of_a_call_out_waits_while_another_guest_has_the_stream() {
     config.instances = std::num::NonZeroUsize::new(1);
     config.sandbox.allow_network = true;
     let host = Arc::new(Silence::default());
-    let asking = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
+    let asking = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
     let slow = plugin_of(&engine, &support::guest("slow"), |_| {}).unwrap();
 
     let mut stream = StreamContext::new([asking, slow].into(), StreamInfo::default());
@@ -476,7 +475,7 @@ fn call_out_that_never_returns_is_ended_with_the_pause() {
     config.configuration = Bytes::from_static(b"auth auth");
     config.sandbox.allow_network = true;
     config.sandbox.max_pause = Duration::from_millis(10);
-    let plugin = Plugin::with_host(&module, config, Arc::<Silence>::default()).unwrap();
+    let plugin = Plugin::with_host(&module, config, Silence::default()).unwrap();
     let _ticking = Ticking::with_upkeep(&engine);
     assert_eq!(send([plugin], get("/")).status(), 503, "after the five seconds of the call");
 }

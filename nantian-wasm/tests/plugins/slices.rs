@@ -275,7 +275,7 @@ fn stream_of_a_plugin_that_is_replaced_while_its_guest_runs_is_ended_by_its_own_
     let engine = Engine::new().unwrap().0;
     let old = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     let stream = interrupted(&engine, &old);
-    let new = old.successor(old.module(), PluginConfig::new("probe"), None).unwrap();
+    let new = old.successor(old.module(), PluginConfig::new("probe")).unwrap();
     drop((stream, old));
     let metric = |name: &str| {
         let metrics = new.status().metrics;
@@ -306,9 +306,8 @@ fn toiling(engine: &Engine, callback: &str, milliseconds: u32) -> Plugin {
             (i32.const 0)))"#
     );
     let module = Module::compile(engine, &wat::parse_str(text).unwrap(), None).unwrap();
-    let mut config = PluginConfig::new("toils");
-    config.instances = NonZeroUsize::new(1);
-    Plugin::with_host(&module, config, Arc::new(Toil(engine.clone()))).unwrap()
+    let config = PluginConfig::new("toils").with_instances(NonZeroUsize::MIN);
+    Plugin::with_host(&module, config, Toil(engine.clone())).unwrap()
 }
 
 /// Lets a millisecond pass with each call.

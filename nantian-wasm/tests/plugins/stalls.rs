@@ -266,7 +266,7 @@ fn calling_under(policy: FailurePolicy, engine: &Engine, host: &Arc<Later>, part
     config.sandbox.allow_network = true;
     config.sandbox.max_pause = Duration::from_millis(50);
     config.failure_policy = policy;
-    Plugin::with_host(&module, config, Arc::<Later>::clone(host)).unwrap()
+    Plugin::with_host(&module, config, Arc::clone(host)).unwrap()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join;
 use http::{HeaderMap, Response};
 use nantian_wasm::{
-    Engine, Module, Plugin, PluginConfig, WasmLayer,
+    Engine, Module, Plugin, PluginConfig, Sandbox, WasmLayer,
     host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -74,11 +74,10 @@ fn calling(engine: &Engine, callback: &str) -> (Plugin, Arc<Apart>) {
         CALLBACK)"#;
     let module = wat::parse_str(text.replace("CALLBACK", callback)).unwrap();
     let module = Module::compile(engine, &module, None).unwrap();
-    let mut config = PluginConfig::new("apart");
-    config.instances = NonZeroUsize::new(1);
-    config.sandbox.allow_network = true;
+    let config = PluginConfig::new("apart").with_instances(NonZeroUsize::MIN);
+    let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let host = Arc::<Apart>::default();
-    let plugin = Plugin::with_host(&module, config, Arc::clone(&host) as Arc<dyn Host>).unwrap();
+    let plugin = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
     (plugin, host)
 }
 

@@ -12,7 +12,7 @@ use std::{fs, io::Write, num::NonZeroUsize, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use nantian_wasm::{Engine, PluginConfig};
+use nantian_wasm::{Engine, PluginConfig, Sandbox};
 
 use crate::control::start_engine_threads;
 
@@ -48,17 +48,17 @@ impl PluginOptions {
 
     /// How the plugin is started: one instance, which sees everything in order.
     fn config(&self) -> anyhow::Result<PluginConfig> {
-        let mut config = PluginConfig::new(self.name());
-        config.configuration = match (&self.config, &self.config_file) {
+        let configuration = match (&self.config, &self.config_file) {
             (Some(text), _) => Bytes::from(text.clone()),
             (None, Some(path)) => Bytes::from(read(path)?),
             (None, None) => Bytes::new(),
         };
-        config.root_id.clone_from(&self.root_id);
-        config.sandbox.max_memory = usize::try_from(self.max_memory_bytes)?;
-        config.sandbox.max_execution_time = Duration::from_millis(self.max_execution_time_ms);
-        config.instances = NonZeroUsize::new(1);
-        Ok(config)
+        let sandbox = Sandbox::default()
+            .with_max_memory(usize::try_from(self.max_memory_bytes)?)
+            .with_max_execution_time(Duration::from_millis(self.max_execution_time_ms));
+        let config = PluginConfig::new(self.name()).with_configuration(configuration);
+        let config = config.with_root_id(&self.root_id).with_sandbox(sandbox);
+        Ok(config.with_instances(NonZeroUsize::MIN))
     }
 
     fn name(&self) -> String {

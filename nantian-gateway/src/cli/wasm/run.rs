@@ -1,6 +1,6 @@
 //! `wasm run`.
 
-use std::{collections::HashMap, io::Write, sync::Arc};
+use std::{collections::HashMap, io::Write};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -75,7 +75,7 @@ fn start(module: &Module, options: &RunOptions) -> anyhow::Result<Result<Plugin,
         replies.insert(upstream.to_owned(), response);
     }
     config.sandbox.allow_network = true;
-    Ok(Plugin::with_host(module, config, Arc::new(Replies::new(replies))))
+    Ok(Plugin::with_host(module, config, Replies::new(replies)))
 }
 
 fn request(options: &RunOptions) -> anyhow::Result<Request<Bytes>> {

@@ -2,11 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use bytes::Bytes;
 use nantian_ai::{BodyMemory, Error};
 use nantian_wasm::{
     Allocation, Capabilities, Cause, Engine, EngineError, EngineThreads, FailurePolicy, Hooks, PluginConfig,
-    StreamFraming,
+    Sandbox, StreamFraming,
 };
 
 use crate::ir;
@@ -42,32 +41,37 @@ pub(super) fn engine(
 
 /// The plugin of an object as the sandbox takes it.
 pub(super) fn plugin(config: &ir::Plugin) -> PluginConfig {
-    let mut plugin = PluginConfig::new(config.object.to_string());
-    plugin.configuration = Bytes::from(config.config.clone());
-    plugin.root_id.clone_from(&config.root_id);
     let environment = config.environment.iter();
-    plugin.environment = environment
-        .map(|(name, ir::Secret(value))| (name.clone(), String::from_utf8_lossy(value).into_owned()))
-        .collect();
-    plugin.hooks = hooks(&config.hooks);
-    plugin.capabilities =
-        config.sandbox.allowed_capabilities.as_ref().map(Capabilities::only).unwrap_or_default();
-    plugin.stream_framing = match config.stream_framing {
+    let environment = environment.map(|(name, ir::Secret(value))| (name, String::from_utf8_lossy(value)));
+    let capabilities = config.sandbox.allowed_capabilities.as_ref().map(Capabilities::only);
+    let stream_framing = match config.stream_framing {
         ir::StreamFraming::Frames => StreamFraming::Frames,
         ir::StreamFraming::Events => StreamFraming::Events,
     };
-    plugin.sandbox.max_memory = usize::try_from(config.sandbox.max_memory_bytes).unwrap_or(usize::MAX);
-    plugin.sandbox.max_execution_time = config.sandbox.max_execution_time;
-    plugin.sandbox.max_pause = config.sandbox.max_pause;
-    plugin.sandbox.max_buffered_body =
-        usize::try_from(config.sandbox.max_buffered_body_bytes).unwrap_or(usize::MAX);
-    plugin.sandbox.allow_network = config.sandbox.allow_network;
-    plugin.sandbox.allow_file_system = config.sandbox.allow_file_system;
-    plugin.failure_policy = match config.failure_policy {
+    let failure_policy = match config.failure_policy {
         ir::FailurePolicy::FailClosed => FailurePolicy::FailClosed,
         ir::FailurePolicy::FailOpen => FailurePolicy::FailOpen,
     };
-    plugin
+    PluginConfig::new(config.object.to_string())
+        .with_configuration(config.config.clone())
+        .with_root_id(&config.root_id)
+        .with_environment(environment)
+        .with_hooks(hooks(&config.hooks))
+        .with_capabilities(capabilities.unwrap_or_default())
+        .with_stream_framing(stream_framing)
+        .with_sandbox(sandbox(&config.sandbox))
+        .with_failure_policy(failure_policy)
+}
+
+fn sandbox(limits: &ir::Sandbox) -> Sandbox {
+    let bytes = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Sandbox::default()
+        .with_max_memory(bytes(limits.max_memory_bytes))
+        .with_max_execution_time(limits.max_execution_time)
+        .with_max_pause(limits.max_pause)
+        .with_max_buffered_body(bytes(limits.max_buffered_body_bytes))
+        .with_allow_network(limits.allow_network)
+        .with_allow_file_system(limits.allow_file_system)
 }
 
 /// None named means all.
@@ -75,9 +79,8 @@ fn hooks(named: &[ir::Hook]) -> Hooks {
     if named.is_empty() {
         return Hooks::ALL;
     }
-    let mut hooks = Hooks::NONE;
-    hooks.on_request = named.contains(&ir::Hook::OnRequest);
-    hooks.on_response = named.contains(&ir::Hook::OnResponse);
-    hooks.on_stream_chunk = named.contains(&ir::Hook::OnStreamChunk);
-    hooks
+    Hooks::NONE
+        .with_on_request(named.contains(&ir::Hook::OnRequest))
+        .with_on_response(named.contains(&ir::Hook::OnResponse))
+        .with_on_stream_chunk(named.contains(&ir::Hook::OnStreamChunk))
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError, host::Host};
+use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -218,10 +218,10 @@ impl StartRequest {
     fn run(&self, module: &Module) -> Result<Plugin, StartFailure> {
         let mut settings = config::plugin(&self.config);
         settings.instances = self.instances;
-        let host: Option<Arc<dyn Host>> = self.host.clone().map(|host| host as _);
-        let plugin = match (&self.last_good, host) {
+        let plugin = match (&self.last_good, self.host.clone()) {
             // Shared data, queues and metrics survive an edit.
-            (Some(last_good), host) => last_good.successor(module, settings, host),
+            (Some(last_good), Some(host)) => last_good.successor_with_host(module, settings, host),
+            (Some(last_good), None) => last_good.successor(module, settings),
             (None, Some(host)) => Plugin::with_host(module, settings, host),
             (None, None) => Plugin::new(module, settings),
         };

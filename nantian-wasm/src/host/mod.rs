@@ -1,0 +1,230 @@
+//! What guests may reach outside their exchange, if the embedder lets them.
+
+mod reply;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+
+pub(crate) use self::reply::{GrpcEvent, ReplyAddress, ReplyRunner};
+pub use self::reply::{GrpcReplies, HttpReply};
+
+/// The embedder's side of call-outs and foreign functions; every method has a default that refuses.
+///
+/// A guest is running while these methods are called, on whichever thread it runs: they must start what is
+/// asked for and return. Replies may come later from any thread, which runs the guest if it
+/// [may](Host::may_run_guests), or else leaves the reply to whoever does.
+pub trait Host: Send + Sync + 'static {
+    /// Whether a thread that brings a reply runs the guest, if its instance is free: for a slice of a
+    /// millisecond or two.
+    ///
+    /// Where it must not, because it brings the replies of many plugins, the task of the stream runs the
+    /// guest that has called out and waits, or else [`Engine::maintain`](crate::Engine::maintain) does in its
+    /// next round. Default: it runs it.
+    fn may_run_guests(&self) -> bool {
+        true
+    }
+
+    /// Sends a request to `call.upstream` and gives the outcome to `reply`; dropping `reply` counts as
+    /// [`CallFailure::Unreachable`].
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] when nothing was sent.
+    fn http_call(&self, plugin: &str, call: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+        let _ = (plugin, call, reply);
+        Err(CallError::Unavailable)
+    }
+
+    /// Opens a gRPC call to `call.upstream`; dropping the returned stream cancels it.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] when nothing was opened.
+    fn grpc_call(
+        &self,
+        plugin: &str,
+        call: GrpcCall,
+        replies: GrpcReplies,
+    ) -> Result<Box<dyn GrpcStream>, CallError> {
+        let _ = (plugin, call, replies);
+        Err(CallError::Unavailable)
+    }
+
+    /// Answers `proxy_call_foreign_function`; none when there is no function of this name.
+    fn foreign_function(
+        &self,
+        plugin: &str,
+        name: &str,
+        arguments: &[u8],
+    ) -> Option<Result<Vec<u8>, ForeignError>> {
+        let _ = (plugin, name, arguments);
+        None
+    }
+}
+
+/// Refuses everything: the host of plugins that were given none.
+pub(crate) struct NoHost;
+
+/// An HTTP request a guest wants to be sent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct HttpCall {
+    /// Name of the upstream, as the guest gave it.
+    pub upstream: String,
+    /// The request: method, path and authority are there, framing headers are not.
+    pub request: Request<Bytes>,
+    /// Trailers to be sent after the body.
+    pub trailers: HeaderMap,
+    /// Time until the whole response must be there. Range: 1 ms to 60 s.
+    pub timeout: Duration,
+}
+
+/// A gRPC call a guest wants to be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct GrpcCall {
+    /// Name of the upstream, as the guest gave it.
+    pub upstream: String,
+    /// Full name of the service.
+    pub service: String,
+    /// Name of the method.
+    pub method: String,
+    /// Metadata to be sent with the request.
+    pub metadata: HeaderMap,
+    /// The one message of a unary call; none opens a stream.
+    pub message: Option<Bytes>,
+    /// Time until a unary call must be over; none for streams.
+    pub timeout: Option<Duration>,
+}
+
+/// The sending half of a gRPC call.
+pub trait GrpcStream: Send {
+    /// Sends a message.
+    fn send(&mut self, message: Bytes);
+    /// Says that no message follows.
+    fn close(&mut self);
+}
+
+/// Why a call-out was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The plugin may not call an upstream of this name, or there is none.
+    #[error("unknown upstream")]
+    UnknownUpstream,
+    /// Call-outs are not available now.
+    #[error("call-outs are not available")]
+    Unavailable,
+}
+
+/// How a call-out ended without a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallFailure {
+    /// The response did not come in time: the guest sees status 504.
+    #[error("timed out")]
+    Timeout,
+    /// No connection could be made: the guest sees status 503.
+    #[error("no connection")]
+    Unreachable,
+    /// The upstream has no endpoint that could be asked: the guest sees status 503.
+    #[error("no endpoint")]
+    NoEndpoint,
+    /// The response broke off or was too large: the guest sees no headers at all.
+    #[error("reset")]
+    Reset,
+}
+
+/// Why a foreign function gave no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForeignError {
+    /// The arguments are not what the function takes.
+    #[error("bad argument")]
+    BadArgument,
+    /// The arguments are not in the form that the function reads: the guest sees a failure of serialization.
+    #[error("unreadable argument")]
+    Unreadable,
+    /// The function did not succeed.
+    #[error("internal failure")]
+    Failed,
+}
+
+/// A complete response to a call-out.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HttpCallResponse {
+    /// Status, headers and body.
+    pub response: Response<Bytes>,
+    /// Trailers, if any.
+    pub trailers: HeaderMap,
+}
+
+// === impl Host ===
+
+impl<H: Host + ?Sized> Host for Arc<H> {
+    fn may_run_guests(&self) -> bool {
+        (**self).may_run_guests()
+    }
+
+    fn http_call(&self, plugin: &str, call: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+        (**self).http_call(plugin, call, reply)
+    }
+
+    fn grpc_call(
+        &self,
+        plugin: &str,
+        call: GrpcCall,
+        replies: GrpcReplies,
+    ) -> Result<Box<dyn GrpcStream>, CallError> {
+        (**self).grpc_call(plugin, call, replies)
+    }
+
+    fn foreign_function(
+        &self,
+        plugin: &str,
+        name: &str,
+        arguments: &[u8],
+    ) -> Option<Result<Vec<u8>, ForeignError>> {
+        (**self).foreign_function(plugin, name, arguments)
+    }
+}
+
+impl Host for NoHost {}
+
+// === impl HttpCall ===
+
+impl HttpCall {
+    pub(crate) fn new(
+        upstream: String,
+        request: Request<Bytes>,
+        trailers: HeaderMap,
+        timeout: Duration,
+    ) -> Self {
+        Self { upstream, request, trailers, timeout }
+    }
+}
+
+// === impl HttpCallResponse ===
+
+impl HttpCallResponse {
+    /// A response and the trailers behind it.
+    pub fn new(response: Response<Bytes>, trailers: HeaderMap) -> Self {
+        Self { response, trailers }
+    }
+
+    /// Bytes it takes.
+    pub(crate) fn weight(&self) -> usize {
+        let headers = weight(self.response.headers()).saturating_add(weight(&self.trailers));
+        self.response.body().len().saturating_add(headers)
+    }
+}
+
+/// Bytes of header names and values, and of the entries that keep them.
+fn weight(headers: &HeaderMap) -> usize {
+    const ENTRY: usize = 64;
+    headers.iter().map(|(name, value)| ENTRY + name.as_str().len() + value.len()).sum()
+}
