@@ -11,12 +11,12 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::DROPPED;
 use crate::call::chunk_path::ChunkPath;
 use crate::call::receive::Rest;
 use crate::call::timeout::Watch;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
+use crate::headers::DROPPED;
 use crate::target::Target;
 use crate::usage::{Meter, MeteredBody, UsageSink};
 

@@ -44,9 +44,10 @@
 //! - The operation is told from the end of the path, see [`Surface`]. Chats are translated between any two
 //!   [`Dialect`]s, and embeddings to every provider that [has them](Dialect::embeds); another operation that
 //!   the provider does not know is refused with 400 in the client's dialect.
-//! - What the provider's dialect has no words for is left out and named in the header [`DROPPED`], of a
-//!   streamed answer in a trailer of that name, or the request is refused if the client says [`STRICT`]. What
-//!   it cannot carry at all, such as a recording, is refused.
+//! - What the provider's dialect has no words for is left out and named in the header
+//!   [`DROPPED`](headers::DROPPED), of a streamed answer in a trailer of that name, or the request is refused
+//!   if the client says [`STRICT`](headers::STRICT). What it cannot carry at all, such as a recording, is
+//!   refused.
 //! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502. With the feature
 //!   `aws` requests to Bedrock are signed; accounts of Entra ID and, with the feature `gcp`, of Google are
 //!   exchanged for [tokens](token).
@@ -103,6 +104,7 @@ pub mod body;
 pub mod codec;
 pub mod edit;
 pub mod future;
+pub mod headers;
 pub mod ir;
 pub mod read;
 pub mod respond;
@@ -129,27 +131,11 @@ pub use self::target::endpoint::{Endpoint, InvalidEndpoint};
 pub use self::target::provider::Provider;
 pub use self::target::{InvalidTarget, Target};
 
-/// The header of a response that names what could not be said in the other dialect, separated by commas.
-///
-/// What is lost of an answer that is streamed is named by a trailer of this name, where the client's
-/// connection takes trailers.
-pub const DROPPED: http::HeaderName = http::HeaderName::from_static(DROPPED_NAME);
-
-/// The header of an answer to a client of Anthropic's that names the model which has been asked, where the
-/// answer itself has the name by which the client has asked for one.
-pub const MODEL: http::HeaderName = http::HeaderName::from_static("x-nantian-model");
-
 /// In the extensions of a response for which no provider has been sent anything: the request was refused or
 /// answered here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct Unasked;
-
-/// The header with which a client, by `true`, asks for a refusal rather than for a request of which something
-/// is left out.
-pub const STRICT: http::HeaderName = http::HeaderName::from_static("x-nantian-strict");
-
-const DROPPED_NAME: &str = "x-nantian-dropped";
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

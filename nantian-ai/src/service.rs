@@ -30,6 +30,21 @@ impl<S, O> AiService<S, O> {
     pub(crate) fn new(inner: S, shared: Arc<LayerParts<O>>) -> Self {
         Self { inner, shared }
     }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Takes the wrapped service out.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S: Clone, O> Clone for AiService<S, O> {

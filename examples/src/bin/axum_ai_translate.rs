@@ -13,7 +13,9 @@ use hyper_util::{
     client::legacy::{self, Client},
     rt::TokioExecutor,
 };
-use nantian_ai::{AiLayer, BoxError, Credential, DROPPED, Target, TargetConfig, Unsent, body::RequestBody};
+use nantian_ai::{
+    AiLayer, BoxError, Credential, Target, TargetConfig, Unsent, body::RequestBody, headers::DROPPED,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceBuilder};

@@ -16,6 +16,7 @@ use crate::call::chunk_path::ChunkPath;
 use crate::call::deadline::Deadline;
 use crate::call::receive::Rest;
 use crate::error::Error;
+use crate::headers::{DROPPED, MODEL};
 use crate::ir::Fault;
 use crate::layer_parts::LayerParts;
 use crate::outbound::{Way, clean_response};
@@ -23,7 +24,6 @@ use crate::retry::Attempts;
 use crate::route::Onward;
 use crate::translate::kept_headers;
 use crate::usage::{End, MeteredBody, UsageSink};
-use crate::{DROPPED, MODEL};
 
 // === impl Call ===
 

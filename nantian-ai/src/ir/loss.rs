@@ -70,7 +70,7 @@ impl Losses {
         self.more |= other.more;
     }
 
-    /// The fields as the value of a header, [`DROPPED`](crate::DROPPED); `None` if nothing was lost.
+    /// The fields as the value of a header, [`DROPPED`](crate::headers::DROPPED); `None` if nothing was lost.
     pub fn header_value(&self) -> Option<HeaderValue> {
         if self.is_empty() {
             return None;

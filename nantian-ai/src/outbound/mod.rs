@@ -25,6 +25,7 @@ use crate::edit::{Object, lookalike};
 use crate::error::Error;
 use crate::facts::RequestFacts;
 use crate::gzip::{is_packed, unpack};
+use crate::headers::STRICT;
 use crate::ir::Losses;
 use crate::target::Target;
 use crate::translate::Translation;
@@ -287,7 +288,7 @@ impl Target {
 
     /// Whether nothing may be lost.
     fn is_strict(&self, headers: &HeaderMap) -> bool {
-        self.config().strict || headers.get(&crate::STRICT).is_some_and(|value| value == "true")
+        self.config().strict || headers.get(&STRICT).is_some_and(|value| value == "true")
     }
 
     /// The members of messages with which the provider refuses a conversation in which reasoning comes back.

@@ -57,8 +57,8 @@ pub struct TargetConfig {
     /// Whether a request is refused that says what the upstream's dialect has no words for.
     ///
     /// Default: no, it is sent without, and the response names what was left out in
-    /// [`DROPPED`](crate::DROPPED). A client asks for the same with the header [`STRICT`](crate::STRICT).
-    /// Source: the operator of the proxy.
+    /// [`DROPPED`](crate::headers::DROPPED). A client asks for the same with the header
+    /// [`STRICT`](crate::headers::STRICT). Source: the operator of the proxy.
     pub strict: bool,
     /// The largest request body that is read.
     ///

@@ -46,13 +46,13 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::response::Parts;
 
-use crate::DROPPED;
 use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use crate::dialect::{ClientDialect, Dialect, Operation, Surface, bedrock};
 use crate::edit::{Object, model_of};
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
 use crate::facts::RequestFacts;
+use crate::headers::{DROPPED, DROPPED_NAME};
 use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
 use crate::outbound::{ANTHROPIC_BETA, OPENAI_BETA};
 use crate::target::Target;
@@ -283,7 +283,7 @@ impl Translation {
     /// Writes the head of a streamed answer. What is lost of it is not known yet, and is said at its end.
     pub(crate) fn write_stream_head(&self, head: &mut Parts) {
         self.write_head(head, Losses::default());
-        head.headers.insert(TRAILER, HeaderValue::from_static(crate::DROPPED_NAME));
+        head.headers.insert(TRAILER, HeaderValue::from_static(DROPPED_NAME));
     }
 
     fn collect(&self, body: &[u8]) -> Result<(Reply, Losses), Fault> {

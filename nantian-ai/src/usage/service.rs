@@ -28,6 +28,21 @@ impl<S, O> UsageService<S, O> {
     pub(super) fn new(inner: S, observer: Arc<O>) -> Self {
         Self { inner, observer }
     }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Takes the wrapped service out.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S: Clone, O> Clone for UsageService<S, O> {

@@ -1,4 +1,4 @@
-//! What the types promise about threads.
+//! What the types promise about threads, and to those who look into a stack.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use nantian_ai::AiLayer;
 use nantian_ai::body::RequestBody;
 use nantian_ai::future::ResponseFuture;
+use nantian_ai::usage::UsageLayer;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Upstream, chat, layer, openai};
@@ -37,4 +38,12 @@ fn everything_is_send_when_the_inner_service_is() {
     shared(&layer.layer(Upstream::new()));
     send::<ResponseFuture<Upstream, Full<Bytes>, Full<Bytes>, ()>>();
     send::<nantian_ai::body::ResponseBody<Full<Bytes>, ()>>();
+}
+
+#[test]
+fn services_give_back_what_they_wrap() {
+    let mut service = UsageLayer::new(()).layer(layer(openai()).layer("a client"));
+    assert_eq!(*service.get_ref().get_ref(), "a client");
+    *service.get_mut().get_mut() = "another client";
+    assert_eq!(service.into_inner().into_inner(), "another client");
 }
