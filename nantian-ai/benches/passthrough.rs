@@ -42,7 +42,8 @@ fn surface() -> Surface {
 /// A whole call over an upstream that answers at once.
 #[divan::bench(args = [2_000, 400_000])]
 fn call(bencher: Bencher<'_, '_>, bytes: usize) {
-    let config = TargetConfig::new("demo/openai", "openai", "gpt-4o").credential(Credential::bearer("sk"));
+    let config =
+        TargetConfig::new("demo/openai", "openai", "gpt-4o").with_credential(Credential::bearer("sk"));
     answered(bencher, bytes, config, r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#);
 }
 
@@ -50,7 +51,7 @@ fn call(bencher: Bencher<'_, '_>, bytes: usize) {
 #[divan::bench(args = [2_000, 400_000])]
 fn translated_call(bencher: Bencher<'_, '_>, bytes: usize) {
     let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
-        .credential(Credential::api_key("sk"));
+        .with_credential(Credential::api_key("sk"));
     answered(
         bencher,
         bytes,

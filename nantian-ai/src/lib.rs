@@ -17,7 +17,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let target = Target::new(
-//!     TargetConfig::new("demo/gpt", "openai", "gpt-4o").credential(Credential::bearer("sk-ours")),
+//!     TargetConfig::new("demo/gpt", "openai", "gpt-4o").with_credential(Credential::bearer("sk-ours")),
 //! )?;
 //!
 //! // Stands for an HTTP client.

@@ -88,21 +88,21 @@ impl RetryPolicy {
 
     /// Sets how the wait grows.
     #[must_use]
-    pub const fn growth(mut self, growth: Growth) -> Self {
+    pub const fn with_growth(mut self, growth: Growth) -> Self {
         self.growth = growth;
         self
     }
 
     /// Sets the longest wait.
     #[must_use]
-    pub const fn max_backoff(mut self, max_backoff: Duration) -> Self {
+    pub const fn with_max_backoff(mut self, max_backoff: Duration) -> Self {
         self.max_backoff = max_backoff;
         self
     }
 
     /// Sets how many calls may be repeats.
     #[must_use]
-    pub const fn budget(mut self, budget: BudgetPolicy) -> Self {
+    pub const fn with_budget(mut self, budget: BudgetPolicy) -> Self {
         self.budget = budget;
         self
     }
@@ -245,7 +245,7 @@ mod tests {
             (Growth::Linear, [1, 2, 3, 4]),
             (Growth::Fixed, [1, 1, 1, 1]),
         ] {
-            let policy = RetryPolicy::new(9, Duration::from_secs(1)).growth(growth);
+            let policy = RetryPolicy::new(9, Duration::from_secs(1)).with_growth(growth);
             for (retries, expected) in (0..).zip(seconds) {
                 let wait = policy.next_at(SystemTime::UNIX_EPOCH, retries, Failure::NoResponse, 1.0);
                 assert_eq!(wait, Some(Duration::from_secs(expected)), "{growth:?} {retries}");

@@ -24,8 +24,8 @@ use tower::{Layer as _, ServiceBuilder};
 async fn main() -> anyhow::Result<()> {
     let provider = serve(Router::new().route("/v1/chat/completions", post(complete))).await?;
     let config = TargetConfig::new("example/gpt", "openai", "gpt-4o")
-        .endpoint(format!("http://{provider}/v1"))
-        .credential(Credential::bearer("sk-operator"));
+        .with_endpoint(format!("http://{provider}/v1"))
+        .with_credential(Credential::bearer("sk-operator"));
     let client = Client::builder(TokioExecutor::new()).build_http::<RequestBody>();
     // Without this an observer would be told of tokens for calls that never left.
     let client = ServiceBuilder::new().map_err(tell_unsent).service(client);

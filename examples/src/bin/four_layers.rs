@@ -51,7 +51,7 @@ fn service(servers: [SocketAddr; 2]) -> anyhow::Result<Service> {
     let policy = Policy::builder().limit(Limit::tokens_per_minute(20)).build()?;
     // Its host is nowhere: the balancer says where requests go.
     let target =
-        Target::new(TargetConfig::new("fleet", "openai", "gpt-4o").endpoint("http://fleet.example/v1"))?;
+        Target::new(TargetConfig::new("fleet", "openai", "gpt-4o").with_endpoint("http://fleet.example/v1"))?;
     let endpoints = servers.map(|address| Endpoint::new(address.to_string(), address));
     let balancer = Balancer::new(endpoints, &BalanceConfig::new(Strategy::LeastRequest));
     let client = Client::builder(TokioExecutor::new()).build_http::<RequestBody>();

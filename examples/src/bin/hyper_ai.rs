@@ -48,8 +48,8 @@ async fn main() -> anyhow::Result<()> {
 /// Asks the provider at an address, through a client that has become a model of it.
 async fn ask(provider: SocketAddr) -> anyhow::Result<(Value, UsageReport)> {
     let config = TargetConfig::new("example/gpt", "openai", "gpt-4o")
-        .endpoint(format!("http://{provider}/v1"))
-        .credential(Credential::bearer("sk-operator"));
+        .with_endpoint(format!("http://{provider}/v1"))
+        .with_credential(Credential::bearer("sk-operator"));
     // Connections are the client's, and so is the time for them.
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(config.timeouts.connect);

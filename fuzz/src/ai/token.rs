@@ -54,13 +54,13 @@ impl Asker {
     fn config(self) -> TargetConfig {
         let aws = |workload| {
             TargetConfig::new("fuzz", "bedrock", MODEL)
-                .endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com")
-                .credential(Credential::workload(workload))
+                .with_endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com")
+                .with_credential(Credential::workload(workload))
         };
         match self {
             Self::Azure => TargetConfig::new("fuzz", "azure-openai", MODEL)
-                .endpoint("https://fuzz.openai.azure.com")
-                .credential(Credential::azure(r#"{"tenant":"t","appId":"c","password":"s"}"#)),
+                .with_endpoint("https://fuzz.openai.azure.com")
+                .with_credential(Credential::azure(r#"{"tenant":"t","appId":"c","password":"s"}"#)),
             Self::AwsContainer => aws(Workload::AwsContainer {
                 url: "http://169.254.170.23/v1/credentials".to_owned(),
                 file: None,

@@ -28,7 +28,7 @@ pub struct BudgetPolicy {
 /// use std::sync::Arc;
 /// use nantian_ai::retry::{BudgetPolicy, RetryBudget};
 ///
-/// let budget = Arc::new(RetryBudget::new(BudgetPolicy::default().min_concurrent(1)));
+/// let budget = Arc::new(RetryBudget::new(BudgetPolicy::default().with_min_concurrent(1)));
 /// let mut first = budget.begin();
 /// let mut second = budget.begin();
 /// assert!(first.may_repeat() && !second.may_repeat());
@@ -62,14 +62,14 @@ impl BudgetPolicy {
 
     /// Sets the share of the calls that may be repeats, in percent.
     #[must_use]
-    pub const fn percent(mut self, percent: u32) -> Self {
+    pub const fn with_percent(mut self, percent: u32) -> Self {
         self.percent = percent;
         self
     }
 
     /// Sets how many calls may always be repeats.
     #[must_use]
-    pub const fn min_concurrent(mut self, calls: u32) -> Self {
+    pub const fn with_min_concurrent(mut self, calls: u32) -> Self {
         self.min_concurrent = calls;
         self
     }

@@ -18,7 +18,7 @@
 //!     let service = service_fn(move |_: Request<RequestBody>| async move {
 //!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(name)))
 //!     });
-//!     Choice { name: name.to_owned(), model: format!("{name}-1"), weight: 1, service }
+//!     Choice::new(name, format!("{name}-1"), service)
 //! };
 //! let route = ModelRoute::new([model("small"), model("large")]);
 //!

@@ -17,13 +17,15 @@ use crate::target::config::TargetConfig;
 
 /// A model of a route.
 #[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "that is what a route has to know of a model")]
+#[non_exhaustive]
 pub struct Choice<S> {
     /// The name that clients may ask for, and that the route lists.
     pub name: String,
     /// The provider's name of the model, which clients may ask for too.
     pub model: String,
     /// The share of requests that name no model of the route; a model of weight 0 is not used at all.
+    ///
+    /// Default: 1.
     pub weight: u32,
     /// The model.
     pub service: S,
@@ -46,6 +48,22 @@ pub struct ModelRoute<S> {
     choices: Arc<Vec<Choice<S>>>,
     max_body: u64,
     memory: Option<BodyMemory>,
+}
+
+// === impl Choice ===
+
+impl<S> Choice<S> {
+    /// A model that has the same share as others.
+    pub fn new(name: impl Into<String>, model: impl Into<String>, service: S) -> Self {
+        Self { name: name.into(), model: model.into(), weight: 1, service }
+    }
+
+    /// Sets the share of requests that name no model of the route.
+    #[must_use]
+    pub fn with_weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
 }
 
 // === impl ModelRoute ===
@@ -178,12 +196,9 @@ mod tests {
     use super::*;
 
     fn route(models: &[(&str, &str, u32)]) -> ModelRoute<()> {
-        ModelRoute::new(models.iter().map(|(name, model, weight)| Choice {
-            name: (*name).to_owned(),
-            model: (*model).to_owned(),
-            weight: *weight,
-            service: (),
-        }))
+        ModelRoute::new(
+            models.iter().map(|(name, model, weight)| Choice::new(*name, *model, ()).with_weight(*weight)),
+        )
     }
 
     /// The names in the order in which they are asked.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::credential::Credential;
+use crate::dialect::Dialect;
 use crate::retry::RetryPolicy;
 
 /// One provider and model, as an operator configures it. [`Target::new`](crate::Target::new) checks it.
@@ -19,9 +20,8 @@ pub struct TargetConfig {
     pub provider: String,
     /// The dialect the upstream speaks.
     ///
-    /// Range: `openai`, `openai-responses`, `anthropic`, `bedrock`, `gemini`, `ollama`. Default: the
-    /// provider's; required for an unknown one. Source: `AIService.spec.format`.
-    pub format: Option<String>,
+    /// Default: the provider's; required for an unknown one. Source: `AIService.spec.format`.
+    pub format: Option<Dialect>,
     /// The model that the upstream sees, whatever the client named.
     ///
     /// Source: `AIService.spec.model`.
@@ -67,6 +67,14 @@ pub struct TargetConfig {
 }
 
 /// How long one attempt may take. `None` waits without end.
+///
+/// ```
+/// use std::time::Duration;
+/// use nantian_ai::Timeouts;
+///
+/// let timeouts = Timeouts::default().with_idle(Duration::from_secs(30)).with_total(None);
+/// assert_eq!((timeouts.idle, timeouts.total), (Some(Duration::from_secs(30)), None));
+/// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -128,65 +136,65 @@ impl TargetConfig {
         }
     }
 
-    /// Sets the dialect's name.
+    /// Sets the dialect.
     #[must_use]
-    pub fn format(mut self, format: impl Into<String>) -> Self {
-        self.format = Some(format.into());
+    pub fn with_format(mut self, format: Dialect) -> Self {
+        self.format = Some(format);
         self
     }
 
     /// Sets the base URL.
     #[must_use]
-    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+    pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = Some(endpoint.into());
         self
     }
 
     /// Sets the region.
     #[must_use]
-    pub fn region(mut self, region: impl Into<String>) -> Self {
+    pub fn with_region(mut self, region: impl Into<String>) -> Self {
         self.region = Some(region.into());
         self
     }
 
     /// Sets the version of the API.
     #[must_use]
-    pub fn api_version(mut self, version: impl Into<String>) -> Self {
+    pub fn with_api_version(mut self, version: impl Into<String>) -> Self {
         self.api_version = Some(version.into());
         self
     }
 
     /// Sets the credential.
     #[must_use]
-    pub fn credential(mut self, credential: Credential) -> Self {
+    pub fn with_credential(mut self, credential: Credential) -> Self {
         self.credential = credential;
         self
     }
 
     /// Sets the timeouts.
     #[must_use]
-    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
     /// Sets the retry policy.
     #[must_use]
-    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Refuses requests of which something would be lost.
+    /// Sets whether requests are refused of which something would be lost.
     #[must_use]
-    pub fn strict(mut self) -> Self {
-        self.strict = true;
+    pub fn with_strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
         self
     }
 
     /// Sets the largest request body that is read, in bytes.
     #[must_use]
-    pub fn max_body(mut self, bytes: u64) -> Self {
+    pub fn with_max_body(mut self, bytes: u64) -> Self {
         self.max_body = bytes;
         self
     }
@@ -213,36 +221,36 @@ impl Timeouts {
 
     /// Sets the time for a connection; `None` leaves it to the inner service.
     #[must_use]
-    pub const fn connect(mut self, connect: Option<Duration>) -> Self {
-        self.connect = connect;
+    pub fn with_connect(mut self, connect: impl Into<Option<Duration>>) -> Self {
+        self.connect = connect.into();
         self
     }
 
     /// Sets the total of a buffered reply.
     #[must_use]
-    pub const fn total(mut self, total: Duration) -> Self {
-        self.total = Some(total);
+    pub fn with_total(mut self, total: impl Into<Option<Duration>>) -> Self {
+        self.total = total.into();
         self
     }
 
     /// Sets the time to the first token of a stream.
     #[must_use]
-    pub const fn first_token(mut self, first_token: Duration) -> Self {
-        self.first_token = Some(first_token);
-        self
-    }
-
-    /// Sets the time of a whole attempt, that of a stream included.
-    #[must_use]
-    pub const fn attempt(mut self, attempt: Duration) -> Self {
-        self.attempt = Some(attempt);
+    pub fn with_first_token(mut self, first_token: impl Into<Option<Duration>>) -> Self {
+        self.first_token = first_token.into();
         self
     }
 
     /// Sets the time between two chunks of a stream.
     #[must_use]
-    pub const fn idle(mut self, idle: Duration) -> Self {
-        self.idle = Some(idle);
+    pub fn with_idle(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.idle = idle.into();
+        self
+    }
+
+    /// Sets the time of a whole attempt, that of a stream included.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: impl Into<Option<Duration>>) -> Self {
+        self.attempt = attempt.into();
         self
     }
 }

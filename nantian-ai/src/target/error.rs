@@ -2,7 +2,7 @@
 
 use super::endpoint::InvalidEndpoint;
 use crate::credential::InvalidCredential;
-use crate::dialect::{Dialect, UnknownDialect};
+use crate::dialect::Dialect;
 
 /// A target that cannot work, found before any request is sent.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -14,9 +14,6 @@ pub enum InvalidTarget {
         /// The name as given.
         provider: String,
     },
-    /// The format is not a dialect.
-    #[error(transparent)]
-    UnknownFormat(#[from] UnknownDialect),
     /// The provider has no base URL for all of its customers, or it does not speak the format.
     #[error("provider `{provider}` has no base URL of its own for {format}: endpoint is required")]
     EndpointRequired {

@@ -68,8 +68,8 @@ impl Target {
 
     fn checked(config: TargetConfig, client: Option<&Arc<dyn TokenClient>>) -> Result<Self, InvalidTarget> {
         let provider = Provider::find(&config.provider);
-        let dialect = match (&config.format, provider) {
-            (Some(format), _) => format.parse()?,
+        let dialect = match (config.format, provider) {
+            (Some(format), _) => format,
             (None, Some(provider)) => provider.dialect,
             (None, None) => return Err(unknown(&config)),
         };
@@ -305,12 +305,14 @@ mod tests {
     #[test]
     fn an_unknown_provider_needs_format_and_endpoint() {
         let config = TargetConfig::new("ns/a", "acme", "m");
-        for incomplete in
-            [config.clone(), config.clone().format("openai"), config.clone().endpoint("http://acme")]
-        {
+        for incomplete in [
+            config.clone(),
+            config.clone().with_format(Dialect::OpenAi),
+            config.clone().with_endpoint("http://acme"),
+        ] {
             assert!(matches!(Target::new(incomplete), Err(InvalidTarget::UnknownProvider { .. })));
         }
-        Target::new(config.format("openai").endpoint("http://acme")).unwrap();
+        Target::new(config.with_format(Dialect::OpenAi).with_endpoint("http://acme")).unwrap();
     }
 
     #[test]
@@ -322,25 +324,26 @@ mod tests {
 
     #[test]
     fn a_default_base_url_is_not_used_for_a_dialect_it_does_not_speak() {
-        let ollama = TargetConfig::new("ns/a", "ollama", "llama3").format("openai");
+        let ollama = TargetConfig::new("ns/a", "ollama", "llama3").with_format(Dialect::OpenAi);
         let target = Target::new(ollama).unwrap();
         assert_eq!(
             target.endpoint().uri("/embeddings", None).unwrap(),
             "http://localhost:11434/v1/embeddings"
         );
-        let router = TargetConfig::new("ns/a", "openrouter", "anthropic/claude-opus-5").format("anthropic");
+        let router = TargetConfig::new("ns/a", "openrouter", "anthropic/claude-opus-5")
+            .with_format(Dialect::Anthropic);
         let uri = Target::new(router).unwrap().endpoint().uri("/messages", None);
         assert_eq!(uri.unwrap(), "https://openrouter.ai/api/v1/messages");
-        let deepseek = TargetConfig::new("ns/a", "deepseek", "chat").format("anthropic");
+        let deepseek = TargetConfig::new("ns/a", "deepseek", "chat").with_format(Dialect::Anthropic);
         assert!(matches!(Target::new(deepseek), Err(InvalidTarget::EndpointRequired { .. })));
     }
 
     #[test]
     fn targets_are_equal_when_their_configuration_is() {
         let config = TargetConfig::new("ns/a", "openai", "gpt-4o");
-        let one = Target::new(config.clone().credential(Credential::bearer("a"))).unwrap();
-        let same = Target::new(config.clone().credential(Credential::bearer("a"))).unwrap();
-        let rotated = Target::new(config.credential(Credential::bearer("b"))).unwrap();
+        let one = Target::new(config.clone().with_credential(Credential::bearer("a"))).unwrap();
+        let same = Target::new(config.clone().with_credential(Credential::bearer("a"))).unwrap();
+        let rotated = Target::new(config.with_credential(Credential::bearer("b"))).unwrap();
         assert_eq!(one, same);
         assert_ne!(one, rotated);
     }

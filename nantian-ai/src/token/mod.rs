@@ -26,8 +26,8 @@
 //!
 //! let account = r#"{"tenant":"t","appId":"c","password":"s"}"#;
 //! let config = TargetConfig::new("demo/gpt", "azure-openai", "gpt-4o")
-//!     .endpoint("https://demo.openai.azure.com")
-//!     .credential(Credential::azure(account));
+//!     .with_endpoint("https://demo.openai.azure.com")
+//!     .with_credential(Credential::azure(account));
 //! let target = Target::with_tokens(config, Arc::new(client))?;
 //!
 //! // What `AiLayer` does before each attempt.

@@ -13,7 +13,7 @@ use crate::support::{Body, Reports, Upstream, json as reply, layer, post, send};
 const MODEL: &str = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0";
 
 fn bedrock() -> TargetConfig {
-    TargetConfig::new("demo/claude", "bedrock", MODEL).region("eu-central-1")
+    TargetConfig::new("demo/claude", "bedrock", MODEL).with_region("eu-central-1")
 }
 
 fn streamed(frames: Vec<u8>) -> Response<Body> {
@@ -33,7 +33,8 @@ async fn the_model_is_in_the_path_and_the_key_is_a_bearer_where_the_operator_say
     });
     let upstream = Upstream::new().replies(reply(200, &answer.to_string()));
     let reports = Reports::default();
-    let service = layer(bedrock().credential(Credential::bearer("bedrock-key"))).observer(reports.clone());
+    let service =
+        layer(bedrock().with_credential(Credential::bearer("bedrock-key"))).observer(reports.clone());
     let request =
         post("/v1/chat/completions", r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#);
     let (head, body) = send(service, &upstream, request).await;
@@ -84,9 +85,12 @@ fn a_region_is_named_or_told_by_the_host() {
     let nowhere = TargetConfig::new("demo/claude", "bedrock", MODEL);
     assert!(matches!(Target::new(nowhere.clone()), Err(InvalidTarget::RegionRequired { .. })));
     for region in ["", "EU", "eu/../x", "eu.example.com#"] {
-        assert!(matches!(Target::new(nowhere.clone().region(region)), Err(InvalidTarget::Region { .. })));
+        assert!(matches!(
+            Target::new(nowhere.clone().with_region(region)),
+            Err(InvalidTarget::Region { .. })
+        ));
     }
-    Target::new(nowhere.endpoint("https://bedrock-runtime.us-east-1.amazonaws.com")).unwrap();
+    Target::new(nowhere.with_endpoint("https://bedrock-runtime.us-east-1.amazonaws.com")).unwrap();
 }
 
 #[cfg(feature = "aws")]
@@ -97,7 +101,7 @@ async fn each_attempt_is_signed_anew_and_the_keys_of_an_account_take_turns() {
         .replies(reply(200, r#"{"output":{"message":{"content":[{"text":"Hi"}]}},"stopReason":"end_turn"}"#));
     let keys = Credential::aws("AKIDONE:secret-1").or("AKIDTWO:secret-2:token-2");
     let retry = nantian_ai::retry::RetryPolicy::new(1, std::time::Duration::ZERO);
-    let service = layer(bedrock().credential(keys).retry(retry));
+    let service = layer(bedrock().with_credential(keys).with_retry(retry));
     let request =
         post("/v1/chat/completions", r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#);
     let (head, _) = send(service, &upstream, request).await;
@@ -144,7 +148,7 @@ async fn tokens_are_counted_by_bedrock_or_estimated_where_it_does_not() {
         assert_eq!(reports.only().usage.total, 0);
     }
     // Of other models nothing is asked.
-    let nova = TargetConfig::new("demo/nova", "bedrock", "amazon.nova-pro-v1:0").region("eu-central-1");
+    let nova = TargetConfig::new("demo/nova", "bedrock", "amazon.nova-pro-v1:0").with_region("eu-central-1");
     let (head, _) = send(layer(nova), &Upstream::new(), post("/v1/messages/count_tokens", asked)).await;
     assert_eq!(head.status, 200);
 }
@@ -172,10 +176,11 @@ async fn a_cache_point_that_no_place_is_left_for_is_named() {
 #[test]
 fn keys_that_are_none_and_a_header_for_a_signature_are_refused() {
     for credential in [Credential::aws("AKID"), Credential::aws("AKID:secret").in_header("x-key")] {
-        let error = Target::new(bedrock().credential(credential)).unwrap_err();
+        let error = Target::new(bedrock().with_credential(credential)).unwrap_err();
         assert!(matches!(error, InvalidTarget::Credential(_)), "{error}");
         assert!(!error.to_string().contains("secret-"), "{error}");
     }
-    let elsewhere = bedrock().endpoint("http://127.0.0.1:1").credential(Credential::aws("AKID:secret"));
+    let elsewhere =
+        bedrock().with_endpoint("http://127.0.0.1:1").with_credential(Credential::aws("AKID:secret"));
     Target::new(elsewhere).unwrap();
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use nantian_ai::{TargetConfig, retry::Attempts};
+use nantian_ai::{Dialect, TargetConfig, retry::Attempts};
 use serde_json::{Value, json};
 
 use crate::{
@@ -74,7 +74,7 @@ async fn a_model_that_cannot_but_think_is_not_asked_again() {
 async fn a_deployment_whose_name_does_not_tell_that_it_cannot_but_think_is_passed_over() {
     let cannot = "Unsupported value: 'reasoning_effort' does not support 'none' with this model.";
     let upstream = Upstream::new().replies(refused(NO_EFFORT)).replies(refused(cannot));
-    let config = target("azure-openai", "prod").endpoint("http://provider");
+    let config = target("azure-openai", "prod").with_endpoint("http://provider");
     let (head, _) = send(layer(config), &upstream, messages(TOOLS)).await;
     assert_eq!((head.status.as_u16(), upstream.requests()), (400, 2));
 }
@@ -82,7 +82,7 @@ async fn a_deployment_whose_name_does_not_tell_that_it_cannot_but_think_is_passe
 #[tokio::test]
 async fn what_was_learnt_of_a_deployment_is_doubted_when_it_is_refused() {
     let cannot = "Unsupported value: 'reasoning_effort' does not support 'none' with this model.";
-    let config = target("azure-openai", "prod").endpoint("http://provider");
+    let config = target("azure-openai", "prod").with_endpoint("http://provider");
     let layer = layer(config);
     let upstream = Upstream::new()
         .replies(refused(NO_EFFORT))
@@ -103,7 +103,7 @@ async fn what_was_learnt_of_a_deployment_is_doubted_when_it_is_refused() {
 async fn signatures_of_gemini_reach_a_model_of_any_name_behind_an_endpoint_that_takes_them() {
     let signed = r#"{"model":"any","messages":[{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"s"}}}]}]}"#;
     let path = "/messages/0/tool_calls/0/extra_content/google/thought_signature";
-    let config = || target("litellm", "smart").format("openai").endpoint("http://provider");
+    let config = || target("litellm", "smart").with_format(Dialect::OpenAi).with_endpoint("http://provider");
     let unknown = "Unknown parameter: 'messages[0].tool_calls[0].extra_content'.";
     let upstream = Upstream::new().replies(reply(200, ANSWER));
     let (head, _) = send(layer(config()), &upstream, post("/v1/chat/completions", signed)).await;
@@ -184,7 +184,7 @@ async fn a_model_that_takes_no_say_in_how_tokens_are_drawn_is_told_nothing_of_it
             "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.",
         ),
     ] {
-        let config = target(provider, model).format("openai").endpoint("http://provider");
+        let config = target(provider, model).with_format(Dialect::OpenAi).with_endpoint("http://provider");
         let request = || messages(r#","temperature":0,"top_p":0.5"#);
         let (upstream, named) = taught(config, refusal, request).await;
         assert_eq!(asked(&upstream, "/temperature"), [json!(0.0), Value::Null, Value::Null]);
@@ -212,7 +212,7 @@ async fn a_model_of_mistral_behind_its_own_tokenizer_is_not_told_how_to_think() 
 #[tokio::test]
 async fn a_client_that_thinks_teaches_nothing_about_how_tokens_are_drawn_for_those_that_do_not() {
     let refusal = "Unsupported parameter: 'temperature' is not supported with this model.";
-    let layer = layer(target("azure-openai", "prod").endpoint("http://provider"));
+    let layer = layer(target("azure-openai", "prod").with_endpoint("http://provider"));
     let upstream = Upstream::new()
         .replies(refused(refusal))
         .replies(reply(200, ANSWER))
@@ -234,7 +234,7 @@ async fn a_client_that_thinks_teaches_nothing_about_how_tokens_are_drawn_for_tho
 #[tokio::test]
 async fn what_a_model_takes_anyway_is_not_named_as_lost() {
     let refusal = "Unsupported parameter: 'temperature' is not supported with this model.";
-    let config = target("acme", "thinker").format("openai").endpoint("http://provider");
+    let config = target("acme", "thinker").with_format(Dialect::OpenAi).with_endpoint("http://provider");
     let (upstream, named) = taught(config, refusal, || messages(r#","temperature":1"#)).await;
     assert_eq!(asked(&upstream, "/temperature").last(), Some(&Value::Null));
     assert_eq!(named, "");
@@ -244,7 +244,7 @@ async fn what_a_model_takes_anyway_is_not_named_as_lost() {
 async fn blanks_stand_for_reasoning_that_is_cut_from_what_passes() {
     const ECHOED: &str = r#"{"model":"any","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","reasoning_content":"c"},{"role":"user","content":"d"}]}"#;
     let refusal = "The `reasoning_content` in the thinking mode must be passed back to the API.";
-    let config = target("azure-openai", "deepseek-v4-pro").endpoint("http://provider");
+    let config = target("azure-openai", "deepseek-v4-pro").with_endpoint("http://provider");
     let (upstream, named) = taught(config, refusal, || post("/v1/chat/completions", ECHOED)).await;
     assert_eq!(asked(&upstream, "/messages/1/reasoning_content"), [Value::Null, json!(" "), json!(" ")]);
     assert_eq!(named, "messages.reasoning");
@@ -294,7 +294,8 @@ async fn mimo_gets_its_reasoning_back_and_a_blank_for_what_another_model_has_sai
         {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": ""}, called("c")]},
         {"role": "user", "content": heard("c")},
     ]});
-    let config = target("xiaomi", "mimo-v2.5-pro").format("openai").endpoint("http://provider");
+    let config =
+        target("xiaomi", "mimo-v2.5-pro").with_format(Dialect::OpenAi).with_endpoint("http://provider");
     let upstream = Upstream::new().replies(reply(400, REFUSED)).replies(reply(200, ANSWER));
     let (head, said) = send(layer(config), &upstream, post("/v1/messages", &body.to_string())).await;
     assert!(head.status == 200 && !head.headers.contains_key("x-nantian-dropped"), "{said}");
@@ -365,8 +366,8 @@ async fn a_limit_that_is_refused_under_one_name_gets_the_other_one() {
         let body = format!(r#"{{"model":"any","{name}":9,"messages":[]}}"#);
         move || post("/v1/chat/completions", &body)
     };
-    let proxy = || target("acme", "smart").format("openai").endpoint("http://provider");
-    let azure = || target("azure-openai", "prod").endpoint("http://provider");
+    let proxy = || target("acme", "smart").with_format(Dialect::OpenAi).with_endpoint("http://provider");
+    let azure = || target("azure-openai", "prod").with_endpoint("http://provider");
     let (older, newer) = ("/max_tokens", "/max_completion_tokens");
     for (from, to, (upstream, named)) in [
         (older, newer, taught(proxy(), OLDER, passing("max_tokens")).await),
@@ -382,7 +383,7 @@ async fn a_limit_that_is_refused_under_one_name_gets_the_other_one() {
 
 #[tokio::test]
 async fn a_limit_gets_its_first_name_again_where_the_model_has_changed() {
-    let layer = layer(target("acme", "smart").format("openai").endpoint("http://provider"));
+    let layer = layer(target("acme", "smart").with_format(Dialect::OpenAi).with_endpoint("http://provider"));
     let upstream = Upstream::new()
         .replies(refused("Unsupported parameter: 'max_tokens' is not supported with this model."))
         .replies(reply(200, ANSWER))

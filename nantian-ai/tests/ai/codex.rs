@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nantian_ai::TargetConfig;
+use nantian_ai::{Dialect, TargetConfig};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _};
 
@@ -165,7 +165,7 @@ async fn what_xai_refuses_of_codex_is_said_anew_and_all_else_passes() {
     const REPLY: &str =
         r#"{"id":"r","status":"completed","output":[{"type":"message","role":"assistant","content":[]}]}"#;
     let upstream = Upstream::new().replies(reply(200, REPLY));
-    let config = grok().format("openai-responses");
+    let config = grok().with_format(Dialect::Responses);
     send(layer(config), &upstream, post("/v1/responses", &request(false).to_string())).await;
     let (seen, sent) = upstream.request();
     let sent: Value = serde_json::from_slice(&sent).unwrap();

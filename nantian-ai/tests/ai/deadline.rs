@@ -27,7 +27,7 @@ fn within(limit: Duration, mut request: Request<Full<Bytes>>) -> Request<Full<By
 }
 
 fn patient(dialect: Dialect) -> TargetConfig {
-    target(dialect).timeouts(Timeouts::none()).retry(RetryPolicy::new(5, Duration::ZERO))
+    target(dialect).with_timeouts(Timeouts::none()).with_retry(RetryPolicy::new(5, Duration::ZERO))
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +89,7 @@ async fn nothing_is_waited_for_that_would_be_too_late() {
         let mut full = json(503, "{}");
         full.headers_mut().insert("retry-after", asked.parse().unwrap());
         let upstream = Upstream::new().replies(full).replies(json(200, "{}"));
-        let config = openai().retry(RetryPolicy::new(1, Duration::ZERO));
+        let config = openai().with_retry(RetryPolicy::new(1, Duration::ZERO));
         let started = Instant::now();
         let (head, _) = send(layer(config), &upstream, within(seconds(5), chat())).await;
         assert_eq!(
@@ -103,12 +103,9 @@ async fn nothing_is_waited_for_that_would_be_too_late() {
 #[tokio::test(start_paused = true)]
 async fn no_other_model_is_asked_when_there_is_no_time_left() {
     let (slow, other) = (Upstream::new().hangs(), Upstream::new());
-    let choice = |name: &str, upstream: &Upstream| Choice {
-        name: name.to_owned(),
-        model: name.to_owned(),
-        weight: 1,
-        service: AiLayer::new(Arc::new(nantian_ai::Target::new(patient(Dialect::OpenAi)).unwrap()))
-            .layer(upstream.clone()),
+    let choice = |name: &str, upstream: &Upstream| {
+        let target = nantian_ai::Target::new(patient(Dialect::OpenAi)).unwrap();
+        Choice::new(name, name, AiLayer::new(target).layer(upstream.clone()))
     };
     let route = ModelRoute::new([choice("any", &slow), choice("other", &other)]);
     let response = route.oneshot(within(seconds(3), request(Dialect::Anthropic, true))).await.unwrap();

@@ -25,7 +25,7 @@ fn gemini() -> TargetConfig {
 
 fn bedrock(model: &str) -> TargetConfig {
     TargetConfig::new("demo/vectors", "bedrock", model)
-        .endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com")
+        .with_endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com")
 }
 
 fn parsed(body: &[u8]) -> Value {
@@ -187,7 +187,12 @@ async fn what_cannot_be_asked_of_a_provider_is_refused_in_the_clients_words() {
         (claude.clone(), "/v1/embeddings", r#"{"input":"a"}"#, "embeddings of the openai dialect"),
         (claude, "/api/embed", r#"{"input":"a"}"#, "embeddings of the ollama dialect"),
         (ollama(), "/v1/embeddings", r#"{"input":[1,2]}"#, "`input` is made of token numbers"),
-        (openai().strict(), "/api/embed", r#"{"input":"a","truncate":true}"#, "no words for truncate"),
+        (
+            openai().with_strict(true),
+            "/api/embed",
+            r#"{"input":"a","truncate":true}"#,
+            "no words for truncate",
+        ),
     ] {
         let upstream = Upstream::new();
         let (head, body) = send(layer(config), &upstream, post(path, body)).await;

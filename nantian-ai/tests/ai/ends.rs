@@ -41,7 +41,7 @@ async fn a_stream_that_ends_within_its_first_event_is_asked_for_again() {
             let now = |event| events(content_type(provider), [(Duration::ZERO, Some(event))]);
             let cut = || now(token(provider).slice(..40));
             let upstream = Upstream::new().replies(cut()).replies(now(token(provider)));
-            let config = target(provider).retry(RetryPolicy::new(1, Duration::ZERO));
+            let config = target(provider).with_retry(RetryPolicy::new(1, Duration::ZERO));
             let (head, body) = send(layer(config), &upstream, request(client, true)).await;
             let pair = format!("{client} to {provider}: {body}");
             assert_eq!((head.status.as_u16(), upstream.requests()), (200, 2), "{pair}");

@@ -98,7 +98,7 @@ async fn reasoning_of_another_family_does_not_reach_the_provider_and_is_named() 
 async fn reasoning_comes_back_in_a_chat_but_to_providers_that_refuse_it() {
     const CHAT: &str =
         r#"{"model":"any","messages":[{"role":"assistant","reasoning_content":"hm","content":"a"}]}"#;
-    let own_host = openai().endpoint("http://localhost:8000/v1");
+    let own_host = openai().with_endpoint("http://localhost:8000/v1");
     let deepseek = TargetConfig::new("demo/deep", "deepseek", "deepseek-v4-pro");
     for (config, is_lost) in [(openai(), true), (own_host, false), (deepseek, false)] {
         let upstream = Upstream::new().replies(json(200, r#"{"choices":[]}"#));

@@ -149,7 +149,7 @@ async fn reasoning_that_a_model_at_bedrock_cannot_read_is_left_out_and_named() {
         (CLAUDE, NOT_ITS_OWN, "messages.reasoning,thinking", [json!("enabled"), json!("disabled")]),
     ] {
         let config = TargetConfig::new("demo/any", "bedrock", model)
-            .endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com");
+            .with_endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com");
         let refused = || reply(400, &json!({"message": refusal}).to_string());
         let upstream = Upstream::new().replies(refused()).replies(reply(200, ANSWER));
         let (head, said) = send(layer(config.clone()), &upstream, request()).await;

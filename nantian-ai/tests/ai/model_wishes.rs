@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use nantian_ai::{TargetConfig, retry::Attempts};
+use nantian_ai::{Dialect, TargetConfig, retry::Attempts};
 use serde_json::{Value, json};
 
 use crate::{
@@ -24,7 +24,7 @@ const NO_PREFILL: &str =
 
 fn bedrock(model: &str) -> TargetConfig {
     TargetConfig::new("demo/claude", "bedrock", model)
-        .endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com")
+        .with_endpoint("https://bedrock-runtime.eu-central-1.amazonaws.com")
 }
 
 /// A chat that ends so.
@@ -138,7 +138,7 @@ async fn a_model_that_does_not_go_on_with_what_it_has_said_is_asked_to_by_a_user
 #[tokio::test]
 async fn an_organisation_that_is_not_verified_asks_for_no_summaries_of_reasoning() {
     const REFUSED: &str = "Your organization must be verified to generate reasoning summaries. Please go to: https://platform.openai.com/settings/organization/general and click on Verify Organization.";
-    let config = || TargetConfig::new("demo/gpt", "openai", "gpt-5.4").format("openai-responses");
+    let config = || TargetConfig::new("demo/gpt", "openai", "gpt-5.4").with_format(Dialect::Responses);
     let request = || {
         let body = r#"{"model":"any","max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":8000},"messages":[{"role":"user","content":"Hi"}]}"#;
         post("/v1/messages", body)
@@ -155,8 +155,8 @@ async fn an_organisation_that_is_not_verified_asks_for_no_summaries_of_reasoning
 async fn a_model_of_responses_that_takes_no_say_in_how_tokens_are_drawn_is_told_nothing_of_it() {
     let refusal = "Unsupported parameter: 'temperature' is not supported with this model.";
     let config = TargetConfig::new("demo/gpt", "azure-openai", "prod")
-        .format("openai-responses")
-        .endpoint("http://provider");
+        .with_format(Dialect::Responses)
+        .with_endpoint("http://provider");
     let drawn = || chat(&json!({"temperature": 0.2, "top_p": 1}));
     let (upstream, named) = taught(config, refusal, OF_RESPONSES, drawn).await;
     assert_eq!(asked(&upstream, "/temperature"), [json!(0.2), Value::Null, Value::Null]);
@@ -166,7 +166,7 @@ async fn a_model_of_responses_that_takes_no_say_in_how_tokens_are_drawn_is_told_
 
 #[tokio::test]
 async fn a_template_that_has_the_model_think_first_gets_a_user_after_what_the_model_has_said() {
-    let llama = TargetConfig::new("demo/llama", "llamacpp", "qwen3").endpoint("http://provider");
+    let llama = TargetConfig::new("demo/llama", "llamacpp", "qwen3").with_endpoint("http://provider");
     let refusal = "Assistant response prefill is incompatible with enable_thinking.";
     let mut said = ends_with_the_model();
     said["max_tokens"] = json!(9);
@@ -179,7 +179,7 @@ async fn a_template_that_has_the_model_think_first_gets_a_user_after_what_the_mo
 
 #[tokio::test]
 async fn who_wants_a_template_to_think_tells_nothing_of_those_who_do_not() {
-    let llama = layer(TargetConfig::new("demo/llama", "llamacpp", "qwen3").endpoint("http://provider"));
+    let llama = layer(TargetConfig::new("demo/llama", "llamacpp", "qwen3").with_endpoint("http://provider"));
     let refusal = "Assistant response prefill is incompatible with enable_thinking.";
     let request = |thinking: Value| {
         let mut said = ends_with_the_model();
@@ -265,8 +265,8 @@ async fn reasoning_that_another_account_has_encrypted_is_left_out_and_named() {
     let encrypted = body(r#",{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"gAAA"}"#);
     let own = TargetConfig::new("demo/gpt", "openai", "gpt-5");
     let azure = TargetConfig::new("demo/gpt", "azure-openai", "gpt-5")
-        .endpoint("https://demo.openai.azure.com/openai/v1")
-        .format("openai-responses");
+        .with_endpoint("https://demo.openai.azure.com/openai/v1")
+        .with_format(Dialect::Responses);
     for config in [own, azure] {
         for refusal in [
             r#"{"error":{"message":"The encrypted content gAAA...5IEt could not be verified.","type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}"#,

@@ -94,10 +94,10 @@ async fn who_is_waited_for_is_asked_again_within_the_budget() {
     let first = Upstream::new().replies(busy(429, "5")).replies(busy(429, "5")).replies(answer());
     let other = Upstream::new().replies(json(503, "{}")).replies(json(503, "{}"));
     let choice = |name: &str, upstream: &Upstream, retries| {
-        let budget = BudgetPolicy::default().percent(0).min_concurrent(1);
-        let config = openai().retry(RetryPolicy::new(retries, Duration::ZERO).budget(budget));
+        let budget = BudgetPolicy::default().with_percent(0).with_min_concurrent(1);
+        let config = openai().with_retry(RetryPolicy::new(retries, Duration::ZERO).with_budget(budget));
         let service = layer(config).layer(upstream.clone());
-        Choice { name: name.to_owned(), model: name.to_owned(), weight: 1, service }
+        Choice::new(name, name, service)
     };
     let route = ModelRoute::new([choice("short", &first, 3), choice("other", &other, 0)]);
     let (one, two) = tokio::join!(route.clone().oneshot(chat()), route.oneshot(chat()));
@@ -110,12 +110,11 @@ async fn who_is_waited_for_is_asked_again_within_the_budget() {
 #[tokio::test(start_paused = true)]
 async fn who_is_passed_over_takes_no_place_among_the_repeats() {
     let first = Upstream::new().replies(busy(429, "5")).replies(json(503, "{}")).replies(answer());
-    let budget = BudgetPolicy::default().percent(0).min_concurrent(1);
-    let asked = layer(openai().retry(RetryPolicy::new(1, Duration::ZERO).budget(budget)));
+    let budget = BudgetPolicy::default().with_percent(0).with_min_concurrent(1);
+    let asked = layer(openai().with_retry(RetryPolicy::new(1, Duration::ZERO).with_budget(budget)));
     let short = asked.layer(first.clone());
     let other = layer(openai()).layer(Upstream::new().hangs());
-    let choice =
-        |name: &str, service| Choice { name: name.to_owned(), model: name.to_owned(), weight: 1, service };
+    let choice = |name: &str, service| Choice::new(name, name, service);
     let both = ModelRoute::new([choice("short", short.clone()), choice("other", other)]);
     let mut passed = Box::pin(both.oneshot(chat()));
     assert!(passed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -136,8 +135,8 @@ async fn who_is_waited_for_is_not_repeated_more_often_for_that() {
         let other = Upstream::new().replies(json(503, "{}"));
         let choice = |name: &str, upstream: &Upstream, retries| {
             let service =
-                layer(openai().retry(RetryPolicy::new(retries, Duration::ZERO))).layer(upstream.clone());
-            Choice { name: name.to_owned(), model: name.to_owned(), weight: 1, service }
+                layer(openai().with_retry(RetryPolicy::new(retries, Duration::ZERO))).layer(upstream.clone());
+            Choice::new(name, name, service)
         };
         let route = ModelRoute::new([choice("short", &first, retries), choice("other", &other, 0)]);
         let status = route.oneshot(chat()).await.unwrap().status();
@@ -155,10 +154,10 @@ async fn it_is_waited_for_as_well_where_a_limit_denies_the_other_one() {
     };
     let first = Upstream::new().replies(busy(429, "5")).replies(answer());
     let choice = |name: &str, upstream: Upstream, limit| {
-        let config = openai().retry(RetryPolicy::new(3, Duration::ZERO));
+        let config = openai().with_retry(RetryPolicy::new(3, Duration::ZERO));
         let asked = layer(config).layer(upstream);
         let service = tower::ServiceExt::<Request<RequestBody>>::map_response(asked, limit);
-        Choice { name: name.to_owned(), model: name.to_owned(), weight: 1, service }
+        Choice::new(name, name, service)
     };
     let route = ModelRoute::new([
         choice("short", first.clone(), as_it_is),

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
-use nantian_ai::{Credential, TargetConfig};
+use nantian_ai::{Credential, Dialect, TargetConfig};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::{Upstream, chat, events, json, layer, openai, post, send};
@@ -68,7 +68,7 @@ async fn a_request_reaches_the_provider_with_our_credential_and_model_and_nothin
 #[tokio::test]
 async fn a_target_without_a_credential_sends_none() {
     let upstream = Upstream::new().replies(json(200, "{}"));
-    let config = TargetConfig::new("demo/vllm", "vllm", "llama").endpoint("http://vllm:8000/v1");
+    let config = TargetConfig::new("demo/vllm", "vllm", "llama").with_endpoint("http://vllm:8000/v1");
     let mut request = chat();
     request.headers_mut().insert("authorization", "Bearer of-the-client".parse().unwrap());
     send(layer(config), &upstream, request).await;
@@ -80,7 +80,7 @@ async fn a_target_without_a_credential_sends_none() {
 #[tokio::test]
 async fn a_credential_in_another_header_does_not_let_the_clients_header_through() {
     let upstream = Upstream::new().replies(json(200, "{}"));
-    let config = openai().credential(Credential::bearer("sk-ours").in_header("X-Token"));
+    let config = openai().with_credential(Credential::bearer("sk-ours").in_header("X-Token"));
     let mut request = chat();
     for name in ["authorization", "x-token"] {
         request.headers_mut().insert(name, "of-the-client".parse().unwrap());
@@ -97,7 +97,7 @@ async fn a_credential_in_another_header_does_not_let_the_clients_header_through(
 async fn anthropic_gets_its_key_and_a_version() {
     let upstream = Upstream::new().replies(json(200, "{}"));
     let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
-        .credential(Credential::api_key("sk-ant"));
+        .with_credential(Credential::api_key("sk-ant"));
     let request = post("/v1/messages?beta=true", r#"{"max_tokens":9,"messages":[]}"#);
     send(layer(config), &upstream, request).await;
     let (head, body) = upstream.request();
@@ -119,7 +119,7 @@ async fn every_operation_has_its_place_below_the_endpoint() {
         ("ollama", "/api/embed", "/base/embed"),
     ] {
         let upstream = Upstream::new().replies(json(200, "{}"));
-        let config = TargetConfig::new("demo/x", provider, "m").endpoint("http://host:81/base");
+        let config = TargetConfig::new("demo/x", provider, "m").with_endpoint("http://host:81/base");
         send(layer(config), &upstream, post(path, "{}")).await;
         let (head, body) = upstream.request();
         assert_eq!(head.uri.path(), expected);
@@ -139,7 +139,7 @@ async fn responses_pass_where_the_provider_has_them_and_are_translated_elsewhere
             r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#,
         ),
         (
-            TargetConfig::new("demo/vllm", "vllm", "m").format("openai-responses"),
+            TargetConfig::new("demo/vllm", "vllm", "m").with_format(Dialect::Responses),
             "/v1/responses",
             r#"{"model":"m","input":"Hi"}"#,
         ),
@@ -153,7 +153,7 @@ async fn responses_pass_where_the_provider_has_them_and_are_translated_elsewhere
     }
     // What is no conversation is the same in both dialects.
     let upstream = Upstream::new().replies(json(200, "{}"));
-    let config = openai().format("openai-responses");
+    let config = openai().with_format(Dialect::Responses);
     send(layer(config), &upstream, post("/v1/embeddings", r#"{"input":"x"}"#)).await;
     assert_eq!(upstream.request().0.uri.path(), "/v1/embeddings");
 }
@@ -265,7 +265,7 @@ async fn no_spelling_of_a_name_gets_past_what_an_operator_decides() {
     assert_eq!(head.headers["x-nantian-dropped"], "options");
 
     let upstream = Upstream::new();
-    let (head, body) = send(layer(config.strict()), &upstream, post("/api/chat", asked)).await;
+    let (head, body) = send(layer(config.with_strict(true)), &upstream, post("/api/chat", asked)).await;
     assert!(head.status == 400 && body.contains("options"), "{body}");
 }
 
@@ -299,7 +299,7 @@ async fn an_answer_of_anthropic_names_the_model_that_the_client_has_asked_for() 
 async fn what_others_than_claude_have_thought_is_not_said_to_be_of_claude() {
     const WHOLE: &str =
         r#"{"model":"glm-4.6","content":[{"type":"thinking","thinking":"hm","signature":"of-glm"}]}"#;
-    let glm = TargetConfig::new("demo/glm", "anthropic", "glm-4.6").endpoint("http://glm/api");
+    let glm = TargetConfig::new("demo/glm", "anthropic", "glm-4.6").with_endpoint("http://glm/api");
     let upstream = Upstream::new().replies(json(200, WHOLE));
     let asked = post("/v1/messages", r#"{"model":"claude-opus-4-8","max_tokens":9,"messages":[]}"#);
     let (head, body) = send(layer(glm), &upstream, asked).await;

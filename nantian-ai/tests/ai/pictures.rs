@@ -79,15 +79,15 @@ async fn another_model_reads_what_gemini_cannot_fetch() {
 }
 
 fn at_bedrock(model: &str) -> TargetConfig {
-    TargetConfig::new("demo/any", "bedrock", model).region("eu-central-1")
+    TargetConfig::new("demo/any", "bedrock", model).with_region("eu-central-1")
 }
 
 #[tokio::test]
 async fn the_conversation_goes_on_without_them_where_there_is_none() {
     let deepseek = || TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat");
     let openrouter = || TargetConfig::new("demo/qwen", "openrouter", "qwen/qwen3");
-    let llamacpp = || TargetConfig::new("demo/qwen", "llamacpp", "qwen3").endpoint("http://provider");
-    let vllm = TargetConfig::new("demo/qwen", "vllm", "Qwen/Qwen3-8B").endpoint("http://provider");
+    let llamacpp = || TargetConfig::new("demo/qwen", "llamacpp", "qwen3").with_endpoint("http://provider");
+    let vllm = TargetConfig::new("demo/qwen", "vllm", "Qwen/Qwen3-8B").with_endpoint("http://provider");
     let llama = TargetConfig::new("demo/llama", "ollama", "llama3.2");
     for (config, request, refusal, answer) in [
         (deepseek(), seen(), refused(SEES_NONE), ANSWER),
@@ -117,7 +117,7 @@ async fn where_nothing_may_be_lost_the_client_hears_of_it() {
     let config = TargetConfig::new("demo/vllm", "vllm", "qwen3");
     let upstream = Upstream::new().replies(refused(SEES_NONE));
     let request = strict(seen());
-    let (head, body) = send(layer(config.endpoint("http://provider")), &upstream, request).await;
+    let (head, body) = send(layer(config.with_endpoint("http://provider")), &upstream, request).await;
     let error = &serde_json::from_str::<Value>(&body).unwrap()["error"]["type"];
     assert_eq!((head.status.as_u16(), error), (400, &json!("invalid_request_error")));
     assert_eq!(upstream.requests(), 1);

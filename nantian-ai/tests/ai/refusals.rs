@@ -72,7 +72,9 @@ async fn a_client_or_an_operator_may_rather_be_refused_than_lose_anything() {
     let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
     let mut asked = post("/v1/chat/completions", body);
     asked.headers_mut().insert("x-nantian-strict", HeaderValue::from_static("true"));
-    for (config, request) in [(claude(), asked), (claude().strict(), post("/v1/chat/completions", body))] {
+    for (config, request) in
+        [(claude(), asked), (claude().with_strict(true), post("/v1/chat/completions", body))]
+    {
         let (status, body) = refusal(config, request).await;
         assert_eq!((status, body["error"]["code"].as_str()), (400, Some("lossy")));
         let message = body["error"]["message"].as_str().unwrap();
@@ -91,7 +93,7 @@ async fn a_body_that_is_no_json_object_is_refused() {
 
 #[tokio::test]
 async fn a_body_above_the_limit_is_refused() {
-    let (status, body) = refusal(openai().max_body(20), chat()).await;
+    let (status, body) = refusal(openai().with_max_body(20), chat()).await;
     assert_eq!(status, 413);
     assert_eq!(body["error"]["code"], "request_too_large");
 }
@@ -213,7 +215,7 @@ async fn what_the_model_has_failed_at_is_tried_again_and_is_no_fault_of_the_clie
     const ANSWER: &str =
         r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
     let messages = || post("/v1/messages", r#"{"model":"any","max_tokens":9,"messages":[]}"#);
-    let groq = || TargetConfig::new("demo/groq", "groq", "m").retry(RetryPolicy::new(1, Duration::ZERO));
+    let groq = || TargetConfig::new("demo/groq", "groq", "m").with_retry(RetryPolicy::new(1, Duration::ZERO));
     for request in [chat as fn() -> Request<Full<Bytes>>, messages] {
         let upstream = Upstream::new().replies(reply(400, FAILED)).replies(reply(200, ANSWER));
         let (head, body) = send(layer(groq()), &upstream, request()).await;

@@ -11,7 +11,7 @@ use tower::{Layer as _, ServiceExt as _};
 use crate::support::{Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
 
 fn retrying(max_retries: u32) -> TargetConfig {
-    openai().retry(RetryPolicy::new(max_retries, Duration::from_millis(500)))
+    openai().with_retry(RetryPolicy::new(max_retries, Duration::from_millis(500)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,12 +78,12 @@ fn html(status: u16) -> http::Response<crate::support::Body> {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_judged_by_its_status_whether_it_passes_is_translated_or_no_json() {
-    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude").retry(retrying(1).retry);
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude").with_retry(retrying(1).retry);
     let titan = || {
         TargetConfig::new("demo/titan", "bedrock", "amazon.nova-pro-v1:0")
-            .region("eu-central-1")
-            .credential(Credential::bearer("one"))
-            .retry(retrying(1).retry)
+            .with_region("eu-central-1")
+            .with_credential(Credential::bearer("one"))
+            .with_retry(retrying(1).retry)
     };
     type Refusal = fn(u16) -> http::Response<crate::support::Body>;
     let refusals: [(fn() -> TargetConfig, Refusal); 4] = [
@@ -111,8 +111,8 @@ async fn a_refusal_is_judged_by_its_status_whether_it_passes_is_translated_or_no
 async fn a_secret_that_is_refused_by_a_400_makes_way_too() {
     const INVALID: &str = r#"{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}"#;
     let config = TargetConfig::new("demo/gemini", "gemini", "gemini-2.5-flash")
-        .credential(Credential::api_key("one").or("two"))
-        .retry(RetryPolicy::new(1, Duration::from_secs(500)));
+        .with_credential(Credential::api_key("one").or("two"))
+        .with_retry(RetryPolicy::new(1, Duration::from_secs(500)));
     let answer = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}]}"#;
     let upstream = Upstream::new().replies(json(400, INVALID)).replies(json(200, answer));
     let (head, body) = send(layer(config), &upstream, chat()).await;
@@ -125,7 +125,7 @@ async fn a_secret_that_is_refused_by_a_400_makes_way_too() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_times_out_is_repeated() {
     let upstream = Upstream::new().hangs().replies(json(200, "{}"));
-    let config = retrying(1).timeouts(Timeouts::uniform(Duration::from_secs(5)));
+    let config = retrying(1).with_timeouts(Timeouts::uniform(Duration::from_secs(5)));
     let (head, _) = send(layer(config), &upstream, chat()).await;
     assert_eq!(head.status, 200);
     assert_eq!(upstream.requests(), 2);
@@ -178,8 +178,8 @@ async fn the_first_token_is_that_of_the_answer() {
 #[tokio::test(start_paused = true)]
 async fn several_secrets_are_used_in_turn() {
     let config = openai()
-        .credential(Credential::bearer("sk-1").or("sk-2").or("sk-3"))
-        .retry(RetryPolicy::new(5, Duration::from_millis(1)));
+        .with_credential(Credential::bearer("sk-1").or("sk-2").or("sk-3"))
+        .with_retry(RetryPolicy::new(5, Duration::from_millis(1)));
     let mut upstream = Upstream::new().replies(json(401, "{}"));
     for _ in 0..4 {
         upstream = upstream.replies(json(429, "{}"));
@@ -196,8 +196,8 @@ async fn several_secrets_are_used_in_turn() {
 async fn where_a_secret_is_refused_an_unused_one_is_taken_at_once() {
     for status in [401, 402, 403, 429] {
         let config = openai()
-            .credential(Credential::bearer("sk-1").or("sk-2"))
-            .retry(RetryPolicy::new(2, Duration::from_secs(1)));
+            .with_credential(Credential::bearer("sk-1").or("sk-2"))
+            .with_retry(RetryPolicy::new(2, Duration::from_secs(1)));
         let mut refused = json(status, "{}");
         refused.headers_mut().insert("retry-after", "3600".parse().unwrap());
         let upstream = Upstream::new().replies(refused).replies(json(200, "{}"));
@@ -232,8 +232,8 @@ async fn without_a_budget_every_call_is_asked_again() {
     for _ in 0..60 {
         upstream = upstream.replies(json(503, "{}"));
     }
-    let policy = RetryPolicy::new(1, Duration::from_millis(500)).budget(BudgetPolicy::UNLIMITED);
-    let service = layer(openai().retry(policy)).layer(upstream.clone());
+    let policy = RetryPolicy::new(1, Duration::from_millis(500)).with_budget(BudgetPolicy::UNLIMITED);
+    let service = layer(openai().with_retry(policy)).layer(upstream.clone());
     let calls = (0..30).map(|_| service.clone().oneshot(chat()));
     futures_util::future::join_all(calls).await;
     assert_eq!(upstream.requests(), 60);
@@ -242,11 +242,14 @@ async fn without_a_budget_every_call_is_asked_again() {
 #[tokio::test]
 async fn the_inner_service_is_told_how_long_a_connection_may_take() {
     let expected = [Some(Duration::from_secs(5)), Some(Duration::from_secs(1)), None];
-    let timeouts =
-        [Timeouts::default(), Timeouts::none().connect(expected[1]), Timeouts::none().connect(None)];
+    let timeouts = [
+        Timeouts::default(),
+        Timeouts::none().with_connect(expected[1]),
+        Timeouts::none().with_connect(None),
+    ];
     for (timeouts, expected) in timeouts.into_iter().zip(expected) {
         let upstream = Upstream::new().replies(json(200, "{}"));
-        send(layer(openai().timeouts(timeouts)), &upstream, chat()).await;
+        send(layer(openai().with_timeouts(timeouts)), &upstream, chat()).await;
         let (sent, _) = upstream.request();
         assert_eq!(sent.extensions.get::<ConnectTimeout>().map(|limit| limit.0), expected);
     }

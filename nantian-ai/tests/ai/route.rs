@@ -36,9 +36,9 @@ async fn ask_and_see(
     let reports = Reports::default();
     let choice = |name: &str, provider: &str, model: &str, upstream: &Upstream| {
         let config = TargetConfig::new(format!("demo/{name}"), provider, model)
-            .timeouts(Timeouts::uniform(Duration::from_secs(5)));
+            .with_timeouts(Timeouts::uniform(Duration::from_secs(5)));
         let service = layer(config).observer(reports.clone()).layer(upstream.clone());
-        Choice { name: name.to_owned(), model: model.to_owned(), weight: 1, service }
+        Choice::new(name, model, service)
     };
     let route = ModelRoute::new([
         choice("gpt", "openai", "gpt-4o", openai),
@@ -235,10 +235,10 @@ async fn ask_before(ollama: &Upstream, method: &str, path: &str, body: &str) -> 
     let choice = |name: &str, provider: &str, model: &str, upstream: &Upstream| {
         let mut config = TargetConfig::new(format!("demo/{name}"), provider, model);
         if provider == "ollama" {
-            config = config.endpoint("http://ollama.example/api");
+            config = config.with_endpoint("http://ollama.example/api");
         }
         let service = layer(config).layer(upstream.clone());
-        Choice { name: name.to_owned(), model: model.to_owned(), weight: 1, service }
+        Choice::new(name, model, service)
     };
     let route = ModelRoute::new([
         choice("gpt", "openai", "gpt-4o", &Upstream::new()),
@@ -326,12 +326,7 @@ fn alike<'a>(
 > {
     ModelRoute::new(models.into_iter().map(|(name, model, upstream)| {
         let config = TargetConfig::new(format!("demo/{name}"), "openai", model);
-        Choice {
-            name: name.to_owned(),
-            model: model.to_owned(),
-            weight: 1,
-            service: layer(config).layer(upstream.clone()),
-        }
+        Choice::new(name, model, layer(config).layer(upstream.clone()))
     }))
 }
 
@@ -362,11 +357,9 @@ async fn vectors_of_another_model_never_stand_in() {
 #[tokio::test]
 async fn vectors_of_another_model_do_not_stand_in_for_a_request_that_the_first_one_has_no_words_for() {
     let upstream = Upstream::new();
-    let choice = |name: &str, provider: &str, model: &str| Choice {
-        name: name.to_owned(),
-        model: model.to_owned(),
-        weight: 1,
-        service: layer(TargetConfig::new(format!("demo/{name}"), provider, model)).layer(upstream.clone()),
+    let choice = |name: &str, provider: &str, model: &str| {
+        let config = TargetConfig::new(format!("demo/{name}"), provider, model);
+        Choice::new(name, model, layer(config).layer(upstream.clone()))
     };
     let route = ModelRoute::new([
         choice("gem", "gemini", "gemini-embedding-001"),

@@ -132,7 +132,7 @@ impl Reports {
 
 /// An OpenAI target with a credential.
 pub(crate) fn openai() -> TargetConfig {
-    TargetConfig::new("demo/openai", "openai", "gpt-4o").credential(Credential::bearer("sk-ours"))
+    TargetConfig::new("demo/openai", "openai", "gpt-4o").with_credential(Credential::bearer("sk-ours"))
 }
 
 pub(crate) fn layer(config: TargetConfig) -> AiLayer {

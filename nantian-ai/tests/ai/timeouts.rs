@@ -18,7 +18,9 @@ const fn seconds(seconds: u64) -> Duration {
 
 /// Ten seconds for all, twenty to the first token, five between chunks.
 fn hasty() -> TargetConfig {
-    openai().timeouts(Timeouts::none().total(seconds(10)).first_token(seconds(20)).idle(seconds(5)))
+    openai().with_timeouts(
+        Timeouts::none().with_total(seconds(10)).with_first_token(seconds(20)).with_idle(seconds(5)),
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +113,7 @@ async fn a_stream_that_stalls_ends_with_an_error_event_of_the_clients_dialect() 
         ("ollama", "/api/chat", "application/x-ndjson", ollama_token, "{\"error\":"),
     ] {
         let reply = events(kind, [(seconds(1), Some(token)), (seconds(99), Some(token))]);
-        let config = TargetConfig::new("demo/x", provider, "m").timeouts(Timeouts::uniform(seconds(5)));
+        let config = TargetConfig::new("demo/x", provider, "m").with_timeouts(Timeouts::uniform(seconds(5)));
         let request = post(path, r#"{"stream":true}"#);
         let started = Instant::now();
         let (head, body) = send(layer(config), &Upstream::new().replies(reply), request).await;
@@ -137,7 +139,7 @@ async fn a_stream_that_is_complete_but_never_closed_ends_well() {
 async fn without_timeouts_nothing_is_late() {
     let reply =
         events("text/event-stream", [(seconds(100_000), Some(TOKEN)), (seconds(100_000), Some(DONE))]);
-    let config = openai().timeouts(Timeouts::none());
+    let config = openai().with_timeouts(Timeouts::none());
     let (_, body) = send(layer(config), &Upstream::new().replies(reply), stream_chat()).await;
     assert_eq!(body, TOKEN.to_owned() + DONE);
 }
@@ -152,8 +154,8 @@ async fn a_refusal_whose_reasons_do_not_come_is_the_refusal_and_is_not_asked_aga
         let (mut head, body) = reply.into_parts();
         head.status = http::StatusCode::from_u16(status).unwrap();
         let upstream = Upstream::new().replies(http::Response::from_parts(head, body));
-        let config = TargetConfig::new("demo/model", provider, "m").timeouts(hasty().timeouts);
-        let config = config.retry(RetryPolicy::new(3, Duration::ZERO));
+        let config = TargetConfig::new("demo/model", provider, "m").with_timeouts(hasty().timeouts);
+        let config = config.with_retry(RetryPolicy::new(3, Duration::ZERO));
         let reports = Reports::default();
         let started = Instant::now();
         let (head, body) = send(layer(config).observer(reports.clone()), &upstream, chat()).await;
@@ -167,8 +169,9 @@ async fn a_refusal_whose_reasons_do_not_come_is_the_refusal_and_is_not_asked_aga
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_too_long_as_a_whole_is_repeated_before_its_first_token_and_ended_in_words_after_it()
  {
-    let config = openai().timeouts(Timeouts::none().first_token(seconds(60)).attempt(seconds(10)));
-    let config = config.retry(RetryPolicy::new(1, Duration::ZERO));
+    let config =
+        openai().with_timeouts(Timeouts::none().with_first_token(seconds(60)).with_attempt(seconds(10)));
+    let config = config.with_retry(RetryPolicy::new(1, Duration::ZERO));
     let whole = events("text/event-stream", [(seconds(1), Some(TOKEN)), (seconds(1), Some(DONE))]);
     let started = Instant::now();
     let upstream = Upstream::new().hangs().replies(whole);
@@ -212,7 +215,7 @@ async fn a_model_that_thinks_in_silence_is_not_late_and_its_pings_reach_the_clie
         ("/api/chat", ""),
     ] {
         let config = TargetConfig::new("demo/claude", "anthropic", "claude-opus-5-5");
-        let config = config.timeouts(hasty().timeouts).retry(RetryPolicy::new(1, Duration::ZERO));
+        let config = config.with_timeouts(hasty().timeouts).with_retry(RetryPolicy::new(1, Duration::ZERO));
         let upstream = Upstream::new().replies(events("text/event-stream", silent_thought()));
         let reports = Reports::default();
         let service = layer(config).observer(reports.clone()).layer(upstream);

@@ -55,8 +55,8 @@ impl TokenClient for TokenEndpoint {
 
 fn azure() -> TargetConfig {
     TargetConfig::new("demo/gpt", "azure-openai", "gpt-4o")
-        .endpoint("https://demo.openai.azure.com")
-        .credential(Credential::azure(r#"{"tenant":"t","appId":"c","password":"s"}"#))
+        .with_endpoint("https://demo.openai.azure.com")
+        .with_credential(Credential::azure(r#"{"tenant":"t","appId":"c","password":"s"}"#))
 }
 
 fn layer(config: TargetConfig, endpoint: &TokenEndpoint) -> AiLayer {
@@ -94,7 +94,7 @@ async fn many_requests_at_once_wait_for_one_exchange() {
 async fn a_refused_account_is_this_sides_fault_and_costs_nothing() {
     let endpoint = TokenEndpoint::of([(401, REFUSAL)]);
     let reports = Reports::default();
-    let config = azure().retry(RetryPolicy::new(3, Duration::ZERO));
+    let config = azure().with_retry(RetryPolicy::new(3, Duration::ZERO));
     let (upstream, layer) = (Upstream::new(), layer(config, &endpoint).observer(reports.clone()));
     for _ in 0..2 {
         let (head, body) = send(layer.clone(), &upstream, chat()).await;
@@ -112,7 +112,7 @@ async fn a_refused_account_is_this_sides_fault_and_costs_nothing() {
 async fn a_token_that_does_not_come_is_bounded_by_the_time_of_an_attempt() {
     let endpoint = TokenEndpoint::of([]);
     let reports = Reports::default();
-    let config = azure().timeouts(Timeouts::uniform(Duration::from_secs(5)));
+    let config = azure().with_timeouts(Timeouts::uniform(Duration::from_secs(5)));
     let (upstream, layer) = (Upstream::new(), layer(config, &endpoint).observer(reports.clone()));
     let started = tokio::time::Instant::now();
     let (head, _) = send(layer, &upstream, chat()).await;
@@ -124,11 +124,8 @@ async fn a_token_that_does_not_come_is_bounded_by_the_time_of_an_attempt() {
 async fn where_there_is_no_token_another_model_is_asked() {
     let endpoint = TokenEndpoint::of([(401, REFUSAL)]);
     let (azure_side, openai) = (Upstream::new(), Upstream::new().replies(json(200, ANSWER)));
-    let choice = |name: &str, layer: AiLayer, upstream: &Upstream| Choice {
-        name: name.to_owned(),
-        model: "m".to_owned(),
-        weight: 1,
-        service: layer.layer(upstream.clone()),
+    let choice = |name: &str, layer: AiLayer, upstream: &Upstream| {
+        Choice::new(name, "m", layer.layer(upstream.clone()))
     };
     let other = TargetConfig::new("demo/other", "openai", "gpt-4o");
     let route = ModelRoute::new([
@@ -144,7 +141,7 @@ async fn where_there_is_no_token_another_model_is_asked() {
 async fn an_account_without_a_client_is_refused_before_any_request() {
     let refused = Target::new(azure()).unwrap_err();
     assert!(matches!(refused, InvalidTarget::Credential(InvalidCredential::NoClient { .. })), "{refused}");
-    let empty = azure().credential(Credential::azure(""));
+    let empty = azure().with_credential(Credential::azure(""));
     assert!(Target::with_tokens(empty, Arc::new(TokenEndpoint::default())).is_err());
 }
 

@@ -30,9 +30,9 @@ const DONE: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"read all of it
 /// A model that reads little, and repeats what can be repeated.
 fn short(provider: &str) -> TargetConfig {
     let config =
-        TargetConfig::new("demo/short", provider, "short-1").retry(RetryPolicy::new(3, Duration::ZERO));
-    let config = config.endpoint("http://short").credential(Credential::bearer("key"));
-    if provider == "bedrock" { config.region("eu-central-1") } else { config }
+        TargetConfig::new("demo/short", provider, "short-1").with_retry(RetryPolicy::new(3, Duration::ZERO));
+    let config = config.with_endpoint("http://short").with_credential(Credential::bearer("key"));
+    if provider == "bedrock" { config.with_region("eu-central-1") } else { config }
 }
 
 fn bare(provider: &str) -> Request<Full<Bytes>> {
@@ -59,7 +59,7 @@ pub(crate) async fn ask(
     let reports = Reports::default();
     let choice = |name: &str, config: TargetConfig, upstream: &Upstream| {
         let service = layer(config).observer(reports.clone()).layer(upstream.clone());
-        Choice { name: name.to_owned(), model: format!("{name}-1"), weight: 1, service }
+        Choice::new(name, format!("{name}-1"), service)
     };
     let [little, more] = upstreams;
     let route = ModelRoute::new([choice("short", short(provider), little), choice("long", openai(), more)]);

@@ -8,7 +8,7 @@ use crate::support::{Reports, Upstream, chat, json as reply, layer, openai, post
 
 fn claude() -> TargetConfig {
     TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
-        .credential(Credential::api_key("sk-ant"))
+        .with_credential(Credential::api_key("sk-ant"))
 }
 
 fn parsed(text: &str) -> Value {

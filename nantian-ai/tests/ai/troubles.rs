@@ -15,9 +15,9 @@ use crate::support::{Body, Reports, Upstream, events, json, layer, post, send};
 
 pub(crate) fn target(dialect: Dialect) -> TargetConfig {
     TargetConfig::new("demo/x", "acme", "m")
-        .format(dialect.name())
-        .endpoint("http://provider")
-        .timeouts(Timeouts::uniform(Duration::from_secs(5)))
+        .with_format(dialect)
+        .with_endpoint("http://provider")
+        .with_timeouts(Timeouts::uniform(Duration::from_secs(5)))
 }
 
 pub(crate) fn path(dialect: Dialect) -> &'static str {
@@ -308,7 +308,7 @@ async fn a_stream_whose_first_event_cannot_be_read_is_asked_for_again() {
         for provider in Dialect::ALL {
             let now = |event| events(content_type(provider), [(Duration::ZERO, Some(event))]);
             let upstream = Upstream::new().replies(now(unreadable(provider))).replies(now(token(provider)));
-            let config = target(provider).retry(RetryPolicy::new(1, Duration::ZERO));
+            let config = target(provider).with_retry(RetryPolicy::new(1, Duration::ZERO));
             let (head, body) = send(layer(config), &upstream, request(client, true)).await;
             let pair = format!("{client} to {provider}: {body}");
             // Where bytes pass, the client may read what nobody here can.

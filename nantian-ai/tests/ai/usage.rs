@@ -109,7 +109,7 @@ async fn a_stalled_stream_is_reported_as_truncated() {
     let reports = Reports::default();
     let reply =
         events("text/event-stream", [(Duration::ZERO, Some(TOKEN)), (Duration::from_secs(9), Some(USAGE))]);
-    let config = openai().timeouts(Timeouts::uniform(Duration::from_secs(1)));
+    let config = openai().with_timeouts(Timeouts::uniform(Duration::from_secs(1)));
     let layer = layer(config).observer(reports.clone());
     send(layer, &Upstream::new().replies(reply), stream_chat()).await;
     let report = reports.only();
@@ -145,7 +145,7 @@ async fn a_stream_of_several_answers_is_complete_with_the_last_of_them() {
 async fn attempts_that_fail_are_not_reported_each() {
     let reports = Reports::default();
     let upstream = Upstream::new().replies(json(503, "{}")).refuses_connection().replies(json(429, "{}"));
-    let config = openai().retry(RetryPolicy::new(2, Duration::from_millis(1)));
+    let config = openai().with_retry(RetryPolicy::new(2, Duration::from_millis(1)));
     send(layer(config).observer(reports.clone()), &upstream, chat()).await;
     let report = reports.only();
     assert_eq!(report.outcome, Outcome::NotServed);
@@ -177,7 +177,8 @@ async fn a_provider_that_got_the_prompt_and_timed_out_has_been_paid_for_it() {
             Some(200) => upstream.replies(json(200, REPLY)),
             Some(status) => upstream.replies(json(status, "{}")),
         };
-        let config = openai().retry(RetryPolicy::new(1, second)).timeouts(Timeouts::uniform(second));
+        let config =
+            openai().with_retry(RetryPolicy::new(1, second)).with_timeouts(Timeouts::uniform(second));
         send(layer(config).observer(reports.clone()), &upstream, chat()).await;
         let report = reports.only();
         if last == Some(200) {

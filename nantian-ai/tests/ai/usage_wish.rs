@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::Full;
-use nantian_ai::{AiLayer, Target, TargetConfig, retry::Attempts};
+use nantian_ai::{AiLayer, Dialect, Target, TargetConfig, retry::Attempts};
 use serde_json::Value;
 
 use crate::support::{Body, Reports, Upstream, events, json, post, send, stream_chat};
@@ -16,7 +16,9 @@ const STREAM: &str = "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\
                       \"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 
 fn older(reports: &Reports) -> AiLayer<Reports> {
-    let config = TargetConfig::new("demo/older", "acme", "m").format("openai").endpoint("http://provider");
+    let config = TargetConfig::new("demo/older", "acme", "m")
+        .with_format(Dialect::OpenAi)
+        .with_endpoint("http://provider");
     AiLayer::new(Arc::new(Target::new(config).unwrap())).observer(reports.clone())
 }
 

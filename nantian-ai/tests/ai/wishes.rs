@@ -21,8 +21,8 @@ fn llama() -> TargetConfig {
 
 fn bedrock() -> TargetConfig {
     TargetConfig::new("demo/claude", "bedrock", "eu.anthropic.claude-sonnet-4-5-20250929-v1:0")
-        .region("eu-central-1")
-        .credential(Credential::bearer("bedrock-key"))
+        .with_region("eu-central-1")
+        .with_credential(Credential::bearer("bedrock-key"))
 }
 
 /// A conversation with Claude, with more members and headers.
@@ -90,7 +90,7 @@ async fn nothing_is_left_out_where_nothing_may_be_lost_and_what_the_client_says_
     // A level of effort would be lost at once.
     let adaptive = messages(r#","thinking":{"type":"adaptive"}"#, &[]);
     let own = post("/api/chat", r#"{"model":"any","messages":[],"think":true,"stream":false}"#);
-    for (config, request) in [(llama().strict(), adaptive), (llama(), own)] {
+    for (config, request) in [(llama().with_strict(true), adaptive), (llama(), own)] {
         let upstream = Upstream::new().replies(reply(400, DOES_NOT_THINK));
         let (head, body) = send(layer(config), &upstream, request).await;
         assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
@@ -151,7 +151,7 @@ async fn features_that_a_provider_does_not_know_are_named() {
     let (head, _) = send(layer(openai()), &upstream, request()).await;
     assert_eq!(head.headers["x-nantian-dropped"], "anthropic-beta");
     assert!(!upstream.request().0.headers.contains_key("anthropic-beta"));
-    let (head, body) = send(layer(openai().strict()), &Upstream::new(), request()).await;
+    let (head, body) = send(layer(openai().with_strict(true)), &Upstream::new(), request()).await;
     assert!(head.status == 400 && body.contains("anthropic-beta"), "{body}");
 }
 
@@ -225,7 +225,7 @@ async fn a_refusal_that_quotes_one_client_lowers_no_limit_of_another_one() {
 #[tokio::test]
 async fn a_limit_for_which_a_conversation_leaves_no_room_is_lowered_for_it_alone() {
     const NO_ROOM: &str = "'max_tokens' or 'max_completion_tokens' is too large: 32000. This model's maximum context length is 40000 tokens and your request has 10000 input tokens (32000 > 40000 - 10000).";
-    let vllm = TargetConfig::new("demo/vllm", "vllm", "qwen").endpoint("http://vllm/v1");
+    let vllm = TargetConfig::new("demo/vllm", "vllm", "qwen").with_endpoint("http://vllm/v1");
     let layer = layer(vllm);
     let upstream = Upstream::new()
         .replies(refused(NO_ROOM))

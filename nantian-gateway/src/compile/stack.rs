@@ -139,12 +139,8 @@ fn before_route(rule: &CompiledRule) -> Option<policy::BeforeBody> {
 fn model(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> Option<policy::ModelChoice> {
     let Target::AiService(target, ..) = &share.target else { return None };
     let (_, name) = target.name().split_once('/').unwrap_or(("", target.name()));
-    Some(policy::ModelChoice {
-        name: name.to_owned(),
-        model: target.model().to_owned(),
-        weight: share.weight,
-        service: backend(share, rule, context),
-    })
+    let choice = policy::ModelChoice::new(name, target.model(), backend(share, rule, context));
+    Some(choice.with_weight(share.weight))
 }
 
 /// A share of a rule: its own filters, plugins and limits, then the target, again if that fails.

@@ -40,9 +40,12 @@ pub(crate) use self::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum InvalidAiService {
-    /// The provider, format, model, endpoint or credential does not fit.
+    /// The provider, model, endpoint or credential does not fit.
     #[error(transparent)]
     Target(#[from] nantian_ai::InvalidTarget),
+    /// The format is no dialect.
+    #[error(transparent)]
+    Format(#[from] nantian_ai::UnknownDialect),
     /// The credential is no text.
     #[error("the credential is not UTF-8")]
     Credential,
@@ -125,21 +128,21 @@ fn is_own(auth: &ir::AiAuth) -> bool {
 
 fn config(name: &ObjectName, service: &ir::AiService) -> Result<TargetConfig, InvalidAiService> {
     let mut config = TargetConfig::new(name.to_string(), &service.provider, &service.model)
-        .credential(credential(&service.auth)?)
+        .with_credential(credential(&service.auth)?)
         // The client of the upstreams has a time of its own for connections.
-        .timeouts(service.timeout.map_or(Timeouts::none(), Timeouts::uniform).connect(None))
-        .retry(retry(service.retry));
+        .with_timeouts(service.timeout.map_or(Timeouts::none(), Timeouts::uniform).with_connect(None))
+        .with_retry(retry(service.retry));
     if let Some(format) = &service.format {
-        config = config.format(format);
+        config = config.with_format(format.parse()?);
     }
     if let Some(endpoint) = &service.endpoint {
-        config = config.endpoint(endpoint);
+        config = config.with_endpoint(endpoint);
     }
     if let Some(region) = &service.region {
-        config = config.region(region);
+        config = config.with_region(region);
     }
     if let Some(version) = &service.api_version {
-        config = config.api_version(version);
+        config = config.with_api_version(version);
     }
     Ok(config)
 }
@@ -192,7 +195,7 @@ fn retry(retry: ir::Retry) -> RetryPolicy {
         ir::RetryBackoff::Linear(backoff) => (backoff, Growth::Linear),
         ir::RetryBackoff::Fixed(backoff) => (backoff, Growth::Fixed),
     };
-    RetryPolicy::new(retry.max_retries, backoff).growth(growth)
+    RetryPolicy::new(retry.max_retries, backoff).with_growth(growth)
 }
 
 fn destination(target: &Target) -> Option<Destination> {
@@ -257,18 +260,16 @@ pub(crate) fn model_route(
     models: impl IntoIterator<Item = ModelChoice>,
     memory: &BodyMemory,
 ) -> LocalService<Response<Body>, BoxError> {
-    let models = models.into_iter().map(|model| Choice {
-        name: model.name,
-        model: model.model,
-        weight: model.weight,
-        service: ServiceBuilder::new()
+    let models = models.into_iter().map(|model| {
+        let service = ServiceBuilder::new()
             .map_request(|mut request: Request<RequestBody>| {
                 // Limits behind a plugin could not tell from its body.
                 let held = HeldBytes(request.body().len());
                 request.extensions_mut().insert(held);
                 request.map(Body::from)
             })
-            .service(model.service),
+            .service(model.service);
+        Choice::new(model.name, model.model, service).with_weight(model.weight)
     });
     LocalService::new(
         ServiceBuilder::new()
@@ -338,12 +339,7 @@ mod tests {
             assert_eq!(held, Some(BODY.len() as u64));
             Ok::<_, BoxError>(Response::new(Body::empty()))
         });
-        let choice = Choice {
-            name: "demo/m".to_owned(),
-            model: "m".to_owned(),
-            weight: 1,
-            service: LocalService::new(limits),
-        };
+        let choice = Choice::new("demo/m", "m", LocalService::new(limits));
         let request = Request::post("/v1/chat/completions").header("content-type", "application/json");
         let request = request.body(Body::full(BODY)).unwrap();
         assert_eq!(

@@ -140,7 +140,7 @@ mod tests {
     const BUCKET: u64 = 100_000;
 
     fn upstream(name: &str, model: &str) -> Upstream {
-        let config = TargetConfig::new(name, "openai", model).credential(nantian_ai::Credential::none());
+        let config = TargetConfig::new(name, "openai", model).with_credential(nantian_ai::Credential::none());
         Upstream { target: Arc::new(Target::new(config).unwrap()), lengths: Arc::default() }
     }
 

@@ -84,7 +84,7 @@ fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
 fn refusal(error: &InvalidAiService) -> Fault {
     let field = match error {
         InvalidAiService::Target(InvalidTarget::UnknownProvider { .. }) => "spec.provider",
-        InvalidAiService::Target(InvalidTarget::UnknownFormat(_)) => "spec.format",
+        InvalidAiService::Format(_) => "spec.format",
         InvalidAiService::Target(InvalidTarget::EndpointRequired { .. } | InvalidTarget::Endpoint(_))
         | InvalidAiService::Endpoint => "spec.endpoint",
         InvalidAiService::Target(
