@@ -99,7 +99,7 @@ fn metered_stream(bencher: Bencher<'_, '_>) {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
-        let mut meter = Meter::new(surface(), &RequestFacts::default());
+        let mut meter = Meter::new(&surface(), &RequestFacts::default());
         meter.begin(StatusCode::OK, &headers);
         for _ in 0..EVENTS {
             meter.push(divan::black_box(EVENT.as_bytes()));

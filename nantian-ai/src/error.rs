@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use crate::codec::{Invalid, fault};
-use crate::dialect::{Dialect, Operation};
+use crate::dialect::{ClientDialect, Dialect, Operation};
 use crate::ir::{Fault, FaultKind, Losses};
 use crate::token::TokenError;
 use crate::wire::json::Malformed;
@@ -41,7 +41,7 @@ pub enum Error {
         /// What the client asks for.
         operation: Operation,
         /// What the client speaks.
-        client: Dialect,
+        client: ClientDialect,
         /// What the upstream speaks.
         upstream: Dialect,
     },

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use serde::de::IgnoredAny;
 
-use crate::dialect::{Dialect, Operation, Surface};
+use crate::dialect::{ClientDialect, Operation, Surface};
 use crate::edit::Object;
 use crate::edit::lookalike;
 use crate::error::Error;
@@ -91,7 +91,7 @@ impl RequestFacts {
             max_tokens: if operation.generates() { max_tokens(surface.dialect(), object) } else { Some(0) },
             choices: choices(surface, object),
             refers: operation.spends() && references::refers(surface.dialect(), object, body),
-            background: surface.dialect() == Dialect::Responses && says(object, "background"),
+            background: surface.dialect() == ClientDialect::Responses && says(object, "background"),
             input_estimate: if operation.spends() { estimate_tokens(body) } else { 0 },
         }
     }
@@ -104,7 +104,7 @@ fn says(object: &Object<'_>, name: &str) -> bool {
 
 /// OpenAI's other dialects and those of others give one answer, whatever they are told.
 fn choices(surface: &Surface, object: &Object<'_>) -> u64 {
-    if surface.dialect() != Dialect::OpenAi {
+    if surface.dialect() != ClientDialect::OpenAi {
         return 1;
     }
     let shown = count(object, "n");
@@ -137,18 +137,17 @@ fn prompts(json: &[u8]) -> u64 {
     }
 }
 
-fn max_tokens(dialect: Dialect, object: &Object<'_>) -> Option<u64> {
+fn max_tokens(dialect: ClientDialect, object: &Object<'_>) -> Option<u64> {
     // A backend in Go may find a limit by another spelling.
     if lookalike::any(object) {
         return None;
     }
     match dialect {
-        Dialect::Bedrock | Dialect::Gemini => None,
-        Dialect::Ollama => most(&Object::parse(object.value("options")?).ok()?, &["num_predict"]),
-        Dialect::Responses => most(object, &["max_output_tokens"]),
-        Dialect::Anthropic => most(object, &["max_tokens"]),
+        ClientDialect::Ollama => most(&Object::parse(object.value("options")?).ok()?, &["num_predict"]),
+        ClientDialect::Responses => most(object, &["max_output_tokens"]),
+        ClientDialect::Anthropic => most(object, &["max_tokens"]),
         // Some providers obey the one, some the other, and llama.cpp the last before all.
-        Dialect::OpenAi => most(object, &["max_completion_tokens", "max_tokens", "n_predict"]),
+        ClientDialect::OpenAi => most(object, &["max_completion_tokens", "max_tokens", "n_predict"]),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::call::Call;
 use crate::call::attempt::Step;
 use crate::call::receive::Receiving;
 use crate::credential::stamp::Stamp;
-use crate::dialect::{Dialect, Surface};
+use crate::dialect::{ClientDialect, Surface};
 use crate::error::{BoxError, Error};
 use crate::gzip::unpack_within;
 use crate::layer_parts::LayerParts;
@@ -41,7 +41,7 @@ pin_project! {
     {
         inner: S,
         shared: Arc<LayerParts<O>>,
-        dialect: Dialect,
+        dialect: ClientDialect,
         onward: Onward,
         // What the request takes of memory while it may be sent again.
         held: Option<HeldMemory>,

@@ -9,7 +9,7 @@ use http_body::Body;
 
 use crate::body::ResponseBody;
 use crate::call::attempt::Failed;
-use crate::dialect::{ClientDialect, Dialect, Operation, Surface};
+use crate::dialect::{ClientDialect, Operation, Surface};
 use crate::error::{BoxError, Error};
 use crate::facts::RequestFacts;
 use crate::memory::BodyMemory;
@@ -32,7 +32,7 @@ impl<O> LayerParts<O> {
     pub(crate) fn answer<B: Body<Data = Bytes>, K: UsageSink>(
         &self,
         error: Error,
-        dialect: Dialect,
+        dialect: ClientDialect,
     ) -> Response<ResponseBody<B, K>> {
         tracing::debug!(target = self.target.name(), %error, "request not served");
         let mut response = self.responder.respond(&error, dialect);
@@ -59,10 +59,10 @@ impl<O> LayerParts<O> {
     /// The answer with a count of tokens.
     pub(crate) fn count<B: Body<Data = Bytes>, K: UsageSink>(
         &self,
-        dialect: Dialect,
+        dialect: ClientDialect,
         count: u64,
     ) -> Response<ResponseBody<B, K>> {
-        let mut response = Response::new(ClientDialect::or_openai(dialect).encode_count(count));
+        let mut response = Response::new(dialect.encode_count(count));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response.map(ResponseBody::local)
     }

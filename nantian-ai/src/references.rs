@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::{self, Finder};
 
-use crate::dialect::Dialect;
+use crate::dialect::ClientDialect;
 use crate::edit::Object;
 
 /// Members of Responses that stand for what came before.
@@ -18,9 +18,9 @@ static MARKS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| ["\"file_id\"", 
 const NEAR: usize = 256;
 
 /// Whether the model is given more than the body says, of which no estimate of the body knows.
-pub(crate) fn refers(dialect: Dialect, object: &Object<'_>, body: &[u8]) -> bool {
+pub(crate) fn refers(dialect: ClientDialect, object: &Object<'_>, body: &[u8]) -> bool {
     let is_stored = |name: &&str| object.value(name).is_some_and(|value| value != b"null");
-    if dialect == Dialect::Responses && STORED.iter().any(is_stored) {
+    if dialect == ClientDialect::Responses && STORED.iter().any(is_stored) {
         return true;
     }
     if MARKS.iter().all(|mark| mark.find(body).is_none()) {
@@ -62,36 +62,42 @@ mod tests {
         let refers =
             |dialect, body: &str| refers(dialect, &Object::parse(body.as_bytes()).unwrap(), body.as_bytes());
         for (dialect, body) in [
-            (Dialect::Responses, r#"{"previous_response_id":"resp_1"}"#),
-            (Dialect::Responses, r#"{"conversation":{"id":"conv_1"}}"#),
-            (Dialect::Responses, r#"{"prompt":{"id":"pmpt_1"}}"#),
-            (Dialect::Responses, r#"{"input":[{"content":[{"type":"input_file","file_id" : "file_1"}]}]}"#),
-            (Dialect::Responses, r#"{"input":[{"content":[{"image_url":"https://x/y.png"}]}]}"#),
+            (ClientDialect::Responses, r#"{"previous_response_id":"resp_1"}"#),
+            (ClientDialect::Responses, r#"{"conversation":{"id":"conv_1"}}"#),
+            (ClientDialect::Responses, r#"{"prompt":{"id":"pmpt_1"}}"#),
             (
-                Dialect::OpenAi,
+                ClientDialect::Responses,
+                r#"{"input":[{"content":[{"type":"input_file","file_id" : "file_1"}]}]}"#,
+            ),
+            (ClientDialect::Responses, r#"{"input":[{"content":[{"image_url":"https://x/y.png"}]}]}"#),
+            (
+                ClientDialect::OpenAi,
                 r#"{"messages":[{"content":[{"image_url":{"detail":"low","url":"https://x"}}]}]}"#,
             ),
             (
-                Dialect::Anthropic,
+                ClientDialect::Anthropic,
                 r#"{"messages":[{"content":[{"source":{"type": "url","url":"https://x"}}]}]}"#,
             ),
         ] {
             assert!(refers(dialect, body), "{body}");
         }
         for (dialect, body) in [
-            (Dialect::Responses, r#"{"previous_response_id":null,"conversation":null}"#),
-            (Dialect::OpenAi, r#"{"prompt":"a"}"#),
-            (Dialect::OpenAi, r#"{"messages":[{"content":"a \"file_id\":\"b\", see \"type\":\"url\""}]}"#),
+            (ClientDialect::Responses, r#"{"previous_response_id":null,"conversation":null}"#),
+            (ClientDialect::OpenAi, r#"{"prompt":"a"}"#),
             (
-                Dialect::OpenAi,
+                ClientDialect::OpenAi,
+                r#"{"messages":[{"content":"a \"file_id\":\"b\", see \"type\":\"url\""}]}"#,
+            ),
+            (
+                ClientDialect::OpenAi,
                 r#"{"tools":[{"properties":{"file_id":{"type":"string"},"url":{"type":"string"}}}]}"#,
             ),
             (
-                Dialect::OpenAi,
+                ClientDialect::OpenAi,
                 r#"{"messages":[{"image_url":{"url":"data:image/png;base64,x"}},{"x":"http"}]}"#,
             ),
             (
-                Dialect::Anthropic,
+                ClientDialect::Anthropic,
                 r#"{"messages":[{"content":[{"type":"tool_use","input":{"url":"https://x"}}]}]}"#,
             ),
         ] {

@@ -7,7 +7,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::codec::{StreamDecoder, fault, object};
-use crate::dialect::{Dialect, anthropic, ollama, openai, responses};
+use crate::dialect::{ClientDialect, Dialect, anthropic, ollama, openai, responses};
 use crate::error::Error;
 use crate::ir::{Event, Fault};
 use crate::usage::Meter;
@@ -18,16 +18,16 @@ use crate::usage::Meter;
 /// replaces. Implemented for closures.
 pub trait Responder: Send + Sync {
     /// The response to `error` for a client of `dialect`.
-    fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes>;
+    fn respond(&self, error: &Error, dialect: ClientDialect) -> Response<Bytes>;
 }
 
 /// Answers with the status of the error and the JSON that clients of the dialect expect.
 ///
 /// ```
-/// use nantian_ai::{Dialect, Error};
+/// use nantian_ai::{ClientDialect, Error};
 /// use nantian_ai::respond::{DialectResponder, Responder};
 ///
-/// let response = DialectResponder.respond(&Error::BodyTooLarge { limit: 1024 }, Dialect::Ollama);
+/// let response = DialectResponder.respond(&Error::BodyTooLarge { limit: 1024 }, ClientDialect::Ollama);
 /// assert_eq!(response.status(), 413);
 /// assert_eq!(response.body(), r#"{"error":"the request body is larger than 1024 bytes"}"#);
 /// ```
@@ -37,7 +37,7 @@ pub struct DialectResponder;
 // === impl DialectResponder ===
 
 impl Responder for DialectResponder {
-    fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes> {
+    fn respond(&self, error: &Error, dialect: ClientDialect) -> Response<Bytes> {
         let mut response = Response::new(error_body(error, dialect));
         *response.status_mut() = match error {
             Error::Provider { fault, .. } => fault::status(fault.kind, dialect),
@@ -60,16 +60,16 @@ impl Responder for DialectResponder {
 
 impl<F> Responder for F
 where
-    F: Fn(&Error, Dialect) -> Response<Bytes> + Send + Sync,
+    F: Fn(&Error, ClientDialect) -> Response<Bytes> + Send + Sync,
 {
-    fn respond(&self, error: &Error, dialect: Dialect) -> Response<Bytes> {
+    fn respond(&self, error: &Error, dialect: ClientDialect) -> Response<Bytes> {
         self(error, dialect)
     }
 }
 
 /// A refusal of the proxy's own, which has no [`Error`]: its status, and a message in the JSON that clients
 /// of the dialect expect.
-pub fn refusal(status: StatusCode, message: &str, dialect: Dialect) -> Response<Bytes> {
+pub fn refusal(status: StatusCode, message: &str, dialect: ClientDialect) -> Response<Bytes> {
     let (openai, code, anthropic) = match status.as_u16() {
         408 | 504 => ("timeout", "timeout", "timeout_error"),
         413 => ("invalid_request_error", "request_too_large", "request_too_large"),
@@ -84,7 +84,7 @@ pub fn refusal(status: StatusCode, message: &str, dialect: Dialect) -> Response<
 }
 
 /// The JSON of an error in a dialect, for responders that only add to it.
-pub fn error_body(error: &Error, dialect: Dialect) -> Bytes {
+pub fn error_body(error: &Error, dialect: ClientDialect) -> Bytes {
     if let Error::Provider { fault, .. } = error {
         return Bytes::from(object(|body| fault::write(body, fault, dialect)));
     }
@@ -92,13 +92,11 @@ pub fn error_body(error: &Error, dialect: Dialect) -> Bytes {
     worded(dialect, (label.openai, label.code), label.anthropic, &error.to_string())
 }
 
-fn worded(dialect: Dialect, (openai, code): (&str, &str), anthropic: &str, message: &str) -> Bytes {
+fn worded(dialect: ClientDialect, (openai, code): (&str, &str), anthropic: &str, message: &str) -> Bytes {
     let value = match dialect {
-        Dialect::Anthropic => anthropic::error(anthropic, message),
-        Dialect::Ollama => ollama::error(message),
-        Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
-            openai::error(openai, code, message)
-        }
+        ClientDialect::Anthropic => anthropic::error(anthropic, message),
+        ClientDialect::Ollama => ollama::error(message),
+        ClientDialect::OpenAi | ClientDialect::Responses => openai::error(openai, code, message),
     };
     Bytes::from(value.to_string())
 }
@@ -106,17 +104,17 @@ fn worded(dialect: Dialect, (openai, code): (&str, &str), anthropic: &str, messa
 /// The last event of a stream that cannot go on. It begins with an end of the event before it, which may have
 /// stopped anywhere; of a line only where the stream has stopped within one, for clients of Ollama read each
 /// line, an empty one as well.
-pub(crate) fn error_event(error: &Error, dialect: Dialect, meter: &Meter) -> Bytes {
+pub(crate) fn error_event(error: &Error, dialect: ClientDialect, meter: &Meter) -> Bytes {
     let data = match dialect {
-        Dialect::Responses => {
+        ClientDialect::Responses => {
             Bytes::from(responses::error(error.code(), &error.to_string(), meter.events()).to_string())
         }
         _ => error_body(error, dialect),
     };
     let (before, after) = match dialect {
-        Dialect::Ollama => (if meter.is_within_line() { "\n" } else { "" }, "\n"),
-        Dialect::Anthropic | Dialect::Responses => ("\n\nevent: error\ndata: ", "\n\n"),
-        Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi => ("\n\ndata: ", "\n\n"),
+        ClientDialect::Ollama => (if meter.is_within_line() { "\n" } else { "" }, "\n"),
+        ClientDialect::Anthropic | ClientDialect::Responses => ("\n\nevent: error\ndata: ", "\n\n"),
+        ClientDialect::OpenAi => ("\n\ndata: ", "\n\n"),
     };
     Bytes::from([before.as_bytes(), &data, after.as_bytes()].concat())
 }

@@ -80,7 +80,7 @@ fn model(dialect: Dialect, name: &str) -> &'static str {
 }
 
 /// What a request becomes.
-fn asked(from: Dialect, body: &[u8], to: Dialect, provider: &str, model: &str) -> String {
+fn asked(from: ClientDialect, body: &[u8], to: Dialect, provider: &str, model: &str) -> String {
     let translated = from.decode_request(body).and_then(|(mut request, mut losses)| {
         model.clone_into(&mut request.model);
         ToolNames::adapt(&mut request);
@@ -95,7 +95,7 @@ fn asked(from: Dialect, body: &[u8], to: Dialect, provider: &str, model: &str) -
 }
 
 /// What a request becomes that is sent to the first model of a dialect.
-fn asked_of_first(from: Dialect, name: &str, body: &[u8], to: Dialect) -> String {
+fn asked_of_first(from: ClientDialect, name: &str, body: &[u8], to: Dialect) -> String {
     asked(from, body, to, to.name(), model(to, name))
 }
 
@@ -129,16 +129,17 @@ fn told(tell: impl Fn(ClientDialect) -> String) -> [(&'static str, String); Clie
 
 #[test]
 fn requests() {
-    for from in ClientDialect::ALL.map(Dialect::from) {
-        for (name, body) in inputs("request", from, ".json") {
+    for from in ClientDialect::ALL {
+        for (name, body) in inputs("request", from.into(), ".json") {
             let mut seen = PROVIDERS.map(|to| (to.name(), asked_of_first(from, &name, &body, to))).to_vec();
-            if [Dialect::Anthropic, Dialect::OpenAi].contains(&from) && TELLING.contains(&name.as_str()) {
+            let is_telling = TELLING.contains(&name.as_str());
+            if is_telling && matches!(from, ClientDialect::Anthropic | ClientDialect::OpenAi) {
                 seen.extend(
                     OTHERS
                         .map(|(to, label, provider, model)| (label, asked(from, &body, to, provider, model))),
                 );
             }
-            check("request", from, &name, &seen);
+            check("request", from.into(), &name, &seen);
         }
     }
 }

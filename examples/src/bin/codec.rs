@@ -18,7 +18,7 @@ const CHUNKS: [&str; 3] = [
 ];
 
 fn main() -> anyhow::Result<()> {
-    let (client, provider) = (Dialect::Anthropic, Dialect::OpenAi);
+    let (client, provider) = (ClientDialect::Anthropic, Dialect::OpenAi);
 
     // When the request's body is there.
     let body = br#"{"model":"any","max_tokens":99,"stream":true,"messages":[{"role":"user","content":"How far is the moon?"}]}"#;
@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
         echo: Echo::default(),
     };
     let mut decoder = StreamDecoder::new(provider, 1);
-    let mut encoder = StreamEncoder::new(ClientDialect::try_from(client)?, defaults, names);
+    let mut encoder = StreamEncoder::new(client, defaults, names);
     let mut events = VecDeque::new();
     let mut out = Vec::new();
     for chunk in CHUNKS {

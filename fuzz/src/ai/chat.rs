@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use nantian_ai::{
-    Dialect,
+    ClientDialect, Dialect,
     codec::{StreamDecoder, StreamEncoder},
     ir::{Event, ToolNames},
 };
@@ -18,13 +18,13 @@ use crate::draw::Draw;
 pub fn ai_request(input: &[u8]) {
     let Some((mut draw, body)) = Draw::split(input) else { return };
     let (from, to) = (draw.of(&CLIENTS), draw.of(&PROVIDERS));
-    let Ok((mut request, _)) = Dialect::from(from).decode_request(body) else { return };
+    let Ok((mut request, _)) = from.decode_request(body) else { return };
     ToolNames::adapt(&mut request);
     let Ok((written, _)) = to.encode_request(&request, "any") else { return };
     // Schemas are passed on as they are, lone surrogates in their strings included.
     serde_json::from_slice::<IgnoredAny>(&written).expect("what is written is JSON");
     assert!(written.starts_with(b"{"), "what is written is an object");
-    let _ = to.decode_request(&written);
+    let _ = ClientDialect::try_from(to).map(|to| to.decode_request(&written));
 }
 
 /// Whatever is an answer in one dialect becomes one in each other; what is written can be read.

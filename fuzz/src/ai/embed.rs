@@ -11,7 +11,8 @@ use crate::draw::Draw;
 pub fn ai_embed(input: &[u8]) {
     let Some((mut draw, body)) = Draw::split(input) else { return };
     let (from, to) = (draw.of(&PROVIDERS), draw.of(&PROVIDERS));
-    if let Ok((request, _)) = from.decode_embed_request(body)
+    if let Ok(client) = ClientDialect::try_from(from)
+        && let Ok((request, _)) = client.decode_embed_request(body)
         && let Ok((written, _)) = to.encode_embed_request(&request)
     {
         serde_json::from_slice::<Map<String, Value>>(&written).expect("what is written is an object");

@@ -48,7 +48,7 @@ fn report<'a>(
 ) -> UsageReport {
     let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).expect("the path is known");
     let facts = RequestFacts::read(&surface, br#"{"model":"m"}"#).expect("it is an object");
-    let mut meter = Meter::new(surface, &facts);
+    let mut meter = Meter::new(&surface, &facts);
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
     meter.begin(StatusCode::OK, &headers);
     chunks.into_iter().for_each(|chunk| meter.push(chunk));

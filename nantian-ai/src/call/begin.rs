@@ -36,12 +36,11 @@ impl<O: UsageObserver> LayerParts<O> {
         let deadline = prepared.extensions().get::<Deadline>().copied();
         let way = prepared.way().clone();
         // What is metered is what the upstream says.
-        let upstream = match &way {
-            Way::Same | Way::HidingUsage | Way::Renamed(_) => surface.clone(),
-            Way::Translated(translation) => translation.upstream_surface(),
+        let (spoken, asked) = match &way {
+            Way::Same | Way::HidingUsage | Way::Renamed(_) => (surface.dialect().into(), surface.operation()),
+            Way::Translated(translation) => (self.target.dialect(), translation.operation()),
         };
-        let spoken = upstream.dialect();
-        let mut meter = Meter::new(upstream, facts);
+        let mut meter = Meter::of(spoken, asked, facts);
         if onward.sent {
             meter.mark_sent();
         }

@@ -203,7 +203,7 @@ impl<K: UsageSink> Call<K> {
         let meter = self.metering.meter_mut();
         if meter.has_failed() && !meter.has_token() {
             meter.refuse();
-            let fault = fault_in(&receiving.joined(), meter.surface().dialect());
+            let fault = fault_in(&receiving.joined(), meter.dialect());
             return Step::Failed(Failed::of(target, fault, headers));
         }
         if receiving.is_over() && !meter.has_token() && !meter.has_end() {

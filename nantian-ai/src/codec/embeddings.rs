@@ -19,19 +19,6 @@ impl Dialect {
         matches!(self, Self::Bedrock | Self::Gemini | Self::Ollama | Self::OpenAi | Self::Responses)
     }
 
-    /// Reads a request for vectors. What the common form cannot hold is named.
-    ///
-    /// # Errors
-    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for; and
-    /// every request in a dialect whose clients have none.
-    pub fn decode_embed_request(self, body: &[u8]) -> Result<(EmbedRequest, Losses), Invalid> {
-        match self {
-            Self::OpenAi | Self::Responses => openai::embeddings::decode_request(body),
-            Self::Ollama => ollama::embeddings::decode_request(body),
-            _ => Err(unknown(self)),
-        }
-    }
-
     /// Writes a request for vectors. What the dialect cannot say is named.
     ///
     /// # Errors
@@ -66,6 +53,19 @@ impl Dialect {
 
 /// Embeddings.
 impl ClientDialect {
+    /// Reads a request for vectors. What the common form cannot hold is named.
+    ///
+    /// # Errors
+    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for; and
+    /// every request in Anthropic's, which has none.
+    pub fn decode_embed_request(self, body: &[u8]) -> Result<(EmbedRequest, Losses), Invalid> {
+        match self {
+            Self::OpenAi | Self::Responses => openai::embeddings::decode_request(body),
+            Self::Ollama => ollama::embeddings::decode_request(body),
+            Self::Anthropic => Err(unknown(self.into())),
+        }
+    }
+
     /// Writes vectors as a client of this dialect has asked for them.
     pub fn encode_embeddings(self, reply: &Embeddings, form: VectorForm, defaults: &Defaults) -> Bytes {
         Bytes::from(match self {

@@ -4,7 +4,7 @@
 //! use http::StatusCode;
 //! use nantian_ai::{ClientDialect, Dialect};
 //!
-//! let (mut request, lost) = Dialect::OpenAi.decode_request(
+//! let (mut request, lost) = ClientDialect::OpenAi.decode_request(
 //!     br#"{"model":"any","messages":[{"role":"user","content":"Hi"}],"logit_bias":{"50256":-100}}"#,
 //! )?;
 //! assert_eq!(lost.to_string(), "logit_bias");
@@ -62,26 +62,9 @@ use crate::outbound::ANTHROPIC_BETA;
 /// Chats: Chat Completions, Responses, Messages, `/api/chat`; of providers also Converse and
 /// `generateContent`.
 ///
-/// What is said for clients is written by [`ClientDialect`]: nobody asks in a dialect that only providers
-/// speak.
+/// What providers are asked, and what they answer. The other half is [`ClientDialect`]'s: nobody asks in a
+/// dialect that only providers speak.
 impl Dialect {
-    /// Reads a request. What the common form cannot hold is named.
-    ///
-    /// # Errors
-    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for; a
-    /// dialect that only providers speak is refused.
-    pub fn decode_request(self, body: &[u8]) -> Result<(Request, Losses), Invalid> {
-        match self {
-            Self::Anthropic => anthropic::decode_request(body),
-            Self::Bedrock | Self::Gemini => {
-                Err(Invalid::new("body", "is in a dialect that only providers speak"))
-            }
-            Self::Ollama => ollama::decode_request(body),
-            Self::OpenAi => openai::decode_request(body),
-            Self::Responses => responses::decode_request(body),
-        }
-    }
-
     /// Writes a request for a provider, which is a name from [`Provider`](crate::Provider) or any other: some
     /// providers of one dialect know fields that others refuse. What the dialect cannot say is named.
     ///
@@ -147,8 +130,21 @@ impl Dialect {
 
 // === impl ClientDialect ===
 
-/// What clients are told.
+/// What clients ask, and what they are told.
 impl ClientDialect {
+    /// Reads a request. What the common form cannot hold is named.
+    ///
+    /// # Errors
+    /// [`Invalid`] names a field that breaks the dialect's rules, or that no other dialect can stand for.
+    pub fn decode_request(self, body: &[u8]) -> Result<(Request, Losses), Invalid> {
+        match self {
+            Self::Anthropic => anthropic::decode_request(body),
+            Self::Ollama => ollama::decode_request(body),
+            Self::OpenAi => openai::decode_request(body),
+            Self::Responses => responses::decode_request(body),
+        }
+    }
+
     /// Writes a whole reply. What the dialect cannot say is named.
     pub fn encode_reply(self, mut reply: Reply, defaults: &Defaults) -> (Bytes, Losses) {
         reply.tokens.input.get_or_insert(defaults.input_estimate);
@@ -174,7 +170,7 @@ impl ClientDialect {
 
     /// Writes an error: its status and its body.
     pub fn encode_fault(self, fault: &Fault) -> (StatusCode, Bytes) {
-        let body = object(|body| fault::write(body, fault, self.into()));
-        (fault::status(fault.kind, self.into()), Bytes::from(body))
+        let body = object(|body| fault::write(body, fault, self));
+        (fault::status(fault.kind, self), Bytes::from(body))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Dialect;
 
-/// A dialect that clients speak, so that answers are written in it.
+/// A dialect that clients speak, so that requests are read and answers are written in it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum ClientDialect {
@@ -30,11 +30,6 @@ pub struct ProvidersOnly {
 impl ClientDialect {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Anthropic, Self::Ollama, Self::OpenAi, Self::Responses];
-
-    /// The dialect in which a client is told of errors: its own, or OpenAI's where that cannot be told.
-    pub(crate) fn or_openai(dialect: Dialect) -> Self {
-        Self::try_from(dialect).unwrap_or(Self::OpenAi)
-    }
 }
 
 impl From<ClientDialect> for Dialect {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, Method};
 
-use super::Dialect;
+use super::ClientDialect;
 use crate::error::Error;
 
 /// What a client asks for. Each belongs to the dialect that its [`Surface`] names.
@@ -29,10 +29,10 @@ pub enum Operation {
     Stored,
 }
 
-/// An operation in a dialect, and its path below the base URL.
+/// An operation in a client's dialect, and its path below the base URL.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Surface {
-    dialect: Dialect,
+    dialect: ClientDialect,
     operation: Operation,
     path: Cow<'static, str>,
 }
@@ -43,22 +43,22 @@ const STORED: [(&str, &[Method]); 3] =
 
 /// Path suffix as clients send it; how much of it is the prefix a base URL already has; what it is.
 /// The longer of two suffixes that both match comes first, and before others what is asked for most.
-const PATHS: &[(&str, &str, Dialect, Operation)] = &[
-    ("", "/chat/completions", Dialect::OpenAi, Operation::Chat),
-    ("", "/messages", Dialect::Anthropic, Operation::Chat),
-    ("", "/responses", Dialect::Responses, Operation::Chat),
-    ("/api", "/chat", Dialect::Ollama, Operation::Chat),
-    ("/api", "/embed", Dialect::Ollama, Operation::Embeddings),
-    ("/api", "/embeddings", Dialect::Ollama, Operation::Embeddings),
-    ("/api", "/generate", Dialect::Ollama, Operation::Generate),
-    ("/api", "/show", Dialect::Ollama, Operation::Show),
-    ("/api", "/tags", Dialect::Ollama, Operation::Models),
-    ("", "/messages/count_tokens", Dialect::Anthropic, Operation::CountTokens),
-    ("", "/completions", Dialect::OpenAi, Operation::Generate),
-    ("", "/embeddings", Dialect::OpenAi, Operation::Embeddings),
-    ("", "/responses/compact", Dialect::Responses, Operation::Compact),
-    ("", "/responses/input_tokens", Dialect::Responses, Operation::CountTokens),
-    ("", "/models", Dialect::OpenAi, Operation::Models),
+const PATHS: &[(&str, &str, ClientDialect, Operation)] = &[
+    ("", "/chat/completions", ClientDialect::OpenAi, Operation::Chat),
+    ("", "/messages", ClientDialect::Anthropic, Operation::Chat),
+    ("", "/responses", ClientDialect::Responses, Operation::Chat),
+    ("/api", "/chat", ClientDialect::Ollama, Operation::Chat),
+    ("/api", "/embed", ClientDialect::Ollama, Operation::Embeddings),
+    ("/api", "/embeddings", ClientDialect::Ollama, Operation::Embeddings),
+    ("/api", "/generate", ClientDialect::Ollama, Operation::Generate),
+    ("/api", "/show", ClientDialect::Ollama, Operation::Show),
+    ("/api", "/tags", ClientDialect::Ollama, Operation::Models),
+    ("", "/messages/count_tokens", ClientDialect::Anthropic, Operation::CountTokens),
+    ("", "/completions", ClientDialect::OpenAi, Operation::Generate),
+    ("", "/embeddings", ClientDialect::OpenAi, Operation::Embeddings),
+    ("", "/responses/compact", ClientDialect::Responses, Operation::Compact),
+    ("", "/responses/input_tokens", ClientDialect::Responses, Operation::CountTokens),
+    ("", "/models", ClientDialect::OpenAi, Operation::Models),
 ];
 
 // === impl Operation ===
@@ -140,12 +140,12 @@ impl Surface {
         let (path, dialect, operation) = match known {
             Some(&(_, suffix, dialect, operation)) => (Cow::Borrowed(suffix), dialect, operation),
             None => match stored_answer(path) {
-                Some(path) => (Cow::Owned(path.to_owned()), Dialect::Responses, Operation::Stored),
-                None => (Cow::Owned(one_model(path)?.to_owned()), Dialect::OpenAi, Operation::Models),
+                Some(path) => (Cow::Owned(path.to_owned()), ClientDialect::Responses, Operation::Stored),
+                None => (Cow::Owned(one_model(path)?.to_owned()), ClientDialect::OpenAi, Operation::Models),
             },
         };
         let dialect = match operation {
-            Operation::Models if dialect == Dialect::OpenAi => listing_dialect(headers),
+            Operation::Models if dialect == ClientDialect::OpenAi => listing_dialect(headers),
             _ => dialect,
         };
         Some(Self { dialect, operation, path })
@@ -162,47 +162,17 @@ impl Surface {
         }
     }
 
-    /// The chat of a dialect.
-    pub(crate) fn chat(dialect: Dialect) -> Self {
-        let path = match dialect {
-            Dialect::Anthropic => "/messages",
-            // The rest of it names the model.
-            Dialect::Bedrock => "/model",
-            Dialect::Gemini => "/models",
-            Dialect::Ollama => "/chat",
-            Dialect::OpenAi => "/chat/completions",
-            Dialect::Responses => "/responses",
-        };
-        Self { dialect, operation: Operation::Chat, path: Cow::Borrowed(path) }
-    }
-
-    /// Counts of tokens, of a dialect whose path names the model.
-    pub(crate) fn counts(dialect: Dialect) -> Self {
-        Self { dialect, operation: Operation::CountTokens, path: Cow::Borrowed("/model") }
-    }
-
-    /// Embeddings of a dialect.
-    pub(crate) fn embeddings(dialect: Dialect) -> Self {
-        let path = match dialect {
-            // The rest of it names the model.
-            Dialect::Gemini => "/models",
-            Dialect::Ollama => "/embed",
-            _ => "/embeddings",
-        };
-        Self { dialect, operation: Operation::Embeddings, path: Cow::Borrowed(path) }
-    }
-
     /// The dialect that a client most likely speaks, to answer even what no operation is known for.
-    pub fn guess(path: &str, headers: &HeaderMap) -> Dialect {
+    pub fn guess(path: &str, headers: &HeaderMap) -> ClientDialect {
         match Self::of_path(path, headers) {
             Some(surface) => surface.dialect,
-            None if path.contains("/api/") => Dialect::Ollama,
+            None if path.contains("/api/") => ClientDialect::Ollama,
             None => listing_dialect(headers),
         }
     }
 
     /// The dialect the client speaks.
-    pub fn dialect(&self) -> Dialect {
+    pub fn dialect(&self) -> ClientDialect {
         self.dialect
     }
 
@@ -218,12 +188,12 @@ impl Surface {
 
     /// Whether the answer is a stream unless the body says otherwise.
     pub(crate) fn streams_by_default(&self) -> bool {
-        self.dialect == Dialect::Ollama && self.operation.generates()
+        self.dialect == ClientDialect::Ollama && self.operation.generates()
     }
 }
 
-fn listing_dialect(headers: &HeaderMap) -> Dialect {
-    if headers.contains_key("anthropic-version") { Dialect::Anthropic } else { Dialect::OpenAi }
+fn listing_dialect(headers: &HeaderMap) -> ClientDialect {
+    if headers.contains_key("anthropic-version") { ClientDialect::Anthropic } else { ClientDialect::OpenAi }
 }
 
 /// `/responses/{id}` at the end of a path, or what is below it.
@@ -260,29 +230,29 @@ mod tests {
     #[test]
     fn each_path_names_its_dialect_and_operation() {
         for (path, dialect, operation, below) in [
-            ("/v1/chat/completions", Dialect::OpenAi, Operation::Chat, "/chat/completions"),
-            ("/openai/v1/chat/completions/", Dialect::OpenAi, Operation::Chat, "/chat/completions"),
-            ("/v1/completions", Dialect::OpenAi, Operation::Generate, "/completions"),
-            ("/v1/embeddings", Dialect::OpenAi, Operation::Embeddings, "/embeddings"),
-            ("/v1/responses", Dialect::Responses, Operation::Chat, "/responses"),
+            ("/v1/chat/completions", ClientDialect::OpenAi, Operation::Chat, "/chat/completions"),
+            ("/openai/v1/chat/completions/", ClientDialect::OpenAi, Operation::Chat, "/chat/completions"),
+            ("/v1/completions", ClientDialect::OpenAi, Operation::Generate, "/completions"),
+            ("/v1/embeddings", ClientDialect::OpenAi, Operation::Embeddings, "/embeddings"),
+            ("/v1/responses", ClientDialect::Responses, Operation::Chat, "/responses"),
             (
                 "/v1/responses/input_tokens",
-                Dialect::Responses,
+                ClientDialect::Responses,
                 Operation::CountTokens,
                 "/responses/input_tokens",
             ),
-            ("/v1/messages", Dialect::Anthropic, Operation::Chat, "/messages"),
+            ("/v1/messages", ClientDialect::Anthropic, Operation::Chat, "/messages"),
             (
                 "/v1/messages/count_tokens",
-                Dialect::Anthropic,
+                ClientDialect::Anthropic,
                 Operation::CountTokens,
                 "/messages/count_tokens",
             ),
-            ("/api/chat", Dialect::Ollama, Operation::Chat, "/chat"),
-            ("/api/generate", Dialect::Ollama, Operation::Generate, "/generate"),
-            ("/api/show", Dialect::Ollama, Operation::Show, "/show"),
-            ("/api/embed", Dialect::Ollama, Operation::Embeddings, "/embed"),
-            ("/api/embeddings", Dialect::Ollama, Operation::Embeddings, "/embeddings"),
+            ("/api/chat", ClientDialect::Ollama, Operation::Chat, "/chat"),
+            ("/api/generate", ClientDialect::Ollama, Operation::Generate, "/generate"),
+            ("/api/show", ClientDialect::Ollama, Operation::Show, "/show"),
+            ("/api/embed", ClientDialect::Ollama, Operation::Embeddings, "/embed"),
+            ("/api/embeddings", ClientDialect::Ollama, Operation::Embeddings, "/embeddings"),
         ] {
             let surface = detect(Method::POST, path).unwrap();
             assert_eq!(surface.dialect(), dialect, "{path}");
@@ -316,9 +286,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         let listing =
             |headers: &HeaderMap| Surface::detect(&Method::GET, "/v1/models", headers).unwrap().dialect();
-        assert_eq!(listing(&headers), Dialect::OpenAi);
+        assert_eq!(listing(&headers), ClientDialect::OpenAi);
         headers.insert("anthropic-version", "2023-06-01".parse().unwrap());
-        assert_eq!(listing(&headers), Dialect::Anthropic);
+        assert_eq!(listing(&headers), ClientDialect::Anthropic);
     }
 
     #[test]
@@ -339,7 +309,10 @@ mod tests {
             (Method::GET, "/responses/resp_1/input_items"),
         ] {
             let surface = detect(method, &format!("/openai/v1{path}")).unwrap();
-            assert_eq!((surface.dialect(), surface.operation()), (Dialect::Responses, Operation::Stored));
+            assert_eq!(
+                (surface.dialect(), surface.operation()),
+                (ClientDialect::Responses, Operation::Stored)
+            );
             assert_eq!(surface.path(), path);
         }
         assert_eq!(detect(Method::POST, "/v1/responses/compact").unwrap().operation(), Operation::Compact);

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::memmem;
 
-use crate::dialect::{Dialect, Operation, Surface, anthropic};
+use crate::dialect::{ClientDialect, Operation, Surface, anthropic};
 use crate::edit::Object;
 use crate::facts::RequestFacts;
 
 /// How an answer has to name its model, as JSON, if not as its provider does. Where the client asks for a
 /// model by the provider's own name it is told what the provider tells everybody.
 pub(crate) fn name(surface: &Surface, facts: &RequestFacts, model: &str) -> Option<Arc<str>> {
-    let is_compared = (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat);
+    let is_compared = (surface.dialect(), surface.operation()) == (ClientDialect::Anthropic, Operation::Chat);
     let asked = facts.model.as_deref().filter(|asked| is_compared && !asked.is_empty() && *asked != model);
     asked.map(|asked| serde_json::Value::from(asked).to_string().into())
 }

@@ -10,16 +10,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Version;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
 };
 use http::request::Parts;
+use http::{Uri, Version};
 
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
 use crate::body::RequestBody;
-use crate::dialect::{Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses};
+use crate::dialect::{
+    ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses,
+};
 use crate::edit::cut::Edit;
 use crate::edit::{Object, lookalike};
 use crate::error::Error;
@@ -152,13 +154,14 @@ impl Target {
             return Err(Error::Lossy { losses: lost });
         }
         let mut wishes = match (surface.dialect(), surface.operation()) {
-            (Dialect::OpenAi, Operation::Chat) => Wishes::of_a_passing_chat(is_strict),
+            (ClientDialect::OpenAi, Operation::Chat) => Wishes::of_a_passing_chat(is_strict),
             _ => Wishes::default(),
         };
         if !is_strict && foreign::has_thoughts(surface, object) {
             wishes.add(Wish::Reasoning);
         }
-        let is_messages = (surface.dialect(), surface.operation()) == (Dialect::Anthropic, Operation::Chat);
+        let is_messages =
+            (surface.dialect(), surface.operation()) == (ClientDialect::Anthropic, Operation::Chat);
         if is_messages && !is_strict && object.text("model").is_some_and(|asked| asked != self.model()) {
             if !self.forgoes(Wish::Prefill) {
                 wishes.add(Wish::Prefill);
@@ -191,10 +194,10 @@ impl Target {
         lost: &mut Losses,
     ) -> Result<Vec<(Range<usize>, &'e str)>, Error> {
         let mut edits: Vec<(_, &'e str)> = match (surface.dialect(), surface.operation()) {
-            (Dialect::OpenAi, Operation::Chat) => self.chat_edits(object, lost),
+            (ClientDialect::OpenAi, Operation::Chat) => self.chat_edits(object, lost),
             _ => foreign::edits(surface, object, self.model(), lost),
         };
-        if surface.dialect() == Dialect::Responses && self.is_xai() {
+        if surface.dialect() == ClientDialect::Responses && self.is_xai() {
             edits.extend(responses::without_null_contents(object));
         }
         edits.extend(lookalike::edits(object, lost)?);
@@ -206,7 +209,7 @@ impl Target {
     fn adapted(&self, surface: &Surface, object: &Object<'_>) -> Vec<(Range<usize>, String)> {
         let provider = &self.config().provider;
         match (surface.dialect(), surface.operation()) {
-            (Dialect::OpenAi, Operation::Chat) if openai::takes_turns(provider, self.model()) => {
+            (ClientDialect::OpenAi, Operation::Chat) if openai::takes_turns(provider, self.model()) => {
                 foreign::for_mistral(object, openai::is_mistral(provider))
             }
             _ => Vec::new(),
@@ -217,25 +220,7 @@ impl Target {
         let facts = self.facts(client, &Object::parse(body)?, body);
         let strict = self.is_strict(&head.headers);
         let (translation, body) = Translation::with_facts(self, client, &head.headers, body, &facts, strict)?;
-        let surface = translation.upstream_surface();
-        let uri = match (self.dialect(), surface.operation()) {
-            (Dialect::Bedrock, Operation::CountTokens) => {
-                bedrock::count::path(self.model()).and_then(|path| self.endpoint().uri(&path, None))
-            }
-            (Dialect::Bedrock, Operation::Embeddings) => {
-                self.endpoint().uri(&bedrock::embeddings::path(self.model()), None)
-            }
-            (Dialect::Bedrock, _) => {
-                self.endpoint().uri(&bedrock::chat_path(self.model(), translation.is_stream()), None)
-            }
-            (Dialect::Gemini, Operation::Embeddings) => {
-                gemini::embeddings::path(self.model()).and_then(|path| self.endpoint().uri(&path, None))
-            }
-            (Dialect::Gemini, _) => gemini::chat_path(self.model(), translation.is_stream())
-                .and_then(|(path, query)| self.endpoint().uri(&path, query)),
-            _ => self.uri(surface.path(), None),
-        };
-        head.uri = uri.ok_or(Error::MalformedQuery)?;
+        head.uri = self.translated_uri(&translation).ok_or(Error::MalformedQuery)?;
         head.headers = upstream_headers(&head.headers);
         let is_foreign =
             |name: &&HeaderName| is_of_a_dialect(name) && !names_features_of(name, self.dialect());
@@ -265,6 +250,33 @@ impl Target {
         Ok(prepared)
     }
 
+    /// Where the provider is asked for what is said anew.
+    fn translated_uri(&self, translation: &Translation) -> Option<Uri> {
+        let (model, streams) = (self.model(), translation.is_stream());
+        match (self.dialect(), translation.operation()) {
+            (Dialect::Bedrock, Operation::CountTokens) => {
+                self.endpoint().uri(&bedrock::count::path(model)?, None)
+            }
+            (Dialect::Bedrock, Operation::Embeddings) => {
+                self.endpoint().uri(&bedrock::embeddings::path(model), None)
+            }
+            (Dialect::Bedrock, _) => self.endpoint().uri(&bedrock::chat_path(model, streams), None),
+            (Dialect::Gemini, Operation::Embeddings) => {
+                self.endpoint().uri(&gemini::embeddings::path(model)?, None)
+            }
+            (Dialect::Gemini, _) => {
+                let (path, query) = gemini::chat_path(model, streams)?;
+                self.endpoint().uri(&path, query)
+            }
+            (Dialect::Ollama, Operation::Embeddings) => self.uri("/embed", None),
+            (_, Operation::Embeddings) => self.uri("/embeddings", None),
+            (Dialect::Anthropic, _) => self.uri("/messages", None),
+            (Dialect::Ollama, _) => self.uri("/chat", None),
+            (Dialect::OpenAi, _) => self.uri("/chat/completions", None),
+            (Dialect::Responses, _) => self.uri("/responses", None),
+        }
+    }
+
     /// What is known of a request, with the estimate that the model's earlier ones have taught.
     pub(crate) fn facts(&self, surface: &Surface, object: &Object<'_>, body: &[u8]) -> RequestFacts {
         let mut facts = RequestFacts::of_object(surface, object, body);
@@ -276,8 +288,8 @@ impl Target {
     /// that it is said anew.
     fn refuses(&self, surface: &Surface, object: &Object<'_>) -> bool {
         match surface.dialect() {
-            Dialect::Anthropic => anthropic::is_for_another(object, self.model()),
-            Dialect::Responses => self.is_xai() && responses::is_for_openai_alone(object),
+            ClientDialect::Anthropic => anthropic::is_for_another(object, self.model()),
+            ClientDialect::Responses => self.is_xai() && responses::is_for_openai_alone(object),
             _ => false,
         }
     }
@@ -310,7 +322,7 @@ impl Target {
     fn usage_wish(&self, surface: &Surface, facts: &RequestFacts, object: &Object<'_>) -> Option<String> {
         let streams = matches!(surface.operation(), Operation::Chat | Operation::Generate) && facts.stream;
         let asks = self.must_ask_for_usage() && !self.forgoes(Wish::Usage);
-        if surface.dialect() != Dialect::OpenAi || !streams || !asks {
+        if surface.dialect() != ClientDialect::OpenAi || !streams || !asks {
             return None;
         }
         const WISH: (&str, &str) = ("include_usage", "true");

@@ -18,7 +18,7 @@ use super::{Later, ModelRoute, Onward, RouteBody, StandIn};
 use crate::Unasked;
 use crate::body::RequestBody;
 use crate::call::budget::BudgetedCall;
-use crate::dialect::{Dialect, Operation, Surface};
+use crate::dialect::{ClientDialect, Operation, Surface};
 use crate::edit::{self, model_of};
 use crate::error::{BoxError, Error};
 use crate::gzip::unpack_within;
@@ -37,7 +37,7 @@ pin_project! {
     {
         route: ModelRoute<S>,
         surface: Result<Surface, Error>,
-        dialect: Dialect,
+        dialect: ClientDialect,
         request: Option<Head>,
         // The models that have not been asked, the next one last.
         left: Vec<usize>,
@@ -263,7 +263,7 @@ fn own<B>(mut response: Response<Bytes>) -> Response<RouteBody<B>> {
     response.map(RouteBody::own)
 }
 
-fn refuse<B>(error: Error, dialect: Dialect) -> Response<RouteBody<B>> {
+fn refuse<B>(error: Error, dialect: ClientDialect) -> Response<RouteBody<B>> {
     let mut response = DialectResponder.respond(&error, dialect);
     response.extensions_mut().insert(Arc::new(error));
     own(response)
@@ -274,7 +274,7 @@ fn at_once<S, B>(
     route: &ModelRoute<S>,
     surface: &Result<Surface, Error>,
     request: &Head,
-    dialect: Dialect,
+    dialect: ClientDialect,
 ) -> Option<Response<RouteBody<B>>> {
     match surface {
         Err(error) => {

@@ -6,7 +6,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use crate::codec::{Object, object};
-use crate::dialect::{ClientDialect, Dialect, Surface};
+use crate::dialect::{ClientDialect, Surface};
 use crate::ir::{Fault, FaultKind};
 
 /// When a model was made, where nobody knows.
@@ -39,7 +39,7 @@ pub(super) fn listing<'a>(
         None => object(|body| {
             write_all(body, &names, dialect);
             // Where there are none it goes by the models that it has been made with.
-            if dialect != Dialect::Ollama && query.is_some_and(|query| query.contains(OF_CODEX)) {
+            if dialect != ClientDialect::Ollama && query.is_some_and(|query| query.contains(OF_CODEX)) {
                 body.list("models", |_| {});
             }
         }),
@@ -52,9 +52,9 @@ pub(super) fn listing<'a>(
 }
 
 /// The answer to who asks for a model that the route does not offer.
-pub(super) fn absent(asked: &str, dialect: Dialect) -> Response<Bytes> {
+pub(super) fn absent(asked: &str, dialect: ClientDialect) -> Response<Bytes> {
     let fault = Fault::new(FaultKind::NotFound, format!("this route offers no model `{asked}`"));
-    let (status, body) = ClientDialect::or_openai(dialect).encode_fault(&fault);
+    let (status, body) = dialect.encode_fault(&fault);
     json(status, body)
 }
 
@@ -102,28 +102,28 @@ fn json(status: StatusCode, body: Bytes) -> Response<Bytes> {
     response
 }
 
-fn write_all(body: &mut Object<'_>, names: &[&str], dialect: Dialect) {
-    let list = if dialect == Dialect::Ollama { "models" } else { "data" };
-    if dialect == Dialect::OpenAi {
+fn write_all(body: &mut Object<'_>, names: &[&str], dialect: ClientDialect) {
+    let list = if dialect == ClientDialect::Ollama { "models" } else { "data" };
+    if dialect == ClientDialect::OpenAi {
         body.text("object", "list");
     }
     body.list(list, |list| names.iter().for_each(|name| list.object(|item| write_one(item, name, dialect))));
-    if dialect == Dialect::Anthropic {
+    if dialect == ClientDialect::Anthropic {
         body.flag("has_more", false);
         body.some_text("first_id", names.first().copied());
         body.some_text("last_id", names.last().copied());
     }
 }
 
-fn write_one(item: &mut Object<'_>, name: &str, dialect: Dialect) {
+fn write_one(item: &mut Object<'_>, name: &str, dialect: ClientDialect) {
     match dialect {
-        Dialect::Anthropic => {
+        ClientDialect::Anthropic => {
             item.text("type", "model");
             item.text("id", name);
             item.text("display_name", name);
             item.text("created_at", SOMETIME);
         }
-        Dialect::Ollama => {
+        ClientDialect::Ollama => {
             item.text("name", name);
             item.text("model", name);
             item.text("modified_at", SOMETIME);
@@ -132,7 +132,7 @@ fn write_one(item: &mut Object<'_>, name: &str, dialect: Dialect) {
             item.object("details", no_details);
             write_place(item, name);
         }
-        Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
+        ClientDialect::OpenAi | ClientDialect::Responses => {
             item.text("id", name);
             item.text("object", "model");
             item.count("created", 0);

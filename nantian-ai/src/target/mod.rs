@@ -25,7 +25,7 @@ use crate::body::RequestBody;
 use crate::call::budget::RetryBudget;
 use crate::credential::Scheme;
 use crate::credential::stamp::Stamp;
-use crate::dialect::{Dialect, Operation, Surface, bedrock, gemini};
+use crate::dialect::{ClientDialect, Dialect, Operation, Surface, bedrock, gemini};
 use crate::error::Error;
 use crate::token::{Look, Source, TokenClient, TokenError};
 use crate::wish::Wish;
@@ -130,11 +130,11 @@ impl Target {
     /// Responses.
     pub fn speaks(&self, surface: &Surface) -> bool {
         match (surface.dialect(), self.dialect) {
-            (client, own) if client == own => true,
-            (Dialect::Responses, Dialect::OpenAi) => {
+            (client, own) if Dialect::from(client) == own => true,
+            (ClientDialect::Responses, Dialect::OpenAi) => {
                 self.provider.is_some_and(|provider| provider.speaks(Dialect::Responses))
             }
-            (Dialect::OpenAi, Dialect::Responses) => surface.operation() != Operation::Chat,
+            (ClientDialect::OpenAi, Dialect::Responses) => surface.operation() != Operation::Chat,
             _ => false,
         }
     }

@@ -132,18 +132,18 @@ impl Translation {
         facts: &RequestFacts,
         strict: bool,
     ) -> Result<(Self, Bytes), Error> {
-        let spoken = ClientDialect::try_from(client.dialect()).map_err(|_| target.unsupported(client))?;
+        let spoken = client.dialect();
         let (asked, body, losses) = match client.operation() {
-            Operation::Embeddings => say_embed(target, client.dialect(), request)?,
-            Operation::CountTokens => say_count(target, client.dialect(), request)?,
-            _ => say_chat(target, client.dialect(), headers, request, strict)?,
+            Operation::Embeddings => say_embed(target, spoken, request)?,
+            Operation::CountTokens => say_count(target, spoken, request)?,
+            _ => say_chat(target, spoken, headers, request, strict)?,
         };
         if strict && !losses.is_empty() {
             return Err(Error::Lossy { losses });
         }
         let translation = Self {
-            echo: match client.dialect() {
-                Dialect::Responses => Echo::of_responses(request, &losses),
+            echo: match spoken {
+                ClientDialect::Responses => Echo::of_responses(request, &losses),
                 _ => Echo::default(),
             },
             client: spoken,
@@ -192,12 +192,12 @@ impl Translation {
         matches!(self.asked, Asked::Chat { stream: true, .. })
     }
 
-    /// What is asked of the provider, in its own dialect.
-    pub(crate) fn upstream_surface(&self) -> Surface {
+    /// What is asked of the provider.
+    pub(crate) fn operation(&self) -> Operation {
         match self.asked {
-            Asked::Chat { .. } => Surface::chat(self.upstream),
-            Asked::Count { .. } => Surface::counts(self.upstream),
-            Asked::Embeddings { .. } => Surface::embeddings(self.upstream),
+            Asked::Chat { .. } => Operation::Chat,
+            Asked::Count { .. } => Operation::CountTokens,
+            Asked::Embeddings { .. } => Operation::Embeddings,
         }
     }
 
@@ -315,7 +315,7 @@ impl Translation {
 
 fn say_chat(
     target: &Target,
-    client: Dialect,
+    client: ClientDialect,
     headers: &HeaderMap,
     body: &[u8],
     strict: bool,
@@ -341,7 +341,7 @@ fn named_in<'h>(headers: &'h HeaderMap, header: &str) -> impl Iterator<Item = &'
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
 }
 
-fn say_count(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {
+fn say_count(target: &Target, client: ClientDialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {
     let (mut request, mut losses) = client.decode_request(body)?;
     target.model().clone_into(&mut request.model);
     ToolNames::adapt(&mut request);
@@ -351,7 +351,7 @@ fn say_count(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, By
     Ok((Asked::Count { estimate }, Bytes::from(body), losses))
 }
 
-fn say_embed(target: &Target, client: Dialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {
+fn say_embed(target: &Target, client: ClientDialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {
     let (mut request, mut losses) = client.decode_embed_request(body)?;
     target.model().clone_into(&mut request.model);
     let (body, more) = target.dialect().encode_embed_request(&request)?;

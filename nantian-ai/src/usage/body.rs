@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{CallReport, Content, End, Meter, UsageReport, UsageSink, excerpt};
-use crate::dialect::Dialect;
+use crate::dialect::{ClientDialect, Dialect};
 use crate::ir::Losses;
 use crate::memory::HeldMemory;
 use crate::target::calibration::Calibration;
@@ -53,7 +53,7 @@ pub(crate) struct Metering<K: UsageSink> {
 /// What is kept of a call to be told.
 #[derive(Debug)]
 struct Kept {
-    client: Dialect,
+    client: ClientDialect,
     request: Bytes,
     partial: bool,
     upstream: Dialect,
@@ -187,7 +187,7 @@ impl<K: UsageSink> Metering<K> {
     /// `room`.
     pub(crate) fn keep(
         &mut self,
-        client: Dialect,
+        client: ClientDialect,
         request: &Bytes,
         upstream: Dialect,
         most: usize,

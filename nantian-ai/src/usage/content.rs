@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::codec::StreamDecoder;
-use crate::dialect::Dialect;
+use crate::dialect::{ClientDialect, Dialect};
 use crate::ir::{Collector, Reply, Request};
 
 /// A request as the client sent it, and the answer as the provider sent it.
@@ -16,7 +16,7 @@ use crate::ir::{Collector, Reply, Request};
 #[non_exhaustive]
 pub struct Content {
     /// The dialect of the request.
-    pub client: Dialect,
+    pub client: ClientDialect,
     /// The body of the request; of a longer one than is [kept](super::UsageObserver::keeps), what fits of the
     /// same form.
     pub request: Bytes,

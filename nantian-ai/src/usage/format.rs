@@ -1,6 +1,6 @@
 //! What a `content-type` says of a reply.
 
-use crate::dialect::{Dialect, Surface};
+use crate::dialect::{Dialect, Operation};
 use crate::facts::RequestFacts;
 use crate::wire::frames;
 
@@ -38,9 +38,9 @@ impl Format {
     }
 
     /// What is asked for, as far as anybody knows.
-    pub(super) fn asked(surface: &Surface, facts: &RequestFacts) -> Self {
-        match surface.dialect() {
-            _ if facts.operation.is_none() || !surface.operation().spends() => Self::Other,
+    pub(super) fn asked(dialect: Dialect, operation: Operation, facts: &RequestFacts) -> Self {
+        match dialect {
+            _ if facts.operation.is_none() || !operation.spends() => Self::Other,
             _ if !facts.stream => Self::Json,
             Dialect::Bedrock => Self::Frames,
             Dialect::Ollama => Self::Ndjson,

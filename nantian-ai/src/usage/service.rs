@@ -72,7 +72,7 @@ where
             head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             let known = head.extensions.get::<RequestFacts>();
             let facts = known.cloned().unwrap_or_else(|| RequestFacts::unread(&head.headers));
-            Metering::new(Meter::new(surface, &facts), self.observer.begin(&head.extensions, &facts))
+            Metering::new(Meter::new(&surface, &facts), self.observer.begin(&head.extensions, &facts))
         });
         let request = Request::from_parts(head, body);
         UsageFuture::new(self.inner.call(request), metering)

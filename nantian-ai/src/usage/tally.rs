@@ -2,7 +2,7 @@
 
 use super::about::{self, About};
 use crate::dialect::signal::{Reasoning, Reported, Signal};
-use crate::dialect::{Dialect, Surface, anthropic, bedrock, gemini, ollama, openai, responses};
+use crate::dialect::{Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
 use crate::estimate::Weight;
 use crate::wire::{frames, ndjson, sse};
 
@@ -50,12 +50,12 @@ impl Tally {
         Self { choices, ..Self::default() }
     }
 
-    pub(super) fn sse(&mut self, surface: &Surface, item: sse::Item<'_>) {
+    pub(super) fn sse(&mut self, dialect: Dialect, item: sse::Item<'_>) {
         match item {
             // It is the end of nothing, whoever says so.
             sse::Item::Event { data, .. } if self.events == 0 && data.trim_ascii() == b"[DONE]" => {}
             sse::Item::Event { data, .. } => {
-                let signal = match surface.dialect() {
+                let signal = match dialect {
                     Dialect::Anthropic => anthropic::event(data),
                     // It speaks in frames.
                     Dialect::Bedrock => Signal::unreadable(),
@@ -85,11 +85,11 @@ impl Tally {
         }
     }
 
-    pub(super) fn member(&mut self, surface: &Surface, name: &str, json: &[u8]) {
+    pub(super) fn member(&mut self, dialect: Dialect, name: &str, json: &[u8]) {
         if self.about.member(name, json) {
             return;
         }
-        self.reported.merge(match surface.dialect() {
+        self.reported.merge(match dialect {
             Dialect::Anthropic => anthropic::usage(json),
             Dialect::Bedrock => bedrock::usage(name, json),
             Dialect::Gemini => gemini::usage(json),

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use nantian_ai::codec::StreamDecoder;
 use nantian_ai::ir::Event;
 use nantian_ai::usage::{End, Meter};
-use nantian_ai::{Dialect, RequestFacts, Surface};
+use nantian_ai::{ClientDialect, Dialect, RequestFacts, Surface};
 
 use crate::support::{Upstream, events, json, layer, openai, post, send, stream_chat};
 
@@ -35,8 +35,10 @@ fn nested() -> impl Iterator<Item = String> {
 #[test]
 fn no_codec_follows() {
     for body in nested() {
+        for client in ClientDialect::ALL {
+            client.decode_request(body.as_bytes()).unwrap_err();
+        }
         for dialect in Dialect::ALL {
-            dialect.decode_request(body.as_bytes()).unwrap_err();
             dialect.decode_reply(body.as_bytes(), 7).unwrap_err();
             dialect.decode_fault(StatusCode::BAD_REQUEST, body.as_bytes());
             let mut events = VecDeque::new();
@@ -62,7 +64,7 @@ fn no_meter_follows() {
             for (kind, reply) in
                 [(kind, format!("data: {body}\n\n{body}\n")), ("application/json", body.clone())]
             {
-                let mut meter = Meter::new(surface.clone(), &facts);
+                let mut meter = Meter::new(&surface, &facts);
                 meter.begin(
                     StatusCode::OK,
                     &HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static(kind))]),

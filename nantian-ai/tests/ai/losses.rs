@@ -156,7 +156,7 @@ fn what_an_answer_says_beyond_the_dialect_is_named_wherever_it_stands() {
 #[test]
 fn what_an_item_says_beyond_the_dialect_is_named() {
     let body = r#"{"model":"m","input":[{"role":"user","content":"a","odd":1},{"type":"reasoning","id":"rs","summary":[],"encrypted_content":"g","status":"completed"},{"type":"function_call","id":"fc","call_id":"c","name":"f","arguments":"{}","status":"completed","namespace":"n"},{"type":"function_call_output","call_id":"c","output":"b"},{"type":"web_search_call","id":"w","action":{"a":1}}]}"#;
-    let (_, lost) = Dialect::Responses.decode_request(body.as_bytes()).unwrap();
+    let (_, lost) = ClientDialect::Responses.decode_request(body.as_bytes()).unwrap();
     assert_eq!(lost.to_string(), "input.odd,input.web_search_call");
 }
 

@@ -1,7 +1,7 @@
 //! Models of several makers run at Bedrock, and a conversation goes from one to the other.
 
 use nantian_ai::retry::Attempts;
-use nantian_ai::{Dialect, TargetConfig};
+use nantian_ai::{ClientDialect, Dialect, TargetConfig};
 use serde_json::{Value, json};
 
 use crate::support::{Upstream, json as reply, layer, post, send};
@@ -14,7 +14,7 @@ const ANSWER: &str = r#"{"output":{"message":{"role":"assistant","content":[{"te
 /// What a model gets of a conversation in Messages, and what is lost.
 fn sent(model: &str, messages: &Value) -> (Value, String) {
     let body = json!({"model": "any", "max_tokens": 9, "messages": messages});
-    let (mut request, _) = Dialect::Anthropic.decode_request(body.to_string().as_bytes()).unwrap();
+    let (mut request, _) = ClientDialect::Anthropic.decode_request(body.to_string().as_bytes()).unwrap();
     model.clone_into(&mut request.model);
     let (body, losses) = Dialect::Bedrock.encode_request(&request, "bedrock").unwrap();
     (serde_json::from_slice(&body).unwrap(), losses.to_string())
@@ -123,7 +123,7 @@ fn models_of_openai_are_told_how_much_to_think() {
         ("global.openai.gpt-6-astra", "none", "low", "thinking"),
     ] {
         let body = json!({"model": "any", "reasoning_effort": effort, "messages": [{"role": "user", "content": "a"}]});
-        let (mut request, _) = Dialect::OpenAi.decode_request(body.to_string().as_bytes()).unwrap();
+        let (mut request, _) = ClientDialect::OpenAi.decode_request(body.to_string().as_bytes()).unwrap();
         model.clone_into(&mut request.model);
         let (body, losses) = Dialect::Bedrock.encode_request(&request, "bedrock").unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();

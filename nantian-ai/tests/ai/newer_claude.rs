@@ -1,6 +1,6 @@
 //! What Claude's newer models refuse is not sent to them.
 
-use nantian_ai::{Dialect, TargetConfig};
+use nantian_ai::{ClientDialect, Dialect, TargetConfig};
 use serde_json::{Value, json};
 
 use crate::support::{Upstream, json as reply, layer, post, send};
@@ -9,7 +9,7 @@ use crate::support::{Upstream, json as reply, layer, post, send};
 fn sent(to: Dialect, model: &str, more: Value) -> (Value, String) {
     let mut body = json!({"model": "any", "messages": [{"role": "user", "content": "Hi"}]});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let (mut request, _) = Dialect::OpenAi.decode_request(body.to_string().as_bytes()).unwrap();
+    let (mut request, _) = ClientDialect::OpenAi.decode_request(body.to_string().as_bytes()).unwrap();
     model.clone_into(&mut request.model);
     let (body, losses) = to.encode_request(&request, to.name()).unwrap();
     (serde_json::from_slice(&body).unwrap(), losses.to_string())

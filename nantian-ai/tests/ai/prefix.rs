@@ -1,8 +1,8 @@
 //! What has been said stays what it was: providers keep conversations by their beginnings, and some models
 //! trust their own reasoning only after the beginning that it had.
 
-use nantian_ai::Dialect;
 use nantian_ai::ir::ToolNames;
+use nantian_ai::{ClientDialect, Dialect};
 use serde_json::{Value, json};
 
 /// The models of each dialect, and the member in which a conversation stands.
@@ -84,7 +84,9 @@ fn without_marks(value: Value) -> Value {
 
 #[test]
 fn the_requests_of_a_conversation_begin_with_those_before_them() {
-    for (from, conversation) in [(Dialect::Anthropic, of_claude_code(4)), (Dialect::Responses, of_codex(4))] {
+    let conversations =
+        [(ClientDialect::Anthropic, of_claude_code(4)), (ClientDialect::Responses, of_codex(4))];
+    for (from, conversation) in conversations {
         for (to, provider, model, name) in MODELS {
             let mut before = Vec::new();
             let mut around = None;
@@ -111,7 +113,7 @@ fn the_requests_of_a_conversation_begin_with_those_before_them() {
 /// The conversation that a model is sent, shortly: role and text of each turn, and what is lost.
 fn sent(to: Dialect, provider: &str, model: &str, messages: Value) -> (Vec<String>, String) {
     let body = json!({"model": "any", "messages": messages}).to_string();
-    let (mut request, _) = Dialect::OpenAi.decode_request(body.as_bytes()).unwrap();
+    let (mut request, _) = ClientDialect::OpenAi.decode_request(body.as_bytes()).unwrap();
     model.clone_into(&mut request.model);
     let (body, losses) = to.encode_request(&request, provider).unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use nantian_ai::retry::RetryPolicy;
-use nantian_ai::{Dialect, Error, TargetConfig, Unasked};
+use nantian_ai::{ClientDialect, Error, TargetConfig, Unasked};
 use serde_json::{Value, json};
 
 use crate::support::{Upstream, chat, json as reply, layer, openai, post, send};
@@ -228,8 +228,8 @@ async fn what_the_model_has_failed_at_is_tried_again_and_is_no_fault_of_the_clie
 
 #[tokio::test]
 async fn another_responder_answers_instead() {
-    let teapot = |error: &Error, dialect: Dialect| {
-        let body = format!("{dialect}: {}", error.code());
+    let teapot = |error: &Error, client: ClientDialect| {
+        let body = format!("{client}: {}", error.code());
         Response::builder().status(418).body(Bytes::from(body)).unwrap()
     };
     let upstream = Upstream::new();

@@ -96,12 +96,12 @@ fn is_repeated(dialect: Dialect, place: &str) -> bool {
 #[test]
 fn what_nobody_reads_of_a_request_is_named() {
     let mut silent = Vec::new();
-    for from in ClientDialect::ALL.map(Dialect::from) {
-        for (name, body) in inputs("request", from, ".json") {
+    for from in ClientDialect::ALL {
+        for (name, body) in inputs("request", from.into(), ".json") {
             for (place, body) in with_more(&serde_json::from_slice(&body).unwrap()) {
                 if let Ok((_, losses)) = from.decode_request(&body)
                     && !is_named(&losses, &body, &place)
-                    && !(from == Dialect::Ollama && is_repeated(from, &place))
+                    && !(from == ClientDialect::Ollama && is_repeated(from.into(), &place))
                 {
                     silent.push(format!("{from} {name} {place}"));
                 }

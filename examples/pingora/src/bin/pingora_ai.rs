@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use nantian_ai::headers::DROPPED;
 use nantian_ai::respond::{DialectResponder, Responder as _};
 use nantian_ai::translate::{Translation, Translator};
-use nantian_ai::{BoxError, ClientDialect, Dialect, Error, Surface, Target, TargetConfig};
+use nantian_ai::{BoxError, ClientDialect, Error, Surface, Target, TargetConfig};
 use nantian_pingora_examples::{backend, post as ask, proxy, respond};
 use pingora_core::{ErrorType, Result, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -122,7 +122,7 @@ impl ProxyHttp for Proxy {
                 Ok(false)
             }
             Err(error) => {
-                respond(session, DialectResponder.respond(&error, Dialect::Anthropic)).await?;
+                respond(session, DialectResponder.respond(&error, ClientDialect::Anthropic)).await?;
                 Ok(true)
             }
         }
@@ -209,7 +209,7 @@ impl ProxyHttp for Proxy {
             source: Arc::from(BoxError::from(cause.to_string())),
         };
         let error = exchange.error.take().unwrap_or_else(unreachable);
-        let response = DialectResponder.respond(&error, Dialect::Anthropic);
+        let response = DialectResponder.respond(&error, ClientDialect::Anthropic);
         let error_code = response.status().as_u16();
         // Whoever is gone cannot be told.
         let _ = respond(session, response).await;

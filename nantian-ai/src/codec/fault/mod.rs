@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::{Fields, Object, Value};
-use crate::dialect::{Dialect, gemini};
+use crate::dialect::{ClientDialect, gemini};
 use crate::ir::{Fault, FaultKind};
 
 /// What the status for a bad request stands for as well, where it is named: that the conversation is too
@@ -159,9 +159,9 @@ fn kind_of(name: &str) -> Option<FaultKind> {
 }
 
 /// The status for a client of a dialect. 529 is what Anthropic's clients know as overload.
-pub(crate) fn status(kind: FaultKind, dialect: Dialect) -> StatusCode {
+pub(crate) fn status(kind: FaultKind, dialect: ClientDialect) -> StatusCode {
     match (kind, dialect) {
-        (FaultKind::Overloaded, Dialect::Anthropic) => {
+        (FaultKind::Overloaded, ClientDialect::Anthropic) => {
             StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
         }
         _ => kind.status(),
@@ -169,13 +169,11 @@ pub(crate) fn status(kind: FaultKind, dialect: Dialect) -> StatusCode {
 }
 
 /// The body of an error.
-pub(crate) fn write(body: &mut Object<'_>, fault: &Fault, dialect: Dialect) {
+pub(crate) fn write(body: &mut Object<'_>, fault: &Fault, dialect: ClientDialect) {
     match dialect {
-        Dialect::Anthropic => write_anthropic(body, fault),
-        Dialect::Ollama => body.text("error", &fault.message),
-        Dialect::Bedrock | Dialect::Gemini | Dialect::OpenAi | Dialect::Responses => {
-            write_openai(body, fault)
-        }
+        ClientDialect::Anthropic => write_anthropic(body, fault),
+        ClientDialect::Ollama => body.text("error", &fault.message),
+        ClientDialect::OpenAi | ClientDialect::Responses => write_openai(body, fault),
     }
 }
 

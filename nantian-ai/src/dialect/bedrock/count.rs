@@ -48,7 +48,7 @@ mod tests {
     fn what_is_counted_is_the_conversation_alone() {
         let request = br#"{"system":"Be brief.","messages":[{"role":"user","content":"Hi"}],"max_tokens":9,
             "tools":[{"name":"now","input_schema":{"type":"object"}}],"temperature":0.5}"#;
-        let (mut request, _) = crate::Dialect::Anthropic.decode_request(request).unwrap();
+        let (mut request, _) = crate::ClientDialect::Anthropic.decode_request(request).unwrap();
         request.model = "anthropic.claude-haiku-4-5-20251001-v1:0".to_owned();
         let (body, losses) = encode(&request).unwrap();
         assert!(losses.is_empty(), "{losses}");

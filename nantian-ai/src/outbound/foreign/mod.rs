@@ -16,7 +16,7 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::dialect::{Dialect, Few, Operation, Surface, anthropic, bedrock, responses};
+use crate::dialect::{ClientDialect, Few, Operation, Surface, anthropic, bedrock, responses};
 use crate::edit::Object;
 use crate::edit::cut::{Edit, cut_out};
 use crate::ir::Losses;
@@ -76,8 +76,8 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
         return Vec::new();
     }
     let edits = match surface.dialect() {
-        Dialect::Anthropic => of_messages(object, model, Cut::Foreign, losses),
-        Dialect::Responses => of_input(object, Cut::Foreign).inspect(|_| losses.add(REASONING)),
+        ClientDialect::Anthropic => of_messages(object, model, Cut::Foreign, losses),
+        ClientDialect::Responses => of_input(object, Cut::Foreign).inspect(|_| losses.add(REASONING)),
         _ => None,
     };
     edits.unwrap_or_default()
@@ -87,8 +87,12 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
 /// of who has made them.
 pub(super) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
     let (name, kinds): (_, &[&str]) = match (surface.dialect(), surface.operation()) {
-        (Dialect::Anthropic, Operation::Chat) => ("messages", &["\"thinking\"", "\"redacted_thinking\""]),
-        (Dialect::Responses, Operation::Chat | Operation::Compact) => ("input", &["\"encrypted_content\""]),
+        (ClientDialect::Anthropic, Operation::Chat) => {
+            ("messages", &["\"thinking\"", "\"redacted_thinking\""])
+        }
+        (ClientDialect::Responses, Operation::Chat | Operation::Compact) => {
+            ("input", &["\"encrypted_content\""])
+        }
         _ => return false,
     };
     let is_in = |json: &[u8]| kinds.iter().any(|kind| memmem::find(json, kind.as_bytes()).is_some());

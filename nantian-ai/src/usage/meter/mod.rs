@@ -9,7 +9,7 @@ use super::format::Format;
 use super::reply::Reply;
 use super::tally::{Tally, members};
 use super::{CallReport, Outcome, Usage, UsageReport};
-use crate::dialect::{Dialect, Surface, bedrock};
+use crate::dialect::{Dialect, Operation, Surface, bedrock};
 use crate::estimate::Weight;
 use crate::facts::RequestFacts;
 use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
@@ -29,7 +29,7 @@ use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 ///
 /// let surface = Surface::detect(&Method::POST, "/v1/chat/completions", &HeaderMap::new()).unwrap();
 /// let facts = RequestFacts::read(&surface, br#"{"model":"m","messages":[]}"#).unwrap();
-/// let mut meter = Meter::new(surface, &facts);
+/// let mut meter = Meter::new(&surface, &facts);
 ///
 /// let mut headers = HeaderMap::new();
 /// headers.insert("content-type", HeaderValue::from_static("application/json"));
@@ -44,7 +44,9 @@ use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Meter {
-    surface: Surface,
+    /// What the upstream speaks, and is asked for.
+    dialect: Dialect,
+    operation: Operation,
     input_estimate: u64,
     choices: u64,
     /// How a reply is read that does not say what it is.
@@ -89,11 +91,17 @@ enum Reader {
 
 impl Meter {
     /// A meter of a request that is about to be sent.
-    pub fn new(surface: Surface, facts: &RequestFacts) -> Self {
+    pub fn new(surface: &Surface, facts: &RequestFacts) -> Self {
+        Self::of(surface.dialect().into(), surface.operation(), facts)
+    }
+
+    /// A meter of what is asked of an upstream in its own dialect.
+    pub(crate) fn of(dialect: Dialect, operation: Operation, facts: &RequestFacts) -> Self {
         Self {
-            asked: Format::asked(&surface, facts),
+            asked: Format::asked(dialect, operation, facts),
             unsaid: false,
-            surface,
+            dialect,
+            operation,
             input_estimate: facts.input_estimate,
             choices: facts.choices,
             sent: false,
@@ -122,7 +130,7 @@ impl Meter {
     pub fn begin(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.sent |= status == StatusCode::GATEWAY_TIMEOUT;
         self.tally = Tally::of(self.choices);
-        if self.surface.dialect() == Dialect::Bedrock {
+        if self.dialect == Dialect::Bedrock {
             let count = text(headers.get(bedrock::INPUT_TOKENS));
             self.tally.reported.input = count.and_then(|count| count.parse().ok());
         }
@@ -134,7 +142,7 @@ impl Meter {
         self.reader = match format {
             _ if !status.is_success() => Reader::Refusal,
             _ if !plain => Reader::Opaque,
-            Format::Json => Reader::Buffered(Box::new(Reply::new(members(self.surface.dialect())))),
+            Format::Json => Reader::Buffered(Box::new(Reply::new(members(self.dialect)))),
             Format::Frames => Reader::Frames(Box::new(frames::FrameDecoder::new(EVENT_LIMIT))),
             Format::Ndjson => Reader::Ndjson(Box::new(ndjson::NdjsonDecoder::new(EVENT_LIMIT))),
             Format::Sse => Reader::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT))),
@@ -158,18 +166,18 @@ impl Meter {
         if let Some(last) = chunk.last() {
             self.within_line = *last != b'\n';
         }
-        let Self { surface, reader, tally, .. } = self;
+        let Self { dialect, reader, tally, .. } = self;
         tally.bytes += chunk.len() as u64;
         match reader {
             Reader::Waiting | Reader::Refusal => {}
             Reader::Opaque => tally.token = true,
             Reader::Buffered(reply) => {
-                reply.push(chunk, |name, json| tally.member(surface, name, json));
+                reply.push(chunk, |name, json| tally.member(*dialect, name, json));
                 tally.complete = reply.is_complete();
                 tally.settled = tally.complete;
             }
             Reader::Frames(decoder) => decoder.push(chunk, |item| tally.frame(item)),
-            Reader::Sse(decoder) => decoder.push(chunk, |item| tally.sse(surface, item)),
+            Reader::Sse(decoder) => decoder.push(chunk, |item| tally.sse(*dialect, item)),
             Reader::Ndjson(decoder) => decoder.push(chunk, |item| tally.line(item)),
         }
     }
@@ -184,9 +192,9 @@ impl Meter {
         self.tally.reported.input
     }
 
-    /// What the upstream was asked for.
-    pub(crate) fn surface(&self) -> &Surface {
-        &self.surface
+    /// What the upstream speaks.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Whether the reply is a stream.
@@ -276,14 +284,14 @@ impl Meter {
 
     /// Reads what the end of the body completes. What is cut off within says nothing.
     pub(crate) fn finish(&mut self) {
-        let Self { surface, reader, tally, .. } = self;
+        let Self { dialect, reader, tally, .. } = self;
         let is_cut = |data: &[u8]| {
             data.trim_ascii() != b"[DONE]" && serde_json::from_slice::<IgnoredAny>(data).is_err()
         };
         match reader {
             Reader::Sse(decoder) => decoder.finish(|item| match item {
                 sse::Item::Event { data, .. } if is_cut(data) => {}
-                item => tally.sse(surface, item),
+                item => tally.sse(*dialect, item),
             }),
             Reader::Ndjson(decoder) => decoder.finish(|item| match item {
                 ndjson::Item::Line(line) if is_cut(line) => {}
@@ -309,14 +317,13 @@ impl Meter {
     }
 
     fn usage(&self) -> Usage {
-        let operation = self.surface.operation();
-        if !operation.spends() {
+        if !self.operation.spends() {
             return Usage::default();
         }
         let reported = self.tally.reported;
         let cached = reported.cache_read.unwrap_or(0);
         let input = self.reported_input();
-        let output = match operation.generates() {
+        let output = match self.operation.generates() {
             true => self.reported_output(),
             false => Some(0),
         };
@@ -342,7 +349,7 @@ impl Meter {
     fn reported_input(&self) -> Option<u64> {
         let reported = self.tally.reported;
         let input = reported.input?;
-        match self.surface.dialect() {
+        match self.dialect {
             // Anthropic and Bedrock count what is read from and written to their caches apart.
             Dialect::Anthropic | Dialect::Bedrock => {
                 let cache = [reported.cache_read, reported.cache_written];

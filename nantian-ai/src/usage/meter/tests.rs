@@ -38,7 +38,7 @@ fn meter(path: &str, content_type: &'static str) -> Meter {
     let facts = RequestFacts { input_estimate: ESTIMATE, ..RequestFacts::default() };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    let mut meter = Meter::new(surface, &facts);
+    let mut meter = Meter::new(&surface, &facts);
     meter.begin(StatusCode::OK, &headers);
     meter
 }

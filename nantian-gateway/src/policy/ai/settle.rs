@@ -153,7 +153,7 @@ mod tests {
     ) -> (RequestFacts, UsageReport) {
         let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
         let facts = RequestFacts::read(&surface, request.as_bytes()).unwrap();
-        let mut meter = Meter::new(surface, &facts);
+        let mut meter = Meter::new(&surface, &facts);
         let mut headers = HeaderMap::new();
         headers.insert("content-type", content_type.parse().unwrap());
         meter.begin(StatusCode::OK, &headers);
@@ -165,7 +165,7 @@ mod tests {
     fn claudes(stream: &str, end: End) -> UsageReport {
         let surface = Surface::detect(&Method::POST, "/v1/messages", &HeaderMap::new()).unwrap();
         let facts = RequestFacts::read(&surface, b"{}").unwrap();
-        let mut meter = Meter::new(surface, &facts);
+        let mut meter = Meter::new(&surface, &facts);
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, "text/event-stream".parse().unwrap())]);
         meter.begin(StatusCode::OK, &headers);
         meter.push(stream.as_bytes());

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body as _;
-use nantian_ai::{Dialect, Error, Surface, respond::refusal};
+use nantian_ai::{ClientDialect, Error, Surface, respond::refusal};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -63,7 +63,7 @@ pin_project! {
     pub(crate) struct WordsFuture<F> {
         #[pin]
         inner: F,
-        dialect: Option<Dialect>,
+        dialect: Option<ClientDialect>,
     }
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn refusal_of(request: &Parts, status: StatusCode, text: &str) -> Res
 }
 
 /// The response in a dialect, if it is the gateway's own.
-fn worded(response: Response<Body>, dialect: Dialect) -> Response<Body> {
+fn worded(response: Response<Body>, dialect: ClientDialect) -> Response<Body> {
     let Some((status, text)) = own(&response) else { return response };
     let (mut head, _) = response.into_parts();
     let (said, body) = refusal(status, &text, dialect).into_parts();
