@@ -30,6 +30,7 @@ use crate::{
     namespaced,
     status = "PolicyStatus",
     derive = "PartialEq",
+    attr = "non_exhaustive",
     doc = "Chooses how requests are spread over the endpoints of the Services it names.",
     printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRefs[*].name"}"#,
     printcolumn = r#"{"name": "Type", "type": "string", "jsonPath": ".spec.loadBalancing.type"}"#,
@@ -40,6 +41,7 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
+#[non_exhaustive]
 pub struct BackendLbPolicySpec {
     /// The Services the policy applies to, in its own namespace.
     ///
@@ -71,6 +73,7 @@ pub struct BackendLbPolicySpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(BALANCING_RULES))]
+#[non_exhaustive]
 pub struct LoadBalancing {
     /// The strategy.
     ///
@@ -104,6 +107,7 @@ pub enum LoadBalancingType {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(HASH_RULES))]
+#[non_exhaustive]
 pub struct ConsistentHash {
     /// Where the key is read from.
     ///
@@ -139,6 +143,7 @@ pub enum HashKeyType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(SESSION_RULES))]
+#[non_exhaustive]
 pub struct SessionPersistence {
     /// Name of the cookie or of the header.
     ///
@@ -194,6 +199,7 @@ pub enum SessionPersistenceType {
 /// How the session cookie behaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct CookieConfig {
     /// Whether the cookie outlives the browser session; Permanent needs absoluteTimeout.
     ///
@@ -205,6 +211,7 @@ pub struct CookieConfig {
 /// The cookie that carries a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct SessionCookie {
     /// Its name.
     ///
@@ -229,6 +236,7 @@ pub struct SessionCookie {
 /// The header that carries a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct SessionHeader {
     /// Its name.
     ///
@@ -260,6 +268,7 @@ pub enum CookieLifetime {
 /// What an endpoint is spared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct CircuitBreaker {
     /// Requests that one endpoint may have in flight.
     ///

@@ -22,7 +22,7 @@
 //!
 //! Faults are told in the order of the object, which is why the crate turns on `serde_json/preserve_order`.
 //!
-//! Minor releases add fields to specs: read them, and do not build them field by field.
+//! Specs are read, not built: minor releases add fields to them.
 //!
 //! # Reading a manifest
 //!

@@ -15,6 +15,7 @@ pub const NANTIAN_GROUP: &str = "gateway.nantian.dev";
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(REF_RULES))]
+#[non_exhaustive]
 pub struct TargetRef {
     /// API group of the target; empty for Service.
     ///
@@ -67,6 +68,7 @@ pub enum TargetKind {
 /// The Service that a BackendLBPolicy attaches to, in its own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct ServiceRef {
     /// API group of the target: the core group, which is empty.
     ///

@@ -14,7 +14,7 @@ use crate::{
 ///
 /// The module follows the Proxy-Wasm ABI. Without targets it runs only where an HTTPRoute names it in an
 /// `ExtensionRef` filter.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "gateway.nantian.dev",
     version = "v1alpha1",
@@ -27,6 +27,7 @@ use crate::{
     namespaced,
     status = "PolicyStatus",
     derive = "PartialEq",
+    attr = "non_exhaustive",
     doc = "Runs a WebAssembly module on the traffic of the Gateways, routes, Services or AIServices it names.",
     printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRefs[*].name"}"#,
     printcolumn = r#"{"name": "URL", "type": "string", "jsonPath": ".spec.wasm.url", "priority": 1}"#,
@@ -37,6 +38,7 @@ use crate::{
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct WasmPluginSpec {
     /// Where the module comes from: exactly one of url, configMap and inline.
     ///
@@ -101,6 +103,7 @@ pub struct WasmPluginSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(SOURCE_RULES))]
+#[non_exhaustive]
 pub struct WasmSource {
     /// Address of the module, of a tar archive that contains it, either of them also compressed by gzip, or
     /// of an OCI artefact that contains it.
@@ -139,6 +142,7 @@ pub struct WasmSource {
 /// An entry of a ConfigMap that holds a module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct ConfigMapSource {
     /// Name of the ConfigMap in the namespace of the plugin.
     ///
@@ -170,6 +174,7 @@ pub enum Hook {
 /// The virtual machine that a module runs in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct VmConfig {
     /// Environment variables of the module.
     ///
@@ -185,6 +190,7 @@ pub struct VmConfig {
 /// An environment variable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct EnvVar {
     /// Its name.
     ///
@@ -214,6 +220,7 @@ pub enum StreamFraming {
 /// What a module may use.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
 pub struct Sandbox {
     /// Linear memory of one instance.
     ///

@@ -10,7 +10,7 @@ pub trait Blame<E> {
 
 /// Holds every error against the endpoint. The default.
 #[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct BlameAll;
 
 // === impl BlameAll ===

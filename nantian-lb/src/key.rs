@@ -42,6 +42,7 @@ pub trait KeySource {
 ///
 /// The embedder puts it there: the peer of the connection, or what a trusted proxy says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "it is one address")]
 pub struct ClientAddr(pub IpAddr);
 
 // === impl HashKey ===

@@ -18,7 +18,7 @@ pub trait Responder: Send + Sync {
 /// Answers 503 with an empty body, and gRPC clients as they demand: 200 with `grpc-status: 14` (UNAVAILABLE).
 /// The default.
 #[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct DefaultResponder;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

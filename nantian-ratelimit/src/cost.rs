@@ -29,12 +29,14 @@ pub trait CostEstimator: Send + Sync {
 /// Without an extension the estimate is at least a quarter of `Content-Length`, and at least 1, so that an
 /// exhausted bucket admits nothing. Nothing else is estimated for a CORS preflight, which asks for no answer.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct TypicalCost;
 
 /// A request extension: the tokens that this request is expected to use, prompt plus completion.
 ///
 /// Whoever parses the body before the limiter puts it there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "it is one number")]
 pub struct EstimatedTokens(pub u64);
 
 /// Bytes of an average request body per token.

@@ -36,6 +36,7 @@ pub struct ReservationHandle(Arc<Handle>);
 /// once one was asked: else the one that stands in and refuses would make all that the others were asked
 /// free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct Attempted;
 
 /// Settles a reservation when the response ends, however it ends.

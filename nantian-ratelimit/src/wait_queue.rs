@@ -21,6 +21,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// Whoever reads the body before the limiter puts it there, so that [`Queue::max_held_bytes`] bounds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "it is one number")]
 pub struct HeldBytes(pub u64);
 
 /// A request extension: how long whoever asks will wait for an answer, at most.

@@ -35,7 +35,7 @@ pub struct LocalReply {
 /// Answers with [`Failure::status`] and what Envoy says: nothing, but of a body too large to be held, and of
 /// a header or status that is no HTTP. Who finds no memory is told to come again in a second.
 #[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct DefaultResponder;
 
 /// The embedder's responder, or the default one, which nobody has to count the users of.

@@ -15,6 +15,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
+#[non_exhaustive]
 pub struct Auth {
     /// The scheme: bearer, apiKey, basic, aws, azure, gcp or none, in any case.
     ///

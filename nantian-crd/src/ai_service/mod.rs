@@ -41,6 +41,7 @@ pub(crate) use self::{
     namespaced,
     status = "AiServiceStatus",
     derive = "PartialEq",
+    attr = "non_exhaustive",
     doc = "One model at one LLM provider. An HTTPRoute names it as a backend.",
     printcolumn = r#"{"name": "Provider", "type": "string", "jsonPath": ".spec.provider"}"#,
     printcolumn = r#"{"name": "Model", "type": "string", "jsonPath": ".spec.model"}"#,
@@ -51,6 +52,7 @@ pub(crate) use self::{
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
+#[non_exhaustive]
 pub struct AiServiceSpec {
     /// Who serves the model. A known provider brings its own format and endpoint; any other name needs both.
     ///

@@ -12,6 +12,7 @@ use crate::{
 /// Who is told how the calls to one AIService went: by OTLP over HTTP, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Observability {
     /// A Langfuse project.
     ///
@@ -41,6 +42,7 @@ pub struct Observability {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
+#[non_exhaustive]
 pub struct Langfuse {
     /// Base URL of the server.
     ///
@@ -69,6 +71,7 @@ pub struct Langfuse {
 /// An entry of a Secret in the namespace of the object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct SecretKeyRef {
     /// Name of the Secret.
     ///
@@ -85,8 +88,9 @@ pub struct SecretKeyRef {
 }
 
 /// An OpenTelemetry collector.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Otel {
     /// Address of the collector, with or without http or https; traces go to /v1/traces below it, metrics to
     /// /v1/metrics.

@@ -15,6 +15,7 @@ use crate::{as_written::AsWritten, duration::Duration, schema::Hint};
 /// other AIServices of the rule are asked; the client gets the last failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Retry {
     /// Attempts beyond the first.
     ///

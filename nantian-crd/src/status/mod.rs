@@ -18,6 +18,7 @@ pub const MAX_ANCESTORS: usize = 16;
 /// Status of TokenPolicy, WasmPlugin and BackendLBPolicy: one entry per ancestor and controller.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::exhaustive_structs, reason = "controllers build it, and the Gateway API says what is in it")]
 pub struct PolicyStatus {
     /// What the policy means for each Gateway it reaches; at most 16 entries.
     #[serde(default)]
@@ -28,6 +29,7 @@ pub struct PolicyStatus {
 /// What one controller says about a policy under one ancestor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::exhaustive_structs, reason = "controllers build it, and the Gateway API says what is in it")]
 pub struct PolicyAncestorStatus {
     /// The object the entry is about: a Gateway, or the target where no Gateway reaches it.
     pub ancestor_ref: ParentReference,
@@ -42,6 +44,7 @@ pub struct PolicyAncestorStatus {
 /// Names an object that a policy has an effect on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::exhaustive_structs, reason = "controllers build it, and the Gateway API says what is in it")]
 pub struct ParentReference {
     /// API group; the Gateway API when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +74,7 @@ pub struct ParentReference {
 /// Status of an AIService.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct AiServiceStatus {
     /// What the controller found.
     #[serde(default)]

@@ -33,6 +33,7 @@ pub use self::scope::{InvalidScope, Scope, ScopePart};
     namespaced,
     status = "PolicyStatus",
     derive = "PartialEq",
+    attr = "non_exhaustive",
     doc = "Limits requests and LLM tokens on the Gateways, routes, Services or AIServices it names.",
     printcolumn = r#"{"name": "Target", "type": "string", "jsonPath": ".spec.targetRefs[*].name"}"#,
     printcolumn = r#"{"name": "Tokens/min", "type": "integer", "jsonPath": ".spec.tokensPerMinute"}"#,
@@ -45,6 +46,7 @@ pub use self::scope::{InvalidScope, Scope, ScopePart};
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
+#[non_exhaustive]
 pub struct TokenPolicySpec {
     /// What the limits apply to, in the namespace of the policy.
     ///

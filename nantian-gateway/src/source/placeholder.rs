@@ -6,7 +6,7 @@ use gateway_api::backendtlspolicies::{
     BackendTlsPolicy, BackendTlsPolicySpec, BackendTlsPolicyTargetRefs, BackendTlsPolicyValidation,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use nantian_crd::{FailurePolicy, Sandbox, StreamFraming, TargetRef, WasmPlugin, WasmPluginSpec, WasmSource};
+use nantian_crd::{FailurePolicy, TargetRef, WasmPlugin, WasmPluginSpec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -31,18 +31,12 @@ pub(super) fn placeholder(kind: Kind, name: &ObjectName, object: &Map<String, Va
 fn plugin(name: &ObjectName, object: &Map<String, Value>) -> WasmPlugin {
     let failure_policy =
         object.get("spec").and_then(|spec| read::<FailurePolicy>(spec.get("failurePolicy")?));
-    let spec = WasmPluginSpec {
-        wasm: WasmSource::default(),
-        target_refs: targets::<TargetRef>(object),
-        hooks: Vec::new(),
-        config: None,
-        plugin_name: None,
-        vm_config: None,
-        stream_framing: StreamFraming::default(),
-        sandbox: Sandbox::default(),
-        failure_policy: failure_policy.unwrap_or_default(),
-    };
-    WasmPlugin { metadata: metadata(name, object), spec, status: None }
+    let mut spec = WasmPluginSpec::default();
+    spec.target_refs = targets::<TargetRef>(object);
+    spec.failure_policy = failure_policy.unwrap_or_default();
+    let mut plugin = WasmPlugin::new(&name.name, spec);
+    plugin.metadata = metadata(name, object);
+    plugin
 }
 
 /// A policy of the targets, which trusts nobody.

@@ -21,6 +21,7 @@ use crate::limit::Unit;
 /// | OpenAI | a path with a segment `v1` | `rate_limit_exceeded` |
 /// | others | | a problem document, as [`ProblemJson`] writes it |
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct DialectResponder;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

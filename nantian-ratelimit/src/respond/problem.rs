@@ -8,6 +8,7 @@ use super::{Refusal, Responder, response};
 
 /// A problem document (RFC 9457) with the status of the [`Refusal`].
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct ProblemJson;
 
 /// The problem types of draft-ietf-httpapi-ratelimit-headers, section "Problem Types".

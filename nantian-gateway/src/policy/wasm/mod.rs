@@ -344,7 +344,7 @@ where
 
 /// What Envoy says, with words for whoever has to say more than nothing.
 fn refuse(failure: &Failure) -> Response<Bytes> {
-    let mut response = DefaultResponder::default().respond(failure);
+    let mut response = DefaultResponder.respond(failure);
     let words = match std::str::from_utf8(response.body()) {
         Ok("") | Err(_) => "a plugin of this route has failed",
         Ok(words) => words,

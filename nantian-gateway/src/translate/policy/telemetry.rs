@@ -142,7 +142,8 @@ mod tests {
             (Some("collector/tenant"), "http://collector:4318/tenant"),
             (Some("https://collector"), "https://collector"),
         ] {
-            let otel = Otel { endpoint: endpoint.map(str::to_owned), service_name: None };
+            let mut otel = Otel::default();
+            otel.endpoint = endpoint.map(str::to_owned);
             assert_eq!(base_url(&otel), url);
         }
     }
