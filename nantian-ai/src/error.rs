@@ -157,6 +157,7 @@ pub enum Error {
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[error("nothing was sent")]
+#[expect(clippy::exhaustive_structs, reason = "it is one error")]
 pub struct Unsent(#[source] pub BoxError);
 
 /// What a timeout waited for.

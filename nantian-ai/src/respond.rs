@@ -32,6 +32,7 @@ pub trait Responder: Send + Sync {
 /// assert_eq!(response.body(), r#"{"error":"the request body is larger than 1024 bytes"}"#);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct DialectResponder;
 
 // === impl DialectResponder ===

@@ -70,6 +70,7 @@ pub enum Failure<'a> {
 
 /// How many attempts a response took. In the extensions of every response that took more than one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "it is one number")]
 pub struct Attempts(pub u32);
 
 // === impl RetryPolicy ===

@@ -10,6 +10,8 @@
 //!
 //! The binary is [`cli::main`]. What else is public is what its tests and benches look into.
 
+#![expect(clippy::exhaustive_structs, reason = "what is public is for the gateway's own tests and benches")]
+
 mod admin;
 mod body;
 pub mod cli;

@@ -11,7 +11,6 @@ use super::service::is_ready;
 
 /// Where something runs; an empty part is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "plain data")]
 pub struct Locality {
     /// The zone, such as `eu-west-1a`.
     pub zone: String,
