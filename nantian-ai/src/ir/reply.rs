@@ -58,6 +58,11 @@ impl Stop {
     pub(crate) fn with_calls(self, calls: bool) -> Self {
         if calls && self == Self::End { Self::ToolCalls } else { self }
     }
+
+    /// The reason for an answer in which the model declines to give one, which to OpenAI is complete.
+    pub(crate) fn with_refusal(self, refuses: bool) -> Self {
+        if refuses && self == Self::End { Self::Refused } else { self }
+    }
 }
 
 // === impl Tokens ===

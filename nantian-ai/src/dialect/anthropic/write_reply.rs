@@ -11,7 +11,8 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
             let said = |block: &&Block| !matches!(block, Block::Text(text) if text.is_empty());
             reply.content.iter().filter(said).for_each(|block| write_block(list, block));
         });
-        write_stop(body, Some(&reply.stop));
+        let refuses = reply.content.iter().any(|block| matches!(block, Block::Refusal(_)));
+        write_stop(body, Some(&reply.stop.clone().with_refusal(refuses)));
         body.object("usage", |usage| write_tokens(usage, &reply.tokens));
     })
 }

@@ -11,6 +11,8 @@ pub(crate) struct StreamWriter {
     open: Option<Part>,
     signature: Option<String>,
     index: u64,
+    /// Whether the model has declined to answer, for which there is no part here.
+    refuses: bool,
     stop: Stop,
     tokens: Tokens,
 }
@@ -19,7 +21,15 @@ pub(crate) struct StreamWriter {
 
 impl StreamWriter {
     pub(crate) fn new(defaults: Defaults) -> Self {
-        Self { defaults, open: None, signature: None, index: 0, stop: Stop::End, tokens: Tokens::default() }
+        Self {
+            defaults,
+            open: None,
+            signature: None,
+            index: 0,
+            refuses: false,
+            stop: Stop::End,
+            tokens: Tokens::default(),
+        }
     }
 
     pub(crate) fn event(&mut self, event: Event, out: &mut Vec<u8>) {
@@ -31,7 +41,7 @@ impl StreamWriter {
             Event::Close => self.close(out),
             Event::Ping => write(out, "ping", |_| {}),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
-            Event::Stop(stop) => self.stop = stop,
+            Event::Stop(stop) => self.stop = stop.with_refusal(self.refuses),
             Event::End => self.end(out),
             Event::Failed(fault) => {
                 out.extend_from_slice(b"event: error\ndata: ");
@@ -81,6 +91,7 @@ impl StreamWriter {
                 }
             });
         });
+        self.refuses |= part == Part::Refusal;
         self.open = Some(part);
     }
 

@@ -80,7 +80,11 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> (Vec<u8>, Losses) {
     let mut calls = Vec::new();
     for block in &reply.content {
         match block {
-            Block::Text(said) | Block::Refusal(said) => text.push_str(said),
+            Block::Text(said) => text.push_str(said),
+            Block::Refusal(said) => {
+                losses.add("stop");
+                text.push_str(said);
+            }
             Block::Reasoning(reasoning) => {
                 thinking.push_str(&reasoning.text);
                 if reasoning.signature.is_some() {

@@ -118,8 +118,10 @@ impl StreamWriter {
         match event {
             Event::Start { model, .. } => self.model = model,
             Event::Open(part) => {
-                if matches!(part, Part::RedactedReasoning(_)) {
-                    self.losses.add("reasoning.redacted");
+                match &part {
+                    Part::RedactedReasoning(_) => self.losses.add("reasoning.redacted"),
+                    Part::Refusal => self.losses.add("stop"),
+                    _ => {}
                 }
                 self.open = Some(part);
             }
