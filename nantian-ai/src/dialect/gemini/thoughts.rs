@@ -30,6 +30,7 @@ impl Thoughts {
         if traits.by_level {
             thoughts.level = match thinking {
                 Thinking::Adaptive => None,
+                Thinking::Off | Thinking::Effort(Effort::Minimal) if traits.takes_minimal => Some("MINIMAL"),
                 Thinking::Off => Some("LOW"),
                 Thinking::Effort(effort) => Some(level(effort)),
                 Thinking::Budget(tokens) => Some(level(Effort::of_budget(tokens))),
@@ -66,5 +67,42 @@ fn level(effort: Effort) -> &'static str {
         Effort::Minimal | Effort::Low => "LOW",
         Effort::Medium => "MEDIUM",
         Effort::High | Effort::XHigh | Effort::Max => "HIGH",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_model_is_told_the_least_that_it_takes() {
+        for (model, least) in [
+            ("gemini-3-flash-preview", "MINIMAL"),
+            ("gemini-3.1-flash-lite", "MINIMAL"),
+            ("gemini-3.5-flash", "MINIMAL"),
+            ("gemini-3.5-flash-lite", "MINIMAL"),
+            ("models/gemini-3.6-flash", "MINIMAL"),
+            ("gemini-flash-lite-latest", "MINIMAL"),
+            // They refuse it.
+            ("gemini-3-pro-preview", "LOW"),
+            ("gemini-3.1-pro-preview", "LOW"),
+            ("gemini-3.7-flash", "LOW"),
+            ("gemini-3.8-flash", "LOW"),
+            ("gemini-flash-latest", "LOW"),
+        ] {
+            let traits = Traits::of(model);
+            for thinking in [Thinking::Off, Thinking::Effort(Effort::Minimal)] {
+                let mut losses = Losses::default();
+                let thoughts = Thoughts::of(Some(thinking), traits, &mut losses);
+                assert_eq!(thoughts.level, Some(least), "{model} {thinking:?}");
+                // None of them can be told not to think at all.
+                assert_eq!(losses.is_empty(), thinking != Thinking::Off, "{model}");
+            }
+            // Who names a budget wants some thought.
+            for thinking in [Thinking::Effort(Effort::Low), Thinking::Budget(1_024)] {
+                let thoughts = Thoughts::of(Some(thinking), traits, &mut Losses::default());
+                assert_eq!(thoughts.level, Some("LOW"), "{model} {thinking:?}");
+            }
+        }
     }
 }

@@ -7,6 +7,8 @@ use super::bare_model;
 pub(super) struct Traits {
     /// Thinks by a level: from 3 on.
     pub(super) by_level: bool,
+    /// Can be told to think less than a little: Flash up to 3.6, and Flash-Lite.
+    pub(super) takes_minimal: bool,
     /// Thinks by a budget: 2.5.
     pub(super) by_budget: bool,
     /// Cannot but think.
@@ -27,12 +29,15 @@ impl Traits {
         let Some(name) = bare_model(model).strip_prefix("gemini-") else { return Self::default() };
         let mut parts = name.split('-');
         let number = parts.find(|part| part.starts_with(|letter: char| letter.is_ascii_digit()));
-        let major: Option<u32> = number.and_then(|number| number.split('.').next()?.parse().ok());
+        let mut version = number.unwrap_or_default().split('.').map(|part| part.parse().ok());
+        let [major, minor]: [Option<u32>; 2] = [version.next().flatten(), version.next().flatten()];
         // Of an alias such as `gemini-flash-latest` it is not known what it stands for, but that it is not an
         // old one.
         let newer = major.is_none_or(|major| major >= 3);
+        let is_early = major == Some(3) && minor.unwrap_or(0) <= 6;
         Self {
             by_level: newer,
+            takes_minimal: newer && (name.contains("flash-lite") || is_early && name.contains("flash")),
             by_budget: number == Some("2.5"),
             always_thinks: newer || name.contains("pro"),
             wants_signatures: newer,
