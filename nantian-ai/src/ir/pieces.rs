@@ -1,6 +1,6 @@
 //! A whole answer into pieces, and pieces into a whole.
 
-use super::{Block, Event, Fault, Json, Part, Reasoning, Reply, ToolCall};
+use super::{Block, Event, Fault, Json, Losses, Part, Reasoning, Reply, ToolCall};
 
 /// The events of a stream that says what `reply` says.
 ///
@@ -130,8 +130,24 @@ impl Part {
 /// call that was broken off, is kept in one, so that the tool can say what is wrong with it, and a
 /// conversation can go on that has such a call in it.
 pub(crate) fn arguments(text: &str) -> Json {
+    whole(text).unwrap_or_else(|| raw(text))
+}
+
+/// The same of a call that a client gives back, with what is no object named as lost.
+pub(crate) fn given_arguments(text: &str, at: &'static str, losses: &mut Losses) -> Json {
+    whole(text).unwrap_or_else(|| {
+        losses.add(at);
+        raw(text)
+    })
+}
+
+fn whole(text: &str) -> Option<Json> {
     if text.trim().is_empty() {
-        return Json::empty_object();
+        return Some(Json::empty_object());
     }
-    Json::parse(text).filter(Json::is_object).unwrap_or_else(|| Json::of(&serde_json::json!({"_raw": text})))
+    Json::parse(text).filter(Json::is_object)
+}
+
+fn raw(text: &str) -> Json {
+    Json::of(&serde_json::json!({"_raw": text}))
 }

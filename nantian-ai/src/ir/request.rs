@@ -23,6 +23,8 @@ pub struct Request {
     pub output: Option<Output>,
     /// How much to think before answering.
     pub thinking: Option<Thinking>,
+    /// Whether the client wants to see what is thought.
+    pub shows_thinking: bool,
     /// The most tokens of the answer, reasoning included.
     pub max_output: Option<u64>,
     /// The temperature, 0 to 2.

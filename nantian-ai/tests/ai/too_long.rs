@@ -22,6 +22,7 @@ const BOTH: &str = r#"{"type":"error","error":{"type":"invalid_request_error","m
 const BEDROCK: &str = r#"{"message":"Input is too long for requested model."}"#;
 const GEMINI: &str = r#"{"error":{"code":400,"message":"The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}"#;
 const OLLAMA: &str = r#"{"error":"the input length exceeds the context length"}"#;
+const NEWER_OLLAMA: &str = r#"{"error":"{\"error\":{\"code\":400,\"message\":\"request (8889 tokens) exceeds the available context size (4096 tokens), try increasing it\",\"type\":\"exceed_context_size_error\",\"n_prompt_tokens\":8889,\"n_ctx\":4096}}"}"#;
 const COMPLETION: &str = r#"{"choices":[{"message":{"content":"read all of it"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
 
 const DONE: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"read all of it\"},\"finish_reason\":\"stop\"}]}\n\n\
@@ -84,6 +85,8 @@ async fn another_model_reads_it_and_the_first_is_not_asked_twice() {
         ("gemini", "anthropic", GEMINI),
         ("ollama", "ollama", OLLAMA),
         ("ollama", "openai", OLLAMA),
+        ("ollama", "anthropic", NEWER_OLLAMA),
+        ("ollama", "responses", NEWER_OLLAMA),
     ] {
         let little = Upstream::new().replies(json(400, refusal));
         let answer = if client == "responses" {
@@ -107,6 +110,18 @@ async fn where_no_model_reads_it_each_client_hears_the_words_that_it_acts_on() {
         ("anthropic", short("gemini"), GEMINI, "\"message\":\"prompt is too long: The input token count"),
         ("openai", short("anthropic"), ANTHROPIC, "\"code\":\"context_length_exceeded\""),
         ("responses", short("bedrock"), BEDROCK, "\"code\":\"context_length_exceeded\""),
+        (
+            "anthropic",
+            short("ollama"),
+            NEWER_OLLAMA,
+            "\"message\":\"prompt is too long: request (8889 tokens)",
+        ),
+        (
+            "openai",
+            short("ollama"),
+            NEWER_OLLAMA,
+            "\"message\":\"request (8889 tokens) exceeds the available",
+        ),
     ] {
         let upstream = Upstream::new().replies(json(400, refusal));
         let (head, body) = send(layer(config), &upstream, bare(client)).await;

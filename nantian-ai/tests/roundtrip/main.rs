@@ -231,7 +231,8 @@ fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
         name: matches!(dialect, Dialect::OpenAi | Dialect::Responses).then(|| "n".to_owned()),
         description: None,
         schema,
-        strict: None,
+        // Those that have no word for it hold every answer to its schema.
+        strict: matches!(dialect, Dialect::Anthropic | Dialect::Ollama).then_some(true),
     }));
     // Responses takes no lower limit.
     let numbers = (16..99_u64, option::of(0..10_u8), vec("[a-z]{1,3}", 0..4), any::<bool>());

@@ -103,7 +103,15 @@ fn is_of_credential(error: &Value) -> bool {
 /// The message, and the kind if it is named.
 fn said(value: Value) -> (Option<String>, Option<FaultKind>) {
     if let Value::String(message) = value {
-        return (Some(message), None);
+        // Ollama hands on what the server behind it has said.
+        let within = Some(&message).filter(|message| message.starts_with('{'));
+        return match within.and_then(|within| serde_json::from_str::<Value>(within).ok()) {
+            Some(within) => {
+                let (said, kind) = said(within);
+                (said.or(Some(message)), kind)
+            }
+            None => (Some(message), None),
+        };
     }
     let mut fields = Fields::lenient(value);
     if let Some(error) = fields.take("error") {

@@ -39,7 +39,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         Some(config) => config.text("effort")?,
         None => None,
     };
-    let thinking = read_thinking(&mut fields, effort.as_deref(), &mut losses)?;
+    let (thinking, shows_thinking) = read_thinking(&mut fields, effort.as_deref(), &mut losses)?;
     let user = match fields.object("metadata", "metadata")? {
         Some(mut metadata) => {
             let user = metadata.text("user_id")?;
@@ -57,6 +57,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         parallel_tools,
         output: output.or(former_output),
         thinking,
+        shows_thinking,
         max_output: fields.count("max_tokens")?,
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
@@ -304,21 +305,23 @@ fn read_output(format: Option<Fields>, losses: &mut Losses) -> Result<Option<Out
     }
     let schema = format.json("schema").unwrap_or_else(Json::empty_object);
     format.rest(losses);
-    Ok(Some(Output::Schema { name: None, description: None, schema, strict: None }))
+    Ok(Some(Output::Schema { name: None, description: None, schema, strict: Some(true) }))
 }
 
+/// How much to think, and whether what is thought is to be seen.
 fn read_thinking(
     fields: &mut Fields,
     effort: Option<&str>,
     losses: &mut Losses,
-) -> Result<Option<Thinking>, Invalid> {
+) -> Result<(Option<Thinking>, bool), Invalid> {
     let level = effort.and_then(Effort::parse);
     if effort.is_some() && level.is_none() {
         losses.add("output_config.effort");
     }
     let by_level = level.map(Thinking::Effort);
-    let Some(mut thinking) = fields.object("thinking", "thinking")? else { return Ok(by_level) };
-    let read = match thinking.required_text("type")?.as_str() {
+    let Some(mut thinking) = fields.object("thinking", "thinking")? else { return Ok((by_level, false)) };
+    let kind = thinking.required_text("type")?;
+    let read = match kind.as_str() {
         "disabled" => Some(Thinking::Off),
         "adaptive" => by_level.or(Some(Thinking::Adaptive)),
         "enabled" => {
@@ -336,7 +339,7 @@ fn read_thinking(
         losses.add("thinking.display");
     }
     thinking.rest(losses);
-    Ok(read)
+    Ok((read, kind != "disabled"))
 }
 
 /// A block of reasoning that a client of another dialect gives back.

@@ -21,6 +21,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         stream_usage: true,
         ..Request::default()
     };
+    request.shows_thinking = request.thinking.is_some_and(|thinking| thinking != Thinking::Off);
     if let Some(mut options) = fields.object("options", "options")? {
         // Negative numbers mean no limit.
         request.max_output = options.integer("num_predict")?.and_then(|limit| u64::try_from(limit).ok());
@@ -33,6 +34,12 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         request.stop = read_stop(&mut options, "stop")?;
         options.rest(&mut losses);
     }
+    // Nobody else leaves out what was said first.
+    for name in ["truncate", "shift"] {
+        if fields.flag(name)? == Some(true) {
+            losses.add(name);
+        }
+    }
     fields.rest(&mut losses);
     Ok((request, losses))
 }
@@ -43,7 +50,7 @@ fn read_output(fields: &mut Fields) -> Result<Option<Output>, Invalid> {
         Some(Value::String(word)) if word.is_empty() => Ok(None),
         Some(Value::String(word)) if word == "json" => Ok(Some(Output::Json)),
         Some(Value::Carried(schema)) => {
-            Ok(Some(Output::Schema { name: None, description: None, schema, strict: None }))
+            Ok(Some(Output::Schema { name: None, description: None, schema, strict: Some(true) }))
         }
         Some(_) => Err(Invalid::new("format", "is neither `json` nor a schema")),
     }

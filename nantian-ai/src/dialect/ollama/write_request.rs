@@ -37,6 +37,10 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
             Some(_) => body.flag("think", true),
         }
         write_options(body, request);
+        // Else the oldest messages of a conversation that is too long would be left out without a word. That
+        // an answer may push them out (`shift`) is not forbidden: who says otherwise than others do has the
+        // model loaded anew.
+        body.flag("truncate", false);
         body.flag("stream", request.stream);
     });
     Ok((body, losses))

@@ -22,7 +22,7 @@ pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns, tells
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
 pub(crate) use self::read_stream::StreamReader;
-pub(crate) use self::strict::{is_strict, loses_strictness};
+pub(crate) use self::strict::{holds_answers, is_strict, loses_strictness};
 pub(crate) use self::thinkers::{Thinker, may_be_off};
 pub(crate) use self::turns::{ACKNOWLEDGED, FAILED, OF_SCHEMA, result_text};
 pub(crate) use self::write_reply::encode as encode_reply;

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use super::levels::{Levels, THREE};
+use super::strict::holds_answers;
 use super::thinkers::Thinker;
-use crate::ir::{Effort, Thinking, own_id, safe_id, short_id};
+use crate::ir::{Effort, Json, Thinking, own_id, safe_id, short_id};
 use crate::target::azure;
 use crate::target::provider::Provider;
 
@@ -47,6 +48,10 @@ pub(super) struct Profile {
     pub(super) documents_by_url: bool,
     /// Answers in JSON of a schema, not only in any JSON.
     pub(super) takes_schema: bool,
+    /// Holds answers to any schema, also to one that leaves something open.
+    pub(super) holds_to_any_schema: bool,
+    /// Holds answers to no schema, only tries to.
+    pub(super) tries_schemas: bool,
     /// Answers in any JSON, not only in JSON of a schema.
     pub(super) takes_any_json: bool,
     /// Answers in JSON also where it has tools.
@@ -229,6 +234,8 @@ impl Profile {
             names_tools: !is(&["lmstudio"]),
             documents_by_url: mistral,
             takes_schema: !deepseek,
+            holds_to_any_schema: is(&["llamacpp", "lmstudio", "vllm"]),
+            tries_schemas: is(&["groq"]) && !begins(model, &["gpt-oss"]),
             takes_any_json: !is(&["lmstudio"]),
             json_beside_tools: !is(&["groq"]),
             takes_penalties: !grok_thinks && thinker.is_none(),
@@ -243,6 +250,13 @@ impl Profile {
     /// What says how much to think, as far as the model can be told.
     pub(super) fn wish(self, thinking: Option<Thinking>) -> Wish {
         self.thinking.wish(thinking)
+    }
+
+    /// Whether an answer is to be held to this schema, as far as it can be.
+    pub(super) fn strict(self, schema: &Json, strict: Option<bool>) -> Option<bool> {
+        strict.map(|strict| {
+            strict && (self.holds_to_any_schema || !self.tries_schemas && holds_answers(schema))
+        })
     }
 
     /// Whether the model can be told how to draw tokens beside the effort of a wish.

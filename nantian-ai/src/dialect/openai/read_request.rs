@@ -4,7 +4,7 @@ use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::{GUARDRAIL, anthropic, gemini};
 use crate::ir::{
     Block, CacheLife, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source,
-    Thinking, Tool, ToolCall, ToolChoice, ToolResult, arguments,
+    Thinking, Tool, ToolCall, ToolChoice, ToolResult, given_arguments,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -30,6 +30,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         parallel_tools: fields.flag("parallel_tool_calls")?,
         output: read_output(&mut fields, &mut losses)?,
         thinking: read_thinking(&mut fields, &mut losses)?,
+        shows_thinking: false,
         max_output: newer_limit.or(older_limit),
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
@@ -215,7 +216,8 @@ fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invali
             .object("function", "messages.tool_calls.function")?
             .ok_or_else(|| Invalid::new("messages.tool_calls.function", "is missing"))?;
         let name = function.required_text("name")?;
-        let arguments = arguments(&function.text("arguments")?.unwrap_or_default());
+        let text = function.text("arguments")?.unwrap_or_default();
+        let arguments = given_arguments(&text, "messages.tool_calls.function.arguments", losses);
         if let Some(signature) = take_signature(&mut call, losses) {
             sign_next(&mut message, gemini::tagged(&signature));
         }

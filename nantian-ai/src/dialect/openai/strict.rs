@@ -1,4 +1,5 @@
-//! Schemas that OpenAI enforces: it refuses a request with any that leaves something open.
+//! Schemas that OpenAI enforces: it refuses a request with any that leaves something open, or says it in
+//! words that it does not know ("Supported schemas" of its guide to structured outputs).
 
 use std::collections::HashSet;
 
@@ -8,11 +9,50 @@ use crate::ir::{Json, Tool};
 /// The most levels of a schema.
 const MOST_LEVELS: u8 = 64;
 
+/// What it refuses in a schema, closed or not.
+const REFUSED: [&str; 22] = [
+    "allOf",
+    "contains",
+    "default",
+    "dependentRequired",
+    "dependentSchemas",
+    "else",
+    "if",
+    "maxContains",
+    "maxLength",
+    "maxProperties",
+    "minContains",
+    "minLength",
+    "minProperties",
+    "not",
+    "oneOf",
+    "patternProperties",
+    "prefixItems",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "uniqueItems",
+];
+
+/// The formats of strings that it knows; it refuses others, such as `uri`.
+const FORMATS: [&str; 9] =
+    ["date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"];
+
 /// Whether a tool can be strict as the client wants it: each object of its schema is closed, and all its
 /// properties are required.
 pub(crate) fn is_strict(tool: &Tool) -> bool {
-    tool.strict == Some(true)
-        && read(&tool.schema).is_some_and(|schema| is_whole(&schema) && is_closed(&schema, MOST_LEVELS))
+    tool.strict == Some(true) && read(&tool.schema).is_some_and(|schema| is_enforced(&schema))
+}
+
+/// Whether an answer can be held to this schema.
+pub(crate) fn holds_answers(schema: &Json) -> bool {
+    let is_object = |schema: &Value| schema.get("type").and_then(Value::as_str) == Some("object");
+    read(schema).is_some_and(|schema| is_object(&schema) && is_enforced(&schema))
+}
+
+fn is_enforced(schema: &Value) -> bool {
+    is_whole(schema) && schema.get("anyOf").is_none() && is_closed(schema, MOST_LEVELS)
 }
 
 /// Whether the client wants a tool to be strict that cannot be.
@@ -37,9 +77,9 @@ fn is_closed(schema: &Value, levels: u8) -> bool {
             schemas.iter().all(|(_, schema)| is_closed(schema, levels))
         }
         ("items", schema) => is_closed(schema, levels),
-        ("anyOf" | "allOf" | "oneOf" | "prefixItems", schemas) => {
-            schemas.as_list().iter().all(|schema| is_closed(schema, levels))
-        }
+        ("anyOf", schemas) => schemas.as_list().iter().all(|schema| is_closed(schema, levels)),
+        ("format", format) => format.as_str().is_none_or(|format| FORMATS.contains(&format)),
+        (name, _) if REFUSED.contains(&name) => false,
         _ => true,
     })
 }
@@ -77,6 +117,7 @@ mod tests {
         for schema in [
             r#"{"type":"object","properties":{},"additionalProperties":false}"#,
             r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"required":["a"],"additionalProperties":false}"#,
+            r#"{"type":"object","properties":{"format":{"type":"string","format":"date"},"default":{"enum":["not"]}},"required":["format","default"],"additionalProperties":false}"#,
             r#"{"type":"object","properties":{"properties":{"type":"string"},"input":{"type":"array","items":{"type":"string"}}},"required":["properties","input"],"additionalProperties":false}"#,
         ] {
             assert!(is_strict_with(schema), "{schema}");
@@ -102,6 +143,12 @@ mod tests {
                 r#"{{"properties":{{"a":{{"anyOf":[{OPEN}]}}}},"required":["a"],"additionalProperties":false}}"#
             ),
             format!(r#"{{"properties":{{}},"$defs":{{"x":{OPEN}}},"additionalProperties":false}}"#),
+            // Closed, but in words that OpenAI refuses.
+            r#"{"type":"object","properties":{"a":{"oneOf":[{"type":"string"},{"type":"null"}]}},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{"a":{"not":{"type":"string"}}},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{"a":{"type":"string","format":"uri"}},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{"a":{"type":"string","default":""}},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{},"additionalProperties":false,"anyOf":[{"type":"object","additionalProperties":false}]}"#.to_owned(),
         ] {
             assert!(!is_strict_with(&schema), "{schema}");
         }

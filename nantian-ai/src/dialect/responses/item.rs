@@ -4,7 +4,7 @@ use super::read_request::read_content;
 use super::signature::{self, Encrypted};
 use super::tools::{SEARCH, arguments_of, flat_name};
 use crate::codec::{Fields, Invalid, Value};
-use crate::ir::{Block, Losses, Message, Reasoning, Role, ToolCall, ToolResult, arguments};
+use crate::ir::{Block, Losses, Message, Reasoning, Role, ToolCall, ToolResult, given_arguments};
 
 /// What an item says.
 pub(super) enum Item {
@@ -44,7 +44,7 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             fields.ignore(&["author", "recipient"]);
             Item::Message(read_agent_message(fields, losses)?)
         }
-        Some("function_call") => Item::Said(Block::ToolCall(read_call(fields)?)),
+        Some("function_call") => Item::Said(Block::ToolCall(read_call(fields, losses)?)),
         Some("custom_tool_call") => Item::Said(Block::ToolCall(ToolCall {
             id: fields.required_text("call_id")?,
             name: read_name(fields)?,
@@ -139,10 +139,11 @@ fn read_agent_message(fields: &mut Fields, losses: &mut Losses) -> Result<Messag
     Ok(Message::new(Role::User, content.into_iter().collect()))
 }
 
-fn read_call(fields: &mut Fields) -> Result<ToolCall, Invalid> {
+fn read_call(fields: &mut Fields, losses: &mut Losses) -> Result<ToolCall, Invalid> {
     let id = fields.required_text("call_id")?;
     let name = read_name(fields)?;
-    let arguments = arguments(&fields.text("arguments")?.unwrap_or_default());
+    let text = fields.text("arguments")?.unwrap_or_default();
+    let arguments = given_arguments(&text, "input.arguments", losses);
     Ok(ToolCall { id, name, arguments })
 }
 

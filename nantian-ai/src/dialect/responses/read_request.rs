@@ -26,6 +26,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     tools.read(fields.list("tools")?.unwrap_or_default(), &mut losses)?;
     read_input(fields.take("input"), &mut messages, &mut tools, &mut losses)?;
     let newer_user = fields.text("safety_identifier")?;
+    let (thinking, shows_thinking) = read_thinking(&mut fields, &mut losses)?;
     let request = Request {
         model: fields.text("model")?.unwrap_or_default(),
         messages,
@@ -33,7 +34,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         tool_choice: read_tool_choice(&mut fields, &mut losses)?,
         parallel_tools: fields.flag("parallel_tool_calls")?,
         output: read_output(&mut fields, &mut losses)?,
-        thinking: read_thinking(&mut fields, &mut losses)?,
+        thinking,
+        shows_thinking,
         max_output: fields.count("max_output_tokens")?,
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
@@ -170,12 +172,13 @@ fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output
     Ok(output)
 }
 
-fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Thinking>, Invalid> {
-    let Some(mut reasoning) = fields.object("reasoning", "reasoning")? else { return Ok(None) };
+/// How much to think, and whether what is thought is to be seen.
+fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<(Option<Thinking>, bool), Invalid> {
+    let Some(mut reasoning) = fields.object("reasoning", "reasoning")? else { return Ok((None, false)) };
     let effort = reasoning.text("effort")?;
     let shown = reasoning.text("summary")?.or(reasoning.text("generate_summary")?).is_some();
     reasoning.rest(losses);
-    Ok(match effort.as_deref() {
+    let thinking = match effort.as_deref() {
         None => shown.then_some(Thinking::Adaptive),
         Some("none") => Some(Thinking::Off),
         Some(effort) => {
@@ -185,7 +188,8 @@ fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Thin
             }
             known
         }
-    })
+    };
+    Ok((thinking, shown))
 }
 
 /// The content of a message, or what a tool says.

@@ -3,7 +3,7 @@
 use super::signature;
 use crate::codec::{Invalid, List, Object, joined_text, object, says_json, titled_text_of};
 use crate::dialect::anthropic::ONLY_JSON;
-use crate::dialect::openai::{FAILED, Thinker, is_strict, loses_strictness, result_text};
+use crate::dialect::openai::{FAILED, Thinker, holds_answers, is_strict, loses_strictness, result_text};
 use crate::ir::{
     Block, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult, safe_id,
     safe_user,
@@ -61,11 +61,16 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
 fn name_the_unknown(request: &Request, sampled: bool, losses: &mut Losses) {
     // 1 is what they take anyway.
     let draws = |share: Option<f64>| !sampled && share.is_some_and(|share| share != 1.0);
+    let is_loose = matches!(
+        &request.output,
+        Some(Output::Schema { schema, strict: Some(true), .. }) if !holds_answers(schema)
+    );
     for (given, name) in [
         (draws(request.temperature), "temperature"),
         (draws(request.top_p), "top_p"),
         (request.top_k.is_some(), "top_k"),
         (request.tools.iter().any(loses_strictness), "tools.strict"),
+        (is_loose, "response_format.strict"),
         (request.max_output.is_some_and(|most| most < LEAST_OUTPUT), "max_tokens"),
         (request.frequency_penalty.is_some_and(|penalty| penalty != 0.0), "frequency_penalty"),
         (request.presence_penalty.is_some_and(|penalty| penalty != 0.0), "presence_penalty"),
@@ -121,14 +126,13 @@ impl Wish {
         if thinking == Thinking::Off && levels.off().is_none() {
             losses.add("thinking");
         }
-        let (effort, summary) = match thinking {
-            Thinking::Off => (levels.off(), false),
-            Thinking::Adaptive => (None, true),
-            Thinking::Effort(effort) => (Some(levels.name(effort)), false),
-            // Who names a budget speaks a dialect that shows reasoning.
-            Thinking::Budget(tokens) => (Some(levels.name(Effort::of_budget(tokens))), true),
+        let effort = match thinking {
+            Thinking::Off => levels.off(),
+            Thinking::Adaptive => None,
+            Thinking::Effort(effort) => Some(levels.name(effort)),
+            Thinking::Budget(tokens) => Some(levels.name(Effort::of_budget(tokens))),
         };
-        Self { effort, summary }
+        Self { effort, summary: request.shows_thinking && thinking != Thinking::Off }
     }
 
     fn write(&self, body: &mut Object<'_>) {
@@ -181,7 +185,7 @@ fn write_output(body: &mut Object<'_>, output: Option<&Output>) {
                 format.text("name", name.as_deref().unwrap_or("response"));
                 format.some_text("description", description.as_deref());
                 format.json("schema", schema);
-                format.some_flag("strict", *strict);
+                format.some_flag("strict", strict.map(|strict| strict && holds_answers(schema)));
             }
         });
     });

@@ -63,6 +63,13 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
     let alone = request.parallel_tools == Some(false) && !request.tools.is_empty();
     let strict = request.tools.iter().filter(|tool| is_strict(tool)).count();
     let is_mixed = (1..request.tools.len()).contains(&strict);
+    let output = enforced(request, profile);
+    let is_loose = match output {
+        Some(Output::Schema { schema, strict, .. }) if profile.takes_schema => {
+            profile.strict(schema, *strict) != *strict
+        }
+        _ => false,
+    };
     for (given, name) in [
         (wish.is_lost, "thinking"),
         (draws(request.temperature), "temperature"),
@@ -78,7 +85,8 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
         (offered(request, profile).len() < request.tools.len(), "tools"),
         (request.tools.iter().any(loses_strictness), "tools.strict"),
         (is_mixed && !profile.mixes_strictness, "tools.strict"),
-        (request.output.is_some() && enforced(request, profile).is_none(), "response_format"),
+        (request.output.is_some() && output.is_none(), "response_format"),
+        (is_loose, "response_format.strict"),
         (
             matches!(request.output, Some(Output::Schema { .. })) && !profile.takes_schema,
             "response_format.json_schema",
@@ -179,7 +187,7 @@ fn write_output(body: &mut Object<'_>, output: Option<&Output>, profile: Profile
                     body.text("name", name.as_deref().unwrap_or("response"));
                     body.some_text("description", description.as_deref());
                     body.json("schema", schema);
-                    body.some_flag("strict", *strict);
+                    body.some_flag("strict", profile.strict(schema, *strict));
                 });
             });
         }
