@@ -52,7 +52,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::dialect::{
-    ClientDialect, Dialect, GUARDRAIL, anthropic, bedrock, gemini, ollama, openai, responses,
+    ClientDialect, DETAIL, Dialect, GUARDRAIL, anthropic, bedrock, gemini, ollama, openai, responses,
 };
 use crate::ir::{Fault, Losses, Reply, Request, ToolChoice, ToolIds};
 use crate::outbound::ANTHROPIC_BETA;
@@ -95,6 +95,14 @@ impl Dialect {
         }
         if !matches!(self, Self::Anthropic | Self::Bedrock) && !request.betas.is_empty() {
             losses.add(ANTHROPIC_BETA);
+        }
+        if !matches!(self, Self::OpenAi | Self::Responses) {
+            if request.has_detail(|_| true) {
+                losses.add(DETAIL);
+            }
+            if request.verbosity.is_some() {
+                losses.add("verbosity");
+            }
         }
         if self != Self::Bedrock && request.guardrail.is_some() {
             losses.add(GUARDRAIL);

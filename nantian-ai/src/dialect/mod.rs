@@ -45,6 +45,9 @@ pub struct UnknownDialect {
     pub name: String,
 }
 
+/// How closely a picture is looked at, as it is named where a dialect has no words for it.
+pub(crate) const DETAIL: &str = "messages.content.image.detail";
+
 /// The member of a request that asks Bedrock for a guardrail, whatever the dialect: none but Bedrock's has a
 /// word for it.
 pub(crate) const GUARDRAIL: &str = "guardrailConfig";

@@ -11,7 +11,7 @@ pub enum Block {
     /// Text in which the model declines to answer.
     Refusal(String),
     /// A picture.
-    Image(Source),
+    Image(Image),
     /// A document for the model to read.
     Document(Document),
     /// What the model thought before it answered.
@@ -22,6 +22,28 @@ pub enum Block {
     ToolCall(ToolCall),
     /// What came of a tool call.
     ToolResult(ToolResult),
+}
+
+/// A picture.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "codecs build it field by field")]
+pub struct Image {
+    /// Where it is.
+    pub source: Source,
+    /// How closely it is looked at; `None` leaves it to the provider.
+    pub detail: Option<Detail>,
+}
+
+/// How closely a picture is looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "codecs must know each")]
+pub enum Detail {
+    /// `low`: at a glance, for few tokens.
+    Low,
+    /// `high`
+    High,
+    /// `original`: as large as it is, of which Responses alone know.
+    Original,
 }
 
 /// Where an image or a document is.
@@ -86,6 +108,31 @@ pub struct ToolResult {
     pub content: Vec<Block>,
     /// Whether the tool failed.
     pub is_error: bool,
+}
+
+// === impl Detail ===
+
+impl Detail {
+    /// Reads a level's name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        [Self::Low, Self::High, Self::Original].into_iter().find(|detail| detail.name() == name)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::High => "high",
+            Self::Original => "original",
+        }
+    }
+}
+
+// === impl Image ===
+
+impl From<Source> for Image {
+    fn from(source: Source) -> Self {
+        Self { source, detail: None }
+    }
 }
 
 // === impl Source ===

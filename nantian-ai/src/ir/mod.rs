@@ -15,7 +15,7 @@ mod pieces;
 mod reply;
 mod request;
 
-pub use self::content::{Block, Document, Media, Reasoning, Source, ToolCall, ToolResult};
+pub use self::content::{Block, Detail, Document, Image, Media, Reasoning, Source, ToolCall, ToolResult};
 pub use self::embeddings::{EmbedRequest, Embeddings, VectorForm};
 pub use self::event::{Event, Part};
 pub use self::fault::{Fault, FaultKind};
@@ -25,7 +25,7 @@ pub use self::names::ToolNames;
 pub use self::pieces::{Collector, pieces};
 pub use self::reply::{Reply, Stop, Tokens};
 pub use self::request::{
-    CacheLife, CachePoint, Effort, Message, Output, Request, Role, Thinking, Tool, ToolChoice,
+    CacheLife, CachePoint, Effort, Message, Output, Request, Role, Thinking, Tool, ToolChoice, Verbosity,
 };
 
 pub(crate) use self::names::{ToolIds, own_id, safe_id, safe_item_id, safe_user, short_id};

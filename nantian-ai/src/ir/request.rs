@@ -1,6 +1,6 @@
 //! A conversation that is to be continued, and how.
 
-use super::{Block, Json};
+use super::{Block, Detail, Image, Json};
 
 /// A request.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Request {
     pub parallel_tools: Option<bool>,
     /// The form of the answer.
     pub output: Option<Output>,
+    /// How long the answer is to be; `None` is as usual.
+    pub verbosity: Option<Verbosity>,
     /// How much to think before answering.
     pub thinking: Option<Thinking>,
     /// Whether the client wants to see what is thought.
@@ -151,6 +153,16 @@ pub enum Output {
     },
 }
 
+/// How long an answer is to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "codecs must know each")]
+pub enum Verbosity {
+    /// `low`
+    Low,
+    /// `high`
+    High,
+}
+
 /// How much a model thinks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "codecs must know each")]
@@ -181,6 +193,22 @@ pub enum Effort {
     XHigh,
     /// `max`
     Max,
+}
+
+// === impl Verbosity ===
+
+impl Verbosity {
+    /// Reads a level's name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        [Self::Low, Self::High].into_iter().find(|verbosity| verbosity.name() == name)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::High => "high",
+        }
+    }
 }
 
 // === impl Effort ===
@@ -267,10 +295,23 @@ impl Request {
 
     /// Whether there are pictures in the conversation.
     pub(crate) fn has_pictures(&self) -> bool {
-        let is_picture = |block: &Block| matches!(block, Block::Image(_));
-        self.messages.iter().flat_map(|message| &message.content).any(|block| match block {
-            Block::ToolResult(result) => result.content.iter().any(is_picture),
-            block => is_picture(block),
+        self.pictures().next().is_some()
+    }
+
+    /// Whether the client says of a picture how closely it is to be looked at, in words that a dialect lacks.
+    pub(crate) fn has_detail(&self, is_lacking: impl Fn(Detail) -> bool) -> bool {
+        self.pictures().filter_map(|picture| picture.detail).any(is_lacking)
+    }
+
+    fn pictures(&self) -> impl Iterator<Item = &Image> {
+        let blocks = self.messages.iter().flat_map(|message| &message.content);
+        let within = blocks.flat_map(|block| match block {
+            Block::ToolResult(result) => result.content.as_slice(),
+            block => std::slice::from_ref(block),
+        });
+        within.filter_map(|block| match block {
+            Block::Image(image) => Some(image),
+            _ => None,
         })
     }
 

@@ -40,12 +40,12 @@ const REQUESTS: [Feature<Request>; 15] = [
     },
     Feature {
         name: "image",
-        shows: |it| said(it, |block| matches!(block, Block::Image(Source::Inline(_)))),
+        shows: |it| said(it, |block| matches!(block, Block::Image(it) if is_inline(&it.source))),
         unknown_to: &[],
     },
     Feature {
         name: "image at a URL",
-        shows: |it| said(it, |block| matches!(block, Block::Image(Source::Url(_)))),
+        shows: |it| said(it, |block| matches!(block, Block::Image(it) if !is_inline(&it.source))),
         unknown_to: &[Ollama],
     },
     Feature {

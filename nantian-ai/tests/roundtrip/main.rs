@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{
-    Block, Collector, Event, Json, Media, Message, Output, Reasoning, Reply, Request, Role, Source, Stop,
-    Tokens, Tool, ToolCall, ToolChoice, ToolNames, ToolResult, pieces,
+    Block, Collector, Detail, Event, Image, Json, Media, Message, Output, Reasoning, Reply, Request, Role,
+    Source, Stop, Tokens, Tool, ToolCall, ToolChoice, ToolNames, ToolResult, pieces,
 };
 use nantian_ai::{ClientDialect, Dialect};
 use proptest::collection::vec;
@@ -183,8 +183,10 @@ fn tool(dialect: Dialect, schema: Json) -> impl Strategy<Value = Tool> {
 
 /// What each dialect can say in a request.
 fn request(dialect: Dialect) -> impl Strategy<Value = Request> {
-    let picture =
+    let source =
         Source::Inline(Media { media_type: "image/png".to_owned(), base64: "iVBORw0KGgoAAA==".to_owned() });
+    let detail = matches!(dialect, Dialect::OpenAi | Dialect::Responses).then_some(Detail::Low);
+    let picture = Image { source, detail };
     let user = (text(), any::<bool>()).prop_map(move |(text, shows)| {
         let mut content = vec![Block::Text(text)];
         content.extend(shows.then(|| Block::Image(picture.clone())));

@@ -56,6 +56,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         tool_choice,
         parallel_tools,
         output: output.or(former_output),
+        verbosity: None,
         thinking,
         shows_thinking,
         max_output: fields.count("max_tokens")?,
@@ -160,7 +161,7 @@ pub(crate) fn read_block(
     *cached = take_cache_control(fields, losses)?;
     Ok(Some(match kind {
         "text" => Block::Text(fields.required_text("text")?),
-        "image" => Block::Image(image(fields, losses)?),
+        "image" => Block::Image(image(fields, losses)?.into()),
         "document" => document(fields, losses)?,
         "search_result" => search_result(fields, losses)?,
         // All tools are told, whether they are loaded or not.

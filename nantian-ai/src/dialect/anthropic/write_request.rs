@@ -147,9 +147,9 @@ pub(super) fn write_members(item: &mut Object<'_>, block: &Block) {
             item.text("type", "text");
             item.text("text", text);
         }
-        Block::Image(source) => {
+        Block::Image(image) => {
             item.text("type", "image");
-            write_source(item, source);
+            write_source(item, &image.source);
         }
         Block::Document(document) => {
             item.text("type", "document");

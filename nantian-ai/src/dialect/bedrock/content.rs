@@ -65,7 +65,7 @@ impl<'r> Piece<'r> {
         Ok(Some(match block {
             block if block.is_blank() => return Ok(None),
             Block::Text(text) | Block::Refusal(text) => Self::Text(text.as_str().into()),
-            Block::Image(source) => image(source)?,
+            Block::Image(picture) => image(&picture.source)?,
             Block::Document(document) => Self::document(document, names)?,
             Block::Reasoning(reasoning) => Self::Reasoning(reasoning),
             Block::RedactedReasoning(data) => Self::Encrypted(data.strip_prefix(OF_BEDROCK).unwrap_or(data)),

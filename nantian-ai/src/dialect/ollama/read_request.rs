@@ -126,7 +126,7 @@ fn said(fields: &mut Fields) -> Result<Vec<Block>, Invalid> {
         let Value::String(image) = image else {
             return Err(Invalid::new("messages.images", "holds what is not a string"));
         };
-        blocks.push(Block::Image(read_image(image)?));
+        blocks.push(Block::Image(read_image(image)?.into()));
     }
     Ok(blocks)
 }

@@ -230,10 +230,15 @@ impl<'r> Turn<'r> {
     fn take(&mut self, block: &'r Block) -> Result<(), Invalid> {
         match block {
             Block::Text(text) | Block::Refusal(text) => self.add(text),
-            Block::Image(Source::Inline(media)) => self.images.push(&media.base64),
-            Block::Image(Source::Url(_)) => {
-                return Err(Invalid::new("messages.content.image", "is at a URL, and Ollama fetches none"));
-            }
+            Block::Image(image) => match &image.source {
+                Source::Inline(media) => self.images.push(&media.base64),
+                Source::Url(_) => {
+                    return Err(Invalid::new(
+                        "messages.content.image",
+                        "is at a URL, and Ollama fetches none",
+                    ));
+                }
+            },
             Block::Document(document) => match titled_text_of(document) {
                 Some(text) => self.add(&text),
                 None => {

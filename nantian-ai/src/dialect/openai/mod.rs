@@ -20,7 +20,9 @@ pub(super) use self::details::{OF_OPENROUTER, is_of_openrouter};
 pub(crate) use self::names::{known_names, limit_renamed};
 pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns, tells_templates};
 pub(crate) use self::read_reply::decode as decode_reply;
-pub(crate) use self::read_request::{decode as decode_request, read_stop, read_tools};
+pub(crate) use self::read_request::{
+    decode as decode_request, read_detail, read_stop, read_tools, read_verbosity,
+};
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::strict::{holds_answers, is_strict, loses_strictness};
 pub(crate) use self::thinkers::{Thinker, may_be_off};

@@ -252,6 +252,11 @@ impl Profile {
         self.thinking.wish(thinking)
     }
 
+    /// Whether the model can be told how long its answers are to be.
+    pub(super) fn takes_verbosity(self) -> bool {
+        self.is_openai && self.thinker.is_some_and(|thinker| thinker.takes_verbosity)
+    }
+
     /// Whether an answer is to be held to this schema, as far as it can be.
     pub(super) fn strict(self, schema: &Json, strict: Option<bool>) -> Option<bool> {
         strict.map(|strict| {

@@ -3,8 +3,8 @@
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::{GUARDRAIL, anthropic, gemini};
 use crate::ir::{
-    Block, CacheLife, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role, Source,
-    Thinking, Tool, ToolCall, ToolChoice, ToolResult, given_arguments,
+    Block, CacheLife, Detail, Document, Effort, Image, Json, Losses, Message, Output, Reasoning, Request,
+    Role, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Verbosity, given_arguments,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -29,6 +29,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         tool_choice: read_tool_choice(&mut fields, &mut losses)?,
         parallel_tools: fields.flag("parallel_tool_calls")?,
         output: read_output(&mut fields, &mut losses)?,
+        verbosity: read_verbosity(&mut fields, "verbosity", &mut losses)?,
         thinking: read_thinking(&mut fields, &mut losses)?,
         shows_thinking: false,
         max_output: newer_limit.or(older_limit),
@@ -66,6 +67,34 @@ pub(crate) fn read_stop(fields: &mut Fields, name: &'static str) -> Result<Vec<S
         Some(Value::Array(list)) => list.into_iter().map(text).collect(),
         Some(value) => Ok(vec![text(value)?]),
     }
+}
+
+/// How closely a picture is looked at; what is not known is named.
+pub(crate) fn read_detail(
+    fields: &mut Fields,
+    at: &'static str,
+    losses: &mut Losses,
+) -> Result<Option<Detail>, Invalid> {
+    let Some(named) = fields.text("detail")?.filter(|detail| detail != "auto") else { return Ok(None) };
+    let known = Detail::parse(&named);
+    if known.is_none() {
+        losses.add(at);
+    }
+    Ok(known)
+}
+
+/// How long an answer is to be; what is not known is named.
+pub(crate) fn read_verbosity(
+    fields: &mut Fields,
+    at: &'static str,
+    losses: &mut Losses,
+) -> Result<Option<Verbosity>, Invalid> {
+    let Some(named) = fields.text("verbosity")?.filter(|named| named != "medium") else { return Ok(None) };
+    let known = Verbosity::parse(&named);
+    if known.is_none() {
+        losses.add(at);
+    }
+    Ok(known)
 }
 
 /// Tools, as OpenAI and Ollama write them.
@@ -307,14 +336,13 @@ fn read_part(part: Value, losses: &mut Losses) -> Result<(Block, Option<CacheLif
 
 fn image(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
     const AT: &str = "messages.content.image_url";
+    let mut detail = None;
     let url = match fields.take("image_url") {
         Some(Value::String(url)) => url,
         Some(object) => {
             let mut object = Fields::of(object, AT)?;
             let url = object.required_text("url")?;
-            if object.text("detail")?.is_some_and(|detail| detail != "auto") {
-                losses.add("messages.content.image_url.detail");
-            }
+            detail = read_detail(&mut object, "messages.content.image_url.detail", losses)?;
             object.rest(losses);
             url
         }
@@ -326,7 +354,7 @@ fn image(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
         Source::Inline(media) if media.media_type == "application/pdf" => {
             Block::Document(Document { title: None, source })
         }
-        _ => Block::Image(source),
+        _ => Block::Image(Image { source, detail }),
     })
 }
 

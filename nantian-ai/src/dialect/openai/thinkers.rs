@@ -11,6 +11,8 @@ use crate::ir::Effort;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Thinker {
     pub(crate) levels: Levels,
+    /// Can be told how long its answers are to be.
+    pub(crate) takes_verbosity: bool,
     sampling: Sampling,
 }
 
@@ -31,7 +33,7 @@ impl Thinker {
     pub(crate) fn of(model: &str) -> Option<Self> {
         let bare = model.rsplit('/').next().unwrap_or(model);
         if ["o1", "o3", "o4"].iter().any(|start| bare.starts_with(start)) {
-            return Some(Self { levels: THREE, sampling: Sampling::Never });
+            return Some(Self { levels: THREE, takes_verbosity: false, sampling: Sampling::Never });
         }
         let (number, kind) = split(bare.strip_prefix("gpt-")?, '-');
         let (major, minor) = split(number, '.');
@@ -62,7 +64,7 @@ impl Thinker {
             (5, 0..=4) => Sampling::ByDefault,
             _ => Sampling::Off,
         };
-        Some(Self { levels, sampling })
+        Some(Self { levels, takes_verbosity: !codex, sampling })
     }
 
     /// Whether it can be told how to draw tokens beside this effort.

@@ -6,7 +6,7 @@ use super::write_reply::write_calls;
 use super::write_request::enforced;
 use crate::codec::{Invalid, List, Object, joined_text, said_by_user, says_json, titled_text_of};
 use crate::dialect::anthropic::ONLY_JSON;
-use crate::ir::{Block, Losses, Message, Output, Request, Role, Source, ToolResult};
+use crate::ir::{Block, Detail, Image, Losses, Message, Output, Request, Role, Source, ToolResult};
 
 /// How a message says that its tool failed: there is no field for it.
 pub(crate) const FAILED: &str = "[tool error] ";
@@ -34,7 +34,7 @@ enum Turn<'r> {
 
 enum UserPart<'r> {
     Text(std::borrow::Cow<'r, str>),
-    Image(&'r Source),
+    Image(&'r Image),
     File { name: Option<&'r str>, data: String },
 }
 
@@ -175,7 +175,7 @@ impl<'r> UserPart<'r> {
     fn of(block: &'r Block, profile: Profile) -> Result<Self, Invalid> {
         Ok(match block {
             Block::Text(text) | Block::Refusal(text) => Self::Text(text.as_str().into()),
-            Block::Image(source) => Self::Image(source),
+            Block::Image(image) => Self::Image(image),
             Block::Document(document) => match (titled_text_of(document), &document.source) {
                 (Some(text), _) => Self::Text(text.into()),
                 (None, Source::Url(_)) if !profile.documents_by_url => {
@@ -235,9 +235,12 @@ impl UserPart<'_> {
                 part.text("type", "text");
                 part.text("text", text);
             }
-            Self::Image(source) => {
+            Self::Image(image) => {
                 part.text("type", "image_url");
-                part.object("image_url", |image| image.text("url", &source.to_url()));
+                part.object("image_url", |url| {
+                    url.text("url", &image.source.to_url());
+                    url.some_text("detail", image.detail.map(detail));
+                });
             }
             Self::File { name, data } if profile.documents_by_url => {
                 part.text("type", "document_url");
@@ -252,6 +255,14 @@ impl UserPart<'_> {
                 });
             }
         });
+    }
+}
+
+/// The nearest that there is a word for.
+fn detail(detail: Detail) -> &'static str {
+    match detail {
+        Detail::Low => "low",
+        Detail::High | Detail::Original => "high",
     }
 }
 

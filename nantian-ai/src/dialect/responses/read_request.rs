@@ -4,9 +4,10 @@ use super::item::{Item, read_item};
 use super::tools::{Tools, flat_name};
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::GUARDRAIL;
+use crate::dialect::openai::{read_detail, read_verbosity};
 use crate::ir::{
-    Block, Document, Effort, Json, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice,
-    ToolResult,
+    Block, Document, Effort, Image, Json, Losses, Message, Output, Request, Role, Source, Thinking,
+    ToolChoice, ToolResult, Verbosity,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -26,6 +27,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     tools.read(fields.list("tools")?.unwrap_or_default(), &mut losses)?;
     read_input(fields.take("input"), &mut messages, &mut tools, &mut losses)?;
     let newer_user = fields.text("safety_identifier")?;
+    let (output, verbosity) = read_output(&mut fields, &mut losses)?;
     let (thinking, shows_thinking) = read_thinking(&mut fields, &mut losses)?;
     let request = Request {
         model: fields.text("model")?.unwrap_or_default(),
@@ -33,7 +35,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         tools: tools.into_tools(),
         tool_choice: read_tool_choice(&mut fields, &mut losses)?,
         parallel_tools: fields.flag("parallel_tool_calls")?,
-        output: read_output(&mut fields, &mut losses)?,
+        output,
+        verbosity,
         thinking,
         shows_thinking,
         max_output: fields.count("max_output_tokens")?,
@@ -146,14 +149,23 @@ fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<T
     Ok(read)
 }
 
-fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output>, Invalid> {
-    let Some(mut text) = fields.object("text", "text")? else { return Ok(None) };
-    if text.text("verbosity")?.is_some_and(|verbosity| verbosity != "medium") {
-        losses.add("text.verbosity");
-    }
+/// The form of the answer, and how long it is to be.
+fn read_output(
+    fields: &mut Fields,
+    losses: &mut Losses,
+) -> Result<(Option<Output>, Option<Verbosity>), Invalid> {
+    let Some(mut text) = fields.object("text", "text")? else { return Ok((None, None)) };
+    let verbosity = read_verbosity(&mut text, "text.verbosity", losses)?;
     let format = text.object("format", "text.format")?;
     text.rest(losses);
-    let Some(mut format) = format else { return Ok(None) };
+    let output = match format {
+        Some(format) => read_format(format, losses)?,
+        None => None,
+    };
+    Ok((output, verbosity))
+}
+
+fn read_format(mut format: Fields, losses: &mut Losses) -> Result<Option<Output>, Invalid> {
     let output = match format.text("type")?.as_deref() {
         None | Some("text") => None,
         Some("json_object") => Some(Output::Json),
@@ -221,15 +233,13 @@ fn read_part(part: Value, losses: &mut Losses) -> Result<Block, Invalid> {
 
 fn read_image(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
     const AT: &str = "input.content.image_url";
-    if fields.text("detail")?.is_some_and(|detail| detail != "auto") {
-        losses.add("input.content.detail");
-    }
+    let detail = read_detail(fields, "input.content.detail", losses)?;
     let url = fields
         .text("image_url")?
         .ok_or_else(|| Invalid::new(AT, "is missing; files that only their own provider has are not read"))?;
     let source = Source::of_url(&url)
         .ok_or_else(|| Invalid::new(AT, "is neither an http URL nor a data URL in base64"))?;
-    Ok(Block::Image(source))
+    Ok(Block::Image(Image { source, detail }))
 }
 
 fn read_file(fields: &mut Fields) -> Result<Block, Invalid> {

@@ -5,8 +5,8 @@ use crate::codec::{Invalid, List, Object, joined_text, object, says_json, titled
 use crate::dialect::anthropic::ONLY_JSON;
 use crate::dialect::openai::{FAILED, Thinker, holds_answers, is_strict, loses_strictness, result_text};
 use crate::ir::{
-    Block, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult, safe_id,
-    safe_user,
+    Block, Detail, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult,
+    Verbosity, safe_id, safe_user,
 };
 
 /// The lowest limit of an answer that is taken.
@@ -25,8 +25,12 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         check(message, &mut losses)?;
     }
     let reasoning = Wish::of(request, thinker, &mut losses);
+    let verbosity = request.verbosity.filter(|_| thinker.is_some_and(|thinker| thinker.takes_verbosity));
     let sampled = thinker.is_none_or(|thinker| thinker.takes_sampling(reasoning.effort));
     name_the_unknown(request, sampled, &mut losses);
+    if request.verbosity != verbosity {
+        losses.add("verbosity");
+    }
     // OpenAI refuses to answer in JSON if nobody has said the word; instructions do not count.
     let must_say_json = matches!(request.output, Some(Output::Json)) && !says_json(messages);
     let body = object(|body| {
@@ -39,7 +43,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
             messages.iter().for_each(|message| write_message(list, message));
         });
         write_tools(body, request);
-        write_output(body, request.output.as_ref());
+        write_output(body, request.output.as_ref(), verbosity);
         reasoning.write(body);
         body.some_count("max_output_tokens", request.max_output.map(|most| most.max(LEAST_OUTPUT)));
         body.some_number("temperature", request.temperature.filter(|_| sampled));
@@ -175,20 +179,29 @@ fn write_tools(body: &mut Object<'_>, request: &Request) {
     body.some_flag("parallel_tool_calls", request.parallel_tools);
 }
 
-fn write_output(body: &mut Object<'_>, output: Option<&Output>) {
-    let Some(output) = output else { return };
+fn write_output(body: &mut Object<'_>, output: Option<&Output>, verbosity: Option<Verbosity>) {
+    if output.is_none() && verbosity.is_none() {
+        return;
+    }
     body.object("text", |text| {
-        text.object("format", |format| match output {
-            Output::Json => format.text("type", "json_object"),
-            Output::Schema { name, description, schema, strict } => {
-                format.text("type", "json_schema");
-                format.text("name", name.as_deref().unwrap_or("response"));
-                format.some_text("description", description.as_deref());
-                format.json("schema", schema);
-                format.some_flag("strict", strict.map(|strict| strict && holds_answers(schema)));
-            }
-        });
+        if let Some(output) = output {
+            text.object("format", |format| write_format(format, output));
+        }
+        text.some_text("verbosity", verbosity.map(Verbosity::name));
     });
+}
+
+fn write_format(format: &mut Object<'_>, output: &Output) {
+    match output {
+        Output::Json => format.text("type", "json_object"),
+        Output::Schema { name, description, schema, strict } => {
+            format.text("type", "json_schema");
+            format.text("name", name.as_deref().unwrap_or("response"));
+            format.some_text("description", description.as_deref());
+            format.json("schema", schema);
+            format.some_flag("strict", strict.map(|strict| strict && holds_answers(schema)));
+        }
+    }
 }
 
 fn write_message(list: &mut List<'_>, message: &Message) {
@@ -253,9 +266,10 @@ fn write_part(list: &mut List<'_>, block: &Block) {
             part.text("type", "input_text");
             part.text("text", text);
         }),
-        Block::Image(source) => list.object(|part| {
+        Block::Image(image) => list.object(|part| {
             part.text("type", "input_image");
-            part.text("image_url", &source.to_url());
+            part.text("image_url", &image.source.to_url());
+            part.some_text("detail", image.detail.map(Detail::name));
         }),
         Block::Document(document) => list.object(|part| match (titled_text_of(document), &document.source) {
             (Some(text), _) => {

@@ -233,7 +233,7 @@ fn type_of(url: &str) -> Option<&'static str> {
 fn part(block: &Block) -> Result<Part<'_>, Invalid> {
     let (source, text) = match block {
         Block::Text(text) | Block::Refusal(text) => return Ok(Part::Text(text.as_str().into())),
-        Block::Image(source) => (source, None),
+        Block::Image(image) => (&image.source, None),
         Block::Document(document) if text_of(document).is_some() => {
             (&document.source, titled_text_of(document))
         }

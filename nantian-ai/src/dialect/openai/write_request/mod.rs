@@ -4,7 +4,8 @@ use super::profile::{Profile, ThinkingBy, Wish};
 use super::strict::{is_strict, loses_strictness};
 use super::turns::Turns;
 use crate::codec::{Invalid, Object, object};
-use crate::ir::{Json, Losses, Output, Request, Role, Tool, ToolChoice, safe_user};
+use crate::dialect::DETAIL;
+use crate::ir::{Detail, Json, Losses, Output, Request, Role, Tool, ToolChoice, Verbosity, safe_user};
 
 /// The most stop sequences that OpenAI takes.
 const MOST_STOPS: usize = 4;
@@ -27,6 +28,8 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
             write_choice(body, request, profile);
         }
         write_output(body, enforced(request, profile), profile);
+        let verbosity = request.verbosity.filter(|_| profile.takes_verbosity());
+        body.some_text("verbosity", verbosity.map(Verbosity::name));
         write_thinking(body, profile, wish);
         body.some_count(profile.limit, request.max_output);
         body.some_number("temperature", request.temperature.filter(|_| sampled));
@@ -87,6 +90,8 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
         (is_mixed && !profile.mixes_strictness, "tools.strict"),
         (request.output.is_some() && output.is_none(), "response_format"),
         (is_loose, "response_format.strict"),
+        (request.verbosity.is_some() && !profile.takes_verbosity(), "verbosity"),
+        (request.has_detail(|detail| detail == Detail::Original), DETAIL),
         (
             matches!(request.output, Some(Output::Schema { .. })) && !profile.takes_schema,
             "response_format.json_schema",

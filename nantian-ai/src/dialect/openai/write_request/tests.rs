@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ir::{Block, Document, Json, Message, Source, ToolCall, ToolResult};
+use crate::ir::{Block, Document, Image, Json, Message, Source, ToolCall, ToolResult};
 
 #[test]
 fn mistral_is_told_what_it_knows_under_its_names() {
@@ -276,5 +276,67 @@ fn openrouter_gets_back_what_it_has_told_of_encrypted_reasoning_and_nobody_else_
         let (body, losses) = encode(&request, provider).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&body["messages"][0]["reasoning_details"], losses.to_string()), (&told, lost.to_owned()));
+    }
+}
+
+#[test]
+fn an_answer_is_held_to_its_schema_where_it_can_be() {
+    const OPEN: &str = r#"{"type":"object","properties":{"a":{"type":"string"}}}"#;
+    const CLOSED: &str = r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"],"additionalProperties":false}"#;
+    let request = |schema: &str, strict, model: &str| Request {
+        model: model.to_owned(),
+        output: Some(Output::Schema {
+            name: None,
+            description: None,
+            schema: Json::parse(schema).unwrap(),
+            strict,
+        }),
+        ..Request::default()
+    };
+    for (provider, model, schema, strict, told, lost) in [
+        ("openai", "gpt-5", CLOSED, Some(true), json!(true), ""),
+        ("openai", "gpt-5", OPEN, Some(true), json!(false), "response_format.strict"),
+        ("openai", "gpt-5", OPEN, Some(false), json!(false), ""),
+        ("openai", "gpt-5", CLOSED, None, Value::Null, ""),
+        ("vllm", "Qwen/Qwen3-8B", OPEN, Some(true), json!(true), ""),
+        ("groq", "openai/gpt-oss-120b", CLOSED, Some(true), json!(true), ""),
+        ("groq", "moonshotai/kimi-k2", CLOSED, Some(true), json!(false), "response_format.strict"),
+    ] {
+        let (body, named) = sent(&request(schema, strict, model), provider);
+        let seen = body["response_format"]["json_schema"]["strict"].clone();
+        assert_eq!((seen, &*named), (told, lost), "{provider} {model} {strict:?}");
+    }
+}
+
+#[test]
+fn models_that_know_it_are_told_how_long_an_answer_is_to_be() {
+    for (provider, model, told, lost) in [
+        ("openai", "gpt-5", json!("low"), ""),
+        ("azure-openai", "gpt-5.2-chat-latest", json!("low"), ""),
+        ("openai", "gpt-4.1", Value::Null, "verbosity"),
+        ("openai", "gpt-5.1-codex-max", Value::Null, "verbosity"),
+        ("openai", "o3", Value::Null, "verbosity"),
+        ("groq", "openai/gpt-oss-120b", Value::Null, "verbosity"),
+    ] {
+        let verbosity = Some(Verbosity::Low);
+        let request = Request { model: model.to_owned(), verbosity, ..Request::default() };
+        let (body, named) = sent(&request, provider);
+        assert_eq!((body["verbosity"].clone(), &*named), (told, lost), "{provider} {model}");
+    }
+}
+
+#[test]
+fn a_picture_is_looked_at_as_closely_as_there_are_words_for() {
+    for (detail, told, lost) in [
+        (None, Value::Null, ""),
+        (Some(Detail::Low), json!("low"), ""),
+        (Some(Detail::Original), json!("high"), "messages.content.image.detail"),
+    ] {
+        let source = Source::of_url("https://example.com/a.png").unwrap();
+        let content = vec![Block::Image(Image { source, detail })];
+        let messages = vec![Message::new(Role::User, content)];
+        let (body, named) = sent(&Request { messages, ..Request::default() }, "openai");
+        let seen = body["messages"][0]["content"][0]["image_url"]["detail"].clone();
+        assert_eq!((seen, &*named), (told, lost), "{detail:?}");
     }
 }
