@@ -309,10 +309,9 @@ impl Control {
         for port in &ports {
             let key = PortKey::from(port);
             let Some(unbound) = self.unbound.get(&key) else { continue };
+            let (why, lacks_address) = (unbound.to_string(), unbound.lacks_address());
             for listener in &port.listeners {
-                for condition in unbound.conditions() {
-                    translation.statuses.set_listener_condition(&listener.id, condition);
-                }
+                translation.statuses.set_unbound(&listener.id, &why, lacks_address);
             }
         }
         translation.ir.ports = ports;

@@ -10,11 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, UdpSocket};
 
-use crate::{
-    respond::ErrorChain,
-    socket::keep_alive,
-    translate::conditions::{Condition, ConditionType, Reason},
-};
+use crate::{respond::ErrorChain, socket::keep_alive};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -37,7 +33,6 @@ pub(crate) struct BindError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unbound {
     message: String,
-    /// Whether this machine has no such address: the port may be free elsewhere.
     lacks_address: bool,
 }
 
@@ -57,11 +52,9 @@ impl fmt::Display for Unbound {
 }
 
 impl Unbound {
-    /// What is not true of the listeners of the port.
-    pub(crate) fn conditions(&self) -> impl Iterator<Item = Condition> {
-        let fails = |kind, reason| Condition::fails(kind, reason, self.message.clone());
-        let accepted = (!self.lacks_address).then(|| fails(ConditionType::Accepted, Reason::PortUnavailable));
-        accepted.into_iter().chain([fails(ConditionType::Programmed, Reason::AddressNotUsable)])
+    /// Whether this machine has no such address: the port may be free elsewhere.
+    pub(crate) fn lacks_address(&self) -> bool {
+        self.lacks_address
     }
 }
 

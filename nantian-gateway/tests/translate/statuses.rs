@@ -128,6 +128,44 @@ fn a_gateway_counts_a_listener_whose_port_cannot_be_bound_as_not_valid() {
     assert_eq!(accepted(&statuses), ["Accepted", "False", "ListenersNotValid", "0 of 2 listeners valid"]);
 }
 
+#[test]
+fn a_listener_set_counts_a_listener_whose_port_cannot_be_bound_as_not_valid() {
+    let (world, set) = (
+        WORLD.replace("  listeners:\n", "  allowedListeners: { namespaces: { from: Same } }\n  listeners:\n"),
+        "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: { name: more }
+spec:
+  parentRef: { name: web }
+  listeners:
+  - { name: c, port: 82, protocol: HTTP }
+  - { name: d, port: 83, protocol: HTTP }
+",
+    );
+    let mut statuses = translate(&load::objects(&(world + set)), FeatureGates::all()).statuses;
+    let told = |statuses: &Statuses| {
+        let statuses = shown(statuses);
+        let conditions = &statuses["ListenerSet default/more"]["conditions"];
+        let text = |it: &Value| {
+            ["type", "status", "reason", "message"].map(|field| it[field].as_str().unwrap().to_owned())
+        };
+        let told: Vec<_> = conditions.as_array().unwrap().iter().map(|it| text(it).join(" ")).collect();
+        (told.join(", "), statuses["Gateway default/web"]["attachedListenerSets"].clone())
+    };
+    let id = |name: &str| ListenerId { set: Some(ObjectName::new("default", "more")), ..listener(name) };
+    let valid =
+        |told: &str| format!("Accepted True {told}, Programmed True Programmed 1 of 2 listeners served");
+    statuses.set_unbound(&id("c"), "no such address", true);
+    assert_eq!(told(&statuses), (valid("Accepted 2 of 2 listeners valid"), json!(1)), "it is free elsewhere");
+    statuses.set_unbound(&id("c"), "address in use", false);
+    assert_eq!(told(&statuses), (valid("ListenersNotValid 1 of 2 listeners valid"), json!(1)));
+    statuses.set_unbound(&id("d"), "address in use", false);
+    let none = "Accepted False ListenersNotValid 0 of 2 listeners valid, \
+                Programmed False ListenersNotValid no listener is served";
+    assert_eq!(told(&statuses), (none.to_owned(), Value::Null), "and no set is attached");
+}
+
 /// A class, and Gateways of these namespaces on these addresses, port 80, from the oldest to the youngest.
 fn gateways(of: &[(&str, &str)]) -> String {
     let class = WORLD.split("---").next().unwrap().to_owned();

@@ -13,7 +13,7 @@ pub use self::shape::{
 };
 pub(super) use self::shape::{listeners_accepted, listeners_valid};
 use super::{
-    conditions::{Condition, ConditionType},
+    conditions::{Condition, ConditionType, Reason},
     grants::GroupKind,
 };
 use crate::{ir::ListenerId, source::ObjectRef};
@@ -70,8 +70,19 @@ impl Statuses {
         }
     }
 
+    /// Tells why the port of a listener cannot be bound: it is taken, or this machine has no such address, so
+    /// that it may be free elsewhere.
+    pub fn set_unbound(&mut self, id: &ListenerId, why: &str, lacks_address: bool) {
+        if !lacks_address {
+            let taken = Condition::fails(ConditionType::Accepted, Reason::PortUnavailable, why);
+            self.set_listener_condition(id, taken);
+        }
+        let unused = Condition::fails(ConditionType::Programmed, Reason::AddressNotUsable, why);
+        self.set_listener_condition(id, unused);
+    }
+
     /// Sets a condition of a listener that has a status. The Gateway, or the ListenerSet, that declares it
-    /// stays Programmed as long as one of its listeners is, and a Gateway counts those that are accepted.
+    /// stays Programmed as long as one of its listeners is, and counts those that are accepted.
     pub fn set_listener_condition(&mut self, id: &ListenerId, condition: Condition) {
         let of_name = |listener: &&mut ListenerStatus| listener.name == id.name;
         match self.objects.get_mut(&declarer(id)) {
@@ -84,7 +95,14 @@ impl Statuses {
             Some(ObjectStatus::ListenerSet(set)) => {
                 let Some(listener) = set.listeners.iter_mut().find(of_name) else { return };
                 listener.conditions.set(condition);
+                let was_accepted = set.conditions.holds(ConditionType::Accepted);
+                set.refresh_accepted();
                 set.refresh_programmed();
+                let is_lost = was_accepted && !set.conditions.holds(ConditionType::Accepted);
+                let gateway = ObjectRef { kind: GroupKind::GATEWAY.kind, name: id.gateway.clone() };
+                if is_lost && let Some(ObjectStatus::Gateway(gateway)) = self.objects.get_mut(&gateway) {
+                    gateway.attached_listener_sets = gateway.attached_listener_sets.saturating_sub(1);
+                }
             }
             _ => {}
         }

@@ -227,6 +227,16 @@ impl GatewayStatus {
 // === impl ListenerSetStatus ===
 
 impl ListenerSetStatus {
+    /// Derives the Accepted condition of the set from those of its listeners, where it has no other reason.
+    pub(super) fn refresh_accepted(&mut self) {
+        let reason = self.conditions.get(ConditionType::Accepted).map(|accepted| accepted.reason);
+        let Some(Reason::Accepted | Reason::ListenersNotValid) = reason else { return };
+        let valid = self.listeners.iter().filter(|listener| listener.is_valid());
+        let valid: Vec<_> = valid.map(|listener| listener.name.as_str()).collect();
+        let accepted = listeners_valid(&valid, &self.listeners);
+        self.conditions.set(accepted);
+    }
+
     /// Derives the Programmed condition of the set from those of its listeners.
     pub(in crate::translate) fn refresh_programmed(&mut self) {
         let total = self.listeners.len();
@@ -251,6 +261,13 @@ impl ListenerSetStatus {
 impl ListenerStatus {
     fn is_programmed(&self) -> bool {
         self.conditions.holds(ConditionType::Programmed)
+    }
+
+    /// Whether it is accepted and its references resolve.
+    fn is_valid(&self) -> bool {
+        let programmed = self.conditions.get(ConditionType::Programmed);
+        self.conditions.holds(ConditionType::Accepted)
+            && programmed.is_none_or(|programmed| programmed.reason != Reason::Invalid)
     }
 
     /// Whether it would be served if a port led to it.
