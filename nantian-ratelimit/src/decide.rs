@@ -69,8 +69,7 @@ pub(crate) enum Charge {
 pub(crate) enum Outcome {
     Admitted(Charge),
     Denied(Denied),
-    /// The store is away and the request passes.
-    #[cfg(feature = "redis")]
+    /// The store is away, or the policy is gone, and the request passes.
     Unchecked,
     /// The store is away and the request does not pass.
     #[cfg(feature = "redis")]
@@ -149,6 +148,9 @@ impl Decider {
     /// Waits for room behind all that wait already; `denied` is what was decided a moment ago, if anything
     /// was.
     fn enqueue(self, request: DecisionRequest, queue: Queue, denied: Option<Denied>) -> Decided {
+        if self.queues().is_lifted() {
+            return Decided::Now(Outcome::Unchecked);
+        }
         let longest = queue.max_wait.saturating_sub(request.waited).min(request.time_left());
         let denied = denied.or_else(|| self.known_denial(&request));
         if let Some(late) = denied.as_ref().and_then(|denied| self.comes_later(&request, denied, longest)) {
@@ -162,6 +164,9 @@ impl Decider {
         };
         Decided::Later(Box::pin(async move {
             let decide = || async {
+                if self.queues().is_lifted() {
+                    return Ok(Outcome::Unchecked);
+                }
                 match self.decide_later(&request).await {
                     Outcome::Denied(denied) => Err(denied),
                     outcome => Ok(outcome),

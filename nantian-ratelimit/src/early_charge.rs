@@ -95,7 +95,6 @@ impl RateLimitLayer {
                 let tokens = if typical == 0 { cost.tokens } else { cost.tokens.min(typical) };
                 Err(settings.refuse(denied.until_fits(Cost { tokens, ..cost }), request))
             }
-            #[cfg(feature = "redis")]
             Outcome::Unchecked => Ok(()),
             #[cfg(feature = "redis")]
             Outcome::Unavailable => {

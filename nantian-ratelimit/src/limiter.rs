@@ -235,6 +235,12 @@ impl Limiter {
         Self(Arc::new(BoundPolicy { policy, ledger, secret, history }))
     }
 
+    /// Lets all requests pass that wait for this limiter or one of its family, or would from now on
+    /// ([`OnLimit::Queue`](crate::OnLimit::Queue)): uncounted, because their policy is gone.
+    pub fn lift(&self) {
+        self.queues().lift();
+    }
+
     /// Levels at which these items of each limit are in use.
     #[cfg(feature = "redis")]
     pub(crate) fn levels_of(&self, now: Timestamp, used: &[f64]) -> Levels {

@@ -36,7 +36,8 @@ pub enum Decision<'a> {
     Exempt,
     /// It lacks a part of the scope: it was refused, or passed on without a charge if the policy only warns.
     Missing(&'a MissingPart),
-    /// It was passed on without a charge because the store of the limits is away.
+    /// It was passed on without a charge because the store of the limits is away, or because its policy is
+    /// gone and nobody waits for it any more: [`Limiter::lift`](crate::Limiter::lift).
     Unchecked,
     /// It was refused because the store of the limits is away.
     Unavailable,

@@ -166,11 +166,15 @@ impl Settings {
                 Verdict::Refuse(self.refuse_unavailable(&parts))
             }
             #[cfg(feature = "redis")]
-            (Outcome::Unchecked | Outcome::Unavailable, _) => {
-                self.observer.decided(&Decision::Unchecked);
-                Verdict::Pass(Request::from_parts(parts, body), None)
-            }
+            (Outcome::Unavailable, OnLimit::Warn) => self.unchecked(parts, body),
+            (Outcome::Unchecked, _) => self.unchecked(parts, body),
         }
+    }
+
+    /// A request that passes whatever the limits say.
+    fn unchecked<B>(&self, parts: Parts, body: B) -> Verdict<B> {
+        self.observer.decided(&Decision::Unchecked);
+        Verdict::Pass(Request::from_parts(parts, body), None)
     }
 
     /// The response to a request that a limit denies.

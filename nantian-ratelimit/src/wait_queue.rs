@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub struct MaxWait {
 #[derive(Debug, Default)]
 pub(crate) struct WaitQueues {
     waiting: AtomicUsize,
+    /// Nobody waits any more.
+    is_lifted: AtomicBool,
     queues: Mutex<Queues>,
 }
 
@@ -153,6 +155,17 @@ impl WaitQueues {
     /// Tells the first of every queue that the limits have changed.
     pub(crate) fn notify_all(&self) {
         self.lock().by_key.values().filter_map(VecDeque::front).for_each(|first| first.turn.notify_one());
+    }
+
+    /// Lets everybody pass who waits, or would; each who leaves lets the next one in.
+    pub(crate) fn lift(&self) {
+        self.is_lifted.store(true, Ordering::Release);
+        self.notify_all();
+    }
+
+    /// Whether nobody waits any more.
+    pub(crate) fn is_lifted(&self) -> bool {
+        self.is_lifted.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queues> {

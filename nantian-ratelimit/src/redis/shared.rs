@@ -101,6 +101,11 @@ impl SharedLimiter {
         Self(Arc::new(Shared { whole: group.change(policy), group }))
     }
 
+    /// Lets all requests pass that wait in this process, or would: see [`Limiter::lift`].
+    pub fn lift(&self) {
+        self.0.whole.lift();
+    }
+
     /// What four of five recent requests used at most, in tokens; 0 as long as nothing was settled.
     pub fn typical_tokens(&self) -> u64 {
         self.0.whole.typical_tokens()

@@ -398,3 +398,23 @@ async fn a_higher_limit_lets_those_who_wait_pass_at_once() {
     }
     assert_eq!(begun.elapsed(), Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_policy_that_is_gone_passes_at_once_and_nobody_waits_after() {
+    let queue = Queue::default().with_max_wait(Duration::from_secs(120));
+    let limiter = limiter(Limit::requests_per_minute(1), queue);
+    let service = service(&limiter);
+    for key in ["a", "b"] {
+        assert_eq!(ask(&service, of(key)).await, 200);
+    }
+    let begun = Instant::now();
+    let waiting: Vec<_> =
+        ["a", "a", "a", "b", "b"].map(|key| tokio::spawn(ask(&service, of(key)))).into_iter().collect();
+    sleep(Duration::from_secs(1)).await;
+    limiter.lift();
+    for task in waiting {
+        assert_eq!(task.await.unwrap(), 200);
+    }
+    assert_eq!(ask(&service, of("a")).await, 200, "it began before, and asks now");
+    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+}

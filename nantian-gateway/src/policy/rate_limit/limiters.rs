@@ -73,9 +73,11 @@ impl Limiters {
         self.by_policy.get(id).cloned()
     }
 
-    /// Forgets the policies that `keep` does not know.
+    /// Forgets the policies that `keep` does not know; who waits for one of them passes.
     pub(crate) fn retain(&mut self, keep: impl Fn(&PolicyId) -> bool) {
-        self.by_policy.retain(|id, _| keep(id));
+        for (_, gone) in self.by_policy.extract_if(.., |id, _| !keep(id)) {
+            gone.levels.lift();
+        }
         self.metrics.retain_limits(|name| self.by_policy.values().any(|limiter| &*limiter.object == name));
     }
 }
@@ -118,6 +120,14 @@ impl Levels {
         }
     }
 
+    /// Lets those pass who wait.
+    fn lift(&self) {
+        match self {
+            Self::Process(limiter) => limiter.lift(),
+            Self::Shared(limiter) => limiter.lift(),
+        }
+    }
+
     fn keys(&self) -> Keys {
         match self {
             Self::Process(limiter) => Keys { live: limiter.live_keys(), overflows: limiter.overflows() },
@@ -128,7 +138,11 @@ impl Levels {
 
 #[cfg(test)]
 mod tests {
-    use nantian_ratelimit::{Cost, Limit};
+    use std::{pin::pin, time::Duration};
+
+    use http::Request;
+    use nantian_ratelimit::{Cost, Limit, OnLimit, Queue};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -149,5 +163,22 @@ mod tests {
         let edited = with(3);
         assert!(edited.admit(key, Cost::REQUEST).is_ok());
         assert!(edited.admit(key, Cost::REQUEST).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_policy_that_is_gone_passes() {
+        let policy = Policy::builder().limit(Limit::requests_per_hour(1));
+        let policy = policy.on_limit(OnLimit::Queue(Queue::default().with_max_wait(Duration::MAX)));
+        let (id, object) = (PolicyId("uid".to_owned()), ObjectName::new("demo", "quota"));
+        let mut limiters = Limiters::new(None, Arc::new(Metrics::new(1)));
+        let layer = limiters.get(&id, &object, policy.build().unwrap()).layer();
+        let ask = async || layer.begin(&mut Request::new(()).into_parts().0).await.is_ok();
+        assert!(ask().await);
+        let mut waiting = pin!(ask());
+        assert!(timeout(Duration::from_secs(1), waiting.as_mut()).await.is_err(), "for an hour");
+        limiters.retain(|known| *known == id);
+        assert!(timeout(Duration::from_secs(1), waiting.as_mut()).await.is_err());
+        limiters.retain(|_| false);
+        assert_eq!(timeout(Duration::from_secs(1), waiting).await, Ok(true));
     }
 }
