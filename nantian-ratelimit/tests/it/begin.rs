@@ -120,6 +120,31 @@ async fn whoever_comes_back_when_it_was_told_before_its_body_was_read_passes() {
 }
 
 #[tokio::test]
+async fn whoever_is_told_to_come_back_waits_for_no_more_than_what_most_requests_used() {
+    let clock = ManualClock::new();
+    let policy = Policy::builder().limit(Limit::tokens_per_minute(600)).build().unwrap();
+    let limiter = Limiter::builder(policy).clock(clock.clone()).build();
+    let layer = RateLimitLayer::new(limiter.clone());
+    let used = |tokens| {
+        let mut hasher = limiter.hasher();
+        hasher.part(&nantian_ratelimit::ScopePart::Route, None);
+        let admitted = limiter.admit(hasher.finish(), nantian_ratelimit::Cost::tokens(tokens));
+        admitted.unwrap().reserve().settle(Settlement::Used(tokens));
+    };
+    (0..6).for_each(|_| used(100));
+    assert_eq!((limiter.typical_tokens(), left(&limiter)), (100, vec![0]));
+    let begin = async |bytes: &str| {
+        let (mut parts, ()) =
+            Request::builder().header("content-length", bytes).body(()).unwrap().into_parts();
+        layer.begin(&mut parts).await
+    };
+    // Long as it is, most of it may be a picture.
+    assert_eq!(begin("400000").await.unwrap_err().headers()["retry-after"], "10");
+    clock.advance(Duration::from_secs(10));
+    assert!(begin("400000").await.is_ok());
+}
+
+#[tokio::test]
 async fn a_limit_of_no_tokens_needs_no_body_to_deny() {
     let layer = RateLimitLayer::new(per_minute(10, 0));
     let (mut parts, ()) = Request::new(()).into_parts();
