@@ -39,7 +39,7 @@ pub(crate) use self::{
 };
 pub(crate) use self::{
     forward::{client_address, join_cookies},
-    shortage::{Shortage, Shortages},
+    shortage::Shortages,
     socket::ClientSocket,
     tick::TICK,
     tls::certified_key,

@@ -16,7 +16,7 @@ use super::{
     CallRecord, ExportCounts, ServiceInfo, content::Redaction, delivery::Delivery, measures::SharedMeasures,
     otlp,
 };
-use crate::{ir, listen::Shortage, respond::ErrorChain, upstream::Client};
+use crate::{ir, respond::ErrorChain, upstream::Client};
 
 /// How many records are told at once at most.
 const BATCH: usize = 512;
@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How often it is looked whether the end has come.
 const GLANCE: Duration = Duration::from_millis(250);
 
-/// How often metrics are told, as OpenTelemetry's own exporters do.
+/// How often metrics are told, as OpenTelemetry's own exporters do, and losses at most.
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// Tells one collector of the calls of one AIService.
@@ -51,7 +51,10 @@ pub(super) struct Exporter {
 /// taken again.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    shortage: Shortage,
+    /// When the log told of one last.
+    told: Option<Instant>,
+    /// The log has told of one, and not that spans are taken again.
+    is_open: bool,
     /// How many were lost since the log told of them.
     untold: u64,
 }
@@ -81,10 +84,16 @@ impl Exporter {
                     }
                     batch.clear();
                 }
-                _ = period.tick() => self.measure(&client).await,
+                _ = period.tick() => {
+                    self.measure(&client).await;
+                    let rest = self.losses.rest_at(Instant::now());
+                    self.tell_rest(rest);
+                }
             }
         }
         self.measure(&client).await;
+        let rest = self.losses.rest();
+        self.tell_rest(rest);
     }
 
     /// Tells a batch, more than once if the collector cannot take it now; it is lost if nothing more can come
@@ -117,6 +126,14 @@ impl Exporter {
         }
     }
 
+    /// Logs spans that were lost, and of which no batch has told.
+    fn tell_rest(&self, spans: u64) {
+        let (service, collector) = (&self.service.name, self.delivery.collector());
+        if spans > 0 {
+            tracing::warn!(%service, %collector, spans, "traces were lost");
+        }
+    }
+
     async fn measure(&self, client: &Client) {
         let Some(measures) = &self.measures else { return };
         let measures = measures.so_far();
@@ -136,8 +153,33 @@ impl Losses {
     /// lost that it has not told of.
     fn note_at(&mut self, now: Instant, lost: u64) -> Option<u64> {
         self.untold += lost;
-        let is_news = if lost > 0 { self.shortage.note_at(now) } else { self.shortage.end_at(now) };
-        is_news.then(|| mem::take(&mut self.untold))
+        let is_over = lost == 0 && self.is_open;
+        if !is_over && (self.untold == 0 || !self.is_due_at(now)) {
+            return None;
+        }
+        self.is_open = lost > 0;
+        if !is_over {
+            self.told = Some(now);
+        }
+        Some(self.rest())
+    }
+
+    /// How many the log has not told of, if it is time to.
+    fn rest_at(&mut self, now: Instant) -> u64 {
+        if self.untold == 0 || !self.is_due_at(now) {
+            return 0;
+        }
+        self.told = Some(now);
+        self.rest()
+    }
+
+    /// How many the log has not told of.
+    fn rest(&mut self) -> u64 {
+        mem::take(&mut self.untold)
+    }
+
+    fn is_due_at(&self, now: Instant) -> bool {
+        self.told.is_none_or(|told| now.saturating_duration_since(told) >= PERIOD)
     }
 }
 
@@ -191,5 +233,20 @@ mod tests {
         let told: Vec<_> = (0..150).filter_map(|second| Some((second, note(second, 3)?))).collect();
         assert_eq!(told, [(0, 3), (60, 180), (120, 180)]);
         assert_eq!((note(151, 0), note(152, 0)), (Some(87), None));
+    }
+
+    #[test]
+    fn losses_that_begin_again_within_a_minute_are_told_when_it_is_over() {
+        let begun = Instant::now();
+        let at = |second| begun + Duration::from_secs(second);
+        // Of each two batches the first is lost; or then no batch comes any more.
+        let lost = |second: u64| if second.is_multiple_of(2) { 3 } else { 0 };
+        let mut losses = Losses::default();
+        let told: Vec<_> =
+            (0..130).filter_map(|second| Some((second, losses.note_at(at(second), lost(second))?))).collect();
+        let (begins, ends) = ([(0, 3), (60, 90), (120, 90)], [(1, 0), (61, 0), (121, 0)]);
+        assert_eq!(told, [begins[0], ends[0], begins[1], ends[1], begins[2], ends[2]]);
+        assert_eq!(losses.rest_at(at(179)), 0, "the log has told of some a moment ago");
+        assert_eq!((losses.rest_at(at(180)), losses.rest_at(at(300))), (12, 0));
     }
 }
