@@ -1,8 +1,8 @@
 //! Queues that all instances of a plugin share.
 
 use std::collections::VecDeque;
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use wasmtime::Caller;
 
@@ -32,7 +32,13 @@ struct Queue {
     token: u32,
     name: Vec<u8>,
     items: VecDeque<Vec<u8>>,
-    /// The instance that registered it last hears of new items.
+    /// Those that are there, the last one last.
+    registrants: Vec<Registrant>,
+}
+
+/// An instance that has registered a queue.
+#[derive(Clone)]
+struct Registrant {
     slot: Weak<Slot>,
     generation: u64,
 }
@@ -55,8 +61,9 @@ impl Queues {
         slot: Weak<Slot>,
         generation: u64,
     ) -> Result<(u32, usize), HostTrap> {
+        let registrant = Registrant { slot, generation };
         if let Some(queue) = self.named(&name) {
-            (queue.slot, queue.generation) = (slot, generation);
+            queue.note(registrant);
             return Ok((queue.token, 0));
         }
         if name.len() > MAX_NAME_BYTES {
@@ -65,14 +72,14 @@ impl Queues {
         let lost = if self.queues.len() < MAX_QUEUES { 0 } else { self.make_room()? };
         let token = self.last_token.checked_add(1).ok_or(HostTrap::Budget("queues"))?;
         self.last_token = token;
-        self.queues.push(Queue { token, name, items: VecDeque::new(), slot, generation });
+        self.queues.push(Queue { token, name, items: VecDeque::new(), registrants: vec![registrant] });
         Ok((token, lost))
     }
 
     /// Gives up a queue that only plugins have registered which are gone: an empty one if there is any, the
     /// oldest of them. How many items were in it.
     fn make_room(&mut self) -> Result<usize, HostTrap> {
-        let left = self.queues.iter().enumerate().filter(|(_, queue)| queue.slot.strong_count() == 0);
+        let left = self.queues.iter().enumerate().filter(|(_, queue)| queue.is_left());
         let first = left.min_by_key(|(_, queue)| (!queue.items.is_empty(), queue.token));
         let (place, _) = first.ok_or(HostTrap::Budget("queues"))?;
         let Queue { items, .. } = self.queues.remove(place);
@@ -99,6 +106,45 @@ impl Queues {
         self.bytes = bytes;
         Ok(lost)
     }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    fn note(&mut self, registrant: Registrant) {
+        let slot = &registrant.slot;
+        self.registrants.retain(|known| known.slot.strong_count() > 0 && !known.slot.ptr_eq(slot));
+        self.registrants.push(registrant);
+    }
+
+    /// Whether only plugins have registered it which are gone: a version that was refused is, and the one
+    /// that it was to follow is not.
+    fn is_left(&self) -> bool {
+        self.registrants.iter().all(|registrant| registrant.slot.strong_count() == 0)
+    }
+}
+
+// === impl Registrant ===
+
+impl Registrant {
+    /// The place of the instance.
+    fn slot(&self) -> Option<Arc<Slot>> {
+        self.slot.upgrade()
+    }
+
+    /// The same, if the instance has started and lives.
+    fn live_slot(&self) -> Option<Arc<Slot>> {
+        self.slot().filter(|slot| slot.is_live() && slot.generation() == self.generation)
+    }
+}
+
+/// Who hears of new items: the instance that has registered the queue last of those that live, or one that is
+/// being started if there are none.
+fn hearer(registrants: &[Registrant]) -> Option<(Arc<Slot>, u64)> {
+    let last = |slot_of: fn(&Registrant) -> Option<Arc<Slot>>| {
+        registrants.iter().rev().find_map(|known| Some((slot_of(known)?, known.generation)))
+    };
+    last(Registrant::live_slot).or_else(|| last(Registrant::slot))
 }
 
 /// What a queue holds survives its being registered again.
@@ -144,14 +190,13 @@ pub(super) fn enqueue(
 ) -> Result<(), HostCallError> {
     let item = read(caller, item, item_length)?;
     let plugin = &caller.data().plugin;
-    let (lost, slot, generation) = {
+    let (lost, registrants) = {
         let mut queues = lock(&plugin.shared.queues);
         let lost = queues.push(token, item)?;
-        let queue = queues.queue(token)?;
-        (lost, queue.slot.clone(), queue.generation)
+        (lost, queues.queue(token)?.registrants.clone())
     };
     plugin.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
-    if let Some(slot) = slot.upgrade() {
+    if let Some((slot, generation)) = hearer(&registrants) {
         slot.post(generation, Job::QueueReady { token });
     }
     Ok(())

@@ -304,3 +304,60 @@ fn names_that_only_versions_have_which_are_gone_make_room() {
     assert_eq!((of("20"), of("00")), (100, 0));
     assert_eq!(status.dropped_queue_items, 1, "that of the queue that made room last");
 }
+
+/// Registers 16 queues, whose names begin with the first letter of its configuration, and refuses to start if
+/// the second one is `n`. Each request puts an item into the first queue, whose items are counted.
+const SIXTEEN: &str = r#"(module
+    (import "env" "proxy_get_buffer_bytes" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_increment_metric" (func $add (param i32 i64) (result i32)))
+    (import "env" "proxy_register_shared_queue" (func $register (param i32 i32 i32) (result i32)))
+    (import "env" "proxy_enqueue_shared_queue" (func $enqueue (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "items")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (local $left i32)
+        (drop (call $define (i32.const 0) (i32.const 100) (i32.const 5) (i32.const 16)))
+        (drop (call $get (i32.const 7) (i32.const 0) (i32.const 2) (i32.const 0) (i32.const 4)))
+        (i32.store8 (i32.const 200) (i32.load8_u (i32.const 1024)))
+        (local.set $left (i32.const 16))
+        (loop $more
+            (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+            (i32.store8 (i32.const 201) (i32.add (i32.const 65) (local.get $left)))
+            (drop (call $register (i32.const 200) (i32.const 2) (i32.const 8)))
+            (br_if $more (local.get $left)))
+        (i32.ne (i32.load8_u (i32.const 1025)) (i32.const 110)))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (drop (call $enqueue (i32.load (i32.const 8)) (i32.const 100) (i32.const 5)))
+        (i32.const 0))
+    (func (export "proxy_on_queue_ready") (param i32 i32)
+        (drop (call $add (i32.load (i32.const 16)) (i64.const 1)))))"#;
+
+#[test]
+fn queues_of_the_version_that_runs_stay_its_own_whatever_one_has_wanted_that_was_refused() {
+    let engine = Engine::new().unwrap().0;
+    let plugin = plugin_of(&engine, &wat::parse_str(SIXTEEN).unwrap(), |config| {
+        config.configuration = "ay".into();
+    })
+    .unwrap();
+    let follow = |configuration: &'static str| {
+        let config = PluginConfig::new("probe").with_configuration(configuration);
+        plugin.successor(plugin.module(), config.with_instances(std::num::NonZeroUsize::MIN))
+    };
+    let heard = || {
+        assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+        engine.maintain();
+        counts(&plugin)[0].1
+    };
+    assert_eq!(heard(), 1);
+    assert!(follow("an").is_err(), "it refuses");
+    assert_eq!(heard(), 2, "the version that runs hears of its queues on");
+    assert!(follow("by").is_err(), "there is no room for other queues");
+    assert_eq!((heard(), plugin.status().dropped_queue_items), (3, 0));
+    let next = follow("ay").unwrap();
+    assert_eq!(send([next.clone()], get("/")).status(), 200);
+    engine.maintain();
+    assert_eq!(counts(&next)[0].1, 4);
+}
