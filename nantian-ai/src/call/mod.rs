@@ -157,19 +157,23 @@ impl<K: UsageSink> Call<K> {
             let fault = Fault::new(FaultKind::Unreadable, "the provider's answer is compressed, unasked");
             return Step::Failed(Failed::of(target, fault, response.headers()));
         }
-        let wants_stream = match &self.way {
-            Way::Translated(translation) => translation.is_stream(),
-            Way::Same | Way::HidingUsage | Way::Renamed(_) => true,
-        };
-        let is_edited = matches!(self.way, Way::Renamed(_)) && self.metering.meter().reads_whole();
-        let aim = match events && wants_stream {
-            true => Aim::FirstToken,
-            false if translated || is_edited => Aim::Whole,
-            false if self.awaits_answer() && !is_encoded(response.headers()) => Aim::Beginning,
-            false => return Step::Pass(response),
-        };
+        let is_awaited = self.awaits_answer() && !is_encoded(response.headers());
+        let aim = self.aim().filter(|_| !is_awaited || !self.metering.meter().is_in_doubt());
+        let Some(aim) = aim.or(is_awaited.then_some(Aim::Beginning)) else { return Step::Pass(response) };
         let (head, body) = response.into_parts();
         Step::Receive(Receiving::new(head, body, aim).holding(held))
+    }
+
+    /// How much is awaited of a reply that does not pass as it is, or is a stream.
+    fn aim(&self) -> Option<Aim> {
+        let meter = self.metering.meter();
+        let (wants_stream, is_whole) = match &self.way {
+            Way::Translated(translation) => (translation.is_stream(), true),
+            Way::Same | Way::HidingUsage => (true, false),
+            Way::Renamed(_) => (true, meter.reads_whole()),
+        };
+        let is_stream = meter.reads_events() && wants_stream;
+        if is_stream { Some(Aim::FirstToken) } else { is_whole.then_some(Aim::Whole) }
     }
 
     /// Judges what has come of a reply.
@@ -197,7 +201,12 @@ impl<K: UsageSink> Call<K> {
         }
         match receiving.aim {
             Aim::Whole => return self.whole(target, receiving),
-            Aim::Beginning => return self.begun(target, receiving),
+            Aim::Beginning => {
+                // Called JSON, it may be the stream that was asked for.
+                let Some(aim) = self.aim() else { return self.begun(target, receiving) };
+                self.watch.expect_stream(self.metering.meter().is_stream());
+                return Step::Receive(receiving.aiming(aim));
+            }
             Aim::FirstToken | Aim::Refusal | Aim::Objection => {}
         }
         let meter = self.metering.meter_mut();

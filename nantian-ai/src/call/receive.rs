@@ -79,8 +79,13 @@ where
 
     /// Holds memory for what is read whole, if the request does.
     pub(crate) fn holding(mut self, request: Option<&HeldMemory>) -> Self {
-        self.memory = request.filter(|_| self.aim == Aim::Whole).map(HeldMemory::beside);
+        self.memory = request.map(HeldMemory::beside);
         self
+    }
+
+    /// Awaits more than has come.
+    pub(crate) fn aiming(self, aim: Aim) -> Self {
+        Self { aim, ..self }
     }
 
     /// Ready when enough has come; the meter has seen all of it.
@@ -90,6 +95,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Received> {
         loop {
+            if self.aim == Aim::FirstToken {
+                let meter = metering.meter();
+                if meter.has_token() || meter.has_end() || self.size > LARGEST_PREFACE {
+                    return Poll::Ready(Received::Enough);
+                }
+            }
             let data = match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
                 None => {
                     metering.meter_mut().finish();
@@ -108,13 +119,6 @@ where
             self.size += data.len();
             self.held.push_back(data);
             match self.aim {
-                Aim::FirstToken => {
-                    let meter = metering.meter();
-                    let told = meter.has_token() || meter.has_end();
-                    if told || self.size > LARGEST_PREFACE {
-                        return Poll::Ready(Received::Enough);
-                    }
-                }
                 Aim::Beginning => match self.begun() {
                     Some(Begun::Answer | Begun::Other) => return Poll::Ready(Received::Enough),
                     _ if self.size > LARGEST_REFUSAL => return Poll::Ready(Received::Enough),
@@ -129,7 +133,7 @@ where
                 Aim::Refusal | Aim::Objection if self.size > LARGEST_REFUSAL => {
                     return Poll::Ready(Received::Enough);
                 }
-                Aim::Refusal | Aim::Objection => {}
+                Aim::FirstToken | Aim::Refusal | Aim::Objection => {}
             }
         }
     }

@@ -36,6 +36,11 @@ pub enum Item<'a> {
 /// A comment, which keeps a connection alive and says nothing.
 pub(crate) const PING: &[u8] = b": ping\n\n";
 
+/// Whether a stream may begin with this byte: with a comment, or the name of a field.
+pub(crate) fn may_begin_with(first: u8) -> bool {
+    matches!(first, b':' | b'd' | b'e' | b'i' | b'r')
+}
+
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 // === impl SseDecoder ===

@@ -1,4 +1,4 @@
-//! Replies that do not say what they are, or say what servers say of everything.
+//! Replies that do not say what they are, say what servers say of everything, or say that they are another.
 
 use std::time::Duration;
 
@@ -11,6 +11,12 @@ use crate::troubles::{last_event, message, request, target, token};
 
 const TYPES: [Option<&str>; 3] = [None, Some("text/plain; charset=utf-8"), Some("application/octet-stream")];
 
+/// What some proxies call all that a model says.
+const JSON: Option<&str> = Some("application/json");
+
+/// Those whose streams are server-sent events.
+const EVENTS: [Dialect; 4] = [Dialect::OpenAi, Dialect::Responses, Dialect::Anthropic, Dialect::Gemini];
+
 fn typed(mut response: Response<Body>, content_type: Option<&'static str>) -> Response<Body> {
     response.headers_mut().remove("content-type");
     if let Some(content_type) = content_type {
@@ -22,8 +28,10 @@ fn typed(mut response: Response<Body>, content_type: Option<&'static str>) -> Re
 #[tokio::test]
 async fn a_stream_without_a_type_is_read_as_what_was_asked_for() {
     for client in ClientDialect::ALL.map(Dialect::from) {
-        for (provider, content_type) in
-            Dialect::ALL.iter().flat_map(|it| TYPES.map(|content_type| (*it, content_type)))
+        for (provider, content_type) in Dialect::ALL
+            .iter()
+            .flat_map(|it| TYPES.map(|content_type| (*it, content_type)))
+            .chain(EVENTS.map(|it| (it, JSON)))
         {
             let begun = events("any/thing", [(Duration::ZERO, Some(token(provider)))]);
             let upstream = Upstream::new().replies(typed(begun, content_type));
@@ -41,12 +49,18 @@ async fn what_an_answer_without_a_type_reports_counts_whether_or_not_it_is_the_s
         data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n";
     const WHOLE: &str = r#"{"choices":[{"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#;
     for client in ClientDialect::ALL.map(Dialect::from) {
-        for (streams, answer) in [(true, STREAM), (true, WHOLE), (false, WHOLE)] {
+        for (streams, answer, content_type) in [
+            (true, STREAM, None),
+            (true, WHOLE, None),
+            (false, WHOLE, None),
+            (true, STREAM, JSON),
+            (true, WHOLE, JSON),
+        ] {
             let reports = Reports::default();
-            let upstream = Upstream::new().replies(typed(json(200, answer), None));
+            let upstream = Upstream::new().replies(typed(json(200, answer), content_type));
             let service = layer(target(Dialect::OpenAi)).observer(reports.clone());
             let (head, body) = send(service, &upstream, request(client, streams)).await;
-            let (report, asked) = (reports.only(), format!("{client}, {streams}: {body}"));
+            let (report, asked) = (reports.only(), format!("{client}, {streams}, {content_type:?}: {body}"));
             assert!(head.status == 200 && body.contains("Hello"), "{asked}");
             assert_eq!(
                 (report.outcome, report.usage.input, report.usage.output),

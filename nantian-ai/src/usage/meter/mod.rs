@@ -1,5 +1,7 @@
 //! Reads the usage of a reply while it passes, in bounded memory.
 
+mod doubt;
+
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::de::IgnoredAny;
@@ -53,6 +55,8 @@ pub struct Meter {
     asked: Format,
     /// The reply does not.
     unsaid: bool,
+    /// The reply is called JSON, and a stream of events was asked for: its first byte tells what it is.
+    in_doubt: bool,
     /// The upstream has the prompt, even if no answer comes of it.
     sent: bool,
     reader: Reader,
@@ -100,6 +104,7 @@ impl Meter {
         Self {
             asked: Format::asked(dialect, operation, facts),
             unsaid: false,
+            in_doubt: false,
             dialect,
             operation,
             input_estimate: facts.input_estimate,
@@ -148,6 +153,7 @@ impl Meter {
             Format::Sse => Reader::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT))),
             Format::Other => Reader::Opaque,
         };
+        self.in_doubt = self.reads_whole() && matches!(self.asked, Format::Sse);
     }
 
     /// Takes a reply that was read as a stream because it does not say what it is, if it is one JSON text.
@@ -166,8 +172,9 @@ impl Meter {
         if let Some(last) = chunk.last() {
             self.within_line = *last != b'\n';
         }
+        self.tally.bytes += chunk.len() as u64;
+        let chunk = if self.in_doubt { self.settle_doubt(chunk) } else { chunk };
         let Self { dialect, reader, tally, .. } = self;
-        tally.bytes += chunk.len() as u64;
         match reader {
             Reader::Waiting | Reader::Refusal => {}
             Reader::Opaque => tally.token = true,
