@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     /// Memory for the bodies that are read whole, shared by all workers.
     pub(crate) body_memory: BodyMemory,
+    /// Breaks off the answers of AIServices.
+    pub(crate) cutoff: policy::Cutoff,
     /// The access log, if there is one.
     pub(crate) access_log: Option<AccessLog>,
     /// Where requests without a route are counted.
@@ -199,7 +201,12 @@ fn target(
                 .service(Connect::new(context.client.clone(), tls.clone(), rule.is_of_calls())),
         ),
         Target::AiService(provider, destination, observer) => ServiceBuilder::new()
-            .layer(policy::ai_layer(Arc::clone(provider), observer.clone(), &context.body_memory))
+            .layer(policy::ai_layer(
+                Arc::clone(provider),
+                observer.clone(),
+                &context.body_memory,
+                &context.cutoff,
+            ))
             .map_response(|response: Response<_>| response.map(Body::from))
             .map_err(BoxError::from)
             .service(context.client.to(destination.clone())),

@@ -11,8 +11,8 @@ mod wasm;
 
 pub(crate) use self::{
     ai::{
-        AiObserver, InvalidAiService, Meter, ModelChoice, OwnIdentities, Tokens, WordsLayer, ai_layer,
-        ai_target, check_ai_service, check_identity, model_route, refusal, service_info,
+        AiObserver, Cutoff, InvalidAiService, Meter, ModelChoice, OwnIdentities, Tokens, WordsLayer,
+        ai_layer, ai_target, check_ai_service, check_identity, model_route, refusal, service_info,
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{

@@ -11,6 +11,7 @@ use crate::{
     listen::{Connections, Shortages, Timeouts, TrustedProxies},
     metrics::Metrics,
     observe::{AccessLog, Refusals},
+    policy::Cutoff,
     snapshot::Snapshot,
     stream::{StreamProxy, UdpConfig},
     upstream::{Client, ClientConfig},
@@ -90,6 +91,7 @@ impl Worker {
             worker: index,
             client: Client::new(config.client.clone()),
             body_memory: config.body_memory.clone(),
+            cutoff: Cutoff::default(),
             access_log: config.access_log.clone(),
             unmatched: metrics.unmatched(),
         };
@@ -144,6 +146,11 @@ impl Worker {
     pub(super) fn tick(&self) {
         self.connections.tick(&self.config.timeouts);
         self.metrics.set_connections(self.context.worker, self.connections.len());
+    }
+
+    /// Breaks off the answers of AIServices, which tells their clients.
+    pub(super) fn cut_answers(&self) {
+        self.context.cutoff.cut();
     }
 
     pub(super) fn sweep(&self, now: Instant) {

@@ -176,6 +176,9 @@ async fn drain(worker: &Worker) {
     }
     let left = worker.connections.len();
     if left > 0 {
+        worker.cut_answers();
+        // What clients are told then goes out.
+        sleep(TICK).await;
         tracing::warn!(left, "connections were cut at the end of the drain timeout");
     }
 }

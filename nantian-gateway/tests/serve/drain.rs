@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::{Backend, Running, Wire, World, eventually, rule, to};
+use crate::support::{Backend, Running, Wire, World, chat, eventually, llm, rule, to};
 
 /// A backend that answers when it is told to, and the gateway before it.
 struct Scene {
@@ -135,6 +135,39 @@ async fn a_request_that_hangs_is_cut_when_the_time_is_over() {
     assert!(took >= Duration::from_millis(900), "{took:?} is too early");
     let exit = timeout(Duration::from_secs(20), scene.gateway.exit()).await.expect("it ends in time");
     assert_eq!(exit.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_stream_of_a_model_that_is_cut_ends_with_an_error_of_its_dialect() {
+    let provider = Backend::raw(|mut wire| async move {
+        let Ok(_) = wire.message().await else { return };
+        let token = r#"data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
+        let head = "content-type: text/event-stream\r\ntransfer-encoding: chunked";
+        let length = token.len() + 2;
+        wire.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{length:x}\r\n{token}\n\n\r\n")).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut gateway = llm(&provider, "").options(&["--drain-timeout", "100ms"]).start().await;
+    let openai = chat("h", true);
+    let anthropic = openai.replace("/v1/chat/completions", "/v1/messages");
+    let mut streams = Vec::new();
+    for request in [&openai, &anthropic] {
+        let mut wire = gateway.connect().await;
+        wire.send(request).await;
+        let head = wire.reply_head().await;
+        assert_eq!(head.status(), 200);
+        streams.push((wire, head));
+    }
+    gateway.signal("TERM");
+    for ((mut wire, mut reply), error) in
+        streams.into_iter().zip(["data: {\"error\":", "event: error\ndata: "])
+    {
+        wire.body_of(&mut reply).await.expect("it ends as a stream does");
+        let text = reply.text();
+        assert!(text.contains("Hel") && text.contains(error) && text.contains("broke off"), "{text}");
+    }
+    assert_eq!(gateway.exit().await.code(), Some(0));
 }
 
 #[tokio::test]

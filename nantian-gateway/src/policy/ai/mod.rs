@@ -1,5 +1,6 @@
 //! AIService.
 
+mod cutoff;
 mod observe;
 mod settle;
 mod tokens;
@@ -31,6 +32,7 @@ use crate::{
 };
 
 pub(crate) use self::{
+    cutoff::Cutoff,
     observe::{AiObserver, service_info},
     tokens::{OwnIdentities, Tokens},
     words::{WordsLayer, refusal_of as refusal},
@@ -203,9 +205,14 @@ fn destination(target: &Target) -> Option<Destination> {
     Destination::of_url(endpoint.authority(), endpoint.scheme() == &http::uri::Scheme::HTTPS)
 }
 
-/// The layer of an AIService, which reads bodies within `memory`.
-pub(crate) fn ai_layer(target: Arc<Target>, observer: AiObserver, memory: &BodyMemory) -> Ai {
-    Ai { target, observer, memory: memory.clone() }
+/// The layer of an AIService, which reads bodies within `memory`, and whose answers `cutoff` breaks off.
+pub(crate) fn ai_layer(
+    target: Arc<Target>,
+    observer: AiObserver,
+    memory: &BodyMemory,
+    cutoff: &Cutoff,
+) -> Ai {
+    Ai { target, observer, memory: memory.clone(), cutoff: cutoff.clone() }
 }
 
 /// The layer of an AIService: the usage of every reply settles the reservation that a TokenPolicy made, and
@@ -215,6 +222,7 @@ pub(crate) struct Ai {
     target: Arc<Target>,
     observer: AiObserver,
     memory: BodyMemory,
+    cutoff: Cutoff,
 }
 
 impl<S> Layer<S> for Ai
@@ -225,7 +233,7 @@ where
     type Service = LocalService<Response<Body>, BoxError>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let traced = self.observer.asks_for_traces();
+        let (traced, cutoff) = (self.observer.asks_for_traces(), self.cutoff.clone());
         LocalService::new(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| note_shortage(response).map(Body::boxed))
@@ -237,6 +245,7 @@ where
                         .memory(self.memory.clone()),
                 )
                 .map_err(mark_unsent)
+                .map_response(move |response: Response<_>| response.map(|body| cutoff.bind(body)))
                 .service(inner),
         )
     }
