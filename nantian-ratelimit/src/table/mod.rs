@@ -16,14 +16,15 @@
 //! owner's tag is written before its cells, so whoever reads an unsealed cell first and the tag afterwards
 //! knows whose cell it was.
 
+mod slot;
+
 use std::hint::select_unpredictable;
 use std::sync::OnceLock;
 
 use crate::key::Key;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
-/// The value of a cell that belongs to nobody.
-pub(crate) const SEALED: u64 = u64::MAX;
+pub(crate) use self::slot::{SEALED, Slot};
 
 /// Words of a cache line, and of the widest slot.
 const LINE: usize = 8;
@@ -54,10 +55,6 @@ pub(crate) struct Exclusive<'t, T> {
     position: usize,
     pub(crate) state: MutexGuard<'t, T>,
 }
-
-/// A tag and its cells, one after the other.
-#[derive(Clone, Copy)]
-pub(crate) struct Slot<'t>(&'t [AtomicU64]);
 
 struct Shard<T> {
     /// Segments in which it has keys.
@@ -323,76 +320,6 @@ fn vacant<const WORDS: usize>(width: usize) -> [AtomicU64; WORDS] {
         let is_tag = word.is_multiple_of(width);
         AtomicU64::new(if is_tag { Key::EMPTY } else { SEALED })
     })
-}
-
-// === impl Slot ===
-
-impl<'t> Slot<'t> {
-    /// The cells; those past the number of limits are unused.
-    #[inline]
-    pub(crate) fn cells(&self) -> &'t [AtomicU64] {
-        self.0.get(1..).unwrap_or_default()
-    }
-
-    /// Whose slot it is.
-    #[inline]
-    pub(crate) fn tag(&self) -> u64 {
-        self.0.first().map_or(Key::EMPTY, |tag| tag.load(Ordering::Acquire))
-    }
-
-    /// Whether the slot is that of `tag`. True after a cell was read unsealed: the cell was that of `tag`.
-    #[inline]
-    pub(crate) fn belongs_to(&self, tag: u64) -> bool {
-        self.tag() == tag
-    }
-
-    /// Takes a cell away whatever it holds.
-    pub(crate) fn take(cell: &AtomicU64) -> u64 {
-        cell.swap(SEALED, Ordering::AcqRel)
-    }
-
-    /// Writes the cells of a sealed slot for the owner `tag`.
-    pub(crate) fn install(&self, tag: u64, cells: &[u64]) {
-        self.give_to(tag);
-        self.unseal(cells);
-    }
-
-    /// Takes the first `cells` cells away from the slot's key if all of them are spent.
-    fn seal(&self, cells: usize, spent: impl Fn(usize, u64) -> bool) -> bool {
-        let mut sealed = [SEALED; LINE];
-        let used = self.cells().iter().zip(sealed.iter_mut()).take(cells);
-        for (position, (cell, kept)) in used.enumerate() {
-            let value = cell.load(Ordering::Acquire);
-            let seal = || cell.compare_exchange(value, SEALED, Ordering::AcqRel, Ordering::Relaxed);
-            if !spent(position, value) || seal().is_err() {
-                self.unseal(sealed.get(..position).unwrap_or_default());
-                return false;
-            }
-            *kept = value;
-        }
-        true
-    }
-
-    fn unseal(&self, values: &[u64]) {
-        for (cell, value) in self.cells().iter().zip(values) {
-            cell.store(*value, Ordering::Release);
-        }
-    }
-
-    /// Leaves a sealed slot to nobody.
-    fn abandon(&self) {
-        self.give_to(Key::EMPTY);
-    }
-
-    fn give_to(&self, tag: u64) {
-        if let Some(word) = self.0.first() {
-            word.store(tag, Ordering::Release);
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.belongs_to(Key::EMPTY)
-    }
 }
 
 #[cfg(test)]
