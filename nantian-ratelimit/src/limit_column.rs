@@ -149,13 +149,6 @@ impl LimitColumn {
         update(slot, tag, cell, |tat| self.rate.undo(tat, self.counted(cost)))
     }
 
-    /// Adds the use that `tat` stands for.
-    pub(crate) fn add(&self, slot: Slot<'_>, tag: u64, cell: &AtomicU64, tat: u64, now: Timestamp) {
-        let tick = self.rate.tick(now);
-        let used = tat.saturating_sub(tick);
-        update(slot, tag, cell, |held| held.max(tick).saturating_add(used).min(SEALED - 1));
-    }
-
     /// Corrects a cell; returns what the cap on debt forgave, or `None` if the slot is not that of `tag`.
     pub(crate) fn correct(
         &self,

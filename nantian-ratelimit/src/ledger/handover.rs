@@ -22,6 +22,9 @@ pub(super) struct ShardOwner {
     source: Option<Arc<Ledger>>,
     /// The shard was handed to the successor.
     is_retired: bool,
+    /// The latest time at which a slot may have been given to another key: whose it was is as full as it was
+    /// then, though the clock has stepped back since.
+    pub(super) latest: Timestamp,
 }
 
 // === impl Ledger ===
@@ -81,29 +84,32 @@ impl Ledger {
         if shard.state.is_retired {
             return None;
         }
+        shard.state.latest = shard.state.latest.max(now);
         let shared = shard.shared();
         if !shared.belongs_to(Key::SHARED) {
             shared.install(Key::SHARED, self.used(&self.full(now)));
         }
         if let Some(source) = shard.state.source.take() {
-            self.take_shard(&shard, &source, position, now);
+            self.take_shard(&mut shard, &source, position, now);
         }
         Some(shard)
     }
 
-    fn take_shard(&self, shard: &Exclusive<'_, ShardOwner>, source: &Self, position: usize, now: Timestamp) {
+    /// Copies slot by slot, so that every key that had one has one. To insert them anew would leave some
+    /// without where the table is full: which keys find room depends on their order.
+    fn take_shard(
+        &self,
+        shard: &mut Exclusive<'_, ShardOwner>,
+        source: &Self,
+        position: usize,
+        now: Timestamp,
+    ) {
         let mut old = source.table.lock(position);
         old.state.is_retired = true;
-        let tats = self.taken(source, old.shared(), now);
-        shard.shared().install(Key::SHARED, self.used(&tats));
-        for slot in old.slots() {
-            let tats = self.taken(source, slot, now);
-            if self.insert(shard, Key::of(slot.tag()), &tats, now).is_none() {
-                let shared = shard.shared();
-                for ((column, cell), tat) in self.columns.iter().zip(shared.cells()).zip(tats) {
-                    column.add(shared, Key::SHARED, cell, tat, now);
-                }
-            }
+        shard.state.latest = shard.state.latest.max(old.state.latest);
+        shard.shared().install(Key::SHARED, self.used(&self.taken(source, old.shared(), now)));
+        for (free, slot) in shard.pair_with(&old) {
+            free.install(slot.tag(), self.used(&self.taken(source, slot, now)));
         }
     }
 

@@ -287,11 +287,12 @@ impl Ledger {
         let (slot, tag) = match shard.find(key) {
             Some(slot) => (slot, key.tag),
             None => {
-                *tats = self.full(now);
-                let Some(charged) = self.charged(tats, now, cost) else {
+                let latest = shard.state.latest;
+                *tats = self.full(latest);
+                let Some(charged) = self.charged(tats, latest, cost) else {
                     return Verdict::Denied;
                 };
-                if self.insert(&shard, key, &charged, now).is_some() {
+                if self.insert(&shard, key, &charged).is_some() {
                     *tats = charged;
                     return Verdict::Admitted;
                 }
@@ -334,22 +335,17 @@ impl Ledger {
             (Some(slot), _) => Some(slot),
             // Its buckets are full, or it shares one with others whom the refund is not due.
             (None, Correction::Refund(_)) => return Corrected::Done { forgiven: 0 },
-            (None, Correction::Debit(_)) => self.insert(&shard, key, &self.full(now), now),
+            (None, Correction::Debit(_)) => self.insert(&shard, key, &self.full(shard.state.latest)),
         };
         let slot = slot.unwrap_or_else(|| shard.shared());
         self.correct_slot(slot, slot.tag(), position, now, correction).unwrap_or(Corrected::Retired)
     }
 
     /// Gives `key` a slot with these TATs; `None` if none is free.
-    fn insert<'t>(
-        &self,
-        shard: &Exclusive<'t, ShardOwner>,
-        key: Key,
-        tats: &Tats,
-        now: Timestamp,
-    ) -> Option<Slot<'t>> {
+    fn insert<'t>(&self, shard: &Exclusive<'t, ShardOwner>, key: Key, tats: &Tats) -> Option<Slot<'t>> {
+        let latest = shard.state.latest;
         let is_spent = |position: usize, tat: u64| {
-            self.columns.get(position).is_some_and(|column| column.is_full(tat, now))
+            self.columns.get(position).is_some_and(|column| column.is_full(tat, latest))
         };
         shard.insert(key, self.used(tats), is_spent)
     }

@@ -134,8 +134,13 @@ impl<T> Table<T> {
 
     /// The slots that keys of the shard at `position` have.
     fn slots_of(&self, position: usize) -> impl Iterator<Item = Slot<'_>> {
+        self.places(position).filter(|slot| !slot.is_empty())
+    }
+
+    /// The slots of the shard at `position`, whether keys have them or not.
+    fn places(&self, position: usize) -> impl Iterator<Item = Slot<'_>> {
         let lines = self.segments(position).flat_map(move |segment| segment.part(position, self.width));
-        slots(lines, self.width).filter(|slot| !slot.is_empty())
+        slots(lines, self.width)
     }
 
     /// The segments in which the shard at `position` has keys, largest first: most keys are there.
@@ -180,9 +185,15 @@ impl<'t, T> Exclusive<'t, T> {
         Slot(&self.shard().shared)
     }
 
-    /// All slots that keys have, without the shared one.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot<'t>> + use<'t, T> {
-        self.table.slots_of(self.position)
+    /// The slots that keys have in `other`, the same shard of a table for as many keys, without the shared
+    /// one: each with the slot in this shard, which is empty, where the same key is looked for.
+    pub(crate) fn pair_with<'o>(
+        &self,
+        other: &Exclusive<'o, T>,
+    ) -> impl Iterator<Item = (Slot<'t>, Slot<'o>)> {
+        while self.used() < other.used() && self.grow(0, |_, _| false).is_some() {}
+        let pairs = self.table.places(self.position).zip(other.table.places(other.position));
+        pairs.filter(|(_, slot)| !slot.is_empty())
     }
 
     /// Gives `key`, which has none, a slot with these cells. `spent(position, value)` tells whether a cell
@@ -194,7 +205,7 @@ impl<'t, T> Exclusive<'t, T> {
         spent: impl Fn(usize, u64) -> bool,
     ) -> Option<Slot<'t>> {
         // Keys are looked for in the largest segment first, whichever shard it was made for.
-        while self.shard().used.load(Ordering::Acquire) < self.table.made.load(Ordering::Acquire) {
+        while self.used() < self.table.made.load(Ordering::Acquire) {
             self.grow(cells.len(), &spent)?;
         }
         let vacant = |slot: &Slot<'t>| slot.is_empty() || slot.seal(cells.len(), &spent);
@@ -212,10 +223,10 @@ impl<'t, T> Exclusive<'t, T> {
     /// Moves the keys in use to one more segment, made unless another shard has it. `None` if there are all.
     fn grow(&self, cells: usize, spent: impl Fn(usize, u64) -> bool) -> Option<()> {
         let table = self.table;
-        let used = self.shard().used.load(Ordering::Acquire);
+        let used = self.used();
         let (segment, share) = (table.segments.get(used)?, table.sizes.get(used)?);
         let segment = segment.get_or_init(|| Segment::new(*share, table.shards(), table.width));
-        for slot in self.slots() {
+        for slot in table.slots_of(self.position) {
             if slot.seal(cells, &spent) {
                 slot.abandon();
             } else if let Some(free) = segment.choices(slot.tag(), table.width).find(Slot::is_empty) {
@@ -230,6 +241,11 @@ impl<'t, T> Exclusive<'t, T> {
         self.shard().used.store(used + 1, Ordering::Release);
         table.made.fetch_max(used + 1, Ordering::AcqRel);
         Some(())
+    }
+
+    /// Segments in which the shard has keys.
+    fn used(&self) -> usize {
+        self.shard().used.load(Ordering::Acquire)
     }
 
     fn shard(&self) -> &'t Shard<T> {

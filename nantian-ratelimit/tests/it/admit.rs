@@ -159,6 +159,24 @@ fn a_clock_that_steps_back_admits_no_more() {
 }
 
 #[test]
+fn a_clock_that_steps_back_gives_no_second_bucket_to_a_key_that_was_forgotten() {
+    let policy = |requests| Policy::builder().limit(Limit::requests_per_minute(requests)).build().unwrap();
+    for is_edited in [false, true] {
+        let limiter = Limiter::builder(policy(60)).max_keys(1).clock(ManualClock::new()).build();
+        let admitted = |name, time| {
+            let admits = || limiter.admit_at(seconds(time), limiter.key(name), Cost::REQUEST).is_ok();
+            (0..100).filter(|_| admits()).count()
+        };
+        assert_eq!((admitted(b"k", 0), admitted(b"takes its slot", 60)), (60, 60));
+        if is_edited {
+            limiter.successor_at(seconds(0), policy(59)).successor_at(seconds(0), policy(60));
+        }
+        let more = admitted(b"k", 0) + admitted(b"k", 60);
+        assert_eq!(more, 60, "as many as at the furthest reading");
+    }
+}
+
+#[test]
 fn a_limiter_survives_the_end_of_time() {
     let limiter = limiter([Limit::requests_per_minute(7), Limit::tokens_per_minute(7)]);
     let key = limiter.key(b"k");

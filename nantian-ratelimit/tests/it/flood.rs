@@ -6,9 +6,13 @@ use crate::admit::seconds;
 
 const MAX_KEYS: usize = 2000;
 
-fn limiter(limits: &[Limit]) -> Limiter {
+fn policy(limits: &[Limit]) -> Policy {
     let policy = limits.iter().cloned().fold(Policy::builder(), |policy, limit| policy.limit(limit));
-    Limiter::builder(policy.build().unwrap()).max_keys(MAX_KEYS).clock(ManualClock::new()).build()
+    policy.build().unwrap()
+}
+
+fn limiter(limits: &[Limit]) -> Limiter {
+    Limiter::builder(policy(limits)).max_keys(MAX_KEYS).clock(ManualClock::new()).build()
 }
 
 fn key(limiter: &Limiter, name: usize) -> Key {
@@ -32,6 +36,41 @@ fn a_flood_of_ten_times_the_keys_never_changes_what_a_live_key_has_left() {
         drop(limiter.admit_at(seconds(0), key(&limiter, 1_000_000 + name), Cost::tokens(1)));
     }
     assert!(levels().eq(before));
+}
+
+#[test]
+fn an_edit_in_a_flood_takes_no_live_key_its_bucket() {
+    let [requests, per_minute, per_hour] = all_limits();
+    let more = Limit::requests_per_minute(101);
+    for (before, after) in [
+        (
+            vec![requests.clone(), per_minute.clone(), per_hour.clone()],
+            vec![per_hour, per_minute, more.clone()],
+        ),
+        (vec![requests.clone()], vec![Limit::tokens_per_minute(5), more.clone()]),
+        (vec![requests, Limit::tokens_per_minute(5)], vec![more]),
+    ] {
+        let limiter = limiter(&before);
+        let victims: Vec<Key> = (0..500).map(|name| key(&limiter, name)).collect();
+        for (used, victim) in victims.iter().enumerate() {
+            drop(limiter.admit_at(seconds(0), *victim, Cost::new(1 + used as u64 % 99, 0)));
+        }
+        for name in 0..10 * MAX_KEYS {
+            drop(limiter.admit_at(seconds(0), key(&limiter, 1_000_000 + name), Cost::REQUEST));
+        }
+        let live = limiter.live_keys_at(seconds(0));
+        let edited = limiter.successor_at(seconds(0), policy(&after));
+        let left = |key| {
+            let levels = edited.levels_at(seconds(0), key);
+            let mut requests =
+                levels.iter().filter(|level| level.limit.name().as_ref() == "requests-per-minute");
+            requests.next().unwrap().remaining
+        };
+        for (used, victim) in victims.iter().enumerate() {
+            assert_eq!(left(*victim), 101 - (1 + used as u64 % 99), "victim {used}");
+        }
+        assert_eq!(edited.live_keys_at(seconds(0)), live, "all have a bucket each as before");
+    }
 }
 
 #[test]
