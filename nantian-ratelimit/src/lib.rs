@@ -21,11 +21,12 @@
 //! # What holds
 //!
 //! - All limits of a [`Policy`] are decided at once. A denied request costs nothing on any of them.
-//! - A limit admits at most its bucket plus what refills, over any window, however many threads ask. The
-//!   arithmetic is in integers that do not drift: a burst of 90 is 90, and a caller that waits as long as it
-//!   was told passes.
+//! - A limit admits requests for at most its bucket plus what refills, over any window, however many threads
+//!   ask. The arithmetic is in integers that do not drift: a burst of 90 is 90, and a caller that waits as
+//!   long as it was told passes.
 //! - Tokens are reserved before a request is served and settled when it was. What was used beyond the
-//!   reservation is debt, of which there is one window at most; what was not used comes back.
+//!   reservation is debt, of which there is one window at most; what was not used comes back, and may be used
+//!   besides the bucket: [`Reservation`] tells how much that is.
 //! - A change of amounts keeps what every caller has used ([`Limiter::successor`]).
 //! - Memory is bounded, and no key in use loses its bucket to another ([`LimiterBuilder::max_keys`]).
 //! - Keys are stored as keyed digests; nothing this crate prints or reports shows one.

@@ -14,8 +14,10 @@ use crate::sync::{AtomicU64, Ordering};
 /// Dropping it leaves the charge as it is: what was reserved counts as used. It holds no resource of the
 /// limiter.
 ///
-/// A refund never makes a bucket more than full. Over any window the admitted use is at most the bucket plus
-/// the window's refill plus what was reserved in excess at the window's start.
+/// A refund never makes a bucket more than full. What the requests use that are admitted in a window, of any
+/// length, is at most the bucket, the window's refill, what requests on their way at its start had reserved
+/// in excess, and what they themselves use beyond their reservations. The latter is debt, which is paid
+/// before anything else is admitted, up to a window of it; [`Settled::forgiven`] is the rest.
 #[derive(Debug)]
 pub struct Reservation {
     levels: Levels,

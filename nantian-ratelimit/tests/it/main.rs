@@ -5,6 +5,7 @@
 
 mod admit;
 mod begin;
+mod bound;
 mod cancel;
 mod flood;
 mod headers;
