@@ -90,6 +90,8 @@
 //!   more: put what is expected into [`EstimatedTokens`]; an [`OutputEstimate`] for each model tells how long
 //!   answers become. Ask [`RateLimitLayer::begin`] before a body is read, or callers over their limits have
 //!   theirs read, too.
+//! - It reads no bodies and so meters none: `nantian_ai::usage` does, whose observer settles a reservation
+//!   in a dozen lines, as the example `four_layers` of Nantian shows.
 //! - A token is a token: whoever counts cached ones for less settles with the number that is to count.
 //! - Each decision about shared limits asks the server, unless it has just denied the same; no replica takes
 //!   a slice of a limit ahead of its requests.
