@@ -260,13 +260,40 @@ async fn a_request_larger_than_the_bucket_is_not_refused_for_ever() {
     let provider = Backend::answering(|_| completion(12)).await;
     let gateway = both_kinds(&provider, "tokensPerMinute: 600").await;
     for (policy, path) in BOTH {
+        let large = || chat(path, &"word ".repeat(4000), "");
+        for asked in 0..3 {
+            // Others never leave the bucket full.
+            let other = gateway.ask(chat(path, "hi", r#""max_tokens":20,"#)).await;
+            assert_eq!(other.status(), 200, "{policy}: {asked}");
+            assert_eq!(
+                gateway.ask(large()).await.status(),
+                200,
+                "{policy}: {asked}, half a bucket is enough"
+            );
+            eventually("it is settled", async || {
+                tokens(&gateway, policy, "used").await == f64::from(24 * (asked + 1))
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_larger_than_the_bucket_pays_for_all_that_it_used() {
+    let provider = Backend::answering(|_| completion(3000)).await;
+    let gateway = both_kinds(&provider, "tokensPerMinute: 600").await;
+    for (policy, path) in BOTH {
         let ask = || chat(path, &"word ".repeat(4000), "");
-        assert_eq!(gateway.ask(ask()).await.status(), 200, "{policy}: a full bucket is enough");
+        assert_eq!(gateway.ask(ask()).await.status(), 200, "{policy}");
+        assert_eq!(used(&gateway, policy).await, 3000.0, "{policy}");
+        let of = async |kind| tokens(&gateway, policy, kind).await;
+        assert_eq!([of("reserved").await, of("debt").await, of("refunded").await], [300.0, 2700.0, 0.0]);
+        let forgiven = of("forgiven").await;
+        assert!((1700.0..=1800.0).contains(&forgiven), "{policy}: more than a window of debt: {forgiven}");
         let refused = gateway.ask(ask()).await;
-        assert_eq!(refused.status(), 429, "{policy}: it is not full any more");
         let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-        assert!((1..=2).contains(&wait), "{policy}: what was not used came back: {wait}");
-        eventually("the bucket is full again", async || gateway.ask(ask()).await.status() == 200).await;
+        assert_eq!(refused.status(), 429, "{policy}");
+        assert!((110..=120).contains(&wait), "{policy}: a window is owed, and calls need a bucket: {wait}");
     }
 }
 

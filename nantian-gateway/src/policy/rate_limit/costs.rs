@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, request::Parts};
 use nantian_ai::Surface;
-use nantian_ratelimit::{Cost, CostEstimator, EstimatedTokens, Policy, TypicalCost, Unit};
+use nantian_ratelimit::{Cost, CostEstimator, EstimatedTokens, Limit, Policy, TypicalCost, Unit};
 
 use super::expected::{Expected, ExpectedCached};
 use crate::upstream::Upgrade;
@@ -18,14 +18,22 @@ pub(super) struct Costs {
     expected: Arc<Expected>,
     /// What counts how much.
     policy: Policy,
+    /// The smallest bucket of its limits of tokens.
+    bucket: u64,
 }
 
 impl Costs {
     /// The costs for `policy`, unless it denies everything by a limit of 0.
     pub(super) fn of(policy: &Policy, others_spend: bool, expected: Arc<Expected>) -> Option<Self> {
-        let mut limits = policy.limits().iter().filter(|limit| limit.unit() == Unit::Tokens);
-        let is_open = limits.all(|limit| limit.max() > 0);
-        is_open.then(|| Self { others_spend, expected, policy: policy.clone() })
+        let limits = policy.limits().iter().filter(|limit| limit.unit() == Unit::Tokens);
+        let bucket = limits.map(Limit::capacity).min()?;
+        (bucket > 0).then(|| Self { others_spend, expected, policy: policy.clone(), bucket })
+    }
+
+    /// What a call reserves that is settled with what it used. One larger than the smallest bucket would wait
+    /// until that is full, which others never leave it: half of it has to do.
+    fn reserved(&self, tokens: u64) -> u64 {
+        if tokens > self.bucket { self.bucket.div_ceil(2) } else { tokens.max(1) }
     }
 }
 
@@ -37,7 +45,7 @@ impl CostEstimator for Costs {
             Ok(_) if request.extensions.get::<EstimatedTokens>().is_some() => {
                 let tokens = TypicalCost.estimate(request, typical).tokens;
                 let cached = request.extensions.get().map_or(0, |ExpectedCached(cached)| *cached);
-                Cost::tokens(tokens.saturating_sub(self.policy.discount(cached)).max(1))
+                Cost::tokens(self.reserved(tokens.saturating_sub(self.policy.discount(cached))))
             }
             // Its body says nothing: it is packed in a way that nobody knows here, or broken, or of an
             // unknown operation.
@@ -57,7 +65,6 @@ fn may_ask(request: &Parts) -> bool {
 #[cfg(test)]
 mod tests {
     use http::Request;
-    use nantian_ratelimit::Limit;
 
     use super::*;
 
@@ -91,6 +98,21 @@ mod tests {
         assert_eq!(estimate(None, 0), 2024);
         assert_eq!(estimate(None, 3000), 3000);
         assert_eq!(estimate(Some(EstimatedTokens(7)), 3000), 7);
+    }
+
+    #[test]
+    fn a_call_larger_than_the_smallest_bucket_reserves_half_of_that() {
+        let policy = Policy::builder()
+            .limit(Limit::tokens_per_hour(100_000))
+            .limit(Limit::tokens_per_minute(10_000).with_burst(1.5));
+        let expected = Arc::new(Expected::new(Vec::new(), Arc::default(), 7));
+        let costs = Costs::of(&policy.build().unwrap(), false, expected).unwrap();
+        let reserved = |tokens: u64| {
+            let request = Request::post("/v1/messages").extension(EstimatedTokens(tokens));
+            let (request, ()) = request.body(()).unwrap().into_parts();
+            costs.estimate(&request, 0).tokens
+        };
+        assert_eq!((reserved(15_000), reserved(15_001), reserved(u64::MAX)), (15_000, 7500, 7500));
     }
 
     #[test]
