@@ -54,7 +54,15 @@ pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
         let own = GroupKind::BACKEND_TLS_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
         let references = References::Authorities(unresolved);
-        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references });
+        set.records.push(PolicyOutcome {
+            object,
+            own,
+            generation,
+            refused,
+            outcomes,
+            references,
+            remark: None,
+        });
     }
 }
 

@@ -45,7 +45,15 @@ pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
         let own = GroupKind::BACKEND_LB_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
         let references = References::None;
-        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references });
+        set.records.push(PolicyOutcome {
+            object,
+            own,
+            generation,
+            refused,
+            outcomes,
+            references,
+            remark: None,
+        });
     }
 }
 

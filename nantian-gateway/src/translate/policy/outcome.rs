@@ -32,6 +32,8 @@ pub(super) struct PolicyOutcome {
     /// What became of it on each of its targets.
     pub(super) outcomes: Vec<TargetOutcome>,
     pub(super) references: References,
+    /// What is to be known of it where it is in force.
+    pub(super) remark: Option<&'static str>,
 }
 
 /// What a policy refers to beside its targets.
@@ -163,10 +165,13 @@ impl PolicyOutcome {
 
     fn conditions(&self, verdicts: &AncestorSummary) -> Conditions {
         let mut conditions = Conditions::new(self.generation);
-        let accepted = match &self.refused {
+        let mut accepted = match &self.refused {
             Some(fault) => fault.condition(ConditionType::Accepted),
             None => verdicts.accepted(),
         };
+        if let Some(remark) = self.remark.filter(|_| !verdicts.in_force.is_empty()) {
+            accepted.message = format!("{}; {remark}", accepted.message);
+        }
         conditions.set(accepted);
         match &self.references {
             References::None => {}

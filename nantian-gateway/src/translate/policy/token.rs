@@ -32,6 +32,7 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
         let targets: Vec<_> =
             targets.map(|target| Target::resolve(cluster, gateways, &name.namespace, target)).collect();
         let limit = attach::validate(policy).and_then(|()| rate_limit(name, policy)).and_then(enforceable);
+        let remark = limit.as_ref().is_ok_and(denies_all).then_some("a limit of 0 denies every request");
         let (outcomes, refused) = match limit {
             Ok(limit) => {
                 let outcomes = claims.claim(&object, targets);
@@ -47,7 +48,7 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
         let own = GroupKind::TOKEN_POLICY.refer(&name.namespace, &name.name);
         let generation = policy.metadata.generation;
         let references = References::None;
-        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references });
+        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references, remark });
     }
 }
 
@@ -78,6 +79,11 @@ fn enforceable(limit: RateLimit) -> Result<RateLimit, Fault> {
         Ok(_) => Ok(limit),
         Err(error) => Err(Fault::of_policy(Reason::Invalid, &ErrorChain(&error))),
     }
+}
+
+fn denies_all(limit: &RateLimit) -> bool {
+    let limits = [limit.tokens_per_minute, limit.tokens_per_hour, limit.requests_per_minute];
+    limit.on_limit != ir::OnLimit::Warn && limits.contains(&Some(0))
 }
 
 fn amount(limit: Option<i64>, field: &'static str) -> Result<Option<u64>, Fault> {

@@ -56,7 +56,15 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
         let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
         let generation = plugin.metadata.generation;
         let references = References::Module(state);
-        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references });
+        set.records.push(PolicyOutcome {
+            object,
+            own,
+            generation,
+            refused,
+            outcomes,
+            references,
+            remark: None,
+        });
     }
 }
 
