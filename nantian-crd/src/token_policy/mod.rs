@@ -118,7 +118,7 @@ pub enum OnLimit {
     Reject,
     /// It waits in a bounded queue, then is answered 429.
     Queue,
-    /// It is counted and logged, never refused.
+    /// It is counted, and logged at debug level, never refused.
     Warn,
 }
 

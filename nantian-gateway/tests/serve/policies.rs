@@ -56,9 +56,10 @@ async fn a_limit_holds_on_its_route_alone_and_outlives_edits() {
 }
 
 #[tokio::test]
-async fn a_limit_by_header_counts_each_value_for_itself() {
+async fn a_limit_by_header_counts_each_value_for_itself_and_shows_none() {
     let backend = Backend::echo("a").await;
     let gateway = World::new()
+        .options(&["--log-level", "debug"])
         .service("a", &[&backend])
         .route("limited", &[rule("/", &to("a"))])
         .manifest("limits", &limits("requestsPerMinute: 1, scope: 'header:x-tenant'"))
@@ -67,7 +68,16 @@ async fn a_limit_by_header_counts_each_value_for_itself() {
     let of = async |tenant: &str| {
         gateway.ask(format!("GET / HTTP/1.1\r\nHost: h\r\nX-Tenant: {tenant}\r\n\r\n")).await.status()
     };
-    assert_eq!([of("a").await, of("b").await, of("a").await, of("b").await], [200, 200, 429, 429]);
+    let secret = "secret-tenant";
+    assert_eq!([of(secret).await, of("b").await, of(secret).await, of("b").await], [200, 200, 429, 429]);
+    let edit = limits("requestsPerMinute: 1, scope: 'header:x-tenant', onLimit: warn");
+    gateway.edit("limits", &edit).await;
+    assert_eq!(of(secret).await, 200);
+    let line = gateway.log.more("over the limit, passed all the same", 0).await;
+    assert!(line.contains("demo/limits"), "{line}");
+    let log = gateway.log.text();
+    assert_eq!(log.matches("\"over the limit\"").count(), 2, "{log}");
+    assert!(!log.contains(secret), "{log}");
 }
 
 #[tokio::test]
