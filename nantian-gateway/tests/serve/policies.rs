@@ -81,6 +81,35 @@ async fn a_limit_by_header_counts_each_value_for_itself_and_shows_none() {
 }
 
 #[tokio::test]
+async fn preflights_are_exempt_where_the_scope_asks_for_what_they_cannot_have() {
+    let backend = Backend::echo("a").await;
+    for (scope, requests, statuses) in [
+        ("apiKey", 1, [200; 3]),
+        ("route+user", 1, [200; 3]),
+        ("'header:x-tenant'", 1, [200; 3]),
+        ("ip", 1, [200, 429, 429]),
+        ("route", 1, [200, 429, 429]),
+        ("apiKey", 0, [429; 3]),
+    ] {
+        let gateway = World::new()
+            .service("a", &[&backend])
+            .route("limited", &[rule("/", &to("a"))])
+            .manifest("limits", &limits(&format!("requestsPerMinute: {requests}, scope: {scope}")))
+            .start()
+            .await;
+        for status in statuses {
+            let asked = "Origin: https://a.org\r\nAccess-Control-Request-Method: POST\r\n";
+            let reply = gateway.ask(format!("OPTIONS / HTTP/1.1\r\nHost: h\r\n{asked}\r\n")).await;
+            assert_eq!(reply.status(), status, "{scope}, {requests} requests a minute");
+        }
+        let plain = "OPTIONS / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let count = if statuses[0] == 200 && statuses[1] == 200 { 200 } else { 429 };
+        assert_eq!(gateway.ask(plain).await.status(), count, "{scope}: one that is no preflight counts");
+        assert_eq!(gateway.ask(plain).await.status(), 429, "{scope}: one that is no preflight counts");
+    }
+}
+
+#[tokio::test]
 async fn a_limit_by_address_believes_trusted_proxies_alone() {
     let backend = Backend::echo("a").await;
     let world = || {

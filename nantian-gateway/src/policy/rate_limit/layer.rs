@@ -5,8 +5,8 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use http::{Request, Response, request::Parts};
 use nantian_ai::BodyMemory;
 use nantian_ratelimit::{
-    Decision, KeyExtractor, Limit, Observer, RateLimitLayer, ScopePart, ScopeValues, Settled, Settlement,
-    Unit, client_network,
+    Decision, KeyExtractor, Limit, Observer, Policy, RateLimitLayer, ScopePart, ScopeValues, Settled,
+    Settlement, Unit, client_network,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -104,10 +104,10 @@ impl RateLimits {
             let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
             let costs =
                 expected.and_then(|expected| Costs::of(limiter.policy(), downstream.others_spend, expected));
+            let is_preflight_exempt = exempts_preflights(limiter.policy());
             let layer = limiter
                 .layer()
-                // One that no CORS filter has answered reaches the backend, and costs what it costs.
-                .preflight_exempt(false)
+                .preflight_exempt(is_preflight_exempt)
                 // What is sent to a backend is settled there: a redirect has used nothing.
                 .if_unsettled(Settlement::NotServed)
                 .of_attempt(downstream.is_attempt)
@@ -171,6 +171,15 @@ where
             _ => facts,
         }
     }
+}
+
+/// Whether preflights pass uncounted: where the policy counts by what no browser sends with them, all of them
+/// would share the bucket of those that lack it. Elsewhere one that no CORS filter has answered costs what it
+/// costs. A limit of 0 denies them, too.
+fn exempts_preflights(policy: &Policy) -> bool {
+    let mut parts = policy.scope().parts().iter();
+    let asks = |part: &ScopePart| matches!(part, ScopePart::ApiKey | ScopePart::User | ScopePart::Header(_));
+    parts.any(asks) && policy.limits().iter().all(|limit| limit.max() > 0)
 }
 
 /// What requests are expected to use, if some limit counts tokens.
