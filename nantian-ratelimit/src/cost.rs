@@ -18,6 +18,9 @@ pub struct Cost {
 /// Guesses the cost of a request before it is served.
 ///
 /// The guess is reserved; [`ReservationHandle::settle`](crate::ReservationHandle::settle) corrects it.
+///
+/// One that is more than a bucket holds passes when that is full, which others may never leave it: guess half
+/// of the bucket there, and settlement charges the rest.
 pub trait CostEstimator: Send + Sync {
     /// The cost of `request`. `typical` is what the policy's recent requests used, in tokens: four of five
     /// used no more; 0 as long as nothing was settled.
