@@ -9,6 +9,8 @@ pub(super) struct Traits {
     pub(super) by_level: bool,
     /// Can be told to think less than a little: Flash up to 3.6, and Flash-Lite.
     pub(super) takes_minimal: bool,
+    /// Draws tokens as it likes, whatever is asked for: Flash from 3.6 on, and Flash-Lite from 3.5 on.
+    pub(super) ignores_sampling: bool,
     /// Thinks by a budget: 2.5.
     pub(super) by_budget: bool,
     /// Cannot but think.
@@ -34,10 +36,13 @@ impl Traits {
         // Of an alias such as `gemini-flash-latest` it is not known what it stands for, but that it is not an
         // old one.
         let newer = major.is_none_or(|major| major >= 3);
-        let is_early = major == Some(3) && minor.unwrap_or(0) <= 6;
+        let version = major.map(|major| (major, minor.unwrap_or(0)));
+        let is_since = |first| version.is_none_or(|version| version >= first);
+        let (is_flash, is_lite) = (name.contains("flash"), name.contains("flash-lite"));
         Self {
             by_level: newer,
-            takes_minimal: newer && (name.contains("flash-lite") || is_early && name.contains("flash")),
+            takes_minimal: newer && (is_lite || is_flash && !is_since((3, 7))),
+            ignores_sampling: is_lite && is_since((3, 5)) || is_flash && is_since((3, 6)),
             by_budget: number == Some("2.5"),
             always_thinks: newer || name.contains("pro"),
             wants_signatures: newer,

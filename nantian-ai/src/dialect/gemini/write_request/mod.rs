@@ -1,5 +1,7 @@
 //! The common form into a `generateContent` request.
 
+mod config;
+
 use std::borrow::Cow;
 
 use super::own;
@@ -23,7 +25,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let traits = Traits::of(&request.model);
     let mut losses = Losses::default();
     let (system, contents) = contents(request, &mut losses)?;
-    name_the_unknown(request, &mut losses);
+    name_the_unknown(request, traits, &mut losses);
     let output = request.output.as_ref().filter(|_| request.tools.is_empty() || traits.json_beside_tools);
     if output.is_none() && request.output.is_some() {
         losses.add("response_format");
@@ -39,13 +41,18 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         }
         body.list("contents", |list| contents.iter().for_each(|content| content.write(list, traits)));
         write_tools(body, request);
-        write_config(body, request, output, &thinking);
+        config::write(body, request, output, &thinking, traits);
     });
     Ok((body, losses))
 }
 
-fn name_the_unknown(request: &Request, losses: &mut Losses) {
+fn name_the_unknown(request: &Request, traits: Traits, losses: &mut Losses) {
+    // 1 is what they take anyway.
+    let draws = |share: Option<f64>| traits.ignores_sampling && share.is_some_and(|share| share != 1.0);
     for (given, name) in [
+        (draws(request.temperature), "temperature"),
+        (draws(request.top_p), "top_p"),
+        (traits.ignores_sampling && request.top_k.is_some(), "top_k"),
         (request.user.is_some(), "user"),
         (request.parallel_tools == Some(false) && !request.tools.is_empty(), "parallel_tool_calls"),
         (request.tools.iter().any(|tool| tool.strict == Some(true)), "tools.strict"),
@@ -362,32 +369,6 @@ fn write_tools(body: &mut Object<'_>, request: &Request) {
             }
         });
     });
-}
-
-fn write_config(body: &mut Object<'_>, request: &Request, output: Option<&Output>, thinking: &Thoughts) {
-    let config = object(|config| {
-        config.some_count("maxOutputTokens", request.max_output);
-        config.some_number("temperature", request.temperature);
-        config.some_number("topP", request.top_p);
-        config.some_count("topK", request.top_k);
-        config.some_number("frequencyPenalty", request.frequency_penalty);
-        config.some_number("presencePenalty", request.presence_penalty);
-        config.some_integer("seed", request.seed);
-        if !request.stop.is_empty() {
-            let stops = request.stop.iter().take(MOST_STOPS);
-            config.list("stopSequences", |list| stops.for_each(|stop| list.text(stop)));
-        }
-        if let Some(output) = output {
-            config.text("responseMimeType", "application/json");
-            if let Output::Schema { schema, .. } = output {
-                config.json("responseJsonSchema", schema);
-            }
-        }
-        thinking.write(config);
-    });
-    if config != b"{}" {
-        body.raw("generationConfig", &config);
-    }
 }
 
 #[cfg(test)]

@@ -46,3 +46,34 @@ fn results_of_several_messages_are_one_content_before_what_the_user_says() {
         &[&[("london", "rain"), ("", "Wait.")], &[("paris", "sun"), ("", "Well?")]];
     assert_eq!(told("gemini-3-pro", apart), [["paris:sun", "london:rain"], ["Wait.", "Well?"]]);
 }
+
+#[test]
+fn models_that_draw_tokens_as_they_like_are_not_told_how_to() {
+    for (model, told) in [
+        ("gemini-2.5-flash-lite", true),
+        ("gemini-3.1-pro-preview", true),
+        ("gemini-3.1-flash-lite", true),
+        ("gemini-3.5-flash", true),
+        ("gemini-3.5-flash-lite", false),
+        ("gemini-3.6-flash", false),
+        ("gemini-3.8-flash", false),
+        ("gemini-flash-latest", false),
+    ] {
+        let (temperature, top_p, top_k) = (Some(0.2), Some(1.0), Some(40));
+        let request = Request {
+            model: model.to_owned(),
+            temperature,
+            top_p,
+            top_k,
+            seed: Some(7),
+            ..Request::default()
+        };
+        let (body, losses) = encode(&request).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let config = body["generationConfig"].as_object().unwrap();
+        let seen = ["temperature", "topP", "topK"].map(|name| config.contains_key(name));
+        let named = if told { "" } else { "temperature,top_k" };
+        assert_eq!((seen, &*losses.to_string()), ([told; 3], named), "{model}");
+        assert_eq!(config["seed"], 7);
+    }
+}
