@@ -248,6 +248,22 @@ async fn a_collector_that_hangs_or_cannot_be_reached_is_nobody_elses_business() 
 }
 
 #[tokio::test]
+async fn a_missing_secret_of_langfuse_takes_no_model_out_of_service() {
+    let (provider, otel) = (gpt().await, collector().await);
+    let observability = format!(
+        "{{otel: {{endpoint: '{}'}}, langfuse: {{publicKey: pk, secretKeyRef: {{name: gone}}}}}}",
+        otel.address
+    );
+    let gateway = world(&provider, &observability).start().await;
+    for (condition, status) in [("ResolvedRefs", "False"), ("Programmed", "True")] {
+        let told = gateway.condition("AIService demo/llm", condition).await;
+        assert_eq!(told["status"], status, "{told}");
+    }
+    assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+    eventually("the other collector is told", async || spans(&otel).len() == 1).await;
+}
+
+#[tokio::test]
 async fn what_a_collector_cannot_be_is_told_in_the_status() {
     let provider = gpt().await;
     for (observability, why) in [

@@ -52,12 +52,18 @@ impl AiServices {
             let accepted = attach::validate(&**service)
                 .and_then(|()| telemetry::check(service))
                 .and_then(|()| usable(name, &draft));
-            let resolved = resolve(cluster, name, service, draft);
+            let (collectors, unobserved) = telemetry::collectors(cluster, name, service);
+            let resolved = resolve(cluster, name, service, ir::AiService { collectors, ..draft });
             let object = ObjectRef { kind: Feature::AIService.name(), name: name.clone() };
             let identified = resolved.as_ref().map_or(Ok(()), |ready| {
                 cluster.identities.map_or(Ok(()), |own| check_identity(name, ready, own))
             });
-            let conditions = conditions(service, &accepted, &resolved, identified);
+            // Who is told of calls is on no call's path.
+            let unresolved = resolved.as_ref().err().or(unobserved.as_ref());
+            let conditions = conditions(service, &accepted, &resolved, unresolved, identified);
+            if let Some(warning) = telemetry::warning(service) {
+                report.warn(&object, warning);
+            }
             report.status(object, ObjectStatus::Plain(PlainStatus { conditions }));
             services.by_name.insert(name.clone(), accepted.and(resolved));
         }
@@ -112,6 +118,7 @@ fn conditions(
     service: &AiService,
     accepted: &Result<(), Fault>,
     resolved: &Result<ir::AiService, Fault>,
+    unresolved: Option<&Fault>,
     identified: Result<(), InvalidAiService>,
 ) -> Conditions {
     let mut conditions = Conditions::new(service.metadata.generation);
@@ -119,11 +126,9 @@ fn conditions(
         Ok(()) => Condition::holds(ConditionType::Accepted, Reason::Accepted, "the AIService is valid"),
         Err(fault) => fault.condition(ConditionType::Accepted),
     });
-    conditions.set(match resolved {
-        Ok(_) => {
-            Condition::holds(ConditionType::ResolvedRefs, Reason::ResolvedRefs, "all references resolve")
-        }
-        Err(fault) => fault.condition(ConditionType::ResolvedRefs),
+    conditions.set(match unresolved {
+        None => Condition::holds(ConditionType::ResolvedRefs, Reason::ResolvedRefs, "all references resolve"),
+        Some(fault) => fault.condition(ConditionType::ResolvedRefs),
     });
     let programmed = match (accepted, resolved, identified) {
         (Ok(()), Ok(_), Ok(())) => Ok("routes that name it can use it"),
@@ -214,7 +219,6 @@ fn resolve(
             check_ai_service(name, &draft).map_err(|error| unusable(&error))?;
         }
     }
-    draft.collectors = telemetry::collectors(cluster, name, service)?;
     Ok(draft)
 }
 

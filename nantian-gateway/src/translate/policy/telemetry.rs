@@ -52,13 +52,23 @@ pub(super) fn check(service: &AiService) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The collectors, with their credentials.
+/// What is better done otherwise.
+pub(super) fn warning(service: &AiService) -> Option<&'static str> {
+    let langfuse = service.spec.observability.as_ref()?.langfuse.as_ref()?;
+    langfuse.secret_key.as_ref()?;
+    Some(
+        "spec.observability.langfuse.secretKey: whoever may read the object reads the key, prefer secretKeyRef",
+    )
+}
+
+/// The collectors, with their credentials, and what keeps one from being told.
 pub(super) fn collectors(
     cluster: &ClusterState<'_>,
     name: &ObjectName,
     service: &AiService,
-) -> Result<Vec<Collector>, Fault> {
-    let Some(spec) = &service.spec.observability else { return Ok(Vec::new()) };
+) -> (Vec<Collector>, Option<Fault>) {
+    let Some(spec) = &service.spec.observability else { return (Vec::new(), None) };
+    let mut lost = None;
     let captures = spec.capture_content.unwrap_or(false);
     let redact = captures.then(|| spec.redact.clone().unwrap_or_default());
     let mut collectors = Vec::new();
@@ -72,15 +82,18 @@ pub(super) fn collectors(
         });
     }
     if let Some(langfuse) = &spec.langfuse {
-        collectors.push(Collector {
-            kind: CollectorKind::Langfuse,
-            endpoint: langfuse_url(langfuse),
-            service_name: SERVICE.to_owned(),
-            redact,
-            authorization: Some(authorization(cluster, name, langfuse)?),
-        });
+        match authorization(cluster, name, langfuse) {
+            Ok(authorization) => collectors.push(Collector {
+                kind: CollectorKind::Langfuse,
+                endpoint: langfuse_url(langfuse),
+                service_name: SERVICE.to_owned(),
+                redact,
+                authorization: Some(authorization),
+            }),
+            Err(fault) => lost = Some(fault),
+        }
     }
-    Ok(collectors)
+    (collectors, lost)
 }
 
 /// The address of a collector as a URL.
