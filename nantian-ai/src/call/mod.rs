@@ -84,6 +84,7 @@ impl<K: UsageSink> Call<K> {
         self.watch = Watch::new(config.timeouts, self.deadline, self.streaming);
         let may_lower = !self.lowered && self.prepared.as_ref().is_some_and(Prepared::may_lower);
         let may_ask_anew = may_lower || self.prepared.as_ref().is_some_and(Prepared::may_be_refused);
+        let may_ask_anew = may_ask_anew || self.has_other_secret(target);
         let may_repeat = self.repeats() < config.retry.max_retries || may_ask_anew;
         let mut request =
             if may_repeat { self.prepared.as_ref()?.request() } else { self.prepared.take()?.into_request() };
@@ -344,10 +345,9 @@ impl<K: UsageSink> Call<K> {
         Some(self.again(wait))
     }
 
-    /// Whether another attempt may be made with a secret that none has used.
-    fn takes_other_secret(&mut self, target: &Target) -> bool {
-        let unused = usize::try_from(self.retries).is_ok_and(|retries| retries + 1 < target.secrets());
-        unused && self.repeats() < target.config().retry.max_retries && self.may_repeat(target)
+    /// Whether there is a secret that no attempt has used.
+    fn has_other_secret(&self, target: &Target) -> bool {
+        usize::try_from(self.retries).is_ok_and(|retries| retries + 1 < target.secrets())
     }
 
     /// How often the provider has been asked again, before it was passed over, too.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 use http_body::Body;
 
@@ -11,6 +12,7 @@ use crate::call::attempt::{Answer, Failed, Step, is_json};
 use crate::call::chunk_path::ChunkPath;
 use crate::call::receive::{Aim, Receiving};
 use crate::codec::fault::is_refused_credential;
+use crate::dialect::{Dialect, gemini};
 use crate::error::{BoxError, Error};
 use crate::ir::FaultKind;
 use crate::outbound::Way;
@@ -32,12 +34,16 @@ impl<K: UsageSink> Call<K> {
         let status = response.status();
         // 402: there is no credit behind it.
         let is_auth = matches!(status.as_u16(), 401 | 402 | 407);
-        let is_of_the_secret = is_auth || matches!(status.as_u16(), 403 | 429);
-        if is_of_the_secret && self.takes_other_secret(target) {
+        let is_exhausted = status == StatusCode::TOO_MANY_REQUESTS;
+        let is_of_the_secret = is_auth || is_exhausted || status == StatusCode::FORBIDDEN;
+        // That a secret is refused says nothing of the provider's state, so that another one needs no budget.
+        if is_of_the_secret && self.has_other_secret(target) && (!is_exhausted || self.may_repeat(target)) {
             return Step::Again(self.again(Duration::ZERO));
         }
         let failure = Failure::Response { status, headers: response.headers() };
-        if let Some(wait) = self.next(target, failure) {
+        if !waits_by_words(target, status)
+            && let Some(wait) = self.next(target, failure)
+        {
             return Step::Again(wait);
         }
         self.metering.begin(status, response.headers());
@@ -56,7 +62,7 @@ impl<K: UsageSink> Call<K> {
     }
 
     /// Judges a refusal by what it says, after its status has been judged.
-    pub(super) fn objected<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Step<B>
+    pub(super) fn objected<B>(&mut self, target: &Target, mut receiving: Receiving<B>) -> Step<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -75,15 +81,20 @@ impl<K: UsageSink> Call<K> {
             target.wish_again(Wish::Effort);
             fault.kind = FaultKind::Unsupported;
         }
+        let is_of_the_secret = is_refused_credential(&fault);
+        let waits = waits_by_words(target, status) && !is_of_the_secret;
+        if waits && let Some(wait) = gemini::asked_wait(&said) {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            receiving.head.headers.entry(RETRY_AFTER).or_insert(seconds.into());
+        }
         // The model has failed, and may do better.
-        if fault.kind == FaultKind::Unreadable {
+        if waits || fault.kind == FaultKind::Unreadable {
             let failure = Failure::Response { status: fault.kind.status(), headers: &receiving.head.headers };
             if let Some(wait) = self.next(target, failure) {
                 return Step::Again(wait);
             }
         }
-        let is_of_the_secret = is_refused_credential(&fault);
-        if is_of_the_secret && self.takes_other_secret(target) {
+        if is_of_the_secret && self.has_other_secret(target) {
             return Step::Again(self.again(Duration::ZERO));
         }
         if is_of_the_secret {
@@ -137,6 +148,11 @@ impl<K: UsageSink> Call<K> {
         }
         true
     }
+}
+
+/// Whether the words tell how long a provider wants not to be asked.
+fn waits_by_words(target: &Target, status: StatusCode) -> bool {
+    target.dialect() == Dialect::Gemini && status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// Statuses of which only the words tell what is meant: that something in a request cannot be, with 404 that

@@ -53,7 +53,7 @@ pub struct Credential {
     pub scheme: Scheme,
     /// The secrets, used in turn: the first attempt of a request begins anywhere, each further one takes the
     /// next; one that is refused with 401, 402, 403, 407 or 429 makes way for one that is yet unused at once,
-    /// as far as retries go. Empty for [`Scheme::None`].
+    /// also without retries. Empty for [`Scheme::None`].
     ///
     /// Source: the lines of the entry `AIService.spec.auth.key` of the Secret `AIService.spec.auth.secret`.
     pub secrets: Vec<Secret>,

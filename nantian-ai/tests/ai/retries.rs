@@ -38,6 +38,37 @@ async fn retry_after_is_waited_for() {
     assert!(started.elapsed() >= Duration::from_secs(7));
 }
 
+/// A 429 of Gemini's API, which has no `Retry-After`.
+fn gemini_is_exhausted(delay: &str) -> http::Response<crate::support::Body> {
+    let retry = format!(r#"{{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"{delay}"}}"#);
+    json(
+        429,
+        &format!(
+            r#"{{"error":{{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{{"@type":"type.googleapis.com/google.rpc.Help","links":[]}},{retry}]}}}}"#
+        ),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_that_gemini_asks_for_in_its_body_is_kept_to() {
+    let gemini = |max_retries| {
+        TargetConfig::new("demo/gemini", "gemini", "gemini-2.5-flash").with_retry(retrying(max_retries).retry)
+    };
+    let answer = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}]}"#;
+    let upstream = Upstream::new().replies(gemini_is_exhausted("7.5s")).replies(json(200, answer));
+    let started = Instant::now();
+    let (head, _) = send(layer(gemini(1)), &upstream, chat()).await;
+    assert_eq!((head.status.as_u16(), started.elapsed().as_secs()), (200, 8));
+    // Longer than is waited for.
+    let upstream = Upstream::new().replies(gemini_is_exhausted("45.8s"));
+    let (head, _) = send(layer(gemini(2)), &upstream, chat()).await;
+    assert_eq!((head.status.as_u16(), &head.headers["retry-after"]), (429, &"46".parse().unwrap()));
+    assert_eq!(upstream.requests(), 1);
+    // One that says nothing is asked again as any other.
+    let upstream = Upstream::new().replies(json(429, "{}")).replies(json(200, answer));
+    assert_eq!(send(layer(gemini(1)), &upstream, chat()).await.0.status, 200);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_last_failure_is_the_answer() {
     let upstream = Upstream::new().replies(json(500, r#"{"n":1}"#)).replies(json(502, r#"{"n":2}"#));
@@ -204,6 +235,28 @@ async fn where_a_secret_is_refused_an_unused_one_is_taken_at_once() {
         let begun = Instant::now();
         let (head, _) = send(layer(config), &upstream, chat()).await;
         assert_eq!((head.status.as_u16(), begun.elapsed()), (200, Duration::ZERO), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_secret_among_several_fails_no_call_without_retries_and_whatever_the_budget() {
+    for (status, served) in [(401, 40), (402, 40), (403, 40)] {
+        let refused = std::cell::Cell::new(0);
+        let service = tower::service_fn(|request: http::Request<nantian_ai::body::RequestBody>| {
+            let is_old = request.headers()["authorization"] == "Bearer old";
+            refused.set(refused.get() + usize::from(is_old));
+            let reply = if is_old { json(status, "{}") } else { json(200, "{}") };
+            async move {
+                tokio::task::yield_now().await;
+                Ok::<_, nantian_ai::BoxError>(reply)
+            }
+        });
+        let service = layer(openai().with_credential(Credential::bearer("old").or("new"))).layer(service);
+        let calls = (0..40).map(|_| service.clone().oneshot(chat()));
+        let answers = futures_util::future::join_all(calls).await;
+        let fine = answers.into_iter().filter(|answer| answer.as_ref().unwrap().status() == 200);
+        assert_eq!(fine.count(), served, "{status}");
+        assert!(refused.get() > 0, "{status}");
     }
 }
 

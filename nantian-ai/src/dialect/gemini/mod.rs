@@ -11,6 +11,8 @@ pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::write_request::encode as encode_request;
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -153,6 +155,15 @@ fn failure(reason: Option<&str>) -> Option<Fault> {
         _ => return None,
     };
     Some(Fault::new(FaultKind::Unreadable, problem))
+}
+
+/// How long it wants not to be asked: a detail (`google.rpc.RetryInfo`) of what it says with 429, for it has
+/// no header.
+pub(crate) fn asked_wait(body: &[u8]) -> Option<Duration> {
+    let error = serde_json::from_slice(body).map(unlisted).ok()?;
+    let details = error.get("error")?.get("details")?.as_list();
+    let delay = details.iter().find_map(|detail| detail.get("retryDelay")?.as_str());
+    Duration::try_from_secs_f64(delay?.strip_suffix('s')?.parse().ok()?).ok()
 }
 
 /// The first of errors that come as a list.
