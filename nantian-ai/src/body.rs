@@ -13,10 +13,11 @@ use pin_project_lite::pin_project;
 
 use crate::call::chunk_path::ChunkPath;
 use crate::call::receive::Rest;
+use crate::call::silence::Silence;
 use crate::call::timeout::Watch;
 use crate::dialect::Surface;
 use crate::error::{BoxError, Error};
-use crate::headers::DROPPED;
+use crate::headers::{DROPPED, ESTIMATED, USAGE};
 use crate::target::Target;
 use crate::usage::{Meter, MeteredBody, UsageSink};
 
@@ -34,7 +35,8 @@ pin_project! {
     ///
     /// A stream that comes too late ends with an error event in the client's dialect; a buffered reply that
     /// comes too late ends with an error of the body, which aborts the connection. What is lost of a stream
-    /// that is translated is named in a trailer, [`DROPPED`].
+    /// that is translated is named in a trailer, [`DROPPED`]; another one, [`USAGE`], says that its usage is
+    /// an estimate. Its client hears something every 15 seconds, if only a comment, if its dialect has any.
     ///
     /// The default is an empty body, for layers that answer by themselves, such as a timeout.
     ///
@@ -70,6 +72,8 @@ pin_project! {
             // The length has been told: nothing can be added.
             sized: bool,
             watch: Watch,
+            // Of a client that can be told that there is nothing to say yet.
+            silence: Option<Silence>,
             target: Arc<Target>,
             surface: Surface,
         },
@@ -162,7 +166,8 @@ impl<B: Body<Data = Bytes>, K: UsageSink> ResponseBody<B, K> {
     ) -> Self {
         let is_stream = body.meter().is_some_and(Meter::reads_events);
         let sized = via.is_pass() && !is_stream && body.size_hint().exact().is_some();
-        Self { kind: Kind::Upstream { body, held, via, sized, watch, target, surface } }
+        let silence = via.pings().then(Silence::new);
+        Self { kind: Kind::Upstream { body, held, via, sized, watch, silence, target, surface } }
     }
 }
 
@@ -189,13 +194,13 @@ where
     K: UsageSink,
 {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
-        let (body, held, via, sized, watch, target, surface) = match self {
+        let (body, held, via, sized, watch, silence, target, surface) = match self {
             Self::Local { bytes, trailers } => {
                 let trailers = || trailers.take().map(|trailers| Turn::Frame(Frame::trailers(*trailers)));
                 return Poll::Ready(bytes.take().map(Turn::Chunk).or_else(trailers).unwrap_or(Turn::Over));
             }
-            Self::Upstream { body, held, via, sized, watch, target, surface } => {
-                (body, held, via, **sized, watch, target, surface)
+            Self::Upstream { body, held, via, sized, watch, silence, target, surface } => {
+                (body, held, via, **sized, watch, silence, target, surface)
             }
         };
         if let Some(chunk) = held.pop_front() {
@@ -221,7 +226,7 @@ where
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 watch.heard();
                 return Poll::Ready(match frame.into_data() {
-                    Ok(data) => Turn::Chunk(via.push(data)),
+                    Ok(data) => told(silence, via.push(data)),
                     Err(frame) if via.is_pass() => match frame.into_trailers() {
                         Ok(trailers) => {
                             let last = (!sized).then(|| via.finish(body.meter(), surface, target.name()));
@@ -239,7 +244,11 @@ where
             Ok(Poll::Ready(Some(Err(source)))) => (Error::truncated(target.name()), source.into()),
             Ok(Poll::Pending) => {
                 let has_token = body.meter().is_some_and(|meter| meter.has_token());
-                late(ready!(watch.poll_late(cx, has_token)))
+                let Poll::Ready(passed) = watch.poll_late(cx, has_token) else {
+                    ready!(silence.as_mut().map_or(Poll::Pending, |silence| silence.poll(cx)));
+                    return Poll::Ready(told(silence, via.ping()));
+                };
+                late(passed)
             }
         };
         let last = via.fail(&error, body.meter(), surface).filter(|_| !sized);
@@ -257,9 +266,24 @@ where
             return None;
         }
         conclude(body.as_mut(), via);
-        let trailers = via.losses().header_value().map(|lost| HeaderMap::from_iter([(DROPPED, lost)]));
-        trailers.map(Box::new)
+        let is_estimated = !via.has_failed() && body.meter().is_some_and(Meter::is_estimated);
+        let trailers = [
+            via.losses().header_value().map(|lost| (DROPPED, lost)),
+            is_estimated.then_some((USAGE, ESTIMATED)),
+        ];
+        let trailers: HeaderMap = trailers.into_iter().flatten().collect();
+        (!trailers.is_empty()).then(|| Box::new(trailers))
     }
+}
+
+/// A chunk for the client, which hears something with it unless it is empty.
+fn told(silence: &mut Option<Silence>, chunk: Bytes) -> Turn {
+    if let Some(silence) = silence
+        && !chunk.is_empty()
+    {
+        silence.end();
+    }
+    Turn::Chunk(chunk)
 }
 
 /// Tells the meter how a translated answer has ended for the client, and what of it is lost.

@@ -47,7 +47,8 @@
 //! - What the provider's dialect has no words for is left out and named in the header
 //!   [`DROPPED`](headers::DROPPED), of a streamed answer in a trailer of that name, or the request is refused
 //!   if the client says [`STRICT`](headers::STRICT). What it cannot carry at all, such as a recording, is
-//!   refused.
+//!   refused. Tokens that the provider does not count are estimated, which the header or trailer
+//!   [`USAGE`](headers::USAGE) says.
 //! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502. With the feature
 //!   `aws` requests to Bedrock are signed; accounts of Entra ID and, with the feature `gcp`, of Google are
 //!   exchanged for [tokens](token).

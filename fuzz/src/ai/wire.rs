@@ -91,6 +91,7 @@ fn events<'a>(limit: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<O
     let mut keep = |item: Item<'_>| {
         events.push(match item {
             Item::Event { event, data } => Some((event.to_owned(), data.to_owned())),
+            Item::Comment => return,
             _ => None,
         });
     };

@@ -64,6 +64,19 @@ impl ChunkPath {
         }
     }
 
+    /// What a client gets that has heard nothing for long; may be empty.
+    pub(crate) fn ping(&mut self) -> Bytes {
+        match self {
+            Self::Translate(translator) => translator.ping(),
+            Self::Pass | Self::Hide(_) => Bytes::new(),
+        }
+    }
+
+    /// Whether it gets anything.
+    pub(crate) fn pings(&self) -> bool {
+        matches!(self, Self::Translate(translator) if translator.pings())
+    }
+
     /// Whether the client has all that it will get.
     pub(crate) fn is_ended(&self) -> bool {
         matches!(self, Self::Translate(translator) if translator.is_ended())

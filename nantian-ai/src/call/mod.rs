@@ -11,6 +11,7 @@ mod first_bytes;
 mod identify;
 pub(crate) mod receive;
 mod refusal;
+pub(crate) mod silence;
 pub(crate) mod timeout;
 
 use std::collections::VecDeque;
@@ -33,6 +34,7 @@ use self::timeout::Watch;
 use crate::body::RequestBody;
 use crate::dialect::Surface;
 use crate::error::{Awaited, BoxError, Error, Unsent};
+use crate::headers::{ESTIMATED, USAGE};
 use crate::ir::{Fault, FaultKind};
 use crate::memory::HeldMemory;
 use crate::outbound::{Prepared, Way, answer_model};
@@ -289,6 +291,9 @@ impl<K: UsageSink> Call<K> {
             Ok((body, losses)) => {
                 self.metering.note_losses(&losses);
                 translation.write_head(&mut head, losses);
+                if self.metering.meter().is_estimated() {
+                    head.headers.insert(USAGE, ESTIMATED);
+                }
                 Step::Answer(Box::new(Answer::whole(head, body)))
             }
             Err(fault) => self.no_answer(target, fault, &headers),

@@ -54,7 +54,8 @@ use http::StatusCode;
 use crate::dialect::{
     ClientDialect, DETAIL, Dialect, GUARDRAIL, anthropic, bedrock, gemini, ollama, openai, responses,
 };
-use crate::ir::{Fault, Losses, Reply, Request, ToolChoice, ToolIds};
+use crate::estimate::Weight;
+use crate::ir::{Block, Fault, Losses, Reply, Request, ToolChoice, ToolIds};
 use crate::outbound::ANTHROPIC_BETA;
 
 // === impl Dialect ===
@@ -156,6 +157,7 @@ impl ClientDialect {
     /// Writes a whole reply. What the dialect cannot say is named.
     pub fn encode_reply(self, mut reply: Reply, defaults: &Defaults) -> (Bytes, Losses) {
         reply.tokens.input.get_or_insert(defaults.input_estimate);
+        reply.tokens.output.get_or_insert_with(|| weight_of(&reply.content).tokens());
         let reply = &reply;
         let (body, losses) = match self {
             Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
@@ -180,5 +182,43 @@ impl ClientDialect {
     pub fn encode_fault(self, fault: &Fault) -> (StatusCode, Bytes) {
         let body = object(|body| fault::write(body, fault, self));
         (fault::status(fault.kind, self), Bytes::from(body))
+    }
+}
+
+/// Reads a count of input tokens, by the name that Bedrock, Responses or Gemini has for it.
+pub(crate) fn decode_count(body: &[u8]) -> Result<u64, Fault> {
+    let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
+    let count =
+        ["inputTokens", "input_tokens", "totalTokens"].into_iter().find_map(|name| fields.any_count(name));
+    count.ok_or_else(Fault::unreadable)
+}
+
+/// What a model has written, whatever the provider calls it.
+fn weight_of(content: &[Block]) -> Weight {
+    let mut sum = Weight::default();
+    for block in content {
+        sum += match block {
+            Block::Text(text) | Block::Refusal(text) => Weight::of(text.as_bytes()),
+            Block::Reasoning(reasoning) => Weight::of(reasoning.text.as_bytes()),
+            Block::ToolCall(call) => Weight::of(call.arguments.to_string().as_bytes()),
+            _ => Weight::default(),
+        };
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decode_count;
+
+    #[test]
+    fn a_count_that_is_none_is_a_fault() {
+        for body in [r#"{"inputTokens":42}"#, r#"{"object":"o","input_tokens":42}"#, r#"{"totalTokens":42}"#]
+        {
+            assert_eq!(decode_count(body.as_bytes()).unwrap(), 42);
+        }
+        for body in ["{}", "", r#"{"inputTokens":"many"}"#] {
+            decode_count(body.as_bytes()).unwrap_err();
+        }
     }
 }

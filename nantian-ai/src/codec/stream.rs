@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Defaults;
 use crate::dialect::{ClientDialect, Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
+use crate::estimate::Weight;
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds, ToolNames};
 use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 
@@ -24,7 +25,10 @@ pub struct StreamEncoder {
     writer: Writer,
     names: ToolNames,
     input_estimate: u64,
-    knows_input: bool,
+    begun: bool,
+    /// What the provider has told, and what has come.
+    told: Tokens,
+    said: Weight,
     losses: Losses,
 }
 
@@ -145,6 +149,7 @@ impl Reader {
     fn sse(&mut self, item: sse::Item<'_>, ended: &mut bool, events: &mut VecDeque<Event>) {
         match item {
             sse::Item::Event { data, .. } => self.data(data, ended, events),
+            sse::Item::Comment => once(ended, events)(Event::Ping),
             sse::Item::Oversized => once(ended, events)(Event::Failed(Fault::unreadable())),
         }
     }
@@ -206,7 +211,8 @@ impl StreamEncoder {
             ClientDialect::OpenAi => Writer::OpenAi(openai::StreamWriter::new(defaults)),
             ClientDialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
         };
-        Self { writer, names, input_estimate, knows_input: false, losses: Losses::default() }
+        let (told, said, losses) = <(Tokens, Weight, Losses)>::default();
+        Self { writer, names, input_estimate, begun: false, told, said, losses }
     }
 
     /// The type of the stream.
@@ -220,18 +226,28 @@ impl StreamEncoder {
     /// Writes an event after what is in `out` already.
     pub fn push(&mut self, mut event: Event, out: &mut Vec<u8>) {
         match &mut event {
+            Event::Start { .. } => self.begun = true,
+            // A stream begins with its beginning.
+            Event::Ping if !self.begun => return,
             Event::Open(Part::ToolCall { name, .. }) => self.names.restore(name),
-            Event::Tokens(tokens) => self.knows_input |= tokens.input.is_some(),
+            Event::Delta(text) => self.said += Weight::of(text.as_bytes()),
+            Event::Tokens(tokens) => self.told.merge(*tokens),
             Event::Stop(stop) if !matches!(self.writer, Writer::Anthropic(_)) => {
                 self.losses.extend(lost_of_stop(stop));
             }
-            Event::End if !self.knows_input => {
-                let input = Some(self.input_estimate);
-                self.writer.event(Event::Tokens(Tokens { input, ..Tokens::default() }), out);
+            Event::End => {
+                let input = self.told.input.or(Some(self.input_estimate));
+                let output = self.told.output.or_else(|| Some(self.said.tokens()));
+                self.writer.event(Event::Tokens(Tokens { input, output, ..Tokens::default() }), out);
             }
             _ => {}
         }
         self.writer.event(event, out);
+    }
+
+    /// Whether a client can be told that there is nothing to say yet.
+    pub(crate) fn pings(&self) -> bool {
+        !matches!(self.writer, Writer::Ollama(_))
     }
 
     /// What the dialect cannot say of the stream so far; `None` if nothing was lost.

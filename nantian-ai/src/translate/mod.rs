@@ -52,7 +52,7 @@ use crate::edit::{Object, model_of};
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
 use crate::facts::RequestFacts;
-use crate::headers::{DROPPED, DROPPED_NAME};
+use crate::headers::{DROPPED, TRAILERS};
 use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
 use crate::outbound::{ANTHROPIC_BETA, OPENAI_BETA};
 use crate::target::Target;
@@ -283,7 +283,7 @@ impl Translation {
     /// Writes the head of a streamed answer. What is lost of it is not known yet, and is said at its end.
     pub(crate) fn write_stream_head(&self, head: &mut Parts) {
         self.write_head(head, Losses::default());
-        head.headers.insert(TRAILER, HeaderValue::from_static(DROPPED_NAME));
+        head.headers.insert(TRAILER, HeaderValue::from_static(TRAILERS));
     }
 
     fn collect(&self, body: &[u8]) -> Result<(Reply, Losses), Fault> {

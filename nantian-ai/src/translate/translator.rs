@@ -34,6 +34,19 @@ impl Translator {
         self.write()
     }
 
+    /// That there is nothing to say yet; empty where the client's dialect has no words for it.
+    pub fn ping(&mut self) -> Bytes {
+        if !self.ended {
+            self.events.push_back(Event::Ping);
+        }
+        self.write()
+    }
+
+    /// Whether the client's dialect has words for that.
+    pub(crate) fn pings(&self) -> bool {
+        self.encoder.pings()
+    }
+
     /// The end of the bytes, said anew.
     pub fn finish(&mut self) -> Bytes {
         self.decoder.finish(&mut self.events);

@@ -66,6 +66,7 @@ impl Tally {
                 };
                 self.add(signal, data);
             }
+            sse::Item::Comment => {}
             sse::Item::Oversized => self.skip(),
         }
     }

@@ -29,6 +29,8 @@ pub enum Item<'a> {
         /// Its data, several lines joined by a line feed.
         data: &'a [u8],
     },
+    /// A comment: it keeps a connection alive and says nothing. One within an event comes before it.
+    Comment,
     /// An event above the limit, which was skipped.
     Oversized,
 }
@@ -136,6 +138,7 @@ impl SseDecoder {
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match field {
+            b"" => sink(Item::Comment),
             b"data" => self.take_data(value),
             b"event" => {
                 self.event.clear();
@@ -179,6 +182,7 @@ mod tests {
                 Item::Event { event, data } => {
                     (String::from_utf8_lossy(event).into_owned(), String::from_utf8_lossy(data).into_owned())
                 }
+                Item::Comment => ("comment".to_owned(), String::new()),
                 Item::Oversized => ("oversized".to_owned(), String::new()),
             });
         };
@@ -198,13 +202,13 @@ mod tests {
         for end in ["\n", "\r\n", "\r"] {
             let text = "event:a\ndata: 1\n\n: comment\ndata:2\ndata: 3\nid: 7\n\n".replace('\n', end);
             let items = decode(100, &[text.as_bytes()]);
-            assert_eq!(items, [event("a", "1"), event("", "2\n3")], "{end:?}");
+            assert_eq!(items, [event("a", "1"), event("comment", ""), event("", "2\n3")], "{end:?}");
         }
     }
 
     #[test]
     fn an_event_without_data_is_none() {
-        assert!(decode(100, &[b"event: ping\n\n: only a comment\n\n\n"]).is_empty());
+        assert_eq!(decode(100, &[b"event: ping\n\n: only a comment\n\n\n"]), [event("comment", "")]);
     }
 
     #[test]

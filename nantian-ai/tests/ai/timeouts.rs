@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use nantian_ai::usage::Outcome;
-use nantian_ai::{TargetConfig, Timeouts, retry::RetryPolicy};
+use nantian_ai::{Dialect, TargetConfig, Timeouts, retry::RetryPolicy};
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Reports, Upstream, chat, events, layer, openai, post, send, stream_chat};
+use crate::support::{Body, Reports, Upstream, chat, events, layer, openai, post, send, stream_chat};
 
 const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
@@ -231,5 +231,55 @@ async fn a_model_that_thinks_in_silence_is_not_late_and_its_pings_reach_the_clie
         let report = reports.only();
         assert_eq!((report.outcome, report.usage.output), (Outcome::Completed, 900), "{path}: {body}");
         assert!(report.call.unseen);
+    }
+}
+
+/// A stream of a provider that says nothing for a minute once it has begun, and what it says meanwhile.
+fn silent(begun: &'static str, meanwhile: Option<&'static str>, end: &'static str) -> http::Response<Body> {
+    let pauses = (0..6).map(move |_| (seconds(10), meanwhile)).filter(|(_, said)| said.is_some());
+    let last = if meanwhile.is_some() { seconds(0) } else { seconds(62) };
+    events(
+        "text/event-stream",
+        [(seconds(1), Some(begun))].into_iter().chain(pauses).chain([(last, Some(end))]),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_translated_stream_is_never_silent_for_long() {
+    const CHAT: [&str; 2] = [
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n",
+        "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n",
+    ];
+    const THOUGHT: [&str; 2] = [
+        "data: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"status\":\"in_progress\"}}\n\n\
+         data: {\"type\":\"response.output_item.added\",\"output_index\":0,\"item\":{\"type\":\"reasoning\",\"id\":\"rs_1\",\"summary\":[]}}\n\n",
+        "data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"status\":\"completed\",\"output\":[]}}\n\n",
+    ];
+    const KEEPALIVE: &str = "data: {\"type\":\"keepalive\",\"sequence_number\":9}\n\n";
+    let openai = || TargetConfig::new("demo/gpt", "openai", "gpt-5");
+    let deepseek = || TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat");
+    let responses = || openai().with_format(Dialect::Responses);
+    for (config, path, [begun, end], meanwhile, ping, count) in [
+        (openai(), "/v1/messages", CHAT, None, "event: ping\ndata: {\"type\":\"ping\"}\n\n", 4),
+        (responses(), "/v1/messages", THOUGHT, None, "event: ping\ndata: {\"type\":\"ping\"}\n\n", 4),
+        (responses(), "/v1/chat/completions", THOUGHT, None, ": ping\n\n", 4),
+        (deepseek(), "/v1/responses", CHAT, None, ": ping\n\n", 4),
+        (openai(), "/api/chat", CHAT, None, "ping", 0),
+        // The client's own dialect passes as it is.
+        (openai(), "/v1/chat/completions", CHAT, None, "ping", 0),
+        // What keeps the connection of the provider awake is told, and does for the client as well.
+        (responses(), "/v1/messages", THOUGHT, Some(KEEPALIVE), "event: ping\n", 6),
+        (openai(), "/v1/messages", CHAT, Some(": OPENROUTER PROCESSING\n\n"), "event: ping\n", 6),
+        (openai(), "/api/chat", CHAT, Some(": OPENROUTER PROCESSING\n\n"), "ping", 0),
+    ] {
+        let upstream = Upstream::new().replies(silent(begun, meanwhile, end));
+        let input = if path == "/v1/responses" { "input" } else { "messages" };
+        let body = format!(r#"{{"model":"m","stream":true,"{input}":[{{"role":"user","content":"Hi"}}]}}"#);
+        let (head, body) = send(layer(config), &upstream, post(path, &body)).await;
+        assert_eq!(
+            (head.status.as_u16(), body.matches(ping).count()),
+            (200, count),
+            "{path} {meanwhile:?}: {body}"
+        );
     }
 }

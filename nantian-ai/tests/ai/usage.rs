@@ -321,3 +321,39 @@ async fn contents_have_a_quarter_of_the_memory_for_bodies_and_their_calls_are_se
     drop(reports);
     assert_eq!(memory.held(), 0);
 }
+
+#[tokio::test]
+async fn a_client_of_another_dialect_is_told_an_estimate_where_the_provider_tells_nothing_and_that_it_is_one()
+{
+    const SAID: &str = "Hello, how may I help you?";
+    let whole = |usage: &str| {
+        let reply = format!(
+            r#"{{"choices":[{{"message":{{"role":"assistant","content":"{SAID}"}},"finish_reason":"stop"}}]{usage}}}"#
+        );
+        json(200, &reply)
+    };
+    let streamed = |usage: &str| {
+        let chunk = format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{SAID}\"}},\"finish_reason\":\"stop\"}}]{usage}}}\n\ndata: [DONE]\n\n"
+        );
+        events("text/event-stream", [(Duration::ZERO, Some(chunk))])
+    };
+    let told = r#","usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}"#;
+    for (usage, output, flag) in [("", 7, Some("estimated")), (told, 3, None)] {
+        for stream in [false, true] {
+            let reply = if stream { streamed(usage) } else { whole(usage) };
+            let body = format!(
+                r#"{{"model":"m","max_tokens":9,"stream":{stream},"messages":[{{"role":"user","content":"Hi"}}]}}"#
+            );
+            let service = layer(openai()).layer(Upstream::new().replies(reply));
+            let answer = service.oneshot(post("/v1/messages", &body)).await.unwrap();
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.unwrap();
+            let fields = if stream { body.trailers().cloned().unwrap_or_default() } else { head.headers };
+            assert_eq!(fields.get("x-nantian-usage").map(|flag| flag.to_str().unwrap()), flag);
+            let body = body.to_bytes();
+            let body = std::str::from_utf8(&body).unwrap();
+            assert!(body.contains(&format!(r#""output_tokens":{output}}}"#)), "{body}");
+        }
+    }
+}

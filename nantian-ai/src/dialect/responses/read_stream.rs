@@ -112,6 +112,7 @@ impl StreamReader {
             "response.output_item.done" => self.complete(&mut event),
             "response.content_part.added" => return self.begin_part(&mut event),
             "response.completed" | "response.incomplete" => return self.end(response, sink),
+            "keepalive" => return sink(Event::Ping),
             kind => match kind.strip_suffix(".delta").and_then(|kind| kind.strip_prefix("response.")) {
                 Some(kind) => self.say(kind, &mut event),
                 None => return,

@@ -199,6 +199,11 @@ impl Meter {
         self.tally.reported.input
     }
 
+    /// Whether the provider has told less than all counts so far.
+    pub(crate) fn is_estimated(&self) -> bool {
+        self.usage().estimated
+    }
+
     /// What the upstream speaks.
     pub(crate) fn dialect(&self) -> Dialect {
         self.dialect
