@@ -261,6 +261,9 @@ impl Target {
                 self.endpoint().uri(&bedrock::embeddings::path(model), None)
             }
             (Dialect::Bedrock, _) => self.endpoint().uri(&bedrock::chat_path(model, streams), None),
+            (Dialect::Gemini, Operation::CountTokens) => {
+                self.endpoint().uri(&gemini::count::path(model)?, None)
+            }
             (Dialect::Gemini, Operation::Embeddings) => {
                 self.endpoint().uri(&gemini::embeddings::path(model)?, None)
             }
@@ -270,6 +273,7 @@ impl Target {
             }
             (Dialect::Ollama, Operation::Embeddings) => self.uri("/embed", None),
             (_, Operation::Embeddings) => self.uri("/embeddings", None),
+            (Dialect::Responses, Operation::CountTokens) => self.uri("/responses/input_tokens", None),
             (Dialect::Anthropic, _) => self.uri("/messages", None),
             (Dialect::Ollama, _) => self.uri("/chat", None),
             (Dialect::OpenAi, _) => self.uri("/chat/completions", None),

@@ -144,9 +144,13 @@ impl Target {
         match surface.operation() {
             Operation::Chat => true,
             Operation::Embeddings => self.dialect.embeds(),
-            Operation::CountTokens => {
-                self.dialect == Dialect::Bedrock && bedrock::count::path(self.model()).is_some()
-            }
+            Operation::CountTokens => match self.dialect {
+                Dialect::Bedrock => bedrock::count::path(self.model()).is_some(),
+                Dialect::Gemini => gemini::count::path(self.model()).is_some(),
+                // Others that have Responses are not known to count.
+                Dialect::Responses => self.provider.is_some_and(|provider| provider.name == "openai"),
+                _ => false,
+            },
             _ => false,
         }
     }
@@ -158,6 +162,11 @@ impl Target {
             client: surface.dialect(),
             upstream: self.dialect,
         }
+    }
+
+    /// Whether Gemini is asked at Vertex AI.
+    pub(crate) fn is_vertex(&self) -> bool {
+        self.endpoint.authority().host().ends_with("aiplatform.googleapis.com")
     }
 
     /// What is known of the provider.

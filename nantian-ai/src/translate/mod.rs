@@ -46,8 +46,8 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::response::Parts;
 
-use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
-use crate::dialect::{ClientDialect, Dialect, Operation, Surface, bedrock};
+use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder, decode_count};
+use crate::dialect::{ClientDialect, Dialect, Operation, Surface, bedrock, gemini, responses};
 use crate::edit::{Object, model_of};
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
@@ -226,7 +226,7 @@ impl Translation {
         let (stream, names) = match &self.asked {
             Asked::Chat { stream, names, .. } => (*stream, names),
             Asked::Count { .. } => {
-                let count = bedrock::count::decode(body)?;
+                let count = decode_count(body)?;
                 return Ok((self.client.encode_count(count), Losses::default()));
             }
             Asked::Embeddings { form } => {
@@ -346,7 +346,11 @@ fn say_count(target: &Target, client: ClientDialect, body: &[u8]) -> Result<(Ask
     target.model().clone_into(&mut request.model);
     ToolNames::adapt(&mut request);
     let estimate = target.calibration().apply(estimate_tokens(body));
-    let (body, more) = bedrock::count::encode(&request)?;
+    let (body, more) = match target.dialect() {
+        Dialect::Gemini => gemini::count::encode(request, target.is_vertex()),
+        Dialect::Responses => responses::encode_count(&request),
+        _ => bedrock::count::encode(&request),
+    }?;
     losses.extend(more);
     Ok((Asked::Count { estimate }, Bytes::from(body), losses))
 }

@@ -1,7 +1,7 @@
 use http::{HeaderValue, Request};
 use http_body_util::Full;
 use nantian_ai::usage::Outcome;
-use nantian_ai::{Credential, TargetConfig};
+use nantian_ai::{Credential, Dialect, TargetConfig};
 use serde_json::{Value, json};
 
 use crate::support::{Reports, Upstream, chat, json as reply, layer, openai, post, send, stream_chat};
@@ -223,4 +223,49 @@ async fn a_large_picture_is_translated_whole() {
     assert_eq!(head.status, 200);
     let (_, asked) = upstream.request();
     assert!(asked.len() > picture.len());
+}
+
+#[tokio::test]
+async fn tokens_are_counted_by_gemini_and_openai_in_their_own_words_or_else_estimated() {
+    let asked = r#"{"model":"m","max_tokens":9,"temperature":0.5,"system":"Be brief.","tool_choice":{"type":"any"},"tools":[{"name":"now","input_schema":{"type":"object"}}],"messages":[{"role":"user","content":"Hi"}]}"#;
+    const AT_VERTEX: &str =
+        "https://eu-aiplatform.googleapis.com/v1/projects/p/locations/eu/publishers/google";
+    let gemini = || TargetConfig::new("demo/gemini", "gemini", "gemini-3-pro");
+    let gpt = TargetConfig::new("demo/gpt", "openai", "gpt-5").with_format(Dialect::Responses);
+    for (config, path, answer, begins) in [
+        (
+            gemini(),
+            "/v1beta/models/gemini-3-pro:countTokens",
+            r#"{"totalTokens":42}"#,
+            r#"{"generateContentRequest":{"model":"models/gemini-3-pro","systemInstruction":"#,
+        ),
+        (
+            gemini().with_endpoint(AT_VERTEX),
+            "/v1/projects/p/locations/eu/publishers/google/models/gemini-3-pro:countTokens",
+            r#"{"totalTokens":42}"#,
+            r#"{"systemInstruction":"#,
+        ),
+        (
+            gpt,
+            "/v1/responses/input_tokens",
+            r#"{"object":"response.input_tokens","input_tokens":42}"#,
+            r#"{"model":"gpt-5","instructions":"Be brief.","#,
+        ),
+    ] {
+        for (status, counted) in [(200, true), (404, false)] {
+            let upstream = Upstream::new().replies(reply(status, answer));
+            let request = post("/v1/messages/count_tokens", asked);
+            let (head, body) = send(layer(config.clone()), &upstream, request).await;
+            assert_eq!(head.status, 200, "{body}");
+            let count = parsed(&body)["input_tokens"].as_u64().unwrap();
+            assert!(if counted { count == 42 } else { count > 42 }, "{count}");
+            let (sent, body) = upstream.request();
+            let body = std::str::from_utf8(&body).unwrap();
+            assert_eq!(sent.uri.path(), path);
+            assert!(body.starts_with(begins) && serde_json::from_str::<Value>(body).is_ok(), "{body}");
+            for of_answers in ["toolConfig", "max_output_tokens", "store", "include", "stream"] {
+                assert!(!body.contains(of_answers), "{of_answers}: {body}");
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Google: Gemini's `generateContent`, at the Gemini API and at Vertex AI. Only providers speak it.
 
+pub(crate) mod count;
 pub(crate) mod embeddings;
 mod read_reply;
 mod read_stream;

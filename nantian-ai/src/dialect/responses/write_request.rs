@@ -13,6 +13,15 @@ use crate::ir::{
 const LEAST_OUTPUT: u64 = 16;
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
+    write(request, false)
+}
+
+/// What is counted: the request without what only an answer needs.
+pub(crate) fn encode_count(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
+    write(request, true)
+}
+
+fn write(request: &Request, counted: bool) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
     let thinker = Thinker::of(&request.model);
     let (instructions, messages) = match request.messages.split_first() {
@@ -45,6 +54,9 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         write_tools(body, request);
         write_output(body, request.output.as_ref(), verbosity);
         reasoning.write(body);
+        if counted {
+            return;
+        }
         body.some_count("max_output_tokens", request.max_output.map(|most| most.max(LEAST_OUTPUT)));
         body.some_number("temperature", request.temperature.filter(|_| sampled));
         body.some_number("top_p", request.top_p.filter(|_| sampled));
