@@ -9,6 +9,7 @@ use crate::edit::lookalike;
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
 use crate::references;
+use crate::settings::Settings;
 
 /// Bytes of an average request body for each token.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -27,7 +28,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// assert!(facts.stream);
 /// assert_eq!(facts.max_output(), Some(200));
 /// ```
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RequestFacts {
     /// What the client asks for; `None` where nobody has looked.
@@ -50,6 +51,8 @@ pub struct RequestFacts {
     /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target)
     /// as its [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.
     pub input_estimate: u64,
+    /// What is said of how the answer is to be made, and for whom.
+    pub settings: Settings,
 }
 
 // === impl RequestFacts ===
@@ -93,6 +96,7 @@ impl RequestFacts {
             refers: operation.spends() && references::refers(surface.dialect(), object, body),
             background: surface.dialect() == ClientDialect::Responses && says(object, "background"),
             input_estimate: if operation.spends() { estimate_tokens(body) } else { 0 },
+            settings: Settings::of_object(surface.dialect(), object),
         }
     }
 }

@@ -98,6 +98,7 @@ mod memory;
 mod outbound;
 mod references;
 mod service;
+mod settings;
 mod target;
 mod wish;
 
@@ -126,6 +127,7 @@ pub use self::layer::AiLayer;
 pub use self::memory::{BodyMemory, HeldMemory};
 pub use self::outbound::Prepared;
 pub use self::service::AiService;
+pub use self::settings::Settings;
 pub use self::target::calibration::Calibration;
 pub use self::target::config::{ConnectTimeout, TargetConfig, Timeouts};
 pub use self::target::endpoint::{Endpoint, InvalidEndpoint};

@@ -20,6 +20,10 @@ pub(super) const STOP_REASON_OF_BEDROCK: &str = "stopReason";
 pub(super) const DONE_REASON: &str = "done_reason";
 pub(super) const STATUS: &str = "status";
 
+/// The lists of answers, of which the first says why it has ended.
+pub(super) const CHOICES: &str = "choices";
+pub(super) const CANDIDATES: &str = "candidates";
+
 // === impl About ===
 
 impl About {
@@ -56,7 +60,9 @@ impl About {
         let said = match name {
             ID | RESPONSE_ID => &mut self.id,
             MODEL | MODEL_VERSION => &mut self.model,
-            STOP_REASON | STOP_REASON_OF_BEDROCK | DONE_REASON | STATUS => &mut self.finish_reason,
+            STOP_REASON | STOP_REASON_OF_BEDROCK | DONE_REASON | STATUS | CHOICES | CANDIDATES => {
+                &mut self.finish_reason
+            }
             _ => return false,
         };
         *said = serde_json::from_slice(json).unwrap_or_default();

@@ -31,7 +31,7 @@ pub struct CallReport {
     pub id: Option<String>,
     /// The model that the provider says has written it.
     pub model: Option<String>,
-    /// Why it ended, in the provider's words, as far as a stream or the outermost object of a reply tells.
+    /// Why it ended, in the provider's words; of several answers the first.
     pub finish_reason: Option<String>,
     /// What the other dialect had no words for, of the request and of the answer.
     pub dropped: Losses,

@@ -1,5 +1,6 @@
 //! The few members of a buffered reply that tell the usage, taken out while it passes.
 
+use super::about;
 use crate::wire::json::{Mark, Scanner};
 
 /// The most that is kept of a name or a value; `usage` objects are far smaller.
@@ -20,7 +21,18 @@ struct Capture {
     name: Vec<u8>,
     value: Vec<u8>,
     of: Of,
+    first: First,
 }
+
+/// Why the first of several answers has ended.
+#[derive(Clone, Debug, Default)]
+struct First {
+    answer: Option<Box<Reply>>,
+    reason: Vec<u8>,
+}
+
+/// How an answer of a list says why it has ended.
+const REASONS: [&str; 2] = ["finish_reason", "finishReason"];
 
 /// What the bytes that come next belong to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,6 +40,8 @@ enum Of {
     Nothing,
     Name,
     Value,
+    /// Answers, each of which says why it has ended.
+    Answers,
 }
 
 // === impl Reply ===
@@ -36,7 +50,7 @@ impl Reply {
     pub(super) fn new(wanted: &'static [&'static str]) -> Self {
         // As much as names and counts mostly take.
         let (name, value) = (Vec::with_capacity(32), Vec::with_capacity(256));
-        let capture = Capture { name, value, of: Of::Nothing };
+        let capture = Capture { name, value, of: Of::Nothing, first: First::default() };
         Self { scanner: Scanner::new(), wanted, capture, broken: false }
     }
 
@@ -56,19 +70,21 @@ impl Reply {
                 capture.take(chunk.get(from..at));
                 capture.of = Of::Nothing;
             }
-            Mark::ValueStart if capture.find(wanted).is_some() => {
-                capture.start(Of::Value);
-                from = at;
-            }
-            Mark::ValueStart => {}
-            Mark::ValueEnd if capture.of == Of::Value => {
-                capture.take(chunk.get(from..at));
-                capture.of = Of::Nothing;
+            Mark::ValueStart => {
                 if let Some(name) = capture.find(wanted) {
-                    sink(name, &capture.value);
+                    let lists = [about::CHOICES, about::CANDIDATES].contains(&name);
+                    capture.start(if lists { Of::Answers } else { Of::Value });
+                    from = at;
                 }
             }
-            Mark::ValueEnd => {}
+            Mark::ValueEnd if capture.of == Of::Nothing => {}
+            Mark::ValueEnd => {
+                capture.take(chunk.get(from..at));
+                let of_answers = std::mem::replace(&mut capture.of, Of::Nothing) == Of::Answers;
+                if let Some(name) = capture.find(wanted) {
+                    sink(name, if of_answers { &capture.first.reason } else { &capture.value });
+                }
+            }
         });
         capture.take(chunk.get(from..));
         self.broken = scanned.is_err();
@@ -88,23 +104,50 @@ impl Capture {
             Of::Nothing => {}
             Of::Name => self.name.clear(),
             Of::Value => self.value.clear(),
+            Of::Answers => self.first = First::default(),
         }
     }
 
     /// Keeps a piece of what is being captured. One byte above the limit is enough to make it unreadable.
     fn take(&mut self, piece: Option<&[u8]>) {
+        let piece = piece.unwrap_or_default();
         let buffer = match self.of {
             Of::Nothing => return,
             Of::Name => &mut self.name,
             Of::Value => &mut self.value,
+            Of::Answers => return self.first.take(piece),
         };
-        let piece = piece.unwrap_or_default();
         let room = (LIMIT + 1).saturating_sub(buffer.len());
         buffer.extend_from_slice(piece.get(..room).unwrap_or(piece));
     }
 
     fn find(&self, wanted: &'static [&'static str]) -> Option<&'static str> {
         wanted.iter().find(|name| name.as_bytes() == self.name).copied()
+    }
+}
+
+// === impl First ===
+
+impl First {
+    /// Reads more of the list, until the first answer has said it.
+    fn take(&mut self, piece: &[u8]) {
+        if !self.reason.is_empty() {
+            return;
+        }
+        let piece = match &self.answer {
+            Some(_) => piece,
+            None => match memchr::memchr(b'{', piece) {
+                Some(at) => piece.get(at..).unwrap_or_default(),
+                None => return,
+            },
+        };
+        let answer = self.answer.get_or_insert_with(|| Box::new(Reply::new(&REASONS)));
+        let reason = &mut self.reason;
+        // What comes after the first answer is no part of it, and is not read.
+        answer.push(piece, |_, json| {
+            reason.clear();
+            reason.extend_from_slice(json);
+        });
     }
 }
 
@@ -131,6 +174,33 @@ mod tests {
         for size in 1..=REPLY.len() {
             let chunks: Vec<_> = REPLY.chunks(size).collect();
             assert_eq!(read(&chunks), expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn why_the_first_answer_has_ended_is_found_in_any_chunking() {
+        for (reply, reason) in [
+            (
+                r#"{"choices":[{"message":{"content":"}]{"},"finish_reason":"stop"},{"finish_reason":"length"}],"z":0}"#,
+                r#"choices="stop""#,
+            ),
+            (
+                r#"{"candidates": [ {"finishReason":"STOP","content":{"parts":[{"finishReason":"no"}]}} ]}"#,
+                r#"candidates="STOP""#,
+            ),
+            (r#"{"choices":[]}"#, "choices="),
+            (r#"{"choices":[{"finish_reason":null}]}"#, "choices=null"),
+        ] {
+            for size in 1..=reply.len() {
+                let mut found = Vec::new();
+                let mut reader = Reply::new(&["choices", "candidates"]);
+                for chunk in reply.as_bytes().chunks(size) {
+                    reader.push(chunk, |name, value| {
+                        found.push(format!("{name}={}", String::from_utf8_lossy(value)));
+                    });
+                }
+                assert_eq!((found, reader.is_complete()), (vec![reason.to_owned()], true), "{size}");
+            }
         }
     }
 

@@ -36,8 +36,8 @@ pub(super) fn members(dialect: Dialect) -> &'static [&'static str] {
         Dialect::Ollama => &["prompt_eval_count", "eval_count", about::MODEL, about::DONE_REASON],
         Dialect::Anthropic => &["usage", about::ID, about::MODEL, about::STOP_REASON],
         Dialect::Bedrock => &["usage", bedrock::INPUT_TEXT_TOKENS, about::STOP_REASON_OF_BEDROCK],
-        Dialect::Gemini => &["usageMetadata", about::RESPONSE_ID, about::MODEL_VERSION],
-        Dialect::OpenAi => &["usage", about::ID, about::MODEL],
+        Dialect::Gemini => &["usageMetadata", about::RESPONSE_ID, about::MODEL_VERSION, about::CANDIDATES],
+        Dialect::OpenAi => &["usage", about::ID, about::MODEL, about::CHOICES],
         Dialect::Responses => &["usage", about::ID, about::MODEL, about::STATUS],
     }
 }

@@ -47,6 +47,11 @@ pub(super) fn text(key: &str, value: &str) -> Value {
     json!({"key": key, "value": {"stringValue": value}})
 }
 
+fn texts(key: &str, values: &[impl AsRef<str>]) -> Value {
+    let values: Vec<_> = values.iter().map(|value| json!({"stringValue": value.as_ref()})).collect();
+    json!({"key": key, "value": {"arrayValue": {"values": values}}})
+}
+
 pub(super) fn count(key: &str, value: u64) -> Value {
     json!({"key": key, "value": {"intValue": value.to_string()}})
 }
@@ -105,15 +110,11 @@ fn attributes(record: &CallRecord) -> Vec<Value> {
         text("nantian.outcome", outcome_name(record.report.outcome)),
         count("nantian.attempts", call.attempts.into()),
     ];
-    attributes.extend(
-        record.max_tokens.filter(|most| *most > 0).map(|most| count("gen_ai.request.max_tokens", most)),
-    );
+    attributes.extend(asked(record));
     attributes.extend(call.model.as_deref().map(|model| text("gen_ai.response.model", model)));
     attributes.extend(call.id.as_deref().map(|id| text("gen_ai.response.id", id)));
-    attributes.extend(call.finish_reason.as_deref().map(|reason| {
-        let reasons = json!({"values": [{"stringValue": reason}]});
-        json!({"key": "gen_ai.response.finish_reasons", "value": {"arrayValue": reasons}})
-    }));
+    let reason = call.finish_reason.as_deref();
+    attributes.extend(reason.map(|reason| texts("gen_ai.response.finish_reasons", &[reason])));
     if record.report.outcome != Outcome::NotServed {
         attributes.push(count("gen_ai.usage.input_tokens", usage.input));
         attributes.push(count("gen_ai.usage.output_tokens", usage.output));
@@ -135,6 +136,37 @@ fn attributes(record: &CallRecord) -> Vec<Value> {
     if !call.dropped.is_empty() {
         attributes.push(text("nantian.dropped", &call.dropped.to_string()));
     }
+    attributes
+}
+
+/// What the client has said of the answer.
+fn asked(record: &CallRecord) -> Vec<Value> {
+    let settings = &record.settings;
+    let numbers = [
+        ("gen_ai.request.temperature", settings.temperature),
+        ("gen_ai.request.top_p", settings.top_p),
+        ("gen_ai.request.frequency_penalty", settings.frequency_penalty),
+        ("gen_ai.request.presence_penalty", settings.presence_penalty),
+    ];
+    let whole = [
+        ("gen_ai.request.max_tokens", record.max_tokens.filter(|most| *most > 0)),
+        ("gen_ai.request.top_k", settings.top_k),
+        ("gen_ai.request.choice.count", Some(record.choices).filter(|choices| *choices > 1)),
+    ];
+    let form = settings.json.map(|json| if json { "json" } else { "text" });
+    let mut attributes: Vec<Value> =
+        numbers.into_iter().filter_map(|(key, value)| Some(number(key, value?))).collect();
+    attributes.extend(whole.into_iter().filter_map(|(key, value)| Some(count(key, value?))));
+    attributes.extend(
+        settings
+            .seed
+            .map(|seed| json!({"key": "gen_ai.request.seed", "value": {"intValue": seed.to_string()}})),
+    );
+    if !settings.stop.is_empty() {
+        attributes.push(texts("gen_ai.request.stop_sequences", &settings.stop));
+    }
+    attributes.extend(form.map(|form| text("gen_ai.output.type", form)));
+    attributes.extend(settings.conversation.as_deref().map(|id| text("gen_ai.conversation.id", id)));
     attributes
 }
 
@@ -163,6 +195,8 @@ fn of_langfuse(record: &CallRecord, started: SystemTime) -> Vec<Value> {
     if record.error().is_some() {
         attributes.push(text("langfuse.observation.level", "ERROR"));
     }
+    let whose = [("user.id", &record.settings.user), ("session.id", &record.settings.conversation)];
+    attributes.extend(whose.into_iter().filter_map(|(key, name)| Some(text(key, name.as_deref()?))));
     attributes
 }
 

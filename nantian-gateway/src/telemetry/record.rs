@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use nantian_ai::{Operation, usage::UsageReport};
+use nantian_ai::{Operation, Settings, usage::UsageReport};
 
 /// The AIService that was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub(crate) struct CallRecord {
     pub(crate) operation: Option<Operation>,
     /// The most tokens of the answer, as the client limits it.
     pub(crate) max_tokens: Option<u64>,
+    /// How many answers.
+    pub(crate) choices: u64,
+    /// How they are to be made, and for whom.
+    pub(crate) settings: Arc<Settings>,
     /// The trace that the call belongs to, if the client says.
     pub(crate) parent: Option<TraceParent>,
     /// When the answer ended.

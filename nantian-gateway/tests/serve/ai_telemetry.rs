@@ -124,6 +124,39 @@ async fn a_collector_and_langfuse_are_told_of_each_call_and_of_no_content() {
 }
 
 #[tokio::test]
+async fn collectors_are_told_what_was_asked_and_why_a_whole_answer_has_ended() {
+    let (provider, otel, langfuse) = (gpt().await, collector().await, collector().await);
+    let observability = format!(
+        "{{otel: {{endpoint: '{}'}}, langfuse: {{host: 'http://{}', publicKey: pk, secretKey: sk}}}}",
+        otel.address, langfuse.address
+    );
+    let gateway = world(&provider, &observability).start().await;
+    let body = r#"{"model":"any","temperature":0.5,"top_p":0.25,"seed":-7,"n":2,"max_tokens":9,"stop":["END","."],"response_format":{"type":"json_object"},"user":"u-7","messages":[]}"#;
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: llm.example\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(gateway.ask(request).await.status(), 200);
+    eventually("both are told", async || spans(&otel).len() == 1 && spans(&langfuse).len() == 1).await;
+    let span = &spans(&otel)[0];
+    for (key, value) in [
+        ("gen_ai.request.temperature", "0.5"),
+        ("gen_ai.request.top_p", "0.25"),
+        ("gen_ai.request.seed", "-7"),
+        ("gen_ai.request.choice.count", "2"),
+        ("gen_ai.request.max_tokens", "18"),
+        ("gen_ai.request.stop_sequences", r#"{"values":[{"stringValue":"END"},{"stringValue":"."}]}"#),
+        ("gen_ai.output.type", "json"),
+        ("gen_ai.response.finish_reasons", r#"{"values":[{"stringValue":"stop"}]}"#),
+    ] {
+        assert_eq!(attribute(span, key).as_deref(), Some(value), "{key}: {span}");
+    }
+    assert_eq!(attribute(span, "user.id"), None, "whose it is only Langfuse asks");
+    assert_eq!(attribute(&spans(&langfuse)[0], "user.id").as_deref(), Some("u-7"));
+}
+
+#[tokio::test]
 async fn calls_whose_traces_are_not_recorded_are_counted_all_the_same() {
     let (provider, otel) = (gpt().await, collector().await);
     let observability = format!("{{otel: {{endpoint: '{}'}}}}", otel.address);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use http::Extensions;
 use nantian_ai::{
-    Operation, RequestFacts, Target,
+    Operation, RequestFacts, Settings, Target,
     usage::{UsageObserver, UsageReport, UsageSink},
 };
 
@@ -42,6 +42,9 @@ struct Call {
     observer: AiObserver,
     operation: Option<Operation>,
     max_tokens: Option<u64>,
+    choices: u64,
+    /// Absent where no collector is told.
+    settings: Option<Arc<Settings>>,
     parent: Option<TraceParent>,
     /// Present if there is an access log.
     noted: Option<AiCalls>,
@@ -113,6 +116,8 @@ impl UsageObserver for AiObserver {
             observer: self.clone(),
             operation: facts.operation,
             max_tokens: facts.max_output(),
+            choices: facts.choices,
+            settings: (!self.exports.is_empty()).then(|| Arc::new(facts.settings.clone())),
             parent: extensions.get::<TraceParent>().copied(),
             noted: extensions.get::<AiCalls>().cloned(),
         });
@@ -141,7 +146,8 @@ impl UsageSink for RedactedContent {
 
 impl Call {
     fn tell(self, report: &UsageReport, failed_over: bool) {
-        let Self { observer, operation, max_tokens, parent, noted } = self;
+        let Self { observer, operation, max_tokens, choices, settings, parent, noted } = self;
+        let settings = settings.unwrap_or_default();
         if let Some(noted) = noted {
             noted.note(&observer.service, report);
         }
@@ -151,6 +157,8 @@ impl Call {
                 service: Arc::clone(&observer.service),
                 operation,
                 max_tokens,
+                choices,
+                settings: Arc::clone(&settings),
                 parent,
                 ended: SystemTime::now(),
                 report: report.clone(),
