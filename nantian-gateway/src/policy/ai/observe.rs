@@ -56,7 +56,7 @@ pub(crate) fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInf
     let default_port = if endpoint.scheme() == &http::uri::Scheme::HTTPS { 443 } else { 80 };
     Arc::new(ServiceInfo {
         name: name.to_string(),
-        provider: provider_name(&target.config().provider),
+        provider: provider_name(&target.config().provider, endpoint.authority().host()),
         model: target.model().to_owned(),
         host: endpoint.authority().host().to_owned(),
         port: endpoint.authority().port_u16().unwrap_or(default_port),
@@ -64,9 +64,13 @@ pub(crate) fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInf
 }
 
 /// `gen_ai.provider.name`, which spells some differently.
-fn provider_name(provider: &str) -> String {
+fn provider_name(provider: &str, host: &str) -> String {
     let name = provider.to_ascii_lowercase();
     match name.as_str() {
+        // Those of regions begin with one.
+        "gemini" if host.to_ascii_lowercase().ends_with("aiplatform.googleapis.com") => {
+            "gcp.vertex_ai".to_owned()
+        }
         "azure-openai" => "azure.ai.openai".to_owned(),
         "bedrock" => "aws.bedrock".to_owned(),
         "gemini" => "gcp.gemini".to_owned(),
@@ -164,6 +168,24 @@ impl Call {
                 report: report.clone(),
                 failed_over,
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn providers_are_told_by_the_names_of_the_conventions() {
+        for (provider, host, name) in [
+            ("OpenAI", "api.openai.com", "openai"),
+            ("bedrock", "bedrock-runtime.eu-central-1.amazonaws.com", "aws.bedrock"),
+            ("gemini", "generativelanguage.googleapis.com", "gcp.gemini"),
+            ("gemini", "aiplatform.googleapis.com", "gcp.vertex_ai"),
+            ("gemini", "europe-west1-aiplatform.googleapis.com", "gcp.vertex_ai"),
+        ] {
+            assert_eq!(provider_name(provider, host), name, "{host}");
         }
     }
 }
