@@ -3,12 +3,19 @@
 use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
+use zeroize::Zeroize as _;
 
 use super::{BackendId, ObjectName, Policies, duration};
 
-/// Bytes that are never shown.
+/// Bytes that are never shown, and wiped from memory when they are dropped.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secret(pub Vec<u8>);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -142,7 +142,7 @@ mod tests {
             ("oci://ghcr.io.evil.test/plugin", None),
         ] {
             let found = find(&logins, url).and_then(Login::credentials);
-            let found = found.map(|Secret(bytes)| String::from_utf8(bytes).unwrap());
+            let found = found.map(|secret| String::from_utf8(secret.0.clone()).unwrap());
             assert_eq!(found.as_deref(), expected, "{url}");
         }
     }
