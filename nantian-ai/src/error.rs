@@ -248,7 +248,7 @@ impl Error {
             Self::Untranslatable(_) => (StatusCode::BAD_REQUEST, "untranslatable", INVALID, INVALID),
             Self::Lossy { .. } => (StatusCode::BAD_REQUEST, "lossy", INVALID, INVALID),
             Self::Provider { fault, .. } => {
-                let (openai, code) = fault::openai_names(fault.kind);
+                let (openai, code) = fault::openai_names(fault);
                 (fault.kind.status(), code, openai, fault::anthropic_name(fault.kind))
             }
             Self::UnsupportedEncoding { .. } => {

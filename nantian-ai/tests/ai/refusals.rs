@@ -146,7 +146,8 @@ async fn an_account_without_credit_is_not_told_to_the_client() {
             assert_eq!((head.status.as_u16(), upstream.requests()), (502, 1));
             assert!(!body.contains(said), "{body}");
             assert_eq!(head.headers["x-should-retry"], "false", "no other try mends it");
-            assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+            let error = head.extensions.get::<Arc<Error>>().unwrap();
+            assert!(error.may_fail_over() && error.code() == "upstream_auth");
         }
     }
 }
@@ -161,6 +162,10 @@ async fn an_account_without_credit_is_told_apart_from_a_limit_of_its_rate() {
         let (head, body) = send(layer(openai()), &Upstream::new().replies(refusal), request).await;
         assert_eq!(head.status, 502);
         assert!(!body.contains("billing"), "{body}");
+        assert!(
+            body.contains(r#""type":"upstream_auth_error""#) || body.contains(r#""type":"api_error""#),
+            "{body}"
+        );
         assert_eq!(head.headers["x-should-retry"], "false", "no other try mends it");
         assert!(!head.headers.keys().any(|name| name.as_str().starts_with("retry-after")));
     }

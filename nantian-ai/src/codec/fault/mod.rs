@@ -186,7 +186,7 @@ pub(crate) fn write(body: &mut Object<'_>, fault: &Fault, dialect: ClientDialect
 }
 
 pub(crate) fn write_openai(body: &mut Object<'_>, fault: &Fault) {
-    let (kind, code) = openai_names(fault.kind);
+    let (kind, code) = openai_names(fault);
     body.object("error", |error| {
         error.text("message", &fault.message);
         error.text("type", kind);
@@ -208,8 +208,9 @@ pub(crate) fn write_anthropic(body: &mut Object<'_>, fault: &Fault) {
 }
 
 /// OpenAI's `type` and `code`.
-pub(crate) fn openai_names(kind: FaultKind) -> (&'static str, &'static str) {
-    match kind {
+pub(crate) fn openai_names(fault: &Fault) -> (&'static str, &'static str) {
+    match fault.kind {
+        _ if is_refused_credential(fault) => ("upstream_auth_error", "upstream_auth"),
         FaultKind::ContextLength => ("invalid_request_error", "context_length_exceeded"),
         FaultKind::Invalid | FaultKind::Unsupported => ("invalid_request_error", "invalid_request"),
         FaultKind::Permission => ("invalid_request_error", "permission_denied"),
