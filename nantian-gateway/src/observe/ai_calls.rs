@@ -28,6 +28,8 @@ pub(super) struct AiCall {
     outcome: &'static str,
     error: Option<&'static str>,
     attempts: u32,
+    /// Whether the answer was one.
+    stream: bool,
     input_tokens: u64,
     output_tokens: u64,
     cached_tokens: u64,
@@ -55,6 +57,7 @@ impl AiCalls {
             outcome: outcome_name(report.outcome),
             error: call.error,
             attempts: call.attempts,
+            stream: call.stream,
             input_tokens: usage.input,
             output_tokens: usage.output,
             cached_tokens: usage.cached,

@@ -123,6 +123,7 @@ async fn the_time_of_a_rule_ends_a_stream_with_an_error_event() {
         assert!(error(path, &event).1.contains("500ms"));
     }
     for call in logged(gateway).await {
+        assert_eq!(call["stream"], true);
         assert_eq!((&call["outcome"], &call["error"]), (&"truncated".into(), &"timeout".into()), "{call}");
     }
 }
