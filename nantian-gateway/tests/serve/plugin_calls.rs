@@ -84,3 +84,37 @@ async fn call_of_grpc_that_is_not_answered_in_time_has_found_nobody_available() 
     let gateway = gateway(&module, "kubernetes.io/h2c", &[&silent]).await;
     assert_eq!(gateway.get("/").await.status(), 414);
 }
+
+#[tokio::test]
+async fn call_to_a_service_without_endpoints_fails_at_once_as_in_envoy() {
+    let over_http = asking_over_http(10_000);
+    let gateway_of_none = gateway(&over_http, "http", &[]).await;
+    assert_eq!(gateway_of_none.get("/").await.status(), 200, "passes without an answer to judge");
+
+    let told = ASKING
+        .replace("(drop (call $ask", "(call $answer (i32.add (i32.const 500) (call $ask")
+        .replace("(i32.const 10000) (i32.const 0)))", "(i32.const 10000) (i32.const 0))))");
+    let gateway_of_none = gateway(&wat::parse_str(told).unwrap(), "kubernetes.io/h2c", &[]).await;
+    assert_eq!(gateway_of_none.get("/").await.status(), 510, "an internal failure");
+}
+
+#[tokio::test]
+async fn plugin_calls_what_the_property_cluster_name_says() {
+    let module = include_str!("../../../nantian-wasm/tests/guests/call_out.wat")
+        .replace(
+            "(memory (export \"memory\") 1)",
+            r#"(import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 160) "cluster_name")"#,
+        )
+        .replace(
+            "(global.set $waiting (local.get $context))",
+            "(global.set $waiting (local.get $context))
+            (drop (call $property (i32.const 160) (i32.const 12) (i32.const 0) (i32.const 4)))
+            (global.set $upstream (i32.load (i32.const 0)))
+            (global.set $upstream_length (i32.load (i32.const 4)))",
+        )
+        .replace("(then (return (i32.const 0)))", "(then unreachable)");
+    let gateway = gateway(&wat::parse_str(module).unwrap(), "http", &[]).await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+}

@@ -115,7 +115,7 @@ pub enum CallError {
     /// The plugin may not call an upstream of this name, or there is none.
     #[error("unknown upstream")]
     UnknownUpstream,
-    /// Call-outs are not available now.
+    /// Call-outs are not available now, or the upstream has no endpoint: the guest sees an internal failure.
     #[error("call-outs are not available")]
     Unavailable,
 }

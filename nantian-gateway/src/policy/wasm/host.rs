@@ -66,7 +66,8 @@ impl PluginHost {
         *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = Allowed { calls, upstreams };
     }
 
-    /// Who makes the call, and the balancer of the Service that the guest means.
+    /// Who makes the call, and the balancer of the Service that the guest means. As in Envoy, a call to one
+    /// without endpoints fails at once.
     fn find(&self, name: &str) -> Result<(CallThread, Balancer<Destination>), CallError> {
         let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
         let calls = allowed.calls.clone().ok_or(CallError::Unavailable)?;
@@ -74,7 +75,7 @@ impl PluginHost {
         let means = |id: &BackendId| id.service == service && port.is_none_or(|port| port == id.port);
         let found = allowed.upstreams.iter().find(|(id, _)| means(id));
         let (_, balancer) = found.ok_or(CallError::UnknownUpstream)?;
-        Ok((calls, balancer.clone()))
+        if balancer.is_empty() { Err(CallError::Unavailable) } else { Ok((calls, balancer.clone())) }
     }
 }
 
@@ -113,8 +114,9 @@ impl Host for PluginHost {
     }
 }
 
-/// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc.cluster.local`, each with `:port` or without,
-/// and `outbound|port||host` as Istio has it. Without a port the Service's lowest one is meant.
+/// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc.cluster.local` and, as the property
+/// `cluster_name` has it, `ns/svc`, each with `:port` or without, and `outbound|port||host` as Istio has it.
+/// Without a port the Service's lowest one is meant.
 fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
     let (host, port) = match name.strip_prefix("outbound|") {
         Some(rest) => {
@@ -126,6 +128,9 @@ fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
             None => (name, None),
         },
     };
+    if let Some((namespace, service)) = host.split_once('/') {
+        return Some((ObjectName::new(namespace, service), port));
+    }
     let host = host.strip_suffix(".cluster.local").unwrap_or(host);
     let host = host.strip_suffix(".svc").unwrap_or(host);
     let (service, namespace) = host.split_once('.').unwrap_or((host, namespace));
@@ -262,6 +267,8 @@ mod tests {
             ("auth.shop:8080", Some(8080)),
             ("auth.shop.svc.cluster.local", None),
             ("outbound|8080||auth.shop.svc.cluster.local", Some(8080)),
+            ("shop/auth", None),
+            ("shop/auth:8080", Some(8080)),
         ] {
             assert_eq!(parse(name, "shop"), auth(port), "{name}");
         }
