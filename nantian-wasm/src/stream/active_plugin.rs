@@ -131,11 +131,11 @@ impl StreamContext {
         phase: Phase,
         answer: Box<LocalResponse>,
     ) -> CallOutcome {
-        if self.response.is_released {
-            return self.failed(plugin, index, phase, Cause::LateAnswer);
-        }
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.details = Some(answer.details.clone());
+        }
+        if self.response.is_released {
+            return self.failed(plugin, index, phase, Cause::LateAnswer);
         }
         self.end_message(Direction::Request, &BodyError::Answered);
         CallOutcome::Over(Action::Respond(answer))
@@ -176,13 +176,7 @@ impl StreamContext {
             self.leave_out(index);
         }
         if let Some(exchange) = self.exchange.as_mut() {
-            let is_large = matches!(failure.cause, Cause::BodyTooLarge { .. });
-            let details = match failure.phase.is_response() {
-                true if is_large => "response_payload_too_large",
-                false if is_large => "request_payload_too_large",
-                _ => "wasm_fail_stream",
-            };
-            exchange.details = Some(details.to_owned());
+            exchange.explain_failure(&failure);
         }
         let end = BodyError::Failed(failure.clone());
         self.end_message(Direction::Request, &end);

@@ -15,7 +15,7 @@ use super::fields::HeaderFields;
 use super::info::StreamInfo;
 use super::plugin_state::{BodyBuffer, Pause, PluginMessage, PluginState};
 use super::removed_pseudo_headers::RemovedPseudoHeaders;
-use crate::error::{Cause, Phase};
+use crate::error::{Cause, Failure, Phase};
 use crate::proxy_wasm::MapKind;
 
 /// Both messages, what guests did to them, and what they left behind.
@@ -308,6 +308,20 @@ impl Exchange {
         {
             own.fault = Some(cause);
         }
+    }
+
+    /// Says why the response is what it is, or why there is none, when a plugin has failed the stream.
+    pub(crate) fn explain_failure(&mut self, failure: &Failure) {
+        let details = match failure.cause {
+            Cause::BodyTooLarge { .. } if failure.phase.is_response() => "response_payload_too_large",
+            Cause::BodyTooLarge { .. } => "request_payload_too_large",
+            // What is there of a response says it already, and an answer that comes too late has said it.
+            Cause::Closed if self.details.is_some() || self.response.is_some() => return,
+            Cause::LateAnswer => return,
+            Cause::Closed => "wasm_close_stream",
+            _ => "wasm_fail_stream",
+        };
+        self.details = Some(details.to_owned());
     }
 
     /// Prepares for one callback of this plugin.
