@@ -75,10 +75,12 @@ impl Instance {
         let failed = |phase| move |cause| PluginError::Start { phase, cause };
         let plugin = Arc::clone(&self.store.inner.data().plugin);
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.store.enter(ROOT, Phase::Start);
+        // As in Envoy, it can read its plugin's configuration here, and not while its VM starts.
+        self.store.enter(ROOT, Phase::Configure);
         if let Some(create) = &self.guest.on_context_create {
             self.store.call(create, (ROOT, 0)).await.map_err(failed(Phase::Start))?;
         }
+        self.store.enter(ROOT, Phase::Start);
         if let Some(vm_start) = &self.guest.on_vm_start {
             let arguments = (ROOT, length(&plugin.vm_configuration));
             if self.store.call(vm_start, arguments).await.map_err(failed(Phase::Start))? == 0 {

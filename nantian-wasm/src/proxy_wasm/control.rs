@@ -94,7 +94,8 @@ pub(super) fn done(caller: &mut Caller<'_, State>) -> Result<(), HostCallError> 
     if was_awaited { Ok(()) } else { Err(Status::NotFound.into()) }
 }
 
-/// How the call-out ended that the running callback is about.
+/// How the call-out ended that the running callback is about, whichever context is the effective one: Envoy
+/// tells only the root.
 pub(super) fn get_status(
     caller: &mut Caller<'_, State>,
     return_code: u32,

@@ -217,10 +217,11 @@ fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u
         b"id" => field(b"x-request-id", out),
         b"protocol" => text(out, protocol(exchange.request.version)),
         b"time" => int(out, i64::try_from(unix_nanos(exchange.started)).unwrap_or(i64::MAX)),
-        b"duration" => int(out, i64::try_from(elapsed().as_nanos()).unwrap_or(i64::MAX)),
+        b"duration" if exchange.is_over => int(out, i64::try_from(elapsed().as_nanos()).unwrap_or(i64::MAX)),
         // What the headers announce is known before a byte has come.
         b"size" => int(out, announced(exchange).unwrap_or(size(exchange.request_bytes))),
         b"total_size" => total(exchange, MapKind::RequestHeaders, exchange.request_bytes, out),
+        b"headers_bytes" => bytes_of(exchange, MapKind::RequestHeaders, out),
         b"headers" => match key {
             Some(key) => field(key, out),
             None => map(exchange, MapKind::RequestHeaders, out),
@@ -250,6 +251,7 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
             let behind = exchange.response_bytes.saturating_add(u64::try_from(trailers).unwrap_or(u64::MAX));
             total(exchange, MapKind::ResponseHeaders, behind, out)
         }
+        b"headers_bytes" => bytes_of(exchange, MapKind::ResponseHeaders, out),
         b"headers" => match key {
             Some(key) => header(exchange, MapKind::ResponseHeaders, key, out),
             None if exchange.response.is_none() => text(out, NO_ENTRIES),
@@ -308,6 +310,12 @@ fn announced(exchange: &Exchange) -> Option<i64> {
 
 fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Bytes of headers; none where there are none yet.
+fn bytes_of(exchange: &Exchange, kind: MapKind, out: &mut Vec<u8>) -> Result<(), Status> {
+    let bytes = headers::of_exchange(exchange, kind).map_or(0, Fields::size);
+    int(out, i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 /// Bytes of a message so far: its headers, and what is behind them.

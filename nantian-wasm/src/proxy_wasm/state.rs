@@ -177,10 +177,10 @@ impl State {
         !is_beginning || (plugin_state.answer.is_none() && plugin_state.fault.is_none())
     }
 
-    /// Says whether the stream is over and being logged.
+    /// Says whether the stream, which is over, is being logged.
     pub(crate) fn set_logged(&mut self, is_logged: bool) {
         if let Some(exchange) = self.exchange_mut() {
-            exchange.is_logged = is_logged;
+            (exchange.is_over, exchange.is_logged) = (true, is_logged);
         }
     }
 

@@ -34,7 +34,9 @@ pub(crate) struct Exchange {
     /// The plugin whose guest has the exchange.
     pub(crate) current: usize,
     pub(crate) streaming: Streaming,
-    /// The stream is over and being logged: everything can be read, nothing changed.
+    /// The stream is over.
+    pub(crate) is_over: bool,
+    /// It is being logged: everything can be read, nothing changed.
     pub(crate) is_logged: bool,
     /// Properties that guests of this stream set, under their raw paths.
     pub(crate) properties: Vec<(Bytes, Bytes)>,
@@ -172,6 +174,7 @@ impl Exchange {
             plugins: Vec::with_capacity(plugins),
             current: 0,
             streaming: Streaming::No,
+            is_over: false,
             is_logged: false,
             properties: Vec::new(),
             request_bytes: 0,

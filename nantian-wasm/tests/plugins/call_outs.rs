@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use nantian_wasm::{
-    Engine, Module, Plugin, PluginConfig, Sandbox,
+    Action, Engine, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo,
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpReply},
 };
 
 use crate::limits::calling;
-use crate::support::{Logged, get, send};
+use crate::support::{Logged, get, guest, plugin_of, send};
 
 /// Notes what it is asked for, and does nothing.
 #[derive(Default)]

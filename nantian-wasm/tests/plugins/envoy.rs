@@ -450,3 +450,71 @@ fn log_knows_the_size_of_a_response_as_it_was_sent() {
     assert_eq!(send([logs.clone(), configured("resize", b"pkshorter")], get("/")).text(), "shorter");
     assert_eq!(metric(&logs, "size"), 7, "what has left");
 }
+
+/// A guest that logs a digit for the status of asking for a property, and its value behind it, in the
+/// callbacks `FIRST` and `proxy_on_log`; it does `ACT` between them.
+fn asking_for(path: &str, first: &str, act: &str) -> Plugin {
+    let text = r#"(module
+        (import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_close_stream" (func $close (param i32) (result i32)))
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "PATH")
+        (data (i32.const 128) "too late")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1025))
+        (func $tell (local $status i32)
+            (i32.store (i32.const 4) (i32.const 0))
+            (local.set $status (call $property (i32.const 64) (i32.const LENGTH) (i32.const 0) (i32.const 4)))
+            (i32.store8 (i32.const 1024) (i32.add (i32.const 48) (local.get $status)))
+            (drop (call $log (i32.const 2) (i32.const 1024) (i32.add (i32.const 1) (i32.load (i32.const 4))))))
+        (func (export "FIRST") (param i32 i32 i32) (result i32) (call $tell) ACT (i32.const 0))
+        (func (export "proxy_on_log") (param i32) (call $tell)))"#;
+    let length = path.replace(r"\00", "0").len().to_string();
+    of_text(
+        &text.replace("PATH", path).replace("LENGTH", &length).replace("FIRST", first).replace("ACT", act),
+    )
+}
+
+/// What such a guest has logged of one exchange.
+fn told_of(path: &str, first: &str, act: &str) -> Vec<String> {
+    let plugin = asking_for(path, first, act);
+    let lines = Logged::during(|| drop(send([plugin], get("/"))));
+    lines.into_iter().map(|line| line.trim_start_matches("probe: ").to_owned()).collect()
+}
+
+#[test]
+fn request_has_no_duration_before_it_is_over() {
+    let told = told_of(r"request\00duration", "proxy_on_response_headers", "");
+    let statuses: Vec<_> = told.iter().map(|line| &line[..1]).collect();
+    assert_eq!(statuses, ["1", "0"], "not found, and eight bytes: {told:?}");
+    assert!(told[0].len() == 1 && told[1].chars().count() > 1, "{told:?}");
+}
+
+#[test]
+fn bytes_of_headers_are_none_where_there_are_none_yet() {
+    let seen = send([sdk("properties request.headers_bytes response.headers_bytes")], get("/"));
+    let [request, response] = all(&seen, "x-property")[..] else { panic!("{seen:?}") };
+    assert_eq!(
+        request, r"request.headers_bytes=0\x00\x00\x00\x00\x00\x00\x00",
+        "48 of pseudo headers: a digit"
+    );
+    assert_eq!(response, format!("response.headers_bytes={}", r"\x00".repeat(8)));
+}
+
+#[test]
+fn details_of_a_stream_that_a_guest_ends_are_those_that_are_there() {
+    let path = r"response\00code_details";
+    let late = "(drop (call $answer (i32.const 403) (i32.const 128) (i32.const 8) (i32.const 0) (i32.const 0)
+        (i32.const 0) (i32.const 0) (i32.const -1)))";
+    for (first, act, details) in [
+        ("proxy_on_request_headers", "(drop (call $close (i32.const 0)))", "0wasm_close_stream"),
+        ("proxy_on_response_headers", "(drop (call $close (i32.const 1)))", "0via_upstream"),
+        ("proxy_on_response_body", "(drop (call $close (i32.const 1)))", "0via_upstream"),
+        ("proxy_on_response_body", late, "0too_late"),
+    ] {
+        assert_eq!(told_of(path, first, act).last().map(String::as_str), Some(details), "{first} {act}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::Response;
 use nantian_wasm::{
     Action, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer, WasmService,
@@ -144,7 +145,7 @@ fn two_threads_share_one_instance_without_losing_a_stream() {
 fn layer_is_shared_between_threads_and_its_futures_travel_with_the_inner_ones() {
     fn shared<T: Clone + Send + Sync>() {}
     fn sent<T: Send>() {}
-    type Body = http_body_util::Full<bytes::Bytes>;
+    type Body = http_body_util::Full<Bytes>;
     type Inner = tower::util::BoxCloneSyncService<
         http::Request<nantian_wasm::body::RequestBody<Body>>,
         Response<Body>,
@@ -360,4 +361,31 @@ fn queues_of_the_version_that_runs_stay_its_own_whatever_one_has_wanted_that_was
     assert_eq!(send([next.clone()], get("/")).status(), 200);
     engine.maintain();
     assert_eq!(counts(&next)[0].1, 4);
+}
+
+#[test]
+fn root_reads_the_configuration_of_its_plugin_while_it_is_created_and_not_while_its_vm_starts() {
+    // Four bytes are the plugin's, and two those of its VM.
+    let guest = r#"(module
+        (import "env" "proxy_get_buffer_bytes" (func $buffer (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_configuration" (func $configuration (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (global $created (mut i32) (i32.const 0))
+        (func (export "proxy_abi_version_0_1_0"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func $status_of_buffer (result i32)
+            (call $buffer (i32.const 7) (i32.const 0) (i32.const 9) (i32.const 0) (i32.const 4)))
+        (func $has (param $length i32) (result i32)
+            (drop (call $configuration (i32.const 0) (i32.const 4)))
+            (i32.eq (i32.load (i32.const 4)) (local.get $length)))
+        (func (export "proxy_on_context_create") (param i32 i32)
+            (global.set $created (i32.and (call $has (i32.const 4)) (i32.eqz (call $status_of_buffer)))))
+        (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+            (i32.and (global.get $created)
+                (i32.and (call $has (i32.const 2)) (i32.eq (call $status_of_buffer) (i32.const 1))))))"#;
+    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(guest).unwrap(), |config| {
+        config.configuration = Bytes::from_static(b"four");
+        config.vm_configuration = Bytes::from_static(b"vm");
+    });
+    plugin.unwrap();
 }
