@@ -89,7 +89,9 @@
 //!   out. One that it removes is hidden from plugins: without a path or a method a request is answered as in
 //!   Envoy, and it keeps its authority.
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance.
-//!   Requests that come before that and find no other instance fail with [`Cause::NoInstance`].
+//!   Requests that come before that and find no other instance fail with [`Cause::NoInstance`]. An instance
+//!   that asks to be replaced, as modules made for Higress do (`wasm_need_rebuild`), has new streams only
+//!   where no other can have them, and is replaced once it has none.
 //! * An instance has 10 000 streams at a time. One that is full leaves further ones to the others; where all
 //!   are, a stream fails with [`Cause::Budget`].
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty
@@ -130,12 +132,12 @@
 //! `request`, `response`, `source` and `destination` have what Envoy's have, `connection` its `id`, `mtls`,
 //! `requested_server_name`, `tls_version`, `uri_san_peer_certificate`, `dns_san_peer_certificate` and
 //! `sha256_peer_certificate_digest`, `upstream` its `address` and `port`, `xds` its `route_name`,
-//! `cluster_name` and `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`,
-//! `listener_direction` and what guests have set stand by themselves, and these last in `filter_state`, too,
-//! behind `wasm.`. What the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these
-//! do not say is not found, and neither is what only Envoy has: its `node`, the metadata of its listeners,
-//! routes, clusters and hosts (that of filters is there and empty), the subjects of certificates and the
-//! gateway's own one, and how long the backend took.
+//! `cluster_name` and `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`, Higress'
+//! `plugin_vm_memory`, `listener_direction` and what guests have set stand by themselves, and these last in
+//! `filter_state`, too, behind `wasm.`. What the messages do not say comes from [`StreamInfo`] and
+//! [`UpstreamAddress`]; what these do not say is not found, and neither is what only Envoy has: its `node`,
+//! the metadata of its listeners, routes, clusters and hosts (that of filters is there and empty), the
+//! subjects of certificates and the gateway's own one, and how long the backend took.
 
 mod background_calls;
 mod callout_limits;

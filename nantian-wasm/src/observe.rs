@@ -35,7 +35,7 @@ pub struct PluginStatus {
     pub failures: u64,
     /// Of these, how many for each [kind](Cause::kind) of cause.
     pub failures_by_cause: BTreeMap<&'static str, u64>,
-    /// Attempts to replace an instance that ended.
+    /// Attempts to replace an instance that ended or asked for it.
     pub rebuilds: u64,
     /// Log lines of guests that were dropped for exceeding a stream's budget or the plugin's.
     pub dropped_log_lines: u64,

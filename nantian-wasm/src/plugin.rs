@@ -297,6 +297,9 @@ impl Inner {
             let now = engine.ticks();
             match cell.instance() {
                 None if self.pool.may_rebuild_at(now) => self.replace(slot, cell),
+                Some(instance) if slot.is_worn() && instance.is_idle() && self.pool.may_rebuild_at(now) => {
+                    self.replace(slot, cell);
+                }
                 Some(instance) if now < round_ends && instance.is_tick_due_at(now) => {
                     slot.set_off(tick(Arc::downgrade(slot), cell));
                     slot.settle();
@@ -311,14 +314,18 @@ impl Inner {
         self.pool.slots().iter().filter(|slot| slot.give_turns()).count() > 0
     }
 
-    /// Puts a new instance in the place of one that ended; a guest that does not start again is tried again
-    /// later.
+    /// Puts a new instance in the place of one that ended or is to end; a guest that does not start again is
+    /// tried again later.
     fn replace(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: InstanceGuard) {
         self.plugin.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let began = self.module.engine().ticks();
+        let old = slot.take_out(&mut cell);
         let start = Instance::start(&self.module, &self.sandbox, slot);
         let (this, slot_of) = (Arc::downgrade(self), Arc::downgrade(slot));
         slot.set_off(async move {
+            if let Some(old) = old {
+                old.end().await;
+            }
             let started = start.await;
             let (Some(this), Some(slot)) = (this.upgrade(), slot_of.upgrade()) else { return };
             let now = this.module.engine().ticks();

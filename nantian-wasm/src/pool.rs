@@ -41,6 +41,8 @@ pub(crate) struct Slot {
     owner: AtomicU64,
     streams: AtomicU64,
     live: AtomicBool,
+    /// The guest asks for another instance in its place.
+    is_worn: AtomicBool,
     memory: AtomicU64,
     peaks: Peaks,
     inbox: Inbox,
@@ -99,8 +101,8 @@ impl Pool {
     pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
         let thread = thread_key();
         let (mut busy, mut cause) = (None, Cause::NoInstance);
-        for pass in [Slot::is_own, Slot::is_free, Slot::is_foreign] {
-            for slot in self.slots.iter().filter(|slot| pass(slot, thread)) {
+        for rank in 0..=Slot::LAST {
+            for slot in self.slots.iter().filter(|slot| slot.rank(thread) == rank) {
                 let Some(cell) = slot.try_lock() else {
                     busy = Some(slot);
                     continue;
@@ -144,6 +146,7 @@ impl Slot {
             owner: AtomicU64::new(0),
             streams: AtomicU64::new(0),
             live: AtomicBool::new(false),
+            is_worn: AtomicBool::new(false),
             memory: AtomicU64::new(0),
             peaks: Peaks::default(),
             inbox: Inbox::default(),
@@ -152,20 +155,22 @@ impl Slot {
         })
     }
 
-    fn is_own(&self, thread: u64) -> bool {
-        self.owner.load(Ordering::Relaxed) == thread
-    }
+    /// The last of the ranks.
+    const LAST: u8 = 3;
 
-    fn is_free(&self, _: u64) -> bool {
-        self.owner.load(Ordering::Relaxed) == 0
-    }
-
-    fn is_foreign(&self, thread: u64) -> bool {
-        !self.is_own(thread) && !self.is_free(thread)
+    /// Where the slot stands among those in which a thread looks for an instance: its own come first, and
+    /// those whose guest asks for another instance last.
+    fn rank(&self, thread: u64) -> u8 {
+        match self.owner.load(Ordering::Relaxed) {
+            _ if self.is_worn() => Self::LAST,
+            owner if owner == thread => 0,
+            0 => 1,
+            _ => 2,
+        }
     }
 
     fn claim(&self, thread: u64) {
-        if !self.is_own(thread) {
+        if self.owner.load(Ordering::Relaxed) != thread {
             self.owner.store(thread, Ordering::Relaxed);
         }
         // Written by whoever has the instance only: what is read is current.
@@ -215,10 +220,31 @@ impl Slot {
         if cell.instance.take_if(|instance| !instance.is_alive()).is_none() {
             return;
         }
+        self.vacate();
+        self.wake_at(0);
+    }
+
+    /// Takes out an instance, if there is one, that no stream is on.
+    pub(crate) fn take_out(&self, cell: &mut InstanceCell) -> Option<Instance> {
+        let instance = cell.instance.take()?;
+        self.vacate();
+        Some(instance)
+    }
+
+    fn vacate(&self) {
         self.live.store(false, Ordering::Relaxed);
+        self.set_worn(false);
         self.memory.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
-        self.wake_at(0);
+    }
+
+    /// Notes whether the guest asks for another instance in its place.
+    pub(crate) fn set_worn(&self, is_worn: bool) {
+        self.is_worn.store(is_worn, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_worn(&self) -> bool {
+        self.is_worn.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_live(&self) -> bool {

@@ -128,6 +128,12 @@ impl Instance {
         self.store.inner.data().contexts.len() < MAX_CONTEXTS
     }
 
+    /// Whether no stream is on it, and no call-out of its own is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.store.inner.data();
+        state.contexts.len() == 0 && state.calls.are_over()
+    }
+
     /// Gives a stream a context of an id that is unique among those alive.
     pub(crate) fn register(&mut self, exchange: SharedExchange, plugin_index: usize) -> u32 {
         let contexts = &mut self.store.inner.data_mut().contexts;

@@ -28,6 +28,14 @@ impl Instance {
         self.store.inner.data().is_ending
     }
 
+    /// Ends an instance in whose place another starts, which does not wait until the guest is done.
+    pub(crate) async fn end(mut self) {
+        if self.on_root_done().await.is_ok() {
+            // What it does now nobody sees.
+            let _ = self.on_root_delete().await;
+        }
+    }
+
     /// Deletes the root context; the instance is of no use then.
     pub(crate) async fn on_root_delete(&mut self) -> Result<(), Cause> {
         let Some(delete) = &self.guest.on_delete else { return Ok(()) };

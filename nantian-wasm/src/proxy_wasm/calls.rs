@@ -96,6 +96,11 @@ impl Calls {
         self.of_context.get(&context).copied().unwrap_or(0)
     }
 
+    /// Whether none is under way.
+    pub(crate) fn are_over(&self) -> bool {
+        self.of_context.is_empty()
+    }
+
     /// The id of the next call of a kind.
     pub(crate) fn next_id(&mut self, kind: CallKind) -> u32 {
         let code = kind.code();

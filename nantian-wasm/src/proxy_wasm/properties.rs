@@ -25,6 +25,9 @@ const MAX_KEPT: usize = 64 << 10;
 /// What a property takes besides its path and value, in bytes: its place among the others.
 const PROPERTY: usize = 64;
 
+/// Higress': a guest that sets it to `true` asks for another instance in its place.
+const REBUILD: &[u8] = b"wasm_need_rebuild";
+
 /// A map without entries.
 const NO_ENTRIES: &str = "\0\0\0\0";
 
@@ -44,7 +47,7 @@ pub(super) fn get(
     hand_over_found(caller, return_pointer, return_length, |memory, state, value| {
         let path = slice(memory, path, path_length)?;
         state.charge_from_guest(path.len())?;
-        Ok(resolve(state, path, value)?)
+        Ok(resolve(state, memory.len(), path, value)?)
     })
 }
 
@@ -77,9 +80,14 @@ pub(super) fn set(
     {
         plugin_state.message(direction).most = Some(most);
     }
+    let asks_for_another =
+        (path.strip_suffix(b"\0").unwrap_or(&path) == REBUILD).then_some(&value[..] == b"true");
     match exchange.properties.iter_mut().find(|(known, _)| *known == path) {
         Some((_, old)) => *old = value,
         None => exchange.properties.push((path, value)),
+    }
+    if let Some((is_worn, slot)) = asks_for_another.zip(state.slot.upgrade()) {
+        slot.set_worn(is_worn);
     }
     Ok(())
 }
@@ -103,7 +111,7 @@ fn limited(path: &[u8]) -> Option<Direction> {
 ///
 /// What guests have set is found under paths of one segment, where it never takes the place of what the host
 /// knows, and all of it in `filter_state`, behind `wasm.`: as in Envoy.
-fn resolve(state: &State, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
+fn resolve(state: &State, memory: usize, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
     if path.is_empty() {
         return Err(Status::SerializationFailure);
     }
@@ -118,6 +126,7 @@ fn resolve(state: &State, path: &[u8], out: &mut Vec<u8>) -> Result<(), Status> 
         (b"plugin_name", None) => text(out, &state.plugin.name),
         (b"plugin_root_id", None) => text(out, &state.plugin.root_id),
         (b"plugin_vm_id", None) => text(out, &state.plugin.vm_id),
+        (b"plugin_vm_memory", None) => int(out, i64::try_from(memory).unwrap_or(i64::MAX)),
         (b"listener_direction", None) => int(out, INBOUND),
         (b"metadata", None) => Ok(()),
         (b"metadata", Some(b"filter_metadata")) if third.is_none() => text(out, NO_ENTRIES),

@@ -12,6 +12,7 @@ mod crowds;
 mod ends;
 mod envoy;
 mod headers;
+mod higress;
 mod hostile;
 mod invariants;
 mod kept;
