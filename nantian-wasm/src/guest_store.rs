@@ -9,9 +9,6 @@ use crate::error::{Cause, Phase};
 use crate::proxy_wasm::{EpochAction, ROOT, State};
 use crate::sandbox::{self, Usage};
 
-/// Time limit of instantiation, start and configuration together, in engine ticks: one second.
-const START_TICKS: u64 = 1_000;
-
 /// Beats of the clock until a guest is asked whether it may go on.
 pub(crate) const NEXT_BEAT: u64 = 1;
 
@@ -23,16 +20,16 @@ pub(crate) struct GuestStore {
     /// False from the moment a call into the guest begins until it returns: whatever interrupts one leaves a
     /// dead guest.
     alive: bool,
-    /// Time limit of one callback, in engine ticks; none while the guest starts, when one limit holds for all
-    /// calls.
-    ticks: Option<u64>,
+    /// Time limit in engine ticks: of all calls together while the guest starts, and then of each callback.
+    limit: u64,
+    is_started: bool,
 }
 
 // === impl GuestStore ===
 
 impl GuestStore {
-    /// A store for a guest that is to start, all in one time limit.
-    pub(crate) fn new(engine: &Engine, state: State) -> Self {
+    /// A store for a guest that is to start, all in one time limit, in engine ticks.
+    pub(crate) fn new(engine: &Engine, state: State, limit: u64) -> Self {
         let mut store = Store::new(engine.wasmtime(), state);
         store.limiter(|state| &mut state.limits);
         store.epoch_deadline_callback(|mut store| {
@@ -42,14 +39,15 @@ impl GuestStore {
                 EpochAction::Interrupt => UpdateDeadline::Interrupt,
             })
         });
-        store.data_mut().may_run = START_TICKS;
+        store.data_mut().may_run = limit;
         store.set_epoch_deadline(NEXT_BEAT);
-        Self { inner: store, shim: engine.host_functions().shim().clone(), alive: true, ticks: None }
+        let shim = engine.host_functions().shim().clone();
+        Self { inner: store, shim, alive: true, limit, is_started: false }
     }
 
     /// Limits each callback from now on.
     pub(crate) fn limit_each_callback(&mut self, ticks: u64) {
-        self.ticks = Some(ticks);
+        (self.limit, self.is_started) = (ticks, true);
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -70,8 +68,7 @@ impl GuestStore {
     /// Enters a callback about something that a stream has asked for, which pays for it. False if it cannot.
     pub(crate) fn enter_reply(&mut self) -> bool {
         self.enter_root(Phase::CallResponse);
-        let limit = self.ticks.unwrap_or(START_TICKS);
-        self.inner.data_mut().charge_asker(limit)
+        self.inner.data_mut().charge_asker(self.limit)
     }
 
     pub(crate) async fn call<P, R>(&mut self, function: &TypedFunc<P, R>, params: P) -> Result<R, Cause>
@@ -82,12 +79,12 @@ impl GuestStore {
         self.alive = false;
         let state = self.inner.data_mut();
         state.now = state.plugin.clock.ticks();
-        if let Some(ticks) = self.ticks {
-            (state.ran, state.may_run) = (0, ticks);
+        if self.is_started {
+            (state.ran, state.may_run) = (0, self.limit);
             self.inner.set_epoch_deadline(NEXT_BEAT);
         }
         let result = function.call_async(&mut self.inner, params).await;
-        if self.ticks.is_some() {
+        if self.is_started {
             self.inner.data_mut().end_callback();
         }
         self.alive = result.is_ok();
@@ -100,6 +97,6 @@ impl GuestStore {
 
     /// Why a call of the guest ended.
     pub(crate) fn cause(&self, error: &wasmtime::Error) -> Cause {
-        sandbox::cause(error, Duration::from_millis(self.ticks.unwrap_or(START_TICKS)))
+        sandbox::cause(error, Duration::from_millis(self.limit))
     }
 }

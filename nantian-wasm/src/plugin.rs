@@ -48,7 +48,8 @@ impl Plugin {
     /// Starts and configures the instances of a plugin that reaches nothing outside its exchanges.
     ///
     /// Runs the guest's start functions, `proxy_on_vm_start` and `proxy_on_configure` once for each instance,
-    /// all together within one second of engine ticks an instance. Blocks meanwhile.
+    /// all together within one second of engine ticks an instance, or within
+    /// [`Sandbox::max_execution_time`] if that is more. Blocks meanwhile.
     ///
     /// # Errors
     ///

@@ -40,7 +40,8 @@ impl Instance {
     ) -> impl Future<Output = Result<Self, PluginError>> + Send + use<> {
         let plugin = slot.plugin();
         let state = State::new(Arc::clone(plugin), module.abi(), sandbox::limits(sandbox), slot);
-        Self::start_in(module.clone(), GuestStore::new(module.engine(), state), sandbox.ticks())
+        let store = GuestStore::new(module.engine(), state, sandbox.start_ticks());
+        Self::start_in(module.clone(), store, sandbox.ticks())
     }
 
     async fn start_in(module: Module, mut store: GuestStore, ticks: u64) -> Result<Self, PluginError> {

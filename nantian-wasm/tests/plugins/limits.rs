@@ -4,11 +4,12 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use nantian_wasm::{
-    Action, Cause, Engine, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo,
+    Action, Cause, Engine, Module, Plugin, PluginConfig, PluginError, Sandbox, StreamContext, StreamInfo,
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
@@ -271,4 +272,34 @@ fn body_of_any_length_passes_a_guest_that_reads_and_writes_each_part() {
     }
     drop(stream);
     assert_eq!(plugin.status().peaks[0].used, 1 << 20, "those of the callback that copied most");
+}
+
+#[test]
+fn instance_may_start_for_a_second_or_for_as_long_as_a_callback_runs() {
+    // Takes 900 ms three times, and is asked twice whether it may go on.
+    let guest = wat::parse_str(
+        r#"(module
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32) (local $left i32)
+            (local.set $left (i32.const 3))
+            (loop $more
+                (drop (call $log (i32.const 2) (i32.const 0) (i32.const 4)))
+                (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+                (br_if $more (local.get $left)))
+            (i32.const 1)))"#,
+    )
+    .unwrap();
+    let started = |limit| {
+        let engine = Engine::new().unwrap().0;
+        tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 900), || {
+            plugin_of(&engine, &guest, |config| config.sandbox.max_execution_time = limit)
+        })
+    };
+    let second = Duration::from_secs(1);
+    let error = started(second / 10).unwrap_err();
+    let cause = Cause::TimeLimit { limit: second };
+    assert!(matches!(&error, PluginError::Start { cause: found, .. } if *found == cause), "{error:?}");
+    started(second * 2).unwrap();
 }
