@@ -125,6 +125,8 @@ pub(crate) struct Counters {
     last_backtrace: Mutex<Vec<String>>,
     trapped_lines: OnceAMinute,
     not_replaced_lines: OnceAMinute,
+    denied_call_lines: OnceAMinute,
+    ignored_answer_lines: OnceAMinute,
 }
 
 /// Streams that failed.
@@ -202,19 +204,25 @@ impl Counters {
         }
     }
 
+    /// Notes a call-out, at this engine tick, that the sandbox does not allow.
+    pub(crate) fn denied_call(&self, plugin: &str, now: u64) {
+        match self.denied_call_lines.note_at(now) {
+            Some(times) => warn!(plugin, times, "call-out of a plugin without network denied"),
+            None => debug!(plugin, "call-out of a plugin without network denied"),
+        }
+    }
+
+    /// Notes an answer, at this engine tick, that had no stream to go to.
+    pub(crate) fn ignored_answer(&self, plugin: &str, root: bool, now: u64) {
+        match self.ignored_answer_lines.note_at(now) {
+            Some(times) => warn!(plugin, root, times, "local response outside a stream ignored"),
+            None => debug!(plugin, root, "local response outside a stream ignored"),
+        }
+    }
+
     pub(crate) fn failures(&self) -> Failures {
         lock(&self.failures).clone()
     }
-}
-
-/// Notes an answer that had no stream to go to.
-pub(crate) fn ignored_answer(plugin: &str, root: bool) {
-    debug!(plugin, root, "local response outside a stream ignored");
-}
-
-/// Notes a call-out that the sandbox does not allow.
-pub(crate) fn denied_call(plugin: &str) {
-    debug!(plugin, "call-out of a plugin without network denied");
 }
 
 /// The part of a guest's log line that is written: a longer one is cut.

@@ -258,7 +258,7 @@ fn begin(
 ) -> Result<(u32, ReplyAddress), HostCallError> {
     let state = caller.data_mut();
     if !state.plugin.allow_network {
-        observe::denied_call(&state.plugin.name);
+        state.plugin.counters.denied_call(&state.plugin.name, state.now);
         return Err(Status::InternalFailure.into());
     }
     let of_bodies = state.charged().map_or(0, |exchange| exchange.bytes_come);

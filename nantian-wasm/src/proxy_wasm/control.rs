@@ -175,7 +175,8 @@ pub(super) fn send_local_response(
         Ok(Ok(())) => answer(&mut state.interner, status, &block).map_err(|cause| cause.to_string()),
     };
     let Some(exchange) = state.exchange_mut() else {
-        observe::ignored_answer(&state.plugin.name, state.effective == ROOT);
+        let is_root = state.effective == ROOT;
+        state.plugin.counters.ignored_answer(&state.plugin.name, is_root, state.now);
         return Ok(());
     };
     let answered = match head {

@@ -216,3 +216,69 @@ fn metadata_of_a_grpc_stream_have_the_status_of_their_response() {
     });
     assert_eq!(lines, ["probe: 2", "probe: 200", "probe: 1"]);
 }
+
+#[test]
+fn end_of_a_call_of_grpc_is_told_to_the_stream_that_made_it() {
+    let guest = r#"(module
+        (import "env" "proxy_grpc_call"
+            (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+        (import "env" "proxy_get_status" (func $status (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "auth")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1025))
+        (func $tell
+            (drop (call $status (i32.const 0) (i32.const 4) (i32.const 8)))
+            (i32.store8 (i32.const 1024) (i32.add (i32.const 48) (i32.load (i32.const 0))))
+            (drop (call $log (i32.const 2) (i32.const 1024) (i32.add (i32.const 1) (i32.load (i32.const 8))))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $call (i32.const 100) (i32.const 4) (i32.const 100) (i32.const 4) (i32.const 100) (i32.const 4)
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0)))
+            (i32.const 0))
+        (func (export "proxy_on_grpc_close") (param i32 i32 i32)
+            (call $tell)
+            (drop (call $become (i32.const 2)))
+            (call $tell)))"#;
+    let engine = Engine::new().unwrap().0;
+    let (plugin, outside) = calling(&engine, guest);
+    let lines = Logged::during(|| {
+        let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+        let mut parts = http::Request::new(()).into_parts().0;
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+        outside.grpc.lock().unwrap().pop().unwrap().close(7, "no");
+        engine.maintain();
+    });
+    assert_eq!(lines, ["probe: 7no", "probe: 7no"]);
+}
+
+#[test]
+fn refusals_that_clients_bring_about_are_logged_once_and_again_in_a_minute() {
+    let engine = Engine::new().unwrap().0;
+    let answers_from_the_root = r#"(module
+        (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $become (i32.const 1)))
+            (call $answer (i32.const 403) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                (i32.const 0) (i32.const 0) (i32.const -1))))"#;
+    for (guest, line) in [
+        (guest("call_out"), "probe: call-out of a plugin without network denied"),
+        (wat::parse_str(answers_from_the_root).unwrap(), "probe: local response outside a stream ignored"),
+    ] {
+        let plugin =
+            plugin_of(&engine, &guest, |config| config.configuration = Bytes::from_static(b"auth")).unwrap();
+        let exchanges = |count| {
+            Logged::of_plugins(|| {
+                (0..count).for_each(|_| assert_eq!(send([plugin.clone()], get("/")).status(), 200));
+            })
+        };
+        assert_eq!(exchanges(3), [line]);
+        (0..60_000).for_each(|_| engine.tick());
+        assert_eq!(exchanges(1), [line]);
+    }
+}
