@@ -20,5 +20,8 @@ pub(crate) use self::{
         policy as rate_limit_policy,
     },
     session::{CookieNames, SessionScope},
-    wasm::{NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, is_closed_by_plugin},
+    wasm::{
+        NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, call_foreign_function,
+        is_closed_by_plugin,
+    },
 };

@@ -53,11 +53,16 @@ impl PluginOptions {
             (None, Some(path)) => Bytes::from(read(path)?),
             (None, None) => Bytes::new(),
         };
+        let variables = self.env.iter().map(|variable| {
+            let named = variable.split_once('=');
+            named.with_context(|| format!("--env {variable}: no `=`"))
+        });
+        let environment = variables.collect::<anyhow::Result<Vec<_>>>()?;
         let sandbox = Sandbox::default()
             .with_max_memory(usize::try_from(self.max_memory_bytes)?)
             .with_max_execution_time(Duration::from_millis(self.max_execution_time_ms));
         let config = PluginConfig::new(self.name()).with_configuration(configuration);
-        let config = config.with_root_id(&self.root_id).with_sandbox(sandbox);
+        let config = config.with_root_id(&self.root_id).with_environment(environment).with_sandbox(sandbox);
         Ok(config.with_instances(NonZeroUsize::MIN))
     }
 

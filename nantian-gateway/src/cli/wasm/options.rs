@@ -31,6 +31,9 @@ pub(in crate::cli) struct PluginOptions {
     /// Which of several root contexts in the module runs.
     #[arg(long, value_name = "ID", default_value = "")]
     pub(super) root_id: String,
+    /// An environment variable of the plugin; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) env: Vec<String>,
     /// Linear memory the plugin may have, 65536 to 4294967296.
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20,
         value_parser = clap::value_parser!(u64).range(65_536..=4_294_967_296))]
@@ -71,7 +74,8 @@ pub(in crate::cli) struct RunOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) chunk_bytes: Option<u32>,
     /// Lets the plugin call out, and answers each call to UPSTREAM with the response in FILE; may be given
-    /// several times.
+    /// several times. Over gRPC the body is the message, and `grpc-status` and `grpc-message` among the
+    /// headers say how the call ends.
     #[arg(long, value_name = "UPSTREAM=FILE")]
     pub(super) reply: Vec<String>,
 }

@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::body::BoxError;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request, response};
 use http_body::{Body, Frame};
@@ -16,9 +15,14 @@ use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Failure, Plugin, WasmLayer,
     body::RequestBody,
-    host::{CallError, Host, HttpCall, HttpCallResponse, HttpReply},
+    host::{
+        CallError, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse,
+        HttpReply,
+    },
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::{body::BoxError, policy::call_foreign_function};
 
 /// What both ends saw.
 pub(super) struct Replay {
@@ -35,6 +39,9 @@ pub(super) struct Pieces(VecDeque<Bytes>);
 
 /// Answers calls to each upstream with one response.
 pub(super) struct Replies(HashMap<String, Response<Bytes>>);
+
+/// Nobody hears what the plugin sends.
+struct Unheard;
 
 /// Takes the exchange through the plugin; waits as long as the plugin holds it.
 pub(super) async fn replay(
@@ -115,4 +122,48 @@ impl Host for Replies {
         reply.send(Ok(HttpCallResponse::new(response.clone(), HeaderMap::new())));
         Ok(())
     }
+
+    fn grpc_call(
+        &self,
+        _: &str,
+        call: GrpcCall,
+        replies: GrpcReplies,
+    ) -> Result<Box<dyn GrpcStream>, CallError> {
+        let GrpcCall { upstream, service, method, message, .. } = call;
+        tracing::info!(target: "nantian_wasm::calls", upstream, uri = %format_args!("/{service}/{method}"), "call-out");
+        let response = self.0.get(&upstream).ok_or(CallError::UnknownUpstream)?;
+        let (parts, body) = response.clone().into_parts();
+        let said = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let status = said("grpc-status").and_then(|status| status.parse().ok()).unwrap_or(0);
+        let words = said("grpc-message").unwrap_or_default().to_owned();
+        let is_stream = message.is_none();
+        if is_stream {
+            replies.initial_metadata(Some(parts.status), parts.headers);
+        }
+        if status == 0 {
+            replies.message(body);
+        }
+        if is_stream {
+            replies.trailing_metadata(None, HeaderMap::new());
+        }
+        replies.close(status, words);
+        Ok(Box::new(Unheard))
+    }
+
+    fn foreign_function(
+        &self,
+        _: &str,
+        name: &str,
+        arguments: &[u8],
+    ) -> Option<Result<Vec<u8>, ForeignError>> {
+        call_foreign_function(name, arguments)
+    }
+}
+
+// === impl Unheard ===
+
+impl GrpcStream for Unheard {
+    fn send(&mut self, _: Bytes) {}
+
+    fn close(&mut self) {}
 }

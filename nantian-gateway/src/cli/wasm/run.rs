@@ -65,16 +65,13 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
 
 fn start(module: &Module, options: &RunOptions) -> anyhow::Result<Result<Plugin, PluginError>> {
     let mut config = options.plugin.config()?;
-    if options.reply.is_empty() {
-        return Ok(Plugin::new(module, config));
-    }
     let mut replies = HashMap::new();
     for reply in &options.reply {
         let (upstream, path) = reply.split_once('=').with_context(|| format!("--reply {reply}: no `=`"))?;
         let response = message::response(&read(path.as_ref())?).with_context(|| path.to_owned())?;
         replies.insert(upstream.to_owned(), response);
     }
-    config.sandbox.allow_network = true;
+    config.sandbox.allow_network = !replies.is_empty();
     Ok(Plugin::with_host(module, config, Replies::new(replies)))
 }
 

@@ -26,6 +26,8 @@ fn said_of(command: &str, guest: &str, arguments: &[&str]) -> (bool, String) {
     )
     .unwrap();
     fs::write(directory.path().join("allowed"), "HTTP/1.1 200 OK\n\n").unwrap();
+    fs::write(directory.path().join("message"), "HTTP/1.1 200 OK\n\n1").unwrap();
+    fs::write(directory.path().join("refused"), "HTTP/1.1 200 OK\ngrpc-status: 7\n\n").unwrap();
     fs::write(directory.path().join("denied"), "HTTP/1.1 401 Unauthorized\nx-why: because\n\nno\n").unwrap();
     let arguments =
         arguments.iter().map(|argument| argument.replace('@', &format!("{}/", directory.path().display())));
@@ -175,6 +177,75 @@ fn run_answers_call_outs_from_files() {
         &said,
         &["request    not passed on", "         + 403 Forbidden", "outcome    answered by the plugin"],
     );
+}
+
+/// Asks the upstream `auth` over gRPC, and answers with what has come of it: 200 and the first byte of a
+/// message, or 400 and the status of the call.
+const ASKING: &str = r#"(module
+    (import "env" "proxy_grpc_call"
+        (func $ask (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_get_buffer_bytes" (func $buffer (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+    (import "env" "proxy_send_local_response"
+        (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "auth")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func $answer (param i32)
+        (drop (call $become (i32.const 2)))
+        (drop (call $respond (local.get 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+            (i32.const 0) (i32.const 0) (i32.const -1))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (drop (call $ask (i32.const 64) (i32.const 4) (i32.const 64) (i32.const 4) (i32.const 64) (i32.const 4)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 10000) (i32.const 0)))
+        (i32.const 1))
+    (func (export "proxy_on_grpc_receive") (param i32 i32 i32)
+        (drop (call $buffer (i32.const 5) (i32.const 0) (i32.const 9) (i32.const 0) (i32.const 4)))
+        (call $answer (i32.add (i32.const 200) (i32.load8_u (i32.load (i32.const 0))))))
+    (func (export "proxy_on_grpc_close") (param i32 i32 i32)
+        (call $answer (i32.add (i32.const 400) (local.get 2)))))"#;
+
+#[test]
+fn run_answers_calls_of_grpc_from_files() {
+    let (_, said) = said_of("run", ASKING, &["--reply", "auth=@message"]);
+    assert_lines(&said, &["log        INFO  call-out upstream=\"auth\"", "+ 249"]);
+    let (_, said) = said_of("run", ASKING, &["--reply", "auth=@refused"]);
+    assert_lines(&said, &["+ 407"]);
+}
+
+/// Compresses its first environment variable, uncompresses it again, and puts it into a header.
+const FOREIGN: &str = r#"(module
+    (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "environ_get" (func $environ (param i32 i32) (result i32)))
+    (import "env" "proxy_call_foreign_function" (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "x-value")
+    (data (i32.const 80) "compress")
+    (data (i32.const 96) "uncompress")
+    (global $heap (mut i32) (i32.const 1024))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param $size i32) (result i32)
+        (global.get $heap)
+        (global.set $heap (i32.add (global.get $heap) (local.get $size))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (drop (call $sizes (i32.const 0) (i32.const 4)))
+        (drop (call $environ (i32.const 128) (i32.const 2048)))
+        (if (call $call (i32.const 80) (i32.const 8) (i32.const 2048) (i32.sub (i32.load (i32.const 4)) (i32.const 1))
+                (i32.const 8) (i32.const 12))
+            (then unreachable))
+        (if (call $call (i32.const 96) (i32.const 10) (i32.load (i32.const 8)) (i32.load (i32.const 12))
+                (i32.const 8) (i32.const 12))
+            (then unreachable))
+        (call $add_header (i32.const 0) (i32.const 64) (i32.const 7)
+            (i32.load (i32.const 8)) (i32.load (i32.const 12)))))"#;
+
+#[test]
+fn run_has_the_environment_and_the_functions_of_the_gateway() {
+    let (is_good, said) = said_of("run", FOREIGN, &["--env", "MODE=on"]);
+    assert!(is_good, "{said}");
+    assert_lines(&said, &["+ x-value: MODE=on"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 1 << 20;
 const MAX_COMPRESSED: usize = 128 << 10;
 
 /// Calls a function; `None` if there is none of this name.
-pub(super) fn call(name: &str, arguments: &[u8]) -> Option<Result<Vec<u8>, ForeignError>> {
+pub(crate) fn call(name: &str, arguments: &[u8]) -> Option<Result<Vec<u8>, ForeignError>> {
     Some(match name {
         "compress" if arguments.len() > MAX_COMPRESSED => Err(ForeignError::BadArgument),
         "compress" => all(ZlibEncoder::new(arguments, Compression::default())),

@@ -40,6 +40,7 @@ use crate::{
     upstream::{ClientConfig, Destination},
 };
 
+pub(crate) use self::foreign::call as call_foreign_function;
 pub(crate) use self::starter::PluginNews;
 use self::{
     host::PluginHost,
