@@ -90,6 +90,12 @@ pub fn error_body(error: &Error, dialect: ClientDialect) -> Bytes {
         return Bytes::from(object(|body| fault::write(body, fault, dialect)));
     }
     let label = error.label();
+    if dialect == ClientDialect::Anthropic
+        && let Error::Untranslatable(invalid) = error
+        && invalid.field == anthropic::THREAD
+    {
+        return Bytes::from(anthropic::error_of_thread(label.anthropic, &error.to_string()).to_string());
+    }
     worded(dialect, (label.openai, label.code), label.anthropic, &error.to_string())
 }
 

@@ -67,3 +67,29 @@ async fn where_nothing_is_stored_that_is_said() {
         assert_eq!((&body["error"]["code"], upstream.requests()), (&json!("unsupported_dialect"), 0));
     }
 }
+
+#[tokio::test]
+async fn a_thread_is_refused_where_it_is_not_stored_as_clients_of_anthropic_know_it() {
+    const BEGUN: &str = r#""thread":{"type":"create"},"#;
+    const GOES_ON: &str = r#""thread":{"type":"continue","previous_message_id":"msg_1"},"#;
+    const NEWER: &str = r#""thread":{"type":"create"},"thinking":{"type":"adaptive"},"#;
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    let ask = async |config, more: &str| {
+        let upstream = Upstream::new().replies(reply(200, r#"{"id":"msg_2","content":[]}"#));
+        let body = format!(
+            r#"{{"model":"claude-opus-4-8","max_tokens":9,{more}"messages":[{{"role":"user","content":"Who?"}}]}}"#
+        );
+        let (head, answer) = send(layer(config), &upstream, post("/v1/messages", &body)).await;
+        (head.status.as_u16(), serde_json::from_str::<Value>(&answer).unwrap(), upstream)
+    };
+    for (config, more) in [(openai(), BEGUN), (openai(), GOES_ON), (claude(), NEWER)] {
+        let (status, answer, upstream) = ask(config, more).await;
+        assert_eq!((status, upstream.requests()), (400, 0), "{more}");
+        let details = json!({"error_code": "thread_unsupported_request", "unsupported": ["thread"]});
+        assert_eq!(answer["error"]["details"], details, "{more}");
+        assert_eq!(answer["error"]["type"], "invalid_request_error");
+    }
+    let (status, _, upstream) = ask(claude(), GOES_ON).await;
+    let (_, asked) = upstream.request();
+    assert!(status == 200 && std::str::from_utf8(&asked).unwrap().contains(GOES_ON));
+}

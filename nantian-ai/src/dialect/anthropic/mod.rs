@@ -40,6 +40,9 @@ use crate::estimate::Weight;
 /// The API version sent when the client names none: the one that the codecs write and read.
 pub(crate) const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
+/// Where a request names a conversation that Anthropic stores, or is to store.
+pub(crate) const THREAD: &str = "thread";
+
 /// What a signature begins with that stands for one which no provider has given. Some clients refuse
 /// reasoning without.
 const SIGNED_HERE: &str = "ntn1.";
@@ -164,6 +167,13 @@ pub(crate) fn usage(data: &[u8]) -> Reported {
 /// The body of an error, and the data of an `error` event.
 pub(crate) fn error(kind: &str, message: &str) -> Value {
     json!({"type": "error", "error": {"type": kind, "message": message}})
+}
+
+/// The same of a request with a thread, as Anthropic's SDKs know it: they say the conversation whole then.
+pub(crate) fn error_of_thread(kind: &str, message: &str) -> Value {
+    let mut error = error(kind, message);
+    error["error"]["details"] = json!({"error_code": "thread_unsupported_request", "unsupported": [THREAD]});
+    error
 }
 
 // === impl Begun ===

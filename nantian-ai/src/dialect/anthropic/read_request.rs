@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::SIGNED_HERE;
+use super::{SIGNED_HERE, THREAD};
 use crate::codec::{Fields, Invalid, Value, joined_text};
 use crate::dialect::GUARDRAIL;
 use crate::dialect::openai::read_stop;
@@ -15,6 +15,10 @@ use crate::ir::{
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     let mut fields = Fields::parse(body)?;
     let mut losses = Losses::default();
+    // Of a thread that goes on only what is new is said.
+    if fields.take(THREAD).is_some() {
+        return Err(Invalid::new(THREAD, "is of conversations that only their own provider stores"));
+    }
     let mut messages = Vec::new();
     let system = content(Role::System, fields.take("system"), &mut losses)?;
     if !system.content.is_empty() {
