@@ -185,7 +185,7 @@ impl ClientDialect {
     }
 }
 
-/// Reads a count of input tokens, by the name that Bedrock, Responses or Gemini has for it.
+/// Reads a count of input tokens, by the name that Bedrock, Responses and Anthropic, or Gemini have for it.
 pub(crate) fn decode_count(body: &[u8]) -> Result<u64, Fault> {
     let mut fields = Fields::parse(body).map_err(|_| Fault::unreadable())?;
     let count =

@@ -115,7 +115,7 @@ impl Target {
         let passing = if has_body {
             let object = Object::parse(&body)?;
             let is_strict = self.is_strict(&head.headers);
-            if surface.operation() == Operation::Chat && !is_strict && self.refuses(surface, &object) {
+            if !is_strict && self.refuses(surface, &object) {
                 return self.translate(surface, head, &body);
             }
             self.passing(surface, &object, &body, is_strict)?
@@ -148,7 +148,7 @@ impl Target {
     ) -> Result<Passing, Error> {
         let facts = self.facts(surface, object, body);
         let mut lost = Losses::default();
-        let adapted = self.adapted(surface, object);
+        let adapted = self.adapted(surface, object, &mut lost);
         let mut edits = self.edits(surface, object, &adapted, &mut lost)?;
         if !lost.is_empty() && is_strict {
             return Err(Error::Lossy { losses: lost });
@@ -205,12 +205,22 @@ impl Target {
         Ok(edits)
     }
 
-    /// What is written anew for a model that speaks in turn with the user.
-    fn adapted(&self, surface: &Surface, object: &Object<'_>) -> Vec<(Range<usize>, String)> {
+    /// What is written anew for a model that speaks in turn with the user, or gives no answer as long as the
+    /// one that the client names.
+    fn adapted(
+        &self,
+        surface: &Surface,
+        object: &Object<'_>,
+        lost: &mut Losses,
+    ) -> Vec<(Range<usize>, String)> {
         let provider = &self.config().provider;
         match (surface.dialect(), surface.operation()) {
             (ClientDialect::OpenAi, Operation::Chat) if openai::takes_turns(provider, self.model()) => {
                 foreign::for_mistral(object, openai::is_mistral(provider))
+            }
+            (ClientDialect::Anthropic, Operation::Chat) => {
+                let lowered = anthropic::lowered_limit(object, self.model());
+                lowered.inspect(|_| lost.add("max_tokens")).into_iter().collect()
             }
             _ => Vec::new(),
         }
@@ -274,6 +284,7 @@ impl Target {
             (Dialect::Ollama, Operation::Embeddings) => self.uri("/embed", None),
             (_, Operation::Embeddings) => self.uri("/embeddings", None),
             (Dialect::Responses, Operation::CountTokens) => self.uri("/responses/input_tokens", None),
+            (Dialect::Anthropic, Operation::CountTokens) => self.uri("/messages/count_tokens", None),
             (Dialect::Anthropic, _) => self.uri("/messages", None),
             (Dialect::Ollama, _) => self.uri("/chat", None),
             (Dialect::OpenAi, _) => self.uri("/chat/completions", None),
@@ -291,9 +302,13 @@ impl Target {
     /// Whether the model or its provider is known to refuse what a client says in the dialect of both, so
     /// that it is said anew.
     fn refuses(&self, surface: &Surface, object: &Object<'_>) -> bool {
-        match surface.dialect() {
-            ClientDialect::Anthropic => anthropic::is_for_another(object, self.model()),
-            ClientDialect::Responses => self.is_xai() && responses::is_for_openai_alone(object),
+        match (surface.dialect(), surface.operation()) {
+            (ClientDialect::Anthropic, Operation::Chat | Operation::CountTokens) => {
+                anthropic::is_for_another(object, self.model())
+            }
+            (ClientDialect::Responses, Operation::Chat) => {
+                self.is_xai() && responses::is_for_openai_alone(object)
+            }
             _ => false,
         }
     }

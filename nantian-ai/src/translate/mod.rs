@@ -47,7 +47,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::response::Parts;
 
 use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder, decode_count};
-use crate::dialect::{ClientDialect, Dialect, Operation, Surface, bedrock, gemini, responses};
+use crate::dialect::{ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, responses};
 use crate::edit::{Object, model_of};
 use crate::error::Error;
 use crate::estimate::estimate_tokens;
@@ -347,6 +347,7 @@ fn say_count(target: &Target, client: ClientDialect, body: &[u8]) -> Result<(Ask
     ToolNames::adapt(&mut request);
     let estimate = target.calibration().apply(estimate_tokens(body));
     let (body, more) = match target.dialect() {
+        Dialect::Anthropic => anthropic::encode_count(&request),
         Dialect::Gemini => gemini::count::encode(request, target.is_vertex()),
         Dialect::Responses => responses::encode_count(&request),
         _ => bedrock::count::encode(&request),

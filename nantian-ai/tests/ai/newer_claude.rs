@@ -125,3 +125,54 @@ async fn what_an_anthropic_client_says_to_a_newer_model_is_said_to_an_older_one_
     assert_eq!(asked, body.replace("claude-opus-4-8", "claude-opus-4-9"));
     assert_eq!(answer["model"], "claude-opus-4-8");
 }
+
+#[tokio::test]
+async fn an_answer_is_as_long_as_this_claude_gives_it_whatever_another_one_does() {
+    const ANSWER: &str = r#"{"id":"msg_1","content":[{"type":"text","text":"Hi"}],"usage":{"input_tokens":9,"output_tokens":3}}"#;
+    const ASKED: &str = r#"{"model": "claude-opus-4-8","max_tokens": 128000,"tools":[{"type":"web_search_20250305"}],"messages":[]}"#;
+    let ask = async |config| {
+        let upstream = Upstream::new().replies(reply(200, ANSWER));
+        let (head, _) = send(layer(config), &upstream, post("/v1/messages", ASKED)).await;
+        let dropped = head.headers.get("x-nantian-dropped").map(|names| names.to_str().unwrap().to_owned());
+        (head.status.as_u16(), dropped, upstream)
+    };
+    let config = |model| TargetConfig::new("demo/claude", "anthropic", model);
+    let (status, dropped, upstream) = ask(config("claude-sonnet-4-5")).await;
+    assert_eq!((status, dropped.as_deref()), (200, Some("max_tokens")));
+    let lowered = ASKED.replace("claude-opus-4-8", "claude-sonnet-4-5").replace("128000", "64000");
+    assert_eq!(upstream.request().1, lowered);
+    let (status, dropped, upstream) = ask(config("claude-opus-4-6")).await;
+    assert_eq!((status, dropped), (200, None));
+    assert_eq!(upstream.request().1, ASKED.replace("claude-opus-4-8", "claude-opus-4-6"));
+    let (status, _, upstream) = ask(config("claude-sonnet-4-5").with_strict(true)).await;
+    assert_eq!((status, upstream.requests()), (400, 0));
+}
+
+#[tokio::test]
+async fn tokens_of_what_is_said_to_another_claude_are_counted_as_this_one_takes_it() {
+    let body = json!({
+        "model": "claude-opus-4-8", "thinking": {"type": "adaptive"}, "system": "Be brief.",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "tools": [{"name": "now", "input_schema": {"type": "object"}}],
+    });
+    let ask = async |answer| {
+        let upstream = Upstream::new().replies(answer);
+        let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+        let request = post("/v1/messages/count_tokens?beta=true", &body.to_string());
+        let (head, answer) = send(layer(config), &upstream, request).await;
+        let (sent, asked) = upstream.request();
+        assert_eq!((head.status.as_u16(), sent.uri.path()), (200, "/v1/messages/count_tokens"));
+        (serde_json::from_slice::<Value>(&asked).unwrap(), serde_json::from_str::<Value>(&answer).unwrap())
+    };
+    let (asked, answer) = ask(reply(200, r#"{"input_tokens":42}"#)).await;
+    assert_eq!(answer, json!({"input_tokens": 42}));
+    let mut names: Vec<_> = asked.as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["messages", "model", "system", "thinking", "tools"]);
+    assert_eq!(
+        (&asked["model"], &asked["thinking"]["type"]),
+        (&json!("claude-sonnet-4-5"), &json!("enabled"))
+    );
+    let (_, answer) = ask(reply(529, "{}")).await;
+    assert!(answer["input_tokens"].is_u64(), "an estimate: {answer}");
+}

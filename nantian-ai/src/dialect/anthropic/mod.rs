@@ -14,7 +14,7 @@ mod write_request;
 mod write_stream;
 
 pub(crate) use self::enforcement::Enforcement;
-pub(crate) use self::generation::is_for_another;
+pub(crate) use self::generation::{is_for_another, lowered_limit};
 pub(crate) use self::plan::Plan;
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{
@@ -23,7 +23,7 @@ pub(crate) use self::read_request::{
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::traits::Traits;
 pub(crate) use self::write_reply::encode as encode_reply;
-pub(crate) use self::write_request::{ONLY_JSON, encode as encode_request};
+pub(crate) use self::write_request::{ONLY_JSON, encode as encode_request, encode_count};
 pub(crate) use self::write_stream::StreamWriter;
 
 use std::borrow::Cow;

@@ -29,6 +29,8 @@ pub(crate) struct Traits {
     pub(crate) keeps_prompts: bool,
     /// The most tokens that it answers with.
     pub(crate) most_output: u64,
+    /// That is known, and not a guess.
+    pub(crate) knows_most: bool,
 }
 
 /// How a model is told not to think.
@@ -85,6 +87,7 @@ impl Traits {
                 (_, (3, 5)) => 8_192,
                 _ => 4_096,
             },
+            knows_most: version.0 != u32::MAX,
         }
     }
 
@@ -103,6 +106,7 @@ impl Traits {
             takes_xhigh: true,
             keeps_prompts: false,
             most_output: 4_096,
+            knows_most: false,
         }
     }
 

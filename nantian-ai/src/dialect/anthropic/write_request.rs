@@ -9,6 +9,15 @@ use crate::ir::{Block, CacheLife, Json, Losses, Output, Request, Source, ToolCho
 pub(crate) const ONLY_JSON: &str = "Answer with one JSON object and nothing else.";
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
+    written(request, true)
+}
+
+/// The same for a count of its tokens, which is asked for without how an answer is to be made.
+pub(crate) fn encode_count(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
+    written(request, false)
+}
+
+fn written(request: &Request, asks: bool) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
     let traits = Traits::of(&request.model);
     let enforcement = Enforcement::of(request, traits, &mut losses);
@@ -22,8 +31,10 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let choice = choice(request, traits, &mut losses);
     let body = object(|body| {
         body.text("model", &request.model);
-        // Anthropic wants a limit also where the client names none.
-        body.count("max_tokens", plan.limit(request.max_output.unwrap_or(traits.most_output)));
+        if asks {
+            // Anthropic wants a limit also where the client names none.
+            body.count("max_tokens", plan.limit(request.max_output.unwrap_or(traits.most_output)));
+        }
         if !system.is_empty() {
             body.list("system", |list| system.iter().for_each(|said| said.write(list)));
         }
@@ -31,6 +42,9 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         write_tools(body, request, choice, &enforcement);
         plan.write_thinking(body);
         write_config(body, enforcement.output.as_deref(), plan.effort());
+        if !asks {
+            return;
+        }
         body.some_number("temperature", plan.temperature);
         body.some_number("top_p", plan.top_p);
         body.some_count("top_k", plan.top_k);
