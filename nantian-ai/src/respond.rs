@@ -114,7 +114,8 @@ fn worded(dialect: ClientDialect, (openai, code): (&str, &str), anthropic: &str,
 pub(crate) fn error_event(error: &Error, dialect: ClientDialect, meter: &Meter) -> Bytes {
     let data = match dialect {
         ClientDialect::Responses => {
-            Bytes::from(responses::error(error.code(), &error.to_string(), meter.events()).to_string())
+            let label = error.label();
+            responses::error(label.openai, label.code, &error.to_string(), meter.events()).into()
         }
         _ => error_body(error, dialect),
     };

@@ -101,7 +101,7 @@ async fn a_stream_that_stalls_ends_with_an_error_event_of_the_clients_dialect() 
             "/v1/responses",
             sse,
             responses_token,
-            "\n\nevent: error\ndata: {\"type\":\"error\",\"code\":\"timeout\"",
+            "\n\nevent: error\ndata: {\"type\":\"error\",\"sequence_number\":1,\"code\":\"timeout\"",
         ),
         (
             "anthropic",

@@ -25,11 +25,11 @@ pub(crate) use self::write_stream::StreamWriter;
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::lenient::Text;
 use super::openai::Usage;
 use super::signal::{Reasoning, Reported, Signal};
+use crate::codec::{Object, object};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -97,8 +97,26 @@ fn is_of_an_answer(kind: &str) -> bool {
 }
 
 /// An error as the event of a stream that has this number.
-pub(crate) fn error(code: &str, message: &str, number: u64) -> Value {
-    json!({"type": "error", "code": code, "message": message, "param": null, "sequence_number": number})
+pub(crate) fn error(kind: &str, code: &str, message: &str, number: u64) -> Vec<u8> {
+    object(|event| {
+        event.text("type", "error");
+        event.count("sequence_number", number);
+        write_error(event, kind, code, message);
+    })
+}
+
+/// What an error is, as OpenAI documents it and, below `error`, as OpenAI sends it: by the latter its SDKs
+/// know that a stream has failed.
+fn write_error(event: &mut Object<'_>, kind: &str, code: &str, message: &str) {
+    event.text("code", code);
+    event.text("message", message);
+    event.null("param");
+    event.object("error", |error| {
+        error.text("type", kind);
+        error.text("code", code);
+        error.text("message", message);
+        error.null("param");
+    });
 }
 
 #[cfg(test)]

@@ -192,7 +192,7 @@ pub(super) fn write_tokens(usage: &mut Object<'_>, tokens: &Tokens) {
 }
 
 /// The names that there are for what fails a response.
-fn error_code(kind: FaultKind) -> &'static str {
+pub(super) fn error_code(kind: FaultKind) -> &'static str {
     match kind {
         FaultKind::ContextLength => "context_length_exceeded",
         FaultKind::Invalid | FaultKind::Unsupported => "invalid_prompt",

@@ -1,9 +1,11 @@
 //! The events of the common form into a Responses stream.
 
 use super::tools::{Called, text_of};
+use super::write_error;
 use super::write_reply::{
-    State, item_id, signed_id, write_item, write_name, write_part, write_response, write_text,
+    State, error_code, item_id, signed_id, write_item, write_name, write_part, write_response, write_text,
 };
+use crate::codec::fault::openai_names;
 use crate::codec::{Defaults, Echo, Object, append};
 use crate::ir::{Block, Event, Json, Part, Stop, Tokens, arguments, safe_id};
 use crate::wire::sse::PING;
@@ -77,7 +79,12 @@ impl StreamWriter {
                 };
                 self.response(out, kind, &State::Ended { stop: &stop, tokens: &tokens });
             }
-            Event::Failed(fault) => self.response(out, "response.failed", &State::Failed(&fault)),
+            Event::Failed(fault) => {
+                // As OpenAI does it: its clients take the one for a failure, or the other.
+                let (kind, code) = (openai_names(&fault).0, error_code(fault.kind));
+                self.write(out, "error", |event, _| write_error(event, kind, code, &fault.message));
+                self.response(out, "response.failed", &State::Failed(&fault));
+            }
         }
     }
 
