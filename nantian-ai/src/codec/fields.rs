@@ -149,6 +149,10 @@ impl Fields {
         }
     }
 
+    pub(crate) fn required_list(&mut self, name: &str) -> Result<Vec<Value>, Invalid> {
+        self.list(name)?.ok_or_else(|| self.invalid(name, "is missing"))
+    }
+
     /// A member that is an object, whose own path is `at`.
     pub(crate) fn object(&mut self, name: &str, at: &'static str) -> Result<Option<Self>, Invalid> {
         self.take(name).map(|value| Self::of(value, at)).transpose()

@@ -24,7 +24,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     if !system.content.is_empty() {
         messages.push(system);
     }
-    for message in fields.list("messages")?.unwrap_or_default() {
+    for message in fields.required_list("messages")? {
         messages.push(read_message(message, &mut losses)?);
     }
     // Of the whole request it is meant at its end.

@@ -18,7 +18,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     if fields.count("n")?.is_some_and(|answers| answers != 1) {
         return Err(Invalid::new("n", "asks for several answers, which this provider cannot give"));
     }
-    let messages = fields.list("messages")?.unwrap_or_default();
+    let messages = fields.required_list("messages")?;
     let newer_limit = fields.count("max_completion_tokens")?;
     let older_limit = fields.count("max_tokens")?;
     let newer_user = fields.text("safety_identifier")?;
