@@ -56,7 +56,7 @@ const REQUESTS: [Feature<Request>; 15] = [
     Feature {
         name: "document at a URL",
         shows: |it| said(it, |block| matches!(block, Block::Document(it) if !is_inline(&it.source))),
-        unknown_to: &[Ollama, OpenAi],
+        unknown_to: &[Ollama],
     },
     Feature {
         name: "parallel tool calls",

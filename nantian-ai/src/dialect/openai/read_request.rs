@@ -323,6 +323,7 @@ fn read_part(part: Value, losses: &mut Losses) -> Result<(Block, Option<CacheLif
         "refusal" => Block::Refusal(fields.required_text("refusal")?),
         "image_url" => image(&mut fields, losses)?,
         "file" => file(&mut fields, losses)?,
+        "document_url" => document_at(&mut fields)?,
         // Some clients mix Anthropic's blocks in.
         other => match anthropic::read_block(other, &mut fields, &mut cached, losses)? {
             Some(block) => block,
@@ -356,6 +357,13 @@ fn image(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
         }
         _ => Block::Image(Image { source, detail }),
     })
+}
+
+/// A document in Mistral's form.
+fn document_at(fields: &mut Fields) -> Result<Block, Invalid> {
+    let source = Source::of_url(&fields.required_text("document_url")?)
+        .ok_or_else(|| fields.invalid("document_url", "is neither an http URL nor a data URL in base64"))?;
+    Ok(Block::Document(Document { title: fields.text("document_name")?, source }))
 }
 
 fn file(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
