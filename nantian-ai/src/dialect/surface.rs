@@ -110,10 +110,17 @@ impl Surface {
         let surface =
             Self::of_path(path, headers).ok_or_else(|| Error::UnknownPath { path: path.to_owned() })?;
         let allowed = surface.methods();
-        if !allowed.contains(method) {
-            return Err(Error::MethodNotAllowed { method: method.clone(), allowed });
+        if allowed.contains(method) {
+            return Ok(surface);
         }
-        Ok(surface)
+        match namesake(path).filter(|_| method == Method::GET) {
+            Some(model) => Ok(Self {
+                dialect: listing_dialect(headers),
+                operation: Operation::Models,
+                path: Cow::Owned(model.to_owned()),
+            }),
+            None => Err(Error::MethodNotAllowed { method: method.clone(), allowed }),
+        }
     }
 
     /// Like [`detect`](Self::detect), for a backend that may read a path otherwise: take a `%2F` for a slash,
@@ -219,6 +226,13 @@ fn one_model(path: &str) -> Option<&str> {
     safe.then_some(found)
 }
 
+/// `/models/{id}` of a model whose id is the name of an operation, as `responses` is.
+fn namesake(path: &str) -> Option<&str> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let model = one_model(path.get(path.rfind("/models/")?..)?)?;
+    (model.matches('/').count() == 2).then_some(model)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,6 +312,19 @@ mod tests {
         for path in ["/v1/models/../files", "/v1/models/%2e%2e", "/v1/models/a//b"] {
             assert!(detect(Method::GET, path).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_model_may_be_called_as_an_operation_is() {
+        for name in ["responses", "messages", "embeddings", "completions"] {
+            let path = format!("/models/{name}");
+            let surface = detect(Method::GET, &format!("/v1{path}")).unwrap();
+            assert_eq!((surface.operation(), surface.path()), (Operation::Models, path.as_str()));
+            // Azure has its operations there.
+            assert_ne!(detect(Method::POST, &path).unwrap().operation(), Operation::Models, "{name}");
+        }
+        detect(Method::GET, "/models/chat/completions").unwrap_err();
+        detect(Method::DELETE, "/v1/models/responses").unwrap_err();
     }
 
     #[test]
