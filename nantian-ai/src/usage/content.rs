@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::codec::StreamDecoder;
 use crate::dialect::{ClientDialect, Dialect};
+use crate::edit::Object;
 use crate::ir::{Collector, Reply, Request};
 
 /// A request as the client sent it, and the answer as the provider sent it.
@@ -30,12 +31,22 @@ pub struct Content {
     pub stream: bool,
 }
 
+/// What names that which only a provider has stored, and without which the rest is refused elsewhere.
+const STORED: [&str; 4] = ["conversation", "previous_response_id", "prompt", "thread"];
+
 // === impl Content ===
 
 impl Content {
-    /// The conversation, if it can be read.
+    /// The conversation, if it can be read; what only its provider has stored of it is not there.
     pub fn asked(&self) -> Option<Request> {
-        self.client.decode_request(&self.request).ok().map(|(request, _)| request)
+        let mut body = self.request.clone();
+        for name in STORED {
+            let object = Object::parse(&body).ok()?;
+            if object.value(name).is_some() {
+                body = Bytes::from(object.without(name).concat());
+            }
+        }
+        self.client.decode_request(&body).ok().map(|(request, _)| request)
     }
 
     /// The answer; of a stream, as much as has been kept of it.

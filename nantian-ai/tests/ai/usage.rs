@@ -5,7 +5,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use nantian_ai::body::RequestBody;
 use nantian_ai::usage::{Outcome, UsageLayer, UsageObserver};
-use nantian_ai::{AiLayer, BodyMemory, RequestFacts, Surface, Target, Timeouts, retry::RetryPolicy};
+use nantian_ai::{
+    AiLayer, BodyMemory, RequestFacts, Surface, Target, TargetConfig, Timeouts, ir::Block, retry::RetryPolicy,
+};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::support::{Body, Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
@@ -320,6 +322,29 @@ async fn contents_have_a_quarter_of_the_memory_for_bodies_and_their_calls_are_se
     assert_eq!(memory.refused(), 0);
     drop(reports);
     assert_eq!(memory.held(), 0);
+}
+
+#[tokio::test]
+async fn what_is_said_to_go_on_with_a_stored_conversation_is_told() {
+    let thread = r#""thread":{"type":"continue","previous_message_id":"msg_1"}"#;
+    for (provider, path, body) in [
+        (
+            "openai",
+            "/v1/responses",
+            r#"{"model":"m","previous_response_id":"resp_1","input":"Who?"}"#.to_owned(),
+        ),
+        (
+            "anthropic",
+            "/v1/messages",
+            format!(r#"{{"model":"m",{thread},"messages":[{{"role":"user","content":"Who?"}}]}}"#),
+        ),
+    ] {
+        let reports = Reports::default();
+        let layer = layer(TargetConfig::new("demo/x", provider, "m")).observer(Contents(reports.clone()));
+        send(layer, &Upstream::new().replies(json(200, "{}")), post(path, &body)).await;
+        let asked = reports.only().call.content.as_ref().and_then(|content| content.asked()).unwrap();
+        assert_eq!(asked.messages[0].content, [Block::Text("Who?".to_owned())], "{provider}");
+    }
 }
 
 #[tokio::test]
