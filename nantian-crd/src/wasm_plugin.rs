@@ -77,7 +77,7 @@ pub struct WasmPluginSpec {
     pub plugin_name: Option<String>,
     /// The virtual machine that the module runs in.
     ///
-    /// Default: an empty environment. Source: `spec.vmConfig`.
+    /// Default: an empty environment, nothing shared. Source: `spec.vmConfig`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vm_config: Option<VmConfig>,
     /// How the bodies of server-sent event streams are cut for the module.
@@ -176,6 +176,14 @@ pub enum Hook {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct VmConfig {
+    /// Name of the virtual machine (`plugin_vm_id`), as in Envoy; a WasmPlugin of Istio has none. Plugins of
+    /// one name in a namespace have the same shared data and queues, and those of other names find the queues
+    /// by it.
+    ///
+    /// Range: up to 256 characters. Default: empty, the plugin has its own. Source: `spec.vmConfig.vmId`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub vm_id: Option<String>,
     /// Environment variables of the module.
     ///
     /// Range: up to 256. Default: none. Source: `spec.vmConfig.env`.

@@ -117,9 +117,11 @@
 //!   `protocol_error`, and nothing of a client that leaves before it has all of a response.
 //! * Headers of one name stand beside one another, and pseudo headers in front, in whichever order they were
 //!   written.
-//! * Shared data, queues and metrics belong to one plugin; they outlive a new configuration
-//!   ([`Plugin::successor`]). Where there is no room for another queue or metric, one that
-//!   only configurations have named which are gone makes room.
+//! * Shared data and queues belong to the plugins of a VM id in a [`SharedSpace`], or to one plugin where it
+//!   has no VM id or no space, and metrics to one plugin in any case. They outlive a new configuration
+//!   ([`Plugin::successor`]), but not the last plugin that has them. A guest that resolves a queue of the
+//!   empty VM id means its own. Where there is no room for another queue or metric, one that only
+//!   configurations have named which are gone makes room.
 //!
 //! # Logs and metrics
 //!
@@ -177,7 +179,7 @@ pub use self::error::{BoxError, Cause, EngineError, Failure, ModuleError, Phase,
 pub use self::layer::WasmLayer;
 pub use self::module::{Digest, Inventory, Module, ParseDigestError};
 pub use self::plugin::Plugin;
-pub use self::proxy_wasm::Abi;
+pub use self::proxy_wasm::{Abi, SharedSpace};
 pub use self::service::WasmService;
 pub use self::stream::{
     Action, ClientCertificate, LocalResponse, StreamContext, StreamInfo, UpstreamAddress,

@@ -13,7 +13,7 @@ use crate::log_rate::LogRate;
 use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
 use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
-use crate::proxy_wasm::{Abi, SharedPlugin, SharedStore};
+use crate::proxy_wasm::{Abi, SharedPlugin};
 use crate::running::finish;
 use crate::sandbox::{Budgets, Peaks, Usage};
 use crate::stream::{Direction, Streaming};
@@ -57,7 +57,7 @@ impl Plugin {
     /// guest does not start or refuses its configuration: whatever the failure policy, such a plugin never
     /// serves.
     pub fn new(module: &Module, config: PluginConfig) -> Result<Self, PluginError> {
-        Self::start(module, config, None, Arc::default())
+        Self::start(module, config, None, None)
     }
 
     /// Like [`new`](Self::new), with a host for call-outs and foreign functions.
@@ -66,10 +66,11 @@ impl Plugin {
     ///
     /// As [`new`](Self::new).
     pub fn with_host(module: &Module, config: PluginConfig, host: impl Host) -> Result<Self, PluginError> {
-        Self::start(module, config, Some(Arc::new(host)), Arc::default())
+        Self::start(module, config, Some(Arc::new(host)), None)
     }
 
-    /// A plugin that takes this one's place: it has its shared data, queues and metrics, but not its host.
+    /// A plugin that takes this one's place: it has its metrics, and its shared data and queues unless it is
+    /// of another VM id or [space](crate::SharedSpace), but not its host.
     ///
     /// Streams that this one has seen stay with it. [`WasmLayer`](crate::WasmLayer) shows how a service comes
     /// to have the new one.
@@ -78,7 +79,7 @@ impl Plugin {
     ///
     /// As [`new`](Self::new); this one runs on.
     pub fn successor(&self, module: &Module, config: PluginConfig) -> Result<Self, PluginError> {
-        Self::start(module, config, None, Arc::clone(&self.inner.plugin.shared))
+        Self::start(module, config, None, Some(&self.inner.plugin))
     }
 
     /// Like [`successor`](Self::successor), with a host for call-outs and foreign functions.
@@ -92,16 +93,21 @@ impl Plugin {
         config: PluginConfig,
         host: impl Host,
     ) -> Result<Self, PluginError> {
-        Self::start(module, config, Some(Arc::new(host)), Arc::clone(&self.inner.plugin.shared))
+        Self::start(module, config, Some(Arc::new(host)), Some(&self.inner.plugin))
     }
 
     fn start(
         module: &Module,
         config: PluginConfig,
         host: Option<Arc<dyn Host>>,
-        shared: Arc<SharedStore>,
+        last: Option<&SharedPlugin>,
     ) -> Result<Self, PluginError> {
         config.sandbox.validate(host.is_some())?;
+        let space = config.shared_space.or_else(|| last.map(|last| last.space.clone())).unwrap_or_default();
+        let vm = match last {
+            Some(last) if (&last.space, &last.vm_id) == (&space, &config.vm_id) => Arc::clone(&last.vm),
+            _ => space.join(&config.vm_id),
+        };
         let instances = config.instances.or_else(|| std::thread::available_parallelism().ok());
         let instances = instances.unwrap_or(NonZeroUsize::MIN);
         let plugin = Arc::new(SharedPlugin {
@@ -118,7 +124,9 @@ impl Plugin {
             budgets: Budgets::of(&config.sandbox),
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
             clock: module.engine().clock().clone(),
-            shared,
+            shared: last.map(|last| Arc::clone(&last.shared)).unwrap_or_default(),
+            space,
+            vm,
             life: Arc::default(),
             counters: Counters::default(),
             instances: u64::try_from(instances.get()).unwrap_or(u64::MAX),

@@ -206,6 +206,10 @@ pub struct Plugin {
     /// `spec.pluginName`: the module's root context; empty for its only one.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub root_id: String,
+    /// `spec.vmConfig.vmId`: what plugins of one namespace share data and queues by; empty for one that does
+    /// not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub vm_id: String,
     /// `spec.vmConfig.env`. The values may be credentials.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<(String, Secret)>,

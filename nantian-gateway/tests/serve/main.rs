@@ -35,6 +35,7 @@ mod plugin_answers;
 mod plugin_calls;
 mod plugin_fields;
 mod plugin_registries;
+mod plugin_sharing;
 mod plugin_streams;
 mod plugin_swaps;
 mod plugins;

@@ -10,6 +10,7 @@ mod sandbox;
 
 pub use self::hooks::{Capabilities, Hooks};
 pub use self::sandbox::Sandbox;
+use crate::proxy_wasm::SharedSpace;
 
 /// A plugin: which name it runs under, what it is told, and what it may use.
 ///
@@ -36,10 +37,16 @@ pub struct PluginConfig {
     ///
     /// Default: empty, the module's only root context. Source: `WasmPlugin.spec.pluginName`.
     pub root_id: String,
-    /// Name of the virtual machine (`plugin_vm_id`), under which the plugin's own queues can be resolved.
+    /// Name of the virtual machine (`plugin_vm_id`): plugins of one name in a [`SharedSpace`] have the same
+    /// shared data and queues, and those of other names find the queues by it.
     ///
-    /// Default: empty.
+    /// Default: empty, the plugin has its own. Source: `WasmPlugin.spec.vmConfig.vmId`.
     pub vm_id: String,
+    /// Where the plugin finds what it shares with others.
+    ///
+    /// Default: that of the plugin whose place it takes, and none where it takes nobody's: it shares nothing.
+    /// Source: the namespace of the WasmPlugin.
+    pub shared_space: Option<SharedSpace>,
     /// Configuration of the virtual machine, handed to `proxy_on_vm_start` byte for byte.
     ///
     /// Default: empty.
@@ -114,6 +121,7 @@ impl PluginConfig {
             name: name.into(),
             root_id: String::new(),
             vm_id: String::new(),
+            shared_space: None,
             vm_configuration: Bytes::new(),
             environment: Vec::new(),
             configuration: Bytes::new(),
@@ -137,6 +145,13 @@ impl PluginConfig {
     #[must_use]
     pub fn with_vm_id(mut self, id: impl Into<String>) -> Self {
         self.vm_id = id.into();
+        self
+    }
+
+    /// Sets [`shared_space`](Self::shared_space).
+    #[must_use]
+    pub fn with_shared_space(mut self, space: SharedSpace) -> Self {
+        self.shared_space = Some(space);
         self
     }
 
@@ -214,6 +229,7 @@ impl fmt::Debug for PluginConfig {
             .field("name", &self.name)
             .field("root_id", &self.root_id)
             .field("vm_id", &self.vm_id)
+            .field("shared_space", &self.shared_space)
             .field("vm_configuration_len", &self.vm_configuration.len())
             .field("environment", &variables)
             .field("configuration_len", &self.configuration.len())

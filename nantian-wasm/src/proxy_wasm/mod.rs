@@ -23,6 +23,7 @@ mod protobuf;
 mod queues;
 mod shared;
 mod shim;
+mod space;
 mod state;
 mod wasi;
 
@@ -42,8 +43,8 @@ pub(crate) use self::pingora::{
     EXPORTS as PINGORA_EXPORTS, GET_BODY, MODULE as PINGORA, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, Step,
     carry_out, set_kept,
 };
-pub(crate) use self::shared::SharedStore;
 use self::shim::Shim;
+pub use self::space::SharedSpace;
 pub(crate) use self::state::{EpochAction, ROOT, SharedPlugin, State};
 use crate::error::ModuleError;
 use crate::module::Traits;

@@ -1,4 +1,4 @@
-//! Queues that all instances of a plugin share.
+//! Queues that plugins of a VM id share, and those of other VM ids find.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -8,6 +8,7 @@ use wasmtime::Caller;
 
 use super::abi::Status;
 use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch};
+use super::space::SharedSpace;
 use super::state::State;
 use crate::inbox::Job;
 use crate::pool::Slot;
@@ -19,12 +20,10 @@ const MAX_ITEMS: usize = 1_000;
 const MAX_NAME_BYTES: usize = 4 << 10;
 const MAX_BYTES: usize = 4 << 20;
 
-/// The queues of one plugin and of those that follow it.
+/// The queues of one VM id.
 #[derive(Default)]
 pub(crate) struct Queues {
     queues: Vec<Queue>,
-    /// The one that was given out last: none is given out twice.
-    last_token: u32,
     bytes: usize,
 }
 
@@ -46,6 +45,10 @@ struct Registrant {
 // === impl Queues ===
 
 impl Queues {
+    pub(super) fn has(&self, token: u32) -> bool {
+        self.queues.iter().any(|queue| queue.token == token)
+    }
+
     fn queue(&mut self, token: u32) -> Result<&mut Queue, Status> {
         self.queues.iter_mut().find(|queue| queue.token == token).ok_or(Status::NotFound)
     }
@@ -57,6 +60,7 @@ impl Queues {
     /// The token of a queue, which is there from now on, and how many items that has cost.
     fn register(
         &mut self,
+        space: &SharedSpace,
         name: Vec<u8>,
         slot: Weak<Slot>,
         generation: u64,
@@ -70,8 +74,7 @@ impl Queues {
             return Err(HostTrap::Budget("queues"));
         }
         let lost = if self.queues.len() < MAX_QUEUES { 0 } else { self.make_room()? };
-        let token = self.last_token.checked_add(1).ok_or(HostTrap::Budget("queues"))?;
-        self.last_token = token;
+        let token = space.next_token()?;
         self.queues.push(Queue { token, name, items: VecDeque::new(), registrants: vec![registrant] });
         Ok((token, lost))
     }
@@ -156,14 +159,14 @@ pub(super) fn register(
 ) -> Result<(), HostCallError> {
     let name = read(caller, name, name_length)?;
     let state = caller.data();
-    let (slot, generation) = (state.slot.clone(), state.generation);
-    let (token, lost) = lock(&state.plugin.shared.queues).register(name, slot, generation)?;
+    let (plugin, slot) = (&state.plugin, state.slot.clone());
+    let (token, lost) = lock(&plugin.vm.queues).register(&plugin.space, name, slot, state.generation)?;
     let lost = u64::try_from(lost).unwrap_or(u64::MAX);
-    state.plugin.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
+    plugin.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
     put_u32(caller, return_token, token)
 }
 
-/// Finds a queue of the guest's own VM id; no other's can be reached.
+/// Finds a queue of a VM id in the plugin's space: its own, where it names none.
 pub(super) fn resolve(
     caller: &mut Caller<'_, State>,
     vm_id: u32,
@@ -175,10 +178,10 @@ pub(super) fn resolve(
     let vm_id = read(caller, vm_id, vm_id_length)?;
     let name = read(caller, name, name_length)?;
     let plugin = &caller.data().plugin;
-    if !vm_id.is_empty() && vm_id != plugin.vm_id.as_bytes() {
-        return Err(Status::NotFound.into());
-    }
-    let token = lock(&plugin.shared.queues).named(&name).ok_or(Status::NotFound)?.token;
+    let is_own = vm_id.is_empty() || vm_id == plugin.vm_id.as_bytes();
+    let store = if is_own { Some(Arc::clone(&plugin.vm)) } else { plugin.space.of_vm(&vm_id) };
+    let store = store.ok_or(Status::NotFound)?;
+    let token = lock(&store.queues).named(&name).ok_or(Status::NotFound)?.token;
     put_u32(caller, return_token, token)
 }
 
@@ -190,8 +193,9 @@ pub(super) fn enqueue(
 ) -> Result<(), HostCallError> {
     let item = read(caller, item, item_length)?;
     let plugin = &caller.data().plugin;
+    let store = plugin.space.having(token, &plugin.vm).ok_or(Status::NotFound)?;
     let (lost, registrants) = {
-        let mut queues = lock(&plugin.shared.queues);
+        let mut queues = lock(&store.queues);
         let lost = queues.push(token, item)?;
         (lost, queues.queue(token)?.registrants.clone())
     };
@@ -210,7 +214,9 @@ pub(super) fn dequeue(
 ) -> Result<AllocationSize, HostCallError> {
     let mut out = scratch(caller);
     {
-        let mut queues = lock(&caller.data().plugin.shared.queues);
+        let plugin = &caller.data().plugin;
+        let store = plugin.space.having(token, &plugin.vm).ok_or(Status::NotFound)?;
+        let mut queues = lock(&store.queues);
         let item = queues.queue(token)?.items.pop_front().ok_or(Status::Empty)?;
         queues.bytes = queues.bytes.saturating_sub(item.len());
         out.extend_from_slice(&item);
@@ -224,9 +230,9 @@ mod tests {
 
     #[test]
     fn queue_that_is_full_loses_what_has_waited_longest() {
-        let mut queues = Queues::default();
+        let (mut queues, space) = (Queues::default(), SharedSpace::new());
         for (name, token) in [("one", 1), ("other", 2), ("one", 1)] {
-            assert_eq!(queues.register(name.into(), Weak::new(), 0).unwrap(), (token, 0));
+            assert_eq!(queues.register(&space, name.into(), Weak::new(), 0).unwrap(), (token, 0));
         }
         let lost: u64 = (0..=MAX_ITEMS).map(|item| queues.push(1, item.to_be_bytes().into()).unwrap()).sum();
         assert_eq!((lost, queues.queues[0].items.len()), (1, MAX_ITEMS));
@@ -238,16 +244,16 @@ mod tests {
 
     #[test]
     fn queue_of_a_plugin_that_is_gone_makes_room_for_another_an_empty_one_first() {
-        let mut queues = Queues::default();
+        let (mut queues, space) = (Queues::default(), SharedSpace::new());
         for token in 1..=16 {
-            assert_eq!(queues.register(vec![token], Weak::new(), 0).unwrap(), (token.into(), 0));
+            assert_eq!(queues.register(&space, vec![token], Weak::new(), 0).unwrap(), (token.into(), 0));
         }
         assert_eq!(queues.push(1, vec![7; 7]), Ok(0));
-        assert_eq!(queues.register(vec![17], Weak::new(), 0).unwrap(), (17, 0));
+        assert_eq!(queues.register(&space, vec![17], Weak::new(), 0).unwrap(), (17, 0));
         assert!(queues.named(&[2]).is_none() && queues.queue(2).is_err(), "no other queue has its token");
         for token in 3..=17 {
             assert_eq!(queues.push(token, Vec::new()), Ok(0));
         }
-        assert_eq!((queues.register(vec![18], Weak::new(), 0).unwrap(), queues.bytes), ((18, 1), 0));
+        assert_eq!((queues.register(&space, vec![18], Weak::new(), 0).unwrap(), queues.bytes), ((18, 1), 0));
     }
 }

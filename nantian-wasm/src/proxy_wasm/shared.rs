@@ -1,4 +1,4 @@
-//! What all instances of a plugin share: key-value data, metrics, queues, and places for call-outs.
+//! What plugins share: key-value data, and with versions of themselves metrics and places for call-outs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -9,7 +9,6 @@ use wasmtime::Caller;
 use super::abi::Status;
 use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch};
 use super::metrics::Metrics;
-use super::queues::Queues;
 use super::state::State;
 use crate::callout_limits::CalloutLimits;
 use crate::observe::Metric;
@@ -20,19 +19,18 @@ const MAX_KEYS: usize = 1_000;
 const MAX_ENTRY_BYTES: usize = 260 << 10;
 const MAX_DATA_BYTES: usize = 4 << 20;
 
-/// Shared state of one plugin. Its locks are held for a map access, never while a guest runs.
+/// What one plugin has in common with those that take its place. Its lock is held for a map access, never
+/// while a guest runs.
 #[derive(Default)]
 pub(crate) struct SharedStore {
-    data: Mutex<Data>,
     pub(super) metrics: Mutex<Metrics>,
-    pub(super) queues: Mutex<Queues>,
     pub(super) callout_limits: Arc<CalloutLimits>,
 }
 
 /// Values by key. Keys may be made of what clients send, and guests cannot delete one: those that were
 /// written longest ago make room for others.
 #[derive(Default)]
-struct Data {
+pub(crate) struct Data {
     entries: HashMap<Arc<[u8]>, Entry>,
     /// All keys in the order in which they were written last.
     order: BTreeMap<u64, Arc<[u8]>>,
@@ -105,7 +103,7 @@ pub(super) fn get_data(
     let key = read(caller, key, key_length)?;
     let mut value = scratch(caller);
     let cas = {
-        let data = lock(&caller.data().plugin.shared.data);
+        let data = lock(&caller.data().plugin.vm.data);
         let entry = data.entries.get(key.as_slice()).ok_or(Status::NotFound)?;
         value.extend_from_slice(&entry.value);
         entry.cas
@@ -125,7 +123,7 @@ pub(super) fn set_data(
     let key = read(caller, key, key_length)?;
     let value = read(caller, value, value_length)?;
     let plugin = &caller.data().plugin;
-    let lost = lock(&plugin.shared.data).set(key, value, cas)?;
+    let lost = lock(&plugin.vm.data).set(key, value, cas)?;
     plugin.counters.dropped_shared_data.fetch_add(lost, Ordering::Relaxed);
     Ok(())
 }

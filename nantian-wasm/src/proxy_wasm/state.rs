@@ -12,6 +12,7 @@ use super::contexts::Contexts;
 use super::header_interner::HeaderInterner;
 use super::memory::PendingAllocation;
 use super::shared::SharedStore;
+use super::space::{SharedSpace, VmStore};
 use crate::config::{Capabilities, Hooks};
 use crate::engine::Clock;
 use crate::error::{Cause, Phase};
@@ -41,6 +42,10 @@ pub(crate) struct SharedPlugin {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<SharedStore>,
+    /// Where it finds the queues of other VM ids.
+    pub(crate) space: SharedSpace,
+    /// The data and queues of its own.
+    pub(crate) vm: Arc<VmStore>,
     /// Weak references to it tell when the plugin is gone.
     pub(crate) life: Arc<()>,
     pub(crate) counters: Counters,

@@ -27,6 +27,7 @@ mod places;
 mod refusals;
 mod replies;
 mod sdk;
+mod shared;
 mod slices;
 mod stalls;
 mod support;

@@ -55,6 +55,7 @@ pub(super) fn plugin(config: &ir::Plugin) -> PluginConfig {
     PluginConfig::new(config.object.to_string())
         .with_configuration(config.config.clone())
         .with_root_id(&config.root_id)
+        .with_vm_id(&config.vm_id)
         .with_environment(environment)
         .with_hooks(hooks(&config.hooks))
         .with_capabilities(capabilities.unwrap_or_default())

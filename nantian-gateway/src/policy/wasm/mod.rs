@@ -8,7 +8,7 @@ mod managed_plugin;
 mod starter;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
@@ -21,7 +21,7 @@ use http::{Extensions, Request, Response, StatusCode};
 use nantian_ai::BodyMemory;
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    Cause, Engine, EngineError, EngineThreads, Failure, Plugin, StreamInfo, WasmLayer,
+    Cause, Engine, EngineError, EngineThreads, Failure, Plugin, SharedSpace, StreamInfo, WasmLayer,
     body::BodyError,
     respond::{DefaultResponder, Responder as _},
 };
@@ -60,6 +60,8 @@ pub(crate) struct WasmPlugins {
     calls: Option<CallThread>,
     starter: PluginStarter,
     running: BTreeMap<PolicyId, ManagedPlugin>,
+    /// What plugins share, by their namespace: no tenant reaches another's.
+    spaces: BTreeMap<String, SharedSpace>,
 }
 
 /// How plugins reach what is outside of the process.
@@ -130,6 +132,8 @@ impl WasmPlugins {
         upstream: impl Fn(&BackendId) -> Option<Balancer<Destination>>,
     ) -> Vec<(PolicyId, NotRunning)> {
         self.running.retain(|id, _| plugins.contains_key(id));
+        let namespaces: BTreeSet<_> = plugins.values().map(|plugin| &plugin.object.namespace).collect();
+        self.spaces.retain(|namespace, _| namespaces.contains(namespace));
         for (id, config) in plugins {
             let mut known = self.running.remove(id);
             // That of the last good one too: what an edit forbids is forbidden whether it starts or not.
@@ -223,6 +227,7 @@ impl WasmPlugins {
                 key,
                 last_good: running.plugin.clone(),
                 host: running.reachable(),
+                space: self.spaces.entry(running.config.object.namespace.clone()).or_default().clone(),
                 instances: self.workers,
             };
             self.starter.begin(wanted).map_err(|error| NotRunning {

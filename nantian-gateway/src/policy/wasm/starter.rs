@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError};
+use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError, SharedSpace};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
@@ -79,6 +79,8 @@ pub(super) struct StartRequest {
     pub(super) key: Option<ModuleKey>,
     pub(super) last_good: Option<Plugin>,
     pub(super) host: Option<Arc<PluginHost>>,
+    /// Where it finds what the plugins of its namespace share.
+    pub(super) space: SharedSpace,
     /// How many instances it has; one for each core if nothing is said.
     pub(super) instances: Option<NonZeroUsize>,
 }
@@ -216,7 +218,7 @@ impl StartRequest {
     }
 
     fn run(&self, module: &Module) -> Result<Plugin, StartFailure> {
-        let mut settings = config::plugin(&self.config);
+        let mut settings = config::plugin(&self.config).with_shared_space(self.space.clone());
         settings.instances = self.instances;
         let plugin = match (&self.last_good, self.host.clone()) {
             // Shared data, queues and metrics survive an edit.

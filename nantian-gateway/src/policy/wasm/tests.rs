@@ -16,6 +16,7 @@ fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
         hooks: Vec::new(),
         config: config.to_owned(),
         root_id: String::new(),
+        vm_id: String::new(),
         environment: Vec::new(),
         stream_framing: StreamFraming::Frames,
         sandbox: Sandbox {

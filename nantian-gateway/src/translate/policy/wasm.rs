@@ -109,6 +109,7 @@ pub(super) fn placeholder(name: &ObjectName) -> Plugin {
         hooks: Vec::new(),
         config: String::new(),
         root_id: String::new(),
+        vm_id: String::new(),
         environment: Vec::new(),
         stream_framing: ir::StreamFraming::default(),
         sandbox: sandbox(&nantian_crd::Sandbox::default()),
@@ -133,6 +134,7 @@ fn to_ir(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin, mod
         hooks: spec.hooks.iter().copied().map(hook).collect(),
         config: spec.config.clone().unwrap_or_default(),
         root_id: spec.plugin_name.clone().unwrap_or_default(),
+        vm_id: spec.vm_config.as_ref().and_then(|vm| vm.vm_id.clone()).unwrap_or_default(),
         environment: environment
             .map(|variable| (variable.name.clone(), ir::Secret(variable.value.clone().into_bytes())))
             .collect(),
