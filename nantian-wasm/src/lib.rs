@@ -62,7 +62,8 @@
 //!   that changes later breaks off.
 //! * A response that a plugin has made one without content (204, 304) has none, shows none, and has the
 //!   length of none.
-//! * Changing a request's headers or path, or clearing the cache of routes, does not choose another route.
+//! * Changing a request's headers or path does not choose another route. Clearing the cache of routes, in
+//!   either form, is answered by `Ok` and has no effect; the log says so, once a minute.
 //! * A stream has budgets: bytes that go in and out of its guests, header fields they add, lines they log,
 //!   call-outs. The reason that a plugin gives for its answer is cut at 256 bytes.
 //! * Call-outs are over in 60 s at most. A stream makes sixteen at a time, and 64 of them and one for each

@@ -127,6 +127,7 @@ pub(crate) struct Counters {
     not_replaced_lines: OnceAMinute,
     denied_call_lines: OnceAMinute,
     ignored_answer_lines: OnceAMinute,
+    kept_route_lines: OnceAMinute,
 }
 
 /// Streams that failed.
@@ -209,6 +210,16 @@ impl Counters {
         match self.denied_call_lines.note_at(now) {
             Some(times) => warn!(plugin, times, "call-out of a plugin without network denied"),
             None => debug!(plugin, "call-out of a plugin without network denied"),
+        }
+    }
+
+    /// Notes that a guest would have had another route chosen at this engine tick.
+    pub(crate) fn kept_route(&self, plugin: &str, now: u64) {
+        match self.kept_route_lines.note_at(now) {
+            Some(times) => {
+                warn!(plugin, times, "clear_route_cache has no effect: routes are chosen before plugins run");
+            }
+            None => debug!(plugin, "clear_route_cache has no effect"),
         }
     }
 

@@ -41,7 +41,6 @@ pub(super) const CONSTANT: &[(&str, Status)] = &[
     ("proxy_inject_encoded_data_to_filter_chain_on_header", Status::Unimplemented),
     ("proxy_get_upstream_hosts", Status::Unimplemented),
     ("proxy_set_upstream_override_host", Status::Unimplemented),
-    ("proxy_clear_route_cache", Status::Ok),
 ];
 
 /// A pointer and a length, as the guest gives them.
@@ -209,6 +208,12 @@ pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), 
     Ok(())
 }
 
+/// Does nothing but tell the log: routes are chosen before plugins run.
+pub(super) fn clear_route_cache(state: &State) {
+    let plugin = &state.plugin;
+    plugin.counters.kept_route(&plugin.name, plugin.clock.ticks());
+}
+
 /// A result the guest has no use for is not handed over.
 pub(super) fn call_foreign_function(
     caller: &mut Caller<'_, State>,
@@ -223,8 +228,10 @@ pub(super) fn call_foreign_function(
     let arguments = read(caller, arguments, arguments_size)?;
     let plugin = &caller.data().plugin;
     let result = match name.as_str() {
-        // Routes are chosen before plugins run.
-        "clear_route_cache" => Some(Ok(Vec::new())),
+        "clear_route_cache" => {
+            clear_route_cache(caller.data());
+            Some(Ok(Vec::new()))
+        }
         // Properties that guests set are bytes, and last as long as their stream, whatever they are declared
         // to be.
         "declare_property" if protobuf::is_message(&arguments) => Some(Ok(Vec::new())),

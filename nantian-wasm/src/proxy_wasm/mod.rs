@@ -239,6 +239,10 @@ fn link_as_declared(
         let code = match function {
             _ if !caller.data().plugin.capabilities.allow(&capability) => denied,
             AsDeclared::Answer(code) => code,
+            AsDeclared::ClearRouteCache => {
+                callouts::clear_route_cache(caller.data());
+                Status::Ok as i32
+            }
             AsDeclared::Continue(stream) => {
                 memory::reply(control::continue_stream(&mut caller, stream))?.cast_signed()
             }
@@ -254,6 +258,7 @@ fn link_as_declared(
 enum AsDeclared {
     /// It answers this.
     Answer(i32),
+    ClearRouteCache,
     /// It is 0.1.0's way to continue this stream.
     Continue(u32),
 }
@@ -264,6 +269,7 @@ fn as_declared(module: &str, name: &str) -> Option<(AsDeclared, i32)> {
     match (module, name) {
         ("env", "proxy_continue_request") => Some((AsDeclared::Continue(0), denied)),
         ("env", "proxy_continue_response") => Some((AsDeclared::Continue(1), denied)),
+        ("env", "proxy_clear_route_cache") => Some((AsDeclared::ClearRouteCache, denied)),
         ("env", _) => {
             let (_, status) = callouts::CONSTANT.iter().find(|(known, _)| *known == name)?;
             Some((AsDeclared::Answer(*status as i32), denied))

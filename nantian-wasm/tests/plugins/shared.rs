@@ -2,7 +2,7 @@
 
 use nantian_wasm::{Engine, Plugin, PluginConfig, SharedSpace};
 
-use crate::support::{get, plugin_of, send};
+use crate::support::{Logged, get, plugin_of, send};
 
 /// Counts the bytes that come out of the queue `jobs`, which it registers.
 const RECEIVER: &str = r#"(module
@@ -185,4 +185,32 @@ fn shared_data_and_queues_survive_an_edit_that_keeps_the_vm_id() {
     assert_eq!(ask(&sender), SENT);
     engine.maintain();
     assert_eq!(told(&edited), 5);
+}
+
+/// Clears the cache of routes in both ways with each request.
+const CLEARS: &str = r#"(module
+    (import "env" "proxy_clear_route_cache" (func $clear (result i32)))
+    (import "env" "proxy_call_foreign_function" (func $call (param i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "clear_route_cache")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (if (call $clear) (then (unreachable)))
+        (if (call $call (i32.const 100) (i32.const 17) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))
+            (then (unreachable)))
+        (i32.const 0)))"#;
+
+#[test]
+fn author_is_told_once_a_minute_that_no_other_route_is_chosen() {
+    let engine = Engine::new().unwrap().0;
+    let plugin = plugin_of(&engine, &wat::parse_str(CLEARS).unwrap(), |_| {}).unwrap();
+    let logged = Logged::of_plugins(|| {
+        for _ in 0..3 {
+            assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+        }
+        (0..60_000).for_each(|_| engine.tick());
+        assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+    });
+    let line = "probe: clear_route_cache has no effect: routes are chosen before plugins run";
+    assert_eq!(logged, [line, line]);
 }
