@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 
-/// A request allocates a dozen small blocks and frees them on the same worker, which this allocator does
-/// best.
+/// What a request frees is what the next one on the same worker is given, while the caches still know it.
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     nantian_gateway::cli::main()
