@@ -171,9 +171,8 @@ pub(crate) fn error(kind: &str, message: &str) -> Value {
 
 /// The same of a request with a thread, as Anthropic's SDKs know it: they say the conversation whole then.
 pub(crate) fn error_of_thread(kind: &str, message: &str) -> Value {
-    let mut error = error(kind, message);
-    error["error"]["details"] = json!({"error_code": "thread_unsupported_request", "unsupported": [THREAD]});
-    error
+    let details = json!({"error_code": "thread_unsupported_request", "unsupported": [THREAD]});
+    json!({"type": "error", "error": {"type": kind, "message": message, "details": details}})
 }
 
 // === impl Begun ===
