@@ -8,6 +8,9 @@ use crate::edit::Object;
 /// The longest name of a user or a conversation that is kept, in bytes.
 const LONGEST: usize = 512;
 
+/// The longest list of stop sequences that is kept, in bytes of JSON.
+const LONGEST_STOPS: usize = 4 * 1024;
+
 /// What a client says of how an answer is to be made, and for whom, as traces tell it.
 ///
 /// ```
@@ -36,7 +39,7 @@ pub struct Settings {
     pub presence_penalty: Option<f64>,
     /// What the drawing begins with.
     pub seed: Option<i64>,
-    /// What the answer ends at.
+    /// What the answer ends at. Nothing if it is too much to be kept.
     pub stop: Vec<String>,
     /// Whether the answer is to be JSON, if the client says what it is to be.
     pub json: Option<bool>,
@@ -56,7 +59,9 @@ impl Settings {
             ClientDialect::Anthropic => {
                 inner(object, "output_config").and_then(|config| is_json(&config, "format"))
             }
-            ClientDialect::Ollama => object.value("format").filter(|format| *format != b"null").map(|_| true),
+            ClientDialect::Ollama => {
+                object.value("format").filter(|format| !matches!(*format, b"null" | b"\"\"")).map(|_| true)
+            }
             ClientDialect::Responses => inner(object, "text").and_then(|text| is_json(&text, "format")),
             _ => is_json(object, "response_format"),
         };
@@ -95,9 +100,10 @@ fn number(object: &Object<'_>, name: &str) -> Option<f64> {
 
 /// A text, or several of them.
 fn texts(object: &Object<'_>, name: &str) -> Vec<String> {
+    let Some(json) = object.value(name).filter(|json| json.len() <= LONGEST_STOPS) else { return Vec::new() };
     match object.text(name) {
         Some(text) => vec![text.into_owned()],
-        None => object.value(name).and_then(|all| serde_json::from_slice(all).ok()).unwrap_or_default(),
+        None => serde_json::from_slice(json).unwrap_or_default(),
     }
 }
 
@@ -148,11 +154,29 @@ mod tests {
                 r#"{"options":{"temperature":0.5,"top_p":0.25,"seed":7,"stop":["END"]},"format":"json"}"#,
                 Settings { seed: Some(7), user: None, ..expected.clone() },
             ),
+            (
+                "/api/chat",
+                r#"{"options":{"stop":"END"},"format":""}"#,
+                Settings { stop: vec!["END".to_owned()], ..Settings::default() },
+            ),
             ("/v1/chat/completions", r#"{"temperature":"hot","stop":[1],"user":{}}"#, Settings::default()),
         ] {
             let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
             let facts = RequestFacts::read(&surface, body.as_bytes()).unwrap();
             assert_eq!(facts.settings, more, "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn stop_sequences_are_kept_as_far_as_they_are_few() {
+        let surface = Surface::detect(&Method::POST, "/v1/chat/completions", &HeaderMap::new()).unwrap();
+        for (stop, kept) in [
+            (format!(r#""{}""#, "x".repeat(LONGEST_STOPS - 2)), 1),
+            (format!(r#""{}""#, "x".repeat(LONGEST_STOPS - 1)), 0),
+            (format!(r#"["",{}""]"#, r#""","#.repeat(LONGEST_STOPS / 3)), 0),
+        ] {
+            let facts = RequestFacts::read(&surface, format!(r#"{{"stop":{stop}}}"#).as_bytes()).unwrap();
+            assert_eq!(facts.settings.stop.len(), kept);
         }
     }
 }

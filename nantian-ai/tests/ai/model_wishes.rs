@@ -136,6 +136,29 @@ async fn a_model_that_does_not_go_on_with_what_it_has_said_is_asked_to_by_a_user
 }
 
 #[tokio::test]
+async fn who_wants_reasoning_omitted_asks_for_no_summary_of_it() {
+    for (display, summary) in [
+        ("", json!("auto")),
+        (r#","display":"summarized""#, json!("auto")),
+        (r#","display":"omitted""#, Value::Null),
+    ] {
+        let config = TargetConfig::new("demo/gpt", "openai", "gpt-5.4").with_format(Dialect::Responses);
+        let upstream = Upstream::new().replies(refused("no"));
+        let body = format!(
+            r#"{{"model":"any","max_tokens":9,"thinking":{{"type":"adaptive"{display}}},"output_config":{{"effort":"high"}},"messages":[{{"role":"user","content":"Hi"}}]}}"#
+        );
+        send(layer(config), &upstream, post("/v1/messages", &body)).await;
+        assert_eq!(
+            asked(&upstream, "/reasoning"),
+            [match summary {
+                Value::Null => json!({"effort": "high"}),
+                summary => json!({"effort": "high", "summary": summary}),
+            }]
+        );
+    }
+}
+
+#[tokio::test]
 async fn an_organisation_that_is_not_verified_asks_for_no_summaries_of_reasoning() {
     const REFUSED: &str = "Your organization must be verified to generate reasoning summaries. Please go to: https://platform.openai.com/settings/organization/general and click on Verify Organization.";
     let config = || TargetConfig::new("demo/gpt", "openai", "gpt-5.4").with_format(Dialect::Responses);

@@ -166,8 +166,7 @@ fn collect(events: VecDeque<Event>) -> Reply {
 
 /// A tool of which nothing is lost.
 fn tool(dialect: Dialect, schema: Json) -> impl Strategy<Value = Tool> {
-    let closed =
-        r#"{"type":"object","properties":{"b":{},"a":{}},"required":["a","b"],"additionalProperties":false}"#;
+    let closed = r#"{"type":"object","properties":{"b":{"type":"string"},"a":{"type":"null"}},"required":["a","b"],"additionalProperties":false}"#;
     let closed = Json::parse(closed).unwrap();
     let tool = ("[a-zA-Z_-]{1,8}", option::of(text()), option::of(any::<bool>()));
     tool.prop_map(move |(name, description, strict)| {

@@ -14,7 +14,8 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Observability {
-    /// A Langfuse project.
+    /// A Langfuse project. It is told for whom a call is (`user`, `safety_identifier` or
+    /// `metadata.user_id`), whether contents are told or not.
     ///
     /// Default: none. Source: `spec.observability.langfuse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,12 +26,14 @@ pub struct Observability {
     /// Default: none. Source: `spec.observability.otel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otel: Option<Otel>,
-    /// Whether what clients ask and models answer is told, too.
+    /// Whether what clients ask and models answer is told, too. How they ask for it is told in any case:
+    /// the temperature, stop sequences and the like.
     ///
     /// Default: false. Source: `spec.observability.captureContent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture_content: Option<bool>,
-    /// Regular expressions of what is blacked out in contents before they are told.
+    /// Regular expressions of what is blacked out in contents before they are told; not in names of users
+    /// and stop sequences.
     ///
     /// Range: up to 16, of 1 to 256 characters. Default: none. Source: `spec.observability.redact`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -340,11 +340,12 @@ fn read_thinking(
     };
     thinking.ignore(&["budget_tokens"]);
     // Reasoning is asked for in words, whatever a model's default is.
-    if thinking.text("display")?.is_some_and(|display| display != "summarized") {
+    let display = thinking.text("display")?;
+    if display.as_deref().is_some_and(|display| display != "summarized") {
         losses.add("thinking.display");
     }
     thinking.rest(losses);
-    Ok((read, kind != "disabled"))
+    Ok((read, kind != "disabled" && display.as_deref() != Some("omitted")))
 }
 
 /// A block of reasoning that a client of another dialect gives back.

@@ -65,7 +65,14 @@ fn is_closed(schema: &Value, levels: u8) -> bool {
     if let Value::Carried(json) = schema {
         return read(json).is_some_and(|schema| is_closed(&schema, levels));
     }
-    let Value::Object(members) = schema else { return true };
+    let Value::Object(members) = schema else { return false };
+    // Nothing may stand beside a reference, and all else must have a type.
+    if schema.get("$ref").is_some() {
+        return members.len() == 1;
+    }
+    if schema.get("type").is_none() && schema.get("anyOf").is_none() {
+        return false;
+    }
     let is_object = |kind: &Value| kind.as_str() == Some("object");
     let may_be_object =
         schema.get("type").is_some_and(|kind| is_object(kind) || kind.as_list().iter().any(is_object));
@@ -117,8 +124,9 @@ mod tests {
         for schema in [
             r#"{"type":"object","properties":{},"additionalProperties":false}"#,
             r#"{"type":"object","properties":{"a":{"type":["string","null"]}},"required":["a"],"additionalProperties":false}"#,
-            r#"{"type":"object","properties":{"format":{"type":"string","format":"date"},"default":{"enum":["not"]}},"required":["format","default"],"additionalProperties":false}"#,
+            r#"{"type":"object","properties":{"format":{"type":"string","format":"date"},"default":{"type":"string","enum":["not"]}},"required":["format","default"],"additionalProperties":false}"#,
             r#"{"type":"object","properties":{"properties":{"type":"string"},"input":{"type":"array","items":{"type":"string"}}},"required":["properties","input"],"additionalProperties":false}"#,
+            r##"{"type":"object","properties":{"a":{"$ref":"#/$defs/A"},"b":{"anyOf":[{"$ref":"#/$defs/A"},{"type":"null"}]}},"required":["a","b"],"additionalProperties":false,"$defs":{"A":{"type":"string"}}}"##,
         ] {
             assert!(is_strict_with(schema), "{schema}");
         }
@@ -132,23 +140,28 @@ mod tests {
             "{}".to_owned(),
             OPEN.to_owned(),
             r#"{"type":"object","properties":{"a":{"type":"string"}},"required":["a"]}"#.to_owned(),
-            format!(r#"{{"properties":{{"a":{OPEN}}},"required":["a"],"additionalProperties":false}}"#),
+            format!(r#"{{"type":"object","properties":{{"a":{OPEN}}},"required":["a"],"additionalProperties":false}}"#),
             format!(
-                r#"{{"properties":{{"input":{OPEN}}},"required":["input"],"additionalProperties":false}}"#
+                r#"{{"type":"object","properties":{{"input":{OPEN}}},"required":["input"],"additionalProperties":false}}"#
             ),
             format!(
-                r#"{{"properties":{{"a":{{"type":"array","items":{OPEN}}}}},"required":["a"],"additionalProperties":false}}"#
+                r#"{{"type":"object","properties":{{"a":{{"type":"array","items":{OPEN}}}}},"required":["a"],"additionalProperties":false}}"#
             ),
             format!(
-                r#"{{"properties":{{"a":{{"anyOf":[{OPEN}]}}}},"required":["a"],"additionalProperties":false}}"#
+                r#"{{"type":"object","properties":{{"a":{{"anyOf":[{OPEN}]}}}},"required":["a"],"additionalProperties":false}}"#
             ),
-            format!(r#"{{"properties":{{}},"$defs":{{"x":{OPEN}}},"additionalProperties":false}}"#),
+            format!(r#"{{"type":"object","properties":{{}},"$defs":{{"x":{OPEN}}},"additionalProperties":false}}"#),
             // Closed, but in words that OpenAI refuses.
-            r#"{"type":"object","properties":{"a":{"oneOf":[{"type":"string"},{"type":"null"}]}},"required":["a"],"additionalProperties":false}"#.to_owned(),
-            r#"{"type":"object","properties":{"a":{"not":{"type":"string"}}},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{"a":{"type":["string","null"],"oneOf":[{"type":"string"},{"type":"null"}]}},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{"a":{"type":"string","not":{"type":"string"}}},"required":["a"],"additionalProperties":false}"#.to_owned(),
             r#"{"type":"object","properties":{"a":{"type":"string","format":"uri"}},"required":["a"],"additionalProperties":false}"#.to_owned(),
             r#"{"type":"object","properties":{"a":{"type":"string","default":""}},"required":["a"],"additionalProperties":false}"#.to_owned(),
             r#"{"type":"object","properties":{},"additionalProperties":false,"anyOf":[{"type":"object","additionalProperties":false}]}"#.to_owned(),
+            r##"{"type":"object","properties":{"a":{"$ref":"#/$defs/A","description":"d"}},"required":["a"],"additionalProperties":false,"$defs":{"A":{"type":"string"}}}"##.to_owned(),
+            r#"{"type":"object","properties":{"a":{}},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{"a":{"title":"A"}},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{"a":true},"required":["a"],"additionalProperties":false}"#.to_owned(),
+            r#"{"type":"object","properties":{"a":{"type":"array","items":[{"type":"string"}]}},"required":["a"],"additionalProperties":false}"#.to_owned(),
         ] {
             assert!(!is_strict_with(&schema), "{schema}");
         }

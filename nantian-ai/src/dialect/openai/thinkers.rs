@@ -64,7 +64,7 @@ impl Thinker {
             (5, 0..=4) => Sampling::ByDefault,
             _ => Sampling::Off,
         };
-        Some(Self { levels, takes_verbosity: !codex, sampling })
+        Some(Self { levels, takes_verbosity: !(codex || chat), sampling })
     }
 
     /// Whether it can be told how to draw tokens beside this effort.

@@ -312,7 +312,8 @@ fn an_answer_is_held_to_its_schema_where_it_can_be() {
 fn models_that_know_it_are_told_how_long_an_answer_is_to_be() {
     for (provider, model, told, lost) in [
         ("openai", "gpt-5", json!("low"), ""),
-        ("azure-openai", "gpt-5.2-chat-latest", json!("low"), ""),
+        ("azure-openai", "gpt-5.2", json!("low"), ""),
+        ("azure-openai", "gpt-5.2-chat-latest", Value::Null, "verbosity"),
         ("openai", "gpt-4.1", Value::Null, "verbosity"),
         ("openai", "gpt-5.1-codex-max", Value::Null, "verbosity"),
         ("openai", "o3", Value::Null, "verbosity"),
