@@ -12,8 +12,8 @@ pub const DROPPED: HeaderName = HeaderName::from_static("x-nantian-dropped");
 /// name by which the client has asked for one.
 pub const MODEL: HeaderName = HeaderName::from_static("x-nantian-model");
 
-/// Of an answer in another dialect, or a trailer of a streamed one: `estimated` where its counts of tokens
-/// are in part an estimate, because the provider tells none.
+/// Of an answer in another dialect, or a trailer of a streamed one, and of a count of tokens: `estimated`
+/// where its counts are in part an estimate, because the provider tells none.
 pub const USAGE: HeaderName = HeaderName::from_static("x-nantian-usage");
 
 /// Of a request: by `true` the client asks for a refusal rather than for a request of which something is left

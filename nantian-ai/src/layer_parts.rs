@@ -12,6 +12,7 @@ use crate::call::attempt::Failed;
 use crate::dialect::{ClientDialect, Operation, Surface};
 use crate::error::{BoxError, Error};
 use crate::facts::RequestFacts;
+use crate::headers::{ESTIMATED, USAGE};
 use crate::memory::BodyMemory;
 use crate::respond::Responder;
 use crate::target::Target;
@@ -56,7 +57,7 @@ impl<O> LayerParts<O> {
         }))
     }
 
-    /// The answer with a count of tokens.
+    /// The answer with an estimate of a count of tokens.
     pub(crate) fn count<B: Body<Data = Bytes>, K: UsageSink>(
         &self,
         dialect: ClientDialect,
@@ -64,6 +65,7 @@ impl<O> LayerParts<O> {
     ) -> Response<ResponseBody<B, K>> {
         let mut response = Response::new(dialect.encode_count(count));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(USAGE, ESTIMATED);
         response.map(ResponseBody::local)
     }
 

@@ -34,10 +34,10 @@ impl<K: UsageSink> Call<K> {
         let status = response.status();
         // 402: there is no credit behind it.
         let is_auth = matches!(status.as_u16(), 401 | 402 | 407);
-        let is_exhausted = status == StatusCode::TOO_MANY_REQUESTS;
-        let is_of_the_secret = is_auth || is_exhausted || status == StatusCode::FORBIDDEN;
-        // That a secret is refused says nothing of the provider's state, so that another one needs no budget.
-        if is_of_the_secret && self.has_other_secret(target) && (!is_exhausted || self.may_repeat(target)) {
+        let is_of_the_secret = is_auth || matches!(status.as_u16(), 403 | 429);
+        // That a secret is refused for itself says nothing of the provider's state, so that another one needs
+        // no budget. A 403 may as well be of what is asked.
+        if is_of_the_secret && self.has_other_secret(target) && (is_auth || self.may_repeat(target)) {
             return Step::Again(self.again(Duration::ZERO));
         }
         let failure = Failure::Response { status, headers: response.headers() };

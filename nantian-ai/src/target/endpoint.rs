@@ -84,6 +84,11 @@ impl Endpoint {
         &self.authority
     }
 
+    /// The path before that of an operation.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The value of the `host` header.
     pub(crate) fn host(&self) -> &HeaderValue {
         &self.host

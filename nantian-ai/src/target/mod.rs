@@ -164,9 +164,9 @@ impl Target {
         }
     }
 
-    /// Whether Gemini is asked at Vertex AI.
-    pub(crate) fn is_vertex(&self) -> bool {
-        self.endpoint.authority().host().ends_with("aiplatform.googleapis.com")
+    /// Whether Gemini is asked at Vertex AI, whose base URLs end like this at whatever host.
+    pub fn is_vertex(&self) -> bool {
+        ["/publishers/google", "/endpoints/openapi"].iter().any(|end| self.endpoint.prefix().ends_with(end))
     }
 
     /// What is known of the provider.

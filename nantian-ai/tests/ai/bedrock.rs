@@ -137,6 +137,7 @@ async fn tokens_are_counted_by_bedrock_or_estimated_where_it_does_not() {
         let service = layer(bedrock()).observer(reports.clone());
         let (head, body) = send(service, &upstream, post(path, asked)).await;
         assert_eq!(head.status, 200, "{body}");
+        assert_eq!(head.headers.contains_key("x-nantian-usage"), counted.is_none());
         let count = serde_json::from_str::<Value>(&body).unwrap()["input_tokens"].as_u64().unwrap();
         assert!(counted.map_or((5..40).contains(&count), |counted| counted == count), "{count}");
         let (head, body) = upstream.request();

@@ -240,7 +240,7 @@ async fn where_a_secret_is_refused_an_unused_one_is_taken_at_once() {
 
 #[tokio::test]
 async fn a_refused_secret_among_several_fails_no_call_without_retries_and_whatever_the_budget() {
-    for (status, served) in [(401, 40), (402, 40), (403, 40)] {
+    for (status, served) in [(401, 40), (402, 40)] {
         let refused = std::cell::Cell::new(0);
         let service = tower::service_fn(|request: http::Request<nantian_ai::body::RequestBody>| {
             let is_old = request.headers()["authorization"] == "Bearer old";
@@ -258,6 +258,23 @@ async fn a_refused_secret_among_several_fails_no_call_without_retries_and_whatev
         assert_eq!(fine.count(), served, "{status}");
         assert!(refused.get() > 0, "{status}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forbidden_whatever_the_secret_is_asked_again_within_the_budget() {
+    let mut upstream = Upstream::new();
+    for _ in 0..60 {
+        upstream = upstream.then(async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(json(403, "{}"))
+        });
+    }
+    let config = openai().with_credential(Credential::bearer("sk-1").or("sk-2"));
+    let service = layer(config).layer(upstream.clone());
+    let calls = (0..30).map(|_| service.clone().oneshot(chat()));
+    let answers = futures_util::future::join_all(calls).await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 403));
+    assert_eq!(upstream.requests(), 36, "one in five of 30 is asked again");
 }
 
 #[tokio::test(start_paused = true)]

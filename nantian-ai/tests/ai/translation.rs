@@ -229,7 +229,7 @@ async fn a_large_picture_is_translated_whole() {
 async fn tokens_are_counted_by_gemini_and_openai_in_their_own_words_or_else_estimated() {
     let asked = r#"{"model":"m","max_tokens":9,"temperature":0.5,"system":"Be brief.","tool_choice":{"type":"any"},"tools":[{"name":"now","input_schema":{"type":"object"}}],"messages":[{"role":"user","content":"Hi"}]}"#;
     const AT_VERTEX: &str =
-        "https://eu-aiplatform.googleapis.com/v1/projects/p/locations/eu/publishers/google";
+        "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/publishers/google";
     let gemini = || TargetConfig::new("demo/gemini", "gemini", "gemini-3-pro");
     let gpt = TargetConfig::new("demo/gpt", "openai", "gpt-5").with_format(Dialect::Responses);
     for (config, path, answer, begins) in [
@@ -257,6 +257,11 @@ async fn tokens_are_counted_by_gemini_and_openai_in_their_own_words_or_else_esti
             let request = post("/v1/messages/count_tokens", asked);
             let (head, body) = send(layer(config.clone()), &upstream, request).await;
             assert_eq!(head.status, 200, "{body}");
+            assert_eq!(
+                head.headers.contains_key("x-nantian-usage"),
+                !counted,
+                "named where it is an estimate"
+            );
             let count = parsed(&body)["input_tokens"].as_u64().unwrap();
             assert!(if counted { count == 42 } else { count > 42 }, "{count}");
             let (sent, body) = upstream.request();

@@ -56,7 +56,7 @@ pub(crate) fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInf
     let default_port = if endpoint.scheme() == &http::uri::Scheme::HTTPS { 443 } else { 80 };
     Arc::new(ServiceInfo {
         name: name.to_string(),
-        provider: provider_name(&target.config().provider, endpoint.authority().host()),
+        provider: provider_name(&target.config().provider, target.is_vertex()),
         model: target.model().to_owned(),
         host: endpoint.authority().host().to_owned(),
         port: endpoint.authority().port_u16().unwrap_or(default_port),
@@ -64,13 +64,10 @@ pub(crate) fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInf
 }
 
 /// `gen_ai.provider.name`, which spells some differently.
-fn provider_name(provider: &str, host: &str) -> String {
+fn provider_name(provider: &str, is_vertex: bool) -> String {
     let name = provider.to_ascii_lowercase();
     match name.as_str() {
-        // Those of regions begin with one.
-        "gemini" if host.to_ascii_lowercase().ends_with("aiplatform.googleapis.com") => {
-            "gcp.vertex_ai".to_owned()
-        }
+        "gemini" if is_vertex => "gcp.vertex_ai".to_owned(),
         "azure-openai" => "azure.ai.openai".to_owned(),
         "bedrock" => "aws.bedrock".to_owned(),
         "gemini" => "gcp.gemini".to_owned(),
@@ -178,14 +175,21 @@ mod tests {
 
     #[test]
     fn providers_are_told_by_the_names_of_the_conventions() {
-        for (provider, host, name) in [
-            ("OpenAI", "api.openai.com", "openai"),
-            ("bedrock", "bedrock-runtime.eu-central-1.amazonaws.com", "aws.bedrock"),
-            ("gemini", "generativelanguage.googleapis.com", "gcp.gemini"),
-            ("gemini", "aiplatform.googleapis.com", "gcp.vertex_ai"),
-            ("gemini", "europe-west1-aiplatform.googleapis.com", "gcp.vertex_ai"),
+        const VERTEX: &str = "https://aiplatform.us.rep.googleapis.com/v1/projects/p/locations/us";
+        let vertex = |end: &str| Some(format!("{VERTEX}{end}"));
+        for (provider, endpoint, name) in [
+            ("OpenAI", None, "openai"),
+            ("mistral", None, "mistral_ai"),
+            ("gemini", None, "gcp.gemini"),
+            ("gemini", vertex("/publishers/google"), "gcp.vertex_ai"),
+            ("gemini", Some("http://10.0.0.9/v1/publishers/google/".to_owned()), "gcp.vertex_ai"),
         ] {
-            assert_eq!(provider_name(provider, host), name, "{host}");
+            let mut config = nantian_ai::TargetConfig::new("demo/a", provider, "m");
+            if let Some(endpoint) = &endpoint {
+                config = config.with_endpoint(endpoint);
+            }
+            let target = Target::new(config).unwrap();
+            assert_eq!(provider_name(&target.config().provider, target.is_vertex()), name, "{endpoint:?}");
         }
     }
 }
