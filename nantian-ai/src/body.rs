@@ -16,10 +16,10 @@ use crate::call::receive::Rest;
 use crate::call::silence::Silence;
 use crate::call::timeout::Watch;
 use crate::dialect::Surface;
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Ending, Error};
 use crate::headers::{DROPPED, ESTIMATED, USAGE};
 use crate::target::Target;
-use crate::usage::{Meter, MeteredBody, UsageSink};
+use crate::usage::{End, Meter, MeteredBody, UsageSink};
 
 /// Below this, one copied chunk costs less than several shared ones.
 const COPY_BELOW: usize = 16 * 1024;
@@ -241,20 +241,34 @@ where
             Ok(Poll::Ready(None)) => {
                 return Poll::Ready(Turn::Last(Some(via.finish(body.meter(), surface, target.name()))));
             }
-            Ok(Poll::Ready(Some(Err(source)))) => (Error::truncated(target.name()), source.into()),
+            Ok(Poll::Ready(Some(Err(source)))) => {
+                let source: BoxError = source.into();
+                let ends = Ending::is_in(source.as_ref());
+                (if ends { Error::Ending } else { Error::truncated(target.name()) }, source)
+            }
             Ok(Poll::Pending) => {
                 let has_token = body.meter().is_some_and(|meter| meter.has_token());
                 let Poll::Ready(passed) = watch.poll_late(cx, has_token) else {
                     ready!(silence.as_mut().map_or(Poll::Pending, |silence| silence.poll(cx)));
-                    return Poll::Ready(told(silence, via.ping()));
+                    // If there is nothing to say, too: it is asked again after as long.
+                    if let Some(silence) = silence {
+                        silence.end();
+                    }
+                    return Poll::Ready(Turn::Chunk(via.ping()));
                 };
                 late(passed)
             }
         };
         let last = via.fail(&error, body.meter(), surface).filter(|_| !sized);
         let is_cut = body.meter().is_some_and(|meter| !meter.has_end());
-        conclude(body.as_mut(), via);
-        body.as_mut().fail(is_cut.then(|| error.code()));
+        if let Error::Ending = error {
+            // As if the client had gone: the provider has not failed.
+            body.as_mut().conclude(&via.losses());
+            body.as_mut().fail(None, End::Dropped);
+        } else {
+            conclude(body.as_mut(), via);
+            body.as_mut().fail(is_cut.then(|| error.code()), End::Failed);
+        }
         Poll::Ready(last.map_or(Turn::Break(source), |last| Turn::Last(Some(last))))
     }
 

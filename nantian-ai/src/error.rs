@@ -126,6 +126,9 @@ pub enum Error {
         /// What the provider said.
         fault: Fault,
     },
+    /// The process ends before the answer does, see [`Ending`]. Maps to 503.
+    #[error("the answer broke off, for the proxy ends")]
+    Ending,
     /// The upstream took too long. Maps to 504.
     #[error("provider of `{target}` sent no {awaited} within {after:?}")]
     Timeout {
@@ -159,6 +162,13 @@ pub enum Error {
 #[error("nothing was sent")]
 #[expect(clippy::exhaustive_structs, reason = "it is one error")]
 pub struct Unsent(#[source] pub BoxError);
+
+/// An error of an inner service's body that is broken off because the process ends: the provider is not to
+/// blame, and nobody else is asked.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the proxy ends")]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
+pub struct Ending;
 
 /// What a timeout waited for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -258,7 +268,7 @@ impl Error {
             Self::BodyTooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", INVALID, "request_too_large")
             }
-            Self::TooManyBodies => {
+            Self::TooManyBodies | Self::Ending => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "server_error", "api_error")
             }
             Self::BodyRead { .. } => (StatusCode::BAD_REQUEST, "incomplete_body", INVALID, INVALID),
@@ -289,6 +299,15 @@ fn words(methods: &[Method]) -> String {
 // === impl Unsent ===
 
 impl Unsent {
+    /// Whether it is `error` or among its sources.
+    pub(crate) fn is_in(error: &(dyn StdError + 'static)) -> bool {
+        error.is::<Self>() || error.source().is_some_and(Self::is_in)
+    }
+}
+
+// === impl Ending ===
+
+impl Ending {
     /// Whether it is `error` or among its sources.
     pub(crate) fn is_in(error: &(dyn StdError + 'static)) -> bool {
         error.is::<Self>() || error.source().is_some_and(Self::is_in)

@@ -120,7 +120,7 @@ pub mod wire;
 pub use self::call::deadline::Deadline;
 pub use self::credential::{Credential, InvalidCredential, Scheme, Secret, UnknownScheme};
 pub use self::dialect::{ClientDialect, Dialect, Operation, ProvidersOnly, Surface, UnknownDialect};
-pub use self::error::{Awaited, BoxError, Error, Unsent};
+pub use self::error::{Awaited, BoxError, Ending, Error, Unsent};
 pub use self::estimate::estimate_tokens;
 pub use self::facts::RequestFacts;
 pub use self::layer::AiLayer;

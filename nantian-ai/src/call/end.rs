@@ -114,7 +114,7 @@ impl<K: UsageSink> Call<K> {
                 ResponseBody::local(held.into_iter().next().unwrap_or_default())
             }
             Some((rest, via)) => {
-                let body = MeteredBody::new(rest, Some(self.metering));
+                let body = MeteredBody::new(rest, Some(self.metering)).judged();
                 let body = if via.is_translated() { body.hold() } else { body };
                 let target = Arc::clone(&shared.target);
                 ResponseBody::upstream(body, held, via, self.watch, target, self.surface)

@@ -9,7 +9,7 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::call::first_bytes::Begun;
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Ending, Error};
 use crate::memory::HeldMemory;
 use crate::usage::{Metering, UsageSink};
 
@@ -60,6 +60,8 @@ pub(crate) enum Received {
     NoMemory,
     /// An error of the body.
     Broken,
+    /// The same, because the process ends.
+    Ending,
 }
 
 /// A body that may have ended already.
@@ -107,8 +109,10 @@ where
                     return Poll::Ready(Received::Enough);
                 }
                 Some(Err(error)) => {
-                    tracing::debug!(error = %error.into(), "a reply broke off");
-                    return Poll::Ready(Received::Broken);
+                    let error: BoxError = error.into();
+                    tracing::debug!(%error, "a reply broke off");
+                    let ends = Ending::is_in(error.as_ref());
+                    return Poll::Ready(if ends { Received::Ending } else { Received::Broken });
                 }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,

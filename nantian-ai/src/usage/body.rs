@@ -33,6 +33,8 @@ pin_project! {
         metering: Option<Box<Metering<K>>>,
         // Whoever reads the body says when its end is to be told, and what is known only then.
         held: bool,
+        // And what an error of it means.
+        judged: bool,
         end: Option<End>,
     }
 }
@@ -83,12 +85,18 @@ where
         {
             metering.end(End::Finished);
         }
-        Self { body, metering, held: false, end: None }
+        Self { body, metering, held: false, judged: false, end: None }
     }
 
     /// Waits for [`conclude`](Self::conclude) before the end is told.
     pub(crate) fn hold(mut self) -> Self {
         self.held = true;
+        self
+    }
+
+    /// Waits for [`fail`](Self::fail) where the body ends in an error.
+    pub(crate) fn judged(mut self) -> Self {
+        self.judged = true;
         self
     }
 
@@ -116,10 +124,10 @@ where
 
     /// Ends the metering of a body that will not be read on, because of an error unless the answer had ended
     /// before.
-    pub(crate) fn fail(self: Pin<&mut Self>, code: Option<&'static str>) {
+    pub(crate) fn fail(self: Pin<&mut Self>, code: Option<&'static str>, end: End) {
         if let Some(metering) = self.project().metering {
             metering.call.error = code;
-            metering.end(End::Failed);
+            metering.end(end);
         }
     }
 }
@@ -149,7 +157,7 @@ where
                 Some(Ok(frame)) => {
                     (frame.is_trailers() || this.body.is_end_stream()).then_some(End::Finished)
                 }
-                Some(Err(_)) => Some(End::Failed),
+                Some(Err(_)) => (!*this.judged).then_some(End::Failed),
                 None => Some(End::Finished),
             };
             match end {

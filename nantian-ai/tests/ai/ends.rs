@@ -1,6 +1,6 @@
 //! How a stream ends that passes as it comes, whatever marks its end.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -8,8 +8,8 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use nantian_ai::retry::RetryPolicy;
 use nantian_ai::usage::Outcome;
-use nantian_ai::{ClientDialect, Dialect};
-use tower::{Layer as _, ServiceExt as _};
+use nantian_ai::{BoxError, ClientDialect, Dialect, Ending};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Body, Reports, Upstream, events, layer, send};
 use crate::troubles::{content_type, last_event, message, request, target, token};
@@ -97,5 +97,43 @@ async fn a_stream_whose_length_is_told_ends_with_an_error_where_it_breaks_off() 
         assert!(!body.is_end_stream() && body.size_hint().exact().is_none(), "{dialect}");
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
         assert!(message(dialect, last_event(&body)).contains("broke off"), "{dialect}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn what_ends_with_the_process_is_asked_of_nobody_else_and_no_fault_of_the_provider() {
+    for (client, stream) in [
+        (Dialect::OpenAi, true),
+        (Dialect::OpenAi, false),
+        (Dialect::Anthropic, true),
+        (Dialect::Anthropic, false),
+    ] {
+        let asked = Cell::new(0);
+        let provider = service_fn(|_| {
+            asked.set(asked.get() + 1);
+            let begun = if stream { token(Dialect::OpenAi) } else { Bytes::from_static(b"{") };
+            let kind = if stream { content_type(Dialect::OpenAi) } else { "application/json" };
+            let cut: [Result<_, BoxError>; 2] = [Ok(Frame::data(begun)), Err(Ending.into())];
+            let body = StreamBody::new(futures_util::stream::iter(cut));
+            let response = Response::builder().header("content-type", kind).body(body).unwrap();
+            async move { Ok::<_, BoxError>(response) }
+        });
+        let reports = Reports::default();
+        let config = target(Dialect::OpenAi).with_retry(RetryPolicy::new(2, Duration::ZERO));
+        let service = layer(config).observer(reports.clone()).layer(provider);
+        let response = service.oneshot(request(client, stream)).await.unwrap();
+        let status = response.status().as_u16();
+        let read = response.into_body().collect().await.map(|body| body.to_bytes());
+        let (pair, report) = (format!("{client} {stream}: {read:?}"), reports.only());
+        assert_eq!(asked.get(), 1, "{pair}");
+        assert_eq!(status, if stream { 200 } else { 503 }, "{pair}");
+        if stream {
+            assert_eq!((report.outcome, report.call.error), (Outcome::Aborted, None), "{pair}");
+        } else {
+            assert_eq!(report.call.error, Some("unavailable"), "{pair}");
+        }
+        let body = String::from_utf8(read.unwrap().into()).unwrap();
+        let said = message(client, if stream { last_event(&body) } else { &body });
+        assert!(said.contains("the proxy ends"), "{pair}");
     }
 }

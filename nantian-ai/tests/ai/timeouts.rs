@@ -255,9 +255,15 @@ async fn a_translated_stream_is_never_silent_for_long() {
          data: {\"type\":\"response.output_item.added\",\"output_index\":0,\"item\":{\"type\":\"reasoning\",\"id\":\"rs_1\",\"summary\":[]}}\n\n",
         "data: {\"type\":\"response.completed\",\"response\":{\"id\":\"r\",\"status\":\"completed\",\"output\":[]}}\n\n",
     ];
+    // Nothing can be said before the answer has begun, which this one does not do.
+    const UNBEGUN: [&str; 2] = [
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n",
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+    ];
     const KEEPALIVE: &str = "data: {\"type\":\"keepalive\",\"sequence_number\":9}\n\n";
     let openai = || TargetConfig::new("demo/gpt", "openai", "gpt-5");
     let deepseek = || TargetConfig::new("demo/deepseek", "deepseek", "deepseek-chat");
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-opus-5-5");
     let responses = || openai().with_format(Dialect::Responses);
     for (config, path, [begun, end], meanwhile, ping, count) in [
         (openai(), "/v1/messages", CHAT, None, "event: ping\ndata: {\"type\":\"ping\"}\n\n", 4),
@@ -265,6 +271,7 @@ async fn a_translated_stream_is_never_silent_for_long() {
         (responses(), "/v1/chat/completions", THOUGHT, None, ": ping\n\n", 4),
         (deepseek(), "/v1/responses", CHAT, None, ": ping\n\n", 4),
         (openai(), "/api/chat", CHAT, None, "ping", 0),
+        (claude(), "/v1/chat/completions", UNBEGUN, None, "ping", 0),
         // The client's own dialect passes as it is.
         (openai(), "/v1/chat/completions", CHAT, None, "ping", 0),
         // What keeps the connection of the provider awake is told, and does for the client as well.

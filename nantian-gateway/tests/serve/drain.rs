@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::{Backend, Running, Wire, World, chat, eventually, llm, rule, to};
+use crate::support::{Backend, Running, Wire, World, chat, eventually, llm, rule, to, to_ai};
 
 /// A backend that answers when it is told to, and the gateway before it.
 struct Scene {
@@ -168,6 +168,43 @@ async fn a_stream_of_a_model_that_is_cut_ends_with_an_error_of_its_dialect() {
         assert!(text.contains("Hel") && text.contains(error) && text.contains("broke off"), "{text}");
     }
     assert_eq!(gateway.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_is_cut_is_asked_of_no_other_model() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let shared = Arc::clone(&asked);
+    let provider = Backend::raw(move |mut wire| {
+        let asked = Arc::clone(&shared);
+        async move {
+            let Ok(_) = wire.message().await else { return };
+            asked.fetch_add(1, Relaxed);
+            wire.send("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+                .await;
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    let service = |name: &str| {
+        let endpoint = format!("http://{}/v1", provider.address);
+        format!(
+            "apiVersion: gateway.nantian.dev/v1alpha1\nkind: AIService\nmetadata: {{name: {name}, namespace: demo}}\n\
+             spec: {{provider: openai, model: m, endpoint: \"{endpoint}\", auth: {{type: none}}, retry: {{maxRetries: 2}}}}\n"
+        )
+    };
+    let services = [service("one"), service("two")].join("---\n");
+    let both = to_ai("one}, {group: gateway.nantian.dev, kind: AIService, name: two");
+    let world = World::new().manifest("llm", &services).route("llm", &[rule("/", &both)]);
+    let mut gateway = world.options(&["--drain-timeout", "1s"]).start().await;
+    let mut wire = gateway.connect().await;
+    wire.send(chat("h", false).replace("/v1/chat/completions", "/v1/messages")).await;
+    eventually("a provider is asked", async || asked.load(Relaxed) > 0).await;
+    gateway.signal("TERM");
+    let reply = wire.reply().await;
+    assert_eq!(reply.status(), 503);
+    assert!(reply.text().contains("the proxy ends"), "{}", reply.text());
+    assert_eq!(gateway.exit().await.code(), Some(0));
+    assert_eq!(asked.load(Relaxed), 1);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use nantian_ai::Ending;
 use tokio::sync::watch;
 
 use crate::body::{Body, BoxError};
@@ -16,11 +17,6 @@ use crate::body::{Body, BoxError};
 /// clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cutoff(watch::Sender<bool>);
-
-/// The process ends before an answer does.
-#[derive(Debug, thiserror::Error)]
-#[error("the gateway ends")]
-struct GatewayEnds;
 
 /// An answer until it is broken off.
 struct CutBody {
@@ -52,7 +48,7 @@ impl http_body::Body for CutBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             // Nobody asks for more after an error.
-            Poll::Pending => self.cut.as_mut().poll(cx).map(|()| Some(Err(GatewayEnds.into()))),
+            Poll::Pending => self.cut.as_mut().poll(cx).map(|()| Some(Err(Ending.into()))),
             ready => ready,
         }
     }
