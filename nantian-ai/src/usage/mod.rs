@@ -62,7 +62,7 @@ pub struct Usage {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The client went away before the answer was complete.
+    /// The client went away, or the process ended, before the answer was complete.
     Aborted,
     /// The answer was complete.
     Completed,
