@@ -37,7 +37,7 @@ pub(crate) struct Learns(pub(crate) Arc<Lengths>);
 
 /// In the extensions of a request: tokens of its prompt that the provider is expected to read from its cache.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ExpectedCached(pub(super) u64);
+pub(crate) struct ExpectedCached(pub(crate) u64);
 
 /// Tokens that a request is expected to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
