@@ -83,7 +83,7 @@ pub struct TokenPolicySpec {
     ///
     /// A gateway keeps 131072 callers of a policy apart at once; what comes beyond them shares a few buckets.
     /// CORS preflights, with which browsers send neither credentials nor such headers, do not count where the
-    /// scope has apiKey, user or header:NAME.
+    /// scope has apiKey, user or header:NAME and not ip.
     ///
     /// Default: route. Source: `spec.scope`.
     #[serde(default = "route")]

@@ -88,6 +88,7 @@ async fn preflights_are_exempt_where_the_scope_asks_for_what_they_cannot_have() 
         ("route+user", 1, [200; 3]),
         ("'header:x-tenant'", 1, [200; 3]),
         ("ip", 1, [200, 429, 429]),
+        ("ip+apiKey", 1, [200, 429, 429]),
         ("route", 1, [200, 429, 429]),
         ("apiKey", 0, [429; 3]),
     ] {

@@ -174,12 +174,13 @@ where
 }
 
 /// Whether preflights pass uncounted: where the policy counts by what no browser sends with them, all of them
-/// would share the bucket of those that lack it. Elsewhere one that no CORS filter has answered costs what it
-/// costs. A limit of 0 denies them, too.
+/// would share the bucket of those that lack it, unless it tells addresses apart. Elsewhere one that no CORS
+/// filter has answered costs what it costs. A limit of 0 denies them, too.
 fn exempts_preflights(policy: &Policy) -> bool {
-    let mut parts = policy.scope().parts().iter();
+    let parts = policy.scope().parts();
     let asks = |part: &ScopePart| matches!(part, ScopePart::ApiKey | ScopePart::User | ScopePart::Header(_));
-    parts.any(asks) && policy.limits().iter().all(|limit| limit.max() > 0)
+    let is_shared = parts.iter().any(asks) && !parts.contains(&ScopePart::Ip);
+    is_shared && policy.limits().iter().all(|limit| limit.max() > 0)
 }
 
 /// What requests are expected to use, if some limit counts tokens.
