@@ -24,7 +24,22 @@ pub(super) struct ShardOwner {
     is_retired: bool,
     /// The latest time at which a slot may have been given to another key: whose it was is as full as it was
     /// then, though the clock has stepped back since.
-    pub(super) latest: Timestamp,
+    latest: Timestamp,
+}
+
+// === impl ShardOwner ===
+
+impl ShardOwner {
+    /// Notes that a slot may be given to another key `now`; returns the latest time at which one may have
+    /// been.
+    pub(super) fn note(&mut self, now: Timestamp) -> Timestamp {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
+    pub(super) fn latest(&self) -> Timestamp {
+        self.latest
+    }
 }
 
 // === impl Ledger ===
@@ -84,10 +99,9 @@ impl Ledger {
         if shard.state.is_retired {
             return None;
         }
-        shard.state.latest = shard.state.latest.max(now);
         let shared = shard.shared();
         if !shared.belongs_to(Key::SHARED) {
-            shared.install(Key::SHARED, self.used(&self.full(now)));
+            shared.install(Key::SHARED, self.used(&self.full(shard.state.latest)));
         }
         if let Some(source) = shard.state.source.take() {
             self.take_shard(&mut shard, &source, position, now);
@@ -106,7 +120,7 @@ impl Ledger {
     ) {
         let mut old = source.table.lock(position);
         old.state.is_retired = true;
-        shard.state.latest = shard.state.latest.max(old.state.latest);
+        shard.state.note(old.state.latest);
         shard.shared().install(Key::SHARED, self.used(&self.taken(source, old.shared(), now)));
         for (free, slot) in shard.pair_with(&old) {
             free.install(slot.tag(), self.used(&self.taken(source, slot, now)));

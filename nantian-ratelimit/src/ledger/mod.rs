@@ -281,13 +281,13 @@ impl Ledger {
     /// Charges a key that may have no slot yet, with the right to give it one.
     #[cold]
     fn admit_exclusively(&self, now: Timestamp, key: Key, cost: Cost, tats: &mut Tats) -> Verdict {
-        let Some(shard) = self.lock(self.table.position(key), now) else {
+        let Some(mut shard) = self.lock(self.table.position(key), now) else {
             return Verdict::Retired;
         };
         let (slot, tag) = match shard.find(key) {
             Some(slot) => (slot, key.tag),
             None => {
-                let latest = shard.state.latest;
+                let latest = shard.state.note(now);
                 *tats = self.full(latest);
                 let Some(charged) = self.charged(tats, latest, cost) else {
                     return Verdict::Denied;
@@ -328,14 +328,17 @@ impl Ledger {
         position: usize,
         correction: Correction,
     ) -> Corrected {
-        let Some(shard) = self.lock(self.table.position(key), now) else {
+        let Some(mut shard) = self.lock(self.table.position(key), now) else {
             return Corrected::Retired;
         };
         let slot = match (shard.find(key), correction) {
             (Some(slot), _) => Some(slot),
             // Its buckets are full, or it shares one with others whom the refund is not due.
             (None, Correction::Refund(_)) => return Corrected::Done { forgiven: 0 },
-            (None, Correction::Debit(_)) => self.insert(&shard, key, &self.full(shard.state.latest)),
+            (None, Correction::Debit(_)) => {
+                let latest = shard.state.note(now);
+                self.insert(&shard, key, &self.full(latest))
+            }
         };
         let slot = slot.unwrap_or_else(|| shard.shared());
         self.correct_slot(slot, slot.tag(), position, now, correction).unwrap_or(Corrected::Retired)
@@ -343,7 +346,7 @@ impl Ledger {
 
     /// Gives `key` a slot with these TATs; `None` if none is free.
     fn insert<'t>(&self, shard: &Exclusive<'t, ShardOwner>, key: Key, tats: &Tats) -> Option<Slot<'t>> {
-        let latest = shard.state.latest;
+        let latest = shard.state.latest();
         let is_spent = |position: usize, tat: u64| {
             self.columns.get(position).is_some_and(|column| column.is_full(tat, latest))
         };

@@ -44,6 +44,15 @@ fn a_burst_is_admitted_exactly() {
 }
 
 #[test]
+fn a_look_ahead_takes_nothing_from_others() {
+    let limiter = limiter([Limit::requests_per_minute(60)]);
+    limiter.levels_at(seconds(3600), limiter.key(b"a"));
+    let key = limiter.key(b"b");
+    let admitted = (0..100).filter(|_| limiter.admit_at(seconds(0), key, Cost::REQUEST).is_ok());
+    assert_eq!(admitted.count(), 60);
+}
+
+#[test]
 fn who_fits_now_is_admitted_though_the_recent_time_is_old() {
     let clock = ManualClock::new();
     let policy = Policy::builder().limit(Limit::requests_per_minute(1)).build().unwrap();
