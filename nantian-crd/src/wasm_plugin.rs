@@ -236,8 +236,8 @@ pub struct Sandbox {
     /// `spec.sandbox.maxMemoryBytes`.
     #[schemars(range(min = 65_536, max = 4_294_967_296_i64))]
     pub max_memory_bytes: u64,
-    /// Time of one call into the module. An instance of it may start for as long, or for a second if that is
-    /// more.
+    /// Time of one call into the module. An instance of it may start for as long, but for a second at least
+    /// and ten at most.
     ///
     /// Unit: milliseconds. Range: 1 to 60000. Default: 100. Source: `spec.sandbox.maxExecutionTimeMs`.
     #[schemars(range(min = 1, max = 60_000))]

@@ -49,7 +49,7 @@ impl Plugin {
     ///
     /// Runs the guest's start functions, `proxy_on_vm_start` and `proxy_on_configure` once for each instance,
     /// all together within one second of engine ticks an instance, or within
-    /// [`Sandbox::max_execution_time`] if that is more. Blocks meanwhile.
+    /// [`Sandbox::max_execution_time`] if that is more, ten seconds at most. Blocks meanwhile.
     ///
     /// # Errors
     ///

@@ -97,12 +97,14 @@ impl Pool {
     /// Takes an instance for a new stream: this thread's own if it can be had, else any that is alive and has
     /// room.
     ///
-    /// Builds none: starting a guest may take a second, which upkeep has and a request has not.
+    /// Builds none: starting a guest may take seconds, which upkeep has and a request has not.
     pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
         let thread = thread_key();
         let (mut busy, mut cause) = (None, Cause::NoInstance);
         for rank in 0..=Slot::LAST {
-            for slot in self.slots.iter().filter(|slot| slot.rank(thread) == rank) {
+            // A rank may have fallen since it was passed: the last time, all are asked.
+            let is_due = |slot: &Slot| rank == Slot::LAST || slot.rank(thread) == rank;
+            for slot in self.slots.iter().filter(|slot| is_due(slot)) {
                 let Some(cell) = slot.try_lock() else {
                     busy = Some(slot);
                     continue;

@@ -18,7 +18,8 @@ pub struct Sandbox {
     /// Time one callback may run, counted in calls of [`Engine::tick`](crate::Engine::tick) and rounded up to
     /// 1 ms. While its guest waits for the next slice, no time passes. All callbacks of a stream together
     /// have ten times as much, which comes back in twenty times the time that it was spent in; replies to its
-    /// call-outs are counted among them. An instance may start for as long, or for a second if that is more.
+    /// call-outs are counted among them. An instance may start for as long, but for a second at least and ten
+    /// at most.
     ///
     /// Range: 1 ms..=60 s. Default: 100 ms. Source: `sandbox.maxExecutionTimeMs`.
     pub max_execution_time: Duration,
@@ -132,9 +133,10 @@ impl Sandbox {
         ticks(self.max_execution_time)
     }
 
-    /// The time limit of instantiation, start and configuration together, in engine ticks: a second at least.
+    /// The time limit of instantiation, start and configuration together, in engine ticks: a second at least,
+    /// and ten at most, since one plugin after the other is started.
     pub(crate) fn start_ticks(&self) -> u64 {
-        self.ticks().max(1_000)
+        self.ticks().clamp(1_000, 10_000)
     }
 
     /// The time a message may be held in engine ticks.

@@ -275,8 +275,8 @@ fn body_of_any_length_passes_a_guest_that_reads_and_writes_each_part() {
 }
 
 #[test]
-fn instance_may_start_for_a_second_or_for_as_long_as_a_callback_runs() {
-    // Takes 900 ms three times, and is asked twice whether it may go on.
+fn instance_may_start_for_as_long_as_a_callback_runs_but_for_one_second_to_ten() {
+    // Takes time three times, and is asked twice whether it may go on.
     let guest = wat::parse_str(
         r#"(module
         (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
@@ -291,15 +291,17 @@ fn instance_may_start_for_a_second_or_for_as_long_as_a_callback_runs() {
             (i32.const 1)))"#,
     )
     .unwrap();
-    let started = |limit| {
+    let started = |limit, each| {
         let engine = Engine::new().unwrap().0;
-        tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 900), || {
+        tracing::subscriber::with_default(TicksWithLogs(engine.clone(), each), || {
             plugin_of(&engine, &guest, |config| config.sandbox.max_execution_time = limit)
         })
     };
     let second = Duration::from_secs(1);
-    let error = started(second / 10).unwrap_err();
-    let cause = Cause::TimeLimit { limit: second };
-    assert!(matches!(&error, PluginError::Start { cause: found, .. } if *found == cause), "{error:?}");
-    started(second * 2).unwrap();
+    for (limit, each, reached) in [(second / 10, 900, second), (second * 60, 9000, second * 10)] {
+        let error = started(limit, each).unwrap_err();
+        let cause = Cause::TimeLimit { limit: reached };
+        assert!(matches!(&error, PluginError::Start { cause: found, .. } if *found == cause), "{error:?}");
+    }
+    started(second * 2, 900).unwrap();
 }
