@@ -38,8 +38,18 @@ struct Queue {
 /// An instance that has registered a queue.
 #[derive(Clone)]
 struct Registrant {
-    slot: Weak<Slot>,
+    place: Weak<dyn Place>,
     generation: u64,
+}
+
+/// The place of an instance. By its type it would be so deep in a plugin that the compiler ends its search
+/// for what is not `Send` in programs of embedders.
+trait Place: Send + Sync {
+    /// Whether the instance has started and lives.
+    fn has(&self, generation: u64) -> bool;
+
+    /// Tells the instance of a new item.
+    fn tell(&self, generation: u64, token: u32);
 }
 
 // === impl Queues ===
@@ -62,10 +72,10 @@ impl Queues {
         &mut self,
         space: &SharedSpace,
         name: Vec<u8>,
-        slot: Weak<Slot>,
+        place: Weak<dyn Place>,
         generation: u64,
     ) -> Result<(u32, usize), HostTrap> {
-        let registrant = Registrant { slot, generation };
+        let registrant = Registrant { place, generation };
         if let Some(queue) = self.named(&name) {
             queue.note(registrant);
             return Ok((queue.token, 0));
@@ -115,39 +125,49 @@ impl Queues {
 
 impl Queue {
     fn note(&mut self, registrant: Registrant) {
-        let slot = &registrant.slot;
-        self.registrants.retain(|known| known.slot.strong_count() > 0 && !known.slot.ptr_eq(slot));
+        let place = &registrant.place;
+        self.registrants.retain(|known| known.place.strong_count() > 0 && !known.place.ptr_eq(place));
         self.registrants.push(registrant);
     }
 
     /// Whether only plugins have registered it which are gone: a version that was refused is, and the one
     /// that it was to follow is not.
     fn is_left(&self) -> bool {
-        self.registrants.iter().all(|registrant| registrant.slot.strong_count() == 0)
+        self.registrants.iter().all(|registrant| registrant.place.strong_count() == 0)
     }
 }
 
 // === impl Registrant ===
 
 impl Registrant {
-    /// The place of the instance.
-    fn slot(&self) -> Option<Arc<Slot>> {
-        self.slot.upgrade()
+    fn place(&self) -> Option<Arc<dyn Place>> {
+        self.place.upgrade()
     }
 
-    /// The same, if the instance has started and lives.
-    fn live_slot(&self) -> Option<Arc<Slot>> {
-        self.slot().filter(|slot| slot.is_live() && slot.generation() == self.generation)
+    fn place_if_live(&self) -> Option<Arc<dyn Place>> {
+        self.place().filter(|place| place.has(self.generation))
+    }
+}
+
+// === impl Slot ===
+
+impl Place for Slot {
+    fn has(&self, generation: u64) -> bool {
+        self.is_live() && self.generation() == generation
+    }
+
+    fn tell(&self, generation: u64, token: u32) {
+        self.post(generation, Job::QueueReady { token });
     }
 }
 
 /// Who hears of new items: the instance that has registered the queue last of those that live, or one that is
 /// being started if there are none.
-fn hearer(registrants: &[Registrant]) -> Option<(Arc<Slot>, u64)> {
-    let last = |slot_of: fn(&Registrant) -> Option<Arc<Slot>>| {
-        registrants.iter().rev().find_map(|known| Some((slot_of(known)?, known.generation)))
+fn hearer(registrants: &[Registrant]) -> Option<(Arc<dyn Place>, u64)> {
+    let last = |place_of: fn(&Registrant) -> Option<Arc<dyn Place>>| {
+        registrants.iter().rev().find_map(|known| Some((place_of(known)?, known.generation)))
     };
-    last(Registrant::live_slot).or_else(|| last(Registrant::slot))
+    last(Registrant::place_if_live).or_else(|| last(Registrant::place))
 }
 
 /// What a queue holds survives its being registered again.
@@ -200,8 +220,8 @@ pub(super) fn enqueue(
         (lost, queues.queue(token)?.registrants.clone())
     };
     plugin.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
-    if let Some((slot, generation)) = hearer(&registrants) {
-        slot.post(generation, Job::QueueReady { token });
+    if let Some((place, generation)) = hearer(&registrants) {
+        place.tell(generation, token);
     }
     Ok(())
 }
@@ -232,7 +252,7 @@ mod tests {
     fn queue_that_is_full_loses_what_has_waited_longest() {
         let (mut queues, space) = (Queues::default(), SharedSpace::new());
         for (name, token) in [("one", 1), ("other", 2), ("one", 1)] {
-            assert_eq!(queues.register(&space, name.into(), Weak::new(), 0).unwrap(), (token, 0));
+            assert_eq!(queues.register(&space, name.into(), Weak::<Slot>::new(), 0).unwrap(), (token, 0));
         }
         let lost: u64 = (0..=MAX_ITEMS).map(|item| queues.push(1, item.to_be_bytes().into()).unwrap()).sum();
         assert_eq!((lost, queues.queues[0].items.len()), (1, MAX_ITEMS));
@@ -246,14 +266,20 @@ mod tests {
     fn queue_of_a_plugin_that_is_gone_makes_room_for_another_an_empty_one_first() {
         let (mut queues, space) = (Queues::default(), SharedSpace::new());
         for token in 1..=16 {
-            assert_eq!(queues.register(&space, vec![token], Weak::new(), 0).unwrap(), (token.into(), 0));
+            assert_eq!(
+                queues.register(&space, vec![token], Weak::<Slot>::new(), 0).unwrap(),
+                (token.into(), 0)
+            );
         }
         assert_eq!(queues.push(1, vec![7; 7]), Ok(0));
-        assert_eq!(queues.register(&space, vec![17], Weak::new(), 0).unwrap(), (17, 0));
+        assert_eq!(queues.register(&space, vec![17], Weak::<Slot>::new(), 0).unwrap(), (17, 0));
         assert!(queues.named(&[2]).is_none() && queues.queue(2).is_err(), "no other queue has its token");
         for token in 3..=17 {
             assert_eq!(queues.push(token, Vec::new()), Ok(0));
         }
-        assert_eq!((queues.register(&space, vec![18], Weak::new(), 0).unwrap(), queues.bytes), ((18, 1), 0));
+        assert_eq!(
+            (queues.register(&space, vec![18], Weak::<Slot>::new(), 0).unwrap(), queues.bytes),
+            ((18, 1), 0)
+        );
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Settle {
     /// The prompt was read, so that estimates of the usage count it.
     is_read: bool,
     /// What it was expected to use, without what comes from a cache. It is more than was reserved where that
-    /// is more than half of a bucket.
+    /// is more than a bucket.
     expected: u64,
 }
 

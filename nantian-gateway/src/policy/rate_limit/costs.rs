@@ -30,10 +30,11 @@ impl Costs {
         (bucket > 0).then(|| Self { others_spend, expected, policy: policy.clone(), bucket })
     }
 
-    /// What a call reserves that is settled with what it used. One that needs most of the smallest bucket
-    /// would wait until that is nearly full, which others never leave it: half of it has to do.
+    /// What a call reserves that is settled with what it used. One larger than the smallest bucket would wait
+    /// until that is full, which others never leave it: half of it has to do. All others reserve what they are
+    /// expected to use, or two of nearly a bucket would pass at once.
     fn reserved(&self, tokens: u64) -> u64 {
-        tokens.clamp(1, self.bucket.div_ceil(2))
+        if tokens > self.bucket { self.bucket.div_ceil(2) } else { tokens.max(1) }
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_larger_than_half_of_the_smallest_bucket_reserves_that_half() {
+    fn a_call_larger_than_the_smallest_bucket_reserves_half_of_that() {
         let policy = Policy::builder()
             .limit(Limit::tokens_per_hour(100_000))
             .limit(Limit::tokens_per_minute(10_000).with_burst(1.5));
@@ -112,7 +113,7 @@ mod tests {
             let (request, ()) = request.body(()).unwrap().into_parts();
             costs.estimate(&request, 0).tokens
         };
-        assert_eq!([7499, 7501, 15_001, u64::MAX].map(reserved), [7499, 7500, 7500, 7500]);
+        assert_eq!([0, 7501, 15_000, 15_001, u64::MAX].map(reserved), [1, 7501, 15_000, 7500, 7500]);
     }
 
     #[test]
