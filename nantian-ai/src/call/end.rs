@@ -145,7 +145,7 @@ impl<K: UsageSink> Call<K> {
         if self.onward.more && failed.error.may_fail_over() {
             self.metering.pass_on();
         }
-        self.metering.end(End::Failed);
+        self.metering.end(if matches!(failed.error, Error::Ending) { End::Dropped } else { End::Failed });
         let mut headers = kept_headers(&failed.headers);
         if failed.error.is_of_credential() {
             // Another try mends nothing, whatever the provider says; the clients of OpenAI and Anthropic are

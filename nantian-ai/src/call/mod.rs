@@ -192,9 +192,9 @@ impl<K: UsageSink> Call<K> {
     {
         let headers = &receiving.head.headers;
         match received {
+            Received::Ending => return Step::Refused(Failed::from(Error::Ending)),
             _ if receiving.is_refusal() => return self.objected(target, receiving),
             Received::Broken => return Step::Failed(Failed::of(target, Fault::truncated(), headers)),
-            Received::Ending => return Step::Refused(Failed::from(Error::Ending)),
             Received::TooLarge => {
                 let fault =
                     Fault::new(FaultKind::Unreadable, "the provider's answer is too large to be translated");

@@ -7,9 +7,9 @@ use nantian_ai::{
     RequestFacts,
     usage::{Outcome, UsageReport, UsageSink},
 };
-use nantian_ratelimit::{EstimatedTokens, ReservationHandle, Settlement};
+use nantian_ratelimit::{ReservationHandle, Settlement};
 
-use crate::policy::rate_limit::{ExpectedCached, Learns, Lengths, unseen};
+use crate::policy::rate_limit::{Learns, Lengths, unseen};
 
 /// The observer of Services: whoever reserved is told what was used.
 pub(super) fn settle(extensions: &Extensions, facts: &RequestFacts) -> Settle {
@@ -27,9 +27,6 @@ pub(super) struct Settle {
     unseen: Option<u64>,
     /// The prompt was read, so that estimates of the usage count it.
     is_read: bool,
-    /// What it was expected to use, without what comes from a cache. It is more than was reserved where that
-    /// is more than a bucket.
-    expected: u64,
 }
 
 /// The answers that a request asks for.
@@ -48,14 +45,12 @@ struct Answers {
 impl Settle {
     /// `lengths` learns from the answer.
     pub(super) fn new(extensions: &Extensions, facts: &RequestFacts, lengths: Option<Arc<Lengths>>) -> Self {
-        let cached = extensions.get().map_or(0, |ExpectedCached(tokens)| *tokens);
         Self {
             reservation: extensions.get::<ReservationHandle>().cloned(),
             lengths,
             asked: Answers::of(facts),
             unseen: unseen(facts),
             is_read: facts.operation.is_some(),
-            expected: extensions.get().map_or(0, |EstimatedTokens(tokens)| tokens.saturating_sub(cached)),
         }
     }
 
@@ -76,10 +71,7 @@ impl Settle {
             return Settlement::AtLeast(report.usage.input.saturating_add(most));
         }
         let hides = self.lengths.as_ref().is_some_and(|lengths| lengths.outputs.hides());
-        match settlement(report, self.is_read && !hides) {
-            Settlement::AtLeast(tokens) => Settlement::AtLeast(tokens.max(self.expected)),
-            settlement => settlement,
-        }
+        settlement(report, self.is_read && !hides)
     }
 }
 
@@ -252,21 +244,6 @@ mod tests {
         let unlimited = settled(r#"{"background":true}"#, json, QUEUED, End::Finished);
         assert!(matches!(unlimited, Settlement::AtLeast(128_000..)), "{unlimited:?}");
         assert_eq!(settled(limited, json, COUNTED, End::Finished), Settlement::Used(16));
-    }
-
-    #[test]
-    fn an_answer_that_nobody_counts_costs_what_was_expected_without_what_comes_from_a_cache() {
-        let (facts, estimated) = report("{}", "application/json", &COUNTED[..20], End::Dropped);
-        let mut extensions = Extensions::new();
-        extensions.insert(EstimatedTokens(50_000));
-        let learn = |extensions: &Extensions, report: &UsageReport| {
-            Settle::new(extensions, &facts, None).learn(report)
-        };
-        assert_eq!(learn(&extensions, &estimated), Settlement::AtLeast(50_000));
-        extensions.insert(ExpectedCached(20_000));
-        assert_eq!(learn(&extensions, &estimated), Settlement::AtLeast(30_000));
-        let (_, counted) = report("{}", "application/json", COUNTED, End::Finished);
-        assert_eq!(learn(&extensions, &counted), Settlement::Used(9009));
     }
 
     #[test]

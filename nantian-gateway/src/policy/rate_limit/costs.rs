@@ -31,8 +31,7 @@ impl Costs {
     }
 
     /// What a call reserves that is settled with what it used. One larger than the smallest bucket would wait
-    /// until that is full, which others never leave it: half of it has to do. All others reserve what they are
-    /// expected to use, or two of nearly a bucket would pass at once.
+    /// until that is full, which others never leave it: half of it has to do.
     fn reserved(&self, tokens: u64) -> u64 {
         if tokens > self.bucket { self.bucket.div_ceil(2) } else { tokens.max(1) }
     }

@@ -37,7 +37,7 @@ pub(crate) struct Learns(pub(crate) Arc<Lengths>);
 
 /// In the extensions of a request: tokens of its prompt that the provider is expected to read from its cache.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ExpectedCached(pub(crate) u64);
+pub(super) struct ExpectedCached(pub(super) u64);
 
 /// Tokens that a request is expected to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +49,7 @@ struct Tokens {
 
 /// What an answer may have of which nobody will see the end here: one in the background.
 pub(crate) fn unseen(facts: &RequestFacts) -> Option<u64> {
-    facts.background.then(|| facts.max_tokens.unwrap_or(LONGEST))
+    facts.background.then(|| facts.max_tokens.map_or(LONGEST, |most| most.min(LONGEST)))
 }
 
 // === impl Expected ===

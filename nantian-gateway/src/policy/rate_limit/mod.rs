@@ -14,7 +14,7 @@ use nantian_ratelimit::{
 
 use crate::ir::{self, ObjectName};
 
-pub(super) use self::expected::{ExpectedCached, Learns, unseen};
+pub(super) use self::expected::{Learns, unseen};
 pub(crate) use self::{
     before::BeforeBody,
     expected::Upstream,
