@@ -187,7 +187,8 @@ impl Limiter {
         self.levels_at(self.now(), key)
     }
 
-    /// [`Limiter::levels`] at a given time.
+    /// [`Limiter::levels`] at a given time. One ahead of the clock is for limiters that are not edited
+    /// meanwhile: keys that an edit moves would begin there.
     pub fn levels_at(&self, now: Timestamp, key: Key) -> Levels {
         let mut ledger = self.ledger();
         loop {

@@ -86,7 +86,9 @@ pub(super) fn set(
         Some((_, old)) => *old = value,
         None => exchange.properties.push((path, value)),
     }
-    if let Some((is_worn, slot)) = asks_for_another.zip(state.slot.upgrade()) {
+    if let Some(is_worn) = asks_for_another
+        && let Some(slot) = state.slot.upgrade()
+    {
         slot.set_worn(is_worn);
     }
     Ok(())

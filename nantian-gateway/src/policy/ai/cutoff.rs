@@ -21,7 +21,9 @@ pub(crate) struct Cutoff(watch::Sender<bool>);
 /// An answer until it is broken off.
 struct CutBody {
     body: Body,
-    cut: Pin<Box<dyn Future<Output = ()>>>,
+    cutoff: Cutoff,
+    /// Awaited once the answer is waited for: most that are no streams are there with their heads.
+    cut: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Cutoff {
@@ -32,9 +34,13 @@ impl Cutoff {
 
     /// An answer that can be broken off.
     pub(super) fn bind(&self, body: Body) -> Body {
+        Body::boxed(CutBody { body, cutoff: self.clone(), cut: None })
+    }
+
+    /// Until all are broken off.
+    fn wait(&self) -> Pin<Box<dyn Future<Output = ()>>> {
         let mut is_cut = self.0.subscribe();
-        let cut = Box::pin(async move { drop(is_cut.wait_for(|is_cut| *is_cut).await) });
-        Body::boxed(CutBody { body, cut })
+        Box::pin(async move { drop(is_cut.wait_for(|is_cut| *is_cut).await) })
     }
 }
 
@@ -46,9 +52,13 @@ impl http_body::Body for CutBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            // Nobody asks for more after an error.
-            Poll::Pending => self.cut.as_mut().poll(cx).map(|()| Some(Err(Ending.into()))),
+        let Self { body, cutoff, cut } = &mut *self;
+        match Pin::new(body).poll_frame(cx) {
+            Poll::Pending => {
+                let cut = cut.get_or_insert_with(|| cutoff.wait());
+                // Nobody asks for more after an error.
+                cut.as_mut().poll(cx).map(|()| Some(Err(Ending.into())))
+            }
             ready => ready,
         }
     }

@@ -210,6 +210,7 @@ mod tests {
         for (bucket, body, output) in [
             (1_000_000, r#"{"background":true,"max_output_tokens":9000}"#, 9000),
             (1_000_000, r#"{"background":true}"#, LONGEST),
+            (1_000_000, r#"{"background":true,"max_output_tokens":1000000000000}"#, LONGEST),
             (100_000, r#"{"background":true}"#, 50_000),
             (1000, r#"{"background":true,"max_output_tokens":90}"#, 90),
         ] {
