@@ -8,8 +8,7 @@ use nantian_ratelimit::EstimatedTokens;
 
 use super::lengths::Lengths;
 
-/// The most that an answer in the background is taken to have whose request names no limit: models give no
-/// longer ones.
+/// The most that an answer is taken to have: models give no longer ones.
 const LONGEST: u64 = 128_000;
 
 /// Those who may serve the requests at a place, by which it is estimated what these use.
@@ -49,7 +48,12 @@ struct Tokens {
 
 /// What an answer may have of which nobody will see the end here: one in the background.
 pub(crate) fn unseen(facts: &RequestFacts) -> Option<u64> {
-    facts.background.then(|| facts.max_tokens.map_or(LONGEST, |most| most.min(LONGEST)))
+    facts.background.then(|| believed(facts).unwrap_or(LONGEST))
+}
+
+/// The most that a request allows its answer, as far as models go.
+fn believed(facts: &RequestFacts) -> Option<u64> {
+    facts.max_tokens.map(|most| most.min(LONGEST))
 }
 
 // === impl Expected ===
@@ -112,7 +116,7 @@ impl Expected {
     }
 
     fn output(&self, lengths: &Lengths, facts: &RequestFacts) -> u64 {
-        let one = lengths.outputs.expect(facts.max_tokens, self.bucket);
+        let one = lengths.outputs.expect(believed(facts), self.bucket);
         // Half of a bucket at most, or it would never pass beside others: it is charged the rest when it was
         // sent.
         let unseen = unseen(facts).map_or(0, |most| most.min(self.bucket / 2));
