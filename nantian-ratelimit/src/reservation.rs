@@ -219,7 +219,7 @@ impl From<Settlement> for CachedSettlement {
 /// Racing updates may lose one another; the estimate is statistical anyway.
 fn learn(typical: &AtomicU64, tokens: u64) {
     let estimate = typical.load(Ordering::Relaxed);
-    let step = (estimate / 32).max(1);
+    let step = (estimate / 256).max(1);
     let next = if estimate == 0 {
         tokens
     } else if tokens > estimate {
