@@ -11,6 +11,7 @@ use crate::body::ResponseBody;
 use crate::call::attempt::Failed;
 use crate::dialect::{ClientDialect, Operation, Surface};
 use crate::error::{BoxError, Error};
+use crate::estimate::estimate_tokens;
 use crate::facts::RequestFacts;
 use crate::headers::{ESTIMATED, USAGE};
 use crate::memory::BodyMemory;
@@ -51,10 +52,12 @@ impl<O> LayerParts<O> {
         if surface.operation() != Operation::CountTokens || asked {
             return None;
         }
-        Some(RequestFacts::read(surface, body).map(|_| {
-            let count = self.target.calibration().apply(crate::estimate::estimate_tokens(body));
-            self.count(surface.dialect(), count)
-        }))
+        Some(RequestFacts::read(surface, body).map(|_| self.count(surface.dialect(), self.estimate(body))))
+    }
+
+    /// How many tokens a conversation has, as far as it can be told here.
+    pub(crate) fn estimate(&self, body: &[u8]) -> u64 {
+        self.target.calibration().apply(estimate_tokens(body))
     }
 
     /// The answer with an estimate of a count of tokens.

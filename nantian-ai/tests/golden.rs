@@ -16,10 +16,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, Method, StatusCode};
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{Losses, ToolNames};
-use nantian_ai::{ClientDialect, Dialect};
+use nantian_ai::translate::Translation;
+use nantian_ai::{ClientDialect, Dialect, Surface, Target, TargetConfig};
 
 use self::files::{check, inputs, show};
 
@@ -140,6 +141,34 @@ fn requests() {
                 );
             }
             check("request", from.into(), &name, &seen);
+        }
+    }
+}
+
+/// What a request for a count becomes that is sent to the first model of a dialect.
+fn counted(surface: &Surface, body: &[u8], to: Dialect) -> String {
+    let provider = if to == Dialect::Responses { "openai" } else { to.name() };
+    let mut config = TargetConfig::new("golden", provider, model(to, "")).with_format(to);
+    if to == Dialect::Bedrock {
+        config = config.with_region("eu-central-1");
+    }
+    let target = Target::new(config).unwrap();
+    match Translation::begin(&target, surface, body, false) {
+        Ok((translation, body)) => show(translation.losses(), &body),
+        Err(error) => format!("refused: {error}\n"),
+    }
+}
+
+#[test]
+fn counts() {
+    for (from, path) in [
+        (Dialect::Anthropic, "/v1/messages/count_tokens"),
+        (Dialect::Responses, "/v1/responses/input_tokens"),
+    ] {
+        let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
+        for (name, body) in inputs("count", from, ".json") {
+            let seen = PROVIDERS.map(|to| (to.name(), counted(&surface, &body, to)));
+            check("count", from, &name, &seen);
         }
     }
 }

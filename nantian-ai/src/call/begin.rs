@@ -29,6 +29,7 @@ impl<O: UsageObserver> LayerParts<O> {
         let keeps = self.observer.keeps();
         let kept = surface.operation() == Operation::Chat && keeps > 0;
         let kept = kept.then(|| body.clone());
+        let estimate = (surface.operation() == Operation::CountTokens).then(|| self.estimate(&body));
         let prepared = self.target.prepare(&surface, head, body)?;
         let facts = prepared.facts();
         let sink = self.observer.begin(prepared.extensions(), facts);
@@ -72,6 +73,7 @@ impl<O: UsageObserver> LayerParts<O> {
             is_renamed: renamed.is_some() && !matches!(way, Way::Same),
             way,
             surface,
+            estimate,
             turn: fastrand::usize(..self.target.secrets().max(1)),
             retries: 0,
             withdrawn,

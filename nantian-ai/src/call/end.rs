@@ -58,6 +58,11 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
     {
         let error = Error::Provider { target: shared.target.name().to_owned(), fault };
+        if let Some(count) = self.estimate
+            && matches!(answer.head.status.as_u16(), 404 | 405 | 501)
+        {
+            return self.estimated(shared, count, error.code());
+        }
         let onward = Onward { sent: self.metering.meter().is_sent(), ..self.onward };
         if !error.may_fail_over() {
             let mut response = self.finish(shared, answer);
@@ -131,17 +136,13 @@ impl<K: UsageSink> Call<K> {
     where
         B: Body<Data = Bytes>,
     {
+        // In its own dialect a client knows what a failure means.
+        if let (Way::Translated(_), Some(count)) = (&self.way, self.estimate) {
+            return self.estimated(shared, count, failed.error.code());
+        }
         let sent = self.metering.meter().is_sent();
         self.metering.count_attempts(self.attempts());
         self.metering.note_error(failed.error.code());
-        if let Way::Translated(translation) = &self.way
-            && let Some(estimate) = translation.estimate()
-        {
-            self.metering.end(End::Failed);
-            let mut response = shared.count(self.surface.dialect(), estimate);
-            note(self.attempts(), &mut response);
-            return response;
-        }
         if self.onward.more && failed.error.may_fail_over() {
             self.metering.pass_on();
         }
@@ -165,6 +166,24 @@ impl<K: UsageSink> Call<K> {
                 response.headers_mut().entry(name).or_insert(value);
             }
         }
+        note(self.attempts(), &mut response);
+        response
+    }
+
+    /// The response to a count of tokens that the provider does not give.
+    fn estimated<B, O>(
+        mut self,
+        shared: &LayerParts<O>,
+        count: u64,
+        code: &'static str,
+    ) -> Response<ResponseBody<B, K>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        self.metering.count_attempts(self.attempts());
+        self.metering.note_error(code);
+        self.metering.end(End::Failed);
+        let mut response = shared.count(self.surface.dialect(), count);
         note(self.attempts(), &mut response);
         response
     }

@@ -53,6 +53,8 @@ const SHORT: Duration = Duration::from_secs(1);
 pub(crate) struct Call<K: UsageSink> {
     /// What the client asked for.
     surface: Surface,
+    /// What is told in place of a count of tokens, if that is asked for.
+    estimate: Option<u64>,
     way: Way,
     /// What is told of a request that passes without all that it says.
     lost: Option<HeaderValue>,

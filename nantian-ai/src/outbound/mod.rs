@@ -283,7 +283,9 @@ impl Target {
             }
             (Dialect::Ollama, Operation::Embeddings) => self.uri("/embed", None),
             (_, Operation::Embeddings) => self.uri("/embeddings", None),
-            (Dialect::Responses, Operation::CountTokens) => self.uri("/responses/input_tokens", None),
+            (Dialect::OpenAi | Dialect::Responses, Operation::CountTokens) => {
+                self.uri("/responses/input_tokens", None)
+            }
             (Dialect::Anthropic, Operation::CountTokens) => self.uri("/messages/count_tokens", None),
             (Dialect::Anthropic, _) => self.uri("/messages", None),
             (Dialect::Ollama, _) => self.uri("/chat", None),

@@ -145,14 +145,20 @@ impl Target {
             Operation::Chat => true,
             Operation::Embeddings => self.dialect.embeds(),
             Operation::CountTokens => match self.dialect {
+                Dialect::Anthropic => true,
                 Dialect::Bedrock => bedrock::count::path(self.model()).is_some(),
                 Dialect::Gemini => gemini::count::path(self.model()).is_some(),
-                // Others that have Responses are not known to count.
-                Dialect::Responses => self.provider.is_some_and(|provider| provider.name == "openai"),
-                _ => false,
+                Dialect::Ollama => false,
+                // What is only compatible with OpenAI is not known to count.
+                Dialect::OpenAi => self.is_openai() && self.config.endpoint.is_none(),
+                Dialect::Responses => self.is_openai(),
             },
             _ => false,
         }
+    }
+
+    fn is_openai(&self) -> bool {
+        self.provider.is_some_and(|provider| provider.name == "openai")
     }
 
     /// The refusal of what can neither be passed on nor translated.

@@ -50,7 +50,6 @@ use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder, decode_count};
 use crate::dialect::{ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, responses};
 use crate::edit::{Object, model_of};
 use crate::error::Error;
-use crate::estimate::estimate_tokens;
 use crate::facts::RequestFacts;
 use crate::headers::{DROPPED, TRAILERS};
 use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
@@ -78,7 +77,7 @@ pub struct Translation {
 #[derive(Clone, Debug)]
 enum Asked {
     Chat { stream: bool, stream_usage: bool, names: ToolNames, wishes: Wishes },
-    Count { estimate: u64 },
+    Count,
     Embeddings { form: VectorForm },
 }
 
@@ -166,19 +165,11 @@ impl Translation {
         &self.losses
     }
 
-    /// What a count of tokens is answered with where the provider has none: an estimate.
-    pub(crate) fn estimate(&self) -> Option<u64> {
-        match self.asked {
-            Asked::Count { estimate } => Some(estimate),
-            Asked::Chat { .. } | Asked::Embeddings { .. } => None,
-        }
-    }
-
     /// What the provider may refuse.
     pub(crate) fn wishes(&self) -> Wishes {
         match self.asked {
             Asked::Chat { wishes, .. } => wishes,
-            Asked::Count { .. } | Asked::Embeddings { .. } => Wishes::default(),
+            Asked::Count | Asked::Embeddings { .. } => Wishes::default(),
         }
     }
 
@@ -196,7 +187,7 @@ impl Translation {
     pub(crate) fn operation(&self) -> Operation {
         match self.asked {
             Asked::Chat { .. } => Operation::Chat,
-            Asked::Count { .. } => Operation::CountTokens,
+            Asked::Count => Operation::CountTokens,
             Asked::Embeddings { .. } => Operation::Embeddings,
         }
     }
@@ -225,7 +216,7 @@ impl Translation {
         let defaults = self.defaults();
         let (stream, names) = match &self.asked {
             Asked::Chat { stream, names, .. } => (*stream, names),
-            Asked::Count { .. } => {
+            Asked::Count => {
                 let count = decode_count(body)?;
                 return Ok((self.client.encode_count(count), Losses::default()));
             }
@@ -255,7 +246,7 @@ impl Translation {
     pub fn translator(&self) -> Translator {
         let names = match &self.asked {
             Asked::Chat { names, .. } => names.clone(),
-            Asked::Count { .. } | Asked::Embeddings { .. } => ToolNames::default(),
+            Asked::Count | Asked::Embeddings { .. } => ToolNames::default(),
         };
         Translator::new(
             StreamDecoder::new(self.upstream, fastrand::u64(..)),
@@ -345,15 +336,14 @@ fn say_count(target: &Target, client: ClientDialect, body: &[u8]) -> Result<(Ask
     let (mut request, mut losses) = client.decode_request(body)?;
     target.model().clone_into(&mut request.model);
     ToolNames::adapt(&mut request);
-    let estimate = target.calibration().apply(estimate_tokens(body));
     let (body, more) = match target.dialect() {
         Dialect::Anthropic => anthropic::encode_count(&request),
         Dialect::Gemini => gemini::count::encode(request, target.is_vertex()),
-        Dialect::Responses => responses::encode_count(&request),
+        Dialect::OpenAi | Dialect::Responses => responses::encode_count(&request),
         _ => bedrock::count::encode(&request),
     }?;
     losses.extend(more);
-    Ok((Asked::Count { estimate }, Bytes::from(body), losses))
+    Ok((Asked::Count, Bytes::from(body), losses))
 }
 
 fn say_embed(target: &Target, client: ClientDialect, body: &[u8]) -> Result<(Asked, Bytes, Losses), Error> {

@@ -204,7 +204,7 @@ async fn tokens_are_counted_here_where_the_provider_counts_none() {
     let upstream = Upstream::new();
     let body = r#"{"model":"any","messages":[{"role":"user","content":"How far is the moon?"}]}"#;
     let request = post("/v1/messages/count_tokens", body);
-    let (head, body) = send(layer(openai()), &upstream, request).await;
+    let (head, body) = send(layer(openai().with_endpoint("http://vllm:8000")), &upstream, request).await;
     assert_eq!(head.status, 200);
     let count = parsed(&body)["input_tokens"].as_u64().unwrap();
     assert!((10..40).contains(&count), "{count}");
@@ -230,8 +230,13 @@ async fn tokens_are_counted_by_gemini_and_openai_in_their_own_words_or_else_esti
     let asked = r#"{"model":"m","max_tokens":9,"temperature":0.5,"system":"Be brief.","tool_choice":{"type":"any"},"tools":[{"name":"now","input_schema":{"type":"object"}}],"messages":[{"role":"user","content":"Hi"}]}"#;
     const AT_VERTEX: &str =
         "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/publishers/google";
+    const OF_OPENAI: (&str, &str, &str) = (
+        "/v1/responses/input_tokens",
+        r#"{"object":"response.input_tokens","input_tokens":42}"#,
+        r#"{"model":"gpt-5","instructions":"Be brief.","#,
+    );
     let gemini = || TargetConfig::new("demo/gemini", "gemini", "gemini-3-pro");
-    let gpt = TargetConfig::new("demo/gpt", "openai", "gpt-5").with_format(Dialect::Responses);
+    let gpt = || TargetConfig::new("demo/gpt", "openai", "gpt-5");
     for (config, path, answer, begins) in [
         (
             gemini(),
@@ -245,12 +250,8 @@ async fn tokens_are_counted_by_gemini_and_openai_in_their_own_words_or_else_esti
             r#"{"totalTokens":42}"#,
             r#"{"systemInstruction":"#,
         ),
-        (
-            gpt,
-            "/v1/responses/input_tokens",
-            r#"{"object":"response.input_tokens","input_tokens":42}"#,
-            r#"{"model":"gpt-5","instructions":"Be brief.","#,
-        ),
+        (gpt(), OF_OPENAI.0, OF_OPENAI.1, OF_OPENAI.2),
+        (gpt().with_format(Dialect::Responses), OF_OPENAI.0, OF_OPENAI.1, OF_OPENAI.2),
     ] {
         for (status, counted) in [(200, true), (404, false)] {
             let upstream = Upstream::new().replies(reply(status, answer));
@@ -271,6 +272,40 @@ async fn tokens_are_counted_by_gemini_and_openai_in_their_own_words_or_else_esti
             for of_answers in ["toolConfig", "max_output_tokens", "store", "include", "stream"] {
                 assert!(!body.contains(of_answers), "{of_answers}: {body}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_counted_by_claude_for_clients_of_responses() {
+    let asked = r#"{"model":"any","instructions":"Be brief.","input":"Hi","reasoning":{"effort":"high"}}"#;
+    for (status, counted) in [(200, true), (404, false), (429, false)] {
+        let upstream = Upstream::new().replies(reply(status, r#"{"input_tokens":42}"#));
+        let request = post("/v1/responses/input_tokens", asked);
+        let (head, body) = send(layer(claude()), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), head.headers.contains_key("x-nantian-usage")), (200, !counted));
+        let (answer, (sent, asked)) = (parsed(&body), upstream.request());
+        assert_eq!(answer["object"], "response.input_tokens");
+        assert_eq!(answer["input_tokens"] == 42, counted, "{body}");
+        assert_eq!(sent.uri, "https://api.anthropic.com/v1/messages/count_tokens");
+        assert!(!asked.is_empty() && parsed(std::str::from_utf8(&asked).unwrap())["max_tokens"].is_null());
+    }
+}
+
+#[tokio::test]
+async fn a_count_that_passes_is_estimated_only_where_the_provider_has_no_such_operation() {
+    let asked_of_claude = r#"{"model":"any","messages":[{"role":"user","content":"How far is the moon?"}]}"#;
+    let asked_of_gpt = r#"{"model":"any","input":"How far is the moon?"}"#;
+    for (config, path, asked) in [
+        (claude(), "/v1/messages/count_tokens", asked_of_claude),
+        (openai(), "/v1/responses/input_tokens", asked_of_gpt),
+    ] {
+        for (status, told) in [(404, 200), (405, 200), (501, 200), (400, 400), (429, 429), (503, 503)] {
+            let upstream = Upstream::new().replies(reply(status, r#"{"error":{"message":"Not Found"}}"#));
+            let (head, body) = send(layer(config.clone()), &upstream, post(path, asked)).await;
+            let is_estimate = parsed(&body)["input_tokens"].is_u64();
+            assert_eq!((head.status.as_u16(), is_estimate), (told, told == 200), "{path}, {status}");
+            assert_eq!(head.headers.contains_key("x-nantian-usage"), is_estimate, "{path}, {status}");
         }
     }
 }

@@ -23,7 +23,7 @@ fn stream<const N: usize>(chunks: [Option<&'static str>; N]) -> http::Response<B
 #[tokio::test]
 async fn estimates_learn_from_what_the_provider_reports() {
     const ASKED: &str = r#"{"messages":[{"role":"user","content":"How far is the moon from here?"}]}"#;
-    let target = std::sync::Arc::new(Target::new(openai()).unwrap());
+    let target = std::sync::Arc::new(Target::new(openai().with_endpoint("http://vllm:8000")).unwrap());
     let count = async || {
         let request = post("/v1/messages/count_tokens", ASKED);
         let (_, body) = send(AiLayer::new(target.clone()), &Upstream::new(), request).await;
