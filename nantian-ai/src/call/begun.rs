@@ -28,14 +28,14 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let fault = match receiving.begun() {
-            Some(Begun::Answer) => None,
+        let begun = receiving.begun();
+        let is_cut = receiving.is_over() && (begun.is_none() || self.metering.meter().lacks_end());
+        let fault = match begun {
             Some(Begun::Error) => error_in(&receiving.joined()),
             Some(Begun::Other) => Some(Fault::unreadable()),
-            // It has ended before.
-            None => receiving.is_over().then(Fault::truncated),
+            Some(Begun::Answer) | None => None,
         };
-        if let Some(fault) = fault {
+        if let Some(fault) = fault.or_else(|| is_cut.then(Fault::truncated)) {
             return self.no_answer(target, fault, &receiving.head.headers);
         }
         let (head, held, rest) = receiving.into_parts();

@@ -282,7 +282,8 @@ impl<K: UsageSink> Call<K> {
         let translation = match &self.way {
             Way::Translated(translation) => translation,
             Way::Renamed(name) => {
-                if let Some(fault) = fault_of(&body) {
+                let cut = || self.metering.meter().lacks_end().then(Fault::truncated);
+                if let Some(fault) = fault_of(&body).or_else(cut) {
                     return self.no_answer(target, fault, &headers);
                 }
                 head.headers.remove(CONTENT_LENGTH);

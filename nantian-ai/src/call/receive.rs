@@ -19,6 +19,9 @@ const LARGEST_REPLY: usize = 64 * 1024 * 1024;
 /// The most that is read of an error, in bytes.
 const LARGEST_REFUSAL: usize = 64 * 1024;
 
+/// The most of an answer in one piece that is held back for its end, in bytes.
+const LARGEST_HELD: usize = 64 * 1024;
+
 /// The most of a stream that is held back for its first token, in bytes.
 const LARGEST_PREFACE: usize = 1024 * 1024;
 
@@ -41,7 +44,7 @@ pub(crate) enum Aim {
     FirstToken,
     /// All of it.
     Whole,
-    /// As much as tells whether it is an answer, and all of it if it is an error.
+    /// As much as tells whether it is an answer, and all of it if it is an error or no larger than most.
     Beginning,
     /// All of it, which is no answer.
     Refusal,
@@ -124,6 +127,8 @@ where
             self.held.push_back(data);
             match self.aim {
                 Aim::Beginning => match self.begun() {
+                    // What breaks off can be asked for again as long as nobody has heard of it.
+                    Some(Begun::Answer) if self.size <= LARGEST_HELD && metering.meter().lacks_end() => {}
                     Some(Begun::Answer | Begun::Other) => return Poll::Ready(Received::Enough),
                     _ if self.size > LARGEST_REFUSAL => return Poll::Ready(Received::Enough),
                     Some(Begun::Error) | None => {}

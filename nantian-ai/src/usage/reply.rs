@@ -93,6 +93,11 @@ impl Reply {
     pub(super) fn is_complete(&self) -> bool {
         !self.broken && self.scanner.is_complete()
     }
+
+    /// Whether something is missing that may yet come.
+    pub(super) fn lacks_end(&self) -> bool {
+        !self.broken && !self.scanner.is_complete()
+    }
 }
 
 // === impl Capture ===

@@ -32,6 +32,12 @@ fn ended() -> http::Response<Body> {
     )
 }
 
+/// The beginning of an answer, as if it were all of it, or before the connection breaks.
+fn half(breaks: bool) -> http::Response<Body> {
+    let half = (Duration::ZERO, ANSWER.get(..40));
+    events("application/json", [Some(half), breaks.then_some((Duration::ZERO, None))].into_iter().flatten())
+}
+
 fn page() -> http::Response<Body> {
     let mut page = json(200, "<html>Busy</html>");
     page.headers_mut().insert("content-type", "text/html".parse().unwrap());
@@ -40,7 +46,8 @@ fn page() -> http::Response<Body> {
 
 #[tokio::test(start_paused = true)]
 async fn another_model_answers_and_the_client_sees_nothing_of_it() {
-    let replies: [fn() -> http::Response<Body>; 3] = [|| json(200, BUSY), || json(200, ""), page];
+    let replies: [fn() -> http::Response<Body>; 5] =
+        [|| json(200, BUSY), || json(200, ""), page, || half(false), || half(true)];
     for reply in replies {
         for streams in [false, true] {
             let bad = (0..4).fold(Upstream::new(), |bad, _| bad.replies(reply()));
@@ -85,6 +92,8 @@ async fn the_client_is_told_by_a_status_where_nobody_else_is_asked() {
         (json(200, BUSY), 503, Outcome::NotServed),
         (json(200, ""), 502, Outcome::Truncated),
         (page(), 502, Outcome::Truncated),
+        (half(false), 502, Outcome::Truncated),
+        (half(true), 502, Outcome::Truncated),
     ] {
         let (upstream, reports) = (Upstream::new().replies(reply), Reports::default());
         let (head, body) = send(layer(openai()).observer(reports.clone()), &upstream, chat(false)).await;
@@ -98,7 +107,7 @@ async fn the_client_is_told_by_a_status_where_nobody_else_is_asked() {
 async fn messages_under_another_name_are_looked_at_too() {
     let request = || post("/v1/messages", r#"{"model":"mine","max_tokens":9,"messages":[]}"#);
     let error = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
-    for (said, status) in [(error, 529), ("", 502), (" \n", 502), ("<html>", 502)] {
+    for (said, status) in [(error, 529), ("", 502), (" \n", 502), ("<html>", 502), (r#"{"id":"#, 502)] {
         let config = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
         let upstream = Upstream::new().replies(json(200, said));
         let (head, body) = send(layer(config), &upstream, request()).await;
@@ -109,14 +118,17 @@ async fn messages_under_another_name_are_looked_at_too() {
 #[tokio::test(start_paused = true)]
 async fn what_is_an_answer_passes_as_it_comes() {
     let second = Duration::from_secs(1);
-    // What may be an error is read to its end.
+    let large = "x".repeat(70_000);
+    // What may be an error, and what is not large, is read to its end.
     for (chunks, seconds) in [
         (["{", r#""error":null,"choices":[]"#, "}"], 3),
-        (["\n", "{\"id\"", ":1}"], 2),
+        (["\n", "{\"id\"", ":1}"], 3),
+        (["{\"id\":1", "}", "\n"], 2),
+        (["{\"id\":\"", &large, "\"}"], 2),
         (["data", ": {}\n\n", "data: [DONE]\n\n"], 2),
     ] {
-        let upstream =
-            Upstream::new().replies(events("application/json", chunks.map(|chunk| (second, Some(chunk)))));
+        let said = chunks.map(|chunk| (second, Some(chunk.to_owned())));
+        let upstream = Upstream::new().replies(events("application/json", said));
         let begun = tokio::time::Instant::now();
         let response = layer(openai()).layer(upstream).oneshot(chat(false)).await.unwrap();
         assert_eq!((response.status().as_u16(), begun.elapsed().as_secs()), (200, seconds), "{chunks:?}");

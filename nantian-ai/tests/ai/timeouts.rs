@@ -24,12 +24,15 @@ fn hasty() -> TargetConfig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_buffered_reply_that_does_not_begin_in_time_is_504() {
-    let started = Instant::now();
-    let (head, body) = send(layer(hasty()), &Upstream::new().hangs(), chat()).await;
-    assert_eq!(head.status, 504);
-    assert!(body.contains("sent no complete reply within 10s"), "{body}");
-    assert_eq!(started.elapsed().as_secs(), 10);
+async fn a_buffered_reply_that_does_not_come_in_time_is_504() {
+    let half = events("application/json", [(seconds(6), Some("{\"id\":")), (seconds(6), Some("1}"))]);
+    for upstream in [Upstream::new().hangs(), Upstream::new().replies(half)] {
+        let started = Instant::now();
+        let (head, body) = send(layer(hasty()), &upstream, chat()).await;
+        assert_eq!(head.status, 504);
+        assert!(body.contains("sent no complete reply within 10s"), "{body}");
+        assert_eq!(started.elapsed().as_secs(), 10);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,8 +45,9 @@ async fn a_stream_that_does_not_begin_in_time_is_504() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_buffered_reply_that_does_not_end_in_time_is_aborted() {
-    let reply = events("application/json", [(seconds(6), Some("{\"id\":")), (seconds(6), Some("1}"))]);
+async fn a_large_reply_that_does_not_end_in_time_is_aborted() {
+    let large = format!("{{\"id\":\"{}", "x".repeat(70_000));
+    let reply = events("application/json", [(seconds(6), Some(large)), (seconds(6), Some("\"}".to_owned()))]);
     let service = layer(hasty()).layer(Upstream::new().replies(reply));
     let started = Instant::now();
     let response = service.oneshot(chat()).await.unwrap();

@@ -14,9 +14,6 @@ const TYPES: [Option<&str>; 3] = [None, Some("text/plain; charset=utf-8"), Some(
 /// What some proxies call all that a model says.
 const JSON: Option<&str> = Some("application/json");
 
-/// Those whose streams are server-sent events.
-const EVENTS: [Dialect; 4] = [Dialect::OpenAi, Dialect::Responses, Dialect::Anthropic, Dialect::Gemini];
-
 fn typed(mut response: Response<Body>, content_type: Option<&'static str>) -> Response<Body> {
     response.headers_mut().remove("content-type");
     if let Some(content_type) = content_type {
@@ -30,8 +27,7 @@ async fn a_stream_without_a_type_is_read_as_what_was_asked_for() {
     for client in ClientDialect::ALL.map(Dialect::from) {
         for (provider, content_type) in Dialect::ALL
             .iter()
-            .flat_map(|it| TYPES.map(|content_type| (*it, content_type)))
-            .chain(EVENTS.map(|it| (it, JSON)))
+            .flat_map(|it| TYPES.into_iter().chain([JSON]).map(|content_type| (*it, content_type)))
         {
             let begun = events("any/thing", [(Duration::ZERO, Some(token(provider)))]);
             let upstream = Upstream::new().replies(typed(begun, content_type));
@@ -68,6 +64,23 @@ async fn what_an_answer_without_a_type_reports_counts_whether_or_not_it_is_the_s
                 "{asked}"
             );
             assert!(!report.usage.estimated, "{asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_ollama_is_read_whole_or_as_a_line_whatever_was_asked_for() {
+    const LINE: &str = r#"{"message":{"role":"assistant","content":"Hello"},"done":true,"prompt_eval_count":9,"eval_count":3}"#;
+    let lines = LINE.replace('{', "{\n ");
+    for client in ClientDialect::ALL.map(Dialect::from) {
+        for (streams, answer) in [(true, LINE), (true, &lines), (false, LINE), (false, &lines)] {
+            let reports = Reports::default();
+            let upstream = Upstream::new().replies(json(200, answer));
+            let service = layer(target(Dialect::Ollama)).observer(reports.clone());
+            let (head, body) = send(service, &upstream, request(client, streams)).await;
+            let (report, asked) = (reports.only(), format!("{client}, {streams}, {answer}: {body}"));
+            assert!(head.status == 200 && body.contains("Hello"), "{asked}");
+            assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 12), "{asked}");
         }
     }
 }

@@ -1,7 +1,9 @@
-//! Replies that are called JSON where a stream of events was asked for.
+//! Replies that are called JSON where a stream was asked for.
 
-use super::{Meter, Reader};
-use crate::wire::{EVENT_LIMIT, sse};
+use super::Meter;
+use super::reader::Reader;
+use crate::usage::format::Format;
+use crate::wire::sse;
 
 // === impl Meter ===
 
@@ -11,9 +13,16 @@ impl Meter {
         let begun = chunk.trim_ascii_start();
         let Some(first) = begun.first() else { return chunk };
         self.in_doubt = false;
-        if sse::may_begin_with(*first) {
-            self.stream = true;
-            self.reader = Reader::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT)));
+        self.stream = match self.asked {
+            // A length of less than 16 MiB.
+            Format::Frames => *first == 0,
+            // One answer in a line is a stream, too; over several lines it is none.
+            Format::Ndjson => begun.starts_with(b"{\""),
+            Format::Sse => sse::may_begin_with(*first),
+            Format::Json | Format::Other => false,
+        };
+        if self.stream {
+            self.reader = Reader::of(self.asked, self.dialect);
         }
         begun
     }

@@ -1,20 +1,21 @@
 //! Reads the usage of a reply while it passes, in bounded memory.
 
 mod doubt;
+mod reader;
 
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::de::IgnoredAny;
 
+use self::reader::Reader;
 use super::about::About;
 use super::format::Format;
-use super::reply::Reply;
-use super::tally::{Tally, members};
+use super::tally::Tally;
 use super::{CallReport, Outcome, Usage, UsageReport};
 use crate::dialect::{Dialect, Operation, Surface, bedrock};
 use crate::estimate::Weight;
 use crate::facts::RequestFacts;
-use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
+use crate::wire::{ndjson, sse};
 
 /// A meter of one request, without IO: [`begin`](Self::begin) with the head of the reply,
 /// [`push`](Self::push) its body, [`report`](Self::report) at its end.
@@ -55,7 +56,7 @@ pub struct Meter {
     asked: Format,
     /// The reply does not.
     unsaid: bool,
-    /// The reply is called JSON, and a stream of events was asked for: its first byte tells what it is.
+    /// The reply is called JSON, and a stream was asked for: its first bytes tell what it is.
     in_doubt: bool,
     /// The upstream has the prompt, even if no answer comes of it.
     sent: bool,
@@ -75,20 +76,6 @@ pub enum End {
     Failed,
     /// Its regular end.
     Finished,
-}
-
-#[derive(Clone, Debug)]
-enum Reader {
-    /// No reply yet.
-    Waiting,
-    /// A reply that is no answer.
-    Refusal,
-    Buffered(Box<Reply>),
-    Frames(Box<frames::FrameDecoder>),
-    Sse(Box<sse::SseDecoder>),
-    Ndjson(Box<ndjson::NdjsonDecoder>),
-    /// A reply that cannot be read.
-    Opaque,
 }
 
 // === impl Meter ===
@@ -147,13 +134,9 @@ impl Meter {
         self.reader = match format {
             _ if !status.is_success() => Reader::Refusal,
             _ if !plain => Reader::Opaque,
-            Format::Json => Reader::Buffered(Box::new(Reply::new(members(self.dialect)))),
-            Format::Frames => Reader::Frames(Box::new(frames::FrameDecoder::new(EVENT_LIMIT))),
-            Format::Ndjson => Reader::Ndjson(Box::new(ndjson::NdjsonDecoder::new(EVENT_LIMIT))),
-            Format::Sse => Reader::Sse(Box::new(sse::SseDecoder::new(EVENT_LIMIT))),
-            Format::Other => Reader::Opaque,
+            format => Reader::of(format, self.dialect),
         };
-        self.in_doubt = self.reads_whole() && matches!(self.asked, Format::Sse);
+        self.in_doubt = self.reads_whole() && self.asked.is_stream();
     }
 
     /// Takes a reply that was read as a stream because it does not say what it is, if it is one JSON text.
@@ -222,6 +205,11 @@ impl Meter {
     /// Whether the reply is one JSON text that can be read.
     pub(crate) fn reads_whole(&self) -> bool {
         matches!(self.reader, Reader::Buffered(_))
+    }
+
+    /// Whether the reply is one JSON text of which something is missing so far.
+    pub(crate) fn lacks_end(&self) -> bool {
+        matches!(&self.reader, Reader::Buffered(reply) if reply.lacks_end())
     }
 
     /// Whether what has come of the reply ends within a line.

@@ -2,6 +2,7 @@ use http::{HeaderValue, Method};
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::EVENT_LIMIT;
 
 const OPENAI: &str = "\
 data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n\
