@@ -2,6 +2,7 @@
 
 mod enforcement;
 mod generation;
+mod midway;
 mod plan;
 mod read_reply;
 mod read_request;

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::midway::Changes;
 use super::{SIGNED_HERE, THREAD};
 use crate::codec::{Fields, Invalid, Value, joined_text};
 use crate::dialect::GUARDRAIL;
@@ -24,8 +25,11 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     if !system.content.is_empty() {
         messages.push(system);
     }
-    for message in fields.required_list("messages")? {
-        messages.push(read_message(message, &mut losses)?);
+    let (mut changes, said) = (Changes::default(), fields.required_list("messages")?);
+    let is_of_user = |message: &Value| message.get("role").and_then(Value::as_str) == Some("user");
+    let last_of_user = said.iter().rposition(is_of_user);
+    for (at, message) in said.into_iter().enumerate() {
+        messages.extend(read_message(message, Some(at) < last_of_user, &mut changes, &mut losses)?);
     }
     // Of the whole request it is meant at its end.
     let life = take_cache_control(&mut fields, &mut losses)?;
@@ -43,7 +47,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         Some(config) => config.text("effort")?,
         None => None,
     };
-    let (thinking, shows_thinking) = read_thinking(&mut fields, effort.as_deref(), &mut losses)?;
+    let effort = changes.effort().or(effort.as_deref());
+    let (thinking, shows_thinking) = read_thinking(&mut fields, effort, &mut losses)?;
     let user = match fields.object("metadata", "metadata")? {
         Some(mut metadata) => {
             let user = metadata.text("user_id")?;
@@ -56,7 +61,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     let request = Request {
         model: fields.text("model")?.unwrap_or_default(),
         messages,
-        tools: read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?,
+        tools: changes.tools(read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?),
         tool_choice,
         parallel_tools,
         output: output.or(former_output),
@@ -85,7 +90,14 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     Ok((request, losses))
 }
 
-fn read_message(message: Value, losses: &mut Losses) -> Result<Message, Invalid> {
+/// Reads a message; `None` if it says nothing, or nothing any more: `is_past` tells that the user has spoken
+/// since.
+fn read_message(
+    message: Value,
+    is_past: bool,
+    changes: &mut Changes,
+    losses: &mut Losses,
+) -> Result<Option<Message>, Invalid> {
     let mut fields = Fields::of(message, "messages")?;
     let role = match fields.required_text("role")?.as_str() {
         "user" => Role::User,
@@ -93,9 +105,21 @@ fn read_message(message: Value, losses: &mut Losses) -> Result<Message, Invalid>
         "system" => Role::System,
         _ => return Err(Invalid::new("messages.role", "is neither user nor assistant")),
     };
-    let message = content(role, fields.take("content"), losses)?;
+    let is_of_system = role == Role::System;
+    let said = if is_of_system { changes.read(&mut fields, losses)? } else { fields.take("content") };
+    let message = content(role, said, losses)?;
+    changes.heard(&message);
+    let is_cleared = is_of_system
+        && match fields.text("clear_at")?.as_deref() {
+            None | Some("never") => false,
+            Some("next_user_message") => is_past,
+            Some(_) => {
+                losses.add("messages.clear_at");
+                false
+            }
+        };
     fields.rest(losses);
-    Ok(message)
+    Ok(Some(message).filter(|message| !is_cleared && !(is_of_system && message.content.is_empty())))
 }
 
 fn content(role: Role, content: Option<Value>, losses: &mut Losses) -> Result<Message, Invalid> {
@@ -259,7 +283,7 @@ fn stored() -> Invalid {
     Invalid::new("messages.content.source.type", "names what only its own provider has")
 }
 
-fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Invalid> {
+pub(super) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Invalid> {
     let mut read = Vec::with_capacity(tools.len());
     for tool in tools {
         let mut tool = Fields::of(tool, "tools")?;
