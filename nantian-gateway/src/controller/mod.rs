@@ -5,6 +5,7 @@
 //! What is served already does not wait for it: a new listener waits for its port of the Service, and a
 //! Gateway for its address.
 
+mod api_version;
 mod events;
 mod features;
 mod gateway_services;

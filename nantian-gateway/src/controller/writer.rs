@@ -19,10 +19,11 @@ use tokio::{
 };
 
 use super::{
+    api_version::{ApiVersion, LOOK_AGAIN},
     events::Events,
     lease::Lease,
     recorder::Recorder,
-    status::{Merged, abandoned, merged},
+    status::{ClassClaims, Merged, abandoned, merged},
 };
 use crate::{
     control::{ConfigView, View},
@@ -53,6 +54,8 @@ pub(crate) struct Writer {
     events: Events,
     /// What a GatewayClass claims.
     features: Vec<&'static str>,
+    /// The same of the cluster.
+    api_version: ApiVersion,
     /// The versions of objects whose status is as `judged_by` wants it.
     judged: HashMap<ObjectRef, Option<String>>,
     judged_by: Option<Arc<ConfigView>>,
@@ -110,6 +113,7 @@ impl Writer {
             controller: lease.controller().clone(),
             events,
             features,
+            api_version: ApiVersion::default(),
             judged: HashMap::new(),
             judged_by: None,
             ours: BTreeSet::new(),
@@ -147,10 +151,12 @@ impl Writer {
                 continue;
             }
             let Some(config) = config else { continue };
-            again = self.write_all(&config).await;
-            if !self.events.tell(&config, &self.cache).await {
-                again = Some(again.map_or(RETRY, |again| again.min(RETRY)));
+            if self.api_version.refresh(&self.client).await {
+                self.judged.retain(|object, _| object.kind != "GatewayClass");
             }
+            let failed = self.write_all(&config).await;
+            let untold = (!self.events.tell(&config, &self.cache).await).then_some(RETRY);
+            again = [failed, untold, Some(LOOK_AGAIN)].into_iter().flatten().min();
         }
     }
 
@@ -194,7 +200,8 @@ impl Writer {
     }
 
     fn pending(&mut self, config: &ConfigView) -> Vec<Pending> {
-        let Self { judged, features, failures, full, ours, controller, .. } = self;
+        let Self { judged, features, api_version, failures, full, ours, controller, .. } = self;
+        let claims = ClassClaims { features, version: api_version.condition() };
         let (now, begun) = (Timestamp::now(), Instant::now());
         self.cache.with(|all| {
             judged.retain(|object, _| all.contains_key(object));
@@ -217,7 +224,7 @@ impl Writer {
                 }
                 let no_more = if said.is_none() { given_up(ours, all, object, seen) } else { None };
                 let truth = said.or(no_more.as_ref());
-                let Merged { status, left_out } = merged(object, &seen.status, &now, truth, controller, features);
+                let Merged { status, left_out } = merged(object, &seen.status, &now, truth, controller, &claims);
                 if left_out == 0 {
                     full.remove(object);
                 } else if full.insert(object.clone()) {

@@ -48,6 +48,8 @@ named! {
         /// A listener with TLS shares hosts with another one, so that requests may come over the wrong
         /// connection.
         OverlappingTLSConfig,
+        /// The version of the Gateway API that the cluster has is known.
+        SupportedVersion,
     }
 }
 
@@ -148,6 +150,10 @@ named! {
         TargetNotFound,
         /// A Wasm module could not be fetched, or what came is none or has another digest.
         FetchFailed,
+        /// The CRDs of the Gateway API are all of known versions.
+        SupportedVersion,
+        /// One of them is of another version, or says none.
+        UnsupportedVersion,
         /// Running it takes more than this process may have.
         NoResources,
         /// A Wasm module does not compile, or one in the cluster has another digest.

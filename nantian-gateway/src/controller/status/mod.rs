@@ -28,6 +28,15 @@ pub(super) struct Merged {
     pub(super) left_out: usize,
 }
 
+/// What a GatewayClass says of the gateway.
+#[derive(Debug, Default)]
+pub(super) struct ClassClaims<'a> {
+    /// What is served.
+    pub(super) features: &'a [&'static str],
+    /// Whether the version of the Gateway API is known.
+    pub(super) version: Option<&'a conditions::Condition>,
+}
+
 /// The status of `object`, whose present one is `present`.
 ///
 /// What other controllers say stays. Where nothing is said any more of an object, what was said is taken
@@ -38,18 +47,14 @@ pub(super) fn merged(
     now: &Timestamp,
     truth: Option<&ObjectStatus>,
     controller: &ControllerName,
-    features: &[&str],
+    claims: &ClassClaims<'_>,
 ) -> Merged {
     let merging = Merging { now: *now, controller };
     let status = match truth {
-        Some(ObjectStatus::Plain(plain)) => {
-            let mut status = merging.plain(present, &plain.conditions);
-            if object.kind == "GatewayClass" {
-                let features = features.iter().map(|name| json!({ "name": name })).collect();
-                status.insert("supportedFeatures".to_owned(), features);
-            }
-            Value::Object(status)
+        Some(ObjectStatus::Plain(plain)) if object.kind == "GatewayClass" => {
+            merging.class(present, &plain.conditions, claims)
         }
+        Some(ObjectStatus::Plain(plain)) => merging.plain(present, &plain.conditions).into(),
         Some(ObjectStatus::Gateway(gateway)) => merging.gateway(present, gateway),
         Some(ObjectStatus::ListenerSet(set)) => {
             merging.declarer(present, &set.conditions, &set.listeners).into()
@@ -94,6 +99,15 @@ impl Merging<'_> {
         let mut status = fields(present);
         status.insert("conditions".to_owned(), self.conditions(&present["conditions"], conditions));
         status
+    }
+
+    fn class(&self, present: &Value, conditions: &Conditions, claims: &ClassClaims<'_>) -> Value {
+        let mut conditions = conditions.clone();
+        claims.version.into_iter().for_each(|version| conditions.set(version.clone()));
+        let mut status = self.plain(present, &conditions);
+        let features = claims.features.iter().map(|name| json!({ "name": name })).collect();
+        status.insert("supportedFeatures".to_owned(), features);
+        Value::Object(status)
     }
 
     fn gateway(&self, present: &Value, gateway: &GatewayStatus) -> Value {

@@ -16,7 +16,7 @@ fn merged(
     now: &Timestamp,
     truth: Option<&ObjectStatus>,
 ) -> Option<Value> {
-    super::merged(object, present, now, truth, &ControllerName::default(), &[]).status
+    super::merged(object, present, now, truth, &ControllerName::default(), &ClassClaims::default()).status
 }
 
 fn object(kind: &'static str) -> ObjectRef {
@@ -127,12 +127,23 @@ fn conditions_of_others_on_a_gateway_stay() {
         "type": "example.com/Audited", "status": "True", "reason": "Fine", "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
-    let truth =
-        ObjectStatus::Gateway(GatewayStatus { conditions: accepted(1, true), ..GatewayStatus::default() });
-    let present = json!({ "conditions": [theirs] });
+    let listener = ListenerStatus {
+        name: "http".to_owned(),
+        supported_kinds: Vec::new(),
+        attached_routes: 0,
+        conditions: accepted(1, true),
+    };
+    let truth = ObjectStatus::Gateway(GatewayStatus {
+        conditions: accepted(1, true),
+        listeners: vec![listener],
+        ..GatewayStatus::default()
+    });
+    let listeners = json!([{ "name": "http", "conditions": [theirs] }]);
+    let present = json!({ "conditions": [theirs], "listeners": listeners });
     let status = merged(&object("Gateway"), &present, &at(1), Some(&truth)).unwrap();
-    assert_eq!(status["conditions"][0], theirs);
-    assert_eq!(status["conditions"][1]["type"], "Accepted");
+    for conditions in [&status["conditions"], &status["listeners"][0]["conditions"]] {
+        assert_eq!((&conditions[0], &conditions[1]["type"]), (&theirs, &json!("Accepted")));
+    }
     assert_eq!(merged(&object("Gateway"), &status, &at(2), Some(&truth)), None);
 }
 
@@ -140,12 +151,17 @@ fn conditions_of_others_on_a_gateway_stay() {
 fn a_class_tells_its_features_together_with_its_acceptance() {
     let truth = ObjectStatus::Plain(PlainStatus { conditions: accepted(1, true) });
     let merged = |present, second| {
-        let features = ["GRPCRoute", "Gateway"];
+        let version = Condition::holds(ConditionType::SupportedVersion, Reason::SupportedVersion, "v1.6.1");
+        let claims = ClassClaims { features: &["GRPCRoute", "Gateway"], version: Some(&version) };
         let controller = ControllerName::default();
-        super::merged(&object("GatewayClass"), present, &at(second), Some(&truth), &controller, &features)
+        super::merged(&object("GatewayClass"), present, &at(second), Some(&truth), &controller, &claims)
             .status
     };
     let status = merged(&Value::Null, 1).unwrap();
+    for (index, kind) in ["Accepted", "SupportedVersion"].into_iter().enumerate() {
+        let condition = &status["conditions"][index];
+        assert_eq!((&condition["type"], &condition["observedGeneration"]), (&json!(kind), &json!(1)));
+    }
     assert_eq!(status["supportedFeatures"], json!([{ "name": "GRPCRoute" }, { "name": "Gateway" }]));
     assert_eq!(merged(&status, 2), None);
 }
@@ -177,7 +193,14 @@ fn ancestors_for_which_others_leave_no_room_are_counted() {
     });
     let present = json!({ "ancestors": others });
     let controller = ControllerName::default();
-    let merged = super::merged(&object("TokenPolicy"), &present, &at(1), Some(&truth), &controller, &[]);
+    let merged = super::merged(
+        &object("TokenPolicy"),
+        &present,
+        &at(1),
+        Some(&truth),
+        &controller,
+        &ClassClaims::default(),
+    );
     assert_eq!(merged.left_out, 1);
     assert_eq!(merged.status.unwrap()["ancestors"].as_array().unwrap().len(), 16);
 }
@@ -209,7 +232,15 @@ fn entries_of_other_controllers_in_the_status_of_a_policy_stay_as_they_are() {
 fn two_controllers_do_not_put_the_entries_of_a_route_in_order_in_turn() {
     let truth = route(&[("a", accepted(1, true))]);
     let write = |present: &Value, controller: &ControllerName| {
-        super::merged(&object("HTTPRoute"), present, &at(1), Some(&truth), controller, &[]).status
+        super::merged(
+            &object("HTTPRoute"),
+            present,
+            &at(1),
+            Some(&truth),
+            controller,
+            &ClassClaims::default(),
+        )
+        .status
     };
     let [one, other] = ["example.com/one", "example.com/other"].map(|name| name.parse().unwrap());
     let first = write(&Value::Null, &one).unwrap();

@@ -66,6 +66,40 @@ async fn conditions_appear_on_everything_that_is_ours() {
 }
 
 #[tokio::test]
+async fn a_class_tells_whether_the_version_of_the_gateway_api_is_known() {
+    for (version, status, reason) in
+        [("v1.6.1", "True", "SupportedVersion"), ("v1.7.0", "False", "UnsupportedVersion")]
+    {
+        let server = ApiServer::start().await;
+        server.apply(&format!(
+            "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: gatewayclasses.gateway.networking.k8s.io
+  annotations: {{gateway.networking.k8s.io/bundle-version: {version}}}
+spec:
+  group: gateway.networking.k8s.io
+  names: {{kind: GatewayClass, plural: gatewayclasses}}
+  scope: Cluster
+  versions: [{{name: v1, subresources: {{status: {{}}}}}}]
+"
+        ));
+        let port = Port::reserve();
+        server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+        let _gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
+        eventually(version, async || {
+            let class = self::status(&server, "gatewayclasses", "", "nantian");
+            let supported = condition(&class["conditions"], "SupportedVersion");
+            (&supported["status"], &supported["reason"]) == (&status.into(), &reason.into())
+                && supported["observedGeneration"] == 1
+                && condition(&class["conditions"], "Accepted")["status"] == "True"
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn routes_of_connections_and_datagrams_are_told_what_became_of_them() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;
