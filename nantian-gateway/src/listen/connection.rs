@@ -162,7 +162,6 @@ impl Session {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.registration.state.expects_nothing();
         let io = HeadScanIo::http2(io, first, self.registration.state.clone());
         let max_head = u32::try_from(self.worker.config.max_request_head).unwrap_or(u32::MAX);
         // Its answer may lie behind all that a client takes its time for.

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{head_scanner::HeadScanner, state::State};
+use super::{frame_scanner::FrameScanner, head_scanner::HeadScanner, state::State};
 
 /// A connection of which it is noted when a head begins, and which requests are ambiguous.
 #[derive(Debug)]
@@ -19,33 +19,51 @@ pub(super) struct HeadScanIo<T> {
     /// Bytes that were read to tell the protocol.
     read_ahead: Bytes,
     state: Arc<State>,
-    /// `None` for HTTP/2, whose framing is not ambiguous.
-    scanner: Option<HeadScanner>,
+    scanner: Scanner,
+}
+
+#[derive(Debug)]
+enum Scanner {
+    Http1(HeadScanner),
+    Http2(FrameScanner),
 }
 
 impl<T> HeadScanIo<T> {
     pub(super) fn http1(io: T, read_ahead: Bytes, state: Arc<State>) -> Self {
-        Self { io, read_ahead, state, scanner: Some(HeadScanner::default()) }
+        Self { io, read_ahead, state, scanner: Scanner::Http1(HeadScanner::default()) }
     }
 
     pub(super) fn http2(io: T, read_ahead: Bytes, state: Arc<State>) -> Self {
-        Self { io, read_ahead, state, scanner: None }
+        state.begins_http2();
+        Self { io, read_ahead, state, scanner: Scanner::Http2(FrameScanner::default()) }
     }
 
     fn has_read(&mut self, bytes: &[u8]) {
-        let Some(scanner) = self.scanner.as_mut().filter(|_| !bytes.is_empty()) else { return };
-        if self.state.expects_head() {
-            self.state.head_bytes();
+        let state = &self.state;
+        match &mut self.scanner {
+            _ if bytes.is_empty() => {}
+            Scanner::Http1(scanner) => {
+                if state.expects_head() {
+                    state.head_bytes();
+                }
+                if let Some(request) = scanner.feed(bytes) {
+                    state.refuse(request);
+                }
+                state.note_head(scanner.is_in_head());
+            }
+            Scanner::Http2(scanner) => {
+                let has_ended = scanner.feed(bytes);
+                state.note_frames(has_ended, scanner.is_in_head());
+            }
         }
-        if let Some(request) = scanner.feed(bytes) {
-            self.state.refuse(request);
-        }
-        self.state.note_head(scanner.is_in_head());
     }
 
     /// Whether the client waits for a response, and owes nothing.
     fn is_listening(&self) -> bool {
-        self.scanner.as_ref().is_some_and(HeadScanner::is_between_requests) && !self.state.expects_head()
+        match &self.scanner {
+            Scanner::Http1(scanner) => scanner.is_between_requests() && !self.state.expects_head(),
+            Scanner::Http2(_) => false,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod client_verifier;
 mod connection;
 mod connections;
 mod forward;
+mod frame_scanner;
 mod handshake;
 mod head_scanner;
 mod hop_by_hop;

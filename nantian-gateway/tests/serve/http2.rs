@@ -12,10 +12,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::Notify, task::JoinHandle};
 
 use crate::support::{
-    Backend, Running, Wire, World, after, eventually,
+    Backend, Running, World, after, eventually,
     http2::{
-        Body, CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, client, frame, get,
-        reply, upload,
+        Body, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, RST_STREAM, SETTINGS, client, frame, get,
+        raw, reply, upload,
     },
     rule, soon, to, when_stuck,
 };
@@ -290,9 +290,6 @@ async fn a_stream_that_is_reset_ends_the_request_to_the_backend() {
     soon(left.notified()).await;
 }
 
-/// The head of `GET http://example.org/` in HPACK: three entries of the static table, one literal.
-const GET: &[u8] = b"\x82\x86\x84\x41\x0bexample.org";
-
 /// A literal header in HPACK, without Huffman coding; the lengths are of at most 126 bytes.
 fn literal(name: &str, value: &str) -> Vec<u8> {
     let mut literal = vec![0, u8::try_from(name.len()).unwrap()];
@@ -300,14 +297,6 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
     literal.push(u8::try_from(value.len()).unwrap());
     literal.extend(value.bytes());
     literal
-}
-
-/// A connection whose frames are written by hand, after its preface.
-async fn raw(gateway: &Running) -> Wire {
-    let mut wire = gateway.connect().await;
-    wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    wire.send(frame(SETTINGS, 0, 0, &[])).await;
-    wire
 }
 
 async fn world_of_one() -> (Backend, Running) {

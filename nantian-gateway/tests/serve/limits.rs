@@ -7,7 +7,11 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use crate::support::{Backend, Running, Wire, World, eventually, rule, soon, to};
+use crate::support::{
+    Backend, Running, Wire, World, eventually,
+    http2::{self, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, frame},
+    rule, soon, to,
+};
 
 #[tokio::test]
 async fn heads_have_up_to_256_fields() {
@@ -152,6 +156,42 @@ async fn a_head_that_begins_behind_a_request_has_no_longer_than_others() {
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTT").await;
     assert_eq!(wire.reply().await.status(), 200);
     assert!(wire.is_closed().await, "long before it would be for being idle");
+}
+
+#[tokio::test]
+async fn a_head_over_http2_has_no_longer_than_others() {
+    let silent = Backend::raw(async |mut wire| wire.rest().await.truncate(0)).await;
+    let world = World::new().service("a", &[&silent]).route("r", &[rule("/", &to("a"))]);
+    let gateway = world.options(&["--header-timeout", "1s"]).start().await;
+    let begun = async |bytes: Vec<u8>| {
+        let begun = Instant::now();
+        let mut wire = http2::raw(&gateway).await;
+        wire.send(bytes).await;
+        (begun, wire)
+    };
+    let request = |stream| frame(HEADERS, END_STREAM | END_HEADERS, stream, GET);
+    let without_end = frame(HEADERS, END_STREAM, 1, GET);
+    let continued = [without_end.clone(), frame(CONTINUATION, 0, 1, b"")].concat();
+    let behind_another = [request(1), request(3)[..15].to_vec()].concat();
+    let mut preface = (Instant::now(), gateway.connect().await);
+    preface.1.send(&http2::PREFACE[..23]).await;
+    let (without_end, continued, behind_another) =
+        (begun(without_end).await, begun(continued).await, begun(behind_another).await);
+    let (without_end, continued, behind_another, preface) = tokio::join!(
+        until_closed(without_end),
+        until_closed(continued),
+        until_closed(behind_another),
+        until_closed(preface)
+    );
+    for (what, (took, _)) in [
+        ("a head without an end", without_end),
+        ("one that goes on with nothing", continued),
+        ("one behind a request that is under way", behind_another),
+        ("a preface without an end", preface),
+    ] {
+        // Long before the connection would be idle, or its pings unanswered.
+        assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(20), "{what}: {took:?}");
+    }
 }
 
 #[tokio::test]

@@ -48,6 +48,8 @@ pub(super) struct State {
     head_since: AtomicU32,
     idle_since: AtomicU32,
     write_since: AtomicU32,
+    /// When a head began over HTTP/2, where requests that are under way do not keep the next one waiting.
+    frames_since: AtomicU32,
     /// Whether a head has begun and not ended.
     in_head: AtomicBool,
     /// Requests that are not over, and responses.
@@ -97,6 +99,7 @@ impl State {
             head_since: now.into(),
             idle_since: Wait::NONE.0.into(),
             write_since: Wait::NONE.0.into(),
+            frames_since: Wait::NONE.0.into(),
             in_head: false.into(),
             in_flight: 0.into(),
             order: (ConnectionCommand::Serve as u8).into(),
@@ -136,11 +139,14 @@ impl State {
 
     pub(super) fn verdict(&self, now: u32, timeouts: &Timeouts) -> ConnectionCommand {
         let over = |since: &AtomicU32, limit| Wait(since.load(Relaxed)).is_over(now, limit);
+        let is_writing = self.write_since.load(Relaxed) != Wait::NONE.0;
         if over(&self.head_since, timeouts.header)
+            // A client that does not take what is written is not read either.
+            || !is_writing && over(&self.frames_since, timeouts.header)
             || over(&self.write_since, timeouts.stall)
             || over(&self.ended_since, HALF_CLOSED)
             || timeouts.silence.is_some_and(|limit| over(&self.last_activity, limit))
-            // One that was told to finish, and does not: it has not even said its preface.
+            // One that was told to finish, and does not.
             || over(&self.idle_since, timeouts.idle.saturating_add(timeouts.header))
             || self.resets_most_requests()
         {
@@ -158,10 +164,21 @@ impl State {
         abandoned > MOST_ABANDONED && abandoned > self.requests.load(Relaxed) / 2
     }
 
-    /// Nothing is owed until the first request: an HTTP/2 client may connect ahead of need.
-    pub(super) fn expects_nothing(&self) {
+    /// Nothing but the preface is owed until the first request: an HTTP/2 client may connect ahead of need.
+    pub(super) fn begins_http2(&self) {
         self.head_since.store(Wait::NONE.0, Relaxed);
         self.idle_since.store(self.now(), Relaxed);
+        self.note_frames(false, true);
+    }
+
+    /// Bytes came in over HTTP/2: whether a head has ended in them, and whether one has not.
+    pub(super) fn note_frames(&self, has_ended: bool, in_head: bool) {
+        if has_ended || !in_head {
+            self.frames_since.store(Wait::NONE.0, Relaxed);
+        }
+        if in_head && self.frames_since.load(Relaxed) == Wait::NONE.0 {
+            self.frames_since.store(self.now(), Relaxed);
+        }
     }
 
     /// From now on bytes are passed on as they are, for the route of `place`.

@@ -74,6 +74,27 @@ fn a_head_that_has_begun_behind_a_request_has_the_time_of_a_head() {
 }
 
 #[test]
+fn a_head_over_http2_has_its_time_unless_its_client_is_not_read() {
+    let connection = connection();
+    connection.0.begins_http2();
+    connection.0.note_frames(true, false);
+    let request = InFlight::begin(&connection.0);
+    assert_eq!(after(1000, &connection), ConnectionCommand::Serve);
+    connection.0.note_frames(false, true);
+    for _ in 0..3 {
+        assert_eq!(after(9, &connection), ConnectionCommand::Serve);
+        // One ends where the next one begins.
+        connection.0.note_frames(true, true);
+    }
+    connection.0.write_waits();
+    assert_eq!(after(50, &connection), ConnectionCommand::Serve, "nothing is read before it takes this");
+    connection.0.write_goes_on();
+    connection.0.note_frames(false, true);
+    assert_eq!(after(0, &connection), ConnectionCommand::Abort);
+    drop(request);
+}
+
+#[test]
 fn a_head_has_its_time_when_the_last_response_was_taken() {
     let connection = connection();
     let request = InFlight::begin(&connection.0);

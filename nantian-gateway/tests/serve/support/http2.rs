@@ -54,6 +54,20 @@ pub(crate) async fn reply(client: &SendRequest<Body>, request: Request<Body>) ->
     (status, soon(response.collect()).await.unwrap().to_bytes())
 }
 
+/// The head of `GET http://example.org/` in HPACK: three entries of the static table, one literal.
+pub(crate) const GET: &[u8] = b"\x82\x86\x84\x41\x0bexample.org";
+
+/// What a client begins with (RFC 9113, section 3.4).
+pub(crate) const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection whose frames are written by hand, after its preface.
+pub(crate) async fn raw(gateway: &Running) -> Wire {
+    let mut wire = gateway.connect().await;
+    wire.send(PREFACE).await;
+    wire.send(frame(SETTINGS, 0, 0, &[])).await;
+    wire
+}
+
 /// A frame (RFC 9113, section 4.1).
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
