@@ -88,7 +88,7 @@ impl BalancedBackend {
 }
 
 /// How connections are opened.
-fn security(transport: &BackendTransport, roots: &Roots) -> Security {
+pub(super) fn security(transport: &BackendTransport, roots: &Roots) -> Security {
     match transport {
         BackendTransport::Plain => Security::Plain,
         BackendTransport::Tls(policy) => match UpstreamTls::of_backend(policy, roots) {

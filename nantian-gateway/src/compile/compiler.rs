@@ -193,8 +193,10 @@ impl<'a> Compiler<'a> {
                 (target, self.ir.backends.get(id).map(|backend| &backend.policies))
             }
             ir::Target::AiService(name) => {
+                let presented = self.presented(&share.target);
                 let target = self.registry.ai_service(name);
-                let target = target.map_or(Target::Invalid, |(target, to, observer)| {
+                let target = target.map_or(Target::Invalid, |(target, mut to, observer)| {
+                    presented.iter().for_each(|tls| to.over(tls));
                     let target = match rule.timeouts.backend_request {
                         // It ends attempts in the words of a dialect, and asks again.
                         Some(timeout) => Arc::new(target.with_attempt_timeout(timeout)),
@@ -241,8 +243,12 @@ impl<'a> Compiler<'a> {
         id: &ir::BackendId,
     ) -> Option<(Balancer<Destination>, Option<UpstreamTls>)> {
         let balancer = self.registry.balancer(id)?;
-        let presented = self.identity.as_ref().and_then(|secret| self.registry.presenting(secret, id));
-        Some((balancer, presented))
+        Some((balancer, self.presented(&ir::Target::Backend(id.clone()))))
+    }
+
+    /// TLS to a target in which the Gateway of the present listener shows its certificate, if it has any.
+    fn presented(&mut self, target: &ir::Target) -> Option<UpstreamTls> {
+        self.identity.as_ref().and_then(|secret| self.registry.presenting(secret, target))
     }
 
     fn mirrors(&mut self, mirrors: &[ir::Mirror]) -> Vec<CompiledMirror> {

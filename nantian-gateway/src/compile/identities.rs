@@ -8,7 +8,7 @@ use std::{
 use rustls::crypto::aws_lc_rs;
 
 use crate::{
-    ir::{BackendId, Certificate, Ir, ObjectName},
+    ir::{Certificate, Ir, ObjectName, Target},
     listen::certified_key,
     upstream::{ClientIdentity, UpstreamTls},
 };
@@ -27,7 +27,7 @@ struct CachedIdentity {
     identity: Option<ClientIdentity>,
     /// TLS to each backend without and with it: made once, so that connections are shared and outlive
     /// reloads.
-    presented: HashMap<BackendId, (UpstreamTls, UpstreamTls)>,
+    presented: HashMap<Target, (UpstreamTls, UpstreamTls)>,
 }
 
 // === impl Identities ===
@@ -64,15 +64,15 @@ impl Identities {
     pub(super) fn presenting(
         &mut self,
         secret: &ObjectName,
-        id: &BackendId,
+        target: &Target,
         tls: &UpstreamTls,
     ) -> Option<UpstreamTls> {
         let known = self.by_secret.get_mut(secret)?;
-        if let Some((_, presented)) = known.presented.get(id).filter(|(of, _)| of == tls) {
+        if let Some((_, presented)) = known.presented.get(target).filter(|(of, _)| of == tls) {
             return Some(presented.clone());
         }
         let presented = tls.presenting(known.identity.as_ref()?);
-        known.presented.insert(id.clone(), (tls.clone(), presented.clone()));
+        known.presented.insert(target.clone(), (tls.clone(), presented.clone()));
         Some(presented)
     }
 
@@ -83,7 +83,11 @@ impl Identities {
         let secrets: HashSet<_> = certificates.map(|certificate| &certificate.secret).collect();
         self.by_secret.retain(|secret, _| secrets.contains(secret));
         for known in self.by_secret.values_mut() {
-            known.presented.retain(|id, _| ir.backends.contains_key(id));
+            known.presented.retain(|target, _| match target {
+                Target::Backend(id) => ir.backends.contains_key(id),
+                Target::AiService(name) => ir.ai_services.contains_key(name),
+                _ => false,
+            });
         }
     }
 }

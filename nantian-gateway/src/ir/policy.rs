@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Serialize, Serializer};
 use zeroize::Zeroize as _;
 
-use super::{BackendId, ObjectName, Policies, duration};
+use super::{BackendId, BackendTransport, ObjectName, Policies, duration};
 
 /// Bytes that are never shown, and wiped from memory when they are dropped.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +40,10 @@ pub struct AiService {
     pub model: String,
     /// `spec.endpoint`: the base URL; `None` follows the provider.
     pub endpoint: Option<String>,
+    /// What is below HTTP, from its BackendTLSPolicy; without one it is what the scheme of the endpoint says,
+    /// verified by the authorities of the operating system.
+    #[serde(skip_serializing_if = "BackendTransport::is_plain")]
+    pub transport: BackendTransport,
     /// `spec.region`: of AWS; `None` follows the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,

@@ -127,7 +127,9 @@ fn add_backends(ir: &mut Ir, cluster: &ClusterState<'_>, policies: &PolicySet, a
                 && let Some(Ok(service)) = ai_services.get(name)
             {
                 let mut service = service.clone();
-                service.policies = policies.attached(&TargetKey::AiService(name.clone()));
+                let place = TargetKey::AiService(name.clone());
+                service.transport = policies.transport_at(&place);
+                service.policies = policies.attached(&place);
                 services.insert(name.clone(), service);
             }
         }

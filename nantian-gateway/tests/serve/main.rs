@@ -7,6 +7,7 @@ mod ai_azure;
 mod ai_bedrock;
 mod ai_refusals;
 mod ai_telemetry;
+mod ai_tls;
 mod ai_tokens;
 mod ai_words;
 mod backend_tls;

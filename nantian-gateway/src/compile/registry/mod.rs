@@ -13,7 +13,11 @@ use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{EngineError, EngineThreads};
 
 use super::{
-    Problem, balanced::BalancedBackend, identities::Identities, model_stats::ModelStats, tls_ports::TlsPorts,
+    Problem,
+    balanced::{BalancedBackend, security},
+    identities::Identities,
+    model_stats::ModelStats,
+    tls_ports::TlsPorts,
 };
 use crate::{
     filter::RetryBudget,
@@ -28,7 +32,7 @@ use crate::{
     respond::ErrorChain,
     telemetry::Telemetry,
     translate::conditions::Reason,
-    upstream::{Destination, Roots, UpstreamTls},
+    upstream::{Destination, Roots, Security, UpstreamTls},
 };
 
 /// How long the first snapshot waits for its plugins: nobody is served before.
@@ -278,10 +282,18 @@ impl Registry {
         self.identities.identify(certificate)
     }
 
-    /// TLS to a backend that is presented the certificate of `secret`; `None` if it is spoken to in clear
+    /// TLS to a target that is presented the certificate of `secret`; `None` if it is spoken to in clear
     /// text, or there is no such certificate.
-    pub(super) fn presenting(&mut self, secret: &ObjectName, id: &BackendId) -> Option<UpstreamTls> {
-        self.identities.presenting(secret, id, self.balancers.get(id)?.tls()?)
+    pub(super) fn presenting(&mut self, secret: &ObjectName, target: &ir::Target) -> Option<UpstreamTls> {
+        let tls = match target {
+            ir::Target::Backend(id) => self.balancers.get(id)?.tls()?,
+            ir::Target::AiService(name) => {
+                let (_, destination, _) = self.ai_services.get(name)?.target.as_ref()?;
+                destination.security.tls()?
+            }
+            _ => return None,
+        };
+        self.identities.presenting(secret, target, tls)
     }
 
     /// The target of an AI service, where it is, and who is told of its calls, unless it is faulty.
@@ -332,9 +344,15 @@ impl Registry {
             if self.ai_services.get(name).is_some_and(|known| known.config == *config) {
                 continue;
             }
+            let security = security(&config.transport, &self.roots);
             let last_good = self.ai_services.remove(name).and_then(|known| known.target);
             let (target, fault) = match ai_target(name, config, self.tokens.as_mut()) {
-                Ok((target, destination)) => {
+                // Its BackendTLSPolicy tells what is wrong.
+                _ if security == Security::Refused => (None, None),
+                Ok((target, mut destination)) => {
+                    if security != Security::Plain {
+                        destination.security = security;
+                    }
                     let stats = self.model_stats.of(name, target.model());
                     let target = target.with_calibration(stats.calibration);
                     let observer = self.observer(name, &target, &config.collectors, stats.lengths);

@@ -13,7 +13,7 @@ use nantian_crd::{AiService, Auth, AuthType, Backoff, Format};
 use super::{attach, telemetry};
 use crate::{
     gates::Feature,
-    ir::{self, AiAuth, AiAuthType, ObjectName, Policies, Retry, RetryBackoff},
+    ir::{self, AiAuth, AiAuthType, BackendTransport, ObjectName, Policies, Retry, RetryBackoff},
     policy::{InvalidAiService, check_ai_service, check_identity},
     source::ObjectRef,
     translate::{
@@ -156,6 +156,7 @@ fn to_ir(service: &AiService) -> ir::AiService {
         format: spec.format.map(|format| format_name(format).to_owned()),
         model: spec.model.clone(),
         endpoint: spec.endpoint.clone(),
+        transport: BackendTransport::default(),
         region: spec.region.clone(),
         api_version: spec.api_version.clone(),
         auth: scheme(service),

@@ -1,4 +1,4 @@
-//! BackendTLSPolicy: how the certificates of a Service are verified.
+//! BackendTLSPolicy: how the certificates of a Service or an AIService are verified.
 
 use gateway_api::backendtlspolicies::{
     BackendTlsPolicySpec, BackendTlsPolicyValidation, BackendTlsPolicyValidationSubjectAltNames,
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Attaches every BackendTLSPolicy to its Services, the oldest first.
+/// Attaches every BackendTLSPolicy to its targets, the oldest first.
 ///
 /// One that is not valid has its targets all the same, and nothing is sent to them: what was to be encrypted
 /// and verified must not be sent in any other way.
@@ -35,7 +35,7 @@ pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
         let targets = policy.spec.target_refs.iter().map(|target| {
             let kind = GroupKind::new(&target.group, &target.kind);
             let target_name = ObjectName::new(name.namespace.as_str(), target.name.as_str());
-            Target::resolve_port(cluster, kind, target_name, target.section_name.clone())
+            Target::resolve_connected(cluster, kind, target_name, target.section_name.clone())
         });
         let targets = targets.collect();
         let mut unresolved = Faults::default();

@@ -33,7 +33,7 @@ use crate::{
 pub(super) struct PolicySet {
     places: HashMap<TargetKey, Policies>,
     balancing: HashMap<ObjectName, LoadBalancing>,
-    /// Of Services, and of single ports.
+    /// Of Services, of single ports, and of AIServices.
     transports: HashMap<TargetKey, BackendTransport>,
     rate_limits: BTreeMap<PolicyId, RateLimit>,
     plugins: BTreeMap<PolicyId, Plugin>,
@@ -84,9 +84,15 @@ impl PolicySet {
         if id.transport == Transport::Udp {
             return BackendTransport::Plain;
         }
-        let of_port = self.transports.get(&TargetKey::Port(id.clone()));
-        let found = of_port.or_else(|| self.transports.get(&TargetKey::Service(id.service.clone())));
-        found.cloned().unwrap_or_default()
+        match self.transport_at(&TargetKey::Port(id.clone())) {
+            BackendTransport::Plain => self.transport_at(&TargetKey::Service(id.service.clone())),
+            of_port => of_port,
+        }
+    }
+
+    /// How connections are opened, as far as a policy of this very place says.
+    pub(super) fn transport_at(&self, place: &TargetKey) -> BackendTransport {
+        self.transports.get(place).cloned().unwrap_or_default()
     }
 
     /// The identity of a plugin that a filter names, and why it cannot be used.

@@ -91,8 +91,8 @@ impl Target {
         Self { reference, place, service: None, is_foreign: false }
     }
 
-    /// Resolves a reference to a Service, or to the port of one that `section` names.
-    pub(super) fn resolve_port(
+    /// Resolves a reference to an AIService, to a Service, or to the port of one that `section` names.
+    pub(super) fn resolve_connected(
         cluster: &ClusterState<'_>,
         kind: GroupKind<'_>,
         name: ObjectName,
@@ -102,11 +102,13 @@ impl Target {
             ParentReference { section_name: section.clone(), ..kind.refer(&name.namespace, &name.name) };
         let service_of_port = service(cluster, name.clone()).ok().filter(|_| kind == GroupKind::SERVICE);
         let place = match section {
-            _ if kind != GroupKind::SERVICE => {
-                Err(not_found(format!("{kind} is not supported, only Service is")))
+            Some(section) if kind == GroupKind::SERVICE => port(cluster, name, &section),
+            Some(section) if kind == GroupKind::AI_SERVICE => {
+                Err(not_found(format!("an AIService has no section {section}")))
             }
-            None => service(cluster, name),
-            Some(section) => port(cluster, name, &section),
+            None if kind == GroupKind::SERVICE => service(cluster, name),
+            None if kind == GroupKind::AI_SERVICE => ai_service(cluster, name),
+            _ => Err(not_found(format!("{kind} is not supported, only Service and AIService are"))),
         };
         Self { reference, place, service: service_of_port, is_foreign: false }
     }

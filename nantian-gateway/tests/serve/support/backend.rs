@@ -104,6 +104,31 @@ impl Backend {
         (backend, written)
     }
 
+    /// The same over TLS.
+    pub(crate) async fn tls_answering<A, B>(config: Arc<ServerConfig>, answer: A) -> Self
+    where
+        A: Fn(&Message) -> B + Clone + Send + Sync + 'static,
+        B: AsRef<[u8]> + Send + 'static,
+    {
+        let acceptor = TlsAcceptor::from(config);
+        let seen = Arc::<Mutex<Vec<Message>>>::default();
+        let log = Arc::clone(&seen);
+        let backend = Self::accepting(move |stream| {
+            let (acceptor, answer, log) = (acceptor.clone(), answer.clone(), Arc::clone(&log));
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let mut wire = Wire::over(stream);
+                while let Ok(request) = wire.message().await {
+                    let reply = answer(&request);
+                    log.lock().unwrap().push(request);
+                    wire.send(reply).await;
+                }
+            }
+        })
+        .await;
+        Self { seen, ..backend }
+    }
+
     /// Answers over TLS, and says which name and protocol the handshake was for.
     pub(crate) async fn tls(config: Arc<ServerConfig>) -> Self {
         let acceptor = TlsAcceptor::from(config);
