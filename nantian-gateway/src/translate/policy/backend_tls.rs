@@ -51,18 +51,9 @@ pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
         for place in attach::won(&outcomes) {
             set.transports.insert(place.clone(), transport.clone());
         }
-        let own = GroupKind::BACKEND_TLS_POLICY.refer(&name.namespace, &name.name);
-        let generation = policy.metadata.generation;
-        let references = References::Authorities(unresolved);
-        set.records.push(PolicyOutcome {
-            object,
-            own,
-            generation,
-            refused,
-            outcomes,
-            references,
-            remark: None,
-        });
+        let (kind, generation) = (GroupKind::BACKEND_TLS_POLICY, policy.metadata.generation);
+        let outcome = PolicyOutcome::new(object, kind, generation, refused, outcomes);
+        set.records.push(PolicyOutcome { references: References::Authorities(unresolved), ..outcome });
     }
 }
 

@@ -5,7 +5,7 @@ use nantian_crd::{BackendLbPolicy, HashKeyType, LoadBalancingType};
 use super::{
     PolicySet, TargetKey,
     attach::{self, Claims},
-    outcome::{PolicyOutcome, References},
+    outcome::PolicyOutcome,
     target::Target,
 };
 use crate::{
@@ -42,18 +42,8 @@ pub(super) fn read(cluster: &ClusterState<'_>, set: &mut PolicySet) {
             }
             Err(fault) => (attach::refuse(targets, &fault), Some(fault)),
         };
-        let own = GroupKind::BACKEND_LB_POLICY.refer(&name.namespace, &name.name);
-        let generation = policy.metadata.generation;
-        let references = References::None;
-        set.records.push(PolicyOutcome {
-            object,
-            own,
-            generation,
-            refused,
-            outcomes,
-            references,
-            remark: None,
-        });
+        let (kind, generation) = (GroupKind::BACKEND_LB_POLICY, policy.metadata.generation);
+        set.records.push(PolicyOutcome::new(object, kind, generation, refused, outcomes));
     }
 }
 

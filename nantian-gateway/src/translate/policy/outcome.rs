@@ -82,6 +82,18 @@ struct AncestorSummary {
 // === impl PolicyOutcome ===
 
 impl PolicyOutcome {
+    /// What became of a policy that refers to nothing and of which there is nothing more to be known.
+    pub(super) fn new(
+        object: ObjectRef,
+        kind: GroupKind<'_>,
+        generation: Option<i64>,
+        refused: Option<Fault>,
+        outcomes: Vec<TargetOutcome>,
+    ) -> Self {
+        let own = kind.refer(&object.name.namespace, &object.name.name);
+        Self { object, own, generation, refused, outcomes, references: References::None, remark: None }
+    }
+
     /// Writes the status of the policy in the name of `controller`, with the Gateways that reach its targets
     /// as ancestors.
     pub(super) fn report(

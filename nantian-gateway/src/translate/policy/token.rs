@@ -5,7 +5,7 @@ use nantian_crd::{OnLimit, TokenPolicy};
 use super::{
     PolicySet,
     attach::{self, Claims},
-    outcome::{PolicyOutcome, References},
+    outcome::PolicyOutcome,
     target::Target,
 };
 use crate::{
@@ -45,10 +45,9 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
             }
             Err(fault) => (attach::refuse(targets, &fault), Some(fault)),
         };
-        let own = GroupKind::TOKEN_POLICY.refer(&name.namespace, &name.name);
-        let generation = policy.metadata.generation;
-        let references = References::None;
-        set.records.push(PolicyOutcome { object, own, generation, refused, outcomes, references, remark });
+        let (kind, generation) = (GroupKind::TOKEN_POLICY, policy.metadata.generation);
+        let outcome = PolicyOutcome::new(object, kind, generation, refused, outcomes);
+        set.records.push(PolicyOutcome { remark, ..outcome });
     }
 }
 

@@ -53,18 +53,9 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
             refused.as_ref().map(|fault| format!("WasmPlugin {name} is not accepted: {}", fault.message()));
         set.plugins.insert(id.clone(), to_ir(cluster, name, plugin, module));
         set.plugin_names.insert(name.clone(), (id, problem));
-        let own = GroupKind::WASM_PLUGIN.refer(&name.namespace, &name.name);
-        let generation = plugin.metadata.generation;
-        let references = References::Module(state);
-        set.records.push(PolicyOutcome {
-            object,
-            own,
-            generation,
-            refused,
-            outcomes,
-            references,
-            remark: None,
-        });
+        let (kind, generation) = (GroupKind::WASM_PLUGIN, plugin.metadata.generation);
+        let outcome = PolicyOutcome::new(object, kind, generation, refused, outcomes);
+        set.records.push(PolicyOutcome { references: References::Module(state), ..outcome });
     }
 }
 
