@@ -1,5 +1,6 @@
 //! One limit of a ledger: its rate, and the single steps that change a cell of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -15,6 +16,8 @@ pub(crate) struct LimitColumn {
     rate: Rate,
     unit: Unit,
     limit: Limit,
+    /// Shared with the columns of other ledgers whose levels these are.
+    lineage: Arc<()>,
 }
 
 /// A correction of a level, in the limit's unit.
@@ -37,7 +40,20 @@ pub(crate) enum Uncharged {
 
 impl LimitColumn {
     pub(crate) fn new(limit: &Limit) -> Self {
-        Self { rate: Rate::of(limit), unit: limit.unit(), limit: limit.clone() }
+        Self { rate: Rate::of(limit), unit: limit.unit(), limit: limit.clone(), lineage: Arc::default() }
+    }
+
+    /// The column that takes over these levels for the same limit, whatever its amount. One that denies all
+    /// goes on at this rate, so that what was used is there for the amount that follows.
+    pub(crate) fn succeeded_by(&self, limit: &Limit) -> Self {
+        let next = Self { lineage: Arc::clone(&self.lineage), ..Self::new(limit) };
+        if next.is_closed() { Self { rate: self.rate, ..next } } else { next }
+    }
+
+    /// Whether one takes over the levels of the other. A limit that was removed and is there again has
+    /// others.
+    pub(crate) fn is_heir_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lineage, &other.lineage)
     }
 
     pub(crate) fn limit(&self) -> &Limit {
@@ -115,11 +131,9 @@ impl LimitColumn {
         self.rate.room_at(tat, self.rate.tick(now), items)
     }
 
-    /// The TAT of the same use in the column `to`, which has the same limit but for its amount, as far as it
-    /// can owe that. One that denies all keeps it for the amount that follows.
+    /// The TAT of the same use in the column `to`, as far as that can owe it.
     pub(crate) fn converted(&self, tat: u64, to: &Self, now: Timestamp) -> u64 {
-        let most = if to.is_closed() { SEALED - 1 } else { to.rate.most(to.full(now)) };
-        self.rate.convert(tat, &to.rate, now).min(most)
+        self.rate.convert(tat, &to.rate, now).min(to.rate.most(to.full(now)))
     }
 
     /// Charges a cell of the slot of `tag` that was overtaken and held `tat` last.

@@ -187,8 +187,7 @@ impl Limiter {
         self.levels_at(self.now(), key)
     }
 
-    /// [`Limiter::levels`] at a given time. One ahead of the clock is for limiters that are not edited
-    /// meanwhile: keys that an edit moves would begin there.
+    /// [`Limiter::levels`] at a given time, which may be ahead of the clock.
     pub fn levels_at(&self, now: Timestamp, key: Key) -> Levels {
         let mut ledger = self.ledger();
         loop {
@@ -256,14 +255,14 @@ impl Limiter {
     /// Takes what `items` says of each limit, or gives it back.
     #[cfg(feature = "redis")]
     pub(crate) fn correct_at(&self, now: Timestamp, key: Key, items: impl Fn(&Limit) -> i64) {
-        for limit in self.0.policy.limits() {
-            let items = items(limit);
+        for column in self.0.ledger.columns() {
+            let items = items(column.limit());
             let correction = match items {
                 0 => continue,
                 1.. => Correction::Debit(items.unsigned_abs()),
                 _ => Correction::Refund(items.unsigned_abs()),
             };
-            self.0.ledger.correct_lastingly(now, key, limit, correction);
+            self.0.ledger.correct_lastingly(now, key, column, correction);
         }
     }
 

@@ -156,7 +156,7 @@ impl Reservation {
         } else {
             return 0;
         };
-        self.levels.ledger().correct_lastingly(now, self.key, column.limit(), correction)
+        self.levels.ledger().correct_lastingly(now, self.key, column, correction)
     }
 }
 

@@ -129,7 +129,7 @@ impl Ledger {
         let columns = self.columns.iter().enumerate();
         for (_, column) in columns.filter(|(position, _)| moved & 1 << position != 0) {
             let refund = Correction::Refund(column.reserved(cost));
-            self.correct_lastingly(now, key, column.limit(), refund);
+            self.correct_lastingly(now, key, column, refund);
         }
     }
 }

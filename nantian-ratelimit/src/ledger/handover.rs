@@ -47,11 +47,15 @@ impl ShardOwner {
 impl Ledger {
     /// A ledger in which nobody has used anything.
     pub(crate) fn new(limits: &[Limit], keys: usize, history: Weak<LedgerHistory>) -> Self {
-        let columns: Box<[LimitColumn]> = limits.iter().map(LimitColumn::new).collect();
+        Self::of(limits.iter().map(LimitColumn::new).collect(), keys, history)
+    }
+
+    fn of(columns: Box<[LimitColumn]>, keys: usize, history: Weak<LedgerHistory>) -> Self {
         Self {
             is_closed: columns.iter().any(LimitColumn::is_closed),
             table: Table::new(keys, columns.len(), ShardOwner::default),
             columns,
+            since: Timestamp::ORIGIN,
             retired: AtomicBool::new(false),
             typical: Arc::default(),
             overflows: Arc::default(),
@@ -59,10 +63,16 @@ impl Ledger {
         }
     }
 
-    /// A ledger for other limits, which takes over the levels of `predecessor` shard by shard, as it is asked
-    /// for them.
-    pub(crate) fn succeeding(predecessor: &Arc<Self>, limits: &[Limit], keys: usize) -> Self {
-        let mut ledger = Self::new(limits, keys, Weak::clone(&predecessor.history));
+    /// A ledger for other limits from `now` on, which takes over the levels of `predecessor` shard by shard,
+    /// as it is asked for them.
+    pub(crate) fn succeeding(predecessor: &Arc<Self>, limits: &[Limit], keys: usize, now: Timestamp) -> Self {
+        let column = |limit: &Limit| {
+            let old = predecessor.columns.iter().find(|column| column.limit().is_same_as(limit));
+            old.map_or_else(|| LimitColumn::new(limit), |old| old.succeeded_by(limit))
+        };
+        let columns = limits.iter().map(column).collect();
+        let mut ledger = Self::of(columns, keys, Weak::clone(&predecessor.history));
+        ledger.since = now;
         ledger.typical = Arc::clone(&predecessor.typical);
         ledger.overflows = Arc::clone(&predecessor.overflows);
         for position in 0..ledger.table.shards() {
@@ -133,11 +143,32 @@ impl Ledger {
         for (old, cell) in source.columns.iter().zip(slot.cells()) {
             let taken = Slot::take(cell);
             let mut columns = self.columns.iter().zip(&mut tats);
-            let kept = columns.find(|(column, _)| column.limit().is_same_as(old.limit()));
+            let kept = columns.find(|(column, _)| column.is_heir_of(old));
             if let Some((column, tat)) = kept.filter(|_| taken != SEALED) {
                 *tat = old.converted(taken, column, now);
             }
         }
         tats
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use crate::cost::Cost;
+    use crate::key::Secret;
+    use crate::policy::MAX_LIMITS;
+
+    #[test]
+    fn who_looks_ahead_while_limits_change_moves_no_level() {
+        let limits = |max| [Limit::requests_per_minute(max)];
+        let (now, later) = (Timestamp::ORIGIN, Timestamp::from_nanos(60_000_000_000));
+        let key = Secret::new(1 << 63).hasher().finish();
+        let old = Arc::new(Ledger::new(&limits(10), 1, Weak::new()));
+        old.admit(now, key, Cost::new(4, 0), &mut [0; MAX_LIMITS]);
+        let new = Ledger::succeeding(&old, &limits(20), 1, now);
+        let left = |time| new.columns[0].remaining(new.peek(time, key).unwrap()[0], time);
+        assert_eq!((left(later), left(now)), (20, 16));
     }
 }

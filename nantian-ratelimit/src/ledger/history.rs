@@ -55,7 +55,7 @@ impl LedgerHistory {
         if limits.eq(policy.limits()) {
             return latest;
         }
-        let next = Arc::new(Ledger::succeeding(&latest, policy.limits(), self.max_keys));
+        let next = Arc::new(Ledger::succeeding(&latest, policy.limits(), self.max_keys, now));
         self.latest.store(Arc::clone(&next));
         latest.retire();
         next.take_over(now);

@@ -10,7 +10,6 @@ use std::sync::{Arc, Weak};
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::key::Key;
-use crate::limit::Limit;
 use crate::limit_column::{Correction, LimitColumn};
 use crate::policy::MAX_LIMITS;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +26,8 @@ pub(crate) type Tats = [u64; MAX_LIMITS];
 /// The levels of all keys for one set of limits.
 pub(crate) struct Ledger {
     columns: Box<[LimitColumn]>,
+    /// When it took over from its predecessor, if it has one.
+    since: Timestamp,
     /// Some limit denies all.
     is_closed: bool,
     retired: AtomicBool,
@@ -113,14 +114,14 @@ impl Ledger {
         if let Some(tats) = found.and_then(|slot| self.read(slot, key.tag)) {
             return Some(tats);
         }
-        let _shard = self.lock(self.table.position(key), now)?;
+        // A look ahead moves no key there that is still to be taken over.
+        let _shard = self.lock(self.table.position(key), self.since)?;
         Some(self.read_key(now, key))
     }
 
-    /// Corrects the level of the limit that `limit` is, whatever its amount, if there is one.
-    fn correct(&self, now: Timestamp, key: Key, limit: &Limit, correction: Correction) -> Corrected {
-        let is_meant = |column: &LimitColumn| column.limit().is_same_as(limit);
-        let Some(position) = self.columns.iter().position(is_meant) else {
+    /// Corrects the level of the limit of `column`, whatever its amount, if there still is one.
+    fn correct(&self, now: Timestamp, key: Key, column: &LimitColumn, correction: Correction) -> Corrected {
+        let Some(position) = self.columns.iter().position(|heir| heir.is_heir_of(column)) else {
             return Corrected::Done { forgiven: 0 };
         };
         let found = self.table.find(key);
@@ -135,15 +136,15 @@ impl Ledger {
         &self,
         now: Timestamp,
         key: Key,
-        limit: &Limit,
+        column: &LimitColumn,
         correction: Correction,
     ) -> u64 {
-        let mut corrected = self.correct(now, key, limit, correction);
+        let mut corrected = self.correct(now, key, column, correction);
         loop {
             match corrected {
                 Corrected::Done { forgiven } => return forgiven,
                 Corrected::Retired => match self.successor() {
-                    Some(successor) => corrected = successor.correct(now, key, limit, correction),
+                    Some(successor) => corrected = successor.correct(now, key, column, correction),
                     None => return 0,
                 },
             }

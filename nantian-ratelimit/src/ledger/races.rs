@@ -159,11 +159,11 @@ fn a_key_that_is_handed_over_when_half_of_it_is_charged_pays_once() {
 #[test]
 fn a_refund_never_reaches_the_next_owner_of_a_slot() {
     explore(|| {
-        let limit = Limit::requests_per_minute(2);
-        let ledger = crowded(limit.clone());
+        let ledger = crowded(Limit::requests_per_minute(2));
         let other = Arc::clone(&ledger);
-        let racing =
-            thread::spawn(move || other.correct_lastingly(at(61), key(0), &limit, Correction::Refund(1)));
+        let racing = thread::spawn(move || {
+            other.correct_lastingly(at(61), key(0), &other.columns()[0], Correction::Refund(1))
+        });
         assert!(admits(&ledger, at(61), key(8), Cost { requests: 2, tokens: 0 }));
         racing.join().unwrap();
         assert!(!admits(&ledger, at(61), key(8), Cost::REQUEST));
@@ -176,7 +176,7 @@ fn a_hand_over_admits_nothing_twice() {
         let old = ledger(&[Limit::requests_per_minute(2)]);
         assert!(admits(&old, at(0), key(1), Cost::REQUEST));
         let limits = [Limit::tokens_per_hour(9), Limit::requests_per_minute(2)];
-        let new = Arc::new(Ledger::succeeding(&old, &limits, 1));
+        let new = Arc::new(Ledger::succeeding(&old, &limits, 1, at(0)));
         let taking = Arc::clone(&new);
         let racing = thread::spawn(move || taking.take_over(at(0)));
         let mut admitted = 0;

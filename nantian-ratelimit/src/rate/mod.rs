@@ -39,7 +39,7 @@ pub(crate) struct Adjusted {
 // === impl Rate ===
 
 impl Rate {
-    /// The rate of `limit`; for one that denies all, a rate of one item per window that keeps what was used.
+    /// The rate of `limit`; for one that denies all, one item per window.
     pub(crate) fn of(limit: &Limit) -> Self {
         let window = nanos(limit.window()).max(1);
         let max = limit.max().clamp(1, window);

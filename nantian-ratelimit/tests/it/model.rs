@@ -10,6 +10,9 @@ use crate::admit::limiter;
 /// Levels in tokens times nanoseconds of the window; negative is debt.
 struct Model {
     limits: Vec<Limit>,
+    /// By which change each limit came to be.
+    born: Vec<usize>,
+    changes: usize,
     now: i128,
     levels: HashMap<u8, Vec<i128>>,
 }
@@ -27,12 +30,12 @@ struct Open<R> {
     reservation: R,
     key: u8,
     cost: Cost,
-    limits: Vec<Limit>,
+    limits: Vec<(Limit, usize)>,
 }
 
 impl Model {
     fn new(limits: Vec<Limit>) -> Self {
-        Self { limits, now: 0, levels: HashMap::new() }
+        Self { born: vec![0; limits.len()], changes: 0, limits, now: 0, levels: HashMap::new() }
     }
 
     fn window(limit: &Limit) -> i128 {
@@ -79,10 +82,10 @@ impl Model {
         fits
     }
 
-    /// Gives back (or takes, if negative) on a limit that existed at the time of the charge and still does.
-    fn give(&mut self, key: u8, charged: &Limit, amount: i128) {
+    /// Gives back (or takes, if negative) on a limit that existed at the time of the charge and has since.
+    fn give(&mut self, key: u8, (charged, born): &(Limit, usize), amount: i128) {
         let same = |limit: &Limit| (limit.unit(), limit.window()) == (charged.unit(), charged.window());
-        let Some(position) = self.limits.iter().position(same) else {
+        let Some(position) = self.limits.iter().position(same).filter(|at| self.born[*at] == *born) else {
             return;
         };
         let limit = self.limits[position].clone();
@@ -107,6 +110,14 @@ impl Model {
             });
             *levels = carried.collect();
         }
+        self.changes += 1;
+        let old = self.limits.iter().zip(&self.born);
+        let born = limits.iter().map(|limit| {
+            let twin =
+                old.clone().find(|(old, _)| (old.unit(), old.window()) == (limit.unit(), limit.window()));
+            twin.map_or(self.changes, |(_, born)| *born)
+        });
+        self.born = born.collect();
         self.limits = limits;
     }
 }
@@ -168,15 +179,15 @@ proptest! {
                     let cost = Cost::tokens(tokens);
                     let admitted = limiter.admit_at(now, limiter.key(&[key]), cost);
                     prop_assert_eq!(admitted.is_ok(), model.admit(key, cost));
-                    let limits = model.limits.clone();
+                    let limits = model.limits.iter().cloned().zip(model.born.clone()).collect();
                     open.extend(admitted.ok().map(|admitted| admitted.reserve()).map(|reservation| Open { reservation, key, cost, limits }));
                 }
                 Step::Settle { open: chosen, settlement } if !open.is_empty() => {
                     let Open { reservation, key, cost, limits } = open.remove(chosen % open.len());
                     reservation.settle_at(now, settlement);
-                    for limit in limits.iter().filter(|limit| limit.unit() == Unit::Tokens) {
-                        let reserved = Model::reserved(limit, cost);
-                        let window = Model::window(limit);
+                    for limit in limits.iter().filter(|(limit, _)| limit.unit() == Unit::Tokens) {
+                        let reserved = Model::reserved(&limit.0, cost);
+                        let window = Model::window(&limit.0);
                         let amount = match settlement {
                             Settlement::Used(used) => reserved - i128::from(used) * window,
                             Settlement::AtLeast(used) => {
@@ -192,7 +203,7 @@ proptest! {
                     let Open { reservation, key, cost, limits } = open.remove(chosen % open.len());
                     reservation.cancel_at(now);
                     for limit in &limits {
-                        model.give(key, limit, Model::reserved(limit, cost));
+                        model.give(key, limit, Model::reserved(&limit.0, cost));
                     }
                 }
                 Step::Change { limits } => {

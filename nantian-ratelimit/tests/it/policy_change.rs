@@ -67,6 +67,36 @@ fn closing_a_limit_for_a_while_keeps_what_was_used() {
 }
 
 #[test]
+fn a_closed_limit_keeps_all_that_was_used_and_what_was_on_its_way() {
+    for limit in [Limit::tokens_per_hour, Limit::tokens_per_day] {
+        let limiter = limiter([limit(100_000_000)]);
+        let key = limiter.key(b"k");
+        let reservation = limiter.admit(key, Cost::tokens(90_000_000)).unwrap().reserve();
+        let closed = limiter.successor(policy([limit(0)]));
+        reservation.settle(Settlement::Used(95_000_000));
+        let renamed = limit(0).with_name("other".parse().unwrap());
+        let reopened = closed.successor(policy([renamed])).successor(policy([limit(100_000_000)]));
+        assert_eq!(remaining(&reopened, key), [5_000_000]);
+    }
+}
+
+#[test]
+fn a_limit_that_is_there_again_gives_nothing_back_that_it_has_not_taken() {
+    let both = [Limit::tokens_per_minute(1000), Limit::requests_per_minute(10)];
+    let first = limiter(both.clone());
+    let key = first.key(b"k");
+    let early = first.admit(key, Cost::tokens(500)).unwrap().reserve();
+    let removed = first.successor(policy([Limit::requests_per_minute(20)]));
+    let again = removed.successor(policy(both));
+    drop(again.admit(key, Cost::tokens(600)));
+    early.settle(Settlement::NotServed);
+    assert_eq!(remaining(&again, key), [400, 8]);
+    let late = again.admit(key, Cost::tokens(100)).unwrap().reserve();
+    late.settle(Settlement::NotServed);
+    assert_eq!(remaining(&again, key), [400, 7]);
+}
+
+#[test]
 fn limits_come_and_go_without_touching_the_others() {
     let limiter = limiter([Limit::requests_per_minute(10)]);
     let key = limiter.key(b"k");
