@@ -1,6 +1,6 @@
 //! What a request costs, before the real usage is known.
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderMap};
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{Method, request::Parts};
 
 use crate::limit::Unit;
@@ -82,7 +82,7 @@ impl CostEstimator for TypicalCost {
             .get(http::header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
             .unwrap_or(0);
-        let typical = if is_preflight(&request.method, &request.headers) { 0 } else { typical };
+        let typical = if is_preflight(request) { 0 } else { typical };
         Cost::tokens(typical.max(length / BYTES_PER_TOKEN).max(1))
     }
 }
@@ -96,7 +96,8 @@ where
     }
 }
 
-/// Whether a browser asks for permission; it cannot send credentials, nor handle a refusal.
-pub(crate) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+/// Whether a browser asks for permission (a CORS preflight): it cannot send credentials, nor handle a
+/// refusal.
+pub fn is_preflight(request: &Parts) -> bool {
+    request.method == Method::OPTIONS && request.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{Extensions, Response};
 use tokio::time::Instant;
 
-use crate::cost::{Cost, is_preflight};
+use crate::cost::Cost;
 use crate::decide::{Decided, DecisionRequest, Outcome, Part};
 use crate::handle::ReservationHandle;
 use crate::layer::{KeyLookup, RateLimitLayer, Settings};
@@ -53,8 +53,7 @@ impl RateLimitLayer {
     /// Dropping the future costs nothing. Who gives up a request after it was taken has made one.
     pub async fn begin(&self, request: &mut Parts) -> Result<(), Response<Bytes>> {
         let settings = &self.settings;
-        let is_exempt = settings.preflight_exempt && is_preflight(&request.method, &request.headers);
-        if is_exempt || settings.decider.policy().on_limit() == OnLimit::Warn {
+        if (settings.exempt)(request) || settings.decider.policy().on_limit() == OnLimit::Warn {
             return Ok(());
         }
         let key = match settings.key(request) {

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap};
 use tower_layer::Layer;
 
-use crate::cost::{Cost, CostEstimator, TypicalCost};
+use crate::cost::{Cost, CostEstimator, TypicalCost, is_preflight};
 use crate::decide::{BucketKey, Decider};
 use crate::error::MissingPart;
 use crate::key_extractor::{KeyExtractor, ScopeValues, client_network};
@@ -26,7 +26,7 @@ use crate::service::RateLimit;
 /// Limits the requests to the services it is applied to; all of them share the limiter's levels.
 ///
 /// The decision is made when a service is called, never in `poll_ready`. CORS preflight requests pass
-/// uncounted unless [`preflight_exempt`](Self::preflight_exempt) says otherwise.
+/// uncounted unless [`exempt`](Self::exempt) says otherwise.
 #[derive(Debug, Clone)]
 pub struct RateLimitLayer {
     pub(crate) settings: Arc<Settings>,
@@ -41,7 +41,7 @@ pub(crate) struct Settings {
     pub(crate) responder: Arc<dyn Responder>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) report_levels: bool,
-    pub(crate) preflight_exempt: bool,
+    pub(crate) exempt: Arc<Exempt>,
     pub(crate) of_attempt: bool,
     pub(crate) if_unsettled: Settlement,
 }
@@ -87,7 +87,7 @@ impl RateLimitLayer {
                 responder: Arc::new(DialectResponder),
                 observer: Arc::new(()),
                 report_levels: true,
-                preflight_exempt: true,
+                exempt: Arc::new(is_preflight),
                 of_attempt: false,
                 if_unsettled: Settlement::AsReserved,
             }),
@@ -154,16 +154,25 @@ impl RateLimitLayer {
         self.with(|settings| settings.report_levels = report)
     }
 
-    /// Sets whether CORS preflight requests pass uncounted: `OPTIONS` with `Access-Control-Request-Method`.
+    /// Sets which requests pass uncounted.
     ///
-    /// A browser sends them without credentials and cannot act on a refusal. But anybody can write such a
-    /// request: turn it off where nothing inside answers preflights by itself, or they reach the backend
-    /// beside all limits.
+    /// A browser sends CORS preflights without credentials and cannot act on a refusal. But anybody can write
+    /// such a request: exempt none where nothing inside answers preflights by itself, or they reach the
+    /// backend beside all limits.
     ///
-    /// Default: true.
+    /// ```
+    /// use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer, is_preflight};
+    ///
+    /// let policy = Policy::builder().limit(Limit::requests_per_minute(60)).build()?;
+    /// let layer = RateLimitLayer::new(Limiter::new(policy))
+    ///     .exempt(|request| is_preflight(request) || request.uri.path() == "/healthz");
+    /// # Ok::<_, nantian_ratelimit::InvalidPolicy>(())
+    /// ```
+    ///
+    /// Default: [`is_preflight`](crate::is_preflight).
     #[must_use]
-    pub fn preflight_exempt(self, exempt: bool) -> Self {
-        self.with(|settings| settings.preflight_exempt = exempt)
+    pub fn exempt(self, exempt: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|settings| settings.exempt = Arc::new(exempt))
     }
 
     /// Sets whether the services are asked for one of several attempts at a request, of which another one may

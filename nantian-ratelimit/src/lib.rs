@@ -142,7 +142,7 @@ pub mod redis;
 pub mod respond;
 
 pub use client_address::client_address;
-pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost};
+pub use cost::{Cost, CostEstimator, EstimatedTokens, TypicalCost, is_preflight};
 pub use error::{Denied, InvalidPolicy, InvalidScope, MissingPart, Unavailable};
 pub use handle::{Attempted, ReservationHandle};
 pub use key::{Key, KeyHasher};

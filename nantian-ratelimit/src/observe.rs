@@ -31,8 +31,8 @@ pub enum Decision<'a> {
     Denied(&'a Denied),
     /// It was passed on without a charge because the policy only warns.
     Warned(&'a Denied),
-    /// It was passed on without a look at its limits: a CORS preflight, or one that lacks a part of the
-    /// scope.
+    /// It was passed on without a look at its limits: one that is exempt, such as a CORS preflight, or that
+    /// lacks a part of the scope.
     Exempt,
     /// It lacks a part of the scope: it was refused, or passed on without a charge if the policy only warns.
     Missing(&'a MissingPart),

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use crate::body::ResponseBody;
-use crate::cost::{Cost, is_preflight};
+use crate::cost::Cost;
 use crate::decide::{Decided, DecisionRequest, Outcome, Part};
 use crate::early_charge::{self, EarlyCharge, EarlyCharges};
 #[cfg(feature = "redis")]
@@ -77,12 +77,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let settings = &self.settings;
-        if settings.preflight_exempt && is_preflight(request.method(), request.headers()) {
-            settings.observer.decided(&Decision::Exempt);
-            return ResponseFuture::passed(self.inner.call(request), None);
-        }
         let (mut parts, body) = request.into_parts();
-        let key = match settings.key(&parts) {
+        let key = if (settings.exempt)(&parts) { KeyLookup::Nobody } else { settings.key(&parts) };
+        let key = match key {
             KeyLookup::By(key) => key,
             KeyLookup::Nobody => {
                 settings.observer.decided(&Decision::Exempt);

@@ -82,8 +82,8 @@ pub struct TokenPolicySpec {
     /// joined with +.
     ///
     /// A gateway keeps 131072 callers of a policy apart at once; what comes beyond them shares a few buckets.
-    /// CORS preflights, with which browsers send neither credentials nor such headers, do not count where the
-    /// scope has apiKey, user or header:NAME and not ip.
+    /// CORS preflights that lack an apiKey, user or header:NAME of the scope, as those of browsers do, do not
+    /// count; a policy by ip, on the Gateway for instance, bounds them, too.
     ///
     /// Default: route. Source: `spec.scope`.
     #[serde(default = "route")]

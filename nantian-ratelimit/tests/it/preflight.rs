@@ -17,7 +17,7 @@ fn preflight() -> Request<()> {
 async fn a_preflight_request_that_is_not_exempt_is_a_request_like_any_other() {
     for (requests, statuses) in [(0, [429, 429]), (1, [200, 429])] {
         let limiter = limiter([Limit::requests_per_minute(requests)]);
-        let service = RateLimitLayer::new(limiter).preflight_exempt(false).layer(service_fn(echo));
+        let service = RateLimitLayer::new(limiter).exempt(|_| false).layer(service_fn(echo));
         for status in statuses {
             assert_eq!(service.clone().oneshot(preflight()).await.unwrap().status(), status);
         }
@@ -29,7 +29,7 @@ async fn a_preflight_request_that_is_not_exempt_takes_no_prompts_tokens() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     limiter.admit(limiter.key(b"k"), Cost::tokens(1)).unwrap().reserve().settle(Settlement::Used(300));
     assert_eq!(limiter.typical_tokens(), 300);
-    let service = RateLimitLayer::new(limiter.clone()).preflight_exempt(false).layer(service_fn(echo));
+    let service = RateLimitLayer::new(limiter.clone()).exempt(|_| false).layer(service_fn(echo));
     service.oneshot(preflight()).await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(remaining(&limiter), 999);
 }

@@ -6,7 +6,7 @@ use http::{Request, Response, request::Parts};
 use nantian_ai::BodyMemory;
 use nantian_ratelimit::{
     Decision, KeyExtractor, Limit, Observer, Policy, RateLimitLayer, ScopePart, ScopeValues, Settled,
-    Settlement, Unit, client_network,
+    Settlement, Unit, client_network, is_preflight,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -104,14 +104,15 @@ impl RateLimits {
             let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
             let costs =
                 expected.and_then(|expected| Costs::of(limiter.policy(), downstream.others_spend, expected));
-            let is_preflight_exempt = exempts_preflights(limiter.policy());
+            let keys = Keys { values: values.clone(), models: models.clone() };
+            let exempt = exempt(limiter.policy(), keys.clone());
             let layer = limiter
                 .layer()
-                .preflight_exempt(is_preflight_exempt)
+                .exempt(exempt)
                 // What is sent to a backend is settled there: a redirect has used nothing.
                 .if_unsettled(Settlement::NotServed)
                 .of_attempt(downstream.is_attempt)
-                .key_extractor(Keys { values: values.clone(), models: models.clone() })
+                .key_extractor(keys)
                 .observer(counted);
             match costs {
                 Some(costs) => layer.cost_estimator(costs),
@@ -173,14 +174,17 @@ where
     }
 }
 
-/// Whether preflights pass uncounted: where the policy counts by what no browser sends with them, all of them
-/// would share the bucket of those that lack it, unless it tells addresses apart. Elsewhere one that no CORS
+/// Which requests pass uncounted: preflights that lack what the policy counts by and clients choose, such as
+/// the key that no browser sends with one. All browsers, or those of one address, would share the bucket of
+/// those that have none, which bounds nobody: whoever floods sends some key. Another preflight that no CORS
 /// filter has answered costs what it costs. A limit of 0 denies them, too.
-fn exempts_preflights(policy: &Policy) -> bool {
-    let parts = policy.scope().parts();
-    let asks = |part: &ScopePart| matches!(part, ScopePart::ApiKey | ScopePart::User | ScopePart::Header(_));
-    let is_shared = parts.iter().any(asks) && !parts.contains(&ScopePart::Ip);
-    is_shared && policy.limits().iter().all(|limit| limit.max() > 0)
+fn exempt(policy: &Policy, keys: Keys) -> impl Fn(&Parts) -> bool + use<> {
+    let is_closed = policy.limits().iter().any(|limit| limit.max() == 0);
+    let is_chosen =
+        |part: &&ScopePart| matches!(part, ScopePart::ApiKey | ScopePart::User | ScopePart::Header(_));
+    let parts = policy.scope().parts().iter().filter(is_chosen).filter(|_| !is_closed);
+    let parts: Vec<ScopePart> = parts.cloned().collect();
+    move |request| is_preflight(request) && parts.iter().any(|part| keys.value(part, request).is_none())
 }
 
 /// What requests are expected to use, if some limit counts tokens.
@@ -193,6 +197,7 @@ fn expected(limiters: &[PolicyLimiter], downstream: &Downstream) -> Option<Arc<E
 }
 
 /// What a scope's parts mean in the gateway.
+#[derive(Clone)]
 struct Keys {
     values: ScopeValues,
     models: Models,
