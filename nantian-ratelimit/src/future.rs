@@ -16,7 +16,6 @@ use crate::body::ResponseBody;
 use crate::decide::Decision;
 use crate::error::{Denied, MissingPart, Unavailable};
 use crate::handle::{Attempted, ReservationHandle, SettleGuard};
-use crate::headers;
 use crate::layer::Settings;
 use crate::service::Verdict;
 
@@ -179,9 +178,7 @@ fn finish<B, E>(
             guard.cancel();
         }
     } else if let Some(guard) = &mut guard {
-        if let Some(levels) = guard.reported_levels() {
-            headers::admitted(&mut response, levels);
-        }
+        guard.report_levels(&mut response);
         if response.status().is_server_error() && response.status() != StatusCode::GATEWAY_TIMEOUT {
             guard.fail();
         }

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::Extensions;
+use http::{Extensions, HeaderMap, Response};
 
 use crate::decide::Charge;
 use crate::error::Denied;
+use crate::headers;
 use crate::layer::Settings;
 use crate::levels::Levels;
 use crate::reservation::{CachedSettlement, Settlement};
@@ -45,6 +46,8 @@ pub(crate) struct SettleGuard {
     handle: ReservationHandle,
     /// What was taken before the body was read.
     begun: Option<ReservationHandle>,
+    /// The client is one of Anthropic's.
+    is_of_anthropic: bool,
     end: Settlement,
 }
 
@@ -142,9 +145,13 @@ impl ReservationHandle {
 // === impl SettleGuard ===
 
 impl SettleGuard {
-    pub(crate) fn new(handle: ReservationHandle, begun: Option<ReservationHandle>) -> Self {
-        let end = handle.0.settings.if_unsettled;
-        Self { handle, begun, end }
+    pub(crate) fn new(
+        handle: ReservationHandle,
+        begun: Option<ReservationHandle>,
+        request: &HeaderMap,
+    ) -> Self {
+        let (end, is_of_anthropic) = (handle.0.settings.if_unsettled, headers::is_of_anthropic(request));
+        Self { handle, begun, is_of_anthropic, end }
     }
 
     /// The request was not served: its end refunds the tokens, unless somebody settled otherwise.
@@ -160,9 +167,11 @@ impl SettleGuard {
         }
     }
 
-    /// Where the limits stand, if the client is to know.
-    pub(crate) fn reported_levels(&self) -> Option<&Levels> {
-        self.handle.0.settings.report_levels.then(|| self.handle.levels())
+    /// Tells the client where the limits stand, if it is to know.
+    pub(crate) fn report_levels<B>(&self, response: &mut Response<B>) {
+        if self.handle.0.settings.report_levels {
+            headers::admitted(response, self.handle.levels(), self.is_of_anthropic);
+        }
     }
 }
 

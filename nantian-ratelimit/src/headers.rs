@@ -1,8 +1,9 @@
 //! Response fields: `Retry-After`, `RateLimit` and `RateLimit-Policy`
-//! (draft-ietf-httpapi-ratelimit-headers-10), and the `x-ratelimit-*` fields that OpenAI clients read.
+//! (draft-ietf-httpapi-ratelimit-headers-11), and those that clients of OpenAI (`x-ratelimit-*`) and
+//! Anthropic (`anthropic-ratelimit-*`) read.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Response;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
@@ -33,18 +34,40 @@ struct Fields {
     reset: HeaderName,
 }
 
-const REQUESTS: Fields = Fields {
-    unit: Unit::Requests,
-    limit: HeaderName::from_static("x-ratelimit-limit-requests"),
-    remaining: HeaderName::from_static("x-ratelimit-remaining-requests"),
-    reset: HeaderName::from_static("x-ratelimit-reset-requests"),
-};
-const TOKENS: Fields = Fields {
-    unit: Unit::Tokens,
-    limit: HeaderName::from_static("x-ratelimit-limit-tokens"),
-    remaining: HeaderName::from_static("x-ratelimit-remaining-tokens"),
-    reset: HeaderName::from_static("x-ratelimit-reset-tokens"),
-};
+/// As OpenAI has them.
+const OPENAI: [Fields; 2] = [
+    Fields {
+        unit: Unit::Requests,
+        limit: HeaderName::from_static("x-ratelimit-limit-requests"),
+        remaining: HeaderName::from_static("x-ratelimit-remaining-requests"),
+        reset: HeaderName::from_static("x-ratelimit-reset-requests"),
+    },
+    Fields {
+        unit: Unit::Tokens,
+        limit: HeaderName::from_static("x-ratelimit-limit-tokens"),
+        remaining: HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        reset: HeaderName::from_static("x-ratelimit-reset-tokens"),
+    },
+];
+
+/// As Anthropic has them.
+const ANTHROPIC: [Fields; 2] = [
+    Fields {
+        unit: Unit::Requests,
+        limit: HeaderName::from_static("anthropic-ratelimit-requests-limit"),
+        remaining: HeaderName::from_static("anthropic-ratelimit-requests-remaining"),
+        reset: HeaderName::from_static("anthropic-ratelimit-requests-reset"),
+    },
+    Fields {
+        unit: Unit::Tokens,
+        limit: HeaderName::from_static("anthropic-ratelimit-tokens-limit"),
+        remaining: HeaderName::from_static("anthropic-ratelimit-tokens-remaining"),
+        reset: HeaderName::from_static("anthropic-ratelimit-tokens-reset"),
+    },
+];
+
+/// How the fields begin by which servers tell where limits stand.
+const FAMILIES: [&str; 3] = ["ratelimit", "x-ratelimit-", "anthropic-ratelimit-"];
 
 /// Marks a response whose fields are ours, not an upstream's.
 #[derive(Debug, Clone, Copy)]
@@ -56,11 +79,21 @@ impl Levels {
     /// Writes where the limits stand, for the head of a response: `RateLimit`, `RateLimit-Policy`,
     /// `x-ratelimit-*`.
     ///
-    /// Those of an upstream in `headers` are replaced. [`RateLimitLayer`](crate::RateLimitLayer) does this by
-    /// itself.
+    /// All fields of these names, and `anthropic-ratelimit-*`, that are in `headers` are an upstream's and
+    /// are removed: clients must not take its limits for these. [`RateLimitLayer`](crate::RateLimitLayer)
+    /// does this by itself.
     pub fn write_fields(&self, headers: &mut HeaderMap) {
         strip(headers);
         report(headers, self, None);
+    }
+
+    /// Writes the same in the fields that clients of Anthropic read, after those: `anthropic-ratelimit-*`,
+    /// which tell a reset as a time of day, that is `now` where the limits are.
+    ///
+    /// [`RateLimitLayer`](crate::RateLimitLayer) does this by itself for requests with `anthropic-version`.
+    pub fn write_anthropic_fields(&self, headers: &mut HeaderMap, now: SystemTime) {
+        let text = |reset| now.checked_add(reset).map(date_time).unwrap_or_default();
+        ANTHROPIC.iter().for_each(|fields| fields.write(headers, self, text));
     }
 }
 
@@ -92,14 +125,22 @@ impl Unavailable {
     }
 }
 
+/// Whether the client is one of Anthropic's, as it tells every server.
+pub(crate) fn is_of_anthropic(request: &HeaderMap) -> bool {
+    request.contains_key("anthropic-version")
+}
+
 /// Tells an admitted caller where the limits stand.
 ///
 /// Fields of the upstream are replaced; those of a limiter further in are joined.
-pub(crate) fn admitted<B>(response: &mut Response<B>, levels: &Levels) {
+pub(crate) fn admitted<B>(response: &mut Response<B>, levels: &Levels, is_of_anthropic: bool) {
     if response.extensions_mut().insert(Reported).is_none() {
         strip(response.headers_mut());
     }
     report(response.headers_mut(), levels, None);
+    if is_of_anthropic {
+        levels.write_anthropic_fields(response.headers_mut(), SystemTime::now());
+    }
 }
 
 /// Tells a refused caller when to come back.
@@ -116,9 +157,9 @@ pub(crate) fn refused(headers: &mut HeaderMap, denied: &Denied) {
 }
 
 fn strip(headers: &mut HeaderMap) {
-    let fields = [&REQUESTS, &TOKENS];
-    let names = fields.iter().flat_map(|fields| [&fields.limit, &fields.remaining, &fields.reset]);
-    for name in names.chain([&RATELIMIT, &RATELIMIT_POLICY]) {
+    let tells_limits = |name: &&HeaderName| FAMILIES.iter().any(|start| name.as_str().starts_with(start));
+    let names: Vec<HeaderName> = headers.keys().filter(tells_limits).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }
@@ -138,12 +179,7 @@ fn report(headers: &mut HeaderMap, levels: &Levels, wait: Option<Duration>) {
     }
     append(headers, RATELIMIT, status);
     append(headers, RATELIMIT_POLICY, policy);
-    for fields in [&REQUESTS, &TOKENS] {
-        let of_unit = levels.iter().filter(|level| level.limit.unit() == fields.unit);
-        if let Some(level) = of_unit.reduce(tighter) {
-            fields.write(headers, &level);
-        }
-    }
+    OPENAI.iter().for_each(|fields| fields.write(headers, levels, go_duration));
 }
 
 fn tighter<'a>(a: Level<'a>, b: Level<'a>) -> Level<'a> {
@@ -184,8 +220,10 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
 // === impl Fields ===
 
 impl Fields {
-    /// Writes the fields unless a limiter further in has less left.
-    fn write(&self, headers: &mut HeaderMap, level: &Level<'_>) {
+    /// Writes the fields for the tightest limit of the unit, unless a limiter further in has less left.
+    fn write(&self, headers: &mut HeaderMap, levels: &Levels, reset_text: impl Fn(Duration) -> String) {
+        let of_unit = levels.iter().filter(|level| level.limit.unit() == self.unit);
+        let Some(level) = of_unit.reduce(tighter) else { return };
         let told = headers.get(&self.remaining);
         let told = told.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if told.is_some_and(|told| told <= level.remaining) {
@@ -193,7 +231,7 @@ impl Fields {
         }
         headers.insert(&self.limit, HeaderValue::from(level.limit.max()));
         headers.insert(&self.remaining, HeaderValue::from(level.remaining));
-        let reset = HeaderValue::try_from(go_duration(level.reset)).ok();
+        let reset = HeaderValue::try_from(reset_text(level.reset)).ok();
         match reset.filter(|_| level.limit.max() > 0) {
             Some(reset) => headers.insert(&self.reset, reset),
             None => headers.remove(&self.reset),
@@ -213,6 +251,26 @@ fn go_duration(duration: Duration) -> String {
         (0, m, s) => format!("{m}m{s}s"),
         (h, m, s) => format!("{h}h{m}m{s}s"),
     }
+}
+
+/// A time in UTC as RFC 3339 has it, rounded up to a second.
+fn date_time(time: SystemTime) -> String {
+    let since = seconds(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    let (year, month, day) = date(since / 86_400);
+    let (hour, minute, second) = (since / 3_600 % 24, since / 60 % 60, since % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a number of days after 1970-01-01, by years that begin in March.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 /// Whole seconds, rounded up: whoever waits that long has waited long enough.

@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) if_unsettled: Settlement,
 }
 
+type Exempt = dyn Fn(&Parts) -> bool + Send + Sync;
 type ClientIp = dyn Fn(&HeaderMap, &Extensions) -> Option<IpAddr> + Send + Sync;
 
 /// A key extractor whose clients' addresses somebody else finds.
@@ -143,7 +144,8 @@ impl RateLimitLayer {
         self.with(|settings| settings.observer = Arc::new(observer))
     }
 
-    /// Sets whether responses say where the limits stand: `RateLimit`, `RateLimit-Policy`, `x-ratelimit-*`.
+    /// Sets whether responses say where the limits stand: `RateLimit`, `RateLimit-Policy`, `x-ratelimit-*`,
+    /// and `anthropic-ratelimit-*` to clients of Anthropic.
     ///
     /// Without them nobody learns how much there is of what, and those of an upstream stay as they are. When
     /// to come back is told in any case, and which limit was exhausted by the [`Responder`].

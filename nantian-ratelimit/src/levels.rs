@@ -121,9 +121,10 @@ impl Level<'_> {
         self.reset.saturating_sub(Duration::from_nanos(from_then_on))
     }
 
-    /// Compares shares of the capacity without rounding.
+    /// Compares shares of the capacity without rounding; there is none of a limit of 0.
     pub(crate) fn is_tighter_than(&self, other: &Self) -> bool {
-        let share = |level: &Self, of: &Self| u128::from(level.remaining) * u128::from(of.limit.capacity());
+        let capacity = |level: &Self| u128::from(level.limit.capacity().max(1));
+        let share = |level: &Self, of: &Self| u128::from(level.remaining) * capacity(of);
         share(self, other) < share(other, self)
     }
 }

@@ -98,9 +98,10 @@
 //!
 //! # Fields of responses
 //!
-//! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10) and the
-//! `x-ratelimit-*` fields of OpenAI, unless [`RateLimitLayer::report_levels`] says otherwise; refusals also
-//! what [`Denied::write_fields`] lists. Limiters may be stacked: all must admit, what an inner one denies
+//! Responses carry `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), the
+//! `x-ratelimit-*` fields of OpenAI and, to its own clients, the `anthropic-ratelimit-*` fields of Anthropic,
+//! in place of an upstream's, unless [`RateLimitLayer::report_levels`] says otherwise; refusals also what
+//! [`Denied::write_fields`] lists. Limiters may be stacked: all must admit, what an inner one denies
 //! costs nothing on the outer ones, and usage settles them all.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

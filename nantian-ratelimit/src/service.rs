@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -178,10 +178,14 @@ impl Settings {
     pub(crate) fn refuse(&self, denied: Denied, request: &Parts) -> Response<Bytes> {
         self.observer.decided(&Decision::Denied(&denied));
         let mut response = self.responder.respond(Refusal::Denied(&denied), request);
+        let told = response.headers_mut();
         if self.report_levels {
-            denied.write_fields(response.headers_mut());
+            denied.write_fields(told);
+            if headers::is_of_anthropic(&request.headers) {
+                denied.levels().write_anthropic_fields(told, SystemTime::now());
+            }
         } else {
-            headers::refused(response.headers_mut(), &denied);
+            headers::refused(told, &denied);
         }
         response.extensions_mut().insert::<Denied>(denied);
         response
@@ -217,6 +221,6 @@ impl Settings {
         if self.counts_tokens() {
             handle.enter(request.extensions_mut());
         }
-        SettleGuard::new(handle, begun)
+        SettleGuard::new(handle, begun, request.headers())
     }
 }

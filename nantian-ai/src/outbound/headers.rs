@@ -31,9 +31,15 @@ const PARAMETERS: [&str; 15] = [
     "stream",
 ];
 
-/// Removes what an upstream says about its own site, not about the answer.
+/// In which providers name the account that is asked.
+const ACCOUNTS: [&str; 3] = ["anthropic-organization-id", "openai-organization", "openai-project"];
+
+/// Removes what an upstream says about its own site and the operator's account, not about the answer.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     for name in [ALT_SVC, SET_COOKIE, STRICT_TRANSPORT_SECURITY] {
+        headers.remove(name);
+    }
+    for name in ACCOUNTS {
         headers.remove(name);
     }
 }

@@ -214,12 +214,15 @@ async fn a_stream_passes_chunk_by_chunk_as_it_comes() {
 }
 
 #[tokio::test]
-async fn a_reply_loses_only_what_concerns_the_providers_site() {
+async fn a_reply_loses_only_what_concerns_the_providers_site_and_account() {
     let mut reply = json(200, "{}");
     for (name, value) in [
         ("set-cookie", "__cf_bm=x"),
         ("alt-svc", "h3=\":443\""),
         ("strict-transport-security", "max-age=1"),
+        ("openai-organization", "acme"),
+        ("openai-project", "proj_1"),
+        ("anthropic-organization-id", "1"),
         ("x-request-id", "req_1"),
         ("openai-processing-ms", "12"),
     ] {

@@ -35,9 +35,9 @@ pub(crate) type RouteService = LocalService<Response<ObservedBody>, Infallible>;
 /// The future of a [`RouteService`].
 pub(crate) type RouteFuture = LocalFuture<Response<ObservedBody>, Infallible>;
 type BackendService = LocalService<Response<Body>, BoxError>;
-type ToldToPlugins = fn(Response<Body>) -> Response<Body>;
+type MapResponse = MapResponseLayer<fn(Response<Body>) -> Response<Body>>;
 type OfNoError = Stack<MapErrLayer<fn(Infallible) -> BoxError>, Identity>;
-type Answers = Stack<TimeoutLayer, Stack<RespondLayer, Stack<MapResponseLayer<ToldToPlugins>, OfNoError>>>;
+type Answers = Stack<TimeoutLayer, Stack<RespondLayer, Stack<MapResponse, OfNoError>>>;
 
 /// What the services of one worker share.
 #[derive(Debug, Clone)]
@@ -85,10 +85,14 @@ pub(crate) fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
 fn answers() -> Answers {
     ServiceBuilder::new()
         .map_err(never as fn(Infallible) -> BoxError)
-        .map_response(respond::told_to_plugins as ToldToPlugins)
+        .layer(mapping(respond::told_to_plugins))
         .layer(RespondLayer)
         .layer(TimeoutLayer::inside())
         .into_inner()
+}
+
+fn mapping(response: fn(Response<Body>) -> Response<Body>) -> MapResponse {
+    MapResponseLayer::new(response)
 }
 
 fn never(never: Infallible) -> BoxError {
@@ -149,6 +153,8 @@ fn model(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> Opt
 fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> BackendService {
     // An AIService that fails is passed over.
     let is_final = !matches!(share.target, Target::AiService(..));
+    // Providers have some.
+    let has_limits = !is_final || rule.rate_limits.is_some() || share.rate_limits.is_some();
     LocalService::new(
         ServiceBuilder::new()
             .option_layer(share.filters.clone())
@@ -157,6 +163,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
             .option_layer(share.rate_limits.as_ref().map(|limits| limits.within(&context.body_memory)))
             .option_layer(share.redirect.clone())
             .option_layer(mirrors(&share.mirrors, rule, context))
+            .option_layer(has_limits.then(|| mapping(policy::mark_upstream)))
             .option_layer(share.meter)
             .service(attempts(share, rule, context)),
     )

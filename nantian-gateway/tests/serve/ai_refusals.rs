@@ -2,7 +2,11 @@
 
 use serde_json::Value;
 
-use crate::support::{Backend, World, chat, limits::ai_service, llm, provider, rule, said, to_ai};
+use crate::support::{
+    Backend, World, chat,
+    limits::{ai_service, limits},
+    llm, provider, rule, said, to_ai,
+};
 
 const STREAM: &str = "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"four score and seven\"},\"finish_reason\":\"stop\"}]}\n\n\
     data: [DONE]\n\n";
@@ -134,4 +138,67 @@ async fn the_access_log_names_the_ai_services_that_were_asked_and_what_they_took
     assert_eq!((told(1, "input_tokens"), told(1, "output_tokens")), (9.into(), 91.into()));
     assert_eq!((told(1, "reasoning_tokens"), told(1, "dropped")), (50.into(), "top_k".into()));
     assert_eq!((asked.len(), lines[1].get("ai")), (2, None));
+}
+
+/// What a provider tells of the limits of the operator's account.
+const ACCOUNT: &str = "x-ratelimit-limit-requests: 5000\r\nx-ratelimit-remaining-requests: 4999\r\n\
+    x-ratelimit-remaining-tokens: 7\r\nx-ratelimit-reset-tokens: 1m0s\r\n\
+    x-ratelimit-limit-project-tokens: 9\r\nanthropic-ratelimit-tokens-remaining: 7\r\n\
+    ratelimit: \"account\";r=7\r\nopenai-organization: acme\r\nopenai-version: 2020-10-01\r\n";
+
+#[tokio::test]
+async fn clients_are_told_of_the_gateways_limits_alone_and_whose_limit_they_have_met() {
+    let provider = Backend::answering(|request| {
+        let status = if request.json()["seed"] == 1 { "429 X\r\nretry-after: 40" } else { "200 OK" };
+        let kind = "content-type: application/json\r\ncontent-length: 2";
+        format!("HTTP/1.1 {status}\r\n{kind}\r\n{ACCOUNT}\r\n{{}}").into_bytes()
+    })
+    .await;
+    let limited = limits("limits", "kind: HTTPRoute, name: llm", "requestsPerMinute: 3");
+    let gateway = llm(&provider, "").start().await;
+    let ask = async |seed: u8| {
+        let body = format!(r#"{{"model":"any","messages":[],"seed":{seed}}}"#);
+        gateway
+            .ask(crate::support::limits::post("/v1/chat/completions", "anthropic-version: 1\r\n", &body))
+            .await
+    };
+    let free = ask(0).await;
+    assert_eq!(free.header("x-ratelimit-remaining-tokens"), Some("7"), "there is no other limit");
+    assert_eq!(
+        (free.header("openai-organization"), free.header("openai-version")),
+        (None, Some("2020-10-01"))
+    );
+    let refused = ask(1).await;
+    assert_eq!((refused.status(), refused.header("x-nantian-limit-source")), (429, Some("upstream")));
+
+    gateway.edit("limits", &limited).await;
+    for (seed, status, left, source) in [
+        (0, 200, "2", None),
+        (1, 429, "1", Some("upstream")),
+        (0, 200, "0", None),
+        (0, 429, "0", Some("gateway")),
+    ] {
+        let reply = ask(seed).await;
+        assert_eq!((reply.status(), reply.header("x-nantian-limit-source")), (status, source));
+        for name in ["x-ratelimit-remaining-requests", "anthropic-ratelimit-requests-remaining"] {
+            assert_eq!(reply.header(name), Some(left), "{name}");
+        }
+        assert_eq!(reply.header("x-ratelimit-limit-requests"), Some("3"));
+        assert!(!reply.header("ratelimit").unwrap().contains("account"));
+        for name in [
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-tokens",
+            "x-ratelimit-limit-project-tokens",
+            "anthropic-ratelimit-tokens-remaining",
+        ] {
+            assert_eq!(reply.header(name), None, "{name}");
+        }
+        match source {
+            Some("upstream") => assert_eq!(reply.header("retry-after"), Some("40"), "the provider's"),
+            Some(_) => {
+                assert_eq!(reply.header("x-ratelimit-retry-after-seconds"), reply.header("retry-after"))
+            }
+            None => assert_eq!(reply.header("retry-after"), None),
+        }
+    }
 }

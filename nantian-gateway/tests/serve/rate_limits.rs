@@ -326,4 +326,20 @@ async fn a_refusal_is_in_the_words_of_the_clients_api() {
     assert_eq!((anthropic.status(), &anthropic.json()["error"]["type"]), (429, &"rate_limit_error".into()));
     let others = ask("/", "").await;
     assert_eq!((others.status(), others.header("content-type")), (429, Some("application/problem+json")));
+    assert_eq!(others.header("x-nantian-limit-source"), Some("gateway"));
+    assert_eq!(others.header("x-ratelimit-retry-after-seconds"), None);
+}
+
+#[tokio::test]
+async fn a_backend_of_limited_requests_has_limits_of_its_own() {
+    let backend = Backend::answering(|_| {
+        let source = "x-nantian-limit-source: gateway";
+        format!("HTTP/1.1 429 X\r\n{source}\r\ncontent-length: 0\r\n\r\n").into_bytes()
+    })
+    .await;
+    let world = || World::new().service("a", &[&backend]).route("web", &[rule("/", &to("a"))]);
+    let limited = world().manifest("limits", &on_route("requestsPerMinute: 9")).start().await;
+    assert_eq!(limited.get("/").await.header("x-nantian-limit-source"), Some("upstream"));
+    let free = world().start().await;
+    assert_eq!(free.get("/").await.header("x-nantian-limit-source"), Some("gateway"), "what it says passes");
 }

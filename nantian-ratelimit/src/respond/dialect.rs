@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 
 use super::{ProblemJson, Refusal, Responder, response};
 use crate::error::{Denied, whole_millis};
+use crate::headers::is_of_anthropic;
 use crate::limit::Unit;
 
 /// The refusal in the form that the client's library understands. The default.
@@ -89,7 +90,7 @@ impl Dialect {
             ends_in(&["/messages", "/messages/count_tokens"]) || path.contains("/v1/messages/");
         // Those of OpenAI's threads and stored completions are a part of these.
         let is_part = segments.clone().any(|segment| matches!(segment, "threads" | "completions"));
-        if request.headers.contains_key("anthropic-version") || (has_messages && !is_part) {
+        if is_of_anthropic(&request.headers) || (has_messages && !is_part) {
             Some(Self::Anthropic)
         } else if ends_in(&["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"]) {
             Some(Self::Ollama)

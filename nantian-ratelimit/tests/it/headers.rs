@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -22,6 +22,9 @@ fn ok(_: Request<()>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
     let response = Response::builder()
         .header("x-ratelimit-remaining-tokens", "7")
         .header("ratelimit", "\"upstream\";r=1")
+        .header("x-ratelimit-remaining-tokens-day", "7")
+        .header("ratelimit-reset", "7")
+        .header("anthropic-ratelimit-input-tokens-remaining", "7")
         .header("x-other", "kept");
     ready(Ok(response.body(Full::default()).unwrap()))
 }
@@ -71,6 +74,8 @@ async fn an_admitted_caller_learns_where_every_limit_stands_tightest_first() {
         assert_eq!(all(&headers, name), [value], "{name}");
     }
     assert_eq!(all(&headers, "x-other"), ["kept"]);
+    let names = headers.keys().filter(|name| name.as_str().contains("ratelimit"));
+    assert_eq!(names.count(), 2 + openai.len(), "nothing is left of what the upstream says: {headers:?}");
     assert!(!headers.contains_key("retry-after"));
 }
 
@@ -159,6 +164,16 @@ async fn a_limit_of_zero_tells_no_time_to_come_back() {
 }
 
 #[tokio::test]
+async fn of_a_limit_of_zero_and_others_it_is_the_tightest() {
+    let limits = [Limit::tokens_per_minute(1000), Limit::requests_per_minute(9), Limit::tokens_per_hour(0)];
+    let service = RateLimitLayer::new(limiter(&ManualClock::new(), limits)).layer(service_fn(ok));
+    let headers = answer(service, 5).await;
+    assert!(all(&headers, "ratelimit")[0].starts_with(r#""tokens-per-hour";r=0, "#), "{headers:?}");
+    assert_eq!(all(&headers, "x-ratelimit-limit-tokens"), ["0"]);
+    assert_eq!(all(&headers, "x-ratelimit-remaining-tokens"), ["0"]);
+}
+
+#[tokio::test]
 async fn limiters_around_one_another_tell_all_their_limits_and_the_least_that_is_left() {
     let clock = ManualClock::new();
     let outer = limiter(&clock, [Limit::requests_per_minute(60), Limit::tokens_per_minute(400)]);
@@ -176,6 +191,41 @@ async fn limiters_around_one_another_tell_all_their_limits_and_the_least_that_is
     assert_eq!(all(&headers, "x-ratelimit-remaining-requests"), ["5"]);
     assert_eq!(all(&headers, "x-ratelimit-remaining-tokens"), ["300"]);
     assert_eq!(all(&headers, "x-ratelimit-limit-tokens"), ["400"]);
+}
+
+#[tokio::test]
+async fn clients_of_anthropic_are_told_in_its_fields_too() {
+    let clock = ManualClock::new();
+    let limits =
+        [Limit::requests_per_minute(60), Limit::tokens_per_minute(1000), Limit::tokens_per_hour(1500)];
+    let service = RateLimitLayer::new(limiter(&clock, limits)).layer(service_fn(ok));
+    let ask = async || {
+        let request = Request::builder().header("anthropic-version", "2023-06-01");
+        let request = request.extension(EstimatedTokens(900)).body(()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        (response.status().as_u16(), response.headers().clone())
+    };
+    for (status, requests) in [(200, "59"), (429, "59")] {
+        let (answered, headers) = ask().await;
+        assert_eq!(answered, status);
+        let told = [
+            ("anthropic-ratelimit-requests-limit", "60"),
+            ("anthropic-ratelimit-requests-remaining", requests),
+            ("anthropic-ratelimit-tokens-limit", "1000"),
+            ("anthropic-ratelimit-tokens-remaining", "100"),
+        ];
+        for (name, value) in told {
+            assert_eq!(all(&headers, name), [value], "{name}");
+        }
+        assert!(all(&headers, "anthropic-ratelimit-input-tokens-remaining").is_empty(), "an upstream's");
+    }
+    let mut headers = HeaderMap::new();
+    let limiter = limiter(&clock, [Limit::tokens_per_hour(60)]);
+    let levels = limiter.admit(limiter.key(b"k"), Cost::tokens(1)).unwrap().levels();
+    let new_year = SystemTime::UNIX_EPOCH + Duration::from_millis(1_735_689_599_001);
+    levels.write_anthropic_fields(&mut headers, new_year);
+    assert_eq!(all(&headers, "anthropic-ratelimit-tokens-reset"), ["2025-01-01T00:01:00Z"]);
+    assert!(!headers.contains_key("anthropic-ratelimit-requests-limit"));
 }
 
 #[tokio::test]

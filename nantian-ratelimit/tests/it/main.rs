@@ -21,4 +21,5 @@ mod responders;
 mod scope;
 mod settle;
 mod simulation;
+mod structured_fields;
 mod unsettled;

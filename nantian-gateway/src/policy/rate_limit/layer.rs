@@ -16,6 +16,7 @@ use super::{
     body_facts::{BodyFacts, BodyFactsLayer},
     costs::Costs,
     expected::{Expected, Upstream},
+    limit_source::LimitResponder,
 };
 use crate::{
     body::{Body, BoxError},
@@ -108,6 +109,7 @@ impl RateLimits {
             let exempt = exempt(limiter.policy(), keys.clone());
             let layer = limiter
                 .layer()
+                .responder(LimitResponder)
                 .exempt(exempt)
                 // What is sent to a backend is settled there: a redirect has used nothing.
                 .if_unsettled(Settlement::NotServed)

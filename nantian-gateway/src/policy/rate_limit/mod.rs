@@ -6,6 +6,7 @@ mod costs;
 mod expected;
 mod layer;
 mod lengths;
+mod limit_source;
 mod limiters;
 
 use nantian_ratelimit::{
@@ -20,6 +21,7 @@ pub(crate) use self::{
     expected::Upstream,
     layer::{Downstream, Models, RateLimits},
     lengths::Lengths,
+    limit_source::mark_upstream,
     limiters::{Limiters, PolicyLimiter},
 };
 

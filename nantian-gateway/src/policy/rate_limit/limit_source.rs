@@ -1,0 +1,40 @@
+//! Whose limit a client has met.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, request::Parts};
+use nantian_ratelimit::respond::{DialectResponder, Refusal, Responder};
+
+use crate::body::Body;
+
+/// Of a response to a request over a limit: `gateway` if it is one of a TokenPolicy, `upstream` if it is one
+/// of the backend's or the provider's own.
+const LIMIT_SOURCE: HeaderName = HeaderName::from_static("x-nantian-limit-source");
+/// The seconds of `Retry-After`, as clients of the first Nantian Gateway look for them.
+const RETRY_AFTER_SECONDS: HeaderName = HeaderName::from_static("x-ratelimit-retry-after-seconds");
+
+/// Answers in the words of the client's API, and says that the limit is the gateway's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LimitResponder;
+
+impl Responder for LimitResponder {
+    fn respond(&self, refusal: Refusal<'_>, request: &Parts) -> Response<Bytes> {
+        let mut response = DialectResponder.respond(refusal, request);
+        if let Refusal::Denied(denied) = refusal {
+            let headers = response.headers_mut();
+            headers.insert(LIMIT_SOURCE, HeaderValue::from_static("gateway"));
+            if let Some(wait) = denied.retry_after() {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                headers.insert(RETRY_AFTER_SECONDS, seconds.max(1).into());
+            }
+        }
+        response
+    }
+}
+
+/// Says of a refusal of the upstream's that the limit is its own.
+pub(crate) fn mark_upstream(mut response: Response<Body>) -> Response<Body> {
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(LIMIT_SOURCE, HeaderValue::from_static("upstream"));
+    }
+    response
+}
