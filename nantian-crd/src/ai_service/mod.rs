@@ -73,7 +73,8 @@ pub struct AiServiceSpec {
     /// Range: 1 to 256 characters. Source: `spec.model`.
     #[schemars(length(min = 1, max = 256))]
     pub model: String,
-    /// Base URL of the provider, with its path prefix.
+    /// Base URL of the provider, with its path prefix. Its certificate is verified by the authorities of the
+    /// operating system, unless a BackendTLSPolicy targets the AIService.
     ///
     /// Range: http or https, without credentials, query or fragment. Default: by provider; azure-openai has
     /// none. Source: `spec.endpoint`.
