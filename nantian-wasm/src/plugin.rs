@@ -14,7 +14,7 @@ use crate::module::Module;
 use crate::observe::{Counters, PluginStatus};
 use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Abi, SharedPlugin};
-use crate::running::finish;
+use crate::running::{attended, finish};
 use crate::sandbox::{Budgets, Peaks, Usage};
 use crate::stream::{Direction, Streaming};
 
@@ -57,7 +57,7 @@ impl Plugin {
     /// guest does not start or refuses its configuration: whatever the failure policy, such a plugin never
     /// serves.
     pub fn new(module: &Module, config: PluginConfig) -> Result<Self, PluginError> {
-        Self::start(module, config, None, None)
+        finish(Self::start(module.clone(), config, None, None))
     }
 
     /// Like [`new`](Self::new), with a host for call-outs and foreign functions.
@@ -66,7 +66,7 @@ impl Plugin {
     ///
     /// As [`new`](Self::new).
     pub fn with_host(module: &Module, config: PluginConfig, host: impl Host) -> Result<Self, PluginError> {
-        Self::start(module, config, Some(Arc::new(host)), None)
+        finish(Self::start(module.clone(), config, Some(Arc::new(host)), None))
     }
 
     /// A plugin that takes this one's place: it has its metrics, and its shared data and queues unless it is
@@ -79,7 +79,7 @@ impl Plugin {
     ///
     /// As [`new`](Self::new); this one runs on.
     pub fn successor(&self, module: &Module, config: PluginConfig) -> Result<Self, PluginError> {
-        Self::start(module, config, None, Some(&self.inner.plugin))
+        finish(Self::start(module.clone(), config, None, Some(self.clone())))
     }
 
     /// Like [`successor`](Self::successor), with a host for call-outs and foreign functions.
@@ -93,16 +93,28 @@ impl Plugin {
         config: PluginConfig,
         host: impl Host,
     ) -> Result<Self, PluginError> {
-        Self::start(module, config, Some(Arc::new(host)), Some(&self.inner.plugin))
+        finish(Self::start(module.clone(), config, Some(Arc::new(host)), Some(self.clone())))
     }
 
-    fn start(
-        module: &Module,
+    /// What all of these do, for an executor that starts several plugins side by side: a guest gives way
+    /// after each millisecond that it runs. `host` is for call-outs and foreign functions; with `last` the
+    /// plugin is the [`successor`](Self::successor) of that one.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future ends the instances that have started.
+    pub async fn start(
+        module: Module,
         config: PluginConfig,
         host: Option<Arc<dyn Host>>,
-        last: Option<&SharedPlugin>,
+        last: Option<Self>,
     ) -> Result<Self, PluginError> {
         config.sandbox.validate(host.is_some())?;
+        let last = last.as_ref().map(|last| &*last.inner.plugin);
         let space = config.shared_space.or_else(|| last.map(|last| last.space.clone())).unwrap_or_default();
         let vm = match last {
             Some(last) if (&last.space, &last.vm_id) == (&space, &config.vm_id) => Arc::clone(&last.vm),
@@ -135,20 +147,21 @@ impl Plugin {
         let slots: Vec<_> = (0..instances.get()).map(|_| Slot::new(Arc::clone(&plugin))).collect();
         for slot in &slots {
             if let Some(mut cell) = slot.try_lock() {
-                let instance = finish(slot, Instance::start(module, &config.sandbox, slot))?;
-                slot.fill(&mut cell, instance);
+                let started = attended(slot, Instance::start(&module, &config.sandbox, slot));
+                slot.fill(&mut cell, started.await?);
             }
             slot.settle();
         }
+        let engine = module.engine().clone();
         let inner = Arc::new(Inner {
-            module: module.clone(),
+            module,
             plugin,
             stream_framing: config.stream_framing,
             sandbox: config.sandbox,
             failure_policy: config.failure_policy,
             pool: Pool::new(slots),
         });
-        module.engine().register(Arc::downgrade(&inner));
+        engine.register(Arc::downgrade(&inner));
         Ok(Self { inner })
     }
 

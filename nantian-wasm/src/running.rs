@@ -1,5 +1,6 @@
 //! Guest calls that may take several slices of time.
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker, ready};
@@ -111,11 +112,20 @@ pub(crate) fn first_slice<F: Future + ?Sized>(slot: &Slot, future: Pin<&mut F>) 
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Runs a guest call to its end on this thread.
-pub(crate) fn finish<T>(slot: &Slot, future: impl Future<Output = T>) -> T {
+/// A guest call for any executor: each time it is polled the guest is let run.
+pub(crate) async fn attended<T>(slot: &Slot, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(move |cx| {
+        slot.resume();
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Runs to its end, on this thread, what waits for nothing but guests.
+pub(crate) fn finish<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     loop {
-        slot.resume();
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return output;
         }

@@ -1,34 +1,37 @@
 //! A thread for work that takes long.
 
-use std::{fmt, io, sync::mpsc, thread};
+use std::{fmt, future::Future, io, thread};
 
-/// Work for the thread.
-type Work = Box<dyn FnOnce() + Send>;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+    task::AbortHandle,
+};
 
-/// Does work apart from reloads and requests, one piece after the other. The thread ends with the last
-/// handle.
-#[derive(Clone)]
+/// Does work apart from reloads and requests: tasks that give way to one another, and on a second thread what
+/// they have to block for ([`blocking`](super::blocking)), one piece after the other. Both threads end with
+/// this handle, and so do the tasks.
 pub(crate) struct JobThread {
-    work: mpsc::Sender<Work>,
+    tasks: Handle,
+    _stop: oneshot::Sender<()>,
 }
 
 impl JobThread {
-    /// Starts a thread of this name.
+    /// Starts a thread of the first name; the second is that of the one that may block.
     ///
     /// # Errors
-    /// When there is no thread to be had.
-    pub(crate) fn start(name: &str) -> io::Result<Self> {
-        let (work, inbox) = mpsc::channel::<Work>();
-        thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || inbox.into_iter().for_each(|work| work()))?;
-        Ok(Self { work })
+    /// When there is no thread or no runtime to be had.
+    pub(crate) fn start(name: &str, blocking: &str) -> io::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).thread_name(blocking).build()?;
+        let tasks = runtime.handle().clone();
+        thread::Builder::new().name(name.to_owned()).spawn(move || drop(runtime.block_on(stopped)))?;
+        Ok(Self { tasks, _stop: stop })
     }
 
-    /// Does this when all that came before is done.
-    pub(crate) fn run(&self, work: impl FnOnce() + Send + 'static) {
-        // The thread lives as long as a handle does.
-        drop(self.work.send(Box::new(work)));
+    /// Begins a task; the handle can end it.
+    pub(crate) fn run(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tasks.spawn(task).abort_handle()
     }
 }
 

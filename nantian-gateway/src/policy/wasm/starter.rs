@@ -1,17 +1,18 @@
-//! Plugins are compiled and started apart from reloads, one after the other.
+//! Plugins are compiled and started apart from reloads: compiled one after the other, started side by side.
 
 use std::{
     io,
     num::NonZeroUsize,
     str::FromStr,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError, SharedSpace};
+use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError, SharedSpace, host::Host};
 use tokio::{
     sync::Notify,
+    task::AbortHandle,
     time::{Instant, sleep_until},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     fetch::{LONGEST_WAIT_FOR_OTHER_BYTES, ModuleKey},
     ir,
     respond::ErrorChain,
-    runtime::JobThread,
+    runtime::{JobThread, blocking},
     sync::lock,
     translate::conditions::Reason,
 };
@@ -60,9 +61,10 @@ struct News {
     due: Mutex<Option<Instant>>,
 }
 
-/// A plugin on its way; dropped, it does not set out any more.
+/// A plugin on its way; dropped, it goes no further.
 #[derive(Debug)]
 pub(super) struct PendingStart {
+    task: AbortHandle,
     outcome: Arc<Mutex<Option<StartOutcome>>>,
     pub(super) begun: Instant,
 }
@@ -121,18 +123,16 @@ impl PluginStarter {
     pub(super) fn begin(&mut self, wanted: StartRequest) -> io::Result<PendingStart> {
         let thread = match &mut self.thread {
             Some(thread) => thread,
-            none => none.insert(JobThread::start("wasm-start")?),
+            none => none.insert(JobThread::start("wasm-start", "wasm-compile")?),
         };
         let outcome = Arc::default();
-        let (told, news) = (Arc::downgrade(&outcome), self.news.clone());
-        thread.run(move || {
-            if let Some(told) = Weak::<Mutex<Option<StartOutcome>>>::upgrade(&told) {
-                let outcome = wanted.start();
-                *lock(&told) = Some(outcome);
-                news.inner.arrived.notify_one();
-            }
+        let (told, news) = (Arc::clone(&outcome), self.news.clone());
+        let task = thread.run(async move {
+            let outcome = wanted.start().await;
+            *lock(&told) = Some(outcome);
+            news.inner.arrived.notify_one();
         });
-        Ok(PendingStart { outcome, begun: Instant::now() })
+        Ok(PendingStart { task, outcome, begun: Instant::now() })
     }
 }
 
@@ -178,14 +178,21 @@ impl PendingStart {
     }
 }
 
+impl Drop for PendingStart {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 // === impl StartRequest ===
 
 impl StartRequest {
-    fn start(self) -> StartOutcome {
-        let compiled = match (&self.fetched, &self.config.source) {
-            (Some(bytes), _) => self.compile(bytes),
-            (None, ir::PluginSource::Bytes(bytes)) => self.compile(bytes),
-            (None, _) => self.known.clone().ok_or_else(|| invalid("spec.wasm.url: nothing was fetched")),
+    async fn start(mut self) -> StartOutcome {
+        let fetched = self.fetched.take();
+        let this = Arc::new(self);
+        let compiled = match this.unchanged().filter(|_| fetched.is_none()) {
+            Some(module) => Ok(module),
+            None => this.compiled(fetched).await,
         };
         let module = match compiled {
             Ok(module) => module,
@@ -194,14 +201,45 @@ impl StartRequest {
             }
         };
         let result = match &module.result {
-            Ok(module) => self.run(module),
+            Ok(module) => this.run(module).await,
             // What is somewhere else may be a module the next time.
             Err((_, error)) => Err(StartFailure {
                 why: invalid(format!("spec.wasm: {}", ErrorChain(error))),
-                may_pass: self.key.is_some(),
+                may_pass: this.key.is_some(),
             }),
         };
         StartOutcome { module: Some(module), result }
+    }
+
+    /// The plugin's module, if an edit has left it as it was.
+    fn unchanged(&self) -> Option<Arc<Compiled>> {
+        let is_same = |known: &&Arc<Compiled>| match (&self.config.source, &known.result) {
+            (ir::PluginSource::Bytes(bytes), Ok(module)) => {
+                let sha256 = self.config.sha256.as_deref();
+                known.key.is_none()
+                    && module.digest() == Digest::of(bytes)
+                    && sha256.is_none_or(|sha256| sha256.parse() == Ok(module.digest()))
+            }
+            (ir::PluginSource::Bytes(_), Err(_)) => false,
+            _ => true,
+        };
+        self.known.as_ref().filter(is_same).cloned()
+    }
+
+    /// The plugin's module, or why there is none, when its turn has come. The bytes are let go then.
+    async fn compiled(self: &Arc<Self>, fetched: Option<Bytes>) -> Result<Arc<Compiled>, NotRunning> {
+        // What is dropped before its turn is not compiled.
+        let waits = Arc::downgrade(self);
+        let compiled = blocking(move || {
+            let this = waits.upgrade()?;
+            match (&fetched, &this.config.source) {
+                (Some(bytes), _) => Some(this.compile(bytes)),
+                (None, ir::PluginSource::Bytes(bytes)) => Some(this.compile(bytes)),
+                (None, _) => None,
+            }
+        });
+        let compiled = compiled.await.ok().flatten();
+        compiled.unwrap_or_else(|| Err(invalid("spec.wasm: the module cannot be compiled")))
     }
 
     /// The module of these bytes, or why there is none. The engine knows those that are in use by their
@@ -217,16 +255,12 @@ impl StartRequest {
         Ok(Arc::new(Compiled { key: self.key.clone(), result }))
     }
 
-    fn run(&self, module: &Module) -> Result<Plugin, StartFailure> {
+    async fn run(&self, module: &Module) -> Result<Plugin, StartFailure> {
         let mut settings = config::plugin(&self.config).with_shared_space(self.space.clone());
         settings.instances = self.instances;
-        let plugin = match (&self.last_good, self.host.clone()) {
-            // Shared data, queues and metrics survive an edit.
-            (Some(last_good), Some(host)) => last_good.successor_with_host(module, settings, host),
-            (Some(last_good), None) => last_good.successor(module, settings),
-            (None, Some(host)) => Plugin::with_host(module, settings, host),
-            (None, None) => Plugin::new(module, settings),
-        };
+        let host = self.host.clone().map(|host| -> Arc<dyn Host> { host });
+        // Shared data, queues and metrics survive an edit.
+        let plugin = Plugin::start(module.clone(), settings, host, self.last_good.clone()).await;
         plugin.map_err(|error| match error {
             PluginError::Full { .. } => StartFailure {
                 why: NotRunning {

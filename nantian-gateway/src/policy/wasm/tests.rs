@@ -175,6 +175,25 @@ async fn plugin_that_refuses_its_configuration_is_tried_again_later_and_its_modu
     process.plugins.started_within(Duration::ZERO).await;
 }
 
+#[tokio::test]
+async fn plugin_that_takes_long_to_start_keeps_no_other_waiting() {
+    let mut plugins = WasmPlugins::default();
+    let threads = plugins.start_engine().unwrap().unwrap();
+    std::thread::spawn(|| threads.clock.run());
+    let text =
+        r#"(func (export "proxy_on_configure") (param i32 i32) (result i32) (loop (br 0)) (i32.const 0))"#;
+    let mut endless = plugin(module(text), "");
+    endless.sandbox.max_execution_time = Duration::from_secs(10);
+    let [first, second] = ["demo/a", "demo/b"].map(|id| PolicyId(id.to_owned()));
+    let wanted = BTreeMap::from([(first.clone(), endless), (second.clone(), plugin(module(""), ""))]);
+    while !plugins.is_running(&second) {
+        plugins.update(&wanted, |_| None);
+        plugins.news().arrived().await;
+        plugins.update(&wanted, |_| None);
+    }
+    assert!(matches!(plugins.running[&first].state, StartState::Starts(..)), "is being started");
+}
+
 #[test]
 fn what_was_fetched_and_is_no_module_is_tried_again_ever_more_seldom() {
     let (engine, _threads) = Engine::new().unwrap();
