@@ -92,8 +92,8 @@
 //! * A plugin that traps costs its own streams on that instance; [`Engine::maintain`] replaces the instance.
 //!   Requests that come before that and find no other instance fail with [`Cause::NoInstance`]. An instance
 //!   that asks to be replaced, as modules made for Higress do (`wasm_need_rebuild`), has new streams only
-//!   where no other can have them, and is replaced once it has none. It ends before the next one starts, so
-//!   that both need one place: if that does not start there is none until a later round.
+//!   where no other can have them. It ends once it has none and another one has started in its place, or
+//!   before that where the engine has no place for both.
 //! * An instance has 10 000 streams at a time. One that is full leaves further ones to the others; where all
 //!   are, a stream fails with [`Cause::Budget`].
 //! * All callbacks of a stream together have ten times the time limit of one, which comes back in twenty
@@ -162,6 +162,7 @@ mod pending_message;
 mod plugin;
 mod pool;
 mod proxy_wasm;
+mod rebuild_budget;
 mod retiring;
 mod running;
 mod sandbox;

@@ -23,7 +23,7 @@ const LOGGED_FRAMES: usize = 3;
 pub struct PluginStatus {
     /// Instances the plugin keeps.
     pub instances: usize,
-    /// Of these, instances that are ready.
+    /// Instances that are ready: one more than those while one that is to be replaced has streams yet.
     pub live_instances: usize,
     /// Streams seen so far.
     pub streams: u64,

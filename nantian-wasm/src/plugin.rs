@@ -144,8 +144,9 @@ impl Plugin {
             instances: u64::try_from(instances.get()).unwrap_or(u64::MAX),
             log_rate: LogRate::default(),
         });
-        let slots: Vec<_> = (0..instances.get()).map(|_| Slot::new(Arc::clone(&plugin))).collect();
-        for slot in &slots {
+        // One more is for the successor of an instance that serves until it has started.
+        let slots: Vec<_> = (0..=instances.get()).map(|_| Slot::new(Arc::clone(&plugin))).collect();
+        for slot in slots.iter().take(instances.get()) {
             if let Some(mut cell) = slot.try_lock() {
                 let started = attended(slot, Instance::start(&module, &config.sandbox, slot));
                 slot.fill(&mut cell, started.await?);
@@ -188,7 +189,7 @@ impl Plugin {
         let counters = &plugin.counters;
         let failures = counters.failures();
         PluginStatus {
-            instances: pool.slots().len(),
+            instances: usize::try_from(plugin.instances).unwrap_or(usize::MAX),
             live_instances: pool.slots().iter().filter(|slot| slot.is_live()).count(),
             streams: pool.slots().iter().map(|slot| slot.streams()).sum(),
             memory: pool.slots().iter().map(|slot| slot.memory()).sum(),
@@ -305,22 +306,31 @@ impl Inner {
         self.pool.slots().iter().for_each(|slot| slot.wake_at(now));
     }
 
-    /// One round of upkeep: replaces dead instances, makes calls that wait, calls `proxy_on_tick` where due
-    /// before the round is over. A guest that takes longer than a slice goes on with
-    /// [`give_turns`](Self::give_turns).
+    /// One round of upkeep: replaces dead instances and those whose guest asks for it, makes calls that wait,
+    /// calls `proxy_on_tick` where due before the round is over. A guest that takes longer than a slice goes
+    /// on with [`give_turns`](Self::give_turns).
     pub(crate) fn look_after(self: &Arc<Self>, round_ends: u64) {
         let engine = self.module.engine();
         for slot in self.pool.slots() {
             slot.adopt_stalled();
             slot.settle();
             slot.wake_waiting();
+        }
+        let (mut missing, mut surplus) = self.pool.missing_and_surplus(self.plugin.instances);
+        for slot in self.pool.slots() {
             // A slot that is taken is being looked after.
             let Some(mut cell) = slot.try_lock() else { continue };
             let now = engine.ticks();
             match cell.instance() {
-                None if self.pool.may_rebuild_at(now) => self.replace(slot, cell),
-                Some(instance) if slot.is_worn() && instance.is_idle() && self.pool.may_rebuild_at(now) => {
-                    self.replace(slot, cell);
+                None if missing > 0 && self.pool.may_rebuild_at(now) => {
+                    missing -= 1;
+                    self.refill(slot, cell);
+                }
+                Some(instance)
+                    if slot.is_worn() && instance.is_idle() && (surplus > 0 || self.pool.takes_place()) =>
+                {
+                    surplus = surplus.saturating_sub(1);
+                    slot.set_off(end(slot.take_out(&mut cell), cell));
                 }
                 Some(instance) if now < round_ends && instance.is_tick_due_at(now) => {
                     slot.set_off(tick(Arc::downgrade(slot), cell));
@@ -336,27 +346,32 @@ impl Inner {
         self.pool.slots().iter().filter(|slot| slot.give_turns()).count() > 0
     }
 
-    /// Puts a new instance in the place of one that ended or is to end; a guest that does not start again is
-    /// tried again later.
-    fn replace(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: InstanceGuard) {
+    /// Starts an instance in an empty slot; a guest that does not start is tried again later.
+    fn refill(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: InstanceGuard) {
         self.plugin.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let began = self.module.engine().ticks();
-        let old = slot.take_out(&mut cell);
+        slot.set_starting(true);
         let start = Instance::start(&self.module, &self.sandbox, slot);
         let (this, slot_of) = (Arc::downgrade(self), Arc::downgrade(slot));
         slot.set_off(async move {
-            if let Some(old) = old {
-                old.end().await;
-            }
             let started = start.await;
             let (Some(this), Some(slot)) = (this.upgrade(), slot_of.upgrade()) else { return };
             let now = this.module.engine().ticks();
+            slot.set_starting(false);
             match started {
                 Ok(instance) => slot.fill(&mut cell, instance),
+                Err(PluginError::Full { .. }) if this.pool.give_place() => {}
                 Err(error) => this.plugin.counters.not_replaced(&this.plugin.name, &error, now),
             }
             this.pool.rebuilt_in(now.saturating_sub(began));
         });
+    }
+}
+
+/// Ends an instance whose slot, which is kept meanwhile, another one will have.
+async fn end(worn: Option<Instance>, _cell: InstanceGuard) {
+    if let Some(worn) = worn {
+        worn.end().await;
     }
 }
 

@@ -14,21 +14,17 @@ use crate::error::{Cause, Phase};
 use crate::inbox::{Inbox, Job};
 use crate::instance::Instance;
 use crate::proxy_wasm::SharedPlugin;
+use crate::rebuild_budget::RebuildBudget;
 use crate::sandbox::Peaks;
 use crate::stream::{ReusableFuture, SharedExchange};
 
-/// Milliseconds that earn one replacement of an instance.
-const REBUILD_EVERY: u64 = 50;
-/// Replacements that may be made at once after a quiet time.
-const REBUILD_BURST: u64 = 20;
-/// How many times as long as a replacement took upkeep leaves the plugin's other instances dead, once the
-/// burst is used up.
-const REBUILD_REST: u64 = 4;
-
 /// The instances of a plugin.
 pub(crate) struct Pool {
+    /// One more than there are to be instances.
     slots: Box<[Arc<Slot>]>,
     rebuilds: RebuildBudget,
+    /// The successor of a worn instance finds no place beside it.
+    lacks_place: AtomicBool,
 }
 
 /// A place for one instance; streams hold on to their slot.
@@ -41,6 +37,8 @@ pub(crate) struct Slot {
     owner: AtomicU64,
     streams: AtomicU64,
     live: AtomicBool,
+    /// An instance is on its way into the slot.
+    is_starting: AtomicBool,
     /// The guest asks for another instance in its place.
     is_worn: AtomicBool,
     memory: AtomicU64,
@@ -76,18 +74,11 @@ pub(crate) enum LeaseError {
     Unavailable(Cause),
 }
 
-/// How fast dead instances are replaced, so that a guest that always traps does not cost its building each
-/// time.
-///
-/// The time, in engine ticks, at which the budget is full again. One word: a step is one exchange.
-#[derive(Debug, Default)]
-pub(crate) struct RebuildBudget(AtomicU64);
-
 // === impl Pool ===
 
 impl Pool {
     pub(crate) fn new(slots: Vec<Arc<Slot>>) -> Self {
-        Self { slots: slots.into(), rebuilds: RebuildBudget::default() }
+        Self { slots: slots.into(), rebuilds: RebuildBudget::default(), lacks_place: AtomicBool::new(false) }
     }
 
     pub(crate) fn slots(&self) -> &[Arc<Slot>] {
@@ -106,7 +97,10 @@ impl Pool {
             let is_due = |slot: &Slot| rank == Slot::LAST || slot.rank(thread) == rank;
             for slot in self.slots.iter().filter(|slot| is_due(slot)) {
                 let Some(cell) = slot.try_lock() else {
-                    busy = Some(slot);
+                    // One that starts may take longer than any callback.
+                    if slot.is_live() || busy.is_none() {
+                        busy = Some(slot);
+                    }
                     continue;
                 };
                 match &cell.instance {
@@ -123,6 +117,29 @@ impl Pool {
             Some(slot) => LeaseError::Busy(Arc::clone(slot)),
             None => LeaseError::Unavailable(cause),
         })
+    }
+
+    /// How many instances are to be started for so many to serve that do not ask for another in their place,
+    /// and how many more than so many there are.
+    pub(crate) fn missing_and_surplus(&self, wanted: u64) -> (u64, u64) {
+        let count = |is_counted: fn(&Slot) -> bool| {
+            let counted = self.slots.iter().filter(|slot| is_counted(slot)).count();
+            u64::try_from(counted).unwrap_or(u64::MAX)
+        };
+        let fresh = count(|slot| slot.is_starting() || slot.is_live() && !slot.is_worn());
+        (wanted.saturating_sub(fresh), count(Slot::is_live).saturating_sub(wanted))
+    }
+
+    /// Notes that an instance finds no place to start in; whether a worn one will give it its own.
+    pub(crate) fn give_place(&self) -> bool {
+        let gives = self.slots.iter().any(|slot| slot.is_worn());
+        self.lacks_place.store(gives, Ordering::Relaxed);
+        gives
+    }
+
+    /// Whether a worn instance has to end before its successor starts, asked once.
+    pub(crate) fn takes_place(&self) -> bool {
+        self.lacks_place.swap(false, Ordering::Relaxed)
     }
 
     /// Whether another dead instance may be replaced now.
@@ -148,6 +165,7 @@ impl Slot {
             owner: AtomicU64::new(0),
             streams: AtomicU64::new(0),
             live: AtomicBool::new(false),
+            is_starting: AtomicBool::new(false),
             is_worn: AtomicBool::new(false),
             memory: AtomicU64::new(0),
             peaks: Peaks::default(),
@@ -235,6 +253,8 @@ impl Slot {
 
     fn vacate(&self) {
         self.live.store(false, Ordering::Relaxed);
+        // Whoever had it does not look here first for as long as it is empty.
+        self.owner.store(0, Ordering::Relaxed);
         self.set_worn(false);
         self.memory.store(0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
@@ -247,6 +267,15 @@ impl Slot {
 
     pub(crate) fn is_worn(&self) -> bool {
         self.is_worn.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether an instance is on its way into the slot.
+    pub(crate) fn set_starting(&self, is_starting: bool) {
+        self.is_starting.store(is_starting, Ordering::Relaxed);
+    }
+
+    fn is_starting(&self) -> bool {
+        self.is_starting.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -328,24 +357,6 @@ impl Lease {
     }
 }
 
-// === impl RebuildBudget ===
-
-impl RebuildBudget {
-    fn spend_at(&self, now: u64) -> bool {
-        let spent = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let full_at = full_at.max(now).saturating_add(REBUILD_EVERY);
-            (full_at <= now.saturating_add(REBUILD_EVERY * REBUILD_BURST)).then_some(full_at)
-        });
-        spent.is_ok()
-    }
-
-    /// Charges for the time a replacement took, so that a guest that is slow to start leaves upkeep to the
-    /// others.
-    fn charge(&self, took: u64) {
-        self.0.fetch_add(took.saturating_mul(REBUILD_REST), Ordering::Relaxed);
-    }
-}
-
 /// A number that tells running threads apart, never zero: where the thread has something of its own.
 fn thread_key() -> u64 {
     thread_local!(static OWN: u8 = const { 0 });
@@ -362,27 +373,5 @@ mod tests {
         let other = std::thread::spawn(thread_key).join().unwrap();
         assert_eq!(own, thread_key());
         assert!(own != other && own != 0 && other != 0);
-    }
-
-    #[test]
-    fn replacements_are_bounded_in_number_and_rate() {
-        let budget = RebuildBudget::default();
-        assert_eq!((0..100).filter(|_| budget.spend_at(7)).count(), 20);
-        assert_eq!((0..1_000).filter(|tick| budget.spend_at(7 + tick)).count(), 19);
-    }
-
-    #[test]
-    fn a_guest_that_is_slow_to_start_takes_a_fifth_of_the_time_of_upkeep() {
-        let budget = RebuildBudget::default();
-        let (mut now, mut building) = (0, 0);
-        while now < 100_000 {
-            if budget.spend_at(now) {
-                budget.charge(1_000);
-                now += 1_000;
-                building += 1_000;
-            }
-            now += 10;
-        }
-        assert!((15_000..=25_000).contains(&building), "{building} of 100 000 ms");
     }
 }

@@ -28,7 +28,7 @@ impl Instance {
         self.store.inner.data().is_ending
     }
 
-    /// Ends an instance in whose place another starts, which does not wait until the guest is done.
+    /// Ends an instance in whose place there is another, which does not wait until the guest is done.
     pub(crate) async fn end(mut self) {
         if self.on_root_done().await.is_ok() {
             // What it does now nobody sees.

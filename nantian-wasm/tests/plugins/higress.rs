@@ -1,5 +1,7 @@
 //! What modules made for Higress ask their host for.
 
+use std::num::NonZeroU32;
+
 use http::Request;
 use nantian_wasm::{Action, Engine, Plugin, StreamContext, StreamInfo};
 
@@ -47,24 +49,67 @@ fn guest_is_told_its_level_of_logs_and_its_memory() {
     assert_eq!((told(&plugin, "level"), told(&plugin, "memory")), (Some(2), Some(3 << 16)));
 }
 
+fn begin(plugin: &Plugin) -> StreamContext {
+    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+    stream
+}
+
 #[test]
-fn instance_that_asks_for_it_is_replaced_once_no_stream_is_on_it() {
+fn instance_that_asks_for_it_is_replaced_and_keeps_its_streams() {
     let engine = Engine::new().unwrap().0;
     let plugin = plugin_of(&engine, &wat::parse_str(GUEST).unwrap(), |_| {}).unwrap();
-    let begin = || {
-        let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
-        let mut parts = Request::new(()).into_parts().0;
-        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
-        stream
-    };
-    let first = begin();
+    let first = begin(&plugin);
     engine.maintain();
-    drop(begin());
-    engine.maintain();
-    assert_eq!(told(&plugin, "seen"), Some(2), "the first stream is on it");
+    drop(begin(&plugin));
+    assert_eq!((told(&plugin, "seen"), plugin.status().live_instances), (Some(1), 2), "another one has it");
     drop(first);
     engine.maintain();
-    drop(begin());
+    assert_eq!(plugin.status().live_instances, 1, "the first one has no stream any more");
+    engine.maintain();
+    engine.maintain();
+    drop(begin(&plugin));
     let status = plugin.status();
     assert_eq!((told(&plugin, "seen"), status.live_instances, status.traps.total()), (Some(1), 1, 0));
+}
+
+#[test]
+fn instance_that_asks_for_it_is_replaced_in_its_own_place_where_there_is_no_other() {
+    let engine = Engine::builder().max_instances(NonZeroU32::MIN).build().unwrap().0;
+    let plugin = plugin_of(&engine, &wat::parse_str(GUEST).unwrap(), |_| {}).unwrap();
+    for _ in 0..3 {
+        drop(begin(&plugin));
+        assert_eq!(told(&plugin, "seen"), Some(1), "the first request of an instance");
+        engine.maintain();
+        engine.maintain();
+    }
+}
+
+/// Starts once; asks for another instance with each request.
+const ONCE: &str = r#"(module
+    (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_get_shared_data" (func $shared (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_shared_data" (func $share (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 112) "wasm_need_rebuild")
+    (data (i32.const 144) "true")
+    (func (export "proxy_abi_version_0_2_100"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (if (i32.eqz (call $shared (i32.const 144) (i32.const 4) (i32.const 0) (i32.const 4) (i32.const 8)))
+            (then (return (i32.const 0))))
+        (i32.eqz (call $share (i32.const 144) (i32.const 4) (i32.const 144) (i32.const 4) (i32.const 0))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (call $set (i32.const 112) (i32.const 17) (i32.const 144) (i32.const 4))))"#;
+
+#[test]
+fn instance_that_asks_for_another_serves_until_that_has_started() {
+    let engine = Engine::new().unwrap().0;
+    let plugin = plugin_of(&engine, &wat::parse_str(ONCE).unwrap(), |_| {}).unwrap();
+    for _ in 0..3 {
+        assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+        engine.maintain();
+    }
+    assert_eq!((plugin.status().live_instances, plugin.status().rebuilds), (1, 3));
 }
