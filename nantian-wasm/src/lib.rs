@@ -138,10 +138,11 @@
 //! `sha256_peer_certificate_digest`, `upstream` its `address` and `port`, `xds` its `route_name`,
 //! `cluster_name` and `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`, Higress'
 //! `plugin_vm_memory`, `listener_direction` and what guests have set stand by themselves, and these last in
-//! `filter_state`, too, behind `wasm.`. What the messages do not say comes from [`StreamInfo`] and
-//! [`UpstreamAddress`]; what these do not say is not found, and neither is what only Envoy has: its `node`,
-//! the metadata of its listeners, routes, clusters and hosts (that of filters is there and empty), the
-//! subjects of certificates and the gateway's own one, and how long the backend took.
+//! `filter_state`, too, behind `wasm.`: those of all streams of a request that have one [`FilterState`]. What
+//! the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these do not say is not
+//! found, and neither is what only Envoy has: its `node`, the metadata of its listeners, routes, clusters and
+//! hosts (that of filters is there and empty), the subjects of certificates and the gateway's own one, and
+//! how long the backend took.
 
 mod background_calls;
 mod callout_limits;
@@ -185,7 +186,7 @@ pub use self::plugin::Plugin;
 pub use self::proxy_wasm::{Abi, SharedSpace};
 pub use self::service::WasmService;
 pub use self::stream::{
-    Action, ClientCertificate, LocalResponse, StreamContext, StreamInfo, UpstreamAddress,
+    Action, ClientCertificate, FilterState, LocalResponse, StreamContext, StreamInfo, UpstreamAddress,
 };
 
 #[cfg(doctest)]

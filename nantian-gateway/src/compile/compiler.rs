@@ -93,7 +93,8 @@ impl<'a> Compiler<'a> {
     /// Plugins of a listener see what none of its routes is for, too.
     fn others(&mut self, listener: &ir::Listener, router: &mut RouterBuilder) {
         let place = RulePosition::of_others(&listener.id);
-        let Some(plugins) = self.plugins(&[&listener.policies], &[], &place, None) else { return };
+        let plugins = self.plugins(&[&listener.policies], &[], Self::place_of_plugins(&place, None));
+        let Some(plugins) = plugins else { return };
         let Ok(index) = u32::try_from(self.rules.len()) else { return };
         let metrics = self.registry.metrics.unmatched();
         self.rules.push(Arc::new(CompiledRule::of_others(place, plugins, metrics)));
@@ -140,10 +141,12 @@ impl<'a> Compiler<'a> {
             [only] => Some(&only.target),
             _ => None,
         };
-        let plugins = self.plugins(around, &[], place, only);
         let counts_tokens = rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let shares = rule.backends.iter().map(|share| self.share(share, rule, place, around, counts_tokens));
         let mut backends: Vec<_> = shares.collect();
+        let leads_to_plugins = backends.iter().any(|share| share.plugins.is_some());
+        let of_plugins = PluginPlace { leads_to_plugins, ..Self::place_of_plugins(place, only) };
+        let plugins = self.plugins(around, &[], of_plugins);
         let filters = self.filters(&rule.filters, place).unwrap_or_else(|Omitted| {
             backends.clear();
             None
@@ -224,7 +227,7 @@ impl<'a> Compiler<'a> {
         CompiledBackend {
             weight: share.weight,
             filters,
-            plugins: self.plugins(&around, outer, place, Some(&share.target)),
+            plugins: self.plugins(&around, outer, Self::place_of_plugins(place, Some(&share.target))),
             rate_limits,
             redirect: RedirectLayer::new(&share.filters),
             mirrors: self.mirrors(&share.mirrors),
@@ -293,21 +296,20 @@ impl<'a> Compiler<'a> {
         RateLimits::new(limiters, place, downstream)
     }
 
-    /// The plugins at a place; `backend` is where every request goes on to.
-    fn plugins(
-        &self,
-        around: &[&Policies],
-        outer: &[&Policies],
-        place: &RulePosition,
-        backend: Option<&ir::Target>,
-    ) -> Option<Plugins> {
+    /// The plugins at a place.
+    fn plugins(&self, around: &[&Policies], outer: &[&Policies], place: PluginPlace) -> Option<Plugins> {
+        self.registry.plugins().chain(distinct(around, outer, |policies| &policies.plugins), place)
+    }
+
+    /// What plugins at a place are told of it; `backend` is where every request goes on to.
+    fn place_of_plugins(place: &RulePosition, backend: Option<&ir::Target>) -> PluginPlace {
         let backend = backend.and_then(|target| match target {
             ir::Target::Backend(id) => Some(id.to_string().into()),
             ir::Target::AiService(name) => Some(name.to_string().into()),
             ir::Target::InvalidAiService | ir::Target::Invalid => None,
         });
-        let place = PluginPlace { route: Arc::clone(&place.route), backend, wants_address: false };
-        self.registry.plugins().chain(distinct(around, outer, |policies| &policies.plugins), place)
+        let route = Arc::clone(&place.route);
+        PluginPlace { route, backend, wants_address: false, leads_to_plugins: false }
     }
 }
 

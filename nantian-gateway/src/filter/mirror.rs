@@ -140,10 +140,11 @@ impl Head {
             version: request.version(),
             headers: request.headers().clone(),
             // Where a copy goes is nobody's concern.
-            info: request
-                .extensions()
-                .get()
-                .map(|info| RequestInfo { upstream: None, ..RequestInfo::clone(info) }),
+            info: request.extensions().get().map(|info| RequestInfo {
+                upstream: None,
+                filter_state: None,
+                ..RequestInfo::clone(info)
+            }),
             hops: request.extensions().get().cloned(),
         }
     }

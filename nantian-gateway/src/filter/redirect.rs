@@ -133,6 +133,7 @@ mod tests {
             port,
             host: host.into(),
             upstream: None,
+            filter_state: None,
         };
         redirect(filter, &parts, &info)
     }

@@ -110,6 +110,7 @@ impl ConnectionService {
                 port: port.number,
                 host: host.as_ref().into(),
                 upstream: None,
+                filter_state: None,
             };
             parts.extensions.insert(info);
         }

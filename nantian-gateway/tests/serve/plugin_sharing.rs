@@ -69,3 +69,49 @@ async fn plugins_of_one_vm_id_share_data_in_their_namespace_and_keep_it_over_edi
     assert_eq!(told, Some(asked));
     assert_eq!(count("b", "x-value").await, Some(asked + 1));
 }
+
+/// Sets a property under its own name, and puts those of `demo/a` and `demo/b` into request headers of their
+/// names.
+const LEAVING: &str = r#"(module
+    (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "plugin_name")
+    (data (i32.const 80) "demo/a")
+    (data (i32.const 96) "demo/b")
+    (data (i32.const 112) "x-a")
+    (data (i32.const 128) "x-b")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func $tell (param $name i32) (param $header i32)
+        (if (i32.eqz (call $get (local.get $name) (i32.const 6) (i32.const 0) (i32.const 4)))
+            (then (drop (call $add_header (i32.const 0) (local.get $header) (i32.const 3)
+                (i32.load (i32.const 0)) (i32.load (i32.const 4)))))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (call $tell (i32.const 80) (i32.const 112))
+        (call $tell (i32.const 96) (i32.const 128))
+        (drop (call $get (i32.const 64) (i32.const 11) (i32.const 0) (i32.const 4)))
+        (call $set (i32.load (i32.const 0)) (i32.load (i32.const 4)) (i32.load (i32.const 0)) (i32.load (i32.const 4)))))"#;
+
+#[tokio::test]
+async fn plugins_of_a_service_find_what_those_of_its_routes_have_set() {
+    let backend = Backend::echo("a").await;
+    let module = inline(LEAVING);
+    let of_service = plugin("b", &module).replace(
+        "group: gateway.networking.k8s.io, kind: HTTPRoute, name: b",
+        "group: '', kind: Service, name: a",
+    );
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("a", &[rule("/", &to("a"))])
+        .manifest("plugin-a", &plugin("a", &module))
+        .manifest("plugin-b", &of_service)
+        .start()
+        .await;
+    for _ in 0..2 {
+        assert_eq!(gateway.get("/").await.status(), 200);
+        let told = ["x-a", "x-b"].map(|name| backend.last().header(name).map(str::to_owned));
+        assert_eq!(told, [Some("demo/a".to_owned()), None], "of this request alone");
+    }
+}

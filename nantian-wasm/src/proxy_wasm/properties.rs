@@ -14,16 +14,10 @@ use super::maps;
 use super::memory::{AllocationSize, HostCallError, hand_over_found, read, slice};
 use super::state::State;
 use crate::error::Cause;
-use crate::stream::{ClientCertificate, Direction, Exchange, UpstreamAddress, grpc_status_of};
+use crate::stream::{ClientCertificate, Direction, Exchange, FilterState, UpstreamAddress, grpc_status_of};
 
 /// Longest path accepted, in bytes.
 const MAX_PATH: u32 = 4 << 10;
-
-/// Most bytes of properties that a stream keeps.
-const MAX_KEPT: usize = 64 << 10;
-
-/// What a property takes besides its path and value, in bytes: its place among the others.
-const PROPERTY: usize = 64;
 
 /// Higress': a guest that sets it to `true` asks for another instance in its place.
 const REBUILD: &[u8] = b"wasm_need_rebuild";
@@ -61,16 +55,13 @@ pub(super) fn set(
     let path = Bytes::from(read(caller, path, path_length)?);
     let value = Bytes::from(read(caller, value, value_length)?);
     let state = caller.data_mut();
-    if let Err(cause) = state.usage.affords_property(weight(&path, &value))? {
+    if let Err(cause) = state.usage.affords_property(FilterState::weight(&path, &value))? {
         maps::fail(state, cause);
         return Ok(());
     }
     // A root context has no stream to keep a property for.
     let exchange = state.exchange_mut().ok_or(Status::NotFound)?;
-    // A guest may come back to a stream in any number of callbacks, each with a budget of its own.
-    let others = exchange.properties.iter().filter(|(known, _)| *known != path);
-    let kept = others.map(|(path, value)| weight(path, value)).sum::<usize>();
-    if kept.saturating_add(weight(&path, &value)) > MAX_KEPT {
+    if !exchange.info.filter_state.get_or_insert_default().set(path.clone(), value.clone()) {
         exchange.fail(Cause::StreamBudget { what: "property bytes" });
         return Ok(());
     }
@@ -82,21 +73,12 @@ pub(super) fn set(
     }
     let asks_for_another =
         (path.strip_suffix(b"\0").unwrap_or(&path) == REBUILD).then_some(&value[..] == b"true");
-    match exchange.properties.iter_mut().find(|(known, _)| *known == path) {
-        Some((_, old)) => *old = value,
-        None => exchange.properties.push((path, value)),
-    }
     if let Some(is_worn) = asks_for_another
         && let Some(slot) = state.slot.upgrade()
     {
         slot.set_worn(is_worn);
     }
     Ok(())
-}
-
-/// What a property costs, in bytes.
-fn weight(path: &[u8], value: &[u8]) -> usize {
-    path.len().saturating_add(value.len()).saturating_add(PROPERTY)
 }
 
 /// The message of which a property, one of Higress', says how many bytes of the body the plugin may hold
@@ -142,10 +124,10 @@ fn resolve(state: &State, memory: usize, path: &[u8], out: &mut Vec<u8>) -> Resu
     }
 }
 
-/// What a guest has set, in this stream.
+/// What a guest has set of this request.
 fn left_behind(exchange: &Exchange, name: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
-    let known = exchange.properties.iter().find(|(known, _)| known == name);
-    out.extend_from_slice(&known.ok_or(Status::NotFound)?.1);
+    let known = exchange.info.filter_state.as_ref().and_then(|state| state.get(name));
+    out.extend_from_slice(&known.ok_or(Status::NotFound)?);
     Ok(())
 }
 

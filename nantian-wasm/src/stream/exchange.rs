@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use futures_util::lock::Mutex;
 use http::header::TRANSFER_ENCODING;
 use http::uri::Scheme;
@@ -38,8 +37,6 @@ pub(crate) struct Exchange {
     pub(crate) is_over: bool,
     /// It is being logged: everything can be read, nothing changed.
     pub(crate) is_logged: bool,
-    /// Properties that guests of this stream set, under their raw paths.
-    pub(crate) properties: Vec<(Bytes, Bytes)>,
     /// Body bytes that have passed.
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
@@ -176,7 +173,6 @@ impl Exchange {
             streaming: Streaming::No,
             is_over: false,
             is_logged: false,
-            properties: Vec::new(),
             request_bytes: 0,
             response_bytes: 0,
             bytes_come: 0,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::filter_state::FilterState;
 use super::upstream::UpstreamAddress;
 use crate::module::Digest;
 
@@ -41,6 +42,8 @@ pub struct StreamInfo {
     pub route: Option<Arc<str>>,
     /// Name of the backend: `xds.cluster_name`, `cluster_name`.
     pub cluster: Option<Arc<str>>,
+    /// What guests have set of the request in other streams, and will set in this one.
+    pub filter_state: Option<FilterState>,
 }
 
 /// What guests are told of a client's certificate.
@@ -125,6 +128,13 @@ impl StreamInfo {
     #[must_use]
     pub fn with_cluster(mut self, name: impl Into<Arc<str>>) -> Self {
         self.cluster = Some(name.into());
+        self
+    }
+
+    /// Sets [`filter_state`](Self::filter_state).
+    #[must_use]
+    pub fn with_filter_state(mut self, state: FilterState) -> Self {
+        self.filter_state = Some(state);
         self
     }
 }

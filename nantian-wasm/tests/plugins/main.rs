@@ -11,6 +11,7 @@ mod costs;
 mod crowds;
 mod ends;
 mod envoy;
+mod filter_state;
 mod headers;
 mod higress;
 mod hostile;

@@ -10,7 +10,7 @@ use std::{
 use bytes::{BufMut, BytesMut};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
-use nantian_wasm::{ClientCertificate, UpstreamAddress};
+use nantian_wasm::{ClientCertificate, FilterState, UpstreamAddress};
 
 use super::hop_by_hop::{HopHeaders, remove_claims};
 use crate::{ir::ClientValidation, tenancy::InvalidNetwork};
@@ -73,6 +73,8 @@ pub(crate) struct RequestInfo {
     pub(crate) host: Box<str>,
     /// To be told where the request goes, if a stage wants to know.
     pub(crate) upstream: Option<UpstreamAddress>,
+    /// What plugins leave for those of the backend, if there are such.
+    pub(crate) filter_state: Option<FilterState>,
 }
 
 /// What a client's handshake has settled.

@@ -5,11 +5,11 @@ mod foreign;
 mod grpc;
 mod host;
 mod managed_plugin;
+mod place;
 mod starter;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
     time::Duration,
@@ -17,11 +17,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Extensions, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use nantian_ai::BodyMemory;
 use nantian_lb::Balancer;
 use nantian_wasm::{
-    Cause, Engine, EngineError, EngineThreads, Failure, Plugin, SharedSpace, StreamInfo, WasmLayer,
+    Cause, Engine, EngineError, EngineThreads, Failure, Plugin, SharedSpace, WasmLayer,
     body::BodyError,
     respond::{DefaultResponder, Responder as _},
 };
@@ -33,7 +33,6 @@ use crate::{
     compile::LocalService,
     fetch::{Fetched, ModuleKey, Modules},
     ir::{self, BackendId, PluginSource, PolicyId},
-    listen::RequestInfo,
     respond::{self, ErrorChain, LocalReplyText, LoggedError},
     runtime::CallThread,
     translate::conditions::Reason,
@@ -41,6 +40,7 @@ use crate::{
 };
 
 pub(crate) use self::foreign::call as call_foreign_function;
+pub(crate) use self::place::PluginPlace;
 pub(crate) use self::starter::PluginNews;
 use self::{
     host::PluginHost,
@@ -312,17 +312,6 @@ pub(crate) enum Plugins {
     Missing,
 }
 
-/// Where plugins run, as their guests are told.
-#[derive(Debug, Clone)]
-pub(crate) struct PluginPlace {
-    /// The route as metrics and logs name it: `route_name`.
-    pub(crate) route: Arc<str>,
-    /// The backend, where there is no other one: `cluster_name`.
-    pub(crate) backend: Option<Arc<str>>,
-    /// Whether a guest can ask where the request went; found out when the plugins are.
-    pub(crate) wants_address: bool,
-}
-
 impl<S> Layer<S> for Plugins
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
@@ -367,33 +356,6 @@ pub(crate) fn is_closed_by_plugin(error: &(dyn std::error::Error + 'static)) -> 
         respond::find(error),
         Some(BodyError::Failed(failure)) if failure.cause == Cause::Closed
     )
-}
-
-// === impl PluginPlace ===
-
-impl PluginPlace {
-    /// What the guests are told beside the headers.
-    fn tell(&self, known: &mut Extensions) -> StreamInfo {
-        let mut stream = StreamInfo::default();
-        stream.route = Some(Arc::clone(&self.route));
-        stream.cluster.clone_from(&self.backend);
-        let Some(info) = known.get_mut::<RequestInfo>() else { return stream };
-        // A trusted proxy tells the client's address, not its port.
-        let port = if info.client == info.peer.ip() { info.peer.port() } else { 0 };
-        stream.source = Some(SocketAddr::new(info.client, port));
-        stream.destination = Some(info.local);
-        stream.connection_id = Some(info.connection);
-        stream.tls = info.tls;
-        if let Some(session) = &info.session {
-            stream.server_name.clone_from(&session.server_name);
-            stream.tls_version.clone_from(&session.version);
-            stream.client_certificate.clone_from(&session.client);
-        }
-        if self.wants_address {
-            stream.upstream = Some(info.upstream.get_or_insert_default().clone());
-        }
-        stream
-    }
 }
 
 #[cfg(test)]
