@@ -22,6 +22,6 @@ pub(crate) use self::{
     session::{CookieNames, SessionScope},
     wasm::{
         NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, call_foreign_function,
-        is_closed_by_plugin,
+        is_closed_by_plugin, plugin_config,
     },
 };

@@ -40,7 +40,7 @@ pub use self::{
 };
 use crate::{
     gates::FeatureGates,
-    ir::{Backend, BackendId, BackendTransport, Ir, Policies, Transport},
+    ir::{Backend, BackendId, BackendTransport, Ir, ObjectName, Plugin, Policies, Transport},
     pattern::Patterns,
     policy::OwnIdentities,
     source::{ObjectRef, Objects},
@@ -110,6 +110,14 @@ pub fn translate_at(
     gateway::report(&gateways, &mut report);
     policies.report(&attached_gateways, &objects.controller, &mut report);
     Translation { ir, statuses: report.statuses, ignored: report.ignored, warnings: report.warnings }
+}
+
+/// A WasmPlugin as it runs, whatever refers to it; or why it is not accepted.
+pub(crate) fn wasm_plugin(objects: &Objects, name: &ObjectName) -> Result<Plugin, String> {
+    let nowhere = Environment { here: &Locality::default(), identities: None, tenancy: Tenancy::Single };
+    let patterns = Patterns::default();
+    let cluster = ClusterState::new(objects, FeatureGates::all(), &patterns, nowhere);
+    policy::wasm_plugin(&cluster, name).map_err(|fault| fault.message())
 }
 
 /// Adds the Services and AIServices that routes refer to.

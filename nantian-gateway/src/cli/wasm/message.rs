@@ -1,7 +1,7 @@
 //! HTTP messages in files.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version};
 
 /// Why a text is no message.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub(super) enum InvalidMessage {
     Header(String),
 }
 
-/// A request as HTTP/1.1 has it; lines may end in LF alone.
+/// A request as HTTP/1.1 has it, whatever version it names; lines may end in LF alone.
 pub(super) fn request(bytes: &[u8]) -> Result<Request<Bytes>, InvalidMessage> {
     let (line, headers, body) = split(bytes)?;
     let invalid = || InvalidMessage::RequestLine(line.clone());
@@ -23,6 +23,11 @@ pub(super) fn request(bytes: &[u8]) -> Result<Request<Bytes>, InvalidMessage> {
     let mut request = Request::new(body);
     *request.method_mut() = method.parse().map_err(|_| invalid())?;
     *request.uri_mut() = target.parse::<Uri>().map_err(|_| invalid())?;
+    *request.version_mut() = match words.next() {
+        Some("HTTP/1.0") => Version::HTTP_10,
+        Some("HTTP/2" | "HTTP/2.0") => Version::HTTP_2,
+        _ => Version::HTTP_11,
+    };
     *request.headers_mut() = headers;
     Ok(request)
 }

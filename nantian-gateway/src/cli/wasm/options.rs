@@ -1,6 +1,6 @@
 //! Options of `wasm`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -19,9 +19,14 @@ pub(in crate::cli) enum WasmCommand {
 /// The plugin and how it is started.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PluginOptions {
-    /// The module.
-    #[arg(value_name = "PLUGIN.WASM")]
-    pub(super) plugin: PathBuf,
+    /// The module; with a manifest that brings one, another in its place.
+    #[arg(value_name = "PLUGIN.WASM", required_unless_present = "manifest")]
+    pub(super) plugin: Option<PathBuf>,
+    /// A file or directory with a WasmPlugin, as `run --manifests` takes it: the plugin has its module,
+    /// configuration, environment, hooks, limits and capabilities.
+    #[arg(long, value_name = "PATH", conflicts_with_all =
+        ["config", "config_file", "root_id", "env", "max_memory_bytes", "max_execution_time_ms"])]
+    pub(super) manifest: Option<PathBuf>,
     /// The plugin's configuration, as in `spec.config` of a WasmPlugin.
     #[arg(long, value_name = "TEXT", conflicts_with = "config_file")]
     pub(super) config: Option<String>,
@@ -49,6 +54,16 @@ pub(in crate::cli) struct RunOptions {
     /// The plugin.
     #[command(flatten)]
     pub(super) plugin: PluginOptions,
+    /// The client's address: `source.address` and `source.port`.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:50000")]
+    pub(super) source: SocketAddr,
+    /// The client speaks TLS, and has asked for the request's host: `connection.tls_version`,
+    /// `connection.requested_server_name` and `:scheme`.
+    #[arg(long)]
+    pub(super) tls: bool,
+    /// Name of the route: `route_name`.
+    #[arg(long, value_name = "NAME", default_value = "default/route")]
+    pub(super) route: String,
     /// A file with the request: request line, header lines, an empty line, body, whose length is added where
     /// no header says it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "path", "header", "data"])]
@@ -73,9 +88,9 @@ pub(in crate::cli) struct RunOptions {
     /// Shows bodies in pieces of this many bytes; by default whole.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) chunk_bytes: Option<u32>,
-    /// Lets the plugin call out, and answers each call to UPSTREAM with the response in FILE; may be given
-    /// several times. Over gRPC the body is the message, and `grpc-status` and `grpc-message` among the
-    /// headers say how the call ends.
+    /// Lets the plugin call out, unless a manifest says whether it may, and answers each call to UPSTREAM
+    /// with the response in FILE; may be given several times. Over gRPC the body is the message, and
+    /// `grpc-status` and `grpc-message` among the headers say how the call ends.
     #[arg(long, value_name = "UPSTREAM=FILE")]
     pub(super) reply: Vec<String>,
 }

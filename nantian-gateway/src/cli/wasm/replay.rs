@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response, request, response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Failure, Plugin, WasmLayer,
+    Failure, Plugin, StreamInfo, WasmLayer,
     body::RequestBody,
     host::{
         CallError, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse,
@@ -46,6 +46,7 @@ struct Unheard;
 /// Takes the exchange through the plugin; waits as long as the plugin holds it.
 pub(super) async fn replay(
     plugin: Plugin,
+    info: StreamInfo,
     request: Request<Pieces>,
     response: Response<Pieces>,
 ) -> Result<Replay, BoxError> {
@@ -64,7 +65,7 @@ pub(super) async fn replay(
             }
         }
     });
-    let layer = WasmLayer::new([plugin]);
+    let layer = WasmLayer::new([plugin]).stream_info(move |_| info.clone());
     let (mut parts, body) = layer.layer(upstream).oneshot(request).await?.into_parts();
     let failure = parts.extensions.remove();
     let body = collect(body).await;

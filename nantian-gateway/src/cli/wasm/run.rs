@@ -1,14 +1,15 @@
 //! `wasm run`.
 
-use std::{collections::HashMap, io::Write};
+use std::{collections::HashMap, io::Write, net::SocketAddr};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING},
+    uri::Authority,
 };
-use nantian_wasm::{Module, Plugin, PluginError};
+use nantian_wasm::{Module, Plugin, PluginConfig, PluginError, StreamInfo};
 use tokio::runtime::Builder;
 
 use super::{
@@ -23,16 +24,17 @@ use crate::respond::ErrorChain;
 /// When a file cannot be read or understood, or the output not written.
 pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) -> anyhow::Result<bool> {
     let (request, response) = (request(options)?, response(options)?);
-    let bytes = options.plugin.bytes()?;
+    let given = options.plugin.given()?;
+    let max_memory = given.config.sandbox.max_memory;
     let engine = engine()?;
-    let module = match Module::compile(&engine, &bytes, None) {
+    let module = match Module::compile(&engine, &given.module, given.sha256) {
         Ok(module) => module,
         Err(error) => {
             writeln!(out, "refused    {}", ErrorChain(&error))?;
             return Ok(false);
         }
     };
-    let plugin = match start(&module, options)? {
+    let plugin = match start(&module, given.config, options)? {
         Ok(plugin) => plugin,
         Err(error) => {
             print::log(&log.take(), out)?;
@@ -43,14 +45,14 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
     let size = options.chunk_bytes.map(usize::try_from).transpose()?;
     let pieces = |body: &Bytes| Pieces::new(body.clone(), size);
     let runtime = Builder::new_current_thread().build()?;
-    let exchange = replay(plugin.clone(), with(&request, pieces), response_with(&response, pieces));
+    let (sent, answer) = (with(&request, pieces), response_with(&response, pieces));
+    let exchange = replay(plugin.clone(), stream_info(options, &request), sent, answer);
     let replayed = runtime.block_on(exchange).map_err(|error| anyhow::anyhow!(error))?;
     print::log(&log.take(), out)?;
     show_exchange(&request, &response, &replayed, out)?;
     let status = plugin.status();
     print::budgets("spent", &status.peaks, out)?;
-    let limit = options.plugin.max_memory_bytes;
-    writeln!(out, "           {:<30} {} of {limit}", "bytes of memory", status.memory)?;
+    writeln!(out, "           {:<30} {} of {max_memory}", "bytes of memory", status.memory)?;
     let failure = replayed.failure.as_ref().or(status.last_failure.as_ref());
     match (failure, &replayed.sent) {
         (Some(failure), _) => writeln!(out, "outcome    failed: {}", ErrorChain(failure))?,
@@ -63,16 +65,37 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
     Ok(failure.is_none())
 }
 
-fn start(module: &Module, options: &RunOptions) -> anyhow::Result<Result<Plugin, PluginError>> {
-    let mut config = options.plugin.config()?;
+fn start(
+    module: &Module,
+    mut config: PluginConfig,
+    options: &RunOptions,
+) -> anyhow::Result<Result<Plugin, PluginError>> {
     let mut replies = HashMap::new();
     for reply in &options.reply {
         let (upstream, path) = reply.split_once('=').with_context(|| format!("--reply {reply}: no `=`"))?;
         let response = message::response(&read(path.as_ref())?).with_context(|| path.to_owned())?;
         replies.insert(upstream.to_owned(), response);
     }
-    config.sandbox.allow_network = !replies.is_empty();
+    if options.plugin.manifest.is_none() {
+        config.sandbox.allow_network = !replies.is_empty();
+    }
     Ok(Plugin::with_host(module, config, Replies::new(replies)))
+}
+
+/// What the plugin is told of the client and the route, as it is in a gateway.
+fn stream_info(options: &RunOptions, request: &Request<Bytes>) -> StreamInfo {
+    let port = if options.tls { 443 } else { 80 };
+    let info = StreamInfo::default()
+        .with_source(options.source)
+        .with_destination(SocketAddr::from(([127, 0, 0, 1], port)))
+        .with_connection_id(1)
+        .with_route(&*options.route)
+        .with_tls(options.tls);
+    let host = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    match host.filter(|_| options.tls) {
+        Some(host) => info.with_tls_version("TLSv1.3").with_server_name(host.host()),
+        None => info,
+    }
 }
 
 fn request(options: &RunOptions) -> anyhow::Result<Request<Bytes>> {

@@ -1,3 +1,4 @@
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Parser;
 use tempfile::TempDir;
 
@@ -8,6 +9,9 @@ struct Line {
     #[command(subcommand)]
     command: WasmCommand,
 }
+
+/// In the place of an argument: the manifest brings the module.
+const BROUGHT: &str = "";
 
 /// What a command line says about a guest of the plugin crate's tests, or about this text.
 fn said_of(command: &str, guest: &str, arguments: &[&str]) -> (bool, String) {
@@ -25,15 +29,33 @@ fn said_of(command: &str, guest: &str, arguments: &[&str]) -> (bool, String) {
         "PUT /things?page=2 HTTP/1.1\r\nhost: shop.example\r\nx-kept: 1\r\n\r\nhello world",
     )
     .unwrap();
+    fs::write(directory.path().join("http2"), "GET / HTTP/2\nhost: h.example:8443\n\n").unwrap();
+    let elsewhere = "url: 'oci://registry.example/p:1'";
+    let inline = format!("inline: {}", BASE64_STANDARD.encode(fs::read(&plugin).unwrap()));
+    let pinned = format!("{elsewhere}, sha256: '{}'", "0".repeat(64));
+    for (name, wasm, fields) in [
+        ("plugin", elsewhere, "config: auth, sandbox: {maxMemoryBytes: 131072}"),
+        ("response", elsewhere, "hooks: [onResponse]"),
+        ("pinned", &*pinned, "config: ''"),
+        ("network", elsewhere, "config: auth, sandbox: {allowNetwork: true}"),
+        ("inline", &*inline, "config: ''"),
+    ] {
+        let manifest = format!(
+            "apiVersion: gateway.nantian.dev/v1alpha1\nkind: WasmPlugin\n\
+             metadata: {{name: p, namespace: demo}}\nspec: {{wasm: {{{wasm}}}, {fields}}}\n"
+        );
+        fs::write(directory.path().join(format!("{name}.yaml")), manifest).unwrap();
+    }
     fs::write(directory.path().join("allowed"), "HTTP/1.1 200 OK\n\n").unwrap();
     fs::write(directory.path().join("message"), "HTTP/1.1 200 OK\n\n1").unwrap();
     fs::write(directory.path().join("refused"), "HTTP/1.1 200 OK\ngrpc-status: 7\n\n").unwrap();
     fs::write(directory.path().join("denied"), "HTTP/1.1 401 Unauthorized\nx-why: because\n\nno\n").unwrap();
-    let arguments =
-        arguments.iter().map(|argument| argument.replace('@', &format!("{}/", directory.path().display())));
-    let line = ["wasm".to_owned(), command.to_owned(), plugin.display().to_string()];
-    let line =
-        Line::try_parse_from(line.into_iter().chain(arguments)).unwrap_or_else(|error| panic!("{error}"));
+    let plugin = (!arguments.contains(&BROUGHT)).then(|| plugin.display().to_string());
+    let path = format!("{}/", directory.path().display());
+    let arguments = arguments.iter().filter(|argument| **argument != BROUGHT);
+    let arguments = plugin.into_iter().chain(arguments.map(|argument| argument.replace('@', &path)));
+    let arguments = ["wasm".to_owned(), command.to_owned()].into_iter().chain(arguments);
+    let line = Line::try_parse_from(arguments).unwrap_or_else(|error| panic!("{error}"));
     let log = GuestLog::default();
     let mut out = Vec::new();
     let subscriber = log.clone().subscriber();
@@ -280,4 +302,68 @@ fn files_that_are_no_messages_are_told() {
     assert!(message::response(b"HTTP/1.1 many\n\n").is_err());
     let response = message::response(b"HTTP/1.1 204\nx: 1").unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["x"].as_bytes()), (204, &b"1"[..]));
+}
+
+/// Puts the property `source.address` into the request header `x-told`, and `request.protocol` behind it.
+const TELLING: &str = r#"(module
+    (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_add_header_map_value" (func $add_header (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) "source\00address")
+    (data (i32.const 96) "request\00protocol")
+    (data (i32.const 128) "connection\00requested_server_name")
+    (data (i32.const 176) "route_name")
+    (data (i32.const 200) "x-told")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func $tell (param $path i32) (param $length i32)
+        (if (i32.eqz (call $get (local.get $path) (local.get $length) (i32.const 0) (i32.const 4)))
+            (then (drop (call $add_header (i32.const 0) (i32.const 200) (i32.const 6)
+                (i32.load (i32.const 0)) (i32.load (i32.const 4)))))))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (call $tell (i32.const 64) (i32.const 14))
+        (call $tell (i32.const 96) (i32.const 16))
+        (call $tell (i32.const 128) (i32.const 32))
+        (call $tell (i32.const 176) (i32.const 10))
+        (i32.const 0)))"#;
+
+#[test]
+fn run_tells_the_plugin_of_the_client_and_the_route() {
+    let (is_good, said) = said_of("run", TELLING, &[]);
+    assert!(is_good, "{said}");
+    assert_lines(&said, &["x-told: 127.0.0.1:50000", "x-told: HTTP/1.1", "x-told: default/route"]);
+    let arguments = ["--request", "@http2", "--source", "203.0.113.9:1234", "--tls", "--route", "shop/r"];
+    let (_, said) = said_of("run", TELLING, &arguments);
+    assert_lines(
+        &said,
+        &["x-told: 203.0.113.9:1234", "x-told: HTTP/2", "x-told: h.example", "x-told: shop/r"],
+    );
+}
+
+#[test]
+fn manifest_says_how_the_plugin_runs() {
+    let added = "+ x-wasm-plugin: demo/p";
+    let (is_good, said) = said_of("run", "add_header", &["--manifest", "@plugin.yaml"]);
+    assert!(is_good, "{said}");
+    assert_lines(&said, &[added, "bytes of memory                65536 of 131072"]);
+    let (_, said) = said_of("run", "add_header", &["--manifest", "@response.yaml"]);
+    assert!(!said.contains(added), "it is not called for requests: {said}");
+    let (is_good, said) = said_of("check", "add_header", &["--manifest", "@plugin.yaml"]);
+    assert!(is_good, "{said}");
+    let (is_good, said) = said_of("check", "add_header", &["--manifest", "@pinned.yaml"]);
+    assert!(!is_good);
+    assert_lines(&said, &["refused    "]);
+    let (is_good, said) = said_of("run", "add_header", &[BROUGHT, "--manifest", "@inline.yaml"]);
+    assert!(is_good, "{said}");
+    assert_lines(&said, &[added]);
+}
+
+#[test]
+fn call_outs_need_the_manifests_leave() {
+    let arguments = |manifest| ["--manifest", manifest, "--reply", "auth=@allowed"];
+    let (is_good, said) = said_of("run", "call_out", &arguments("@plugin.yaml"));
+    assert!(!said.contains("INFO  call-out upstream"), "{is_good} {said}");
+    let (is_good, said) = said_of("run", "call_out", &arguments("@network.yaml"));
+    assert!(is_good, "{said}");
+    assert_lines(&said, &["INFO  call-out upstream=\"auth\"", "outcome    passed"]);
 }

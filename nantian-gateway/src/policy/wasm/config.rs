@@ -40,7 +40,7 @@ pub(super) fn engine(
 }
 
 /// The plugin of an object as the sandbox takes it.
-pub(super) fn plugin(config: &ir::Plugin) -> PluginConfig {
+pub(crate) fn plugin(config: &ir::Plugin) -> PluginConfig {
     let environment = config.environment.iter();
     let environment = environment.map(|(name, ir::Secret(value))| (name, String::from_utf8_lossy(value)));
     let capabilities = config.sandbox.allowed_capabilities.as_ref().map(Capabilities::only);

@@ -39,6 +39,7 @@ use crate::{
     upstream::{ClientConfig, Destination},
 };
 
+pub(crate) use self::config::plugin as plugin_config;
 pub(crate) use self::foreign::call as call_foreign_function;
 pub(crate) use self::place::PluginPlace;
 pub(crate) use self::starter::PluginNews;

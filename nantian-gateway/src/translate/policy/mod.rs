@@ -15,7 +15,9 @@ mod wasm;
 use std::collections::{BTreeMap, HashMap};
 
 use self::outcome::PolicyOutcome;
-pub(super) use self::{ai::AiServices, attached_gateways::AttachedGateways, target::TargetKey};
+pub(super) use self::{
+    ai::AiServices, attached_gateways::AttachedGateways, target::TargetKey, wasm::named as wasm_plugin,
+};
 use super::{
     cluster_state::{ClusterState, Report},
     gateway::Gateways,

@@ -59,6 +59,15 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
     }
 }
 
+/// A plugin as it runs, whatever refers to it.
+pub(in crate::translate) fn named(cluster: &ClusterState<'_>, name: &ObjectName) -> Result<Plugin, Fault> {
+    let plugin = cluster.objects.wasm_plugins.get(name).map(|plugin| &**plugin);
+    let plugin = plugin.ok_or_else(|| Fault::new(Reason::Invalid, absent(name)))?;
+    attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin))?;
+    let (_, module) = module(cluster, name, plugin);
+    Ok(to_ir(cluster, name, plugin, module))
+}
+
 /// There are no files that a guest could be given.
 fn refuse_the_unserved(plugin: &WasmPlugin) -> Result<(), Fault> {
     if !plugin.spec.sandbox.allow_file_system {
