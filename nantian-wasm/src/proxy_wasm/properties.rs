@@ -311,9 +311,9 @@ fn bytes_of(exchange: &Exchange, kind: MapKind, out: &mut Vec<u8>) -> Result<(),
     int(out, i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
-/// Bytes of a message so far: its headers, and what is behind them.
+/// Bytes of a message so far: its headers, and what is behind them; none before there is one.
 fn total(exchange: &Exchange, kind: MapKind, behind: u64, out: &mut Vec<u8>) -> Result<(), Status> {
-    let headers = headers::of_exchange(exchange, kind).ok_or(Status::NotFound)?.size();
+    let headers = headers::of_exchange(exchange, kind).map_or(0, Fields::size);
     int(out, size(behind.saturating_add(u64::try_from(headers).unwrap_or(u64::MAX))))
 }
 

@@ -134,7 +134,8 @@ fn scheme_that_a_guest_has_set_is_the_one_it_sees() {
 
 #[test]
 fn response_has_properties_before_it_is_there_and_some_that_it_does_not_tell() {
-    let paths = "response.flags response.size response.trailers response.code response.grpc_status";
+    let paths = "response.flags response.size response.total_size response.trailers response.code \
+                 response.grpc_status";
     let zero = r"\x00".repeat(8);
     let seen = send([sdk(&format!("properties {paths}"))], get("/"));
     assert_eq!(
@@ -142,6 +143,7 @@ fn response_has_properties_before_it_is_there_and_some_that_it_does_not_tell() {
         [
             format!("response.flags={zero}"),
             format!("response.size={zero}"),
+            format!("response.total_size={zero}"),
             r"response.trailers=\x00\x00\x00\x00".to_owned(),
             "response.code=none".to_owned(),
             "response.grpc_status=none".to_owned(),
