@@ -1,11 +1,13 @@
 """Agents of libraries that loop by themselves, unmodified. See `conversations`."""
 
+import asyncio
 import os
 
 # Before they are imported: they tell nobody what they do.
 os.environ |= {"OPENAI_AGENTS_DISABLE_TRACING": "1", "LANGSMITH_TRACING": "false"}
 
 import agents as openai_agents  # noqa: E402
+import anthropic  # noqa: E402
 import openai  # noqa: E402
 from langchain_anthropic import ChatAnthropic  # noqa: E402
 from langchain_ollama import ChatOllama  # noqa: E402
@@ -23,6 +25,41 @@ from conversations import BUDGET, SYSTEM, Library, get_weather  # noqa: E402
 KEY = "of-the-client"
 # They do what a model of this name can.
 MODEL = "gpt-5.2"
+
+
+class AnthropicToolRunner(Library):
+    """The tool runner of the `anthropic` package. It has the provider keep what was said, and says it whole where that refuses."""
+
+    def begin(self):
+        self.said = []
+        self.messages = anthropic.Anthropic(base_url=self.base, api_key=KEY, max_retries=0, timeout=20).beta.messages
+        self.options = {"model": "any", "max_tokens": 4000, "system": SYSTEM, "tools": [anthropic.beta_tool(get_weather)],
+                        **({"thinking": BUDGET} if self.thinks else {})}
+
+    async def ask(self, question):
+        message = await asyncio.to_thread(self.run, {"role": "user", "content": question})
+        return "".join(block.text for block in message.content if block.type == "text")
+
+    def run(self, question):
+        self.said.append(question)
+        runner = self.messages.tool_runner(messages=self.said, stream=self.streams, **self.options)
+        for answer in runner:
+            message = answer.get_final_message() if self.streams else answer
+            results = runner.generate_tool_call_response()
+            self.said += [{"role": "assistant", "content": message.content}, *([results] if results else [])]
+        return message
+
+
+class AnthropicThread(AnthropicToolRunner):
+    """A thread of the same package, which is told where the provider does not keep it."""
+
+    def begin(self):
+        super().begin()
+        self.thread = self.messages.thread(**self.options)
+
+    def run(self, question):
+        self.thread.append(question)
+        return self.thread.tool_runner(stream=self.streams).until_done()
 
 
 class OpenAiAgents(Library):
@@ -154,6 +191,7 @@ class LangChainOllama(LangChain):
 
 
 FRAMEWORKS = {
+    "anthropic (tool runner)": AnthropicToolRunner, "anthropic (thread)": AnthropicThread,
     "openai-agents": OpenAiAgents, "openai-agents (responses)": OpenAiAgentsResponses,
     "pydantic-ai": PydanticAi, "pydantic-ai (responses)": PydanticAiResponses, "pydantic-ai (anthropic)": PydanticAiAnthropic,
     "langchain": LangChain, "langchain (responses)": LangChainResponses, "langchain (anthropic)": LangChainAnthropic,

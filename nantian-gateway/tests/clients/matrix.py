@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import sys
 
+import anthropic
 import ollama
 import openai
 
@@ -105,6 +106,11 @@ FORGETFUL = {
 }
 
 
+# Only Anthropic keeps threads, and none of a request that has to be said anew for its model.
+THREAD = "anthropic (thread)"
+WITHOUT_THREADS = {**dict.fromkeys([*DIALECTS, *PROFILES], ALWAYS), "anthropic": {}, "claude-opus": THINKING}
+
+
 async def converse(base, library, provider, way):
     """What the table says of a conversation that comes to its end."""
     talk = LIBRARIES[library](f"{base}/{provider}", *WAYS[way])
@@ -113,6 +119,8 @@ async def converse(base, library, provider, way):
         if not talk.can_be_interrupted:
             return "-"
         await talk.begin_to_ask(questions.pop(0)[0])
+    if library == THREAD and way in WITHOUT_THREADS[provider]:
+        return await keeps_no_thread(talk, questions[0][0])
     for question, expected in questions:
         answer = await talk.ask(question)
         guessed = guessed or answer == expected + GUESS
@@ -120,6 +128,16 @@ async def converse(base, library, provider, way):
     forgets = way in FORGETFUL.get(library, {}).get(provider, ())
     assert guessed == forgets, "the model is told of its thoughts" if forgets else "the model is not told of its thoughts"
     return "forgets" if forgets else "ok"
+
+
+async def keeps_no_thread(talk, question):
+    """Whether a thread is refused as the package knows it, and by which its tool runner goes on without."""
+    try:
+        await talk.ask(question)
+    except anthropic.BadRequestError as error:
+        assert error.body["error"]["details"]["error_code"] == "thread_unsupported_request", error
+        return "refused"
+    raise AssertionError("no error")
 
 
 async def hold_conversations(base):

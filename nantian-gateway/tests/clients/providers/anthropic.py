@@ -12,11 +12,26 @@ from .provider import Provider, is_enforceable, sse
 class Anthropic(Provider):
     path_of_chats = "/v1/messages"
     content_type = "text/event-stream"
+    # What was said in threads, by the id of each answer.
+    threads = {}
 
     def check(self, body):
         need(self.headers["x-api-key"] == KEY, "the credential")
         need(self.headers["anthropic-version"], "anthropic-version")
+        self.recall(body)
         rules.check(body)
+
+    def recall(self, body):
+        """Has a thread whole that goes on: https://platform.claude.com/docs/en/build-with-claude/message-threads"""
+        self.thread = body.pop("thread", None)
+        if not self.thread:
+            return
+        need("message-threads-2026-08-12" in self.headers["anthropic-beta"], "thread: Extra inputs are not permitted")
+        if self.thread["type"] == "continue":
+            need(not body.keys() & {"system", "tools"}, "thread: `system` and `tools` are those of its beginning")
+            before = self.threads[self.thread["previous_message_id"]]
+            body |= {**before, "messages": [*before["messages"], *body["messages"]]}
+            self.content = json.dumps(body).encode()
 
     def blocks(self, message, kind):
         if isinstance(message["content"], str):
@@ -71,6 +86,10 @@ class Anthropic(Provider):
         return [sse({"type": "message_start", "message": self.message()}, True), sse({"type": "ping"}, True), *text]
 
     def answer(self, body, content, reason, events):
+        if self.thread:
+            kept = {name: body[name] for name in ("system", "tools") if name in body}
+            said = {"role": "assistant", "content": content}
+            self.threads[f"msg_{self.number}"] = {**kept, "messages": [*body["messages"], said]}
         if body.get("stream"):
             delta = {"stop_reason": reason, "stop_sequence": None}
             return self.stream([*events, sse({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 7}}, True),
