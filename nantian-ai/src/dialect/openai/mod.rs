@@ -1,5 +1,6 @@
 //! OpenAI: Chat Completions, Completions, Embeddings, and what is compatible with them.
 
+mod allowed_tools;
 mod delta;
 mod details;
 pub(crate) mod embeddings;
@@ -16,6 +17,7 @@ mod write_reply;
 mod write_request;
 mod write_stream;
 
+pub(super) use self::allowed_tools::read_allowed;
 pub(super) use self::details::{OF_OPENROUTER, is_of_openrouter};
 pub(crate) use self::names::{known_names, limit_renamed};
 pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns, tells_templates};

@@ -1,5 +1,6 @@
 //! A Chat Completions request into the common form.
 
+use super::read_allowed;
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::{GUARDRAIL, anthropic, gemini};
 use crate::ir::{
@@ -22,11 +23,13 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     let newer_limit = fields.count("max_completion_tokens")?;
     let older_limit = fields.count("max_tokens")?;
     let newer_user = fields.text("safety_identifier")?;
+    let mut tools = read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?;
+    let tool_choice = read_tool_choice(&mut fields, &mut tools, &mut losses)?;
     let mut request = Request {
         model: fields.text("model")?.unwrap_or_default(),
         messages: read_messages(messages, &mut losses)?,
-        tools: read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?,
-        tool_choice: read_tool_choice(&mut fields, &mut losses)?,
+        tools,
+        tool_choice,
         parallel_tools: fields.flag("parallel_tool_calls")?,
         output: read_output(&mut fields, &mut losses)?,
         verbosity: read_verbosity(&mut fields, "verbosity", &mut losses)?,
@@ -123,7 +126,11 @@ pub(crate) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<T
     Ok(read)
 }
 
-fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<ToolChoice>, Invalid> {
+fn read_tool_choice(
+    fields: &mut Fields,
+    tools: &mut Vec<Tool>,
+    losses: &mut Losses,
+) -> Result<Option<ToolChoice>, Invalid> {
     let Some(choice) = fields.take("tool_choice") else { return Ok(None) };
     Ok(match choice {
         Value::String(word) => match word.as_str() {
@@ -137,6 +144,18 @@ fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<T
         },
         choice => {
             let mut choice = Fields::of(choice, "tool_choice")?;
+            if let Some(allowed) = choice.object("allowed_tools", "tool_choice.allowed_tools")? {
+                choice.ignore(&["type"]);
+                choice.rest(losses);
+                return read_allowed(allowed, tools, losses, |tool, losses| {
+                    let Some(mut function) = tool.object("function", "tool_choice.tools")? else {
+                        return Ok(None);
+                    };
+                    let name = function.required_text("name")?;
+                    function.rest(losses);
+                    Ok(Some(name))
+                });
+            }
             let Some(mut function) = choice.object("function", "tool_choice.function")? else {
                 losses.add("tool_choice");
                 return Ok(None);

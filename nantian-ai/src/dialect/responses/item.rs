@@ -148,7 +148,7 @@ fn read_call(fields: &mut Fields, losses: &mut Losses) -> Result<ToolCall, Inval
 }
 
 /// The name of a tool as it is known elsewhere.
-fn read_name(fields: &mut Fields) -> Result<String, Invalid> {
+pub(super) fn read_name(fields: &mut Fields) -> Result<String, Invalid> {
     let namespace = fields.text("namespace")?;
     Ok(flat_name(namespace.as_deref(), &fields.required_text("name")?))
 }

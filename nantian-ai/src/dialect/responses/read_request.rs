@@ -1,12 +1,12 @@
 //! A Responses request into the common form.
 
-use super::item::{Item, read_item};
-use super::tools::{Tools, flat_name};
+use super::item::{Item, read_item, read_name};
+use super::tools::Tools;
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::GUARDRAIL;
-use crate::dialect::openai::{read_detail, read_verbosity};
+use crate::dialect::openai::{read_allowed, read_detail, read_verbosity};
 use crate::ir::{
-    Block, Document, Effort, Image, Json, Losses, Message, Output, Request, Role, Source, Thinking,
+    Block, Document, Effort, Image, Json, Losses, Message, Output, Request, Role, Source, Thinking, Tool,
     ToolChoice, ToolResult, Verbosity,
 };
 
@@ -29,11 +29,13 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     let newer_user = fields.text("safety_identifier")?;
     let (output, verbosity) = read_output(&mut fields, &mut losses)?;
     let (thinking, shows_thinking) = read_thinking(&mut fields, &mut losses)?;
+    let mut tools = tools.into_tools();
+    let tool_choice = read_tool_choice(&mut fields, &mut tools, &mut losses)?;
     let request = Request {
         model: fields.text("model")?.unwrap_or_default(),
         messages,
-        tools: tools.into_tools(),
-        tool_choice: read_tool_choice(&mut fields, &mut losses)?,
+        tools,
+        tool_choice,
         parallel_tools: fields.flag("parallel_tool_calls")?,
         output,
         verbosity,
@@ -116,7 +118,11 @@ fn read_input(
     Ok(())
 }
 
-fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<ToolChoice>, Invalid> {
+fn read_tool_choice(
+    fields: &mut Fields,
+    tools: &mut Vec<Tool>,
+    losses: &mut Losses,
+) -> Result<Option<ToolChoice>, Invalid> {
     let Some(choice) = fields.take("tool_choice") else { return Ok(None) };
     let read = match choice {
         Value::String(word) => match word.as_str() {
@@ -129,13 +135,17 @@ fn read_tool_choice(fields: &mut Fields, losses: &mut Losses) -> Result<Option<T
             let mut choice = Fields::of(choice, "tool_choice")?;
             match choice.text("type")?.as_deref() {
                 Some("custom" | "function") => {
-                    let namespace = choice.text("namespace")?;
-                    let name = flat_name(namespace.as_deref(), &choice.required_text("name")?);
+                    let name = read_name(&mut choice)?;
                     choice.rest(losses);
                     Some(ToolChoice::Tool(name))
                 }
-                // It only says which of them may be called.
-                Some("allowed_tools") | None => None,
+                Some("allowed_tools") => {
+                    return read_allowed(choice, tools, losses, |tool, _| match tool.peek("type") {
+                        Some("custom" | "function") => read_name(tool).map(Some),
+                        _ => Ok(None),
+                    });
+                }
+                None => None,
                 Some(kind) => {
                     let problem = format!("names `{kind}`, which is no tool that the client runs");
                     return Err(Invalid::new("tool_choice", problem));
