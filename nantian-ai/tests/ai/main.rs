@@ -28,6 +28,8 @@ mod frames;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod long;
+#[cfg(test)]
 mod losses;
 #[cfg(test)]
 mod makers;

@@ -1,6 +1,7 @@
 //! Blocks as Converse has them: each an object with one member that says what it is.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use super::OF_BEDROCK;
 use crate::codec::{Invalid, List, Object};
@@ -35,7 +36,11 @@ pub(super) enum Piece<'r> {
 
 /// The names of the documents of a request, each once.
 #[derive(Default)]
-pub(super) struct Names(Vec<String>);
+pub(super) struct Names {
+    taken: HashSet<String>,
+    /// The number of the next document of a title.
+    next: HashMap<String, u64>,
+}
 
 // === impl Names ===
 
@@ -49,11 +54,14 @@ impl Names {
         if bare.is_empty() {
             "Document".clone_into(&mut bare);
         }
-        let numbered = (2..).map(|number| format!("{bare} ({number})"));
-        let free = std::iter::once(bare.clone()).chain(numbered).find(|name| !self.0.contains(name));
-        let name = free.unwrap_or(bare);
-        self.0.push(name.clone());
-        name
+        let next = self.next.entry(bare.clone()).or_insert(1);
+        loop {
+            let name = if *next == 1 { bare.clone() } else { format!("{bare} ({next})") };
+            *next += 1;
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod embeddings;
 mod levels;
 mod names;
 mod profile;
+mod read_calls;
 mod read_reply;
 mod read_request;
 mod read_stream;

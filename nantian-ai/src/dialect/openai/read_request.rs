@@ -1,11 +1,12 @@
 //! A Chat Completions request into the common form.
 
 use super::read_allowed;
+use super::read_calls::{Thoughts, read_calls};
 use crate::codec::{Fields, Invalid, Value};
-use crate::dialect::{GUARDRAIL, anthropic, gemini};
+use crate::dialect::{GUARDRAIL, anthropic};
 use crate::ir::{
     Block, CacheLife, Detail, Document, Effort, Image, Json, Losses, Message, Output, Reasoning, Request,
-    Role, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Verbosity, given_arguments,
+    Role, Source, Thinking, Tool, ToolChoice, ToolResult, Verbosity,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -250,56 +251,15 @@ fn plain(role: Role, fields: &mut Fields, losses: &mut Losses) -> Result<Message
 }
 
 fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
-    let mut message = Message::new(Role::Assistant, read_reasoning(fields, losses));
+    let mut thoughts = Thoughts::of(read_reasoning(fields, losses));
+    let calls = read_calls(fields.list("tool_calls")?.unwrap_or_default(), &mut thoughts, losses)?;
+    let mut message = Message::new(Role::Assistant, thoughts.into_blocks());
     read_content(fields.take("content"), &mut message, losses)?;
     let refusal = fields.text("refusal")?.filter(|text| !text.is_empty());
     message.content.extend(refusal.map(Block::Refusal));
-    for call in fields.list("tool_calls")?.unwrap_or_default() {
-        let mut call = Fields::of(call, "messages.tool_calls")?;
-        let id = call.required_text("id")?;
-        if call.text("type")?.is_some_and(|kind| kind != "function") {
-            return Err(Invalid::new("messages.tool_calls.type", "is not `function`"));
-        }
-        let mut function = call
-            .object("function", "messages.tool_calls.function")?
-            .ok_or_else(|| Invalid::new("messages.tool_calls.function", "is missing"))?;
-        let name = function.required_text("name")?;
-        let text = function.text("arguments")?.unwrap_or_default();
-        let arguments = given_arguments(&text, "messages.tool_calls.function.arguments", losses);
-        if let Some(signature) = take_signature(&mut call, losses) {
-            sign_next(&mut message, gemini::tagged(&signature));
-        }
-        message.content.push(Block::ToolCall(ToolCall { id, name, arguments }));
-        function.rest(losses);
-        // Of an answer that was streamed.
-        call.ignore(&["index"]);
-        call.rest(losses);
-    }
+    message.content.extend(calls);
     fields.ignore(&["annotations"]);
     Ok(message)
-}
-
-/// The signature of a call, where Google's own Chat Completions have it.
-fn take_signature(call: &mut Fields, losses: &mut Losses) -> Option<String> {
-    let mut extra = call.any_object("extra_content");
-    let mut google = extra.any_object("google");
-    let signature = google.some_text("thought_signature");
-    google.rest_below("messages.tool_calls.extra_content", losses);
-    extra.rest_below("messages.tool_calls.extra_content", losses);
-    signature
-}
-
-/// Signs what comes next. The client may have given the signature back among the thoughts of the message,
-/// too.
-fn sign_next(message: &mut Message, signature: String) {
-    let signature = Some(signature);
-    let has_it = |block: &Block| matches!(block, Block::Reasoning(it) if it.signature == signature);
-    let told = message.content.iter().position(has_it).map(|at| {
-        message.cache_points.iter_mut().filter(|point| point.block > at).for_each(|point| point.block -= 1);
-        message.content.remove(at)
-    });
-    let empty = || Block::Reasoning(Reasoning { text: String::new(), signature: signature.clone() });
-    message.content.push(told.unwrap_or_else(empty));
 }
 
 /// Reasoning beside a message: with its signatures in `thinking_blocks`, else as plain text.

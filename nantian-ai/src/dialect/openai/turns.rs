@@ -75,7 +75,6 @@ impl<'r> Turns<'r> {
                 }
                 Role::User => Self::user(message, profile, &mut turns)?,
                 Role::Assistant => {
-                    Self::end_turn(&mut later, &mut turns);
                     let echoes_reasoning = profile.echoes_reasoning;
                     let lost = message.content.iter().any(|block| match block {
                         Block::Reasoning(reasoning) => !echoes_reasoning && !reasoning.text.is_empty(),
@@ -92,6 +91,7 @@ impl<'r> Turns<'r> {
                         !block.is_blank() && (!is_reasoning || echoes_reasoning)
                     };
                     if message.content.iter().any(says) {
+                        Self::end_turn(&mut later, &mut turns);
                         turns.push(Turn::Assistant(message));
                     }
                 }
@@ -106,10 +106,13 @@ impl<'r> Turns<'r> {
 
     /// Lets the model speak before a user does after its tools, and a user last.
     fn take_turns(turns: &mut Vec<Turn<'r>>) {
-        for at in (1..turns.len()).rev() {
-            if let Some([Turn::Result { .. }, Turn::User(_)]) = turns.get(at - 1..=at) {
-                turns.insert(at, Turn::Acknowledged);
+        let mut after_result = false;
+        for turn in std::mem::take(turns) {
+            if after_result && matches!(turn, Turn::User(_)) {
+                turns.push(Turn::Acknowledged);
             }
+            after_result = matches!(turn, Turn::Result { .. });
+            turns.push(turn);
         }
         if let Some(Turn::Assistant(_)) = turns.last() {
             turns.push(Turn::User(vec![UserPart::Text("Continue.".into())]));

@@ -3,6 +3,7 @@
 mod config;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use super::own;
 use super::thoughts::Thoughts;
@@ -90,6 +91,13 @@ enum Part<'r> {
     },
 }
 
+/// The calls of a conversation by their ids: which it is of all, and its tool.
+#[derive(Default)]
+struct Calls<'r> {
+    known: HashMap<&'r str, (usize, &'r str)>,
+    count: usize,
+}
+
 /// The system prompt, and the conversation.
 fn contents<'r>(
     request: &'r Request,
@@ -97,7 +105,7 @@ fn contents<'r>(
 ) -> Result<(Vec<Cow<'r, str>>, Vec<Content<'r>>), Invalid> {
     let mut system = Vec::new();
     let mut contents: Vec<Content<'_>> = Vec::new();
-    let mut calls: Vec<(&str, &str)> = Vec::new();
+    let mut calls = Calls::default();
     for message in &request.messages {
         match message.role {
             Role::System if contents.is_empty() => {
@@ -118,6 +126,12 @@ fn contents<'r>(
             }
         }
     }
+    // Calls of one function are told apart by their order.
+    let place = |part: &Part<'_>| match part {
+        Part::Result { call, .. } => *call,
+        _ => 0,
+    };
+    contents.iter_mut().filter(|it| it.is_of_results()).for_each(|it| it.parts.sort_by_key(place));
     if contents.first().is_none_or(|first| first.role != "user") {
         contents.insert(0, Content { role: "user", parts: vec![Part::Text(BEGINNING.into())] });
     }
@@ -132,28 +146,15 @@ fn texts(message: &Message) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Adds results to those of the same turn, in the order of the calls: calls of one function are told apart by
-/// it.
+/// Adds results to those of the same turn.
 fn answer<'r>(contents: &mut Vec<Content<'r>>, results: Vec<Part<'r>>) {
     if results.is_empty() {
         return;
     }
     let turn = contents.iter().rposition(|content| content.role == "model").map_or(0, |at| at + 1);
-    let open = contents.iter_mut().skip(turn).find(|content| content.is_of_results());
-    let place = |part: &Part<'_>| match part {
-        Part::Result { call, .. } => *call,
-        _ => 0,
-    };
-    match open {
-        Some(open) => {
-            open.parts.extend(results);
-            open.parts.sort_by_key(place);
-        }
-        None => {
-            let mut parts = results;
-            parts.sort_by_key(place);
-            contents.insert(turn, Content { role: "user", parts });
-        }
+    match contents.iter_mut().skip(turn).find(|content| content.is_of_results()) {
+        Some(open) => open.parts.extend(results),
+        None => contents.insert(turn, Content { role: "user", parts: results }),
     }
 }
 
@@ -170,7 +171,7 @@ fn add<'r>(contents: &mut Vec<Content<'r>>, role: &'static str, parts: Vec<Part<
 }
 
 /// What the model said, and the calls in it.
-fn said<'r>(message: &'r Message, calls: &mut Vec<(&'r str, &'r str)>, losses: &mut Losses) -> Vec<Part<'r>> {
+fn said<'r>(message: &'r Message, calls: &mut Calls<'r>, losses: &mut Losses) -> Vec<Part<'r>> {
     let mut parts = Vec::new();
     for block in &message.content {
         match block {
@@ -189,7 +190,8 @@ fn said<'r>(message: &'r Message, calls: &mut Vec<(&'r str, &'r str)>, losses: &
             },
             Block::RedactedReasoning(_) => losses.add("messages.reasoning"),
             Block::ToolCall(call) => {
-                calls.push((&call.id, &call.name));
+                calls.known.insert(&call.id, (calls.count, &call.name));
+                calls.count += 1;
                 parts.push(Part::Call(call));
             }
             _ => {}
@@ -199,16 +201,12 @@ fn said<'r>(message: &'r Message, calls: &mut Vec<(&'r str, &'r str)>, losses: &
 }
 
 /// The results in what a user says, and the rest.
-fn heard<'r>(
-    message: &'r Message,
-    calls: &[(&'r str, &'r str)],
-) -> Result<(Vec<Part<'r>>, Vec<Part<'r>>), Invalid> {
+fn heard<'r>(message: &'r Message, calls: &Calls<'r>) -> Result<(Vec<Part<'r>>, Vec<Part<'r>>), Invalid> {
     let (mut results, mut others) = (Vec::new(), Vec::new());
     for block in &message.content {
         match block {
             Block::ToolResult(result) => {
-                let known = calls.iter().enumerate().rev().find(|(_, (id, _))| *id == result.id);
-                let (call, (_, name)) = known.ok_or_else(|| {
+                let (call, name) = calls.known.get(result.id.as_str()).copied().ok_or_else(|| {
                     Invalid::new("messages.content.tool_result", format!("`{}` answers no call", result.id))
                 })?;
                 results.push(Part::Result { call, name, result });
@@ -263,7 +261,7 @@ fn part(block: &Block) -> Result<Part<'_>, Invalid> {
 
 impl Content<'_> {
     fn is_of_results(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Result { .. }))
+        matches!(self.parts.first(), Some(Part::Result { .. }))
     }
 
     fn write(&self, list: &mut List<'_>, traits: Traits) {

@@ -1,0 +1,76 @@
+//! The calls that a client gives back, each with its signature where it is one of Gemini's.
+
+use std::collections::HashMap;
+
+use crate::codec::{Fields, Invalid, Value};
+use crate::dialect::gemini;
+use crate::ir::{Block, Losses, Reasoning, ToolCall, given_arguments};
+
+/// What a model has thought before it calls. A signature that stands at a call is taken from here, where the
+/// client has given it back, too.
+pub(super) struct Thoughts {
+    blocks: Vec<Option<Block>>,
+    by_signature: HashMap<String, usize>,
+}
+
+pub(super) fn read_calls(
+    calls: Vec<Value>,
+    thoughts: &mut Thoughts,
+    losses: &mut Losses,
+) -> Result<Vec<Block>, Invalid> {
+    let mut read = Vec::with_capacity(calls.len());
+    for call in calls {
+        let mut call = Fields::of(call, "messages.tool_calls")?;
+        let id = call.required_text("id")?;
+        if call.text("type")?.is_some_and(|kind| kind != "function") {
+            return Err(Invalid::new("messages.tool_calls.type", "is not `function`"));
+        }
+        let mut function = call
+            .object("function", "messages.tool_calls.function")?
+            .ok_or_else(|| Invalid::new("messages.tool_calls.function", "is missing"))?;
+        let name = function.required_text("name")?;
+        let text = function.text("arguments")?.unwrap_or_default();
+        let arguments = given_arguments(&text, "messages.tool_calls.function.arguments", losses);
+        let signature = take_signature(&mut call, losses);
+        read.extend(signature.map(|signature| thoughts.signed(gemini::tagged(&signature))));
+        read.push(Block::ToolCall(ToolCall { id, name, arguments }));
+        function.rest(losses);
+        // Of an answer that was streamed.
+        call.ignore(&["index"]);
+        call.rest(losses);
+    }
+    Ok(read)
+}
+
+/// The signature of a call, where Google's own Chat Completions have it.
+fn take_signature(call: &mut Fields, losses: &mut Losses) -> Option<String> {
+    let mut extra = call.any_object("extra_content");
+    let mut google = extra.any_object("google");
+    let signature = google.some_text("thought_signature");
+    google.rest_below("messages.tool_calls.extra_content", losses);
+    extra.rest_below("messages.tool_calls.extra_content", losses);
+    signature
+}
+
+// === impl Thoughts ===
+
+impl Thoughts {
+    pub(super) fn of(blocks: Vec<Block>) -> Self {
+        let signed = blocks.iter().enumerate().rev().filter_map(|(at, block)| match block {
+            Block::Reasoning(reasoning) => Some((reasoning.signature.clone()?, at)),
+            _ => None,
+        });
+        Self { by_signature: signed.collect(), blocks: blocks.into_iter().map(Some).collect() }
+    }
+
+    /// What has been signed so and is told here no more, or a signature alone.
+    fn signed(&mut self, signature: String) -> Block {
+        let told = self.by_signature.remove(&signature).and_then(|at| self.blocks.get_mut(at)?.take());
+        told.unwrap_or(Block::Reasoning(Reasoning { text: String::new(), signature: Some(signature) }))
+    }
+
+    /// What no call has taken.
+    pub(super) fn into_blocks(self) -> Vec<Block> {
+        self.blocks.into_iter().flatten().collect()
+    }
+}
