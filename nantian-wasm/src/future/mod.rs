@@ -139,7 +139,6 @@ where
     /// Polled again after it is ready, it stays pending for ever.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        // From one state to the next, at most.
         loop {
             let Some(stream) = this.stream.as_mut() else {
                 let StateProjection::Inner { future } = this.state.as_mut().project() else {
@@ -355,6 +354,7 @@ where
             shown => break shown,
         }
     };
+    let is_unseen = !shared.context.has_shown_response();
     drop(shared);
     Next::Over(Ok(match shown {
         Shown::Forward(Watching::Parts | Watching::Length) if is_local => {
@@ -365,8 +365,8 @@ where
             Released::Now(response) => response,
             Released::Later(held) => return Next::Go(State::HeldReply { held: Some(held), is_local }),
         },
+        Shown::Local(response) if is_unseen => return Next::Go(reply_locally(response)),
         Shown::Local(response) => replied_here(response, stream),
-        // What is pending has been shown again.
         Shown::Hold | Shown::Pending => {
             let held = Box::new(waiting.into_held(Direction::Response, stream));
             return Next::Go(State::HeldReply { held: Some(held), is_local });

@@ -103,8 +103,8 @@ pub enum Action {
     /// [`take_request`](StreamContext::take_request) or [`take_response`](StreamContext::take_response) gives
     /// the headers.
     Hold,
-    /// Send this instead. In the request's phases, its headers go through
-    /// [`on_response_headers`](StreamContext::on_response_headers) first.
+    /// Send this instead. Unless the plugins have been shown headers of a response, those of this one go
+    /// through [`on_response_headers`](StreamContext::on_response_headers) first.
     Respond(Box<LocalResponse>),
     /// Refuse the stream; once response headers have left, break it off.
     Fail(Failure),
@@ -300,6 +300,11 @@ impl StreamContext {
     /// To be polled while the response is awaited; never ready when no plugin can do so.
     pub fn poll_interrupt(&mut self, cx: &mut Context<'_>) -> Poll<Action> {
         self.poll_interrupted(cx)
+    }
+
+    /// Whether headers of a response have been shown to the plugins, or will not be.
+    pub(crate) fn has_shown_response(&self) -> bool {
+        self.response.has_headers || self.response.over.is_some()
     }
 
     /// Whether a plugin may ask for the size of a request when that has passed.

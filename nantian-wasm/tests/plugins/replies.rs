@@ -135,6 +135,31 @@ fn response_that_a_reply_answers_is_logged_as_it_was_sent() {
     assert!(lines.iter().any(|line| line.contains("418")), "{lines:?}");
 }
 
+#[test]
+fn answer_that_comes_with_the_response_is_shown_to_plugins_in_its_place() {
+    let shown = r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+        (drop (call $value (i32.const 2) (i32.const 110) (i32.const 7) (i32.const 8) (i32.const 12)))
+        (drop (call $log (i32.const 2) (i32.const 110) (i32.const 7)))
+        (call $log (i32.const 2) (i32.load (i32.const 8)) (i32.load (i32.const 12))))
+    (func (export "proxy_on_log")"#;
+    let text =
+        ASKING.replace("HELD", "proxy_on_request_headers").replace("MORE (i32.const 1)", "(i32.const 0)");
+    let text = text.replace("REPLY", "(call $answer)").replace(r#"(func (export "proxy_on_log")"#, shown);
+    let (_engine, plugin, host) = later(&text);
+    let inner = service_fn(move |_: Request<RequestBody<Frames>>| {
+        host.answer();
+        std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(frames([data("ok")]))))
+    });
+    let service = WasmLayer::new([plugin]).layer(inner);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let lines = Logged::during(|| {
+        let response = runtime.block_on(service.oneshot(get("/"))).unwrap();
+        assert_eq!(response.status(), 418);
+    });
+    let lines: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix("holds: ")).collect();
+    assert_eq!(lines, [":status", "418", "418", "auth"], "shown, logged and deleted");
+}
+
 /// A guest that answers twice.
 const ANSWERS: &str = r#"(module
     (import "env" "proxy_send_local_response" (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
@@ -244,8 +269,13 @@ fn answered_at_the_end(
 }
 
 fn holding() -> (Engine, Plugin, Arc<Later>) {
+    later(HOLDS)
+}
+
+/// A guest whose call-out is answered later.
+fn later(text: &str) -> (Engine, Plugin, Arc<Later>) {
     let engine = Engine::new().unwrap().0;
-    let module = Module::compile(&engine, &wat::parse_str(HOLDS).unwrap(), None).unwrap();
+    let module = Module::compile(&engine, &wat::parse_str(text).unwrap(), None).unwrap();
     let config = PluginConfig::new("holds").with_instances(NonZeroUsize::MIN);
     let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let host = Arc::<Later>::default();
