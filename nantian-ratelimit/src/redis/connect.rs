@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::fault::StoreFault;
 use super::store::Inner;
+use super::url::Endpoint;
 
 /// How long the server's name may take to resolve: a resolver gives its first server five seconds before it
 /// asks the second.
@@ -23,27 +24,32 @@ pub(super) type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
 // === impl Inner ===
 
 impl Inner {
-    /// Opens a connection, and says who asks. `first` is the address to begin with, counted round.
+    /// Opens a connection, and says who asks. `first` is the server's address to begin with, counted round.
     ///
     /// # Errors
     /// The fault of the address that was asked last.
     ///
     /// # Cancellation
     /// Dropping it closes what it has opened.
-    pub(super) async fn connect(&self, first: usize) -> Result<(MultiplexedConnection, Io), StoreFault> {
-        let found = timeout(LOOKUP_TIMEOUT, lookup_host((self.url.host.as_str(), self.url.port))).await;
+    pub(super) async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        first: usize,
+    ) -> Result<(MultiplexedConnection, Io), StoreFault> {
+        let found = timeout(LOOKUP_TIMEOUT, lookup_host((endpoint.host.as_str(), endpoint.port))).await;
         let addresses = found.map_err(|_| StoreFault::Timeout)?.map_err(|_| StoreFault::Connect)?;
-        self.connect_to_any(beginning_at(first, addresses.collect()).into_iter()).await
+        self.connect_to_any(endpoint, beginning_at(first, addresses.collect()).into_iter()).await
     }
 
     /// Asks one address after the other: one that is silent costs its own time and not that of the next.
     async fn connect_to_any(
         &self,
+        endpoint: &Endpoint,
         addresses: impl Iterator<Item = SocketAddr>,
     ) -> Result<(MultiplexedConnection, Io), StoreFault> {
         let mut last = StoreFault::Connect;
         for address in addresses {
-            let connected = timeout(self.connect_timeout, self.connect_to(address)).await;
+            let connected = timeout(self.connect_timeout, self.connect_to(endpoint, address)).await;
             match connected.unwrap_or(Err(StoreFault::Timeout)) {
                 Err(fault) if fault != StoreFault::Credentials => last = fault,
                 // Who knows these credentials for wrong ones speaks for all.
@@ -53,8 +59,12 @@ impl Inner {
         Err(last)
     }
 
-    async fn connect_to(&self, address: SocketAddr) -> Result<(MultiplexedConnection, Io), StoreFault> {
-        let stream = self.transport.connect(&self.url, address).await?;
+    async fn connect_to(
+        &self,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+    ) -> Result<(MultiplexedConnection, Io), StoreFault> {
+        let stream = self.transport.connect(&self.url, endpoint, address).await?;
         // Whoever asks has a time of their own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let connected = MultiplexedConnection::new_with_config(&self.url.settings, stream, config).await;
@@ -108,7 +118,7 @@ mod tests {
     async fn outcome_of(url: &str, addresses: Vec<SocketAddr>) -> Result<(), StoreFault> {
         let url = url.parse().unwrap();
         let (store, _driver) = RedisStore::builder(url).connect_timeout(Duration::from_millis(500)).build();
-        store.0.connect_to_any(addresses.into_iter()).await.map(drop)
+        store.0.connect_to_any(&store.0.url.endpoint, addresses.into_iter()).await.map(drop)
     }
 
     #[tokio::test]

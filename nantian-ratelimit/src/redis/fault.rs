@@ -31,8 +31,8 @@ pub enum StoreFault {
     /// The server is still reading its data.
     #[error("the server is loading")]
     Loading,
-    /// The server is one of several nodes of a cluster, and has but a part of the keys.
-    #[error("the server is one of several of a cluster")]
+    /// The cluster is down, or has no node for some keys.
+    #[error("the cluster has no node for some keys")]
     Cluster,
     /// The connection broke off.
     #[error("the connection broke off")]

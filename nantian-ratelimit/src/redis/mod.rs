@@ -20,8 +20,23 @@
 //! # }
 //! ```
 //!
-//! The server is a single one, or a proxy that looks like one; it is reached over TCP, or TLS with the
-//! feature `redis-tls`. One of several nodes of a cluster is not asked: [`StoreFault::Cluster`].
+//! The server is a single one, a proxy that looks like one, or a cluster; it is reached over TCP, or TLS with
+//! the feature `redis-tls`.
+//!
+//! # Clusters
+//!
+//! That a server is a node of a cluster is known by what it says of keys that it does not have: the address
+//! of any node will do, or a name that all have. `CLUSTER SLOTS` tells where keys are: every minute, when a
+//! key has moved, and every second while a node is away. A decision follows its key (`MOVED`, `ASK`) within
+//! its time. Each master has a connection, greetings and a breaker of its own, so that one that is away costs
+//! only its keys: [`StoreStatus::away`].
+//!
+//! - A cluster of which nobody serves some slot refuses all keys, unless it is told
+//!   `cluster-require-full-coverage no`: it is away then, as a single server would be.
+//! - What replicas agree on is on the node that has the slot of `{store}`. A process that starts while that
+//!   one is away asks none of them.
+//! - While a slot moves to a master that had none, its keys there are decided about without a server.
+//! - Nodes that are known by addresses alone must prove to be the host of the URL, where that is a name.
 //!
 //! # What the server has to permit
 //!
@@ -31,6 +46,8 @@
 //! ```text
 //! ~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire
 //! ```
+//!
+//! Of a cluster `+cluster|slots +asking`, too, on each node.
 //!
 //! Each greeting of the driver, every three seconds, tries a decision: where less is permitted, the server is
 //! away ([`StoreFault::Credentials`]).
@@ -86,17 +103,22 @@
 //!   time of an outage may see up to `(R - 1) / R` of a bucket more than `L`.
 //! - A replica that knows of no others takes `L` alone: `R × L` if all start while the server is away, with
 //!   no count given.
+//! - Of a cluster all this holds for the keys of one node each.
 //! - A server that comes back with its data admits the rest of `L`, after what passed meanwhile. One that has
 //!   lost its data, or whose successor has not yet seen the last changes, has forgotten what was used until
 //!   then, and may admit that much again, a bucket at most.
 //! - A request whose answer was lost may have been charged on the server all the same: on the safe side.
 
 mod agreed_secret;
+mod ask;
 mod breaker;
 mod connect;
 mod denials;
 mod driver;
 mod fault;
+mod layout;
+mod node;
+mod node_driver;
 mod pending_decision;
 mod policy_group;
 mod replica_count;

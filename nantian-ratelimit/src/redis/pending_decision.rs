@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::ask::NoAnswer;
+use super::node::{DriverTask, Route};
 use super::policy_group::{Items, Report};
 use super::script::{self, Answer, Order};
 use super::settle::{Correction, difference};
 use super::shared::{SharedKey, SharedLimiter};
-use super::store::{DriverTask, Link, NoAnswer};
 use crate::cost::Cost;
 
 type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, NoAnswer>> + Send>>;
@@ -40,7 +41,7 @@ impl PendingDecision {
     /// Asks for `cost`, and reports what the server was not told.
     pub(super) fn new(
         limiter: &SharedLimiter,
-        link: Arc<Link>,
+        route: Route,
         key: &SharedKey,
         cost: Cost,
         order: Order,
@@ -48,7 +49,7 @@ impl PendingDecision {
     ) -> Self {
         let (store, name) = (limiter.store().clone(), key.name());
         let future = async move {
-            let answer = store.0.ask(&link, &name, &order).await;
+            let answer = store.0.ask(route, &name, &order).await;
             match report {
                 Some(report) if answer.is_ok() => report.delivered(),
                 undelivered => drop(undelivered),
@@ -78,7 +79,7 @@ impl Drop for PendingDecision {
         let (limiter, key) = (self.limiter.clone(), self.key.clone());
         let abandoned = AbandonedDecision { future, limiter, key, cost: self.cost };
         // What does not fit stays charged.
-        let _ = self.limiter.store().0.hand_over(DriverTask::Finish(abandoned));
+        let _ = self.limiter.store().0.hand_over(&self.key, DriverTask::Finish(abandoned));
     }
 }
 

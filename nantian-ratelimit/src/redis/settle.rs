@@ -4,10 +4,11 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use super::node::DriverTask;
 use super::policy_group::{Items, PolicyGroup};
 use super::script::{self, Order};
 use super::shared::{SharedKey, SharedLimiter};
-use super::store::{DriverTask, Link};
+use super::store::Inner;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::levels::Levels;
@@ -175,12 +176,7 @@ impl SharedReservation {
             return;
         }
         let RemoteCharge { limiter, key, .. } = &*self.0;
-        // What the driver does not take is reported later.
-        let _ = limiter.store().0.hand_over(DriverTask::Correct(Correction::new(
-            Arc::clone(limiter.group()),
-            key.clone(),
-            items,
-        )));
+        Correction::new(Arc::clone(limiter.group()), key.clone(), items).hand_over();
     }
 
     /// Whoever waits may find room now.
@@ -196,9 +192,15 @@ impl Correction {
         Self { group, key, items }
     }
 
+    /// Leaves it to a driver; what that does not take is reported later.
+    pub(super) fn hand_over(self) {
+        let (group, key) = (Arc::clone(&self.group), self.key.clone());
+        let _ = group.store.0.hand_over(&key, DriverTask::Correct(self));
+    }
+
     /// Whether the levels are on this server.
-    pub(super) fn is_known_by(&self, link: &Link) -> bool {
-        self.key.is_known_by(link)
+    pub(super) fn is_known_by(&self, store: &Inner) -> bool {
+        self.key.is_known_by(store)
     }
 
     /// The name of the levels on the server.

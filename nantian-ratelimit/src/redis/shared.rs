@@ -7,11 +7,12 @@ use http::request::Parts;
 
 use super::agreed_secret::AgreedSecret;
 use super::denials::Denial;
+use super::layout::slot_of;
 use super::pending_decision::PendingDecision;
 use super::policy_group::PolicyGroup;
 use super::script::{self, Answer, Order};
 use super::settle::{Charged, SharedReservation};
-use super::store::{Link, RedisStore};
+use super::store::{Inner, RedisStore};
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::{Denied, MissingPart, Unavailable};
@@ -170,7 +171,7 @@ impl SharedLimiter {
         {
             return Verdict::Denied(denied);
         }
-        let Some(link) = group.store.0.link().filter(|link| key.is_known_by(link)) else {
+        let Some(route) = group.store.0.route(&key) else {
             group.store.0.count_unasked();
             return self.decide_alone(now, &key, cost);
         };
@@ -179,11 +180,11 @@ impl SharedLimiter {
             return Verdict::Denied(current.denied(now, &denial, cost));
         }
         // What is sent in vain may arrive all the same: not while answers fail to come.
-        let is_clean = group.store.0.breaker.is_clean();
+        let is_clean = route.node.breaker.is_clean();
         let report = if is_clean { group.report(now, &key) } else { None };
         let unreported = |limit: &Limit| report.as_ref().map_or(0, |report| report.items().of(limit));
         let order = Order::new(current.limits(), cost, unreported);
-        let Ok(Answer { fits, used }) = PendingDecision::new(self, link, &key, cost, order, report).await
+        let Ok(Answer { fits, used }) = PendingDecision::new(self, route, &key, cost, order, report).await
         else {
             return self.decide_alone(group.now(), &key, cost);
         };
@@ -287,9 +288,14 @@ impl SharedKey {
         self.remote
     }
 
-    /// Whether replicas of this server call the levels by the same name.
-    pub(super) fn is_known_by(&self, link: &Link) -> bool {
-        self.agreed.bytes == link.agreed.bytes
+    /// Which part of a cluster has the levels.
+    pub(super) fn slot(&self) -> u16 {
+        slot_of(&self.name())
+    }
+
+    /// Whether the other replicas call the levels by the same name.
+    pub(super) fn is_known_by(&self, store: &Inner) -> bool {
+        self.agreed.bytes == store.agreed.load().bytes
     }
 }
 

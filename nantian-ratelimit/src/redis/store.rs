@@ -1,34 +1,28 @@
 //! The connection to the server, and what all limiters on it have in common.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::agreed_secret::AgreedSecret;
-use super::breaker::Breaker;
 use super::driver::RedisDriver;
 use super::fault::StoreFault;
-use super::pending_decision::AbandonedDecision;
-use super::script::{self, Answer, Order};
-use super::settle::Correction;
-use super::shared::{OnOutage, SharedLimiter};
+use super::layout::Layout;
+use super::node::{DriverTask, Node, Route};
+use super::node_driver::NodeDriver;
+use super::replica_count::ReplicaCount;
+use super::script;
+use super::shared::{OnOutage, SharedKey, SharedLimiter};
 use super::transport::Transport;
 use super::unreported::UnreportedKeys;
 use super::url::RedisUrl;
+use crate::key::SharedSecret;
 use crate::policy::{MAX_LIMITS, Policy};
-
-/// Tasks that may wait for the driver; more corrections are counted as if the server were away.
-const MAX_TASKS: usize = 1 << 14;
-
-/// The resolution of the runtime's timers.
-const TIMER_STEP: Duration = Duration::from_millis(1);
 
 /// Upper bounds of the latencies that are counted apart.
 const LATENCIES: [Duration; 7] = [
@@ -63,9 +57,13 @@ pub struct RedisStoreBuilder {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StoreStatus {
-    /// Whether decisions ask the server at present.
+    /// Whether decisions ask the server at present: in a cluster those about every key.
     pub is_reachable: bool,
-    /// Why the last attempt to reach it failed; `None` once one has succeeded.
+    /// Servers that have a part of the keys: the masters of a cluster, or one.
+    pub nodes: usize,
+    /// Which of them are not asked, as `HOST:PORT`: decisions about their keys are made without them.
+    pub away: Vec<String>,
+    /// Why the last attempt to reach it, or some node, failed; `None` once one has succeeded.
     pub fault: Option<StoreFault>,
     /// Whether the server makes room for new keys by forgetting others (`maxmemory-policy` other than
     /// `noeviction`), if it says so: limits are then forgotten as well.
@@ -93,44 +91,24 @@ pub(super) struct Inner {
     pub(super) command_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) on_outage: OnOutage,
+    /// What this process is called.
+    pub(super) name: u128,
     fixed_replicas: Option<u32>,
     /// As many as the server has counted; 0 until it has.
     pub(super) replicas: AtomicU32,
+    replica_count: Mutex<ReplicaCount>,
     /// The text of the script for each number of limits, from 1.
     pub(super) scripts: Box<[String]>,
     /// What keys are hashed under; what this process proposes until it hears from the server.
     pub(super) agreed: ArcSwap<AgreedSecret>,
-    /// What the driver has connected.
-    pub(super) link: ArcSwapOption<Link>,
-    /// Why the driver has not.
+    pub(super) layout: ArcSwap<Layout>,
+    /// Told when a key is not where the layout says.
+    pub(super) moved: Notify,
+    /// Why the layout is not known, or nobody asks for it.
     pub(super) fault: ArcSwapOption<StoreFault>,
-    /// Whether it has said of a key that another node has it, since it was last looked over.
-    pub(super) has_moved: AtomicBool,
-    pub(super) may_evict: AtomicBool,
-    pub(super) breaker: Breaker,
-    /// Wakes the driver when the breaker has opened.
-    pub(super) tripped: Notify,
-    tasks: mpsc::Sender<DriverTask>,
     /// Keys whose use the server has not been told of.
     pub(super) unreported: UnreportedKeys,
     counts: Counts,
-}
-
-/// A connection that has been greeted.
-pub(super) struct Link {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) agreed: Arc<AgreedSecret>,
-    /// The names of [`Inner::scripts`] on the server.
-    pub(super) scripts: Box<[String]>,
-}
-
-/// What the driver does for a limiter.
-#[derive(Debug)]
-pub(super) enum DriverTask {
-    /// Tells the server of a correction.
-    Correct(Correction),
-    /// Waits for an answer that nobody else waits for.
-    Finish(AbandonedDecision),
 }
 
 #[derive(Default)]
@@ -141,10 +119,6 @@ struct Counts {
     latencies: [AtomicU64; LATENCIES.len() + 1],
     latency_micros: AtomicU64,
 }
-
-/// The server did not decide.
-#[derive(Debug)]
-pub(super) struct NoAnswer;
 
 // === impl RedisStore ===
 
@@ -176,7 +150,7 @@ impl RedisStore {
 
     /// How the server is doing.
     pub fn status(&self) -> StoreStatus {
-        let counts = &self.0.counts;
+        let (counts, layout) = (&self.0.counts, self.0.layout.load());
         let mut answers = 0;
         let latencies = LATENCIES.iter().zip(&counts.latencies).map(|(bound, count)| {
             answers += count.load(Ordering::Relaxed);
@@ -185,9 +159,11 @@ impl RedisStore {
         let latencies = latencies.collect();
         let slow = counts.latencies.last().map_or(0, |slow| slow.load(Ordering::Relaxed));
         StoreStatus {
-            is_reachable: self.0.link().is_some(),
-            fault: self.0.fault.load().as_deref().copied(),
-            may_evict: self.0.may_evict.load(Ordering::Relaxed),
+            is_reachable: layout.is_reachable(),
+            nodes: layout.nodes().len(),
+            away: layout.away(),
+            fault: self.0.fault.load().as_deref().copied().or_else(|| layout.fault()),
+            may_evict: layout.may_evict(),
             replicas: self.0.known_replicas(),
             answers: answers + slow,
             failures: counts.failures.load(Ordering::Relaxed),
@@ -245,28 +221,27 @@ impl RedisStoreBuilder {
 
     /// The store, and the future that connects it.
     pub fn build(self) -> (RedisStore, RedisDriver) {
-        let (sender, tasks) = mpsc::channel(MAX_TASKS);
+        let (node, tasks) = Node::new(self.url.endpoint.clone());
         let store = RedisStore(Arc::new(Inner {
             url: self.url,
             transport: self.transport,
             command_timeout: self.command_timeout,
             connect_timeout: self.connect_timeout,
             on_outage: self.on_outage,
+            name: u128::from_le_bytes(SharedSecret::random_bytes()),
             fixed_replicas: self.replicas,
             replicas: AtomicU32::new(0),
+            replica_count: Mutex::default(),
             scripts: (1..=MAX_LIMITS).map(script::decide).collect(),
             agreed: ArcSwap::from_pointee(AgreedSecret::proposed()),
-            link: ArcSwapOption::empty(),
+            layout: ArcSwap::from_pointee(Layout::alone(Arc::clone(&node))),
+            moved: Notify::new(),
             fault: ArcSwapOption::empty(),
-            may_evict: AtomicBool::new(false),
-            has_moved: AtomicBool::new(false),
-            breaker: Breaker::default(),
-            tripped: Notify::new(),
-            tasks: sender,
             unreported: UnreportedKeys::default(),
             counts: Counts::default(),
         }));
-        (store.clone(), RedisDriver::new(store.0, tasks))
+        let driver = RedisDriver::new(NodeDriver::alone(Arc::clone(&store.0), node, tasks));
+        (store, driver)
     }
 }
 
@@ -279,12 +254,21 @@ impl fmt::Debug for RedisStoreBuilder {
 // === impl Inner ===
 
 impl Inner {
-    /// The connection, if decisions are to ask.
-    pub(super) fn link(&self) -> Option<Arc<Link>> {
-        if self.breaker.is_open() {
-            return None;
-        }
-        self.link.load_full()
+    /// Whom to ask about `key`, if decisions are to ask.
+    pub(super) fn route(&self, key: &SharedKey) -> Option<Route> {
+        let layout = self.layout.load();
+        layout.node_at(|| key.slot())?.route().filter(|_| key.is_known_by(self))
+    }
+
+    /// The server has told of so many replicas.
+    pub(super) fn count_replicas(&self, now: Instant, told: u32) {
+        let mut count = self.replica_count.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replicas.store(count.told(now, told), Ordering::Relaxed);
+    }
+
+    /// The server was away: what it tells of replicas from now on may be news to itself.
+    pub(super) fn interrupt_replica_count(&self) {
+        self.replica_count.lock().unwrap_or_else(PoisonError::into_inner).interrupted();
     }
 
     fn known_replicas(&self) -> Option<u32> {
@@ -295,46 +279,21 @@ impl Inner {
         self.known_replicas().unwrap_or(1)
     }
 
-    /// Asks the server; whatever goes wrong is counted.
-    ///
-    /// # Cancellation
-    ///
-    /// Dropping it leaves open whether the order is carried out.
-    pub(super) async fn ask(&self, link: &Arc<Link>, key: &str, order: &Order) -> Result<Answer, NoAnswer> {
-        let begun = Instant::now();
-        // Timers end up to two of their steps late.
-        let limit = self.command_timeout.saturating_sub(TIMER_STEP).max(TIMER_STEP);
-        let asked = timeout(limit, self.decide(link, key, order)).await;
-        if let Ok(Err(error)) = &asked
-            && StoreFault::from(error) == StoreFault::Cluster
-        {
-            self.has_moved.store(true, Ordering::Relaxed);
-        }
-        let answer = asked.ok().and_then(Result::ok).and_then(|bytes| Answer::read(&bytes, order.limits));
-        match answer {
-            Some(answer) => {
-                self.breaker.succeeded();
-                self.counts.answered(begun.elapsed());
-                Ok(answer)
-            }
-            None => {
-                self.counts.failures.fetch_add(1, Ordering::Relaxed);
-                // The failure of a connection that is gone says nothing of the one that is there now.
-                let is_current = self.link.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
-                if is_current && self.breaker.failed() {
-                    self.tripped.notify_one();
-                }
-                Err(NoAnswer)
-            }
+    /// Hands a task about `key` to a driver; it comes back if the server is away, or there is no room.
+    pub(super) fn hand_over(&self, key: &SharedKey, task: DriverTask) -> Result<(), DriverTask> {
+        match self.layout.load().node_at(|| key.slot()) {
+            Some(node) => node.hand_over(task),
+            None => Err(task),
         }
     }
 
-    /// Hands a task to the driver; it comes back if the server is away, or there is no room.
-    pub(super) fn hand_over(&self, task: DriverTask) -> Result<(), DriverTask> {
-        if self.link().is_none() {
-            return Err(task);
-        }
-        self.tasks.try_send(task).map_err(mpsc::error::TrySendError::into_inner)
+    /// A decision for which the server was asked in vain.
+    pub(super) fn count_failure(&self) {
+        self.counts.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_answer(&self, latency: Duration) {
+        self.counts.answered(latency);
     }
 
     pub(super) fn count_unasked(&self) {
@@ -343,46 +302,6 @@ impl Inner {
 
     pub(super) fn count_remembered(&self) {
         self.counts.remembered.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-// === impl Link ===
-
-impl Link {
-    /// The command that has a script carry out `order`, by the name of the script.
-    pub(super) fn command(&self, key: &str, order: &Order) -> Cmd {
-        let name = order.limits.checked_sub(1).and_then(|position| self.scripts.get(position));
-        carry_out("EVALSHA", name.map(String::as_str).unwrap_or_default(), key, order)
-    }
-}
-
-impl Inner {
-    /// Has the script carry out `order`; a server that has lost the script is told it again.
-    pub(super) async fn decide(&self, link: &Link, key: &str, order: &Order) -> Result<Vec<u8>, RedisError> {
-        let mut connection = link.connection.clone();
-        match bytes(connection.send_packed_command(&link.command(key, order)).await) {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let text = order.limits.checked_sub(1).and_then(|position| self.scripts.get(position));
-                let text = text.map(String::as_str).unwrap_or_default();
-                bytes(connection.send_packed_command(&carry_out("EVAL", text, key, order)).await)
-            }
-            result => result,
-        }
-    }
-}
-
-/// The command that has a script, by its text or its name, carry out `order`.
-pub(super) fn carry_out(how: &str, script: &str, key: &str, order: &Order) -> Cmd {
-    let mut command = Cmd::new();
-    command.arg(how).arg(script).arg(1).arg(key).arg(&order.terms).arg(&order.corrections);
-    command
-}
-
-/// The string that a command answered.
-pub(super) fn bytes(result: Result<Value, RedisError>) -> Result<Vec<u8>, RedisError> {
-    match result?.extract_error()? {
-        Value::BulkString(bytes) => Ok(bytes),
-        _ => Err((ErrorKind::UnexpectedReturnType, "not a string").into()),
     }
 }
 

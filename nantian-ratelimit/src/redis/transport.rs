@@ -14,7 +14,7 @@ use tokio_rustls::{
 };
 
 use super::fault::StoreFault;
-use super::url::RedisUrl;
+use super::url::{Endpoint, RedisUrl};
 
 /// How a server is reached.
 #[derive(Clone, Default)]
@@ -34,23 +34,30 @@ impl Transport {
     pub(super) async fn connect(
         &self,
         url: &RedisUrl,
+        endpoint: &Endpoint,
         address: SocketAddr,
     ) -> Result<Box<dyn Stream>, StoreFault> {
         let stream = open(address).await.map_err(|error| StoreFault::from(&error.into()))?;
-        if url.is_tls() { self.secure(url, stream).await } else { Ok(Box::new(stream)) }
+        if url.is_tls() { self.secure(url, endpoint, stream).await } else { Ok(Box::new(stream)) }
     }
 
     #[cfg(feature = "redis-tls")]
-    async fn secure(&self, url: &RedisUrl, stream: TcpStream) -> Result<Box<dyn Stream>, StoreFault> {
+    async fn secure(
+        &self,
+        url: &RedisUrl,
+        endpoint: &Endpoint,
+        stream: TcpStream,
+    ) -> Result<Box<dyn Stream>, StoreFault> {
         let config = self.tls.clone().ok_or(StoreFault::Tls)?;
-        let name = ServerName::try_from(url.host.clone()).map_err(|_| StoreFault::Tls)?;
+        let name = url.server_name(endpoint).to_owned();
+        let name = ServerName::try_from(name).map_err(|_| StoreFault::Tls)?;
         let stream = TlsConnector::from(config).connect(name, stream).await;
         Ok(Box::new(stream.map_err(|_| StoreFault::Tls)?))
     }
 
     #[cfg(not(feature = "redis-tls"))]
     #[expect(clippy::unused_async, reason = "it is what the other build awaits")]
-    async fn secure(&self, _: &RedisUrl, _: TcpStream) -> Result<Box<dyn Stream>, StoreFault> {
+    async fn secure(&self, _: &RedisUrl, _: &Endpoint, _: TcpStream) -> Result<Box<dyn Stream>, StoreFault> {
         Err(StoreFault::Tls)
     }
 }

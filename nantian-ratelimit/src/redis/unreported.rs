@@ -6,7 +6,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::policy_group::PolicyGroup;
+use super::settle::Correction;
 use super::shared::SharedKey;
+use super::store::Inner;
 
 /// Most keys that are remembered; what the others owe is told with the next decision on them.
 const MOST: usize = 4096;
@@ -67,6 +69,25 @@ impl Iterator for Drain<'_> {
 impl Drop for Drain<'_> {
     fn drop(&mut self) {
         self.keys.by_ref().for_each(|unreported| self.unreported.remember(unreported));
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Has the server told what was used without it.
+    pub(super) fn report(&self) {
+        let layout = self.layout.load();
+        for (group, key) in self.unreported.drain() {
+            let Some(group) = group.upgrade() else { continue };
+            let node = layout.node_at(|| key.slot()).filter(|node| node.link().is_some());
+            // What is sent in vain may arrive all the same: not while answers fail to come.
+            if node.is_none_or(|node| !node.breaker.is_clean()) {
+                self.unreported.note(&group, &key);
+            } else if let Some(report) = group.report(group.now(), &key) {
+                Correction::new(group, key, report.into_items()).hand_over();
+            }
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where the server is.
 
 use std::fmt;
+#[cfg(feature = "redis-tls")]
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
@@ -9,6 +11,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnec
 /// `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`.
 ///
 /// `rediss://` is the same over TLS (feature `redis-tls`). The port is 6379 and the database 0 unless told.
+/// Of a cluster any node will do, or a name that all of them have.
 /// `Display` and `Debug` show no credentials.
 ///
 /// ```
@@ -21,10 +24,16 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnec
 /// ```
 #[derive(Clone)]
 pub struct RedisUrl {
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(super) endpoint: Endpoint,
     is_tls: bool,
     pub(super) settings: RedisConnectionInfo,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 /// An address that names no server. The text never repeats the address, which may hold a password.
@@ -49,6 +58,15 @@ impl RedisUrl {
     /// Whether the server is spoken to over TLS.
     pub fn is_tls(&self) -> bool {
         self.is_tls
+    }
+
+    /// Who a server there must prove to be. Nodes of a cluster that are told by their addresses alone have
+    /// certificates for the name that all are reached by.
+    #[cfg(feature = "redis-tls")]
+    pub(super) fn server_name<'a>(&'a self, endpoint: &'a Endpoint) -> &'a str {
+        let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
+        let is_told = !is_address(&endpoint.host) || is_address(&self.endpoint.host);
+        if is_told { &endpoint.host } else { &self.endpoint.host }
     }
 }
 
@@ -79,25 +97,39 @@ impl FromStr for RedisUrl {
             return Err(InvalidRedisUrl::Syntax);
         }
         let settings = info.redis_settings().clone().set_lib_name("nantian", env!("CARGO_PKG_VERSION"));
-        Ok(Self { host, port, is_tls, settings })
+        Ok(Self { endpoint: Endpoint { host, port }, is_tls, settings })
     }
 }
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port, database) = (&self.host, self.port, self.settings.db());
         let scheme = if self.is_tls { "rediss" } else { "redis" };
-        if host.contains(':') {
-            write!(f, "{scheme}://[{host}]:{port}/{database}")
-        } else {
-            write!(f, "{scheme}://{host}:{port}/{database}")
-        }
+        write!(f, "{scheme}://{}/{}", self.endpoint, self.settings.db())
     }
 }
 
 impl fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Reads where a server says that a key is, `HOST:PORT`: an address of IPv6 has no brackets there, and
+    /// who says no host means its own.
+    pub(super) fn of_redirect(text: &str, asked: &Self) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = if host.is_empty() { &asked.host } else { host };
+        Some(Self { host: host.to_owned(), port: port.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
 
@@ -126,6 +158,12 @@ mod tests {
         let url: RedisUrl = "rediss://:hidden@h/3".parse().unwrap();
         assert!(url.is_tls());
         assert_eq!(url.to_string(), "rediss://h:6379/3");
+        for (node, name) in [("node.test", "node.test"), ("10.0.0.2", "h"), ("::1", "h")] {
+            let endpoint = Endpoint { host: node.to_owned(), port: 1 };
+            assert_eq!(url.server_name(&endpoint), name);
+            let url: RedisUrl = "rediss://10.0.0.1".parse().unwrap();
+            assert_eq!(url.server_name(&endpoint), node);
+        }
         for wrong in ["rediss://", "rediss://:hidden@h:1/0#insecure"] {
             assert_eq!(wrong.parse::<RedisUrl>().unwrap_err(), InvalidRedisUrl::Syntax, "{wrong}");
         }

@@ -3,6 +3,7 @@
 #![cfg(test)]
 #![cfg(not(loom))]
 
+mod cluster;
 mod layer;
 mod measure;
 mod outage;

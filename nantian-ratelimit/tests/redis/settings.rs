@@ -1,6 +1,5 @@
 //! Servers whose settings let nobody keep limits there, or not for sure.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use nantian_ratelimit::redis::{RedisStore, StoreFault};
@@ -10,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::server::{Replica, Server, admit, admitted, eventually, policy};
 
 /// What the documentation says that a user must be permitted.
-const PERMITTED: &str = "~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire";
+pub(crate) const PERMITTED: &str = "~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire";
 
 /// A replica that is a user with these permissions, and may not be connected.
 async fn permitted(server: &Server, permissions: &str) -> Replica {
@@ -108,58 +107,4 @@ async fn a_server_is_looked_over_once_for_each_connection() {
         sleep(Duration::from_millis(20)).await;
     }
     replica.is_reachable(true).await;
-}
-
-async fn cluster_node() -> Server {
-    Server::start_with(|| {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = free.local_addr().unwrap().port().to_string();
-        ["--cluster-enabled", "yes", "--cluster-port", &port].map(str::to_owned).to_vec()
-    })
-    .await
-}
-
-#[tokio::test]
-async fn a_node_that_has_given_up_some_keys_is_noticed_with_the_next_greeting() {
-    let node = cluster_node().await;
-    node.ask("CONFIG SET cluster-require-full-coverage no").await;
-    assert_eq!(node.ask("CLUSTER ADDSLOTSRANGE 0 16383").await, "+OK\r\n");
-    let replica = node.replica().await;
-    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(100)]));
-    assert_eq!(node.ask("CLUSTER DELSLOTSRANGE 0 4095").await, "+OK\r\n");
-    let begun = Instant::now();
-    for caller in 0.. {
-        if replica.store.status().fault == Some(StoreFault::Cluster) {
-            return;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "nobody looks");
-        let _ = admitted(&limiter, &format!("caller-{caller}"), 1).await;
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test]
-async fn one_of_several_nodes_of_a_cluster_is_none_to_ask_and_the_only_one_is() {
-    let [one, other] = [cluster_node().await, cluster_node().await];
-    assert_eq!(one.ask("CLUSTER ADDSLOTSRANGE 0 16383").await, "+OK\r\n");
-    let replica = one.replica().await;
-    drop(replica);
-    one.ask("FLUSHALL").await;
-    // From now on half of all keys are elsewhere.
-    assert_eq!(one.ask("CLUSTER DELSLOTSRANGE 0 8191").await, "+OK\r\n");
-    assert_eq!(other.ask("CLUSTER ADDSLOTSRANGE 0 8191").await, "+OK\r\n");
-    let (port, bus) = (other.port(), other.option("--cluster-port").to_owned());
-    one.ask(&format!("CLUSTER MEET 127.0.0.1 {port} {bus}")).await;
-    for node in [&one, &other] {
-        let begun = Instant::now();
-        while !node.ask("CLUSTER INFO").await.contains("cluster_size:2") {
-            assert!(begun.elapsed() < Duration::from_secs(20), "they do not meet");
-            sleep(Duration::from_millis(20)).await;
-        }
-        let (store, driver) =
-            RedisStore::builder(node.url()).connect_timeout(Duration::from_secs(10)).build();
-        let replica = Replica::new(store, driver);
-        eventually(|| replica.store.status().fault == Some(StoreFault::Cluster)).await;
-        assert!(!replica.store.status().is_reachable);
-    }
 }

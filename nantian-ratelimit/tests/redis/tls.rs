@@ -10,18 +10,24 @@ use nantian_ratelimit::redis::{RedisDriver, RedisStore, StoreFault};
 use nantian_ratelimit::{Limit, LimitName, Unit};
 use rcgen::CertifiedKey;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::server::{Server, admitted, eventually, policy};
 
-/// A server that also listens with TLS, as `localhost`.
+/// Servers that also listen with TLS, as `localhost`.
 struct Secured {
-    server: Server,
+    servers: Vec<Server>,
     certificate: rcgen::Certificate,
     _files: TempDir,
 }
 
 impl Secured {
     async fn start() -> Self {
+        Self::start_with(1, &[]).await
+    }
+
+    /// Starts several servers with the same certificate; each has ports of its own.
+    async fn start_with(count: usize, more: &[&str]) -> Self {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let files = TempDir::new().unwrap();
@@ -31,20 +37,24 @@ impl Secured {
             path.to_str().unwrap().to_owned()
         };
         let (certificate, key) = (file("cert.pem", cert.pem()), file("key.pem", signing_key.serialize_pem()));
-        let server = Server::start_with(|| {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            let port = free.local_addr().unwrap().port().to_string();
-            drop(free);
-            let options = ["--tls-port", &port, "--tls-auth-clients", "no", "--tls-cert-file", &certificate]
-                .into_iter()
-                .chain(["--tls-key-file", &key, "--tls-ca-cert-file", &certificate]);
-            options.map(str::to_owned).collect()
-        });
-        Self { server: server.await, certificate: cert, _files: files }
+        let mut servers = Vec::new();
+        for _ in 0..count {
+            let server = Server::start_with(|| {
+                let paths = ["--tls-auth-clients", "no", "--tls-cert-file", &certificate]
+                    .into_iter()
+                    .chain(["--tls-key-file", &key, "--tls-ca-cert-file", &certificate]);
+                let mut options: Vec<String> = paths.chain(more.iter().copied()).map(str::to_owned).collect();
+                options.extend(["--tls-port".to_owned(), free_port()]);
+                options.extend(["--cluster-port".to_owned(), free_port()]);
+                options
+            });
+            servers.push(server.await);
+        }
+        Self { servers, certificate: cert, _files: files }
     }
 
     fn store(&self, host: &str, tls: Option<Arc<ClientConfig>>) -> (RedisStore, RedisDriver) {
-        let url = format!("rediss://{host}:{}/0", self.server.option("--tls-port")).parse().unwrap();
+        let url = format!("rediss://{host}:{}/0", self.servers[0].option("--tls-port")).parse().unwrap();
         let builder = RedisStore::builder(url)
             .connect_timeout(Duration::from_secs(10))
             .command_timeout(Duration::from_secs(1));
@@ -60,6 +70,11 @@ impl Secured {
         roots.add(self.certificate.der().clone()).unwrap();
         trust(roots)
     }
+}
+
+fn free_port() -> String {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    free.local_addr().unwrap().port().to_string()
 }
 
 fn trust(roots: RootCertStore) -> Arc<ClientConfig> {
@@ -78,7 +93,7 @@ async fn limits_are_shared_over_tls() {
     let per_day = Limit::new(name, Unit::Requests, 10, Duration::from_secs(24 * 3600));
     let limiter = store.limiter("quota", policy([per_day.clone()]));
     assert_eq!(admitted(&limiter, "alice", 8).await, 8);
-    let plain = secured.server.replica().await;
+    let plain = secured.servers[0].replica().await;
     let limiter = plain.store.limiter("quota", policy([per_day]));
     assert_eq!(admitted(&limiter, "alice", 8).await, 2, "both are at the same levels");
     driver.abort();
@@ -98,4 +113,33 @@ async fn a_server_that_proves_nothing_is_not_asked() {
         assert!(!store.status().is_reachable);
         driver.abort();
     }
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_cluster_prove_to_be_the_host_of_its_url() {
+    let options = ["--cluster-enabled", "yes", "--tls-cluster", "yes"];
+    let secured = Secured::start_with(2, &options).await;
+    for (server, slots) in secured.servers.iter().zip(["0 8191", "8192 16383"]) {
+        assert_eq!(server.ask(&format!("CLUSTER ADDSLOTSRANGE {slots}")).await, "+OK\r\n");
+    }
+    let [one, other] = &secured.servers[..] else { panic!() };
+    let (port, bus) = (other.option("--tls-port"), other.option("--cluster-port"));
+    other.ask("CLUSTER SET-CONFIG-EPOCH 2").await;
+    one.ask(&format!("CLUSTER MEET 127.0.0.1 {port} {bus}")).await;
+    // Each is known by its address, which no certificate is for.
+    let (store, driver) = secured.store("localhost", Some(secured.trust()));
+    let driver = tokio::spawn(driver.run());
+    let begun = Instant::now();
+    while !store.status().is_reachable || store.status().nodes < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", store.status());
+        sleep(Duration::from_millis(20)).await;
+    }
+    let limiter = store.limiter("quota", policy([Limit::requests_per_minute(100)]));
+    for caller in 0..10 {
+        assert_eq!(admitted(&limiter, &format!("caller-{caller}"), 1).await, 1);
+    }
+    for server in &secured.servers {
+        assert!(server.calls("evalsha").await > 0);
+    }
+    driver.abort();
 }
