@@ -140,7 +140,7 @@ pub(super) struct Common {
     pub(super) admin_addr: AdminAddr,
     /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways of one
     /// cluster share; rediss:// over TLS, with a certificate that the system trusts (SSL_CERT_FILE names
-    /// others).
+    /// others). Of a Redis or Valkey cluster any node.
     #[arg(long, env = "NANTIAN_RATELIMIT_STORE", hide_env_values = true, value_name = "STORE",
           default_value = "memory", value_parser = StoreParser)]
     pub(super) ratelimit_store: RateLimitStore,

@@ -151,7 +151,7 @@ impl Metrics {
         gauge(
             encoder,
             "nantian_rate_limit_store_up",
-            "Whether the store of the limits is asked; 0 means that each replica goes on with its share, or with all as long as it knows of no others",
+            "Whether the store of the limits is asked, about every key; 0 means that each replica goes on with its share, or with all as long as it knows of no others",
             status.is_reachable.into(),
         )?;
         gauge(

@@ -13,6 +13,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// What is to be known of limits while their store is away.
 const AWAY: &str = "the store of the limits does not answer: each gateway goes on with its share of them";
+/// The same of a cluster of which some nodes answer.
+const PARTLY_AWAY: &str = "a part of the store of the limits does not answer: for the keys there, each gateway goes on with its share of \
+     them";
 /// The same, before the store has told how many gateways there are.
 const NOT_MET: &str = "the store of the limits has not answered since this gateway started: it goes on with the whole \
      limits, as if it were alone, unless --ratelimit-replicas says how many gateways share them";
@@ -29,6 +32,7 @@ pub(crate) fn store_remark(store: &RedisStore) -> Option<&'static str> {
 fn remark(status: &StoreStatus) -> Option<&'static str> {
     match (status.is_reachable, status.replicas) {
         (true, _) => status.may_evict.then_some(FORGETS),
+        (false, Some(_)) if status.away.len() < status.nodes => Some(PARTLY_AWAY),
         (false, Some(_)) => Some(AWAY),
         (false, None) => Some(NOT_MET),
     }
@@ -46,23 +50,25 @@ pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
         ticks.tick().await;
         let status = store.status();
         let remark = remark(&status);
-        let state = (status.is_reachable, remark, status.fault.filter(|_| !status.is_reachable));
-        let before = known.replace(state);
-        if before.is_none_or(|(_, before, _)| before != remark) {
-            changed.notify_one();
-        }
-        if before == Some(state) {
+        let fault = status.fault.filter(|_| !status.is_reachable);
+        let state = (status.is_reachable, remark, fault, status.away);
+        if known.as_ref() == Some(&state) {
             continue;
+        }
+        let away = (status.nodes > 1 && !status.is_reachable).then(|| state.3.join(", "));
+        let before = known.replace(state);
+        if before.as_ref().is_none_or(|(_, before, ..)| *before != remark) {
+            changed.notify_one();
         }
         if status.is_reachable {
             tracing::info!(store = %store.url(), replicas = status.replicas, "limits are shared");
         }
-        let reason = state.2.map(tracing::field::display);
+        let reason = fault.map(tracing::field::display);
         match (remark, before) {
             (Some(_), Some((false, ..))) if !status.is_reachable => {
-                tracing::debug!(store = %store.url(), reason, "the store is still away");
+                tracing::debug!(store = %store.url(), reason, away, "the store is still away");
             }
-            (Some(remark), _) => tracing::warn!(store = %store.url(), reason, "{remark}"),
+            (Some(remark), _) => tracing::warn!(store = %store.url(), reason, away, "{remark}"),
             (None, _) => {}
         }
     }

@@ -24,6 +24,34 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts a server that asks for this password.
     pub(crate) async fn start(password: &str) -> Self {
+        Self::start_with(password, &[]).await
+    }
+
+    /// Starts two servers that have half of all keys each.
+    pub(crate) async fn cluster(password: &str) -> [Self; 2] {
+        let reserved = [Port::reserve(), Port::reserve()];
+        let bus = reserved.each_ref().map(|port| port.address().port().to_string());
+        let node = async |number: usize, slots: &str| {
+            let options = ["--cluster-enabled", "yes", "--cluster-port", &bus[number]];
+            let node = Self::start_with(password, &options).await;
+            node.does(password, &format!("CLUSTER ADDSLOTSRANGE {slots}")).await;
+            node.does(password, &format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1)).await;
+            node
+        };
+        let nodes = [node(0, "0 8191").await, node(1, "8192 16383").await];
+        let port = nodes[1].address().port();
+        nodes[0].does(password, &format!("CLUSTER MEET 127.0.0.1 {port} {}", bus[1])).await;
+        for node in &nodes {
+            eventually("the cluster is whole", async || {
+                let said = node.ask(password, "CLUSTER INFO").await;
+                said.contains("cluster_state:ok") && said.contains("cluster_size:2")
+            })
+            .await;
+        }
+        nodes
+    }
+
+    async fn start_with(password: &str, options: &[&str]) -> Self {
         let (port, directory) = (Port::reserve(), TempDir::new().unwrap());
         // The port is reserved by a socket that does not listen: the server binds beside it, as it reuses
         // addresses.
@@ -31,6 +59,7 @@ impl Redis {
             .args(["--port", &port.address().port().to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--requirepass", password, "--dir"])
             .arg(directory.path())
+            .args(options)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed, as .ci/setup does");
@@ -47,12 +76,21 @@ impl Redis {
 
     /// Has it keep to a setting from now on.
     pub(crate) async fn configure(&self, password: &str, setting: &str) {
+        self.does(password, &format!("CONFIG SET {setting}")).await;
+    }
+
+    async fn does(&self, password: &str, command: &str) {
+        assert_eq!(self.ask(password, command).await, "+OK\r\n".repeat(3), "{command}");
+    }
+
+    /// What it answers, between its consent to the password and to be left.
+    async fn ask(&self, password: &str, command: &str) -> String {
         let mut stream = TcpStream::connect(self.address()).await.unwrap();
-        let commands = format!("AUTH {password}\r\nCONFIG SET {setting}\r\nQUIT\r\n");
+        let commands = format!("AUTH {password}\r\n{command}\r\nQUIT\r\n");
         stream.write_all(commands.as_bytes()).await.unwrap();
         let mut answers = String::new();
         stream.read_to_string(&mut answers).await.unwrap();
-        assert_eq!(answers, "+OK\r\n".repeat(3));
+        answers
     }
 
     fn address(&self) -> SocketAddr {
