@@ -75,7 +75,7 @@ fn model(dialect: Dialect, name: &str) -> &'static str {
         Dialect::Bedrock => "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
         Dialect::Gemini => "gemini-3-pro",
         Dialect::Ollama => "qwen3",
-        _ if name == "parameters" => "gpt-4.1",
+        _ if matches!(name, "parameters" | "logprobs") => "gpt-4.1",
         _ => "gpt-5",
     }
 }

@@ -104,6 +104,8 @@ impl Dialect {
             if request.verbosity.is_some() {
                 losses.add("verbosity");
             }
+            openai::options::lose_logprobs(request, &mut losses);
+            openai::options::lose(&request.openai, &mut losses);
         }
         if self != Self::Bedrock && request.guardrail.is_some() {
             losses.add(GUARDRAIL);
@@ -159,12 +161,15 @@ impl ClientDialect {
         reply.tokens.input.get_or_insert(defaults.input_estimate);
         reply.tokens.output.get_or_insert_with(|| weight_of(&reply.content).tokens());
         let reply = &reply;
-        let (body, losses) = match self {
+        let (body, mut losses) = match self {
             Self::Anthropic => (anthropic::encode_reply(reply, defaults), Losses::default()),
             Self::Ollama => ollama::encode_reply(reply, defaults),
             Self::OpenAi => (openai::encode_reply(reply, defaults), lost_of_stop(&reply.stop)),
             Self::Responses => (responses::encode_reply(reply, defaults), lost_of_stop(&reply.stop)),
         };
+        if matches!(self, Self::Anthropic | Self::Ollama) && !reply.logprobs.is_empty() {
+            losses.add("logprobs");
+        }
         (Bytes::from(body), losses)
     }
 

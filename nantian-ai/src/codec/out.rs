@@ -140,6 +140,10 @@ impl List<'_> {
         write_numbers(self.next(), numbers);
     }
 
+    pub(crate) fn json(&mut self, json: &Json) {
+        self.next().extend_from_slice(json.as_str().as_bytes());
+    }
+
     /// Items as they have been written elsewhere, commas between them.
     pub(crate) fn raw(&mut self, items: &[u8]) {
         if !items.is_empty() {

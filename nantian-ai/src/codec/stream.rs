@@ -230,6 +230,9 @@ impl StreamEncoder {
             // A stream begins with its beginning.
             Event::Ping if !self.begun => return,
             Event::Open(Part::ToolCall { name, .. }) => self.names.restore(name),
+            Event::Logprobs(_) if matches!(self.writer, Writer::Anthropic(_)) => {
+                self.losses.add("logprobs");
+            }
             Event::Delta(text) => self.said += Weight::of(text.as_bytes()),
             Event::Tokens(tokens) => self.told.merge(*tokens),
             Event::Stop(stop) if !matches!(self.writer, Writer::Anthropic(_)) => {
@@ -254,7 +257,7 @@ impl StreamEncoder {
     pub fn losses(&self) -> Option<&Losses> {
         match &self.writer {
             Writer::Ollama(writer) => Some(writer.losses()),
-            // They have a place for everything but the sequence that an answer stopped at.
+            // The sequence that an answer stopped at, and log probabilities, are all that has no place.
             _ => Some(&self.losses).filter(|losses| !losses.is_empty()),
         }
     }

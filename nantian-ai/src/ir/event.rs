@@ -1,6 +1,6 @@
 //! An answer in pieces.
 
-use super::{Fault, Stop, Tokens};
+use super::{Fault, Json, Stop, Tokens};
 
 /// One step of a streamed answer.
 ///
@@ -21,6 +21,8 @@ pub enum Event {
     Open(Part),
     /// More of the part: text, reasoning, or arguments as they are written.
     Delta(String),
+    /// The log probabilities of the tokens of the text that comes next, as OpenAI writes them.
+    Logprobs(Vec<Json>),
     /// The signature of the reasoning that is open.
     Signature(String),
     /// The part is complete.

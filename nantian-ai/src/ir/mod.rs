@@ -25,7 +25,8 @@ pub use self::names::ToolNames;
 pub use self::pieces::{Collector, pieces};
 pub use self::reply::{Reply, Stop, Tokens};
 pub use self::request::{
-    CacheLife, CachePoint, Effort, Message, Output, Request, Role, Thinking, Tool, ToolChoice, Verbosity,
+    CacheLife, CachePoint, Effort, Message, OpenAiOptions, Output, Request, Role, Thinking, Tool, ToolChoice,
+    Verbosity,
 };
 
 pub(crate) use self::names::{ToolIds, own_id, safe_id, safe_item_id, safe_user, short_id};

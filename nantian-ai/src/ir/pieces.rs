@@ -14,6 +14,9 @@ use super::{Block, Event, Fault, Json, Losses, Part, Reasoning, Reply, ToolCall}
 /// ```
 pub fn pieces(reply: Reply) -> Vec<Event> {
     let mut events = vec![Event::Start { id: reply.id, model: reply.model }];
+    if !reply.logprobs.is_empty() {
+        events.push(Event::Logprobs(reply.logprobs));
+    }
     for block in reply.content {
         let (part, delta, signature) = match block {
             Block::Text(text) => (Part::Text, text, None),
@@ -70,6 +73,7 @@ impl Collector {
                     *open = Some(signature);
                 }
             }
+            Event::Logprobs(more) => self.reply.logprobs.extend(more),
             Event::Close => self.close(),
             Event::Ping => {}
             Event::Tokens(tokens) => self.reply.tokens.merge(tokens),

@@ -1,6 +1,6 @@
 //! An answer as a whole.
 
-use super::Block;
+use super::{Block, Json};
 
 /// An answer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,6 +12,8 @@ pub struct Reply {
     pub model: Option<String>,
     /// What it says.
     pub content: Vec<Block>,
+    /// The log probabilities of the tokens of its text, as OpenAI writes them, if they were asked for.
+    pub logprobs: Vec<Json>,
     /// Why it ended.
     pub stop: Stop,
     /// What it took.

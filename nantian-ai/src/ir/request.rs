@@ -45,6 +45,12 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Who asks, as an opaque id.
     pub user: Option<String>,
+    /// The same by OpenAI's newer name (`safety_identifier`), which may be said beside the older.
+    pub safety_identifier: Option<String>,
+    /// That the log probability of each token be told, and of how many likelier ones beside it.
+    pub logprobs: Option<u64>,
+    /// What only OpenAI knows.
+    pub openai: OpenAiOptions,
     /// What beginnings of conversations are kept under, in the words of OpenAI (`prompt_cache_key`): that
     /// they shall be.
     pub cache_key: Option<String>,
@@ -58,6 +64,20 @@ pub struct Request {
     pub stream: bool,
     /// Whether a stream tells its usage.
     pub stream_usage: bool,
+}
+
+/// What is asked of OpenAI alone, in the words that its two dialects share.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "codecs build it field by field")]
+pub struct OpenAiOptions {
+    /// What the stored answer is to be found by (`metadata`).
+    pub metadata: Option<Json>,
+    /// How fast, and for how much (`service_tier`); `None` is as usual.
+    pub service_tier: Option<String>,
+    /// How long beginnings are kept (`prompt_cache_retention`).
+    pub cache_retention: Option<String>,
+    /// Whether the answer is kept for its operator, if a client of Chat Completions says so (`store`).
+    pub store: Option<bool>,
 }
 
 /// A message.
@@ -313,6 +333,11 @@ impl Request {
             Block::Image(image) => Some(image),
             _ => None,
         })
+    }
+
+    /// Who asks, by whichever name.
+    pub(crate) fn end_user(&self) -> Option<&str> {
+        self.user.as_deref().or(self.safety_identifier.as_deref())
     }
 
     /// Whether the model must call a tool.

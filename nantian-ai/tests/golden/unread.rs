@@ -50,8 +50,9 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
         _ => return,
     };
     for (name, value) in members {
-        // A list of that name is one of items, but of what is carried for OpenRouter.
-        if !CARRIED.contains(&name.as_str()) || (value.is_array() && name != "reasoning_details") {
+        // A list of that name is one of items, but of what is carried for OpenRouter, and of tokens.
+        let is_carried = matches!(name.as_str(), "logprobs" | "reasoning_details");
+        if !CARRIED.contains(&name.as_str()) || (value.is_array() && !is_carried) {
             objects(value, &format!("{at}/{name}"), found);
         }
     }

@@ -116,7 +116,7 @@ fn reply(dialect: Dialect) -> impl Strategy<Value = Reply> {
             let content = reasoning.into_iter().chain(said).chain(refusal).chain(calls).collect();
             let id = named.then(|| "id-1".to_owned());
             let model = (dialect != Dialect::Bedrock).then(|| "m-1".to_owned());
-            Reply { id, model, content, stop, tokens }
+            Reply { id, model, content, logprobs: Vec::new(), stop, tokens }
         },
     )
 }

@@ -36,6 +36,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
         id: fields.some_text("id"),
         model: fields.some_text("model"),
         content,
+        logprobs: Vec::new(),
         stop: read_stop(fields.any_text("stop_reason").as_deref(), sequence),
         tokens: usage.tokens(),
     };

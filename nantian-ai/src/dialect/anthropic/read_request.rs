@@ -9,8 +9,8 @@ use crate::codec::{Fields, Invalid, Value, joined_text};
 use crate::dialect::GUARDRAIL;
 use crate::dialect::openai::read_stop;
 use crate::ir::{
-    Block, CacheLife, CachePoint, Document, Effort, Json, Losses, Message, Output, Reasoning, Request, Role,
-    Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
+    Block, CacheLife, CachePoint, Document, Effort, Json, Losses, Message, OpenAiOptions, Output, Reasoning,
+    Request, Role, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -57,7 +57,6 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         }
         None => None,
     };
-    let stream = fields.flag("stream")?.unwrap_or(false);
     let request = Request {
         model: fields.text("model")?.unwrap_or_default(),
         messages,
@@ -77,9 +76,12 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         seed: None,
         stop: read_stop(&mut fields, "stop_sequences")?,
         user,
+        safety_identifier: None,
+        logprobs: None,
+        openai: OpenAiOptions::default(),
         cache_key: None,
         guardrail: fields.json(GUARDRAIL),
-        stream,
+        stream: fields.flag("stream")?.unwrap_or(false),
         betas: Vec::new(),
         stream_usage: true,
     };

@@ -51,7 +51,7 @@ fn written(request: &Request, asks: bool) -> Result<(Vec<u8>, Losses), Invalid> 
         if !stops.is_empty() {
             body.list("stop_sequences", |list| stops.iter().for_each(|stop| list.text(stop)));
         }
-        if let Some(user) = &request.user {
+        if let Some(user) = request.end_user() {
             body.object("metadata", |metadata| metadata.text("user_id", &safe_user(user)));
         }
         if request.stream {

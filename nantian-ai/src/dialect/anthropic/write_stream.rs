@@ -39,6 +39,7 @@ impl StreamWriter {
             Event::Delta(text) => self.say(&text, out),
             Event::Signature(signature) => self.signature = Some(signature),
             Event::Close => self.close(out),
+            Event::Logprobs(_) => {}
             Event::Ping => write(out, "ping", |_| {}),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
             Event::Stop(stop) => self.stop = stop.with_refusal(self.refuses),

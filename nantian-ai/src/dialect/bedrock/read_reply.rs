@@ -26,6 +26,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
         id: None,
         model: None,
         content,
+        logprobs: Vec::new(),
         stop: read_stop(reason.as_deref()).with_calls(has_calls),
         tokens: read_tokens(&mut fields.any_object("usage")),
     };

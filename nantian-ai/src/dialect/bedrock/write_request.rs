@@ -63,7 +63,7 @@ fn name_the_unknown(request: &Request, family: Family, stops: usize, losses: &mu
         (request.presence_penalty.is_some_and(|penalty| penalty != 0.0), "presence_penalty"),
         (request.seed.is_some(), "seed"),
         (passed < request.betas.len(), ANTHROPIC_BETA),
-        (request.user.is_some(), "user"),
+        (request.end_user().is_some(), "user"),
         (stops < request.stop.len(), "stop"),
         (matches!(request.output, Some(Output::Json)), "response_format"),
         (request.parallel_tools == Some(false) && !request.tools.is_empty(), "parallel_tool_calls"),

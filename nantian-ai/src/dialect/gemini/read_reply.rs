@@ -38,7 +38,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
         // A prompt that is refused has no answer.
         fields.any_object("promptFeedback").some_text("blockReason").ok_or_else(Fault::unreadable)?;
         rest_of_reply(fields, &mut losses);
-        return Ok((Reply { id, model, content: Vec::new(), stop: Stop::Refused, tokens }, losses));
+        return Ok((Reply { id, model, stop: Stop::Refused, tokens, ..Reply::default() }, losses));
     };
     let mut candidate = Fields::lenient(candidate);
     let mut content = Vec::new();
@@ -85,7 +85,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     rest_of_reply(fields, &mut losses);
     let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
     let stop = read_stop(reason.as_deref()).with_calls(has_calls);
-    Ok((Reply { id, model, content, stop, tokens }, losses))
+    Ok((Reply { id, model, content, logprobs: Vec::new(), stop, tokens }, losses))
 }
 
 /// Names a signature that is told nobody: of a text without thoughts, or for which no part has come.

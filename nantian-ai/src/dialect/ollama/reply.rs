@@ -38,7 +38,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     message.rest(&mut losses);
     fields.ignore(&ABOUT_ITSELF);
     fields.rest(&mut losses);
-    Ok((Reply { id: None, model, content, stop, tokens }, losses))
+    Ok((Reply { id: None, model, content, logprobs: Vec::new(), stop, tokens }, losses))
 }
 
 pub(super) fn read_call(call: Value, ids: &mut ToolIds, losses: &mut Losses) -> ToolCall {

@@ -136,6 +136,7 @@ impl StreamWriter {
             Event::Close => self.close(out),
             // Each line is an answer to its clients.
             Event::Ping => {}
+            Event::Logprobs(_) => self.losses.add("logprobs"),
             Event::Signature(_) => self.losses.add("reasoning.signature"),
             Event::Tokens(tokens) => {
                 self.tokens.merge(tokens);

@@ -53,7 +53,7 @@ fn name_the_unknown(request: &Request, losses: &mut Losses) {
     for (given, name) in [
         (forced, "tool_choice"),
         (request.parallel_tools == Some(false) && !request.tools.is_empty(), "parallel_tool_calls"),
-        (request.user.is_some(), "user"),
+        (request.end_user().is_some(), "user"),
         (described, "response_format.description"),
         (!levels && matches!(request.thinking, Some(Thinking::Effort(_) | Thinking::Budget(_))), "thinking"),
     ] {

@@ -6,6 +6,7 @@ mod details;
 pub(crate) mod embeddings;
 mod levels;
 mod names;
+pub(crate) mod options;
 mod profile;
 mod read_calls;
 mod read_reply;

@@ -56,6 +56,8 @@ pub(super) struct Profile {
     pub(super) takes_any_json: bool,
     /// Answers in JSON also where it has tools.
     pub(super) json_beside_tools: bool,
+    /// Tells log probabilities.
+    pub(super) takes_logprobs: bool,
     /// Knows penalties and stop sequences.
     pub(super) takes_penalties: bool,
     /// Wants ids of tool calls of nine letters and digits.
@@ -238,6 +240,7 @@ impl Profile {
             tries_schemas: is(&["groq"]) && !begins(model, &["gpt-oss"]),
             takes_any_json: !is(&["lmstudio"]),
             json_beside_tools: !is(&["groq"]),
+            takes_logprobs: is(&["openai", azure::NAME, "llamacpp", "vllm"]),
             takes_penalties: !grok_thinks && thinker.is_none(),
             short_ids: mistral,
             takes_own_ids: is(&RUNS_OTHERS),

@@ -1,5 +1,6 @@
 //! A Chat Completions reply into the common form.
 
+use super::options::take_logprobs;
 use super::read_request::read_reasoning;
 use super::{all_output, details};
 use crate::codec::{Fields, Value, fault};
@@ -47,6 +48,9 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     } else if !encrypted.is_empty() {
         losses.add(details::NAME);
     }
+    let mut told = choice.any_object("logprobs");
+    let logprobs = take_logprobs(&mut told, "content");
+    told.rest_below("logprobs", &mut losses);
     let stop = read_end(&mut choice)?.unwrap_or_default().with_calls(has_calls);
     message.ignore(&["role"]);
     message.rest(&mut losses);
@@ -56,6 +60,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
         id: fields.some_text("id"),
         model: fields.some_text("model"),
         content,
+        logprobs,
         stop,
         tokens: read_tokens(&mut fields.any_object("usage")),
     };

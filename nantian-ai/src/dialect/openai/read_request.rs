@@ -1,12 +1,12 @@
 //! A Chat Completions request into the common form.
 
-use super::read_allowed;
 use super::read_calls::{Thoughts, read_calls};
+use super::{options, read_allowed};
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::{GUARDRAIL, anthropic};
 use crate::ir::{
-    Block, CacheLife, Detail, Document, Effort, Image, Json, Losses, Message, Output, Reasoning, Request,
-    Role, Source, Thinking, Tool, ToolChoice, ToolResult, Verbosity,
+    Block, CacheLife, Detail, Document, Effort, Image, Json, Losses, Message, OpenAiOptions, Output,
+    Reasoning, Request, Role, Source, Thinking, Tool, ToolChoice, ToolResult, Verbosity,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -23,7 +23,10 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     let messages = fields.required_list("messages")?;
     let newer_limit = fields.count("max_completion_tokens")?;
     let older_limit = fields.count("max_tokens")?;
-    let newer_user = fields.text("safety_identifier")?;
+    let logprobs = match fields.flag("logprobs")? {
+        Some(true) => Some(fields.count("top_logprobs")?.unwrap_or(0)),
+        _ => None,
+    };
     let mut tools = read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?;
     let tool_choice = read_tool_choice(&mut fields, &mut tools, &mut losses)?;
     let mut request = Request {
@@ -44,7 +47,10 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         presence_penalty: fields.number("presence_penalty")?,
         seed: fields.integer("seed")?,
         stop: read_stop(&mut fields, "stop")?,
-        user: fields.text("user")?.or(newer_user),
+        user: fields.text("user")?,
+        safety_identifier: fields.text("safety_identifier")?,
+        logprobs,
+        openai: OpenAiOptions { store: fields.flag("store")?, ..options::read(&mut fields)? },
         cache_key: fields.text("prompt_cache_key")?,
         guardrail: fields.json(GUARDRAIL),
         stream: fields.flag("stream")?.unwrap_or(false),

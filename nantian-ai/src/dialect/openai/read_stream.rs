@@ -4,6 +4,7 @@
 //! to a call that is not open yet is kept until its turn.
 
 use super::details;
+use super::options::take_logprobs;
 use super::read_reply::{
     ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_content, read_end, read_tokens, rest_of_call,
 };
@@ -141,6 +142,12 @@ impl StreamReader {
         }
         for block in delta.any_list("thinking_blocks") {
             self.think(block, is_plain, sink);
+        }
+        let mut told = choice.any_object("logprobs");
+        let logprobs = take_logprobs(&mut told, "content");
+        told.rest_below("logprobs", &mut self.losses);
+        if !logprobs.is_empty() {
+            sink(Event::Logprobs(logprobs));
         }
         for block in read_content(delta.take("content"), &mut self.losses) {
             match block {

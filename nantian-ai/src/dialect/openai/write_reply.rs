@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::codec::{Defaults, Object, object};
 use crate::dialect::gemini;
-use crate::ir::{Block, Reply, Stop, Tokens, safe_id};
+use crate::ir::{Block, Json, Reply, Stop, Tokens, safe_id};
 
 pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
     object(|body| {
@@ -13,12 +13,23 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
             choices.object(|choice| {
                 choice.count("index", 0);
                 choice.object("message", |message| write_message(message, &reply.content));
-                choice.null("logprobs");
+                write_logprobs(choice, &reply.logprobs);
                 choice.text("finish_reason", stop_name(&reply.stop));
             });
         });
         body.object("usage", |usage| write_tokens(usage, &reply.tokens));
     })
+}
+
+/// The log probabilities of the tokens of a text, if there are any.
+pub(super) fn write_logprobs(choice: &mut Object<'_>, logprobs: &[Json]) {
+    if logprobs.is_empty() {
+        return choice.null("logprobs");
+    }
+    choice.object("logprobs", |told| {
+        told.list("content", |list| logprobs.iter().for_each(|token| list.json(token)));
+        told.null("refusal");
+    });
 }
 
 /// What every reply and every chunk begins with.

@@ -1,9 +1,11 @@
 //! The events of the common form into a Chat Completions stream.
 
-use super::write_reply::{head, stop_name, write_signature, write_thinking_block, write_tokens};
+use super::write_reply::{
+    head, stop_name, write_logprobs, write_signature, write_thinking_block, write_tokens,
+};
 use crate::codec::{Defaults, Object, append, fault};
 use crate::dialect::gemini;
-use crate::ir::{Block, Event, Part, Reasoning, Stop, Tokens, safe_id};
+use crate::ir::{Block, Event, Json, Part, Reasoning, Stop, Tokens, safe_id};
 use crate::wire::sse::PING;
 
 /// Writes the events of one stream.
@@ -21,6 +23,8 @@ pub(crate) struct StreamWriter {
     /// Whether the open part has said anything.
     said: bool,
     calls: u64,
+    /// Those of the text that comes next.
+    logprobs: Vec<Json>,
     stop: Stop,
     tokens: Tokens,
 }
@@ -39,6 +43,7 @@ impl StreamWriter {
             of_call: None,
             said: false,
             calls: 0,
+            logprobs: Vec::new(),
             stop: Stop::End,
             tokens: Tokens::default(),
         }
@@ -57,6 +62,7 @@ impl StreamWriter {
             Event::Open(part) => self.begin(part, out),
             Event::Delta(text) => self.say(&text, out),
             Event::Signature(signature) => self.signature = Some(signature),
+            Event::Logprobs(more) => self.logprobs.extend(more),
             Event::Close => self.close(out),
             Event::Ping => out.extend_from_slice(PING),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
@@ -107,7 +113,8 @@ impl StreamWriter {
             }
             Some(Part::Refusal) => self.delta(out, |delta| delta.text("refusal", text)),
             Some(Part::Text | Part::RedactedReasoning(_)) | None => {
-                self.delta(out, |delta| delta.text("content", text));
+                let logprobs = std::mem::take(&mut self.logprobs);
+                self.choice(out, |delta| delta.text("content", text), &logprobs, None);
             }
         }
     }
@@ -150,7 +157,7 @@ impl StreamWriter {
 
     fn end(&self, out: &mut Vec<u8>) {
         let stop = stop_name(&self.stop);
-        self.choice(out, |_| {}, Some(stop));
+        self.choice(out, |_| {}, &self.logprobs, Some(stop));
         if self.defaults.stream_usage {
             self.chunk(out, |body| {
                 body.list("choices", |_| {});
@@ -161,15 +168,24 @@ impl StreamWriter {
     }
 
     fn delta(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Object<'_>)) {
-        self.choice(out, write, None);
+        self.choice(out, write, &[], None);
     }
 
-    fn choice(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Object<'_>), stop: Option<&str>) {
+    fn choice(
+        &self,
+        out: &mut Vec<u8>,
+        write: impl FnOnce(&mut Object<'_>),
+        logprobs: &[Json],
+        stop: Option<&str>,
+    ) {
         self.chunk(out, |body| {
             body.list("choices", |list| {
                 list.object(|choice| {
                     choice.count("index", 0);
                     choice.object("delta", write);
+                    if !logprobs.is_empty() {
+                        write_logprobs(choice, logprobs);
+                    }
                     match stop {
                         Some(stop) => choice.text("finish_reason", stop),
                         None => choice.null("finish_reason"),

@@ -22,11 +22,35 @@ pub(super) enum Item {
     Nothing,
 }
 
+/// What an item is known by that has no place.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identity {
+    /// Its `type`, if that is known yet.
+    pub(super) kind: String,
+    pub(super) id: Option<String>,
+}
+
 /// Between the parts of a summary.
 pub(super) const BETWEEN_PARTS: &str = "\n\n";
 
 /// What all begins with that OpenAI encrypts (Fernet).
 const SECRET: &str = "gAAAA";
+
+// === impl Identity ===
+
+impl Identity {
+    pub(super) fn of(item: &Fields) -> Self {
+        let text = |name| item.peek(name).filter(|text| !text.is_empty()).map(str::to_owned);
+        Self { kind: text("type").unwrap_or_default(), id: text("call_id").or_else(|| text("id")) }
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (&self.id, &other.id) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.kind.is_empty() || self.kind == other.kind,
+        }
+    }
+}
 
 /// Reads an item of an `input`.
 pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item, Invalid> {

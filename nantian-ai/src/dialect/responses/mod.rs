@@ -31,6 +31,9 @@ use super::openai::Usage;
 use super::signal::{Reasoning, Reported, Signal};
 use crate::codec::{Object, object};
 
+/// What is asked for in `include` to be told the log probabilities of an answer's tokens.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Event<'a> {

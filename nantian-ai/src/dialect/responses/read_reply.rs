@@ -2,7 +2,8 @@
 
 use super::item::read_reasoning;
 use crate::codec::{Fields, Value, fault};
-use crate::ir::{Block, Fault, Losses, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
+use crate::dialect::openai::options::take_logprobs;
+use crate::ir::{Block, Fault, Json, Losses, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
 
 /// What is said beside an answer: how it came to be, and what was asked for.
 const ABOUT_ITSELF: [&str; 33] = [
@@ -51,15 +52,16 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
         return Err(Fault::unreadable());
     };
     let mut losses = Losses::default();
-    let mut content = Vec::new();
+    let (mut content, mut logprobs) = (Vec::new(), Vec::new());
     for item in output {
-        read_output(Fields::lenient(item), ids, &mut content, &mut losses);
+        read_output(Fields::lenient(item), ids, (&mut content, &mut logprobs), &mut losses);
     }
     let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
     let reply = Reply {
         id: fields.some_text("id"),
         model: fields.some_text("model"),
         content,
+        logprobs,
         stop: stop.with_calls(has_calls),
         tokens: read_tokens(&mut fields.any_object("usage")),
     };
@@ -73,11 +75,11 @@ pub(super) fn rest_beside(mut response: Fields, losses: &mut Losses) {
     response.rest(losses);
 }
 
-/// Reads an item of an `output`.
+/// Reads an item of an `output`: what it says, and the log probabilities of that.
 pub(super) fn read_output(
     mut item: Fields,
     ids: &mut ToolIds,
-    content: &mut Vec<Block>,
+    (content, logprobs): (&mut Vec<Block>, &mut Vec<Json>),
     losses: &mut Losses,
 ) {
     let kind = item.any_text("type").unwrap_or_default();
@@ -89,6 +91,7 @@ pub(super) fn read_output(
                 let text = part.some_text("text").map(Block::Text);
                 let refusal = part.some_text("refusal").map(Block::Refusal);
                 content.extend(text.or(refusal));
+                logprobs.extend(take_logprobs(&mut part, "logprobs"));
                 part.ignore(&["type", "parsed"]);
                 part.rest_below("output.content", losses);
             }

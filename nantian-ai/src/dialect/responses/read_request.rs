@@ -1,10 +1,11 @@
 //! A Responses request into the common form.
 
+use super::LOGPROBS;
 use super::item::{Item, read_item, read_name};
 use super::tools::Tools;
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::GUARDRAIL;
-use crate::dialect::openai::{read_allowed, read_detail, read_verbosity};
+use crate::dialect::openai::{options, read_allowed, read_detail, read_verbosity};
 use crate::ir::{
     Block, Document, Effort, Image, Json, Losses, Message, Output, Request, Role, Source, Thinking, Tool,
     ToolChoice, ToolResult, Verbosity,
@@ -26,7 +27,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     let mut tools = Tools::default();
     tools.read(fields.list("tools")?.unwrap_or_default(), &mut losses)?;
     read_input(fields.take("input"), &mut messages, &mut tools, &mut losses)?;
-    let newer_user = fields.text("safety_identifier")?;
+    let logprobs = read_include(&mut fields, &mut losses)?;
     let (output, verbosity) = read_output(&mut fields, &mut losses)?;
     let (thinking, shows_thinking) = read_thinking(&mut fields, &mut losses)?;
     let mut tools = tools.into_tools();
@@ -44,7 +45,10 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         max_output: fields.count("max_output_tokens")?,
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
-        user: fields.text("user")?.or(newer_user),
+        user: fields.text("user")?,
+        safety_identifier: fields.text("safety_identifier")?,
+        logprobs,
+        openai: options::read(&mut fields)?,
         cache_key: fields.text("prompt_cache_key")?,
         guardrail: fields.json(GUARDRAIL),
         stream: fields.flag("stream")?.unwrap_or(false),
@@ -52,11 +56,6 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         stream_usage: true,
         ..Request::default()
     };
-    // Encrypted reasoning is given wherever there is some.
-    let wishes = fields.list("include")?.unwrap_or_default();
-    if wishes.iter().any(|wish| wish.as_str() != Some("reasoning.encrypted_content")) {
-        losses.add("include");
-    }
     // How events are padded, and what happens when the conversation is too long: as by default.
     fields.ignore(&["stream_options"]);
     if fields.text("truncation")?.is_some_and(|truncation| truncation != "disabled") {
@@ -64,6 +63,20 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     }
     fields.rest(&mut losses);
     Ok((request, losses))
+}
+
+/// What is to be told beside the answer: of the tokens of its text, how many likelier ones each.
+fn read_include(fields: &mut Fields, losses: &mut Losses) -> Result<Option<u64>, Invalid> {
+    let mut logprobs = None;
+    for wish in fields.list("include")?.unwrap_or_default() {
+        match wish.as_str() {
+            // It is given wherever there is some.
+            Some("reasoning.encrypted_content") => {}
+            Some(LOGPROBS) => logprobs = Some(fields.count("top_logprobs")?.unwrap_or(0)),
+            _ => losses.add("include"),
+        }
+    }
+    Ok(logprobs)
 }
 
 /// Items of the model that follow one another are one message, and so are results of tools.

@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 
-use super::item::BETWEEN_PARTS;
+use super::item::{BETWEEN_PARTS, Identity};
 use super::read_reply::{read_output, read_stop, read_tokens, rest_beside};
 use crate::codec::{Fields, fault};
-use crate::ir::{Block, Event, Fault, Losses, Part, ToolIds};
+use crate::dialect::openai::options::take_logprobs;
+use crate::ir::{Block, Event, Fault, Json, Losses, Part, ToolIds};
 
 /// The most items of one answer that wait for their turn.
 const MOST_ITEMS: usize = 256;
@@ -50,17 +51,10 @@ struct Item {
     done: bool,
 }
 
-/// What an item is known by that has no place.
-#[derive(Clone, Debug, Default)]
-struct Identity {
-    /// Its `type`, if that is known yet.
-    kind: String,
-    id: Option<String>,
-}
-
 #[derive(Clone, Debug)]
 enum Piece {
     Say(Kind, String),
+    Logprobs(Vec<Json>),
     Signature(String),
     Redacted(String),
 }
@@ -216,6 +210,7 @@ impl StreamReader {
         let index = event.any_count("output_index");
         let part = event.any_count("summary_index");
         let Some(text) = event.some_text("delta") else { return true };
+        let logprobs = take_logprobs(event, "logprobs");
         let (kind, of): (fn(u64) -> Kind, _) = match kind {
             "output_text" => (Kind::Text, "message"),
             "refusal" => (Kind::Refusal, "message"),
@@ -224,7 +219,7 @@ impl StreamReader {
             // Tools that the provider runs itself.
             _ => return true,
         };
-        let size = text.len();
+        let size = text.len() + weight(&logprobs);
         let at = self.find(index).or_else(|| self.misplaced(index, of)).or_else(|| self.push(index));
         let Some(item) = at.and_then(|at| self.items.get_mut(at)) else { return false };
         let kind = kind(item.parts);
@@ -239,6 +234,7 @@ impl StreamReader {
             item.part = part;
         }
         item.said = true;
+        item.weigh(logprobs);
         item.waiting.push_back(Piece::Say(kind, text));
         self.kept += size;
         self.kept <= MOST_KEPT
@@ -251,19 +247,22 @@ impl StreamReader {
         let identity = Identity::of(&whole);
         if let (None, Some(at)) = (index, self.told.iter().position(|told| told.is(&identity))) {
             self.told.remove(at);
-            read_output(whole, &mut self.ids, &mut Vec::new(), &mut self.losses);
+            read_output(whole, &mut self.ids, (&mut Vec::new(), &mut Vec::new()), &mut self.losses);
             return true;
         }
         let at = match index {
             Some(_) => self.find(index),
             None => self.items.iter().position(|item| item.identity.is(&identity) && !item.done),
         };
-        let mut blocks = Vec::new();
-        read_output(whole, &mut self.ids, &mut blocks, &mut self.losses);
+        let (mut blocks, mut logprobs) = (Vec::new(), Vec::new());
+        read_output(whole, &mut self.ids, (&mut blocks, &mut logprobs), &mut self.losses);
         self.calls |= blocks.iter().any(|block| matches!(block, Block::ToolCall(_)));
         let at = at.or_else(|| self.push(index));
         let Some(item) = at.and_then(|at| self.items.get_mut(at)) else { return false };
         let is_call = item.call.is_some();
+        if !item.said {
+            item.weigh(logprobs);
+        }
         for (at, block) in (0..).zip(blocks) {
             item.take(at, block, is_call);
         }
@@ -286,6 +285,10 @@ impl StreamReader {
                         open(&mut self.open, kind, sink);
                         self.kept = self.kept.saturating_sub(text.len());
                         sink(Event::Delta(text));
+                    }
+                    Piece::Logprobs(logprobs) => {
+                        self.kept = self.kept.saturating_sub(weight(&logprobs));
+                        sink(Event::Logprobs(logprobs));
                     }
                     Piece::Signature(signature) => {
                         open(&mut self.open, Kind::Reasoning, sink);
@@ -321,6 +324,10 @@ impl StreamReader {
     }
 }
 
+fn weight(logprobs: &[Json]) -> usize {
+    logprobs.iter().map(|token| token.as_str().len()).sum()
+}
+
 /// What an event says that went wrong, in either of the shapes that there are.
 fn error(kind: &str, event: &mut Fields, response: &mut Fields) -> Option<Fault> {
     if let Some(error) = event.take("error").or_else(|| response.take("error")) {
@@ -352,25 +359,16 @@ fn close(open: &mut Option<Kind>, sink: &mut impl FnMut(Event)) {
     }
 }
 
-// === impl Identity ===
-
-impl Identity {
-    fn of(item: &Fields) -> Self {
-        let text = |name| item.peek(name).filter(|text| !text.is_empty()).map(str::to_owned);
-        Self { kind: text("type").unwrap_or_default(), id: text("call_id").or_else(|| text("id")) }
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        match (&self.id, &other.id) {
-            (Some(one), Some(other)) => one == other,
-            _ => self.kind.is_empty() || self.kind == other.kind,
-        }
-    }
-}
-
 // === impl Item ===
 
 impl Item {
+    /// Keeps the log probabilities of what comes next, if there are any.
+    fn weigh(&mut self, logprobs: Vec<Json>) {
+        if !logprobs.is_empty() {
+            self.waiting.push_back(Piece::Logprobs(logprobs));
+        }
+    }
+
     /// Takes what the complete item says beyond its pieces.
     fn take(&mut self, at: u64, block: Block, is_call: bool) {
         match block {

@@ -3,7 +3,7 @@
 use super::signature;
 use super::tools::{Called, text_of};
 use crate::codec::{Defaults, Echo, List, Object, object};
-use crate::ir::{Block, Fault, FaultKind, Reply, Stop, Tokens, safe_id, safe_item_id};
+use crate::ir::{Block, Fault, FaultKind, Json, Reply, Stop, Tokens, safe_id, safe_item_id};
 
 /// How far a response has come.
 pub(super) enum State<'s> {
@@ -17,6 +17,7 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
         let id = reply.id.as_deref().unwrap_or(&defaults.id);
         let state = State::Ended { stop: &reply.stop, tokens: &reply.tokens };
         write_response(body, id, reply.model.as_deref(), defaults, &state, |list| {
+            let mut logprobs = reply.logprobs.as_slice();
             let said = |block: &&Block| !matches!(block, Block::Text(text) if text.is_empty());
             for (index, block) in reply.content.iter().filter(said).enumerate() {
                 let prefix = match block {
@@ -26,7 +27,12 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
                 };
                 let made = item_id(prefix, id, index);
                 let id = signed_id(block).unwrap_or(&made);
-                list.object(|item| write_item(item, block, id, &defaults.echo));
+                // They are of the answer's text, which is one.
+                let of_text = match block {
+                    Block::Text(_) => std::mem::take(&mut logprobs),
+                    _ => &[],
+                };
+                list.object(|item| write_item(item, block, of_text, id, &defaults.echo));
             }
         });
     })
@@ -97,7 +103,7 @@ pub(super) fn write_response(
 }
 
 /// An item that is complete.
-pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str, echo: &Echo) {
+pub(super) fn write_item(item: &mut Object<'_>, block: &Block, logprobs: &[Json], id: &str, echo: &Echo) {
     item.text("id", id);
     match block {
         Block::Reasoning(reasoning) => {
@@ -133,7 +139,7 @@ pub(super) fn write_item(item: &mut Object<'_>, block: &Block, id: &str, echo: &
             item.text("status", "completed");
             item.text("role", "assistant");
             item.list("content", |list| match block {
-                Block::Text(text) => list.object(|part| write_text(part, text)),
+                Block::Text(text) => list.object(|part| write_text(part, text, logprobs)),
                 Block::Refusal(text) => list.object(|part| write_part(part, "refusal", "refusal", text)),
                 // Models do not answer with these.
                 _ => {}
@@ -153,10 +159,14 @@ pub(super) fn write_name(item: &mut Object<'_>, name: &str, echo: &Echo) {
     item.some_text("namespace", own.and_then(|own| own.namespace.as_deref()));
 }
 
-pub(super) fn write_text(part: &mut Object<'_>, text: &str) {
+pub(super) fn write_text(part: &mut Object<'_>, text: &str, logprobs: &[Json]) {
     write_part(part, "output_text", "text", text);
     part.list("annotations", |_| {});
-    part.list("logprobs", |_| {});
+    write_logprobs(part, logprobs);
+}
+
+pub(super) fn write_logprobs(part: &mut Object<'_>, logprobs: &[Json]) {
+    part.list("logprobs", |list| logprobs.iter().for_each(|token| list.json(token)));
 }
 
 pub(super) fn write_part(part: &mut Object<'_>, kind: &str, name: &'static str, text: &str) {

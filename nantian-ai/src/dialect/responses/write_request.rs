@@ -1,12 +1,14 @@
 //! The common form into a Responses request.
 
-use super::signature;
+use super::{LOGPROBS, signature};
 use crate::codec::{Invalid, List, Object, joined_text, object, says_json, titled_text_of};
 use crate::dialect::anthropic::ONLY_JSON;
-use crate::dialect::openai::{FAILED, Thinker, holds_answers, is_strict, loses_strictness, result_text};
+use crate::dialect::openai::{
+    FAILED, Thinker, holds_answers, is_strict, loses_strictness, options, result_text,
+};
 use crate::ir::{
     Block, Detail, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult,
-    Verbosity, safe_id, safe_user,
+    Verbosity, safe_id,
 };
 
 /// The lowest limit of an answer that is taken.
@@ -37,6 +39,9 @@ fn write(request: &Request, counted: bool) -> Result<(Vec<u8>, Losses), Invalid>
     let verbosity = request.verbosity.filter(|_| thinker.is_some_and(|thinker| thinker.takes_verbosity));
     let sampled = thinker.is_none_or(|thinker| thinker.takes_sampling(reasoning.effort));
     name_the_unknown(request, sampled, &mut losses);
+    if !sampled {
+        options::lose_logprobs(request, &mut losses);
+    }
     if request.verbosity != verbosity {
         losses.add("verbosity");
     }
@@ -60,12 +65,19 @@ fn write(request: &Request, counted: bool) -> Result<(Vec<u8>, Losses), Invalid>
         body.some_count("max_output_tokens", request.max_output.map(|most| most.max(LEAST_OUTPUT)));
         body.some_number("temperature", request.temperature.filter(|_| sampled));
         body.some_number("top_p", request.top_p.filter(|_| sampled));
-        body.some_text("user", request.user.as_deref().map(safe_user).as_deref());
-        body.some_text("prompt_cache_key", request.cache_key.as_deref());
-        // The client has the conversation; it asks nobody to keep it.
-        body.flag("store", false);
-        if thinker.is_some() {
-            body.list("include", |list| list.text("reasoning.encrypted_content"));
+        options::write(body, request);
+        if let Some(metadata) = &request.openai.metadata {
+            body.json("metadata", metadata);
+        }
+        // The client has the conversation; unless it says so, it asks nobody to keep it.
+        body.flag("store", request.openai.store.unwrap_or(false));
+        let logprobs = request.logprobs.filter(|_| sampled);
+        body.some_count("top_logprobs", logprobs.filter(|likelier| *likelier > 0));
+        let wishes = [(thinker.is_some(), "reasoning.encrypted_content"), (logprobs.is_some(), LOGPROBS)];
+        if wishes.iter().any(|(is_wished, _)| *is_wished) {
+            body.list("include", |list| {
+                wishes.iter().filter(|(is_wished, _)| *is_wished).for_each(|(_, wish)| list.text(wish));
+            });
         }
         if request.stream {
             body.flag("stream", true);

@@ -3,7 +3,8 @@
 use super::tools::{Called, text_of};
 use super::write_error;
 use super::write_reply::{
-    State, error_code, item_id, signed_id, write_item, write_name, write_part, write_response, write_text,
+    State, error_code, item_id, signed_id, write_item, write_logprobs, write_name, write_part,
+    write_response, write_text,
 };
 use crate::codec::fault::openai_names;
 use crate::codec::{Defaults, Echo, Object, append};
@@ -19,6 +20,8 @@ pub(crate) struct StreamWriter {
     /// The number of the next event.
     number: u64,
     open: Option<Open>,
+    /// The log probabilities of the text that comes next.
+    logprobs: Vec<Json>,
     /// The items that are complete, as they stand in a list.
     output: Vec<u8>,
     items: usize,
@@ -32,6 +35,7 @@ struct Open {
     part: Part,
     id: String,
     text: String,
+    logprobs: Vec<Json>,
     signature: Option<String>,
 }
 
@@ -45,6 +49,7 @@ impl StreamWriter {
             model: None,
             number: 0,
             open: None,
+            logprobs: Vec::new(),
             output: Vec::new(),
             items: 0,
             stop: Stop::End,
@@ -67,6 +72,7 @@ impl StreamWriter {
                     open.signature = Some(signature);
                 }
             }
+            Event::Logprobs(more) => self.logprobs.extend(more),
             Event::Close => self.close(out),
             Event::Ping => out.extend_from_slice(PING),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
@@ -103,11 +109,11 @@ impl StreamWriter {
         match &part {
             Part::Text | Part::Refusal => self.write(out, "response.content_part.added", |event, index| {
                 place(event, &id, index, Some("content_index"));
-                event.object("part", |body| write_content(body, &part, ""));
+                event.object("part", |body| write_content(body, &part, "", &[]));
             }),
             _ => {}
         }
-        self.open = Some(Open { part, id, text: String::new(), signature: None });
+        self.open = Some(Open { part, id, text: String::new(), logprobs: Vec::new(), signature: None });
     }
 
     fn say(&mut self, text: &str, out: &mut Vec<u8>) {
@@ -135,13 +141,15 @@ impl StreamWriter {
             });
         }
         open.text.push_str(text);
+        let logprobs = if open.part == Part::Text { std::mem::take(&mut self.logprobs) } else { Vec::new() };
         self.write(out, kind, |event, index| {
             place(event, &open.id, index, place_in_item);
             event.text("delta", text);
             if open.part == Part::Text {
-                event.list("logprobs", |_| {});
+                write_logprobs(event, &logprobs);
             }
         });
+        open.logprobs.extend(logprobs);
         self.open = Some(open);
     }
 
@@ -154,7 +162,7 @@ impl StreamWriter {
             self.say("{}", out);
         }
         let Some(open) = self.open.take() else { return };
-        let Open { part, id, text, signature } = open;
+        let Open { part, id, text, logprobs, signature } = open;
         let echo = self.defaults.echo.clone();
         match &part {
             Part::Text | Part::Refusal => {
@@ -166,12 +174,12 @@ impl StreamWriter {
                     place(event, &id, index, Some("content_index"));
                     event.text(name, &text);
                     if part == Part::Text {
-                        event.list("logprobs", |_| {});
+                        write_logprobs(event, &logprobs);
                     }
                 });
                 self.write(out, "response.content_part.done", |event, index| {
                     place(event, &id, index, Some("content_index"));
-                    event.object("part", |body| write_content(body, &part, &text));
+                    event.object("part", |body| write_content(body, &part, &text, &logprobs));
                 });
             }
             Part::Reasoning if !text.is_empty() => {
@@ -214,12 +222,12 @@ impl StreamWriter {
         let id = signed_id(&block).unwrap_or(&id);
         self.write(out, "response.output_item.done", |event, index| {
             event.count("output_index", index);
-            event.object("item", |item| write_item(item, &block, id, &echo));
+            event.object("item", |item| write_item(item, &block, &logprobs, id, &echo));
         });
         if self.items > 0 {
             self.output.push(b',');
         }
-        append(&mut self.output, |item| write_item(item, &block, id, &echo));
+        append(&mut self.output, |item| write_item(item, &block, &logprobs, id, &echo));
         self.items += 1;
     }
 
@@ -295,9 +303,9 @@ fn write_begun(item: &mut Object<'_>, part: &Part, id: &str, echo: &Echo) {
 }
 
 /// The content of a message.
-fn write_content(body: &mut Object<'_>, part: &Part, text: &str) {
+fn write_content(body: &mut Object<'_>, part: &Part, text: &str, logprobs: &[Json]) {
     match part {
         Part::Refusal => write_part(body, "refusal", "refusal", text),
-        _ => write_text(body, text),
+        _ => write_text(body, text, logprobs),
     }
 }

@@ -54,7 +54,7 @@ fn name_the_unknown(request: &Request, traits: Traits, losses: &mut Losses) {
         (draws(request.temperature), "temperature"),
         (draws(request.top_p), "top_p"),
         (traits.ignores_sampling && request.top_k.is_some(), "top_k"),
-        (request.user.is_some(), "user"),
+        (request.end_user().is_some(), "user"),
         (request.parallel_tools == Some(false) && !request.tools.is_empty(), "parallel_tool_calls"),
         (request.tools.iter().any(|tool| tool.strict == Some(true)), "tools.strict"),
         (request.stop.len() > MOST_STOPS, "stop"),

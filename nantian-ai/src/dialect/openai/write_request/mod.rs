@@ -1,11 +1,14 @@
 //! The common form into a Chat Completions request.
 
+use super::options;
 use super::profile::{Profile, ThinkingBy, Wish};
 use super::strict::{is_strict, loses_strictness};
 use super::turns::Turns;
 use crate::codec::{Invalid, Object, object};
 use crate::dialect::DETAIL;
-use crate::ir::{Detail, Json, Losses, Output, Request, Role, Tool, ToolChoice, Verbosity, safe_user};
+use crate::ir::{
+    Detail, Json, Losses, OpenAiOptions, Output, Request, Role, Tool, ToolChoice, Verbosity, safe_user,
+};
 
 /// The most stop sequences that OpenAI takes.
 const MOST_STOPS: usize = 4;
@@ -15,6 +18,16 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
     let mut losses = Losses::default();
     let wish = profile.wish(request.thinking);
     let sampled = profile.takes_sampling(wish);
+    let takes_logprobs = profile.takes_logprobs && sampled;
+    if !takes_logprobs {
+        options::lose_logprobs(request, &mut losses);
+    }
+    let mut lost = request.openai.clone();
+    if profile.is_openai {
+        // What is kept of an answer here no client of Responses could find; `metadata` is refused without.
+        lost = OpenAiOptions { service_tier: None, cache_retention: None, ..lost };
+    }
+    options::lose(&lost, &mut losses);
     name_the_unknown(request, profile, wish, &mut losses);
     let may_be_strict = profile.mixes_strictness || request.tools.iter().all(is_strict);
     let messages = Turns::of(request, profile, &mut losses)?;
@@ -45,9 +58,16 @@ pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Loss
         if !request.stop.is_empty() && profile.takes_penalties {
             body.list("stop", |list| request.stop.iter().take(MOST_STOPS).for_each(|stop| list.text(stop)));
         }
-        let user = request.user.as_deref().filter(|_| profile.takes_user);
-        body.some_text("user", user.map(safe_user).as_deref());
-        body.some_text("prompt_cache_key", request.cache_key.as_deref().filter(|_| profile.is_openai));
+        if request.logprobs.is_some() && takes_logprobs {
+            body.flag("logprobs", true);
+            body.some_count("top_logprobs", request.logprobs.filter(|likelier| *likelier > 0));
+        }
+        if profile.is_openai {
+            options::write(body, request);
+        } else {
+            let user = request.end_user().filter(|_| profile.takes_user);
+            body.some_text("user", user.map(safe_user).as_deref());
+        }
         if request.stream {
             body.flag("stream", true);
             if profile.asks_for_usage {
@@ -78,7 +98,7 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
         (draws(request.temperature), "temperature"),
         (draws(request.top_p), "top_p"),
         (request.top_k.is_some() && !profile.takes_top_k, "top_k"),
-        (request.user.is_some() && !profile.takes_user, "user"),
+        (request.end_user().is_some() && !profile.takes_user, "user"),
         (request.cache_key.is_some() && !profile.is_openai, "prompt_cache_key"),
         (request.seed.is_some() && profile.seed.is_none(), "seed"),
         (penalises(request.frequency_penalty) && restrained, "frequency_penalty"),
