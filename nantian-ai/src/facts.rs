@@ -31,6 +31,8 @@ const BYTES_PER_TOKEN: u64 = 4;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RequestFacts {
+    /// What the client speaks; `None` where nobody has looked.
+    pub dialect: Option<ClientDialect>,
     /// What the client asks for; `None` where nobody has looked.
     pub operation: Option<Operation>,
     /// The model the client names.
@@ -64,7 +66,7 @@ impl RequestFacts {
     /// [`Error::NotJson`] if the operation takes a JSON object and this is none.
     pub fn read(surface: &Surface, body: &[u8]) -> Result<Self, Error> {
         if !surface.operation().names_a_model() {
-            return Ok(Self::without_body(surface.operation()));
+            return Ok(Self::without_body(surface));
         }
         Ok(Self::of_object(surface, &Object::parse(body)?, body))
     }
@@ -80,13 +82,15 @@ impl RequestFacts {
         Self { input_estimate: length.map_or(0, |bytes| bytes.div_ceil(BYTES_PER_TOKEN)), ..Self::default() }
     }
 
-    pub(crate) fn without_body(operation: Operation) -> Self {
-        Self { operation: Some(operation), max_tokens: Some(0), choices: 1, ..Self::default() }
+    pub(crate) fn without_body(surface: &Surface) -> Self {
+        let (dialect, operation) = (Some(surface.dialect()), Some(surface.operation()));
+        Self { dialect, operation, max_tokens: Some(0), choices: 1, ..Self::default() }
     }
 
     pub(crate) fn of_object(surface: &Surface, object: &Object<'_>, body: &[u8]) -> Self {
         let operation = surface.operation();
         Self {
+            dialect: Some(surface.dialect()),
             operation: Some(operation),
             model: object.text("model").map(Into::into),
             stream: operation.generates()

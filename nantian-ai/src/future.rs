@@ -258,7 +258,8 @@ where
                 (Step::Failed(failed), Some(call)) => call.retry(&this.shared.target, failed),
                 _ => None,
             };
-            if let Some(wait) = wait {
+            if let (Some(wait), Some(call)) = (wait, this.call.as_mut()) {
+                call.rest();
                 this.state.set(State::Waiting { sleep: sleep(wait) });
                 continue;
             }

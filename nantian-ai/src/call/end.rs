@@ -71,7 +71,6 @@ impl<K: UsageSink> Call<K> {
         }
         let permit = self.lend();
         self.metering.note_error(error.code());
-        self.metering.count_attempts(self.attempts());
         if onward.more {
             self.metering.pass_on();
         }
@@ -100,7 +99,6 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
     {
         let attempts = self.attempts();
-        self.metering.count_attempts(attempts);
         let mut head = answer.head;
         clean_response(&mut head.headers);
         if let Some(lost) = self.lost.take() {
@@ -141,7 +139,6 @@ impl<K: UsageSink> Call<K> {
             return self.estimated(shared, count, failed.error.code());
         }
         let sent = self.metering.meter().is_sent();
-        self.metering.count_attempts(self.attempts());
         self.metering.note_error(failed.error.code());
         if self.onward.more && failed.error.may_fail_over() {
             self.metering.pass_on();
@@ -180,7 +177,6 @@ impl<K: UsageSink> Call<K> {
     where
         B: Body<Data = Bytes>,
     {
-        self.metering.count_attempts(self.attempts());
         self.metering.note_error(code);
         self.metering.end(End::Failed);
         let mut response = shared.count(self.surface.dialect(), count);

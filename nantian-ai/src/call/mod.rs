@@ -96,6 +96,7 @@ impl<K: UsageSink> Call<K> {
             request.extensions_mut().insert(ConnectTimeout(connect));
         }
         target.sign_at(SystemTime::now(), self.turn, &mut request);
+        self.metering.attempts_mut().begin();
         Some(request)
     }
 
@@ -145,6 +146,7 @@ impl<K: UsageSink> Call<K> {
         B::Error: Into<BoxError>,
     {
         let status = response.status();
+        self.metering.attempts_mut().answered(status);
         if !status.is_success() {
             return self.refused(target, response);
         }
@@ -317,6 +319,7 @@ impl<K: UsageSink> Call<K> {
     /// How long to wait before another attempt, if any. One that timed out is paid for: the request was not
     /// free.
     pub(crate) fn retry(&mut self, target: &Target, failed: &Failed) -> Option<Duration> {
+        self.metering.attempts_mut().failed(failed.error.code());
         if let Error::Timeout { .. } = failed.error {
             self.metering.meter_mut().mark_sent();
         }
@@ -352,6 +355,11 @@ impl<K: UsageSink> Call<K> {
         }
         tracing::debug!(target = target.name(), retries = self.retries + 1, ?wait, "trying again");
         Some(self.again(wait))
+    }
+
+    /// Another attempt is to be made.
+    pub(crate) fn rest(&mut self) {
+        self.metering.attempts_mut().end();
     }
 
     /// Whether there is a secret that no attempt has used.

@@ -120,7 +120,7 @@ impl Target {
             }
             self.passing(surface, &object, &body, is_strict)?
         } else {
-            Passing { facts: RequestFacts::without_body(surface.operation()), ..Passing::default() }
+            Passing { facts: RequestFacts::without_body(surface), ..Passing::default() }
         };
         let Passing { facts, body, way, wishes, lost } = passing;
         head.uri = uri;

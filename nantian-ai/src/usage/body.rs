@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+use super::call::AttemptLog;
 use super::{CallReport, Content, End, Meter, UsageReport, UsageSink, excerpt};
 use crate::dialect::{ClientDialect, Dialect};
 use crate::ir::Losses;
@@ -45,6 +46,7 @@ pub(crate) struct Metering<K: UsageSink> {
     meter: Meter,
     sink: Option<K>,
     call: CallReport,
+    attempts: AttemptLog,
     started: Instant,
     /// When the first and the last token came.
     tokens: Option<(Instant, Instant)>,
@@ -182,8 +184,16 @@ where
 
 impl<K: UsageSink> Metering<K> {
     pub(crate) fn new(meter: Meter, sink: K) -> Box<Self> {
-        let (call, started) = (CallReport::default(), Instant::now());
-        Box::new(Self { meter, sink: Some(sink), call, started, tokens: None, kept: None, calibration: None })
+        Box::new(Self {
+            meter,
+            sink: Some(sink),
+            call: CallReport::default(),
+            attempts: AttemptLog::default(),
+            started: Instant::now(),
+            tokens: None,
+            kept: None,
+            calibration: None,
+        })
     }
 
     /// Compares the estimate of the input with what the provider reports.
@@ -230,9 +240,8 @@ impl<K: UsageSink> Metering<K> {
         }
     }
 
-    /// Notes how many attempts there were.
-    pub(crate) fn count_attempts(&mut self, attempts: u32) {
-        self.call.attempts = attempts;
+    pub(crate) fn attempts_mut(&mut self) -> &mut AttemptLog {
+        &mut self.attempts
     }
 
     /// Notes that another attempt was due, and the budget did not allow it.
@@ -242,6 +251,7 @@ impl<K: UsageSink> Metering<K> {
 
     /// Notes the error that stands for an answer.
     pub(crate) fn note_error(&mut self, code: &'static str) {
+        self.attempts.failed(code);
         self.call.error = Some(code);
     }
 
@@ -299,7 +309,7 @@ impl<K: UsageSink> Metering<K> {
             duration: self.started.elapsed(),
             first_token: self.tokens.map(|(first, _)| first.duration_since(self.started)),
             between_tokens: self.tokens.and_then(mean),
-            attempts: self.call.attempts,
+            attempts: self.attempts.take(),
             error: self.call.error,
             over_budget: self.call.over_budget,
             dropped: std::mem::take(&mut self.call.dropped),

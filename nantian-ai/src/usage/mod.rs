@@ -19,7 +19,7 @@ mod service;
 mod tally;
 
 pub use self::body::MeteredBody;
-pub use self::call::CallReport;
+pub use self::call::{AttemptReport, CallReport};
 pub use self::content::Content;
 pub use self::future::UsageFuture;
 pub use self::hide::HideUsage;

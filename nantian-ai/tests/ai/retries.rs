@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nantian_ai::{
-    ConnectTimeout, Credential, Error, TargetConfig, Timeouts, Unasked,
+    ConnectTimeout, Credential, Dialect, Error, TargetConfig, Timeouts, Unasked,
     retry::{Attempts, BudgetPolicy, RetryPolicy},
 };
 use tokio::time::Instant;
@@ -204,6 +204,31 @@ async fn the_first_token_is_that_of_the_answer() {
     let call = reports.only().call;
     assert_eq!((upstream.requests(), call.between_tokens), (2, Some(seconds(2))));
     assert!(call.first_token >= Some(seconds(9)), "{call:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_of_a_call_is_told() {
+    let (token, seconds) =
+        ("data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n", Duration::from_secs);
+    let failed = "data: {\"error\":{\"message\":\"later\",\"code\":503}}\n\n";
+    let upstream = Upstream::new()
+        .replies(json(429, "{}"))
+        .replies(events("text/event-stream", [(seconds(1), Some(failed))]))
+        .replies(events(
+            "text/event-stream",
+            [(seconds(1), Some(token)), (seconds(9), Some("data: [DONE]\n\n"))],
+        ));
+    let reports = Reports::default();
+    send(layer(retrying(3)).observer(reports.clone()), &upstream, stream_chat()).await;
+    let call = reports.only().call;
+    let told: Vec<_> = call
+        .attempts
+        .iter()
+        .map(|attempt| (attempt.status.map(|status| status.as_u16()), attempt.error))
+        .collect();
+    assert_eq!(told, [(Some(429), None), (Some(200), Some("overloaded")), (Some(200), None)]);
+    assert_eq!(call.dialect, Some(Dialect::OpenAi));
+    assert!(call.attempts.iter().all(|attempt| attempt.duration < seconds(1)), "{call:?}");
 }
 
 #[tokio::test(start_paused = true)]

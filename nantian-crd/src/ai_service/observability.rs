@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::BASE_URL;
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// Who is told how the calls to one AIService went: by OTLP over HTTP, as JSON.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Observability {
@@ -42,7 +43,7 @@ pub struct Observability {
 }
 
 /// A Langfuse project.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = enforcing(RULES))]
 #[non_exhaustive]
@@ -59,6 +60,11 @@ pub struct Langfuse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub public_key: Option<String>,
+    /// Secret that holds the public key of the project; not together with publicKey.
+    ///
+    /// Source: `spec.observability.langfuse.publicKeyRef`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key_ref: Option<SecretKeyRef>,
     /// Secret key of the project in plain text; prefer secretKeyRef.
     ///
     /// Source: `spec.observability.langfuse.secretKey`.
@@ -69,6 +75,27 @@ pub struct Langfuse {
     /// Source: `spec.observability.langfuse.secretKeyRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<SecretKeyRef>,
+    /// How many of all traces are told. The lower half of a trace's id decides, as in most of OpenTelemetry's
+    /// libraries: all of a trace is told, or nothing.
+    ///
+    /// Unit: share of all traces. Range: 0 to 1. Default: 1.
+    /// Source: `spec.observability.langfuse.sampleRate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1))]
+    pub sample_rate: Option<f64>,
+    /// Environment that traces belong to.
+    ///
+    /// Range: 1 to 40 lower-case letters, digits, hyphens and underscores, not beginning with langfuse.
+    /// Default: Langfuse's, which is default. Source: `spec.observability.langfuse.environment`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 40), regex(pattern = ENVIRONMENT))]
+    pub environment: Option<String>,
+    /// Release of the application that traces are of.
+    ///
+    /// Range: 1 to 200 characters. Default: none. Source: `spec.observability.langfuse.release`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    pub release: Option<String>,
 }
 
 /// An entry of a Secret in the namespace of the object.
@@ -78,13 +105,14 @@ pub struct Langfuse {
 pub struct SecretKeyRef {
     /// Name of the Secret.
     ///
-    /// Range: 1 to 253 characters. Source: `spec.observability.langfuse.secretKeyRef.name`.
+    /// Range: 1 to 253 characters. Source: `name` of `spec.observability.langfuse.publicKeyRef` and
+    /// `secretKeyRef`.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Entry of the Secret.
     ///
-    /// Range: 1 to 253 characters. Default: its only entry. Source:
-    /// `spec.observability.langfuse.secretKeyRef.key`.
+    /// Range: 1 to 253 characters. Default: its only entry. Source: `key` of
+    /// `spec.observability.langfuse.publicKeyRef` and `secretKeyRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,
@@ -111,14 +139,35 @@ pub struct Otel {
     pub service_name: Option<String>,
 }
 
-pub(crate) const RULES: &[Rule] = &[Rule {
-    cel: "!(has(self.secretKey) && has(self.secretKeyRef))",
-    message: "is not allowed together with secretKey",
-    field: Some("secretKeyRef"),
-    holds: |langfuse| !(has(langfuse, "secretKey") && has(langfuse, "secretKeyRef")),
-}];
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        cel: "!(has(self.publicKey) && has(self.publicKeyRef))",
+        message: "is not allowed together with publicKey",
+        field: Some("publicKeyRef"),
+        holds: |langfuse| !(has(langfuse, "publicKey") && has(langfuse, "publicKeyRef")),
+    },
+    Rule {
+        cel: "!(has(self.secretKey) && has(self.secretKeyRef))",
+        message: "is not allowed together with secretKey",
+        field: Some("secretKeyRef"),
+        holds: |langfuse| !(has(langfuse, "secretKey") && has(langfuse, "secretKeyRef")),
+    },
+    Rule {
+        cel: "!has(self.environment) || !self.environment.startsWith('langfuse')",
+        message: "must not begin with langfuse",
+        field: Some("environment"),
+        holds: |langfuse| {
+            let environment = langfuse.get("environment").and_then(Value::as_str);
+            environment.is_none_or(|environment| !environment.starts_with("langfuse"))
+        },
+    },
+];
+
+const ENVIRONMENT: &str = "^[a-z0-9_-]+$";
 
 const COLLECTOR: &str = r"^(https?://)?[^\s/?#@:]+(:[0-9]{1,5})?(/[^\s?#]*)?$";
 
-pub(crate) const HINTS: &[Hint] =
-    &[Hint { pattern: COLLECTOR, meaning: "a URL or host:port without credentials, query or fragment" }];
+pub(crate) const HINTS: &[Hint] = &[
+    Hint { pattern: COLLECTOR, meaning: "a URL or host:port without credentials, query or fragment" },
+    Hint { pattern: ENVIRONMENT, meaning: "lower-case letters, digits, hyphens and underscores" },
+];

@@ -80,6 +80,15 @@ pub struct Collector {
     /// The value of the `authorization` header.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Secret>,
+    /// How many of all traces it is told, from 0 to 1; `None` are all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<f64>,
+    /// The environment that traces belong to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// The release of the application that they are of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
 }
 
 /// What a collector is.

@@ -65,7 +65,7 @@ impl AiMetrics {
         for (counter, tokens) in self.tokens.iter().zip(tokens) {
             counter.fetch_add(tokens, Relaxed);
         }
-        self.attempts.fetch_add(report.call.attempts.into(), Relaxed);
+        self.attempts.fetch_add(report.call.attempts.len() as u64, Relaxed);
         self.failovers.fetch_add(failed_over.into(), Relaxed);
         self.over_budget.fetch_add(report.call.over_budget.into(), Relaxed);
         self.lossy.fetch_add((!report.call.dropped.is_empty()).into(), Relaxed);

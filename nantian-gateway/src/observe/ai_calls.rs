@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use nantian_ai::usage::UsageReport;
+use nantian_ai::{
+    ClientDialect, Dialect, RequestFacts,
+    usage::{AttemptReport, UsageReport},
+};
 use serde::Serialize;
 
 use crate::{
@@ -14,20 +17,36 @@ use crate::{
     telemetry::{ServiceInfo, outcome_name},
 };
 
+/// How much is noted of a model's name that a client has given, in letters.
+const LONGEST_MODEL: usize = 256;
+
 /// Where the calls of AIServices for one request are noted: in its extensions if there is an access log.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AiCalls(Arc<Mutex<Vec<AiCall>>>);
+
+/// A call that is under way, and is noted once it is over.
+#[derive(Debug)]
+pub(crate) struct PendingCall {
+    calls: AiCalls,
+    client_dialect: Option<ClientDialect>,
+    original_model: Option<String>,
+}
 
 /// One call, further attempts included.
 #[derive(Debug, Serialize)]
 pub(super) struct AiCall {
     service: String,
     provider: String,
-    /// As the provider names it.
-    model: Option<String>,
+    /// What the client speaks and what the provider was asked in, as `spec.format` names them.
+    client_dialect: Option<&'static str>,
+    provider_dialect: Option<&'static str>,
+    /// As the client has named it, as the provider was asked for it, and as it says that has answered.
+    original_model: Option<String>,
+    request_model: String,
+    response_model: Option<String>,
     outcome: &'static str,
     error: Option<&'static str>,
-    attempts: u32,
+    attempts: Vec<Attempt>,
     /// Whether the answer was one.
     stream: bool,
     input_tokens: u64,
@@ -43,20 +62,47 @@ pub(super) struct AiCall {
     dropped: String,
 }
 
+#[derive(Debug, Serialize)]
+struct Attempt {
+    /// What the provider has answered with, if it has.
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    duration_ms: f64,
+}
+
 // === impl AiCalls ===
 
 impl AiCalls {
-    /// Notes a call that is over.
-    pub(crate) fn note(&self, service: &ServiceInfo, report: &UsageReport) {
+    /// A call that begins.
+    pub(crate) fn begin(&self, facts: &RequestFacts) -> PendingCall {
+        let original_model = facts.model.as_deref().map(|model| model.chars().take(LONGEST_MODEL).collect());
+        PendingCall { calls: self.clone(), client_dialect: facts.dialect, original_model }
+    }
+
+    /// Those that have been noted.
+    pub(super) fn take(&self) -> Vec<AiCall> {
+        mem::take(&mut *lock(&self.0))
+    }
+}
+
+// === impl PendingCall ===
+
+impl PendingCall {
+    /// Notes the call, which is over.
+    pub(crate) fn finish(self, service: &ServiceInfo, report: &UsageReport) {
         let (call, usage) = (&report.call, &report.usage);
-        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let noted = AiCall {
             service: service.name.clone(),
             provider: service.provider.clone(),
-            model: call.model.clone(),
+            client_dialect: self.client_dialect.map(|dialect| Dialect::from(dialect).name()),
+            provider_dialect: call.dialect.map(Dialect::name),
+            original_model: self.original_model,
+            request_model: service.model.clone(),
+            response_model: call.model.clone(),
             outcome: outcome_name(report.outcome),
             error: call.error,
-            attempts: call.attempts,
+            attempts: call.attempts.iter().map(Attempt::of).collect(),
             stream: call.stream,
             input_tokens: usage.input,
             output_tokens: usage.output,
@@ -67,11 +113,19 @@ impl AiCalls {
             time_to_first_token_ms: call.first_token.map(milliseconds),
             dropped: call.dropped.to_string(),
         };
-        lock(&self.0).push(noted);
+        lock(&self.calls.0).push(noted);
     }
+}
 
-    /// Those that have been noted.
-    pub(super) fn take(&self) -> Vec<AiCall> {
-        mem::take(&mut *lock(&self.0))
+// === impl Attempt ===
+
+impl Attempt {
+    fn of(attempt: &AttemptReport) -> Self {
+        let (status, error) = (attempt.status.map(|status| status.as_u16()), attempt.error);
+        Self { status, error, duration_ms: milliseconds(attempt.duration) }
     }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }

@@ -10,7 +10,7 @@ mod store;
 
 pub(crate) use self::{
     access_log::{AccessLog, StreamEntry},
-    ai_calls::AiCalls,
+    ai_calls::{AiCalls, PendingCall},
     body::ObservedBody,
     layer::ObserveLayer,
     line_writer::LineWriter,

@@ -38,6 +38,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 pub(super) struct Exporter {
     pub(super) delivery: Delivery,
     pub(super) collector: ir::Collector,
+    /// Which of the processes of a name this one is.
+    pub(super) instance: Arc<str>,
     pub(super) service: Arc<ServiceInfo>,
     pub(super) counts: Arc<ExportCounts>,
     /// What calls have been counted; `None` tells no metrics.
@@ -99,7 +101,7 @@ impl Exporter {
     /// Tells a batch, more than once if the collector cannot take it now; it is lost if nothing more can come
     /// meanwhile.
     async fn tell(&mut self, client: &Client, batch: &[CallRecord], inbox: &Receiver<CallRecord>) {
-        let traces = otlp::traces(batch, &self.collector, self.redaction.as_ref());
+        let traces = otlp::traces(batch, (&self.collector, &self.instance), self.redaction.as_ref());
         let body = Bytes::from(traces.to_string());
         let mut attempts = 1;
         let told = loop {
@@ -137,7 +139,8 @@ impl Exporter {
     async fn measure(&self, client: &Client) {
         let Some(measures) = &self.measures else { return };
         let measures = measures.so_far();
-        let Some(body) = measures.to_otlp(&self.service, &self.collector, SystemTime::now()) else { return };
+        let told = (&self.collector, &*self.instance);
+        let Some(body) = measures.to_otlp(&self.service, told, SystemTime::now()) else { return };
         // They hold all since the start, so the next ones make up for those that are lost.
         if let Err(error) = self.delivery.post(client, "metrics", Bytes::from(body.to_string())).await {
             let (service, collector) = (&self.service.name, self.delivery.collector());

@@ -46,6 +46,8 @@ const FULL_QUEUE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Telemetry {
     client: ClientConfig,
+    /// `service.instance.id` of this process.
+    instance: Arc<str>,
     /// Started with the first collector.
     thread: Option<CallThread>,
     /// Held by every task, so that its end is seen.
@@ -59,6 +61,7 @@ pub(crate) struct Export {
     /// `None` for a collector that takes no metrics.
     measures: Option<SharedMeasures>,
     tells_contents: bool,
+    sample_rate: Option<f64>,
     counts: Arc<ExportCounts>,
 }
 
@@ -111,7 +114,8 @@ impl Telemetry {
     /// No tasks yet; the client of their thread is made of `client`.
     pub(crate) fn new(client: ClientConfig) -> (Self, ExportersDone) {
         let (running, ended) = mpsc::channel(1);
-        (Self { client, thread: None, running }, ExportersDone(ended))
+        let instance = format!("{:032x}", fastrand::u128(..)).into();
+        (Self { client, instance, thread: None, running }, ExportersDone(ended))
     }
 
     /// Starts to tell a collector, which ends when the last clone of the handle is gone.
@@ -137,6 +141,7 @@ impl Telemetry {
                 authorization: collector.authorization.clone(),
             },
             collector: collector.clone(),
+            instance: Arc::clone(&self.instance),
             service: Arc::clone(service),
             counts: Arc::clone(counts),
             losses: Losses::default(),
@@ -154,7 +159,8 @@ impl Telemetry {
             }
             Err(error) => tracing::error!(%error, "collectors cannot be told anything"),
         }
-        Ok(Export { queue, measures, tells_contents, counts: Arc::clone(counts) })
+        let sample_rate = collector.sample_rate;
+        Ok(Export { queue, measures, tells_contents, sample_rate, counts: Arc::clone(counts) })
     }
 
     fn thread(&mut self) -> io::Result<&CallThread> {
@@ -174,19 +180,30 @@ impl Export {
         self.tells_contents
     }
 
-    /// Counts a call, and puts its record into the queue if its trace is recorded; without a place there it
-    /// is dropped.
+    /// Counts a call, and puts its record into the queue if its trace is recorded and one of those that are
+    /// told; without a place there it is dropped.
     pub(crate) fn tell(&self, record: CallRecord) {
         if let Some(measures) = &self.measures {
             measures.add(&record);
         }
-        if record.parent.is_some_and(|parent| !parent.sampled) {
+        let is_told = self.sample_rate.is_none_or(|rate| is_sampled(record.trace, rate));
+        if !is_told || record.parent.is_some_and(|parent| !parent.sampled) {
             return;
         }
         if self.queue.try_send(record).is_err() {
             self.counts.dropped.fetch_add(1, Relaxed);
         }
     }
+}
+
+/// Whether a trace is one of the share that is told, as OpenTelemetry's `TraceIdRatioBased` decides: by the
+/// lower half of its id.
+fn is_sampled(trace: u128, rate: f64) -> bool {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is what counts")]
+    let drawn = trace as u64;
+    #[expect(clippy::cast_precision_loss, reason = "no rate is as fine")]
+    let share = drawn as f64 / u64::MAX as f64;
+    rate >= 1.0 || share < rate
 }
 
 // === impl ExportCounts ===
@@ -247,6 +264,22 @@ impl CollectorEndpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_is_told_by_its_id_whoever_asks() {
+        let trace = |lower: u64| (u128::from(fastrand::u64(..)) << 64) | u128::from(lower);
+        for (lower, rate, told) in [
+            (0, 0.0, false),
+            (0, 0.001, true),
+            (u64::MAX / 4, 0.5, true),
+            (u64::MAX / 4 * 3, 0.5, false),
+            (u64::MAX / 4 * 3, 0.8, true),
+            (u64::MAX, 0.999, false),
+            (u64::MAX, 1.0, true),
+        ] {
+            assert_eq!(is_sampled(trace(lower), rate), told, "{lower} {rate}");
+        }
+    }
 
     #[test]
     fn signals_are_below_the_path_of_the_endpoint() {

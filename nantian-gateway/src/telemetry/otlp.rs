@@ -7,7 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
-use nantian_ai::usage::Outcome;
+use nantian_ai::usage::{Outcome, Usage};
 use serde_json::{Value, json};
 
 use super::{
@@ -25,18 +25,21 @@ const ERROR: u8 = 2;
 /// The body of a request to `/v1/traces`.
 pub(super) fn traces(
     records: &[CallRecord],
-    collector: &ir::Collector,
+    (collector, instance): (&ir::Collector, &str),
     redaction: Option<&Redaction>,
 ) -> Value {
-    let spans: Vec<Value> = records.iter().map(|record| span(record, collector.kind, redaction)).collect();
+    let spans: Vec<Value> = records.iter().map(|record| span(record, collector, redaction)).collect();
     json!({"resourceSpans": [{
-        "resource": resource(collector),
+        "resource": resource(collector, instance),
         "scopeSpans": [{"scope": scope(), "spans": spans}],
     }]})
 }
 
-pub(super) fn resource(collector: &ir::Collector) -> Value {
-    json!({"attributes": [text("service.name", &collector.service_name)]})
+/// What is told of whom: measures of several processes under one name would be taken for those of one.
+pub(super) fn resource(collector: &ir::Collector, instance: &str) -> Value {
+    let name = text("service.name", &collector.service_name);
+    let version = text("service.version", env!("CARGO_PKG_VERSION"));
+    json!({"attributes": [name, text("service.instance.id", instance), version]})
 }
 
 pub(super) fn scope() -> Value {
@@ -65,21 +68,20 @@ fn number(key: &str, value: f64) -> Value {
     json!({"key": key, "value": {"doubleValue": value}})
 }
 
-fn span(record: &CallRecord, kind: ir::CollectorKind, redaction: Option<&Redaction>) -> Value {
+fn span(record: &CallRecord, collector: &ir::Collector, redaction: Option<&Redaction>) -> Value {
     let started = record.ended.checked_sub(record.report.call.duration).unwrap_or(record.ended);
-    let trace = record.parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace);
     let mut attributes = attributes(record);
-    if kind == ir::CollectorKind::Langfuse {
-        attributes.extend(of_langfuse(record, started));
+    if collector.kind == ir::CollectorKind::Langfuse {
+        attributes.extend(of_langfuse(record, collector, started));
     }
     if let (Some(redaction), Some(content)) = (redaction, &record.report.call.content) {
-        attributes.extend(contents(redaction.tell(content), kind));
+        attributes.extend(contents(redaction.tell(content), collector.kind));
         if content.partial {
             attributes.push(json!({"key": "nantian.content.partial", "value": {"boolValue": true}}));
         }
     }
     let mut span = json!({
-        "traceId": format!("{trace:032x}"),
+        "traceId": format!("{:032x}", record.trace),
         "spanId": format!("{:016x}", fastrand::u64(1..)),
         "name": format!("{} {}", record.operation_name(), record.service.model),
         "kind": CLIENT,
@@ -108,7 +110,7 @@ fn attributes(record: &CallRecord) -> Vec<Value> {
         count("server.port", service.port.into()),
         text("nantian.ai_service", &service.name),
         text("nantian.outcome", outcome_name(record.report.outcome)),
-        count("nantian.attempts", call.attempts.into()),
+        count("nantian.attempts", call.attempts.len() as u64),
     ];
     attributes.extend(asked(record));
     attributes.extend(call.model.as_deref().map(|model| text("gen_ai.response.model", model)));
@@ -127,7 +129,7 @@ fn attributes(record: &CallRecord) -> Vec<Value> {
     ];
     let told = details.into_iter().filter(|(_, tokens)| *tokens > 0);
     attributes.extend(told.map(|(key, tokens)| count(key, tokens)));
-    attributes.extend(seconds("nantian.time_to_first_token", call.first_token));
+    attributes.extend(seconds("gen_ai.response.time_to_first_chunk", call.first_token));
     attributes.extend(seconds("nantian.time_between_tokens", call.between_tokens));
     attributes.extend(record.error().map(|error| text("error.type", error)));
     if record.failed_over {
@@ -153,6 +155,7 @@ fn asked(record: &CallRecord) -> Vec<Value> {
         ("gen_ai.request.top_k", settings.top_k),
         ("gen_ai.request.choice.count", Some(record.choices).filter(|choices| *choices > 1)),
     ];
+    let stream = record.stream.then(|| json!({"key": "gen_ai.request.stream", "value": {"boolValue": true}}));
     let form = settings.json.map(|json| if json { "json" } else { "text" });
     let mut attributes: Vec<Value> =
         numbers.into_iter().filter_map(|(key, value)| Some(number(key, value?))).collect();
@@ -162,6 +165,7 @@ fn asked(record: &CallRecord) -> Vec<Value> {
             .seed
             .map(|seed| json!({"key": "gen_ai.request.seed", "value": {"intValue": seed.to_string()}})),
     );
+    attributes.extend(stream);
     if !settings.stop.is_empty() {
         attributes.push(texts("gen_ai.request.stop_sequences", &settings.stop));
     }
@@ -182,7 +186,7 @@ fn contents(told: RedactedContent, kind: ir::CollectorKind) -> impl Iterator<Ite
 }
 
 /// What Langfuse makes a generation of.
-fn of_langfuse(record: &CallRecord, started: SystemTime) -> Vec<Value> {
+fn of_langfuse(record: &CallRecord, collector: &ir::Collector, started: SystemTime) -> Vec<Value> {
     let mut attributes = vec![
         text("langfuse.observation.type", "generation"),
         text("langfuse.trace.name", &record.service.name),
@@ -195,9 +199,30 @@ fn of_langfuse(record: &CallRecord, started: SystemTime) -> Vec<Value> {
     if record.error().is_some() {
         attributes.push(text("langfuse.observation.level", "ERROR"));
     }
-    let whose = [("user.id", &record.settings.user), ("session.id", &record.settings.conversation)];
-    attributes.extend(whose.into_iter().filter_map(|(key, name)| Some(text(key, name.as_deref()?))));
+    if record.report.outcome != Outcome::NotServed {
+        attributes.push(text("langfuse.observation.usage_details", &priced(&record.report.usage)));
+    }
+    let known = [
+        ("user.id", &record.settings.user),
+        ("session.id", &record.settings.conversation),
+        ("langfuse.environment", &collector.environment),
+        ("langfuse.release", &collector.release),
+    ];
+    attributes.extend(known.into_iter().filter_map(|(key, name)| Some(text(key, name.as_deref()?))));
     attributes
+}
+
+/// Tokens by what Langfuse has prices for. It adds all kinds up, so that none is a part of another.
+fn priced(usage: &Usage) -> String {
+    let input = usage.input.saturating_sub(usage.cached.saturating_add(usage.cache_written));
+    let kinds = [
+        ("input", input),
+        ("output", usage.output),
+        ("input_cache_read", usage.cached),
+        ("input_cache_creation", usage.cache_written),
+    ];
+    let told = kinds.into_iter().filter(|(_, tokens)| *tokens > 0);
+    Value::Object(told.map(|(kind, tokens)| (kind.to_owned(), tokens.into())).collect()).to_string()
 }
 
 pub(crate) fn outcome_name(outcome: Outcome) -> &'static str {

@@ -1,8 +1,14 @@
 //! One call, as it is told.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use nantian_ai::{Operation, Settings, usage::UsageReport};
+use nantian_ai::{
+    Operation, Settings,
+    usage::{Outcome, UsageReport},
+};
 
 /// The AIService that was called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +38,15 @@ pub(crate) struct CallRecord {
     pub(crate) choices: u64,
     /// How they are to be made, and for whom.
     pub(crate) settings: Arc<Settings>,
-    /// The trace that the call belongs to, if the client says.
+    /// Whether it wants a stream.
+    pub(crate) stream: bool,
+    /// The trace that the call belongs to: the client's, or one of its own.
+    pub(crate) trace: u128,
+    /// What the client says of the trace, if it names one.
     pub(crate) parent: Option<TraceParent>,
+    /// How long the request has been here when the call began: in queues, and while other AIServices were
+    /// asked.
+    pub(crate) waited: Duration,
     /// When the answer ended.
     pub(crate) ended: SystemTime,
     /// How it went.
@@ -73,13 +86,22 @@ impl CallRecord {
 
     /// `error.type`, if it failed.
     pub(super) fn error(&self) -> Option<&'static str> {
-        use nantian_ai::usage::Outcome;
         match (self.report.call.error, self.report.outcome) {
             (Some(error), _) => Some(error),
             (None, Outcome::Truncated) => Some("upstream_truncated"),
             (None, Outcome::NotServed) => Some("upstream_error"),
             (None, _) => None,
         }
+    }
+
+    /// The time of each token after the first, where that can be told: what thinks unseen has done so before
+    /// its first token.
+    pub(super) fn time_per_token(&self) -> Option<Duration> {
+        let (call, usage) = (&self.report.call, &self.report.usage);
+        let is_told = self.report.outcome == Outcome::Completed && !usage.estimated && usage.reasoning == 0;
+        let tokens = u32::try_from(usage.output.saturating_sub(1)).ok().filter(|tokens| *tokens > 0)?;
+        let since = call.duration.checked_sub(call.first_token?)?;
+        is_told.then(|| since / tokens)
     }
 }
 

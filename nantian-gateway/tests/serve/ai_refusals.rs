@@ -132,9 +132,20 @@ async fn the_access_log_names_the_ai_services_that_were_asked_and_what_they_took
     let asked = lines[0]["ai"].as_array().unwrap();
     let told = |at: usize, field: &str| asked[at][field].clone();
     assert_eq!((told(0, "service"), told(1, "service")), ("demo/llm".into(), "demo/other".into()));
-    assert_eq!((told(0, "attempts"), told(1, "attempts")), (3.into(), 1.into()));
+    let statuses = |at: usize| -> Vec<Value> {
+        told(at, "attempts").as_array().unwrap().iter().map(|attempt| attempt["status"].clone()).collect()
+    };
+    assert_eq!((statuses(0), statuses(1)), (vec![503.into(); 3], vec![200.into()]));
+    for (field, first, second) in [
+        ("client_dialect", "anthropic", "anthropic"),
+        ("provider_dialect", "openai", "openai"),
+        ("original_model", "llm", "llm"),
+        ("request_model", "first", "m"),
+    ] {
+        assert_eq!((told(0, field), told(1, field)), (first.into(), second.into()), "{field}");
+    }
     assert_eq!((told(0, "outcome"), told(1, "outcome")), ("not_served".into(), "completed".into()));
-    assert_eq!((told(0, "error"), told(1, "model")), ("overloaded".into(), "m-0".into()));
+    assert_eq!((told(0, "error"), told(1, "response_model")), ("overloaded".into(), "m-0".into()));
     assert_eq!((told(1, "input_tokens"), told(1, "output_tokens")), (9.into(), 91.into()));
     assert_eq!((told(1, "reasoning_tokens"), told(1, "dropped")), (50.into(), "top_k".into()));
     assert_eq!((asked.len(), lines[1].get("ai")), (2, None));

@@ -22,12 +22,12 @@ const STREAM: &str = "data: {\"id\":\"chatcmpl-8\",\"model\":\"fake-large-0\",\"
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// An OpenAI-type provider.
-async fn gpt() -> Backend {
+pub(crate) async fn gpt() -> Backend {
     provider(REPLY, STREAM).await
 }
 
 /// A collector that takes everything.
-async fn collector() -> Backend {
+pub(crate) async fn collector() -> Backend {
     Backend::answering(|_| said("application/json", "{}")).await
 }
 
@@ -43,7 +43,7 @@ stringData: {secret: sk-lf}
 }
 
 /// The spans that a collector has been told, oldest first.
-fn spans(collector: &Backend) -> Vec<Value> {
+pub(crate) fn spans(collector: &Backend) -> Vec<Value> {
     let told = collector.seen().into_iter().filter(|message| message.start.contains("/v1/traces"));
     told.flat_map(|message| {
         message.json()["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().cloned().unwrap_or_default()
@@ -52,7 +52,7 @@ fn spans(collector: &Backend) -> Vec<Value> {
 }
 
 /// The value of an attribute, whatever its type.
-fn attribute(span: &Value, key: &str) -> Option<String> {
+pub(crate) fn attribute(span: &Value, key: &str) -> Option<String> {
     let attributes = span["attributes"].as_array().unwrap();
     let found = attributes.iter().find(|attribute| attribute["key"] == key)?;
     let value = found["value"].as_object().unwrap().values().next().unwrap();
@@ -98,7 +98,7 @@ async fn a_collector_and_langfuse_are_told_of_each_call_and_of_no_content() {
             assert_eq!(attribute(&span, key).as_deref(), (!stream).then_some(tokens), "{key}: {span}");
         }
         expected("server.port", &provider.address.port().to_string());
-        assert_eq!(attribute(&span, "nantian.time_to_first_token").is_some(), stream);
+        assert_eq!(attribute(&span, "gen_ai.response.time_to_first_chunk").is_some(), stream);
         assert_eq!(attribute(&span, "langfuse.observation.type"), None);
     }
     let told = langfuse.last();
@@ -302,6 +302,10 @@ async fn what_a_collector_cannot_be_is_told_in_the_status() {
     for (observability, why) in [
         ("{otel: {}, redact: ['(']}", "spec.observability.redact[0]: regex parse error"),
         ("{langfuse: {host: 'http://localhost:1'}}", "spec.observability.langfuse.publicKey: is missing"),
+        (
+            "{langfuse: {publicKeyRef: {name: gone}, secretKey: sk}}",
+            "spec.observability.langfuse.publicKeyRef: Secret demo/gone does not exist",
+        ),
         (
             "{langfuse: {publicKey: pk, secretKeyRef: {name: langfuse, key: other}}}",
             "spec.observability.langfuse.secretKeyRef: Secret demo/langfuse has no entry \"other\"",

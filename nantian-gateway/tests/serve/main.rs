@@ -5,6 +5,7 @@ mod admin;
 mod ai;
 mod ai_azure;
 mod ai_bedrock;
+mod ai_collectors;
 mod ai_refusals;
 mod ai_telemetry;
 mod ai_tls;

@@ -277,8 +277,8 @@ impl Meter {
         };
         let About { id, model, finish_reason } = std::mem::take(&mut self.tally.about);
         let unseen = self.tally.is_unseen();
-        let call =
-            CallReport { stream: self.stream, unseen, id, model, finish_reason, ..CallReport::default() };
+        let (dialect, stream) = (Some(self.dialect), self.stream);
+        let call = CallReport { dialect, stream, unseen, id, model, finish_reason, ..CallReport::default() };
         UsageReport { usage, outcome, call }
     }
 

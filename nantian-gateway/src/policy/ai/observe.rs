@@ -7,18 +7,23 @@ use nantian_ai::{
     Operation, RequestFacts, Settings, Target,
     usage::{UsageObserver, UsageReport, UsageSink},
 };
+use tokio::time::Instant;
 
 use super::settle::Settle;
 use crate::{
     ir::ObjectName,
     metrics::AiMetrics,
-    observe::AiCalls,
+    observe::{AiCalls, PendingCall},
     policy::Lengths,
     telemetry::{CallRecord, Export, ServiceInfo, TraceParent},
 };
 
 /// The most that is told of a request and of its answer, in bytes each.
 const CONTENT: usize = 64 * 1024;
+
+/// When the request came.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrived(pub(super) Instant);
 
 /// Who is told of the calls of an AIService.
 #[derive(Debug, Clone)]
@@ -43,11 +48,13 @@ struct Call {
     operation: Option<Operation>,
     max_tokens: Option<u64>,
     choices: u64,
+    stream: bool,
+    arrived: Option<Arrived>,
     /// Absent where no collector is told.
     settings: Option<Arc<Settings>>,
     parent: Option<TraceParent>,
     /// Present if there is an access log.
-    noted: Option<AiCalls>,
+    noted: Option<PendingCall>,
 }
 
 /// What traces tell of an AIService.
@@ -118,9 +125,11 @@ impl UsageObserver for AiObserver {
             operation: facts.operation,
             max_tokens: facts.max_output(),
             choices: facts.choices,
+            stream: facts.stream,
+            arrived: extensions.get::<Arrived>().copied(),
             settings: (!self.exports.is_empty()).then(|| Arc::new(facts.settings.clone())),
             parent: extensions.get::<TraceParent>().copied(),
-            noted: extensions.get::<AiCalls>().cloned(),
+            noted: extensions.get::<AiCalls>().map(|calls| calls.begin(facts)),
         });
         let lengths = answers.then(|| Arc::clone(&self.lengths));
         RedactedContent { settle: Settle::new(extensions, facts, lengths), call }
@@ -147,18 +156,28 @@ impl UsageSink for RedactedContent {
 
 impl Call {
     fn tell(self, report: &UsageReport, failed_over: bool) {
-        let Self { observer, operation, max_tokens, choices, settings, parent, noted } = self;
+        let Self { observer, operation, max_tokens, choices, stream, arrived, settings, parent, noted } =
+            self;
         let settings = settings.unwrap_or_default();
         if let Some(noted) = noted {
-            noted.note(&observer.service, report);
+            noted.finish(&observer.service, report);
         }
         observer.metrics.count(report, failed_over);
+        if observer.exports.is_empty() {
+            return;
+        }
+        let trace = parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace);
+        let taken = arrived.map(|Arrived(at)| at.elapsed());
+        let waited = taken.unwrap_or_default().saturating_sub(report.call.duration);
         for export in observer.exports.iter() {
             export.tell(CallRecord {
                 service: Arc::clone(&observer.service),
                 operation,
                 max_tokens,
                 choices,
+                stream,
+                trace,
+                waited,
                 settings: Arc::clone(&settings),
                 parent,
                 ended: SystemTime::now(),

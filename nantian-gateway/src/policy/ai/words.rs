@@ -12,15 +12,17 @@ use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body as _;
 use nantian_ai::{ClientDialect, Error, Surface, respond::refusal};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
+use super::observe::Arrived;
 use crate::{
     body::Body,
     respond::{self, LocalReplyText, of_body},
 };
 
 /// Says the gateway's own refusals in the dialect that a request's path tells: the library that has sent it
-/// reads no other text.
+/// reads no other text. Notes when the request came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WordsLayer;
 
@@ -50,7 +52,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        request.extensions_mut().insert(Arrived(Instant::now()));
         let surface = Surface::detect_decoded(request.method(), request.uri().path(), request.headers());
         let dialect = surface.ok().map(|surface| surface.dialect());
         WordsFuture { inner: self.inner.call(request), dialect }

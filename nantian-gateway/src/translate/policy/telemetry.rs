@@ -1,7 +1,7 @@
 //! `spec.observability` of an AIService: the collectors that are told of its calls.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use nantian_crd::{AiService, Langfuse, Otel};
+use nantian_crd::{AiService, Langfuse, Otel, SecretKeyRef};
 
 use super::ai::{only_key, shown};
 use crate::{
@@ -42,7 +42,7 @@ pub(super) fn check(service: &AiService) -> Result<(), Fault> {
         let path = path.field("langfuse");
         telemetry::check(&langfuse_url(langfuse))
             .map_err(|error| Fault::at(Reason::Invalid, path.field("host"), error))?;
-        if langfuse.public_key.is_none() {
+        if langfuse.public_key.is_none() && langfuse.public_key_ref.is_none() {
             return Err(Fault::at(Reason::Invalid, path.field("publicKey"), "is missing"));
         }
         if langfuse.secret_key.is_none() && langfuse.secret_key_ref.is_none() {
@@ -79,6 +79,9 @@ pub(super) fn collectors(
             service_name: otel.service_name.clone().unwrap_or_else(|| SERVICE.to_owned()),
             redact: redact.clone(),
             authorization: None,
+            sample_rate: None,
+            environment: None,
+            release: None,
         });
     }
     if let Some(langfuse) = &spec.langfuse {
@@ -89,6 +92,9 @@ pub(super) fn collectors(
                 service_name: SERVICE.to_owned(),
                 redact,
                 authorization: Some(authorization),
+                sample_rate: langfuse.sample_rate,
+                environment: langfuse.environment.clone(),
+                release: langfuse.release.clone(),
             }),
             Err(fault) => lost = Some(fault),
         }
@@ -116,30 +122,39 @@ fn authorization(
     service: &ObjectName,
     langfuse: &Langfuse,
 ) -> Result<Secret, Fault> {
-    const AT: &str = "spec.observability.langfuse.secretKeyRef";
-    let fault = |problem: String| Fault::at(Reason::SecretNotFound, AT, problem);
-    let secret_key = match (&langfuse.secret_key, &langfuse.secret_key_ref) {
-        (Some(key), _) => key.expose().as_bytes().to_vec(),
-        (None, Some(reference)) => {
-            let name = ObjectName::new(service.namespace.as_str(), reference.name.as_str());
-            let shown = shown(&name);
-            let Some(secret) = cluster.objects.secrets.get(&name) else {
-                return Err(fault(format!("{shown} does not exist")).absent());
-            };
-            let key = match &reference.key {
-                Some(key) => key,
-                None => only_key(secret)
-                    .ok_or_else(|| fault(format!("{shown} has not exactly one entry, so key is needed")))?,
-            };
-            let value =
-                secret_entry(secret, key).ok_or_else(|| fault(format!("{shown} has no entry {key:?}")))?;
-            value.trim_ascii_end().to_vec()
-        }
-        (None, None) => Vec::new(),
+    let public_key = langfuse.public_key.as_ref().map(|key| key.clone().into_bytes());
+    let secret_key = langfuse.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
+    let entry = |reference: &Option<SecretKeyRef>, field| match reference {
+        Some(reference) => entry(cluster, service, reference, field),
+        None => Ok(Vec::new()),
     };
-    let public_key = langfuse.public_key.as_deref().unwrap_or_default();
-    let pair = [public_key.as_bytes(), b":", &secret_key].concat();
+    let public_key = public_key.map_or_else(|| entry(&langfuse.public_key_ref, "publicKeyRef"), Ok)?;
+    let secret_key = secret_key.map_or_else(|| entry(&langfuse.secret_key_ref, "secretKeyRef"), Ok)?;
+    let pair = [public_key.as_slice(), b":", &secret_key].concat();
     Ok(Secret(format!("Basic {}", STANDARD.encode(pair)).into_bytes()))
+}
+
+/// What an entry of a Secret holds, which `field` names.
+fn entry(
+    cluster: &ClusterState<'_>,
+    service: &ObjectName,
+    reference: &SecretKeyRef,
+    field: &str,
+) -> Result<Vec<u8>, Fault> {
+    let path = format!("spec.observability.langfuse.{field}");
+    let fault = |problem: String| Fault::at(Reason::SecretNotFound, &path, problem);
+    let name = ObjectName::new(service.namespace.as_str(), reference.name.as_str());
+    let shown = shown(&name);
+    let Some(secret) = cluster.objects.secrets.get(&name) else {
+        return Err(fault(format!("{shown} does not exist")).absent());
+    };
+    let key = match &reference.key {
+        Some(key) => key,
+        None => only_key(secret)
+            .ok_or_else(|| fault(format!("{shown} has not exactly one entry, so key is needed")))?,
+    };
+    let value = secret_entry(secret, key).ok_or_else(|| fault(format!("{shown} has no entry {key:?}")))?;
+    Ok(value.trim_ascii_end().to_vec())
 }
 
 #[cfg(test)]
