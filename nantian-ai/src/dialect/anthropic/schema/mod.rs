@@ -266,8 +266,8 @@ impl Reader {
         };
         let required = take(schema, "required").unwrap_or_else(|| Value::Array(Vec::new()));
         let needed: HashSet<_> = required.as_list().iter().filter_map(Value::as_str).collect();
-        let is_named = |key: &&str| properties.iter().any(|(name, _)| name == key);
-        if speaks_of_keys(schema) || !needed.iter().all(is_named) {
+        let named = properties.iter().map(|(name, _)| name.as_str()).collect();
+        if speaks_of_keys(schema) || !needed.is_subset(&named) {
             return None;
         }
         let mut read = Vec::with_capacity(properties.len());
