@@ -49,6 +49,9 @@ pub enum InvalidPolicy {
     /// The weight of cached tokens is out of range or no number.
     #[error("weight {0} of cached tokens is not within 0 and 1")]
     CachedTokenWeight(f64),
+    /// Two limits have one name, by which clients are to tell them apart.
+    #[error("{0} is the name of two limits")]
+    SameName(LimitName),
     /// Two limits count the same thing over the same window.
     #[error("{limit} has the unit and window of {twin}")]
     SameWindow {

@@ -172,7 +172,7 @@ impl Policy {
 impl PolicyBuilder {
     /// Adds a limit; all limits of a policy must admit a request.
     ///
-    /// Range: 1 to 7 limits, no two with the same unit and window.
+    /// Range: 1 to 7 limits, no two with the same unit and window or the same name.
     pub fn limit(mut self, limit: Limit) -> Self {
         self.limits.push(limit);
         self
@@ -219,12 +219,15 @@ impl PolicyBuilder {
         }
         for (position, limit) in self.limits.iter().enumerate() {
             limit.check()?;
-            let earlier = self.limits.iter().take(position);
-            if let Some(twin) = earlier.into_iter().find(|other| other.is_same_as(limit)) {
+            let mut earlier = self.limits.iter().take(position);
+            if let Some(twin) = earlier.clone().find(|other| other.is_same_as(limit)) {
                 return Err(InvalidPolicy::SameWindow {
                     limit: limit.name().clone(),
                     twin: twin.name().clone(),
                 });
+            }
+            if earlier.any(|other| other.name() == limit.name()) {
+                return Err(InvalidPolicy::SameName(limit.name().clone()));
             }
         }
         let cached_token_weight = self.cached_token_weight.unwrap_or(1.0);

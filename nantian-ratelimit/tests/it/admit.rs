@@ -231,3 +231,12 @@ fn the_name_of_a_limit_is_checked_where_it_is_read() {
         assert_eq!(wrong.parse::<LimitName>(), Err(InvalidPolicy::Name(wrong.to_owned())));
     }
 }
+
+#[test]
+fn clients_tell_the_limits_of_a_policy_by_their_names() {
+    let limits = [Limit::requests_per_minute(1), Limit::tokens_per_hour(1)];
+    let named = limits.map(|limit| limit.with_name("quota".parse().unwrap()));
+    let policy = named.into_iter().fold(Policy::builder(), |policy, limit| policy.limit(limit));
+    let refused = policy.build().map_err(|error| error.to_string());
+    assert_eq!(refused, Err("quota is the name of two limits".to_owned()));
+}
