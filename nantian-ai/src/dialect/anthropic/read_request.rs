@@ -121,7 +121,7 @@ fn read_message(
             }
         };
     fields.rest(losses);
-    Ok(Some(message).filter(|message| !is_cleared && !(is_of_system && message.content.is_empty())))
+    Ok(Some(message).filter(|message| !(is_cleared || is_of_system && message.content.is_empty())))
 }
 
 fn content(role: Role, content: Option<Value>, losses: &mut Losses) -> Result<Message, Invalid> {
