@@ -113,13 +113,12 @@ pub(crate) fn first_slice<F: Future + ?Sized>(slot: &Slot, future: Pin<&mut F>) 
 }
 
 /// A guest call for any executor: each time it is polled the guest is let run.
-pub(crate) async fn attended<T>(slot: &Slot, future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
+pub(crate) fn attended<T>(slot: &Slot, future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let mut future = Box::pin(future);
     poll_fn(move |cx| {
         slot.resume();
         future.as_mut().poll(cx)
     })
-    .await
 }
 
 /// Runs to its end, on this thread, what waits for nothing but guests.

@@ -25,7 +25,9 @@ impl JobThread {
         let (stop, stopped) = oneshot::channel();
         let runtime = Builder::new_current_thread().max_blocking_threads(1).thread_name(blocking).build()?;
         let tasks = runtime.handle().clone();
-        thread::Builder::new().name(name.to_owned()).spawn(move || drop(runtime.block_on(stopped)))?;
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _ = runtime.block_on(stopped);
+        })?;
         Ok(Self { tasks, _stop: stop })
     }
 
