@@ -30,7 +30,8 @@ fn signed(at: usize) -> Value {
 /// Users who say much, models that say nothing, results in any order, documents of one title, and thoughts.
 fn conversations() -> [(ClientDialect, &'static str, Value); 6] {
     let user = |_| json!({"role": "user", "content": "a"});
-    let silent = |at: usize| json!({"role": if at % 2 == 0 { "user" } else { "assistant" }, "content": ""});
+    let silent =
+        |at: usize| json!({"role": if at.is_multiple_of(2) { "user" } else { "assistant" }, "content": ""});
     let result = |at: usize| json!({"role": "tool", "tool_call_id": format!("call_{at}"), "content": "r"});
     let calls = json!({"role": "assistant", "tool_calls": many(call)});
     let thought =

@@ -49,7 +49,7 @@ fn check(headers: &HeaderMap) -> Vec<String> {
         assert!(integer(parameters, "r").unwrap() >= 0, "{name}");
         let window = integer(parameters, "t");
         assert!(window.is_none_or(|window| window >= 0), "{name}");
-        assert!(!wait.is_some_and(|wait| window > Some(wait)), "{name}: Retry-After is the later one");
+        assert!(wait.is_none_or(|wait| window <= Some(wait)), "{name}: Retry-After is the later one");
         assert!(parameters.keys().all(|key| matches!(&**key, "r" | "t")), "{parameters:?}");
     }
     let [policies, states] = [policies, states].map(|members| {

@@ -13,7 +13,7 @@ pub(in crate::cli) enum WasmCommand {
     Check(PluginOptions),
     /// Take one exchange through a plugin and show what it logs, changes and costs. Exit 0 if the request was
     /// passed on or answered by the plugin, 1 if the plugin failed it.
-    Run(RunOptions),
+    Run(Box<RunOptions>),
 }
 
 /// The plugin and how it is started.
