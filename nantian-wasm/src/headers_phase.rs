@@ -147,8 +147,8 @@ pub(crate) fn own_reply(
     parts: &mut response::Parts,
     body: &impl Body,
 ) -> Option<LocalReply> {
-    let own = *parts.extensions.get::<LocalReply>()?;
-    context.explain(own.details, own.flags);
+    let own = parts.extensions.get::<LocalReply>()?.clone();
+    context.explain(&own.details, own.flags);
     if let Some(length @ 1..) = body.size_hint().exact() {
         parts.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
     }
@@ -238,7 +238,12 @@ pub(crate) fn local(
     responder: &dyn Responder,
 ) -> Option<Response<Bytes>> {
     match action {
-        Action::Respond(answer) => Some(answer.into_response(context.is_grpc())),
+        Action::Respond(answer) => {
+            let own = LocalReply::of_plugin(answer.details.clone());
+            let mut response = answer.into_response(context.is_grpc());
+            response.extensions_mut().insert(own);
+            Some(response)
+        }
         Action::Fail(failure) => {
             let mut response = responder.respond(&failure);
             if context.is_grpc() {

@@ -1,5 +1,6 @@
 //! How a refused stream looks to the client.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,15 +18,16 @@ pub trait Responder: Send + Sync {
     fn respond(&self, failure: &Failure) -> Response<Bytes>;
 }
 
-/// In the extensions of a response of the inner service: it is the embedder's own, made as a whole.
+/// In the extensions of a response of the inner service: it is the embedder's own, or the answer of a plugin
+/// of an inner layer, made as a whole.
 ///
 /// Plugins see its length and its body in one part, and in `response.code_details` and `response.flags` why
 /// it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LocalReply {
     /// `response.code_details`, in a word of Envoy's where it has one, such as `route_not_found`.
-    pub details: &'static str,
+    pub details: Cow<'static, str>,
     /// `response.flags`, in the bits of Envoy's.
     pub flags: u32,
     /// The client has left: plugins are shown nothing of it.
@@ -48,13 +50,18 @@ impl LocalReply {
     /// One that somebody gets.
     #[must_use]
     pub const fn new(details: &'static str, flags: u32) -> Self {
-        Self { details, flags, is_for_nobody: false }
+        Self { details: Cow::Borrowed(details), flags, is_for_nobody: false }
     }
 
     /// One that nobody gets.
     #[must_use]
     pub const fn for_nobody(details: &'static str, flags: u32) -> Self {
-        Self { details, flags, is_for_nobody: true }
+        Self { details: Cow::Borrowed(details), flags, is_for_nobody: true }
+    }
+
+    /// A plugin's answer, with the details that it gave.
+    pub(crate) fn of_plugin(details: String) -> Self {
+        Self { details: Cow::Owned(details), flags: 0, is_for_nobody: false }
     }
 }
 

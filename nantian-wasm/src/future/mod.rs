@@ -306,7 +306,7 @@ where
         (None, Ok(response)) => {
             let (mut parts, body) = response.into_parts();
             let own = own_reply(&mut shared.context, &mut parts, &body);
-            if own.is_some_and(|own| own.is_for_nobody) {
+            if own.as_ref().is_some_and(|own| own.is_for_nobody) {
                 drop(shared);
                 return Next::Over(Ok(replied(parts, Source::Upstream { body }, Watching::No, stream)));
             }

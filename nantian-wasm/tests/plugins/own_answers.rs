@@ -31,7 +31,7 @@ where
 fn own(reply: LocalReply) -> impl Fn() -> Response<Full<Bytes>> {
     move || {
         let mut response = Response::new(Full::from("no endpoint"));
-        response.extensions_mut().insert(reply);
+        response.extensions_mut().insert(reply.clone());
         response
     }
 }
@@ -60,6 +60,33 @@ fn answer_of_the_embedder_is_a_whole_and_says_why_it_is() {
     assert_eq!((&response.headers()["content-length"], counts(&looks)), (&"11".parse().unwrap(), [1, 1]));
     let body = response.into_body().collect().now_or_never().unwrap().unwrap();
     assert_eq!(body.to_bytes(), "no endpoint");
+}
+
+/// Refuses each request.
+const REFUSES: &str = r#"(module
+    (import "env" "proxy_send_local_response" (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "too late today")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (drop (call $respond (i32.const 403) (i32.const 100) (i32.const 8) (i32.const 109) (i32.const 5)
+            (i32.const 0) (i32.const 0) (i32.const -1)))
+        (i32.const 1)))"#;
+
+#[test]
+fn answer_of_a_plugin_is_a_whole_for_those_of_an_outer_layer_and_says_why_it_is() {
+    let (tells, looks) = (sdk("response-properties response.code_details"), configured("body", b"u"));
+    let refuses = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(REFUSES).unwrap(), |_| {}).unwrap();
+    let inner = service_fn(|_: Request<RequestBody<RequestBody<Frames>>>| {
+        std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
+    });
+    let service = WasmLayer::new([looks.clone(), tells]).layer(WasmLayer::new([refuses]).layer(inner));
+    let response = service.oneshot(Request::new(frames([]))).now_or_never().unwrap().unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(response.headers()["x-property"], "response.code_details=too_late");
+    assert_eq!(counts(&looks), [1, 1]);
+    let body = response.into_body().collect().now_or_never().unwrap().unwrap();
+    assert_eq!(body.to_bytes(), "today");
 }
 
 #[test]
