@@ -133,6 +133,7 @@ mod service;
 mod sip;
 mod sync;
 mod table;
+mod typical;
 mod wait_queue;
 
 pub mod body;

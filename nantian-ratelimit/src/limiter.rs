@@ -13,10 +13,10 @@ use crate::ledger::{Ledger, LedgerHistory, Tats, Verdict};
 use crate::levels::Levels;
 use crate::policy::{MAX_LIMITS, Policy};
 use crate::reservation::Reservation;
-use crate::sync::Ordering;
+use crate::typical::Typical;
 use crate::wait_queue::WaitQueues;
 #[cfg(feature = "redis")]
-use crate::{limit::Limit, limit_column::Correction, sync::AtomicU64};
+use crate::{limit::Limit, limit_column::Correction};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
@@ -284,12 +284,12 @@ impl Limiter {
 
     /// What four of five recent requests used at most, in tokens; 0 as long as nothing was settled.
     pub fn typical_tokens(&self) -> u64 {
-        self.0.ledger.typical().load(Ordering::Relaxed)
+        self.0.ledger.typical().tokens()
     }
 
     /// Where it learns what requests use.
     #[cfg(feature = "redis")]
-    pub(crate) fn typical(&self) -> &AtomicU64 {
+    pub(crate) fn typical(&self) -> &Typical {
         self.0.ledger.typical()
     }
 

@@ -68,9 +68,10 @@ const SLACK: u64 = 16;
 /// How much of the longest answer an answer that is shorter makes forget: one in so many.
 const FADING: u64 = 4096;
 
-/// How much an answer below the estimate lowers it: one in so many. With larger steps the estimate sways, and
-/// what minutes use with it.
-const STEP: u64 = 1024;
+/// How much an answer below the estimate lowers it: one in so many, fewer as long as little is known, so that
+/// one long answer among the first is soon forgotten. With larger steps the estimate sways, and what minutes
+/// use with it.
+const STEPS: (u64, u64) = (128, 1024);
 
 /// Steps up for an answer above it: of twenty answers nineteen are below the 95th percentile.
 const STEPS_UP: u64 = 19;
@@ -113,7 +114,7 @@ impl OutputEstimate {
         }
         let longest = self.longest.load(Ordering::Relaxed);
         self.longest.store(output.max(longest - longest / FADING), Ordering::Relaxed);
-        let step = (learnt / STEP).max(1);
+        let step = (learnt / answers.clamp(STEPS.0, STEPS.1)).max(1);
         let next = if answers < FIRST {
             learnt.max(output)
         } else if output > learnt {
@@ -199,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn a_long_answer_among_the_first_is_soon_forgotten() {
+        let outputs = OutputEstimate::default();
+        outputs.learn(30_000, None);
+        for _ in 0..1000 {
+            outputs.learn(500, None);
+        }
+        assert!(outputs.expect(None, 100_000) < 4000);
+    }
+
+    #[test]
     fn what_is_expected_of_an_unknown_model_fades_and_leaves_room_in_small_buckets() {
         assert_eq!(of_unknown(0, 1_000_000), 1024);
         assert_eq!(of_unknown(0, 400), 100);
@@ -261,7 +272,7 @@ mod tests {
                 outputs.learn(output, limit);
                 (least, most) = (least.min(output), most.max(output));
                 let expected = outputs.expect(None, BUCKET);
-                let beyond = most.saturating_add(most / 53).saturating_add(STEPS_UP);
+                let beyond = most.saturating_add(most / 6).saturating_add(STEPS_UP);
                 prop_assert!((least..=beyond).contains(&expected));
                 let is_believed = !outputs.exceeds.load(Ordering::Relaxed);
                 let limit = if is_believed { 7 } else { beyond };

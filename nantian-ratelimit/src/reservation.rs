@@ -7,7 +7,7 @@ use crate::levels::Levels;
 use crate::limit::Unit;
 use crate::limit_column::{Correction, LimitColumn};
 use crate::policy::Policy;
-use crate::sync::{AtomicU64, Ordering};
+use crate::typical::Typical;
 
 /// An admitted request's charge, to be settled once with the real usage.
 ///
@@ -181,9 +181,9 @@ impl Settlement {
     }
 
     /// Lets `typical` learn from it; a request that used nothing says nothing of those that do.
-    pub(crate) fn teach(self, typical: &AtomicU64) {
+    pub(crate) fn teach(self, typical: &Typical) {
         if let Self::Used(tokens @ 1..) = self {
-            learn(typical, tokens);
+            typical.learn(tokens);
         }
     }
 }
@@ -212,20 +212,4 @@ impl From<Settlement> for CachedSettlement {
     fn from(settlement: Settlement) -> Self {
         settlement.with_cached(0)
     }
-}
-
-/// Moves an estimate of the 80th percentile towards `tokens`: up four times as fast as down.
-///
-/// Racing updates may lose one another; the estimate is statistical anyway.
-fn learn(typical: &AtomicU64, tokens: u64) {
-    let estimate = typical.load(Ordering::Relaxed);
-    let step = (estimate / 256).max(1);
-    let next = if estimate == 0 {
-        tokens
-    } else if tokens > estimate {
-        estimate + (tokens - estimate).min(step.saturating_mul(4))
-    } else {
-        estimate - (estimate - tokens).min(step)
-    };
-    typical.store(next, Ordering::Relaxed);
 }

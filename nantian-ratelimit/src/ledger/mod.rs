@@ -14,6 +14,7 @@ use crate::limit_column::{Correction, LimitColumn};
 use crate::policy::MAX_LIMITS;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::table::{Exclusive, SEALED, Slot, Table};
+use crate::typical::Typical;
 
 use self::charge::{Charge, has_charged};
 use self::handover::ShardOwner;
@@ -33,7 +34,7 @@ pub(crate) struct Ledger {
     retired: AtomicBool,
     table: Table<ShardOwner>,
     /// What recent requests used, in tokens; outlives the ledger.
-    typical: Arc<AtomicU64>,
+    typical: Arc<Typical>,
     /// Decisions about keys that share a bucket because there is no room for one more; outlives the ledger.
     overflows: Arc<AtomicU64>,
     history: Weak<LedgerHistory>,
@@ -73,7 +74,7 @@ impl Ledger {
         self.history.upgrade()
     }
 
-    pub(crate) fn typical(&self) -> &AtomicU64 {
+    pub(crate) fn typical(&self) -> &Typical {
         &self.typical
     }
 
