@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A request whose future is dropped says nothing about the endpoint: the client may have left. A time limit
 /// around [`Balance`](crate::Balance) puts this into the request and tells it when time is up, before it
 /// drops the future; then the endpoint is one that did not answer. Clones are one.
+///
+/// Time limits that know nothing of it need none: see
+/// [`BalanceLayer::blame_after`](crate::BalanceLayer::blame_after).
 #[derive(Debug, Clone, Default)]
 pub struct AttemptTimeout {
     is_expired: Arc<AtomicBool>,

@@ -9,6 +9,7 @@ use http_body::Body;
 use crate::attempt_timeout::AttemptTimeout;
 use crate::blame::Blame;
 use crate::body::ResponseBody;
+use crate::clock::Timestamp;
 use crate::in_flight::{InFlight, UpgradeGuard};
 use crate::outcome::Outcome;
 use crate::session::{Session, Sessions};
@@ -17,6 +18,8 @@ use crate::session::{Session, Sessions};
 pub(crate) struct Exchange<J> {
     pub(crate) in_flight: InFlight,
     pub(crate) timeout: Option<AttemptTimeout>,
+    /// When a request that nobody waits for any more has waited long enough itself.
+    pub(crate) late_at: Option<Timestamp>,
     pub(crate) affinity: Option<SessionAffinity>,
     pub(crate) blame: J,
     pub(crate) is_connect: bool,
@@ -66,7 +69,8 @@ impl<J> Exchange<J> {
 
     /// Nobody waits for the response any more: if its time was over, there was no answer.
     pub(crate) fn give_up(&mut self) {
-        if self.timeout.as_ref().is_some_and(AttemptTimeout::is_expired) {
+        let is_late = || self.late_at.is_some_and(|late_at| self.in_flight.now() >= late_at);
+        if self.timeout.as_ref().is_some_and(AttemptTimeout::is_expired) || is_late() {
             self.in_flight.record(Outcome::Unreachable);
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Extensions, HeaderMap};
 use tower_layer::Layer;
@@ -95,6 +96,45 @@ impl<T: Send + Sync, J> BalanceLayer<T, J> {
         F: Fn(&E) -> bool + Clone,
     {
         BalanceLayer { balancer: self.balancer, blame, options: self.options }
+    }
+
+    /// Holds an endpoint to have failed if a request to it is given up, which is dropped, after this long
+    /// without the head of a response; without it, only if an [`AttemptTimeout`](crate::AttemptTimeout) says
+    /// so.
+    ///
+    /// For time limits further out that drop what they wait for, as tower's `Timeout` and `AiLayer` of
+    /// `nantian-ai` do: an endpoint that takes requests and never answers would be asked for ever. It is to
+    /// be somewhat less than theirs, which begin earlier. Clients who wait that long and leave speak against
+    /// the endpoint, too, and so does one who takes that long to send its body, unless it was read before.
+    ///
+    /// Time is that of the balancer's [`Clock`](crate::clock::Clock). Default: none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, Routed, health::OutlierConfig};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let send = service_fn(async |_: Routed<&str, http::Request<()>>| {
+    /// #     std::future::pending::<Result<http::Response<String>, std::io::Error>>().await
+    /// # });
+    /// let config = BalanceConfig::default().with_outlier(OutlierConfig::new());
+    /// let balancer = Balancer::new([Endpoint::new("a", "10.0.0.1:8080")], &config);
+    /// let client = BalanceLayer::new(balancer.clone()).blame_after(Duration::from_millis(2)).layer(send);
+    ///
+    /// // Nobody answers, and five in a row are enough.
+    /// for _ in 0..5 {
+    ///     let response = client.clone().oneshot(http::Request::new(()));
+    ///     tokio::time::timeout(Duration::from_millis(4), response).await.unwrap_err();
+    /// }
+    /// assert_eq!(balancer.status()[0].ejections, 1);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn blame_after(mut self, limit: Duration) -> Self {
+        self.options.late_after = Some(limit);
+        self
     }
 
     /// Sets who writes the response to a request for which there is no endpoint.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, Response};
@@ -26,9 +27,9 @@ use crate::tried::Tried;
 ///
 /// The endpoint counts the request from the pick until the response body has ended, or until the response,
 /// its body or the future is dropped. What comes of it is [recorded](crate::InFlight::record): a response, an
-/// error, or that a [`AttemptTimeout`](crate::AttemptTimeout) in the extensions of the request expired. If
-/// the response upgrades the connection, the count goes on with the [`UpgradeGuard`](crate::UpgradeGuard) in
-/// its extensions.
+/// error, or that it was given up [too late](crate::BalanceLayer::blame_after) or when an
+/// [`AttemptTimeout`](crate::AttemptTimeout) in its extensions had expired. If the response upgrades the
+/// connection, the count goes on with the [`UpgradeGuard`](crate::UpgradeGuard) in its extensions.
 ///
 /// Without an endpoint the [`Responder`] answers. Such a response has the [`PickError`] in its extensions, by
 /// which it can be told from a 503 of an endpoint.
@@ -47,6 +48,8 @@ pub struct Balance<T: Send + Sync, S, J = BlameAll> {
 pub(crate) struct Options {
     pub(crate) client_ip: Option<ClientIp>,
     pub(crate) sessions: Option<Sessions>,
+    /// After how long a request that is given up speaks against its endpoint.
+    pub(crate) late_after: Option<Duration>,
     /// The default, if there is none.
     pub(crate) responder: Option<Arc<dyn Responder>>,
 }
@@ -159,10 +162,11 @@ where
                 }
                 let (target, in_flight) = picked.into_parts();
                 let timeout = request.extensions().get().cloned();
+                let late_at = self.options.late_after.map(|after| in_flight.now().saturating_add(after));
                 let is_connect = request.method() == Method::CONNECT;
                 let response = self.inner.call(Routed { target, request });
                 let blame = self.blame.clone();
-                let exchange = Exchange { in_flight, timeout, affinity, blame, is_connect };
+                let exchange = Exchange { in_flight, timeout, late_at, affinity, blame, is_connect };
                 ResponseFuture::new(response, exchange)
             }
             Err(error) => ResponseFuture::refused(self.refuse(error, request)),
@@ -196,6 +200,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("client_ip", &self.client_ip.is_some())
             .field("sessions", &self.sessions)
+            .field("late_after", &self.late_after)
             .field("responder", &self.responder.is_some())
             .finish()
     }

@@ -7,6 +7,7 @@ use std::future::{Ready, pending, ready};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
@@ -15,6 +16,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Status
 use http_body::{Body, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
+use nantian_lb::clock::ManualClock;
 use nantian_lb::health::{Health, OutlierConfig};
 use nantian_lb::{
     AttemptTimeout, BalanceConfig, BalanceLayer, Balancer, ClientAddr, Endpoint, HashKey, PickContext,
@@ -138,6 +140,25 @@ fn who_answers_nobody_in_time_is_left_out_and_who_is_left_by_its_clients_is_not(
         }
         let status = &balancer.status()[0];
         assert_eq!((status.health, status.in_flight), (expected, 0));
+    }
+}
+
+#[test]
+fn who_keeps_requests_until_they_are_given_up_is_left_out() {
+    const LIMIT: Duration = Duration::from_secs(10);
+    for (waited, expected) in [(LIMIT, Health::Ejected), (LIMIT / 2, Health::Healthy)] {
+        let config = BalanceConfig::default().with_outlier(OutlierConfig::new());
+        let clock = ManualClock::new();
+        let silent = [Endpoint::new("silent", "silent")];
+        let balancer = Balancer::with_clock(silent, &config, clock.clone());
+        let service = service_fn(|_: Asked| pending::<Result<Response<String>, Infallible>>());
+        let mut client = BalanceLayer::new(balancer.clone()).blame_after(LIMIT).layer(service);
+        for _ in 0..5 {
+            let response = client.call(Request::new(()));
+            clock.advance(waited);
+            drop(response);
+        }
+        assert_eq!(balancer.status()[0].health, expected);
     }
 }
 

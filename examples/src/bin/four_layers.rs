@@ -1,7 +1,7 @@
 //! All four layers around one client: limits, a plugin, a provider of models, and its servers. The tokens
 //! that the provider reports are those that the limits count.
 
-use std::{net::SocketAddr, thread};
+use std::{net::SocketAddr, thread, time::Duration};
 
 use anyhow::{anyhow, ensure};
 use axum::{Json, Router, body::Body, routing::post};
@@ -10,11 +10,11 @@ use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, http::Extensions};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use nantian_ai::{
-    AiLayer, BoxError, RequestFacts, Target, TargetConfig,
+    AiLayer, BoxError, RequestFacts, Target, TargetConfig, Timeouts,
     body::RequestBody,
     usage::{Outcome, UsageReport, UsageSink},
 };
-use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, Routed, Strategy};
+use nantian_lb::{BalanceConfig, BalanceLayer, Balancer, Endpoint, Routed, Strategy, health::OutlierConfig};
 use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer, ReservationHandle, Settlement};
 use nantian_wasm::{Engine, Module, Plugin, PluginConfig, WasmLayer};
 use serde_json::json;
@@ -23,6 +23,9 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneSyncServi
 
 /// What a plugin author's toolchain would give as `plugin.wasm`.
 const PLUGIN: &str = include_str!("../../../nantian-wasm/tests/guests/add_header.wat");
+
+/// How long a server has for an answer.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 type Service = BoxCloneSyncService<Request<Full<Bytes>>, Response<Body>, BoxError>;
 
@@ -50,10 +53,12 @@ fn service(servers: [SocketAddr; 2]) -> anyhow::Result<Service> {
     let plugin = Plugin::new(&module, PluginConfig::new("greeter"))?;
     let policy = Policy::builder().limit(Limit::tokens_per_minute(20)).build()?;
     // Its host is nowhere: the balancer says where requests go.
-    let target =
-        Target::new(TargetConfig::new("fleet", "openai", "gpt-4o").with_endpoint("http://fleet.example/v1"))?;
+    let target = TargetConfig::new("fleet", "openai", "gpt-4o")
+        .with_endpoint("http://fleet.example/v1")
+        .with_timeouts(Timeouts::uniform(TIMEOUT));
     let endpoints = servers.map(|address| Endpoint::new(address.to_string(), address));
-    let balancer = Balancer::new(endpoints, &BalanceConfig::new(Strategy::LeastRequest));
+    let config = BalanceConfig::new(Strategy::LeastRequest).with_outlier(OutlierConfig::new());
+    let balancer = Balancer::new(endpoints, &config);
     let client = Client::builder(TokioExecutor::new()).build_http::<RequestBody>();
     let send =
         service_fn(move |Routed { target, mut request, .. }: Routed<SocketAddr, Request<RequestBody>>| {
@@ -69,8 +74,9 @@ fn service(servers: [SocketAddr; 2]) -> anyhow::Result<Service> {
             .map_response(|response: Response<_>| response.map(Body::new))
             .layer(RateLimitLayer::new(Limiter::new(policy)))
             .layer(WasmLayer::new([plugin]))
-            .layer(AiLayer::new(target).observer(settle))
-            .layer(BalanceLayer::new(balancer))
+            .layer(AiLayer::new(Target::new(target)?).observer(settle))
+            // A server that never answers is one that has failed, though it is the layer above that gives up.
+            .layer(BalanceLayer::new(balancer).blame_after(TIMEOUT - Duration::from_secs(1)))
             .service(send),
     ))
 }

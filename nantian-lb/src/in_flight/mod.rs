@@ -231,6 +231,11 @@ impl InFlight {
         self.state.hash
     }
 
+    /// The time on the balancer's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.state.cluster.now()
+    }
+
     /// Tells what became of the request: call it when the head of the response is there, or none will come.
     ///
     /// The endpoint counts the request on until the guard is dropped. What is told first counts.
