@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::de::IgnoredAny;
 
+use self::doubt::Doubt;
 use self::reader::Reader;
 use super::about::About;
 use super::format::Format;
@@ -57,7 +58,7 @@ pub struct Meter {
     /// The reply does not.
     unsaid: bool,
     /// The reply is called JSON, and a stream was asked for: its first bytes tell what it is.
-    in_doubt: bool,
+    doubt: Doubt,
     /// The upstream has the prompt, even if no answer comes of it.
     sent: bool,
     reader: Reader,
@@ -91,7 +92,7 @@ impl Meter {
         Self {
             asked: Format::asked(dialect, operation, facts),
             unsaid: false,
-            in_doubt: false,
+            doubt: Doubt::None,
             dialect,
             operation,
             input_estimate: facts.input_estimate,
@@ -136,7 +137,8 @@ impl Meter {
             _ if !plain => Reader::Opaque,
             format => Reader::of(format, self.dialect),
         };
-        self.in_doubt = self.reads_whole() && self.asked.is_stream();
+        let in_doubt = self.reads_whole() && self.asked.is_stream();
+        self.doubt = if in_doubt { Doubt::Unbegun } else { Doubt::None };
     }
 
     /// Takes a reply that was read as a stream because it does not say what it is, if it is one JSON text.
@@ -156,7 +158,16 @@ impl Meter {
             self.within_line = *last != b'\n';
         }
         self.tally.bytes += chunk.len() as u64;
-        let chunk = if self.in_doubt { self.settle_doubt(chunk) } else { chunk };
+        if self.is_in_doubt() {
+            let (front, chunk) = self.settle_doubt(chunk);
+            self.read(front);
+            self.read(chunk);
+        } else {
+            self.read(chunk);
+        }
+    }
+
+    fn read(&mut self, chunk: &[u8]) {
         let Self { dialect, reader, tally, .. } = self;
         match reader {
             Reader::Waiting | Reader::Refusal => {}
