@@ -35,8 +35,14 @@ pub(crate) fn set_path(request: &mut RequestHead, value: &[u8]) -> Option<()> {
     rebuild(request, |parts| parts.path_and_query = Some(path))
 }
 
-/// Replaces the authority wherever the request carries it.
+/// Replaces the authority wherever the request carries it; without one it has an empty `host`.
 pub(crate) fn set_authority(request: &mut RequestHead, value: &[u8]) -> Option<()> {
+    if value.is_empty() {
+        request.scheme = request.uri.scheme().cloned().or_else(|| request.scheme.take());
+        rebuild(request, |parts| (parts.scheme, parts.authority) = (None, None))?;
+        request.headers.map_mut()?.try_insert(HOST, HeaderValue::from_static("")).ok()?;
+        return Some(());
+    }
     let authority = Authority::try_from(value).ok()?;
     let header = HeaderValue::from_bytes(value).ok()?;
     if request.uri.authority().is_none() || request.headers.contains_key(HOST) {

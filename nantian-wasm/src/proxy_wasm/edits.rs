@@ -185,7 +185,7 @@ fn replace(
 }
 
 /// Removes all values of a name and keeps the order of the others, which the map's own removal does not.
-fn remove(map: &mut HeaderMap, name: &HeaderName) {
+pub(crate) fn remove(map: &mut HeaderMap, name: &HeaderName) {
     if !map.contains_key(name) {
         return;
     }
@@ -255,7 +255,9 @@ fn take_pseudo(request: &mut RequestHead, name: &[u8]) {
 
 fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8]) -> Result<(), EditError> {
     let invalid = || EditError::Invalid(Cause::InvalidHeader { name: excerpt(name) });
-    match (kind, Pseudo::of(name).ok_or_else(invalid)?) {
+    // As in Envoy over HTTP/1.1, one that the message cannot have is not sent.
+    let Some(pseudo) = Pseudo::of(name) else { return Ok(()) };
+    match (kind, pseudo) {
         (MapKind::RequestHeaders, Pseudo::Method) => {
             let method = Method::from_bytes(value).map_err(|_| invalid())?;
             // CONNECT is another protocol behind the same head: no message turns into one, or back.
@@ -286,12 +288,14 @@ fn set_pseudo(exchange: &mut Exchange, kind: MapKind, name: &[u8], value: &[u8])
             found(exchange, |removed| removed.authority = false);
         }
         (MapKind::ResponseHeaders, Pseudo::Status) => {
-            let status = status(value).map_err(EditError::Invalid)?;
-            if let Some(response) = exchange.response.as_mut() {
-                response.status = status;
+            // What has been read may be written back, also where it is no final status.
+            if let Some(response) = exchange.response.as_mut()
+                && response.status.as_str().as_bytes() != value
+            {
+                response.status = status(value).map_err(EditError::Invalid)?;
             }
         }
-        _ => return Err(invalid()),
+        _ => {}
     }
     Ok(())
 }

@@ -119,14 +119,13 @@ fn header_names_are_written_in_lower_case() {
 
 #[test]
 fn header_that_is_no_http_ends_the_stream_before_the_wire() {
-    let bad: [(&[u8], &[u8]); 7] = [
+    let bad: [(&[u8], &[u8]); 6] = [
         (b"x-split", b"a\r\nset-cookie: admin=1"),
         (b"x-split", b"a\nb"),
         (b"x-nul", b"a\0b"),
         (b"x split", b"a"),
         (b"x\r\nsplit", b"a"),
         (b"", b"a"),
-        (b":made-up", b"a"),
     ];
     for (name, value) in bad {
         for how in ['a', 'r'] {
@@ -143,6 +142,37 @@ fn header_that_is_no_http_ends_the_stream_before_the_wire() {
     assert_eq!(said(b"x split", b"a"), "invalid header name: x split");
     let answer = written('l', '0', b"", &pairs(&[(b"x-split", b"a\r\nb")]));
     assert_eq!((answer.status(), answer.request.is_none()), (502, true));
+}
+
+#[test]
+fn pseudo_header_that_a_message_does_not_have_is_not_sent() {
+    for (map, name) in [('0', &b":made-up"[..]), ('0', b":status"), ('2', b":made-up"), ('2', b":authority")]
+    {
+        for how in ['a', 'r'] {
+            let seen = written(how, map, name, b"299");
+            assert_eq!((seen.status(), seen.text()), (200, "ok"), "{name:?}");
+        }
+    }
+    let seen = written('s', '2', b"", &pairs(&[(b":status", b"299"), (b":freeform", b"x"), (b"x-a", b"1")]));
+    assert_eq!((seen.status(), seen.response_header("x-a")), (299, Some("1")));
+    let nobodys = written('r', '0', b":authority", b"");
+    assert_eq!((nobodys.status(), nobodys.request_header("host")), (200, Some("")));
+}
+
+#[test]
+fn status_that_a_guest_has_read_may_be_written_back() {
+    let switching = |how, name: &[u8], value: &[u8]| {
+        let response = Response::builder().status(101).header("upgrade", "websocket");
+        let response = response.header("connection", "upgrade").body(frames([])).unwrap();
+        exchange([configured("write_header", &write(how, '2', name, value))], get("/"), response)
+    };
+    for seen in [
+        switching('r', b":status", b"101"),
+        switching('s', b"", &pairs(&[(b":status", b"101"), (b"upgrade", b"websocket")])),
+    ] {
+        assert_eq!((seen.status(), seen.response_header("upgrade")), (101, Some("websocket")));
+    }
+    assert_eq!(switching('r', b":status", b"100").status(), 502, "no other one is a guest's to make");
 }
 
 #[test]
