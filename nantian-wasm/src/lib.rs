@@ -79,8 +79,8 @@
 //!   where the plugin says so as it does in Higress (`set_decoder_buffer_limit`, `set_encoder_buffer_limit`):
 //!   these raise nothing. What all streams hold together is the embedder's to limit
 //!   ([`EngineBuilder::body_memory`]).
-//! * Continuing a stream that is not held has no effect, and neither have answers for the root context, or
-//!   while a stream is logged and deleted.
+//! * Continuing a message that is not held has no effect, unless the callback that does so holds it, and
+//!   neither have answers for the root context, or while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.
 //! * A plugin of 0.2.1 that holds headers is not shown the body before it continues them, which it must in

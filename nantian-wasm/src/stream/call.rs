@@ -206,6 +206,10 @@ impl StreamContext {
         }
         let Some(mut exchange) = self.exchange.take() else { return CallOutcome::Skipped };
         exchange.begin(index, plugin.failure_policy() == FailurePolicy::FailOpen);
+        // What it has let go so far is not what its verdict holds.
+        if let Some(message) = exchange.message_of(index, direction) {
+            message.is_continued = false;
+        }
         let guest_call = GuestCall { cell: guard, exchange, call, context };
         match guest_call.begin(lease.slot()) {
             Started::Over(returned) => {
@@ -230,15 +234,11 @@ impl StreamContext {
         phase: Phase,
         returned: GuestCallResult,
     ) -> (CallOutcome, Option<InstanceGuard>) {
-        let PluginCursor { plugin, index, direction } = *cursor;
+        let PluginCursor { plugin, index, .. } = *cursor;
         let GuestCallResult { mut cell, exchange, result, expects_calls, .. } = returned;
         self.exchange = exchange;
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.notify();
-            // What it has let go so far is not what its verdict holds.
-            if let Some(message) = exchange.message_of(index, direction) {
-                message.is_continued = false;
-            }
         }
         if let Some(active) = self.active.get_mut(index) {
             active.expects_calls = expects_calls;

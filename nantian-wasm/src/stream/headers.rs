@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{request, response};
+use http::{StatusCode, request, response};
 
 use super::active_plugin::{ActivePlugin, CallOutcome};
 use super::call::Call;
@@ -88,7 +88,12 @@ impl StreamContext {
         match message.pause {
             Pause::None => self.show_headers(plugin, index, direction, end, &mut cell),
             Pause::Over => {
-                self.release(index, direction);
+                // What the guest holds of the body goes on with the body's next step.
+                if message.has_seen_body() {
+                    message.waits_for_body = false;
+                } else {
+                    self.release(index, direction);
+                }
                 Step::Next
             }
             Pause::Until(_) if waits_for_body => Step::Kept,
@@ -175,7 +180,9 @@ impl StreamContext {
         }
         let count = self.count(kind);
         let cursor = PluginCursor { plugin, index, direction };
-        let verdict = match self.visit(&cursor, cell, Call::Headers { phase, count, end }) {
+        // As in Envoy, where another protocol follows they are not the end of the stream.
+        let is_end = end && !self.leaves_http(direction);
+        let verdict = match self.visit(&cursor, cell, Call::Headers { phase, count, end: is_end }) {
             CallOutcome::Pending => return Step::Over(Action::Pending),
             CallOutcome::Over(action) => {
                 self.end_by(direction, &action);
@@ -204,6 +211,16 @@ impl StreamContext {
                 self.held(plugin, index, direction, phase)
             }
         }
+    }
+
+    fn leaves_http(&self, direction: Direction) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| match direction {
+            Direction::Request => exchange.info.upgrade,
+            Direction::Response => exchange
+                .response
+                .as_ref()
+                .is_some_and(|response| response.status == StatusCode::SWITCHING_PROTOCOLS),
+        })
     }
 
     /// Puts headers that the guest has set during the request into those of the response.

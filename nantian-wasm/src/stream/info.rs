@@ -27,6 +27,8 @@ pub struct StreamInfo {
     pub destination: Option<SocketAddr>,
     /// Whether the client's connection is encrypted: `:scheme` where the request does not say.
     pub tls: bool,
+    /// Whether the client asks to leave HTTP: its headers do not end what it sends, whatever the body says.
+    pub upgrade: bool,
     /// Where the request goes, from when it is known on: `upstream.address`, `upstream.port`.
     pub upstream: Option<UpstreamAddress>,
     /// A number of the client's connection: `connection.id`.
@@ -79,6 +81,13 @@ impl StreamInfo {
     #[must_use]
     pub fn with_tls(mut self, tls: bool) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// Sets [`upgrade`](Self::upgrade).
+    #[must_use]
+    pub fn with_upgrade(mut self, upgrade: bool) -> Self {
+        self.upgrade = upgrade;
         self
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct PluginMessage {
     /// Bytes behind them that are no whole event yet, where the guest sees whole events.
     pub(super) events: Events,
     pub(crate) pause: Pause,
-    /// The guest has let the message go since its last callback ended, whose verdict may be to hold it.
+    /// The guest has let the message go since its last callback began, whose verdict may be to hold it.
     pub(crate) is_continued: bool,
     /// The headers wait for a body callback to let them go.
     pub(crate) waits_for_body: bool,
@@ -153,6 +153,11 @@ impl PluginMessage {
     pub(crate) fn take_shown(&mut self) -> BodyBytes {
         let window = self.window.take().unwrap_or_default();
         std::mem::take(&mut self.kept).followed_by(window.bytes.into_bytes())
+    }
+
+    /// Whether the guest was shown parts, or the end, that have not gone on.
+    pub(super) fn has_seen_body(&self) -> bool {
+        self.window.is_some() || !self.kept.is_empty() || self.shown != Shown::Parts
     }
 
     pub(crate) fn holds_bytes(&self) -> bool {

@@ -50,6 +50,8 @@ struct Side {
     is_held: bool,
     /// It held the message and has let it go from a callback of the other direction.
     is_let_go: bool,
+    /// It has continued the message in its last callback, which may be one that holds it.
+    is_continued: bool,
     /// The headers have left.
     has_left: bool,
     /// Nothing more of it goes on.
@@ -90,7 +92,8 @@ impl Reference {
         let what = self.script.get(self.place).copied().unwrap_or_default();
         self.place += 1;
         for (side, flag) in self.sides.iter_mut().zip(CONTINUES) {
-            if what & flag != 0 && side.is_held {
+            side.is_continued = what & flag != 0;
+            if side.is_continued && side.is_held {
                 (side.is_held, side.is_let_go) = (false, true);
             }
         }
@@ -136,6 +139,7 @@ impl Reference {
     fn headers(&mut self, direction: usize, end: bool) -> Result<Outcome, End> {
         match self.call(direction as u64 * 3 + 1, 0, end)? {
             0 | 2 => Ok(Outcome::Passed(Vec::new())),
+            _ if self.sides[direction].is_continued => Ok(Outcome::Passed(Vec::new())),
             _ => {
                 self.sides[direction].is_held = true;
                 Ok(Outcome::Stuck)
@@ -159,7 +163,11 @@ impl Reference {
             front.append(&mut side.take());
             return Ok(Outcome::Passed(front));
         }
-        (side.is_held, side.is_let_go) = (true, false);
+        if end && side.is_continued {
+            front.append(&mut side.take());
+            return Ok(Outcome::Passed(front));
+        }
+        (side.is_held, side.is_let_go) = (true, side.is_continued);
         if end {
             front.append(&mut side.buffer);
             side.buffer = front;
@@ -179,7 +187,7 @@ impl Reference {
         let verdict = self.call(direction as u64 * 3 + 3, 0, false)?;
         let side = &mut self.sides[direction];
         bytes.append(&mut side.buffer);
-        if verdict == 0 {
+        if verdict == 0 || side.is_continued {
             (side.is_held, side.is_let_go) = (false, false);
             return Ok(Outcome::Passed(bytes));
         }

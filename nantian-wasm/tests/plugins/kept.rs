@@ -191,6 +191,108 @@ fn buffered_request_whose_end_waits_for_a_call_out_goes_on_whole() {
     assert_eq!(&end[..], b"onetwo");
 }
 
+/// Holds headers and bodies until the reply to a call-out, which it makes with the last part of a body or, if
+/// `ASKS` is 0, with each other.
+const HOLDS_BOTH: &str = r#"(module
+    (import "env" "proxy_http_call"
+        (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+    (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "auth")
+    (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/\00:authority\00a\00")
+    (global $held (mut i32) (i32.const 0))
+    (func $hold (param $direction i32) (param $end i32) (result i32)
+        (global.set $held (local.get $direction))
+        (if (i32.eq (local.get $end) (i32.const ASKS))
+            (then (drop (call $call (i32.const 100) (i32.const 4) (i32.const 200) (i32.const 61)
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0)))))
+        (i32.const 1))
+    (func (export "proxy_abi_version_0_2_100"))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
+    (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+        (call $hold (i32.const 0) (local.get 2)))
+    (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 1))
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+        (call $hold (i32.const 1) (local.get 2)))
+    (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+        (drop (call $become (i32.const 2)))
+        (drop (call $continue (global.get $held)))))"#;
+
+#[test]
+fn body_that_is_held_with_its_headers_is_shown_once() {
+    for asks in ["1", "0"] {
+        let (plugin, outside) = calling(&Engine::new().unwrap().0, &HOLDS_BOTH.replace("ASKS", asks));
+        let mut stream = stream(&plugin);
+        let reply = || {
+            let reply = outside.http.lock().unwrap().pop().unwrap();
+            reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
+        };
+        let (mut parts, mut cx) = (post(), Context::from_waker(Waker::noop()));
+        let (mut chunk, mut end) = (Bytes::from_static(b"hello"), Bytes::new());
+        assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Hold));
+        assert!(matches!(stream.on_request_body(&mut chunk, false), Action::Continue));
+        assert!(matches!(stream.on_request_body(&mut end, true), Action::Pending));
+        reply();
+        assert_eq!(stream.poll_request(&mut cx), Poll::Ready(()));
+        assert!(matches!(stream.on_request_body(&mut end, true), Action::Continue), "asks at {asks}");
+        assert!(matches!(stream.take_request(&mut parts), Action::Continue));
+        assert_eq!((&chunk[..], &end[..]), (&b""[..], &b"hello"[..]), "asks at {asks}");
+
+        let mut parts = Response::new(()).into_parts().0;
+        let (mut chunk, mut end) = (Bytes::from_static(b"hello"), Bytes::new());
+        assert!(matches!(stream.on_response_headers(&mut parts, false), Action::Hold));
+        assert!(matches!(stream.on_response_body(&mut chunk, false), Action::Continue));
+        assert!(matches!(stream.on_response_body(&mut end, true), Action::Pending));
+        reply();
+        assert_eq!(stream.poll_response(&mut cx), Poll::Ready(()));
+        assert!(matches!(stream.on_response_body(&mut end, true), Action::Continue), "asks at {asks}");
+        assert!(matches!(stream.take_response(&mut parts), Action::Continue));
+        assert_eq!((&chunk[..], &end[..]), (&b""[..], &b"hello"[..]), "asks at {asks}");
+    }
+}
+
+#[test]
+fn message_that_is_continued_in_the_callback_that_holds_it_goes_on() {
+    // Both messages, in the callbacks of their headers and of their bodies.
+    let script = [0x21, 0x21, 0x41, 0x41];
+    let request = Request::post("/").header("host", "h").version(http::Version::HTTP_2);
+    let response = Response::builder().version(http::Version::HTTP_2);
+    let seen = exchange(
+        [configured("scripted", &script)],
+        request.body(frames([data("hello")])).unwrap(),
+        response.body(frames([data("hello")])).unwrap(),
+    );
+    assert_eq!(seen.request_body.as_deref(), Ok(&b"hello"[..]));
+    assert_eq!((seen.status(), seen.text()), (200, "hello"));
+}
+
+#[test]
+fn headers_before_another_protocol_are_not_the_end_of_a_stream() {
+    let shown = |upgrade: bool| {
+        let plugin = guest(
+            "proxy_abi_version_0_2_1",
+            r#"(global $ends (mut i64) (i64.const 0x3030303030303030))
+               (func $end (param i32) (result i32)
+                   (global.set $ends (i64.add (global.get $ends) (i64.extend_i32_u (local.get 0))))
+                   (call $tell (global.get $ends))
+                   (i32.const 0))
+               (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                   (call $end (local.get 2)))
+               (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+                   (call $end (local.get 2)))"#,
+        );
+        let info = StreamInfo::default().with_upgrade(upgrade);
+        let mut stream = StreamContext::new([plugin.clone()].into(), info);
+        let response = Response::builder().status(if upgrade { 101 } else { 204 });
+        let mut response = response.body(()).unwrap().into_parts().0;
+        assert!(matches!(stream.on_request_headers(&mut post(), true), Action::Continue));
+        assert!(matches!(stream.on_response_headers(&mut response, true), Action::Continue));
+        told(&plugin)
+    };
+    assert_eq!((shown(true), shown(false)), ("00000000".to_owned(), "20000000".to_owned()));
+}
+
 #[test]
 fn what_a_guest_has_set_is_found_in_the_state_of_filters() {
     for (path, found) in [("wasm.auth.userid", "identity"), ("auth.userid", "\u{1}\0\0\0\0\0\0\0")] {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use http::Extensions;
 use nantian_wasm::StreamInfo;
 
-use crate::listen::RequestInfo;
+use crate::{listen::RequestInfo, upstream::Upgrade};
 
 /// Where plugins run, as their guests are told.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ impl PluginPlace {
         let mut stream = StreamInfo::default();
         stream.route = Some(Arc::clone(&self.route));
         stream.cluster.clone_from(&self.backend);
+        stream.upgrade = known.get::<Upgrade>().is_some();
         let Some(info) = known.get_mut::<RequestInfo>() else { return stream };
         if self.leads_to_plugins {
             info.filter_state.get_or_insert_default();
