@@ -81,6 +81,7 @@ impl GuestStore {
         state.now = state.plugin.clock.ticks();
         if self.is_started {
             (state.ran, state.may_run) = (0, self.limit);
+            state.limits.has_refused_memory = false;
             self.inner.set_epoch_deadline(NEXT_BEAT);
         }
         let result = function.call_async(&mut self.inner, params).await;
@@ -97,6 +98,7 @@ impl GuestStore {
 
     /// Why a call of the guest ended.
     pub(crate) fn cause(&self, error: &wasmtime::Error) -> Cause {
-        sandbox::cause(error, Duration::from_millis(self.limit))
+        let cause = sandbox::cause(error, Duration::from_millis(self.limit));
+        self.inner.data().limits.explain(cause)
     }
 }

@@ -157,6 +157,7 @@ mod held_message;
 mod inbox;
 mod instance;
 mod layer;
+mod limits;
 mod log_rate;
 mod module;
 mod pending_message;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use wasmtime::{FrameInfo, StoreLimits, StoreLimitsBuilder, Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
 use crate::callout_limits;
 use crate::config::Sandbox;
@@ -108,17 +108,6 @@ pub(crate) enum HostTrap {
     InsideAllocator,
     #[error("the guest's allocator gave no memory")]
     NoMemory,
-}
-
-/// Memory, tables and instances of one store.
-pub(crate) fn limits(sandbox: &Sandbox) -> StoreLimits {
-    StoreLimitsBuilder::new()
-        .memory_size(sandbox.max_memory)
-        .memories(1)
-        .table_elements(MAX_TABLE_ELEMENTS)
-        .tables(TABLES as usize)
-        .instances(INSTANCES as usize)
-        .build()
 }
 
 /// Why a guest call ended, in words that outlive the engine.

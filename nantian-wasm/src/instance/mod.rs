@@ -13,10 +13,10 @@ use crate::error::{Cause, Phase, PluginError};
 use crate::guest_store::GuestStore;
 use crate::host::GrpcEvent;
 use crate::inbox::Job;
+use crate::limits::Limits;
 use crate::module::Module;
 use crate::pool::Slot;
 use crate::proxy_wasm::{CallKind, Guest, MapKind, ROOT, Received, Registered, State};
-use crate::sandbox;
 use crate::stream::{Exchange, SharedExchange};
 
 /// Most stream contexts one instance has at a time.
@@ -39,7 +39,7 @@ impl Instance {
         slot: &Arc<Slot>,
     ) -> impl Future<Output = Result<Self, PluginError>> + Send + use<> {
         let plugin = slot.plugin();
-        let state = State::new(Arc::clone(plugin), module.abi(), sandbox::limits(sandbox), slot);
+        let state = State::new(Arc::clone(plugin), module.abi(), Limits::of(sandbox), slot);
         let store = GuestStore::new(module.engine(), state, sandbox.start_ticks());
         Self::start_in(module.clone(), store, sandbox.ticks())
     }

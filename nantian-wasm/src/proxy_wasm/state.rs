@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures_util::lock::OwnedMutexGuard;
-use wasmtime::{Memory, StoreLimits};
+use wasmtime::Memory;
 
 use super::abi::{Abi, Status};
 use super::calls::{Calls, Received};
@@ -17,6 +17,7 @@ use crate::config::{Capabilities, Hooks};
 use crate::engine::Clock;
 use crate::error::{Cause, Phase};
 use crate::host::Host;
+use crate::limits::Limits;
 use crate::log_rate::LogRate;
 use crate::observe::Counters;
 use crate::pool::Slot;
@@ -58,7 +59,7 @@ pub(crate) struct SharedPlugin {
 pub(crate) struct State {
     pub(crate) plugin: Arc<SharedPlugin>,
     pub(crate) abi: Abi,
-    pub(crate) limits: StoreLimits,
+    pub(crate) limits: Limits,
     /// Known once the module is instantiated; a start section runs without.
     pub(crate) memory: Option<Memory>,
     /// The guest can allocate memory for what it is given.
@@ -124,7 +125,7 @@ pub(crate) enum EpochAction {
 // === impl State ===
 
 impl State {
-    pub(crate) fn new(plugin: Arc<SharedPlugin>, abi: Abi, limits: StoreLimits, slot: &Arc<Slot>) -> Self {
+    pub(crate) fn new(plugin: Arc<SharedPlugin>, abi: Abi, limits: Limits, slot: &Arc<Slot>) -> Self {
         Self {
             plugin,
             abi,

@@ -193,6 +193,12 @@ fn answer_of_a_guest_that_traps_is_never_sent() {
 fn memory_bomb_is_refused_its_memory() {
     let (engine, plugin) = hostile("gh", |config| config.sandbox.max_memory = 2 << 20);
     assert_eq!(send([plugin.clone()], attack()).status(), 503);
+    let cause = cause(&plugin).unwrap().to_string();
+    assert_eq!(
+        cause,
+        "trap: wasm `unreachable` instruction executed, after memory.grow was refused at the limit of \
+         2097152 bytes"
+    );
     engine.maintain();
     assert_eq!(send([plugin], get("/")).status(), 200);
 }

@@ -116,7 +116,8 @@ fn plugins_run_where_no_places_can_be_reserved() {
     let plugin = plugin_of(&engine, &bytes, |config| config.sandbox.max_memory = 1 << 20).unwrap();
     assert_eq!(send([plugin.clone()], get("/")).status(), 503);
     let failure = plugin.status().last_failure.unwrap();
-    assert_eq!(failure.cause.to_string(), "trap: out of bounds memory access");
+    let refused = "after memory.grow was refused at the limit of 1048576 bytes";
+    assert_eq!(failure.cause.to_string(), format!("trap: out of bounds memory access, {refused}"));
 }
 
 #[test]
