@@ -11,6 +11,7 @@ use http_body::{Body, Frame};
 use crate::body::{BodyError, Relay, RequestBody, ResponseBody, Source};
 use crate::error::{BoxError, Cause, Failure};
 use crate::handle::StreamHandle;
+use crate::proxy_wasm::remove_header;
 use crate::respond::{LocalReply, Responder};
 use crate::stream::{Action, Direction, LocalResponse, StreamContext};
 
@@ -104,7 +105,7 @@ pub(crate) fn has_content(parts: &mut response::Parts, found: StatusCode) -> boo
     let is_empty = parts.status == StatusCode::NO_CONTENT;
     let is_unmodified = parts.status == StatusCode::NOT_MODIFIED;
     if is_empty || is_unmodified && found != parts.status {
-        parts.headers.remove(CONTENT_LENGTH);
+        remove_header(&mut parts.headers, &CONTENT_LENGTH);
     }
     !is_empty && !is_unmodified
 }
@@ -184,7 +185,7 @@ where
         }
         return Response::from_parts(parts, ResponseBody::whole(bytes, stream.take()));
     }
-    parts.headers.remove(CONTENT_LENGTH);
+    remove_header(&mut parts.headers, &CONTENT_LENGTH);
     Response::from_parts(parts, ResponseBody::begun(source, stream.take(), relay, front))
 }
 

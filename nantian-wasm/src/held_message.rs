@@ -12,6 +12,7 @@ use crate::body::{BodyError, Passed, Relay, RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
 use crate::headers_phase::{has_content, local, reset};
+use crate::proxy_wasm::remove_header;
 use crate::respond::Responder;
 use crate::stream::{Action, Direction, StreamContext};
 
@@ -89,7 +90,10 @@ where
                 action => {
                     self.is_resized = shared.context.is_resized(direction);
                     if is_let_go && let Some(error) = BodyError::of(&action) {
-                        self.front = Some(Err(error.into()));
+                        // Behind what has passed before, the relay breaks off.
+                        if self.relay.is_done() || !matches!(self.front, Some(Ok(_))) {
+                            self.front = Some(Err(error.into()));
+                        }
                         return Poll::Ready(None);
                     }
                     return Poll::Ready(local(action, &shared.context, responder));
@@ -125,7 +129,7 @@ impl<P, B> HeldMessage<P, B> {
         if self.is_whole() && (is_promised || self.is_resized) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(self.relay.sent()));
         } else if is_promised && !self.is_broken() && (self.is_resized || !keeps) {
-            headers.remove(CONTENT_LENGTH);
+            remove_header(headers, &CONTENT_LENGTH);
         }
     }
 }
@@ -158,7 +162,7 @@ impl<T> HeldMessage<http::response::Parts, Source<T>> {
         let mut headers = std::mem::take(&mut self.parts.headers);
         self.announce(&mut headers);
         if is_local && !self.is_whole() {
-            headers.remove(CONTENT_LENGTH);
+            remove_header(&mut headers, &CONTENT_LENGTH);
         }
         self.parts.headers = headers;
         let reset = reset(&mut self.parts);

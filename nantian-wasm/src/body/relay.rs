@@ -202,8 +202,7 @@ impl Relay {
             match self.stage {
                 Stage::Read => {
                     if let Some(error) = self.broken.take() {
-                        self.break_off();
-                        return Poll::Ready(Some(Err(error)));
+                        return Poll::Ready(self.break_off(error));
                     }
                     let Poll::Ready(frame) = poll_plain(body.as_mut(), cx) else {
                         ready!(self.poll_released(cx));
@@ -225,10 +224,13 @@ impl Relay {
                         return self.give();
                     }
                     if let Err(error) = ready!(shown) {
-                        self.stage = Stage::Done;
+                        (self.stage, self.broken, self.stream) = (Stage::Read, Some(error.into()), None);
+                        // As in Envoy, a client gets what has passed; a backend must not take it for a whole.
+                        if self.direction == Direction::Response && !self.passed.is_empty() {
+                            return self.give();
+                        }
                         self.passed = Bytes::new();
-                        self.stream = None;
-                        return Poll::Ready(Some(Err(error.into())));
+                        continue;
                     }
                     let passed = BodyBytes::Frame(std::mem::take(&mut self.passed));
                     self.passed = passed.followed_by(std::mem::take(&mut self.chunk)).into_bytes();
@@ -263,10 +265,7 @@ impl Relay {
                 self.stage = Stage::ShowBytes { end: true, is_last: true };
                 return None;
             }
-            Some(Err(error)) => {
-                self.break_off();
-                return Some(Err(error));
-            }
+            Some(Err(error)) => return self.break_off(error),
             Some(Ok(frame)) => frame,
         };
         match frame.into_data() {
@@ -288,11 +287,12 @@ impl Relay {
     }
 
     /// The body has broken off on its way here.
-    fn break_off(&mut self) {
+    fn break_off(&mut self, error: BoxError) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.stage = Stage::Done;
         if let (Direction::Response, Some(stream)) = (self.direction, &mut self.stream) {
             stream.note_broken();
         }
+        Some(Err(error))
     }
 
     /// Ready when a plugin lets go what it holds while nothing comes.

@@ -36,6 +36,7 @@ use self::abi::Status;
 pub(crate) use self::abi::{BodyVerdict, HeadersVerdict, MapKind};
 pub(crate) use self::calls::{CallKind, Received};
 pub(crate) use self::contexts::Registered;
+pub(crate) use self::edits::remove as remove_header;
 pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers};
 pub(crate) use self::headers::of_exchange;
 pub(crate) use self::joined::{join, join_cookies};

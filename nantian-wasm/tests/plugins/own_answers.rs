@@ -124,3 +124,22 @@ fn response_that_breaks_off_is_logged_as_one() {
     let details = "upstream_reset_after_response_started{protocol_error}";
     assert_eq!(logs.status().metrics[0].name, format!("/ 200 {details}"));
 }
+
+#[test]
+fn what_a_guest_has_let_go_is_sent_before_the_end_that_it_spoils() {
+    // It answers, and it traps, in the callback of the end.
+    for ends in [0x10, 0x80] {
+        let response = past(&[configured("scripted", &[0, 0, 0, ends])], || {
+            Response::builder().header("content-length", 5).body(Full::from("hello")).unwrap()
+        });
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-length"]),
+            (200, &"5".parse().unwrap())
+        );
+        let mut body = response.into_body();
+        let first = body.frame().now_or_never().unwrap().unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "hello");
+        assert!(body.frame().now_or_never().is_none(), "what is there is sent first");
+        assert!(body.frame().now_or_never().unwrap().unwrap().is_err());
+    }
+}
