@@ -118,3 +118,51 @@ async fn plugin_calls_what_the_property_cluster_name_says() {
     let gateway = gateway(&wat::parse_str(module).unwrap(), "http", &[]).await;
     assert_eq!(gateway.get("/").await.status(), 200);
 }
+
+/// Asks the Service `auth`, and answers with what it hears.
+const RELAYING: &str = r#"(module
+    (import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+    (import "env" "proxy_get_buffer_bytes" (func $buffer (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_send_local_response"
+        (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (global $stream (mut i32) (i32.const 0))
+    (data (i32.const 100) "auth")
+    (data (i32.const 1000) "\04\00\00\00\03\00\00\00\01\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00x-a\001\00:method\00GET\00:path\00/\00:authority\00a\00")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 2000))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (global.set $stream (local.get 0))
+        (drop (call $call (i32.const 100) (i32.const 4) (i32.const 1000) (i32.const 75)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 10000) (i32.const 0)))
+        (i32.const 1))
+    (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+        (drop (call $become (global.get $stream)))
+        (drop (call $buffer (i32.const 4) (i32.const 0) (local.get 3) (i32.const 8) (i32.const 12)))
+        (drop (call $answer (i32.const 418) (i32.const 0) (i32.const 0) (i32.load (i32.const 8))
+            (i32.load (i32.const 12)) (i32.const 0) (i32.const 0) (i32.const -1)))))"#;
+
+#[tokio::test]
+async fn guest_hears_in_the_words_of_envoy_why_nobody_answered() {
+    let closed = Port::reserve();
+    let hangs_up = Backend::raw(|mut wire| async move { drop(wire.message().await) }).await;
+    for (endpoint, reason) in
+        [(Backend::at(closed.address()), "remote connection failure"), (hangs_up, "connection termination")]
+    {
+        let gateway = gateway(&wat::parse_str(RELAYING).unwrap(), "http", &[&endpoint]).await;
+        let told =
+            format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+        assert_eq!(gateway.get("/").await.text(), told);
+    }
+}
+
+#[tokio::test]
+async fn host_is_the_first_header_of_a_call_out() {
+    let auth = Backend::answering(|_| ok(b"heard")).await;
+    let gateway = gateway(&wat::parse_str(RELAYING).unwrap(), "http", &[&auth]).await;
+    assert_eq!(gateway.get("/").await.text(), "heard");
+    let asked = auth.last();
+    let names: Vec<_> = asked.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names[..2], ["host", "x-a"]);
+}

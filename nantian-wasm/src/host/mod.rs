@@ -74,7 +74,8 @@ pub(crate) struct NoHost;
 pub struct HttpCall {
     /// Name of the upstream, as the guest gave it.
     pub upstream: String,
-    /// The request: method, path and authority are there, framing headers are not.
+    /// The request: method, path and authority are there, framing headers are not. Its first header is
+    /// `host`, as the guest gave it: where that is empty, the authority is that of the upstream.
     pub request: Request<Bytes>,
     /// Trailers to be sent after the body.
     pub trailers: HeaderMap,
@@ -130,6 +131,9 @@ pub enum CallFailure {
     /// No connection could be made: the guest sees status 503.
     #[error("no connection")]
     Unreachable,
+    /// The upstream closed the connection before the head of a response: the guest sees status 503.
+    #[error("disconnected")]
+    Disconnected,
     /// The upstream has no endpoint that could be asked: the guest sees status 503.
     #[error("no endpoint")]
     NoEndpoint,

@@ -1,7 +1,7 @@
 //! What a guest wants to be sent by a call-out.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
@@ -44,6 +44,8 @@ pub(super) fn request(
     if [method, path, authority].iter().any(splits) || method == b"CONNECT" {
         return Err(Unsendable::Told(Status::InternalFailure));
     }
+    // As in Envoy, it comes first and is what the guest has said.
+    let header = HeaderValue::from_bytes(authority).map_err(|_| untold(b":authority"))?;
     // Istio's names of upstreams end with the host: `outbound|80||shop.example.com`.
     let host = upstream.rsplit('|').next().unwrap_or(upstream);
     let authority = if authority.is_empty() { host.as_bytes() } else { authority };
@@ -55,6 +57,7 @@ pub(super) fn request(
     *request.uri_mut() = uri.map_err(|_| untold(b":path"))?;
     *request.method_mut() = Method::from_bytes(method).map_err(|_| untold(b":method"))?;
     *request.version_mut() = Version::HTTP_11;
+    request.headers_mut().insert(HOST, header);
     for (name, value) in &pairs {
         let is_taken = name.starts_with(b":") || name.eq_ignore_ascii_case(b"host");
         // As in Envoy, one without a name is none.

@@ -184,6 +184,11 @@ impl Received {
                 "upstream connect error or disconnect/reset before headers. \
                  reset reason: remote connection failure",
             ),
+            Err(CallFailure::Disconnected) => Response::local(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream connect error or disconnect/reset before headers. \
+                 reset reason: connection termination",
+            ),
             Err(CallFailure::NoEndpoint) => {
                 Response::local(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream")
             }

@@ -128,7 +128,8 @@ fn framing_of_a_call_out_is_the_hosts() {
     let (statuses, calls) = called(&headers, &[]);
     assert_eq!(statuses[0], 0);
     let names: Vec<_> = calls[0].request.headers().keys().map(|name| name.as_str()).collect();
-    assert_eq!((names, calls[0].request.uri().to_string()), (vec!["x-a"], "http://a/".to_owned()));
+    assert_eq!((names, calls[0].request.uri().to_string()), (vec!["host", "x-a"], "http://a/".to_owned()));
+    assert_eq!(calls[0].request.headers()["host"], "a");
     assert_eq!(calls[0].request.body(), &Bytes::new());
 }
 
@@ -146,8 +147,9 @@ fn call_out_without_an_authority_goes_to_the_host_of_its_upstream() {
     assert_eq!(statuses, [0, 6]);
     assert_eq!(
         (calls[0].request.uri().to_string(), calls[0].request.headers().len()),
-        ("http://auth/".into(), 0)
+        ("http://auth/".into(), 1)
     );
+    assert_eq!(calls[0].request.headers()["host"], "", "as the guest has said, and as Envoy sends it");
 }
 
 #[test]

@@ -205,8 +205,15 @@ fn request_is_refused_when_the_call_out_says_so_or_fails() {
         assert_eq!(seen.response_header("x-call"), Some(seen_by_guest));
         assert!(seen.request.is_none());
     }
-    let unreachable = send([sdk("auth auth", Err(CallFailure::Unreachable))], get("/"));
-    assert!(unreachable.response_header("x-call").unwrap().starts_with("4 3 503 upstream connect error"));
+    for (failure, reason) in [
+        (CallFailure::Unreachable, "remote connection failure"),
+        (CallFailure::Disconnected, "connection termination"),
+    ] {
+        let seen = send([sdk("auth auth", Err(failure))], get("/"));
+        let told = seen.response_header("x-call").unwrap();
+        assert!(told.starts_with("4 3 503 upstream connect error"), "{told}");
+        assert!(told.ends_with(&format!("reset reason: {reason} 0")), "{told}");
+    }
 }
 
 #[test]

@@ -178,7 +178,11 @@ async fn http(
     };
     let mut exchange = pin!(async {
         let response = send(client, balancer, Request::from_parts(parts, body)).await;
-        let response = response.map_err(|_| CallFailure::Unreachable)?.ok_or(CallFailure::NoEndpoint)?;
+        let response = response.map_err(|error| match error {
+            UpstreamError::Exchange { .. } => CallFailure::Disconnected,
+            _ => CallFailure::Unreachable,
+        });
+        let response = response?.ok_or(CallFailure::NoEndpoint)?;
         let (parts, body) = response.into_parts();
         let head = weight(&parts.headers);
         let (body, trailers) =
