@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use crate::{
     compile::CompiledRule,
     ir::RouteId,
-    listen::{PortKey, TlsServer},
+    listen::{Order, PortKey, TlsServer},
     route::{Router, RuleIndex, ServerNames},
     stream::StreamRoute,
 };
@@ -16,6 +16,8 @@ pub(crate) struct Snapshot {
     pub(crate) generation: u64,
     pub(crate) ports: BTreeMap<PortKey, Port>,
     pub(crate) rules: Vec<Arc<CompiledRule>>,
+    /// Some plugin may look at the headers of messages.
+    pub(crate) has_plugins: bool,
 }
 
 /// One socket.
@@ -75,6 +77,11 @@ impl Snapshot {
     /// Its number; later ones are higher.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What becomes of the order of headers.
+    pub(crate) fn order(&self) -> Order {
+        if self.has_plugins { Order::Kept } else { Order::Any }
     }
 
     /// The socket of a connection to `local` that was accepted on `key`: that one, or the one that took its

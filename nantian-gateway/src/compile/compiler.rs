@@ -42,7 +42,8 @@ pub fn compile(ir: &Ir, registry: &mut Registry, generation: u64) -> Compiled {
     registry.patterns.sweep();
     registry.metrics.set_certificates(registry.tls.not_after());
     registry.metrics.retain_routes(|name| names.contains(name));
-    Compiled { snapshot: Arc::new(Snapshot { generation, ports, rules }), problems }
+    let has_plugins = !ir.plugins.is_empty();
+    Compiled { snapshot: Arc::new(Snapshot { generation, ports, rules, has_plugins }), problems }
 }
 
 pub(super) struct Compiler<'a> {

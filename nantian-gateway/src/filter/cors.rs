@@ -6,6 +6,7 @@ use super::headers::InvalidHeader;
 use crate::{
     body::Body,
     ir::{self, Names, OriginPattern},
+    listen::Order,
 };
 
 /// What an answer to a preflight depends on.
@@ -88,9 +89,7 @@ impl Cors {
     /// Lets scripts of `origin` read a response; without one no script of another origin may, whatever the
     /// backend says.
     pub(super) fn on_response(&self, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
-        for name in OWN {
-            headers.remove(name);
-        }
+        Order::Kept.remove(headers, |name| OWN.contains(name));
         headers.append(header::VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = origin {
             self.allow(origin, headers);

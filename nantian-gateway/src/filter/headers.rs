@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::{ir, listen::join_cookies};
+use crate::{
+    ir,
+    listen::{Order, join_cookies},
+};
 
 /// A header name or value that HTTP does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,10 +32,7 @@ impl HeaderChanges {
     /// Changes a request. Whatever it has in place of what is set or removed goes, too: CGI and its heirs do
     /// not tell `X_User` from `X-User`.
     pub(super) fn apply_to_request(&self, headers: &mut HeaderMap) {
-        let aliases = headers.keys().filter(|name| self.decides(name.as_str()));
-        for alias in aliases.cloned().collect::<Vec<_>>() {
-            headers.remove(alias);
-        }
+        Order::Kept.remove(headers, |name| self.decides(name.as_str()));
         self.apply(headers);
         if self.add.iter().any(|(name, _)| name == header::COOKIE) {
             join_cookies(headers);
@@ -55,9 +55,7 @@ impl HeaderChanges {
         for (name, value) in &self.add {
             headers.append(name, value.clone());
         }
-        for name in &self.remove {
-            headers.remove(name);
-        }
+        Order::Kept.remove(headers, |name| self.remove.contains(name));
     }
 }
 

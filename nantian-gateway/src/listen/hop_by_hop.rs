@@ -1,13 +1,12 @@
 //! What one hop tells the next and nobody else (RFC 9110, section 7.6.1).
 
-use std::task::Poll;
+use std::{collections::HashSet, task::Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use http_body::Frame;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+use super::header_order::Order;
 
 /// What a body has to give.
 type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
@@ -101,26 +100,26 @@ impl HopHeaders {
 
 /// Removes what the peer says about hops before it, unless it is `trusted`; spellings that no proxy writes in
 /// any case, for one that is trusted may pass them on unseen.
-pub(crate) fn remove_claims(headers: &mut HeaderMap, seen: HopHeaders, trusted: bool) {
+pub(crate) fn remove_claims(headers: &mut HeaderMap, seen: HopHeaders, trusted: bool, order: Order) {
     let removed = if trusted { HopHeaders::ALIAS } else { HopHeaders::ALIAS | HopHeaders::CLAIM };
-    if !seen.has(removed) {
-        return;
-    }
-    let claims = headers.keys().filter(|name| HopHeaders::bit(name) & removed != 0);
-    for claim in claims.cloned().collect::<Vec<_>>() {
-        headers.remove(claim);
+    if seen.has(removed) {
+        order.remove(headers, |name| HopHeaders::bit(name) & removed != 0);
     }
 }
 
 /// Removes what is meant for this hop alone.
 ///
 /// Returns the protocols of the Upgrade header if the sender asks to leave HTTP.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, seen: HopHeaders) -> Option<HeaderValue> {
+pub(crate) fn remove_hop_by_hop(
+    headers: &mut HeaderMap,
+    seen: HopHeaders,
+    order: Order,
+) -> Option<HeaderValue> {
     if !seen.has(HopHeaders::HOP_BY_HOP) {
         return None;
     }
     let mut upgrades = false;
-    let mut named = Vec::new();
+    let mut named = HashSet::new();
     for value in headers.get_all(header::CONNECTION) {
         read_connection(value.as_bytes(), &mut upgrades, &mut named);
     }
@@ -128,21 +127,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, seen: HopHeaders) -> Op
         headers.get_all(header::TE).iter().flat_map(|te| te.as_bytes().split(|byte| *byte == b','));
     let accepts_trailers = seen.has(HopHeaders::TE)
         && codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
-    let upgrade = headers.remove(header::UPGRADE).filter(|offer| upgrades && leaves_http(offer));
-    for (bit, name) in [
-        (HopHeaders::CONNECTION, header::CONNECTION),
-        (HopHeaders::KEEP_ALIVE, KEEP_ALIVE),
-        (HopHeaders::PROXY_CONNECTION, PROXY_CONNECTION),
-        (HopHeaders::TE, header::TE),
-        (HopHeaders::TRANSFER_ENCODING, header::TRANSFER_ENCODING),
-    ] {
-        if seen.has(bit) {
-            headers.remove(name);
-        }
-    }
-    for name in named {
-        headers.remove(name);
-    }
+    let upgrade = headers.get(header::UPGRADE).filter(|offer| upgrades && leaves_http(offer)).cloned();
+    order.remove(headers, |name| HopHeaders::bit(name) & HopHeaders::HOP_BY_HOP != 0 || named.contains(name));
     if accepts_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -163,13 +149,13 @@ pub(crate) fn clean_trailers<E>(mut polled: PolledFrame<E>, sender: Sender) -> P
     let Poll::Ready(Some(Ok(frame))) = &mut polled else { return polled };
     let Some(trailers) = frame.trailers_mut() else { return polled };
     let seen = HopHeaders::of(trailers);
-    remove_hop_by_hop(trailers, seen);
+    remove_hop_by_hop(trailers, seen, Order::Any);
     if seen.has(HopHeaders::TE) {
         // That trailers are taken can be said in a head alone.
         trailers.remove(header::TE);
     }
     if sender == Sender::Client {
-        remove_claims(trailers, seen, false);
+        remove_claims(trailers, seen, false, Order::Any);
     }
     if trailers.is_empty() { Poll::Ready(None) } else { polled }
 }
@@ -184,7 +170,7 @@ fn leaves_http(offer: &HeaderValue) -> bool {
 }
 
 /// Reads one Connection header: the headers that it names are meant for this hop too.
-fn read_connection(value: &[u8], upgrades: &mut bool, named: &mut Vec<HeaderName>) {
+fn read_connection(value: &[u8], upgrades: &mut bool, named: &mut HashSet<HeaderName>) {
     for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
         if option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close") {
             continue;
@@ -212,7 +198,7 @@ mod tests {
             );
         }
         let seen = HopHeaders::of(&map);
-        let upgrade = remove_hop_by_hop(&mut map, seen);
+        let upgrade = remove_hop_by_hop(&mut map, seen, Order::Any);
         let mut left: Vec<_> = map.keys().map(|name| name.as_str().to_owned()).collect();
         left.sort_unstable();
         (upgrade, left)
@@ -235,6 +221,18 @@ mod tests {
         ]);
         assert_eq!(upgrade, None);
         assert_eq!(left, ["content-length", "host", "te"]);
+    }
+
+    #[test]
+    fn order_of_the_others_is_kept_where_it_is_asked_for() {
+        let names = ["a-1", "keep-alive", "a-2", "x-forwarded-for", "connection", "a-3", "a-2", "a-4"];
+        let pair = |name| (HeaderName::from_static(name), HeaderValue::from_static("close"));
+        let mut map = HeaderMap::from_iter(names.map(pair));
+        let seen = HopHeaders::of(&map);
+        remove_hop_by_hop(&mut map, seen, Order::Kept);
+        remove_claims(&mut map, seen, false, Order::Kept);
+        let left: Vec<_> = map.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(left, ["a-1", "a-2", "a-2", "a-3", "a-4"]);
     }
 
     #[test]
@@ -261,7 +259,7 @@ mod tests {
                 map.append(header::TE, HeaderValue::from_static(field));
             }
             let seen = HopHeaders::of(&map);
-            remove_hop_by_hop(&mut map, seen);
+            remove_hop_by_hop(&mut map, seen, Order::Any);
             assert_eq!(map.get_all(header::TE).iter().collect::<Vec<_>>(), ["trailers"], "{fields:?}");
         }
         assert_eq!(removed(&[("te", "deflate, x-trailers")]).1, [""; 0]);
@@ -272,7 +270,7 @@ mod tests {
         let pair = |name: &&'static str| (HeaderName::from_static(name), HeaderValue::from_static("1"));
         let mut map = HeaderMap::from_iter(names.iter().map(pair));
         let seen = HopHeaders::of(&map);
-        remove_claims(&mut map, seen, trusted);
+        remove_claims(&mut map, seen, trusted, Order::Any);
         map.keys().map(|name| name.as_str().to_owned()).collect()
     }
 

@@ -12,6 +12,7 @@ mod forward;
 mod frame_scanner;
 mod handshake;
 mod head_scanner;
+mod header_order;
 mod hop_by_hop;
 mod io;
 mod normalize;
@@ -34,6 +35,7 @@ pub(crate) use self::{
     body::{BrokenBody, ClientBody, LateBody},
     connections::Connections,
     forward::{RequestInfo, TrustedProxies},
+    header_order::Order,
     hop_by_hop::{Sender, clean_trailers},
     state::{Timeouts, TunnelGuard},
     tls::{InvalidCertificate, TlsPayload, TlsServer},

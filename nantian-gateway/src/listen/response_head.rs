@@ -3,7 +3,10 @@
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body as _;
 
-use super::hop_by_hop::{HopHeaders, remove_hop_by_hop};
+use super::{
+    header_order::Order,
+    hop_by_hop::{HopHeaders, remove_hop_by_hop},
+};
 use crate::observe::ObservedBody;
 
 /// A response without the content that it may not have: that to HEAD, which says how long it would be (RFC
@@ -42,15 +45,18 @@ pub(super) fn say_length_once(headers: &mut HeaderMap) {
 }
 
 /// Removes what the backend meant for the gateway; a change of protocol is announced again.
-pub(super) fn without_hop_by_hop(mut response: Response<ObservedBody>) -> Response<ObservedBody> {
+pub(super) fn without_hop_by_hop(
+    mut response: Response<ObservedBody>,
+    order: Order,
+) -> Response<ObservedBody> {
     let seen = HopHeaders::of(response.headers());
     if seen.transfer_encoding() || response.status() == StatusCode::NO_CONTENT {
         // The length is not that of the body (RFC 9112, section 6.3), or there is none (RFC 9110, section
         // 8.6).
-        response.headers_mut().remove(header::CONTENT_LENGTH);
+        order.remove(response.headers_mut(), |name| *name == header::CONTENT_LENGTH);
     }
     say_length_once(response.headers_mut());
-    let upgrade = remove_hop_by_hop(response.headers_mut(), seen);
+    let upgrade = remove_hop_by_hop(response.headers_mut(), seen, order);
     if let Some(protocol) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(header::UPGRADE, protocol);

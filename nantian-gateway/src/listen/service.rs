@@ -19,6 +19,7 @@ use super::{
     accept::PortKey,
     body::ClientBody,
     forward::{self, Peer, RequestInfo},
+    header_order::Order,
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
     normalize,
     refusal::{Refusal, refuse},
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     body::Body, compile::RouteFuture, grpc, observe::ObservedBody, policy, respond::LocalReplyText,
-    route::RequestHead, runtime::Worker, snapshot::Port, upstream::Upgrade,
+    route::RequestHead, runtime::LocalSnapshot, runtime::Worker, snapshot::Port, upstream::Upgrade,
 };
 
 /// The service of one connection.
@@ -70,17 +71,18 @@ impl ConnectionService {
     fn route(
         &self,
         request: Request<Incoming>,
+        snapshot: &LocalSnapshot,
         timer: &mut Option<Rc<StallTimer>>,
     ) -> Result<RouteFuture, Refusal> {
         let (mut parts, incoming) = request.into_parts();
         let body = self.body(incoming, &parts.headers, timer);
         let seen = self.check(&mut parts, &body).map_err(|refusal| self.note(refusal, &parts))?;
         // What is matched is what is forwarded; a rule may ask for the protocol of an upgrade besides.
-        let upgrades = self.prepare(&mut parts, seen, !body.is_end_stream());
+        let order = snapshot.order();
+        let upgrades = self.prepare(&mut parts, seen, order, !body.is_end_stream());
         let host = normalize::host(&parts.uri, &parts.headers, parts.version != Version::HTTP_10)
             .map_err(|error| self.note(Refusal::bad_request(error), &parts))?;
 
-        let snapshot = self.worker.snapshot();
         let port = snapshot.port_of(&self.key, self.peer.local.ip());
         let port = port.filter(|port| port.is_tls() == self.peer.tls);
         let Some(port) = port else {
@@ -119,7 +121,7 @@ impl ConnectionService {
             return Ok(snapshot.unmatched(Request::from_parts(parts, Body::empty())));
         };
         if upgrades {
-            parts.headers.remove(header::UPGRADE);
+            order.remove(&mut parts.headers, |name| *name == header::UPGRADE);
         }
         let body = match &timer {
             Some(timer) if found.is_of_calls => {
@@ -210,8 +212,14 @@ impl ConnectionService {
     ///
     /// Returns whether there is an offer. There is none beside a body: some backends end such a request at
     /// its head and read the body as requests that no route has seen (RFC 9931).
-    fn prepare(&self, parts: &mut http::request::Parts, seen: HopHeaders, has_body: bool) -> bool {
-        let offer = remove_hop_by_hop(&mut parts.headers, seen).filter(|_| !has_body);
+    fn prepare(
+        &self,
+        parts: &mut http::request::Parts,
+        seen: HopHeaders,
+        order: Order,
+        has_body: bool,
+    ) -> bool {
+        let offer = remove_hop_by_hop(&mut parts.headers, seen, order).filter(|_| !has_body);
         let upgrade = offer.and_then(|protocol| {
             let client = parts.extensions.remove::<OnUpgrade>()?;
             Some(Upgrade { protocol, client, guard: self.state.tunnel() })
@@ -223,7 +231,7 @@ impl ConnectionService {
         }
         // hyper sends 100 as soon as the body is polled, which happens when a backend takes it.
         if seen.expect() {
-            parts.headers.remove(header::EXPECT);
+            order.remove(&mut parts.headers, |name| *name == header::EXPECT);
         }
         let authority = match parts.uri.authority() {
             Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
@@ -234,7 +242,7 @@ impl ConnectionService {
         {
             parts.headers.insert(header::HOST, authority.clone());
         }
-        self.peer.forward(&mut parts.headers, seen, authority.as_ref());
+        self.peer.forward(&mut parts.headers, seen, order, authority.as_ref());
         upgrades
     }
 }
@@ -289,12 +297,14 @@ impl Service<Request<Incoming>> for ConnectionService {
             streams.announce(Rc::clone(&timer));
             timer
         });
-        let reply = match self.route(request, &mut timer) {
+        let snapshot = self.worker.snapshot();
+        let reply = match self.route(request, &snapshot, &mut timer) {
             Ok(future) => Reply::Route { future },
             Err(refusal) => Reply::Refused { refusal: Some(refusal) },
         };
         let unread = self.unread.clone();
-        RequestFuture { reply, timer, unread, version, is_grpc, is_head, guard }
+        let order = snapshot.order();
+        RequestFuture { reply, timer, unread, version, is_grpc, is_head, order, guard }
     }
 }
 
@@ -308,6 +318,7 @@ pin_project! {
         version: Version,
         is_grpc: bool,
         is_head: bool,
+        order: Order,
         guard: Option<InFlight>,
     }
 }
@@ -329,7 +340,7 @@ impl Future for RequestFuture {
         let response = match this.reply.project() {
             ReplyProjection::Route { future } => {
                 let Ok(response) = ready!(future.poll(cx));
-                without_hop_by_hop(response)
+                without_hop_by_hop(response, *this.order)
             }
             ReplyProjection::Refused { refusal } => refuse(refusal.take()).map(ObservedBody::unobserved),
         };

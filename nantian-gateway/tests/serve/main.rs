@@ -36,6 +36,7 @@ mod mirror;
 mod plugin_answers;
 mod plugin_calls;
 mod plugin_fields;
+mod plugin_headers;
 mod plugin_registries;
 mod plugin_sharing;
 mod plugin_streams;

@@ -27,7 +27,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::lock::{Mutex, OwnedMutexGuard};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Version, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, request, response};
 use smallvec::SmallVec;
 
 use self::active_plugin::{ActivePlugin, MessageState};
@@ -48,7 +48,7 @@ use crate::body::BodyError;
 use crate::error::Failure;
 use crate::held_bodies::HeldBodies;
 use crate::plugin::Plugin;
-use crate::proxy_wasm::{MapKind, join, join_cookies};
+use crate::proxy_wasm::{MapKind, join, join_cookies, remove_header};
 
 /// A stream on its way through a list of plugins: requests pass first to last, responses last to first.
 ///
@@ -215,6 +215,8 @@ impl StreamContext {
                     && !parts.headers.contains_key(CONTENT_ENCODING);
                 if let Some(exchange) = this.exchange.as_mut() {
                     exchange.streaming = this.streaming;
+                    // As in Envoy, what the backend says of its own connection is over before plugins look.
+                    remove_header(&mut parts.headers, &KEEP_ALIVE);
                     join(&mut parts.headers, MapKind::ResponseHeaders);
                     exchange.lend_response(parts);
                 }
@@ -363,6 +365,8 @@ impl Streaming {
         }
     }
 }
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 

@@ -12,7 +12,10 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use nantian_wasm::{ClientCertificate, FilterState, UpstreamAddress};
 
-use super::hop_by_hop::{HopHeaders, remove_claims};
+use super::{
+    header_order::Order,
+    hop_by_hop::{HopHeaders, remove_claims},
+};
 use crate::{ir::ClientValidation, tenancy::InvalidNetwork};
 
 /// The `X-Forwarded-For` header.
@@ -153,8 +156,14 @@ impl Peer {
 
     /// Writes `X-Forwarded-*`. What an untrusted peer claims is replaced; a trusted proxy's chain is
     /// extended.
-    pub(super) fn forward(&self, headers: &mut HeaderMap, seen: HopHeaders, authority: Option<&HeaderValue>) {
-        remove_claims(headers, seen, self.trusted);
+    pub(super) fn forward(
+        &self,
+        headers: &mut HeaderMap,
+        seen: HopHeaders,
+        order: Order,
+        authority: Option<&HeaderValue>,
+    ) {
+        remove_claims(headers, seen, self.trusted, order);
         if self.trusted {
             self.extend(headers, authority);
             return;

@@ -25,7 +25,7 @@ fn the_word_of_an_untrusted_peer_is_replaced() {
     let peer = peer("::ffff:9.9.9.9", &proxies);
     assert_eq!(peer.client(&map, &proxies), "9.9.9.9".parse::<IpAddr>().unwrap());
     let seen = HopHeaders::of(&map);
-    peer.forward(&mut map, seen, Some(&HeaderValue::from_static("shop.example:8080")));
+    peer.forward(&mut map, seen, Order::Any, Some(&HeaderValue::from_static("shop.example:8080")));
     assert_eq!(map["x-forwarded-for"], "9.9.9.9");
     assert_eq!(map["x-forwarded-proto"], "http");
     assert_eq!(map["x-forwarded-host"], "shop.example:8080");
@@ -45,7 +45,7 @@ fn the_chain_of_a_trusted_proxy_is_extended_and_believed_up_to_the_first_strange
     let peer = peer("10.1.2.3", &proxies);
     assert_eq!(peer.client(&map, &proxies), "7.7.7.7".parse::<IpAddr>().unwrap());
     let seen = HopHeaders::of(&map);
-    peer.forward(&mut map, seen, Some(&HeaderValue::from_static("shop.example")));
+    peer.forward(&mut map, seen, Order::Any, Some(&HeaderValue::from_static("shop.example")));
     assert_eq!(map["x-forwarded-for"], "6.6.6.6, 7.7.7.7, 192.168.1.1, 10.1.2.3");
     assert_eq!(map["x-forwarded-proto"], "https");
     assert_eq!(map["forwarded"], "for=7.7.7.7, for=10.1.2.3;host=\"shop.example\";proto=http");
