@@ -118,7 +118,8 @@ impl ReservationHandle {
     fn settle_own(&self, settlement: CachedSettlement) {
         let settings = &self.0.settings;
         if self.take() && settings.counts_tokens() {
-            let settled = self.0.charge.settle_once(settlement.under(settings.decider.policy()));
+            let settled =
+                self.0.charge.settle_once(settlement.under(settings.decider.policy().cached_token_weight()));
             settings.observer.settled(&settled);
         }
     }

@@ -59,6 +59,7 @@ pub struct Admitted<'a> {
     tats: Tats,
     key: Key,
     cost: Cost,
+    policy: &'a Policy,
 }
 
 /// A policy and the ledger that was the latest when it was bound.
@@ -119,6 +120,9 @@ impl Limiter {
     /// leave it at that. A cost above a limit's bucket is admitted when that bucket is full and takes all of
     /// it; its settlement goes into debt. A cost of 0 is not checked.
     ///
+    /// What follows a denial is the caller's: see [`Policy::on_limit`]. A layer waits for a turn or lets the
+    /// request pass, where the policy says so; here all are denied.
+    ///
     /// Of two requests that race for the last room one is denied; in rare interleavings of several limits
     /// both are, and a retry passes. Never are both admitted.
     ///
@@ -127,10 +131,10 @@ impl Limiter {
     /// [`Denied`] when a limit lacks room; nothing was charged then.
     #[inline]
     pub fn admit_at(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
-        let ledger = &self.0.ledger;
+        let BoundPolicy { ledger, policy, .. } = &*self.0;
         let mut tats = [0; MAX_LIMITS];
         match ledger.admit(now, key, cost, &mut tats) {
-            Verdict::Admitted => Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost }),
+            Verdict::Admitted => Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost, policy }),
             Verdict::Denied => Err(denied(ledger, now, &tats, cost)),
             Verdict::Retired => self.admit_by_latest(now, key, cost),
         }
@@ -139,12 +143,13 @@ impl Limiter {
     /// [`Limiter::admit_at`] where the limiter's own ledger answers no more.
     #[cold]
     fn admit_by_latest(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
+        let policy = self.policy();
         loop {
             let ledger = self.0.history.latest();
             let mut tats = [0; MAX_LIMITS];
             match ledger.admit(now, key, cost, &mut tats) {
                 Verdict::Admitted => {
-                    return Ok(Admitted { ledger: Cow::Owned(ledger), now, tats, key, cost });
+                    return Ok(Admitted { ledger: Cow::Owned(ledger), now, tats, key, cost, policy });
                 }
                 Verdict::Denied => return Err(denied(&ledger, now, &tats, cost)),
                 Verdict::Retired => {}
@@ -160,10 +165,11 @@ impl Limiter {
     #[inline]
     pub fn admit(&self, key: Key, cost: Cost) -> Result<Admitted<'_>, Denied> {
         if let Some(now) = self.0.history.recent() {
-            let (ledger, mut tats) = (&self.0.ledger, [0; MAX_LIMITS]);
+            let BoundPolicy { ledger, policy, .. } = &*self.0;
+            let mut tats = [0; MAX_LIMITS];
             let verdict = ledger.admit(now, key, cost, &mut tats);
             if matches!(verdict, Verdict::Admitted) {
-                return Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost });
+                return Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost, policy });
             }
             if matches!(verdict, Verdict::Denied)
                 && let Some(denied) = self.denied_still(&tats, cost)
@@ -326,7 +332,7 @@ impl Admitted<'_> {
     /// The charge as a reservation, to be settled with the real usage.
     pub fn reserve(self) -> Reservation {
         let levels = Levels::new(self.ledger.into_owned(), self.now, self.tats);
-        Reservation::new(levels, self.key, self.cost)
+        Reservation::new(levels, self.key, self.cost, self.policy.cached_token_weight())
     }
 }
 

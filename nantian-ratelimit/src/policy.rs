@@ -68,8 +68,12 @@ pub struct Policy {
     scope: Scope,
     on_limit: OnLimit,
     missing_key: MissingKey,
-    cached_token_weight: f64,
+    cached_token_weight: CachedTokenWeight,
 }
+
+/// What a token counts that a provider has read from its cache.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct CachedTokenWeight(f64);
 
 /// Collects the parts of a [`Policy`].
 #[derive(Debug, Clone, Default)]
@@ -156,14 +160,27 @@ impl Policy {
     }
 
     /// Tokens that do not count, of so many that a provider has read from its cache.
-    #[expect(clippy::cast_possible_truncation, reason = "a share of an integer, and float casts saturate")]
     pub fn discount(&self, cached: u64) -> u64 {
-        (cached as f64 * (1.0 - self.cached_token_weight)) as u64
+        self.cached_token_weight.discount(cached)
+    }
+
+    pub(crate) fn cached_token_weight(&self) -> CachedTokenWeight {
+        self.cached_token_weight
     }
 
     /// Whether some limit counts `unit`.
     pub fn counts(&self, unit: Unit) -> bool {
         self.limits.iter().any(|limit| limit.unit() == unit)
+    }
+}
+
+// === impl CachedTokenWeight ===
+
+impl CachedTokenWeight {
+    /// Tokens that do not count, of so many that a provider has read from its cache.
+    #[expect(clippy::cast_possible_truncation, reason = "a share of an integer, and float casts saturate")]
+    pub(crate) fn discount(self, cached: u64) -> u64 {
+        (cached as f64 * (1.0 - self.0)) as u64
     }
 }
 
@@ -235,6 +252,7 @@ impl PolicyBuilder {
             return Err(InvalidPolicy::CachedTokenWeight(cached_token_weight));
         }
         let Self { limits, scope, on_limit, missing_key, .. } = self;
+        let cached_token_weight = CachedTokenWeight(cached_token_weight);
         Ok(Policy { limits, scope, on_limit, missing_key, cached_token_weight })
     }
 }

@@ -6,7 +6,7 @@ use crate::key::Key;
 use crate::levels::Levels;
 use crate::limit::Unit;
 use crate::limit_column::{Correction, LimitColumn};
-use crate::policy::Policy;
+use crate::policy::CachedTokenWeight;
 use crate::typical::Typical;
 
 /// An admitted request's charge, to be settled once with the real usage.
@@ -23,6 +23,7 @@ pub struct Reservation {
     levels: Levels,
     key: Key,
     cost: Cost,
+    cached_token_weight: CachedTokenWeight,
 }
 
 /// How an admitted request ended.
@@ -63,8 +64,8 @@ pub struct Settled {
 // === impl Reservation ===
 
 impl Reservation {
-    pub(crate) fn new(levels: Levels, key: Key, cost: Cost) -> Self {
-        Self { levels, key, cost }
+    pub(crate) fn new(levels: Levels, key: Key, cost: Cost, cached_token_weight: CachedTokenWeight) -> Self {
+        Self { levels, key, cost, cached_token_weight }
     }
 
     /// The cost that was estimated.
@@ -81,18 +82,19 @@ impl Reservation {
         &self.levels
     }
 
-    /// Settles the tokens, now.
+    /// Settles the tokens, now; those [from a cache](Settlement::with_cached) by the weight of the policy
+    /// that admitted the request.
     ///
     /// Debt is capped at one window's amount beyond an empty bucket. Limits that a change of policy removed
     /// meanwhile are left out; if the limiter is gone, nothing happens.
-    pub fn settle(self, settlement: Settlement) -> Settled {
+    pub fn settle(self, settlement: impl Into<CachedSettlement>) -> Settled {
         let now = self.now();
         self.settle_at(now, settlement)
     }
 
     /// [`Reservation::settle`] at a given time, on the clock of the limiter that admitted the request.
-    pub fn settle_at(self, now: Timestamp, settlement: Settlement) -> Settled {
-        let settled = self.settle_once_at(now, settlement);
+    pub fn settle_at(self, now: Timestamp, settlement: impl Into<CachedSettlement>) -> Settled {
+        let settled = self.settle_once_at(now, settlement.into().under(self.cached_token_weight));
         if settled.used < settled.reserved {
             self.notify();
         }
@@ -196,13 +198,12 @@ impl CachedSettlement {
         self.settlement == Settlement::NotServed
     }
 
-    /// What counts under `policy`.
-    pub(crate) fn under(self, policy: &Policy) -> Settlement {
+    /// What counts where cached tokens have this weight.
+    pub(crate) fn under(self, weight: CachedTokenWeight) -> Settlement {
+        let discounted = |tokens: u64| tokens.saturating_sub(weight.discount(self.cached));
         match self.settlement {
-            Settlement::Used(tokens) => Settlement::Used(tokens.saturating_sub(policy.discount(self.cached))),
-            Settlement::AtLeast(tokens) => {
-                Settlement::AtLeast(tokens.saturating_sub(policy.discount(self.cached)))
-            }
+            Settlement::Used(tokens) => Settlement::Used(discounted(tokens)),
+            Settlement::AtLeast(tokens) => Settlement::AtLeast(discounted(tokens)),
             other => other,
         }
     }

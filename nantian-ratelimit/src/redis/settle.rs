@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::levels::Levels;
 use crate::limit::{Limit, Unit};
-use crate::reservation::{Reservation, Settled, Settlement};
+use crate::reservation::{CachedSettlement, Reservation, Settled, Settlement};
 
 /// An admitted request's charge on a server, to be settled once with the real usage.
 ///
@@ -74,8 +74,9 @@ impl SharedReservation {
 
     /// Settles the tokens: see [`Reservation::settle`]. What the cap on debt forgives is the server's to
     /// know.
-    pub fn settle(self, settlement: Settlement) -> Settled {
-        self.settle_once(settlement)
+    pub fn settle(self, settlement: impl Into<CachedSettlement>) -> Settled {
+        let weight = self.0.limiter.policy().cached_token_weight();
+        self.settle_once(settlement.into().under(weight))
     }
 
     /// Takes the whole charge back, requests too: for a request that another limiter denied.

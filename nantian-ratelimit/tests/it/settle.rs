@@ -23,6 +23,21 @@ fn unused_tokens_come_back() {
 }
 
 #[test]
+fn tokens_from_a_cache_count_by_their_weight() {
+    let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).cached_token_weight(0.25);
+    let limiter = Limiter::new(policy.build().unwrap());
+    let key = limiter.key(b"k");
+    for (settlement, used) in [
+        (Settlement::Used(500).with_cached(400), 200),
+        (Settlement::AtLeast(500).with_cached(400), 300),
+        (Settlement::Used(500).into(), 500),
+    ] {
+        let reservation = limiter.admit(key, Cost::tokens(300)).unwrap().reserve();
+        assert_eq!(reservation.settle(settlement).used, used);
+    }
+}
+
+#[test]
 fn use_beyond_the_bucket_is_debt_that_keeps_the_caller_out() {
     let limiter = limiter([Limit::tokens_per_minute(600)]);
     let key = limiter.key(b"k");
