@@ -22,7 +22,8 @@
 //!
 //! Faults are told in the order of the object, which is why the crate turns on `serde_json/preserve_order`.
 //!
-//! Specs are read, not built: minor releases add fields to them.
+//! Specs are read, not built: minor releases add fields to them. `Deserialize` alone judges next to nothing
+//! of what it reads, neither ranges nor unknown fields: [`validate`] does.
 //!
 //! # Reading a manifest
 //!
