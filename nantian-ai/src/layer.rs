@@ -10,6 +10,7 @@ use crate::memory::BodyMemory;
 use crate::respond::{DialectResponder, Responder};
 use crate::service::AiService;
 use crate::target::Target;
+use crate::usage::UsageObserver;
 
 /// Makes a plain HTTP client a model of one [`Target`]: clients' requests in, the provider's replies out.
 ///
@@ -38,9 +39,21 @@ impl AiLayer {
 }
 
 impl<O> AiLayer<O> {
-    /// Sets who is told the usage of every request.
+    /// Sets who is told the usage of every request: an observer, an `Arc` of a shared one, or a closure.
+    ///
+    /// ```
+    /// use nantian_ai::usage::UsageReport;
+    /// use nantian_ai::{AiLayer, RequestFacts, Target, TargetConfig};
+    ///
+    /// # let target = Target::new(TargetConfig::new("demo/gpt", "openai", "gpt-4o")).unwrap();
+    /// // The types of a closure's arguments have to be written.
+    /// let layer = AiLayer::new(target).observer(|_: &http::Extensions, facts: &RequestFacts| {
+    ///     let model = facts.model.clone();
+    ///     move |report: UsageReport| println!("{model:?}: {} tokens", report.usage.total)
+    /// });
+    /// ```
     #[must_use]
-    pub fn observer<P>(self, observer: P) -> AiLayer<P> {
+    pub fn observer<P: UsageObserver>(self, observer: P) -> AiLayer<P> {
         AiLayer {
             shared: Arc::new(LayerParts {
                 target: Arc::clone(&self.shared.target),

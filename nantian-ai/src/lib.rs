@@ -72,9 +72,41 @@
 //!
 //! # Without tower
 //!
-//! All of this can be had without IO: [`translate`] and the [`codec`]s below it translate, [`Target::admit`]
-//! and [`Target::prepare`] make the upstream's request, [`RetryPolicy::next_at`](retry::RetryPolicy::next_at)
-//! decides about the next attempt, [`usage::Meter`] reads the reply, and [`wire`] has the decoders.
+//! Nearly all of this can be had without IO: [`translate`] and the [`codec`]s below it translate,
+//! [`Target::admit`] and [`Target::prepare`] make the upstream's request,
+//! [`RetryPolicy::next_at`](retry::RetryPolicy::next_at) decides about the next attempt, and [`wire`] has the
+//! decoders. The answer comes back by what the [`Prepared`] request says: [`Prepared::meter`] reads the
+//! provider's own bytes, and they go on by its [`translation`](Prepared::translation), without the usage that
+//! it [hides](Prepared::hides_usage), or under [another name](Prepared::answer_model) of the model. Where a
+//! provider counts no tokens, [`ClientDialect::encode_count`] writes what [`estimate_tokens`] and the
+//! target's [`calibration`](Target::calibration) say.
+//!
+//! What needs the layer: asking again without what a provider has refused, or with a lower limit; holding a
+//! stream back until it has said something; and heeding [`Timeouts`].
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{HeaderMap, StatusCode};
+//! use nantian_ai::usage::End;
+//! use nantian_ai::{Target, TargetConfig};
+//!
+//! // A client of Anthropic's, a provider that speaks like OpenAI.
+//! let target = Target::new(TargetConfig::new("demo/gpt", "openai", "gpt-4o"))?;
+//! let body = br#"{"model":"any","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+//! let (head, ()) = http::Request::post("/v1/messages").body(())?.into_parts();
+//! let prepared = target.prepare(&target.admit(&head)?, head, Bytes::from_static(body))?;
+//!
+//! let reply = br#"{"choices":[{"message":{"content":"Hello."}}],"usage":{"prompt_tokens":9,"completion_tokens":3}}"#;
+//! let mut meter = prepared.meter();
+//! meter.begin(StatusCode::OK, &HeaderMap::new());
+//! meter.push(reply);
+//! assert_eq!(meter.report(End::Finished).usage.total, 12);
+//!
+//! let translation = prepared.translation().ok_or("another dialect")?;
+//! let (answer, _) = translation.reply(reply, false)?;
+//! assert!(answer.starts_with(b"{\"id\":\"msg_"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Features
 //!

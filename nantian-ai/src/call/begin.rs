@@ -13,7 +13,7 @@ use crate::memory::HeldMemory;
 use crate::outbound::Way;
 use crate::outbound::answer_model;
 use crate::route::Onward;
-use crate::usage::{Meter, Metering, UsageObserver};
+use crate::usage::{Metering, UsageObserver};
 
 // === impl LayerParts ===
 
@@ -36,12 +36,8 @@ impl<O: UsageObserver> LayerParts<O> {
         let onward = prepared.extensions().get::<Onward>().copied().unwrap_or_default();
         let deadline = prepared.extensions().get::<Deadline>().copied();
         let way = prepared.way().clone();
-        // What is metered is what the upstream says.
-        let (spoken, asked) = match &way {
-            Way::Same | Way::HidingUsage | Way::Renamed(_) => (surface.dialect().into(), surface.operation()),
-            Way::Translated(translation) => (self.target.dialect(), translation.operation()),
-        };
-        let mut meter = Meter::of(spoken, asked, facts);
+        let mut meter = prepared.meter();
+        let spoken = meter.dialect();
         if onward.sent {
             meter.mark_sent();
         }

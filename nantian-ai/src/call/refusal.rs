@@ -11,7 +11,7 @@ use super::Call;
 use crate::call::attempt::{Answer, Failed, Step, is_json};
 use crate::call::chunk_path::ChunkPath;
 use crate::call::receive::{Aim, Receiving};
-use crate::codec::fault::is_refused_credential;
+use crate::codec::fault::{is_refused_credential, refuses_credential};
 use crate::dialect::{Dialect, gemini};
 use crate::error::{BoxError, Error};
 use crate::ir::FaultKind;
@@ -32,8 +32,7 @@ impl<K: UsageSink> Call<K> {
         B::Error: Into<BoxError>,
     {
         let status = response.status();
-        // 402: there is no credit behind it.
-        let is_auth = matches!(status.as_u16(), 401 | 402 | 407);
+        let is_auth = refuses_credential(status);
         let is_of_the_secret = is_auth || matches!(status.as_u16(), 403 | 429);
         // That a secret is refused for itself says nothing of the provider's state, so that another one needs
         // no budget. A 403 may as well be of what is asked.

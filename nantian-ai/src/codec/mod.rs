@@ -132,6 +132,7 @@ impl Dialect {
     /// Reads what a provider says with a status that is no success, in whatever shape it says it.
     pub fn decode_fault(self, status: StatusCode, body: &[u8]) -> Fault {
         match self {
+            _ if fault::refuses_credential(status) => fault::refused_credential(),
             Self::Bedrock => bedrock::fault(status, body),
             Self::Gemini => gemini::fault(status, body),
             _ => fault::read(status, body),
@@ -173,8 +174,8 @@ impl ClientDialect {
         (Bytes::from(body), losses)
     }
 
-    /// Writes a count of input tokens.
-    pub(crate) fn encode_count(self, count: u64) -> Bytes {
+    /// Writes a count of input tokens, as clients ask for one of a conversation.
+    pub fn encode_count(self, count: u64) -> Bytes {
         Bytes::from(object(|body| {
             if self == Self::Responses {
                 body.text("object", "response.input_tokens");

@@ -49,7 +49,8 @@ pub enum Scheme {
 pub struct Credential {
     /// How the secret is written.
     ///
-    /// Default: the provider's. Source: `AIService.spec.auth.type`.
+    /// Default: none; an AIService that names no type means its provider's,
+    /// [`Provider::scheme`](crate::Provider::scheme). Source: `AIService.spec.auth.type`.
     pub scheme: Scheme,
     /// The secrets, used in turn: the first attempt of a request begins anywhere, each further one takes the
     /// next; one that is refused with 401, 402, 403, 407 or 429 makes way for one that is yet unused at once,

@@ -39,6 +39,8 @@ pub struct Prepared {
     head: Parts,
     body: RequestBody,
     facts: RequestFacts,
+    /// What the upstream speaks, and is asked for.
+    asked: (Dialect, Operation),
     way: Way,
     /// What the provider may refuse, and is asked without then.
     wishes: Wishes,
@@ -123,6 +125,7 @@ impl Target {
             Passing { facts: RequestFacts::without_body(surface), ..Passing::default() }
         };
         let Passing { facts, body, way, wishes, lost } = passing;
+        let asked = (surface.dialect().into(), surface.operation());
         head.uri = uri;
         head.headers = upstream_headers(&head.headers);
         self.introduce(&mut head);
@@ -130,7 +133,7 @@ impl Target {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             head.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
-        let mut prepared = Prepared { head, body, facts, wishes, may_lower: false, way, lost };
+        let mut prepared = Prepared { head, body, facts, asked, wishes, may_lower: false, way, lost };
         // What is sent is filled, of which something may have been cut.
         if wishes.has(Wish::Silence) && self.forgoes(Wish::Silence) {
             prepared.leave_out(Wish::Silence);
@@ -250,6 +253,7 @@ impl Target {
             body: RequestBody::from(vec![body]),
             may_lower: !strict && facts.max_tokens.is_some(),
             facts,
+            asked: (self.dialect(), translation.operation()),
             wishes,
             lost: translation.losses().clone(),
             way: Way::Translated(Arc::new(translation)),

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, HeaderValue};
 use http::{Extensions, Request, StatusCode};
 
-use super::{Prepared, Way};
+use super::{Prepared, Way, answer_model};
 use crate::body::RequestBody;
 use crate::dialect::bedrock;
 use crate::facts::RequestFacts;
 use crate::ir::Losses;
 use crate::outbound::lowered_limit::lowered;
 use crate::translate::Translation;
+use crate::usage::Meter;
 use crate::wish::{Wish, Wishes};
 
 // === impl Prepared ===
@@ -34,6 +36,46 @@ impl Prepared {
     /// [`HideUsage`](crate::usage::HideUsage).
     pub fn hides_usage(&self) -> bool {
         matches!(self.way, Way::HidingUsage)
+    }
+
+    /// By which name the answer is to call its model, if that is the client's and not the provider's:
+    /// [`rename`](Self::rename) writes it.
+    ///
+    /// Claude Code gives reasoning back only to the model that has thought it, which it tells by this name.
+    /// The answers that a [`Translation`] says anew have it already.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use nantian_ai::{Target, TargetConfig};
+    ///
+    /// let target = Target::new(TargetConfig::new("example/claude", "anthropic", "claude-sonnet-4-5"))?;
+    /// let (head, body) = http::Request::post("/v1/messages")
+    ///     .body(Bytes::from(r#"{"model":"ours","max_tokens":9,"messages":[]}"#))?
+    ///     .into_parts();
+    /// let prepared = target.prepare(&target.admit(&head)?, head, body)?;
+    ///
+    /// assert_eq!(prepared.answer_model(), Some("ours"));
+    /// let answer = prepared.rename(Bytes::from(r#"{"model":"claude-sonnet-4-5","content":[]}"#));
+    /// assert_eq!(answer, r#"{"model":"ours","content":[]}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn answer_model(&self) -> Option<&str> {
+        self.facts.model.as_deref().filter(|_| matches!(self.way, Way::Renamed(_)))
+    }
+
+    /// An answer under that name: a whole one, or of a stream as much as has come with its first event at
+    /// least. It is as it was where it has no other name.
+    pub fn rename(&self, answer: Bytes) -> Bytes {
+        match &self.way {
+            Way::Renamed(name) => answer_model::beginning(answer_model::whole(answer, name), name),
+            Way::Same | Way::HidingUsage | Way::Translated(_) => answer,
+        }
+    }
+
+    /// A meter of the answer as the upstream gives it, before it is said anew.
+    pub fn meter(&self) -> Meter {
+        let (dialect, operation) = self.asked;
+        Meter::of(dialect, operation, &self.facts)
     }
 
     pub(crate) fn wishes(&self) -> Wishes {

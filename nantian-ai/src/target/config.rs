@@ -68,12 +68,16 @@ pub struct TargetConfig {
 
 /// How long one attempt may take. `None` waits without end.
 ///
+/// A request whose time is over is dropped. A balancer further in takes that for a client who has left,
+/// unless it is told that endpoints have only so long (`BalanceLayer::blame_after` of `nantian-lb`).
+///
 /// ```
 /// use std::time::Duration;
 /// use nantian_ai::Timeouts;
 ///
 /// let timeouts = Timeouts::default().with_idle(Duration::from_secs(30)).with_total(None);
 /// assert_eq!((timeouts.idle, timeouts.total), (Some(Duration::from_secs(30)), None));
+/// assert_eq!(Timeouts::uniform(Duration::ZERO), Timeouts::none());
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
@@ -207,10 +211,11 @@ impl Timeouts {
     pub const DEFAULT_CONNECT: Duration = Duration::from_secs(5);
 
     /// The one `timeout` of an AIService: the total of a buffered reply; for a stream the time to the first
-    /// token and then between chunks. Connections have their default.
+    /// token and then between chunks; 0 s for no bound. Connections have their default.
     pub const fn uniform(timeout: Duration) -> Self {
         let connect = Some(Self::DEFAULT_CONNECT);
-        Self { connect, total: Some(timeout), first_token: Some(timeout), idle: Some(timeout), attempt: None }
+        let bound = if timeout.is_zero() { None } else { Some(timeout) };
+        Self { connect, total: bound, first_token: bound, idle: bound, attempt: None }
     }
 
     /// No limits but that on connections.

@@ -256,12 +256,31 @@ impl Translation {
     }
 
     /// What the client is told of a status that is no success.
+    ///
+    /// Who has to write the head before the body is there takes the status for an empty body: more than its
+    /// status says a refusal seldom does.
+    ///
+    /// ```
+    /// use nantian_ai::translate::Translation;
+    /// use nantian_ai::{Target, TargetConfig};
+    ///
+    /// let target = Target::new(TargetConfig::new("example/gpt", "openai", "gpt-4o"))?;
+    /// let (head, ()) = http::Request::post("/v1/messages").body(())?.into_parts();
+    /// let body = br#"{"model":"any","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+    /// let (translation, _) = Translation::begin(&target, &target.admit(&head)?, body, false)?;
+    ///
+    /// // The operator's key is no concern of the client's.
+    /// let (status, _) = translation.refusal(http::StatusCode::UNAUTHORIZED, b"");
+    /// assert_eq!(status, 502);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn refusal(&self, status: StatusCode, body: &[u8]) -> (StatusCode, Bytes) {
         self.client.encode_fault(&self.upstream.decode_fault(status, body))
     }
 
-    /// Writes the head of a whole answer.
-    pub(crate) fn write_head(&self, head: &mut Parts, losses: Losses) {
+    /// Makes the head of a whole answer the client's: of the provider's headers those are kept that mean
+    /// something in any dialect, and [`DROPPED`] names what is lost, `losses` of the answer included.
+    pub fn write_head(&self, head: &mut Parts, losses: Losses) {
         head.headers = kept_headers(&head.headers);
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type()));
         let mut all = self.losses.clone();
@@ -271,8 +290,9 @@ impl Translation {
         }
     }
 
-    /// Writes the head of a streamed answer. What is lost of it is not known yet, and is said at its end.
-    pub(crate) fn write_stream_head(&self, head: &mut Parts) {
+    /// The same for a streamed answer. What is lost of it is not known yet, and is said at its end, in a
+    /// trailer that the head announces.
+    pub fn write_stream_head(&self, head: &mut Parts) {
         self.write_head(head, Losses::default());
         head.headers.insert(TRAILER, HeaderValue::from_static(TRAILERS));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use super::UsageService;
+use super::{UsageObserver, UsageService};
 
 /// Meters the replies of a service that speaks one of the dialects.
 ///
@@ -21,7 +21,7 @@ pub struct UsageLayer<O> {
 
 // === impl UsageLayer ===
 
-impl<O> UsageLayer<O> {
+impl<O: UsageObserver> UsageLayer<O> {
     /// A layer that tells `observer` about every metered request.
     pub fn new(observer: O) -> Self {
         Self { observer: Arc::new(observer) }

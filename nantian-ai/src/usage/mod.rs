@@ -30,6 +30,8 @@ pub use self::service::UsageService;
 pub(crate) use self::body::Metering;
 pub(crate) use self::excerpt::excerpt;
 
+use std::sync::Arc;
+
 use http::Extensions;
 
 use crate::facts::RequestFacts;
@@ -87,7 +89,13 @@ pub struct UsageReport {
 
 /// Wants to know the usage of every request.
 ///
-/// A function of the request's extensions and [`RequestFacts`] that gives a [`UsageSink`] is one.
+/// A function of the request's extensions and [`RequestFacts`] that gives a [`UsageSink`] is one, and so is
+/// an `Arc` of one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no observer of usage",
+    note = "it is a `UsageObserver`, an `Arc` of one, or a closure, whose arguments need their types: \
+            `|extensions: &http::Extensions, facts: &RequestFacts| move |report: UsageReport| ..`"
+)]
 pub trait UsageObserver {
     /// What is told the usage of one request.
     type Sink: UsageSink;
@@ -108,6 +116,11 @@ pub trait UsageObserver {
 /// Is told the usage of one request. Taken by value, so that it cannot be told twice.
 pub trait UsageSink {
     /// Called when the answer has ended, failed, or has been dropped.
+    ///
+    /// Where targets of a [`route`](crate::route) have been asked before, which have [passed
+    /// on](Self::pass_on) their calls, the report is what settles for all: if those may have used tokens and
+    /// this one has failed, it is [`Outcome::Truncated`] with the estimate of the input, even if this one
+    /// was sent nothing. Metrics of single targets are to look at [`CallReport::error`], too.
     fn finish(self, report: UsageReport);
 
     /// Called instead of [`finish`](Self::finish) where the call has failed and another target is asked: who
@@ -120,12 +133,33 @@ pub trait UsageSink {
     }
 }
 
+// === impl UsageReport ===
+
+impl UsageReport {
+    /// What a [`UsageSink`] is told: to tell one directly, as tests do.
+    pub fn new(usage: Usage, outcome: Outcome) -> Self {
+        Self { usage, outcome, call: CallReport::default() }
+    }
+}
+
 // === impl UsageObserver ===
 
 impl UsageObserver for () {
     type Sink = ();
 
     fn begin(&self, _extensions: &Extensions, _facts: &RequestFacts) -> Self::Sink {}
+}
+
+impl<O: UsageObserver + ?Sized> UsageObserver for Arc<O> {
+    type Sink = O::Sink;
+
+    fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> Self::Sink {
+        (**self).begin(extensions, facts)
+    }
+
+    fn keeps(&self) -> usize {
+        (**self).keeps()
+    }
 }
 
 impl<F, K> UsageObserver for F

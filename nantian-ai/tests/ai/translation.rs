@@ -1,7 +1,9 @@
-use http::{HeaderValue, Request};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::Full;
-use nantian_ai::usage::Outcome;
-use nantian_ai::{Credential, Dialect, TargetConfig};
+use nantian_ai::usage::{End, Outcome};
+use nantian_ai::{Credential, Dialect, Target, TargetConfig};
 use serde_json::{Value, json};
 
 use crate::support::{Reports, Upstream, chat, json as reply, layer, openai, post, send, stream_chat};
@@ -20,6 +22,28 @@ fn stream(body: &'static str) -> http::Response<crate::support::Body> {
 }
 
 const MESSAGE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude-x","content":[{"type":"text","text":"Hi"},{"type":"tool_use","id":"toolu_1","name":"fs_read_d154e2a4","input":{"a":1}}],"stop_reason":"tool_use","usage":{"input_tokens":9,"output_tokens":3}}"#;
+
+#[test]
+fn a_proxy_without_tower_meters_what_the_provider_has_said() {
+    let target = Target::new(openai()).unwrap();
+    let (head, ()) = Request::post("/v1/messages").body(()).unwrap().into_parts();
+    let surface = target.admit(&head).unwrap();
+    let body = r#"{"model":"any","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let prepared = target.prepare(&surface, head, Bytes::from(body)).unwrap();
+
+    // It tells no usage; the client is told an estimate.
+    let said = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello.\"}}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let translated = prepared.translation().unwrap().translator().push(said);
+    assert!(String::from_utf8_lossy(&translated).contains("output_tokens"));
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]);
+    let mut meter = prepared.meter();
+    meter.begin(StatusCode::OK, &headers);
+    meter.push(said);
+    let report = meter.report(End::Finished);
+    assert_eq!(report.outcome, Outcome::Completed);
+    assert!(report.usage.estimated);
+}
 
 #[tokio::test]
 async fn an_openai_client_talks_to_anthropic() {

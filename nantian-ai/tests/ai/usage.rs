@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -23,7 +24,7 @@ fn stream<const N: usize>(chunks: [Option<&'static str>; N]) -> http::Response<B
 #[tokio::test]
 async fn estimates_learn_from_what_the_provider_reports() {
     const ASKED: &str = r#"{"messages":[{"role":"user","content":"How far is the moon from here?"}]}"#;
-    let target = std::sync::Arc::new(Target::new(openai().with_endpoint("http://vllm:8000")).unwrap());
+    let target = Arc::new(Target::new(openai().with_endpoint("http://vllm:8000")).unwrap());
     let count = async || {
         let request = post("/v1/messages/count_tokens", ASKED);
         let (_, body) = send(AiLayer::new(target.clone()), &Upstream::new(), request).await;
@@ -56,7 +57,8 @@ async fn a_complete_answer_is_reported_once() {
 #[tokio::test]
 async fn a_reply_is_reported_with_its_last_byte_even_if_nobody_asks_for_more() {
     let reports = Reports::default();
-    let service = layer(openai()).observer(reports.clone()).layer(Upstream::new().replies(json(200, REPLY)));
+    let shared = Arc::new(reports.clone());
+    let service = layer(openai()).observer(shared).layer(Upstream::new().replies(json(200, REPLY)));
     let mut body = service.oneshot(chat()).await.unwrap().into_body();
     assert_eq!(body.size_hint().exact(), Some(REPLY.len() as u64));
     body.frame().await.unwrap().unwrap();

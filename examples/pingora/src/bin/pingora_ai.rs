@@ -175,6 +175,8 @@ impl ProxyHttp for Proxy {
         if !response.status.is_success() {
             exchange.answer = Answer::Refusal(response.status);
             content_type = "application/json";
+            // That the operator's key is bad is no reason for a client to look for another one.
+            response.set_status(translation.refusal(response.status, b"").0)?;
         } else if is_stream {
             exchange.answer = Answer::Stream(Box::new(translation.translator()));
         }
@@ -241,6 +243,9 @@ async fn main() -> anyhow::Result<()> {
     let (status, _, fault) = say(&url, BUSY).await?;
     ensure!(status == 429 && fault.contains(r#""type":"rate_limit_error""#), "{status} {fault}");
 
+    let (status, _, fault) = say(&url, NO_KEY).await?;
+    ensure!(status == 502 && fault.contains(r#""type":"api_error""#), "{status} {fault}");
+
     print!("in Anthropic's dialect, whole:\n{whole}\nand as a stream:\n{stream}");
     Ok(())
 }
@@ -249,6 +254,8 @@ const WHOLE: &str = r#"{"model":"any","max_tokens":99,"top_k":40,"messages":[{"r
 const STREAM: &str = r#"{"model":"any","max_tokens":99,"stream":true,"messages":[{"role":"user","content":"How far is the moon?"}]}"#;
 const BUSY: &str =
     r#"{"model":"any","max_tokens":99,"messages":[{"role":"user","content":"Are you busy?"}]}"#;
+const NO_KEY: &str =
+    r#"{"model":"any","max_tokens":99,"messages":[{"role":"user","content":"Do you lock me out?"}]}"#;
 
 /// What a client of Anthropic's hears: the status, what was dropped, the body.
 async fn say(url: &str, body: &'static str) -> anyhow::Result<(StatusCode, String, String)> {
@@ -263,6 +270,7 @@ async fn complete(headers: HeaderMap, request: String) -> impl IntoResponse {
     const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
     if headers.get("authorization").is_none_or(|key| key != "Bearer sk-operator")
         || headers.contains_key("x-api-key")
+        || request.contains("lock me out")
     {
         (StatusCode::UNAUTHORIZED, JSON, r#"{"error":{"message":"not your key"}}"#)
     } else if request.contains("busy") {

@@ -70,6 +70,11 @@ pub(crate) fn is_refused_credential(fault: &Fault) -> bool {
     *fault == refused_credential()
 }
 
+/// Whether a status says so, whatever is said besides. 402: there is no credit behind it.
+pub(crate) fn refuses_credential(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 402 | 407)
+}
+
 /// Names by which providers refuse a credential, or what is left on its account.
 const OF_CREDENTIAL: [&str; 7] = [
     "authentication_error",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::dialect::Dialect;
 
 #[test]
 fn errors_are_read_in_every_shape() {
@@ -169,6 +170,14 @@ fn what_a_provider_says_of_a_credential_stays_here() {
         assert!(!fault.message.contains("sk-ou"), "{error}");
         let refused = read(StatusCode::BAD_REQUEST, format!(r#"{{"error":{error}}}"#).as_bytes());
         assert_eq!(refused, fault);
+    }
+}
+
+#[test]
+fn a_status_that_refuses_the_credential_says_so_without_a_word() {
+    for status in [401, 402, 407] {
+        let fault = Dialect::OpenAi.decode_fault(StatusCode::from_u16(status).unwrap(), b"");
+        assert!(is_refused_credential(&fault), "{status}: {fault}");
     }
 }
 

@@ -82,7 +82,10 @@ pub enum End {
 // === impl Meter ===
 
 impl Meter {
-    /// A meter of a request that is about to be sent.
+    /// A meter of a request that is about to be sent to an upstream in the client's own dialect; of one that
+    /// a [`Target`](crate::Target) has prepared, that may say it in another dialect, it is
+    /// [`Prepared::meter`](crate::Prepared::meter). It reads what the upstream says: an answer that has been
+    /// said anew tells estimates as if they were the provider's counts.
     pub fn new(surface: &Surface, facts: &RequestFacts) -> Self {
         Self::of(surface.dialect().into(), surface.operation(), facts)
     }
