@@ -108,7 +108,7 @@ impl Limit {
         Self::named("requests-per-second", Unit::Requests, max, 1)
     }
 
-    /// `max` requests per minute, named `requests-per-minute`.
+    /// `max` requests per minute, named `requests-per-minute`. Source: `TokenPolicy.spec.requestsPerMinute`.
     pub fn requests_per_minute(max: u64) -> Self {
         Self::named("requests-per-minute", Unit::Requests, max, 60)
     }
@@ -123,12 +123,12 @@ impl Limit {
         Self::named("requests-per-day", Unit::Requests, max, 24 * 3600)
     }
 
-    /// `max` tokens per minute, named `tokens-per-minute`.
+    /// `max` tokens per minute, named `tokens-per-minute`. Source: `TokenPolicy.spec.tokensPerMinute`.
     pub fn tokens_per_minute(max: u64) -> Self {
         Self::named("tokens-per-minute", Unit::Tokens, max, 60)
     }
 
-    /// `max` tokens per hour, named `tokens-per-hour`.
+    /// `max` tokens per hour, named `tokens-per-hour`. Source: `TokenPolicy.spec.tokensPerHour`.
     pub fn tokens_per_hour(max: u64) -> Self {
         Self::named("tokens-per-hour", Unit::Tokens, max, 3600)
     }
@@ -147,7 +147,7 @@ impl Limit {
 
     /// The same limit with a bucket of `burst` times the amount.
     ///
-    /// Unit: multiples of the amount. Range: 1 to 1000. Default: 1.
+    /// Unit: multiples of the amount. Range: 1 to 1000. Default: 1. Source: `TokenPolicy.spec.burst`.
     #[must_use]
     pub fn with_burst(mut self, burst: f64) -> Self {
         self.burst = burst;

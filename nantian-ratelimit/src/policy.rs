@@ -195,13 +195,14 @@ impl PolicyBuilder {
         self
     }
 
-    /// Sets for whom the limits count. Default: [`Scope::route`].
+    /// Sets for whom the limits count. Default: [`Scope::route`]. Source: `TokenPolicy.spec.scope`.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
         self
     }
 
-    /// Sets what happens to a request that a limit does not admit. Default: [`OnLimit::Reject`].
+    /// Sets what happens to a request that a limit does not admit. Default: [`OnLimit::Reject`]. Source:
+    /// `TokenPolicy.spec.onLimit`.
     pub fn on_limit(mut self, on_limit: OnLimit) -> Self {
         self.on_limit = on_limit;
         self
@@ -216,7 +217,8 @@ impl PolicyBuilder {
     /// Sets how much a token counts that a provider has read from its cache of prompts.
     ///
     /// See [`Settlement::with_cached`](crate::Settlement::with_cached). Most providers do not count these
-    /// tokens themselves. Unit: share of a token. Range: 0 to 1. Default: 1.
+    /// tokens themselves. Unit: share of a token. Range: 0 to 1. Default: 1. Source:
+    /// `TokenPolicy.spec.cachedTokenWeight`.
     pub fn cached_token_weight(mut self, weight: f64) -> Self {
         self.cached_token_weight = Some(weight);
         self
