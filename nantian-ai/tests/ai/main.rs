@@ -28,6 +28,7 @@ mod frames;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod logprobs;
 mod long;
 #[cfg(test)]
 mod losses;

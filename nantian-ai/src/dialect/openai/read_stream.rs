@@ -146,8 +146,13 @@ impl StreamReader {
         let mut told = choice.any_object("logprobs");
         let logprobs = take_logprobs(&mut told, "content");
         told.rest_below("logprobs", &mut self.losses);
-        if !logprobs.is_empty() {
+        let calls = delta.any_list("tool_calls");
+        // vLLM and llama.cpp tell those of reasoning and of calls, too.
+        let is_of_text = delta.peek("content").is_some() && !is_plain && calls.is_empty();
+        if is_of_text && !logprobs.is_empty() {
             sink(Event::Logprobs(logprobs));
+        } else if !logprobs.is_empty() {
+            self.losses.add("logprobs");
         }
         for block in read_content(delta.take("content"), &mut self.losses) {
             match block {
@@ -159,7 +164,7 @@ impl StreamReader {
         if let Some(text) = delta.some_text("refusal") {
             self.say(Open::Refusal, text, sink);
         }
-        for call in delta.any_list("tool_calls") {
+        for call in calls {
             if !self.call(call, sink) {
                 return Err(Fault::unreadable());
             }

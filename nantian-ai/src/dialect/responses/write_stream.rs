@@ -11,6 +11,10 @@ use crate::codec::{Defaults, Echo, Object, append};
 use crate::ir::{Block, Event, Json, Part, Stop, Tokens, arguments, safe_id};
 use crate::wire::sse::PING;
 
+/// The most log probabilities that are repeated at the end of a text, in bytes; more have been told by its
+/// deltas alone.
+const MOST_LOGPROBS: usize = 1024 * 1024;
+
 /// Writes the events of one stream.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamWriter {
@@ -36,6 +40,8 @@ struct Open {
     id: String,
     text: String,
     logprobs: Vec<Json>,
+    /// How long all are that have come, in bytes.
+    weight: usize,
     signature: Option<String>,
 }
 
@@ -113,7 +119,8 @@ impl StreamWriter {
             }),
             _ => {}
         }
-        self.open = Some(Open { part, id, text: String::new(), logprobs: Vec::new(), signature: None });
+        let (text, logprobs) = (String::new(), Vec::new());
+        self.open = Some(Open { part, id, text, logprobs, weight: 0, signature: None });
     }
 
     fn say(&mut self, text: &str, out: &mut Vec<u8>) {
@@ -149,7 +156,11 @@ impl StreamWriter {
                 write_logprobs(event, &logprobs);
             }
         });
+        open.weight += logprobs.iter().map(|token| token.as_str().len()).sum::<usize>();
         open.logprobs.extend(logprobs);
+        if open.weight > MOST_LOGPROBS {
+            open.logprobs = Vec::new();
+        }
         self.open = Some(open);
     }
 
@@ -162,7 +173,7 @@ impl StreamWriter {
             self.say("{}", out);
         }
         let Some(open) = self.open.take() else { return };
-        let Open { part, id, text, logprobs, signature } = open;
+        let Open { part, id, text, logprobs, signature, .. } = open;
         let echo = self.defaults.echo.clone();
         match &part {
             Part::Text | Part::Refusal => {
