@@ -19,7 +19,8 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
         write_response(body, id, reply.model.as_deref(), defaults, &state, |list| {
             let mut logprobs = reply.logprobs.as_slice();
             let said = |block: &&Block| !matches!(block, Block::Text(text) if text.is_empty());
-            for (index, block) in reply.content.iter().filter(said).enumerate() {
+            let mut blocks = reply.content.iter().filter(said).enumerate().peekable();
+            while let Some((index, block)) = blocks.next() {
                 let prefix = match block {
                     Block::Reasoning(_) | Block::RedactedReasoning(_) => "rs",
                     Block::ToolCall(call) => defaults.echo.called(&call.name).prefix(),
@@ -32,7 +33,8 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
                     Block::Text(_) => std::mem::take(&mut logprobs),
                     _ => &[],
                 };
-                list.object(|item| write_item(item, block, of_text, id, &defaults.echo));
+                let is_cut = blocks.peek().is_none() && reason_of_cut(&reply.stop).is_some();
+                list.object(|item| write_item(item, block, of_text, (id, is_cut), &defaults.echo));
             }
         });
     })
@@ -51,9 +53,8 @@ pub(super) fn write_response(
     body.text("object", "response");
     body.count("created_at", defaults.created_seconds());
     let incomplete = match state {
-        State::Ended { stop: Stop::Length, .. } => Some("max_output_tokens"),
-        State::Ended { stop: Stop::Refused, .. } => Some("content_filter"),
-        _ => None,
+        State::Ended { stop, .. } => reason_of_cut(stop),
+        State::Begun | State::Failed(_) => None,
     };
     body.text(
         "status",
@@ -102,8 +103,24 @@ pub(super) fn write_response(
     echo.write(body, "metadata", |body| body.object("metadata", |_| {}));
 }
 
-/// An item that is complete.
-pub(super) fn write_item(item: &mut Object<'_>, block: &Block, logprobs: &[Json], id: &str, echo: &Echo) {
+/// Why an answer is not complete, if it is not.
+pub(super) fn reason_of_cut(stop: &Stop) -> Option<&'static str> {
+    match stop {
+        Stop::Length => Some("max_output_tokens"),
+        Stop::Refused => Some("content_filter"),
+        _ => None,
+    }
+}
+
+/// An item that is over; not to its end if it `is_cut`.
+pub(super) fn write_item(
+    item: &mut Object<'_>,
+    block: &Block,
+    logprobs: &[Json],
+    (id, is_cut): (&str, bool),
+    echo: &Echo,
+) {
+    let status = if is_cut { "incomplete" } else { "completed" };
     item.text("id", id);
     match block {
         Block::Reasoning(reasoning) => {
@@ -125,7 +142,7 @@ pub(super) fn write_item(item: &mut Object<'_>, block: &Block, logprobs: &[Json]
         Block::ToolCall(call) => {
             let called = echo.called(&call.name);
             item.text("type", called.item());
-            item.text("status", "completed");
+            item.text("status", status);
             match called {
                 Called::Function => item.text("arguments", call.arguments.as_str()),
                 Called::Custom => item.text("input", &text_of(&call.arguments)),
@@ -136,7 +153,7 @@ pub(super) fn write_item(item: &mut Object<'_>, block: &Block, logprobs: &[Json]
         }
         block => {
             item.text("type", "message");
-            item.text("status", "completed");
+            item.text("status", status);
             item.text("role", "assistant");
             item.list("content", |list| match block {
                 Block::Text(text) => list.object(|part| write_text(part, text, logprobs)),

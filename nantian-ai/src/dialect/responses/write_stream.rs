@@ -3,7 +3,7 @@
 use super::tools::{Called, text_of};
 use super::write_error;
 use super::write_reply::{
-    State, error_code, item_id, signed_id, write_item, write_logprobs, write_name, write_part,
+    State, error_code, item_id, reason_of_cut, signed_id, write_item, write_logprobs, write_name, write_part,
     write_response, write_text,
 };
 use crate::codec::fault::openai_names;
@@ -24,6 +24,8 @@ pub(crate) struct StreamWriter {
     /// The number of the next event.
     number: u64,
     open: Option<Open>,
+    /// It is over; whether it is complete is known with what comes next.
+    is_closing: bool,
     /// The log probabilities of the text that comes next.
     logprobs: Vec<Json>,
     /// The items that are complete, as they stand in a list.
@@ -55,6 +57,7 @@ impl StreamWriter {
             model: None,
             number: 0,
             open: None,
+            is_closing: false,
             logprobs: Vec::new(),
             output: Vec::new(),
             items: 0,
@@ -64,6 +67,10 @@ impl StreamWriter {
     }
 
     pub(crate) fn event(&mut self, event: Event, out: &mut Vec<u8>) {
+        if self.is_closing && !matches!(event, Event::Ping | Event::Tokens(_)) {
+            let is_cut = matches!(&event, Event::Stop(stop) if reason_of_cut(stop).is_some());
+            self.close(is_cut, out);
+        }
         match event {
             Event::Start { id, model } => {
                 self.id = id;
@@ -79,15 +86,15 @@ impl StreamWriter {
                 }
             }
             Event::Logprobs(more) => self.logprobs.extend(more),
-            Event::Close => self.close(out),
+            Event::Close => self.is_closing = true,
             Event::Ping => out.extend_from_slice(PING),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
             Event::Stop(stop) => self.stop = stop,
             Event::End => {
                 let (stop, tokens) = (self.stop.clone(), self.tokens);
-                let kind = match stop {
-                    Stop::Length | Stop::Refused => "response.incomplete",
-                    _ => "response.completed",
+                let kind = match reason_of_cut(&stop) {
+                    Some(_) => "response.incomplete",
+                    None => "response.completed",
                 };
                 self.response(out, kind, &State::Ended { stop: &stop, tokens: &tokens });
             }
@@ -164,7 +171,8 @@ impl StreamWriter {
         self.open = Some(open);
     }
 
-    fn close(&mut self, out: &mut Vec<u8>) {
+    fn close(&mut self, is_cut: bool, out: &mut Vec<u8>) {
+        self.is_closing = false;
         let is_without = |open: &Open| {
             let Part::ToolCall { name, .. } = &open.part else { return false };
             self.defaults.echo.called(name) == Called::Function && open.text.trim().is_empty()
@@ -233,12 +241,12 @@ impl StreamWriter {
         let id = signed_id(&block).unwrap_or(&id);
         self.write(out, "response.output_item.done", |event, index| {
             event.count("output_index", index);
-            event.object("item", |item| write_item(item, &block, &logprobs, id, &echo));
+            event.object("item", |item| write_item(item, &block, &logprobs, (id, is_cut), &echo));
         });
         if self.items > 0 {
             self.output.push(b',');
         }
-        append(&mut self.output, |item| write_item(item, &block, &logprobs, id, &echo));
+        append(&mut self.output, |item| write_item(item, &block, &logprobs, (id, is_cut), &echo));
         self.items += 1;
     }
 
