@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
 use http::header::{HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
 use http_body::Body;
 
 use super::Call;
@@ -57,10 +57,9 @@ impl<K: UsageSink> Call<K> {
     where
         B: Body<Data = Bytes>,
     {
+        let estimate = self.estimate_instead(answer.head.status, &fault);
         let error = Error::Provider { target: shared.target.name().to_owned(), fault };
-        if let Some(count) = self.estimate
-            && matches!(answer.head.status.as_u16(), 404 | 405 | 501)
-        {
+        if let Some(count) = estimate {
             return self.estimated(shared, count, error.code());
         }
         let onward = Onward { sent: self.metering.meter().is_sent(), ..self.onward };
@@ -165,6 +164,14 @@ impl<K: UsageSink> Call<K> {
         }
         note(self.attempts(), &mut response);
         response
+    }
+
+    /// What is told in place of a count that passes, if the provider has no such operation and nobody else is
+    /// asked for it.
+    pub(super) fn estimate_instead(&self, status: StatusCode, fault: &Fault) -> Option<u64> {
+        let is_absent = matches!(status.as_u16(), 404 | 405 | 501);
+        let goes_on = self.onward.more && fault.kind.is_of_the_provider();
+        self.estimate.filter(|_| is_absent && !goes_on)
     }
 
     /// The response to a count of tokens that the provider does not give.

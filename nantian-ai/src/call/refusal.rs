@@ -100,7 +100,10 @@ impl<K: UsageSink> Call<K> {
             // No time mends it.
             self.onward.later = None;
         }
-        if receiving.aim == Aim::Objection && !is_of_the_secret {
+        // A server that has no such operation may say so in no words of its dialect.
+        let is_made_up_for =
+            !matches!(self.way, Way::Translated(_)) && self.estimate_instead(status, &fault).is_some();
+        if (receiving.aim == Aim::Objection || is_made_up_for) && !is_of_the_secret {
             let (head, held, rest) = receiving.into_parts();
             return Step::Objected(
                 Box::new(Answer { head, held, rest: Some((rest, ChunkPath::Pass)) }),

@@ -150,7 +150,9 @@ impl Target {
                 Dialect::Gemini => gemini::count::path(self.model()).is_some(),
                 Dialect::Ollama => false,
                 // What is only compatible with OpenAI is not known to count.
-                Dialect::OpenAi => self.is_openai() && self.config.endpoint.is_none(),
+                Dialect::OpenAi => {
+                    self.is_openai() && self.endpoint.authority().host().ends_with("api.openai.com")
+                }
                 Dialect::Responses => self.is_openai(),
             },
             _ => false,

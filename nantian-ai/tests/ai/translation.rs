@@ -7,6 +7,7 @@ use nantian_ai::{Credential, Dialect, Target, TargetConfig};
 use serde_json::{Value, json};
 
 use crate::support::{Reports, Upstream, chat, json as reply, layer, openai, post, send, stream_chat};
+use crate::too_long::ask;
 
 fn claude() -> TargetConfig {
     TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
@@ -324,12 +325,50 @@ async fn a_count_that_passes_is_estimated_only_where_the_provider_has_no_such_op
         (claude(), "/v1/messages/count_tokens", asked_of_claude),
         (openai(), "/v1/responses/input_tokens", asked_of_gpt),
     ] {
-        for (status, told) in [(404, 200), (405, 200), (501, 200), (400, 400), (429, 429), (503, 503)] {
-            let upstream = Upstream::new().replies(reply(status, r#"{"error":{"message":"Not Found"}}"#));
-            let (head, body) = send(layer(config.clone()), &upstream, post(path, asked)).await;
-            let is_estimate = parsed(&body)["input_tokens"].is_u64();
-            assert_eq!((head.status.as_u16(), is_estimate), (told, told == 200), "{path}, {status}");
-            assert_eq!(head.headers.contains_key("x-nantian-usage"), is_estimate, "{path}, {status}");
+        for (status, is_told) in
+            [(404, true), (405, true), (501, true), (400, false), (429, false), (503, false)]
+        {
+            for (kind, said) in [
+                (Some("application/json"), r#"{"error":{"message":"Not Found"}}"#),
+                (Some("text/html"), "<h1>Not Found</h1>"),
+                (None, ""),
+            ] {
+                let mut refusal = reply(status, said);
+                refusal.headers_mut().remove("content-type");
+                refusal.headers_mut().extend(kind.map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind))));
+                let upstream = Upstream::new().replies(refusal);
+                let (head, body) = send(layer(config.clone()), &upstream, post(path, asked)).await;
+                let is_estimate = parsed(&body)["input_tokens"].is_u64();
+                let case = format!("{path}, {status}, {kind:?}");
+                assert_eq!((head.status == 200, is_estimate), (is_told, is_told), "{case}");
+                assert_eq!(head.headers.contains_key("x-nantian-usage"), is_estimate, "{case}");
+            }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_count_is_not_estimated_where_another_model_of_the_route_may_count() {
+    let asked = r#"{"model":"short","messages":[{"role":"user","content":"Hi"}]}"#;
+    for kind in ["application/json", "text/html"] {
+        let mut missing = reply(404, r#"{"error":{"message":"Not Found"}}"#);
+        missing.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        let first = Upstream::new().replies(missing);
+        let counts = r#"{"object":"response.input_tokens","input_tokens":42}"#;
+        let other = Upstream::new().replies(reply(200, counts));
+        let request = post("/v1/messages/count_tokens", asked);
+        let (status, body, _) = ask("anthropic", [&first, &other], request).await;
+        assert_eq!((status, &parsed(&body)["input_tokens"]), (200, &json!(42)), "{kind}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn openai_counts_at_each_of_its_addresses() {
+    let asked = r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#;
+    for host in ["api.openai.com", "eu.api.openai.com"] {
+        let upstream = Upstream::new().replies(reply(200, r#"{"input_tokens":42}"#));
+        let config = openai().with_endpoint(format!("https://{host}/v1"));
+        let (_, body) = send(layer(config), &upstream, post("/v1/messages/count_tokens", asked)).await;
+        assert_eq!(parsed(&body)["input_tokens"], 42, "{host}");
     }
 }
