@@ -24,9 +24,19 @@ pub(super) const STATUS: &str = "status";
 pub(super) const CHOICES: &str = "choices";
 pub(super) const CANDIDATES: &str = "candidates";
 
+/// The longest id, name or reason that is told, in bytes: they are kept, and providers choose them.
+const LONGEST: usize = 1_024;
+
 // === impl About ===
 
 impl About {
+    /// What is told of it.
+    pub(super) fn told(self) -> Self {
+        let [id, model, finish_reason] =
+            [self.id, self.model, self.finish_reason].map(|said| said.filter(|said| said.len() <= LONGEST));
+        Self { id, model, finish_reason }
+    }
+
     /// Reads the first or the last event of a stream, in which the providers of each dialect say it.
     pub(super) fn read(&mut self, event: &[u8]) {
         let Ok(mut event) = Fields::parse(event) else { return };
@@ -72,6 +82,8 @@ impl About {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -100,6 +112,15 @@ mod tests {
             assert_eq!(about.model.as_deref(), Some("m"), "{events:?}");
             assert_eq!(about.finish_reason.as_deref(), Some("stop"), "{events:?}");
         }
+    }
+
+    #[test]
+    fn what_is_longer_than_any_name_is_not_told() {
+        let mut about = About::default();
+        let said = json!({"id": "a", "model": "m".repeat(LONGEST + 1), "done_reason": "x".repeat(LONGEST)});
+        about.read(said.to_string().as_bytes());
+        let told = about.clone().told();
+        assert_eq!((told.id, told.model, told.finish_reason), (about.id, None, about.finish_reason));
     }
 
     #[test]

@@ -128,7 +128,9 @@ where
     /// before.
     pub(crate) fn fail(self: Pin<&mut Self>, code: Option<&'static str>, end: End) {
         if let Some(metering) = self.project().metering {
-            metering.call.error = code;
+            if let Some(code) = code {
+                metering.note_error(code);
+            }
             metering.end(end);
         }
     }

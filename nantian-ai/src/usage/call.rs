@@ -55,7 +55,8 @@ pub struct AttemptReport {
     /// The [`code`](crate::Error::code) of the error that made an end of it, where that is not told by the
     /// status alone.
     pub error: Option<&'static str>,
-    /// From its start to the head of the provider's answer, or to the failure without one.
+    /// From its start to the head of the provider's answer, to the failure without one, or until nobody
+    /// waited for it any more.
     pub duration: Duration,
 }
 
@@ -95,12 +96,13 @@ impl AttemptLog {
     }
 
     pub(super) fn take(&mut self) -> Vec<AttemptReport> {
+        self.note(|_| {});
         std::mem::take(&mut self.attempts)
     }
 
     fn note(&mut self, told: impl FnOnce(&mut AttemptReport)) {
         let (Some(attempt), Some(begun)) = (self.attempts.last_mut(), self.begun) else { return };
-        if attempt.status.is_none() {
+        if attempt.status.is_none() && attempt.error.is_none() {
             attempt.duration = begun.elapsed();
         }
         told(attempt);

@@ -232,6 +232,16 @@ async fn each_attempt_of_a_call_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_that_nobody_waits_for_any_more_has_taken_its_time() {
+    let (reports, waited) = (Reports::default(), Duration::from_secs(30));
+    let service = layer(openai()).observer(reports.clone()).layer(Upstream::new().hangs());
+    assert!(tokio::time::timeout(waited, service.oneshot(chat())).await.is_err());
+    let attempts = reports.only().call.attempts;
+    assert_eq!((attempts.len(), attempts[0].status, attempts[0].error), (1, None, None));
+    assert!(attempts[0].duration >= waited, "{attempts:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn several_secrets_are_used_in_turn() {
     let config = openai()
         .with_credential(Credential::bearer("sk-1").or("sk-2").or("sk-3"))

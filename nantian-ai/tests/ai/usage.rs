@@ -5,7 +5,7 @@ use http::Request;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use nantian_ai::body::RequestBody;
-use nantian_ai::usage::{Outcome, UsageLayer, UsageObserver};
+use nantian_ai::usage::{Outcome, UsageLayer, UsageObserver, UsageReport};
 use nantian_ai::{
     AiLayer, BodyMemory, RequestFacts, Surface, Target, TargetConfig, Timeouts, ir::Block, retry::RetryPolicy,
 };
@@ -105,7 +105,10 @@ async fn a_broken_stream_is_reported_as_truncated() {
         layer(openai()).observer(reports.clone()).layer(Upstream::new().replies(stream([Some(TOKEN), None])));
     let body = service.oneshot(stream_chat()).await.unwrap().into_body();
     body.collect().await.unwrap();
-    assert_eq!(reports.only().outcome, Outcome::Truncated);
+    let UsageReport { outcome, call, .. } = reports.only();
+    assert_eq!((outcome, call.error), (Outcome::Truncated, Some("upstream_truncated")));
+    let attempts: Vec<_> = call.attempts.iter().map(|attempt| (attempt.status, attempt.error)).collect();
+    assert_eq!(attempts, [(Some(http::StatusCode::OK), call.error)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +213,7 @@ async fn a_function_is_an_observer_and_sees_extensions_and_facts() {
         let reservation = extensions.get::<u32>().copied();
         let estimate = facts.input_estimate;
         let sender = sender.clone();
-        move |report: nantian_ai::usage::UsageReport| {
+        move |report: UsageReport| {
             sender.send((reservation, estimate, report.usage.total)).unwrap();
         }
     });
@@ -260,7 +263,7 @@ async fn what_is_no_operation_passes_a_meter_untouched() {
 }
 
 /// What a metered service reports of a request whose body, of 399 bytes, nobody has read.
-async fn metered(upstream: &Upstream) -> nantian_ai::usage::UsageReport {
+async fn metered(upstream: &Upstream) -> UsageReport {
     let reports = Reports::default();
     let request = Request::post("/v1/chat/completions")
         .header("content-length", "399")
