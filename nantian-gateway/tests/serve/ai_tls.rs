@@ -11,10 +11,9 @@ async fn provider(config: std::sync::Arc<rustls::ServerConfig>) -> Backend {
     Backend::tls_answering(config, move |_| said("application/json", answer)).await
 }
 
-/// Adds the AIService `llm` at `https://localhost`, on the port of `provider`, and `certificate` as the
-/// authority `ca`.
-fn with_llm(world: World, provider: &Backend, certificate: &Certificate) -> World {
-    let service = format!(
+/// The AIService `llm` at `https://localhost`, on the port of `provider`.
+fn service(provider: &Backend) -> String {
+    format!(
         "
 apiVersion: gateway.nantian.dev/v1alpha1
 kind: AIService
@@ -22,8 +21,12 @@ metadata: {{name: llm, namespace: demo}}
 spec: {{provider: openai, model: m, endpoint: 'https://localhost:{}/v1', auth: {{type: none}}}}
 ",
         provider.address.port()
-    );
-    let world = world.manifest("llm", &service).manifest("ca", &certificate.authority("ca"));
+    )
+}
+
+/// Adds the AIService, and `certificate` as the authority `ca`.
+fn with_llm(world: World, provider: &Backend, certificate: &Certificate) -> World {
+    let world = world.manifest("llm", &service(provider)).manifest("ca", &certificate.authority("ca"));
     world.route("llm", &[rule("/", &to_ai("llm"))])
 }
 
@@ -80,6 +83,21 @@ async fn a_policy_says_who_a_provider_is_and_lets_nothing_through_where_it_canno
     assert_eq!(status(&gateway).await, 200, "what was missing has come");
     gateway.edit("tls", "").await;
     assert_eq!(status(&gateway).await, 502);
+}
+
+#[tokio::test]
+async fn connections_outlive_an_edit_that_is_not_of_the_policy() {
+    let certificate = Certificate::new(&["llm.internal"]);
+    let provider = provider(certificate.server()).await;
+    let world = world(&provider, &certificate);
+    let gateway = world.manifest("tls", &policy(&trusting("ca", "llm.internal"))).start().await;
+    // One worker's.
+    let mut wire = gateway.connect().await;
+    assert_eq!(wire.ask(chat("llm.example", false)).await.status(), 200);
+    let retrying = service(&provider).replace("auth:", "retry: {maxRetries: 1}, auth:");
+    gateway.edit("llm", &retrying).await;
+    assert_eq!(wire.ask(chat("llm.example", false)).await.status(), 200);
+    assert_eq!(provider.connections(), 1);
 }
 
 #[tokio::test]

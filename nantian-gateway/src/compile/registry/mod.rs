@@ -344,8 +344,14 @@ impl Registry {
             if self.ai_services.get(name).is_some_and(|known| known.config == *config) {
                 continue;
             }
-            let security = security(&config.transport, &self.roots);
-            let last_good = self.ai_services.remove(name).and_then(|known| known.target);
+            let last = self.ai_services.remove(name);
+            let is_as_secure = |last: &AiUpstream| last.config.transport == config.transport;
+            let last_good = last.filter(is_as_secure).and_then(|last| last.target);
+            // Connections are pooled by it.
+            let security = match &last_good {
+                Some((_, last, _)) if !config.transport.is_plain() => last.security.clone(),
+                _ => security(&config.transport, &self.roots),
+            };
             let (target, fault) = match ai_target(name, config, self.tokens.as_mut()) {
                 // Its BackendTLSPolicy tells what is wrong.
                 _ if security == Security::Refused => (None, None),
