@@ -147,7 +147,7 @@ impl Measures {
                 observe(Metric::Tokens, Some(("gen_ai.token.type", kind)), tokens as f64);
             }
         }
-        // The client hears the AIService that was asked last.
+        // The client hears the AIService that was asked last, as a rule.
         if record.failed_over {
             return;
         }
