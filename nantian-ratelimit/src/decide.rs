@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cost::Cost;
+use crate::decision_request::{DecisionRequest, Part};
 use crate::error::Denied;
 use crate::key::{Key, KeyHasher};
 use crate::levels::Levels;
@@ -14,7 +15,7 @@ use crate::policy::{OnLimit, Policy, Queue};
 #[cfg(feature = "redis")]
 use crate::redis::{SharedKey, SharedLimiter, SharedReservation, Verdict};
 use crate::reservation::{Reservation, Settled, Settlement};
-use crate::wait_queue::{MaxWait, QueueKey, WaitQueues};
+use crate::wait_queue::WaitQueues;
 
 /// Who decides.
 #[derive(Debug, Clone)]
@@ -30,30 +31,6 @@ pub(crate) enum BucketKey {
     Process(Key),
     #[cfg(feature = "redis")]
     Shared(SharedKey),
-}
-
-/// What is asked for a request.
-#[derive(Debug, Clone)]
-pub(crate) struct DecisionRequest {
-    pub(crate) key: BucketKey,
-    pub(crate) cost: Cost,
-    /// How much of the cost it is.
-    pub(crate) part: Part,
-    /// Bytes that the request holds while it waits.
-    pub(crate) held: u64,
-    /// How long it has waited before.
-    pub(crate) waited: Duration,
-    /// How long whoever asks waits for an answer.
-    pub(crate) max_wait: Option<MaxWait>,
-}
-
-/// How much of the cost of a request is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Part {
-    /// All, or what is left of it.
-    Rest,
-    /// What is known before its body is read; where it will use tokens, there must be some left.
-    Opening { spends: bool },
 }
 
 /// What was charged.
@@ -216,7 +193,7 @@ impl Decider {
                 if let Some(outcome) = self.decide_at_once(request) {
                     return outcome;
                 }
-                match limiter.admit(key.clone(), request.cost).await {
+                match limiter.admit_of(key.clone(), request.cost, request.unanswered.as_ref()).await {
                     Verdict::Admitted(reservation) => Outcome::Admitted(Charge::Shared(reservation)),
                     Verdict::Denied(denied) => Outcome::Denied(denied),
                     Verdict::Unchecked => Outcome::Unchecked,
@@ -307,29 +284,10 @@ impl Decider {
     }
 }
 
-// === impl DecisionRequest ===
-
-impl DecisionRequest {
-    /// How long it is worth waiting.
-    fn time_left(&self) -> Duration {
-        self.max_wait.map_or(Duration::MAX, |wait| wait.left())
-    }
-
-    /// Where it waits: those whose bodies are still to be read stand in nobody's way, nor do those who wait
-    /// for tokens in that of others.
-    fn queue_key(&self) -> QueueKey {
-        let (is_opening, needs_tokens) = match self.part {
-            Part::Rest => (false, self.cost.tokens > 0),
-            Part::Opening { spends } => (true, spends),
-        };
-        QueueKey { key: self.key.key(), is_opening, needs_tokens }
-    }
-}
-
 // === impl BucketKey ===
 
 impl BucketKey {
-    fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         match self {
             Self::Process(key) => *key,
             #[cfg(feature = "redis")]

@@ -9,7 +9,8 @@ use http::{Extensions, Response};
 use tokio::time::Instant;
 
 use crate::cost::Cost;
-use crate::decide::{Decided, DecisionRequest, Outcome, Part};
+use crate::decide::{Decided, Outcome};
+use crate::decision_request::{DecisionRequest, Part};
 use crate::handle::ReservationHandle;
 use crate::layer::{KeyLookup, RateLimitLayer, Settings};
 use crate::limit::Unit;
@@ -65,14 +66,8 @@ impl RateLimitLayer {
             }
         };
         let cost = settings.cost(request);
-        let asked = DecisionRequest {
-            key,
-            cost: settings.opening(cost),
-            part: Part::Opening { spends: cost.tokens > 0 },
-            held: 0,
-            waited: Duration::ZERO,
-            max_wait: request.extensions.get().copied(),
-        };
+        let part = Part::Opening { spends: cost.tokens > 0 };
+        let asked = DecisionRequest::new(key, settings.opening(cost), part, &mut request.extensions);
         let (outcome, waited) = match settings.decider.decide(asked) {
             Decided::Now(outcome) => (outcome, Duration::ZERO),
             Decided::Later(decision) => {

@@ -109,6 +109,7 @@
 mod client_address;
 mod cost;
 mod decide;
+mod decision_request;
 mod early_charge;
 mod error;
 mod handle;

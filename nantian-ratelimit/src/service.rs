@@ -11,7 +11,8 @@ use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::cost::Cost;
-use crate::decide::{Decided, DecisionRequest, Outcome, Part};
+use crate::decide::{Decided, Outcome};
+use crate::decision_request::{DecisionRequest, Part};
 use crate::early_charge::{self, EarlyCharge, EarlyCharges};
 #[cfg(feature = "redis")]
 use crate::error::Unavailable;
@@ -106,8 +107,8 @@ where
             None => (cost, None, Duration::ZERO),
         };
         let held = parts.extensions.get().map_or(0, |HeldBytes(bytes)| *bytes);
-        let max_wait = parts.extensions.get().copied();
-        let request = DecisionRequest { key, cost, part: Part::Rest, held, waited, max_wait };
+        let request = DecisionRequest::new(key, cost, Part::Rest, &mut parts.extensions);
+        let request = DecisionRequest { held, waited, ..request };
         match settings.decider.decide(request) {
             Decided::Now(outcome) => match settings.act(outcome, begun, parts, body) {
                 Verdict::Pass(request, guard) => ResponseFuture::passed(self.inner.call(request), guard),

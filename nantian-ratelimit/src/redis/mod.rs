@@ -77,9 +77,10 @@
 //!
 //! # When the server does not answer
 //!
-//! A decision waits at most [`RedisStoreBuilder::command_timeout`]. After five failures in a row, or ten of
-//! twenty, nobody asks any more until the [`RedisDriver`] has heard from the server again, in that time;
-//! meanwhile [`OnOutage`] decides. The default is the share of one replica: each process has a limiter for
+//! A decision waits at most [`RedisStoreBuilder::command_timeout`]; once it has waited in vain, layers make
+//! the others about its request without the server. After five failures in a row, or ten of twenty, nobody
+//! asks any more until the [`RedisDriver`] has heard from the server again, in that time; meanwhile
+//! [`OnOutage`] decides. The default is the share of one replica: each process has a limiter for
 //! `limit / replicas` that also sees every decision of the server's, so that an outage begins where the
 //! server left off. Another one knows what the server does, and refills as that does there: the difference is
 //! reported as soon as the server is back, of up to 4096 keys by the driver and of the others with the next
@@ -125,8 +126,10 @@ mod replica_count;
 mod script;
 mod settle;
 mod shared;
+mod shared_key;
 mod store;
 mod transport;
+mod unanswered;
 mod unreported;
 mod url;
 
@@ -134,10 +137,13 @@ pub use self::{
     driver::RedisDriver,
     fault::StoreFault,
     settle::SharedReservation,
-    shared::{OnOutage, SharedKey, SharedLimiter, Verdict},
+    shared::{OnOutage, SharedLimiter, Verdict},
+    shared_key::SharedKey,
     store::{RedisStore, RedisStoreBuilder, StoreStatus},
     url::{InvalidRedisUrl, RedisUrl},
 };
+
+pub(crate) use self::unanswered::Unanswered;
 
 /// The version of rustls whose configuration [`RedisStoreBuilder::tls`] takes.
 ///

@@ -19,7 +19,7 @@ use super::layout::slot_of;
 use super::node::{DriverTask, Link, Node};
 use super::script::{GREET, Order};
 use super::settle::Correction;
-use super::shared::name_of;
+use super::shared_key::name_of;
 use super::store::Inner;
 use super::url::Endpoint;
 use crate::cost::Cost;

@@ -11,7 +11,8 @@ use super::node::{DriverTask, Route};
 use super::policy_group::{Items, Report};
 use super::script::{self, Answer, Order};
 use super::settle::{Correction, difference};
-use super::shared::{SharedKey, SharedLimiter};
+use super::shared::SharedLimiter;
+use super::shared_key::SharedKey;
 use crate::cost::Cost;
 
 type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answer, NoAnswer>> + Send>>;

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::denials::{Denial, Denials};
 use super::script;
 use super::settle::difference;
-use super::shared::SharedKey;
+use super::shared_key::SharedKey;
 use super::store::RedisStore;
 use crate::clock::Timestamp;
 use crate::cost::Cost;

@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::agreed_secret::AgreedSecret;
 use super::denials::Denial;
-use super::layout::slot_of;
 use super::pending_decision::PendingDecision;
 use super::policy_group::PolicyGroup;
 use super::script::{self, Answer, Order};
 use super::settle::{Charged, SharedReservation};
-use super::store::{Inner, RedisStore};
+use super::shared_key::SharedKey;
+use super::store::RedisStore;
+use super::unanswered::Unanswered;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::{Denied, MissingPart, Unavailable};
-use crate::key::{Key, KeyHasher};
+use crate::key::KeyHasher;
 use crate::key_extractor::KeyExtractor;
 use crate::limit::Limit;
 use crate::limiter::Limiter;
@@ -41,20 +41,6 @@ pub enum OnOutage {
     Open,
     /// Nobody: every request is refused, with 503.
     Closed,
-}
-
-/// Whose levels a request uses: one digest for this process, another that all replicas have in common.
-///
-/// Make it for each request, with [`SharedLimiter::key_of`] or [`SharedLimiter::key`], and do not keep it: it
-/// is hashed under the secret on which the replicas of a server agree. The server is never asked for a key
-/// that was made before they had, such as one from before the first connection; as during an outage,
-/// [`OnOutage`] decides, and nothing is shared. It outlives connections otherwise.
-#[derive(Clone)]
-pub struct SharedKey {
-    own: Key,
-    /// The name of the levels on the server, and what it was hashed under.
-    remote: u128,
-    agreed: Arc<AgreedSecret>,
 }
 
 /// What was decided.
@@ -152,7 +138,7 @@ impl SharedLimiter {
         let mut remote = agreed.secret.hasher();
         remote.value(Some(self.0.group.id.as_bytes()));
         write(&mut remote);
-        SharedKey { own: own.finish(), remote: remote.finish_for_server(), agreed }
+        SharedKey::new(own.finish(), remote.finish_for_server(), agreed)
     }
 
     /// Charges `cost` to every limit of the policy, or to none.
@@ -163,19 +149,31 @@ impl SharedLimiter {
     /// gives back what it charged. Only if the connection breaks before that answer, or the driver is gone or
     /// has thousands of tasks, the charge stays and refills with time.
     pub async fn admit(&self, key: SharedKey, cost: Cost) -> Verdict {
+        self.admit_of(key, cost, None).await
+    }
+
+    /// [`SharedLimiter::admit`] of one of several decisions about a request: none asks after one that the
+    /// server has left `unanswered`.
+    pub(crate) async fn admit_of(
+        &self,
+        key: SharedKey,
+        cost: Cost,
+        unanswered: Option<&Unanswered>,
+    ) -> Verdict {
         let group = &self.0.group;
         let (current, now) = (group.current(), group.now());
         let denies_all = |limit: &Limit| limit.max() == 0 && cost.of(limit.unit()) > 0;
         if current.limits().any(denies_all)
-            && let Err(denied) = current.whole.admit_at(now, key.own, cost)
+            && let Err(denied) = current.whole.admit_at(now, key.own(), cost)
         {
             return Verdict::Denied(denied);
         }
-        let Some(route) = group.store.0.route(&key) else {
+        let is_known_away = unanswered.is_some_and(Unanswered::is_set);
+        let Some(route) = group.store.0.route(&key).filter(|_| !is_known_away) else {
             group.store.0.count_unasked();
             return self.decide_alone(now, &key, cost);
         };
-        if let Some(denial) = current.denials.find(key.remote, cost, now) {
+        if let Some(denial) = current.denials.find(key.remote(), cost, now) {
             group.store.0.count_remembered();
             return Verdict::Denied(current.denied(now, &denial, cost));
         }
@@ -186,17 +184,20 @@ impl SharedLimiter {
         let order = Order::new(current.limits(), cost, unreported);
         let Ok(Answer { fits, used }) = PendingDecision::new(self, route, &key, cost, order, report).await
         else {
+            if let Some(unanswered) = unanswered {
+                unanswered.set();
+            }
             return self.decide_alone(group.now(), &key, cost);
         };
         if fits {
-            let local = current.note(now, key.own, cost);
+            let local = current.note(now, key.own(), cost);
             let levels = current.whole.levels_of(now, &used);
             Verdict::Admitted(SharedReservation::new(self, key, cost, levels, Charged::Remotely(local)))
         } else {
             let (_, until) = script::worst(current.limits(), &used, cost, now);
             let denial = Denial { cost, at: now, until, used };
             let denied = current.denied(now, &denial, cost);
-            current.denials.insert(key.remote, denial);
+            current.denials.insert(key.remote(), denial);
             Verdict::Denied(denied)
         }
     }
@@ -210,7 +211,7 @@ impl SharedLimiter {
             OnOutage::Local => {}
         }
         let current = group.current();
-        match current.local.admit_at(now, key.own, cost) {
+        match current.local.admit_at(now, key.own(), cost) {
             Ok(local) => {
                 let local = local.reserve();
                 group.remember_unreported(now, key);
@@ -225,7 +226,7 @@ impl SharedLimiter {
     /// What the server has denied to `key` lately, if it still holds.
     pub(crate) fn known_denial(&self, key: &SharedKey, cost: Cost) -> Option<Denied> {
         let (current, now) = (self.0.group.current(), self.0.group.now());
-        let denial = current.denials.find(key.remote, cost, now)?;
+        let denial = current.denials.find(key.remote(), cost, now)?;
         Some(current.denied(now, &denial, cost))
     }
 
@@ -233,7 +234,7 @@ impl SharedLimiter {
     /// lately.
     pub(crate) fn known_shortage(&self, key: &SharedKey, cost: Cost) -> Option<Denied> {
         let (current, now) = (self.0.group.current(), self.0.group.now());
-        let denial = current.denials.last(key.remote, now)?;
+        let denial = current.denials.last(key.remote(), now)?;
         let levels = current.whole.levels_of(denial.at, &denial.used);
         match levels.shortage(cost)? {
             (column, None) => Some(Denied::new(levels, column, None)),
@@ -262,46 +263,6 @@ impl fmt::Debug for SharedLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (policy, store) = (self.policy(), self.store());
         f.debug_struct("SharedLimiter").field("policy", policy).field("store", store).finish_non_exhaustive()
-    }
-}
-
-/// The name of levels on the server, whole within its hash tag. Its number is that of their packing, so that
-/// processes of another release do not misread them.
-pub(super) fn name_of(levels: u128) -> String {
-    format!("nrl2:{{{levels:032x}}}")
-}
-
-// === impl SharedKey ===
-
-impl SharedKey {
-    /// The digest for this process.
-    pub(crate) fn own(&self) -> Key {
-        self.own
-    }
-
-    /// The name of the levels on the server.
-    pub(super) fn name(&self) -> String {
-        name_of(self.remote)
-    }
-
-    pub(super) fn remote(&self) -> u128 {
-        self.remote
-    }
-
-    /// Which part of a cluster has the levels.
-    pub(super) fn slot(&self) -> u16 {
-        slot_of(&self.name())
-    }
-
-    /// Whether the other replicas call the levels by the same name.
-    pub(super) fn is_known_by(&self, store: &Inner) -> bool {
-        self.agreed.bytes == store.agreed.load().bytes
-    }
-}
-
-impl fmt::Debug for SharedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SharedKey").field(&self.own).finish()
     }
 }
 

@@ -17,7 +17,8 @@ use super::node::{DriverTask, Node, Route};
 use super::node_driver::NodeDriver;
 use super::replica_count::ReplicaCount;
 use super::script;
-use super::shared::{OnOutage, SharedKey, SharedLimiter};
+use super::shared::{OnOutage, SharedLimiter};
+use super::shared_key::SharedKey;
 use super::transport::Transport;
 use super::unreported::UnreportedKeys;
 use super::url::RedisUrl;
@@ -63,6 +64,8 @@ pub struct StoreStatus {
     pub nodes: usize,
     /// Which of them are not asked, as `HOST:PORT`: decisions about their keys are made without them.
     pub away: Vec<String>,
+    /// Who decides while it is away: [`RedisStoreBuilder::on_outage`].
+    pub on_outage: OnOutage,
     /// Why the last attempt to reach it, or some node, failed; `None` once one has succeeded.
     pub fault: Option<StoreFault>,
     /// Whether the server makes room for new keys by forgetting others (`maxmemory-policy` other than
@@ -162,6 +165,7 @@ impl RedisStore {
             is_reachable: layout.is_reachable(),
             nodes: layout.nodes().len(),
             away: layout.away(),
+            on_outage: self.0.on_outage,
             fault: self.0.fault.load().as_deref().copied().or_else(|| layout.fault()),
             may_evict: layout.may_evict(),
             replicas: self.0.known_replicas(),

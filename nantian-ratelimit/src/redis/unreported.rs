@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::policy_group::PolicyGroup;
 use super::settle::Correction;
-use super::shared::SharedKey;
+use super::shared_key::SharedKey;
 use super::store::Inner;
 
 /// Most keys that are remembered; what the others owe is told with the next decision on them.

@@ -168,3 +168,42 @@ async fn a_body_is_read_only_for_whoever_has_requests_and_tokens_left() {
     }
     assert_eq!(statuses, [true, true, false]);
 }
+
+#[tokio::test]
+async fn a_request_waits_once_for_a_server_that_does_not_answer() {
+    let server = Server::start().await;
+    let replica = server.hasty_replica(Some(1)).await;
+    let limiter = |id| {
+        let limits = [per_day(Unit::Requests, 100), per_day(Unit::Tokens, 10_000)];
+        RateLimitLayer::shared(replica.store.limiter(id, policy(limits)))
+    };
+    let (outer, inner) = (limiter("outer"), limiter("inner"));
+    let model =
+        service_fn(|_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(String::new()))));
+    let service = outer.layer(inner.layer(model));
+    let asked = || {
+        let status = replica.store.status();
+        (status.answers, status.failures + status.unasked, status.failures)
+    };
+    let ask = async |is_begun: bool| {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        if is_begun {
+            outer.begin(&mut parts).await.unwrap();
+            inner.begin(&mut parts).await.unwrap();
+        }
+        parts.extensions.insert(EstimatedTokens(10));
+        service.clone().oneshot(Request::from_parts(parts, ())).await.unwrap().status()
+    };
+    assert_eq!(ask(true).await, StatusCode::OK);
+    assert_eq!(asked(), (4, 0, 0), "of each limiter first a request, then tokens");
+    server.freeze();
+    assert_eq!(ask(true).await, StatusCode::OK);
+    let (answers, alone, failures) = asked();
+    // None, if the driver has noticed before.
+    assert!((answers, alone) == (4, 4) && failures <= 1, "{alone} decided alone, {failures} of them waited");
+    assert_eq!(ask(false).await, StatusCode::OK);
+    let (_, alone, failures) = asked();
+    assert!(alone == 6 && failures <= 2, "another request asks, and waits once: {failures}");
+    server.thaw();
+    replica.is_reachable(true).await;
+}
