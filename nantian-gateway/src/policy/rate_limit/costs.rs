@@ -30,8 +30,8 @@ impl Costs {
         (bucket > 0).then(|| Self { others_spend, expected, policy: policy.clone(), bucket })
     }
 
-    /// What a call reserves that is settled with what it used. One larger than the smallest bucket would wait
-    /// until that is full, which others never leave it: half of it has to do.
+    /// What is reserved for a call that may use so much. One larger than the smallest bucket would wait until
+    /// that is full, which others never leave it: half of it has to do.
     fn reserved(&self, tokens: u64) -> u64 {
         if tokens > self.bucket { self.bucket.div_ceil(2) } else { tokens.max(1) }
     }
@@ -51,7 +51,7 @@ impl CostEstimator for Costs {
             // unknown operation.
             Ok(_) | Err(_) => {
                 let prompt = TypicalCost.estimate(request, 0).tokens;
-                Cost::tokens(typical.max(prompt.saturating_add(self.expected.answer())))
+                Cost::tokens(self.reserved(typical.max(prompt.saturating_add(self.expected.answer()))))
             }
         }
     }
@@ -113,6 +113,15 @@ mod tests {
             costs.estimate(&request, 0).tokens
         };
         assert_eq!([0, 7501, 15_000, 15_001, u64::MAX].map(reserved), [1, 7501, 15_000, 7500, 7500]);
+    }
+
+    #[test]
+    fn what_nobody_can_meter_asks_for_half_of_a_bucket_at_most() {
+        for (path, others_spend) in [("/v1/audio/transcriptions", true), ("/v1/chat/completions", false)] {
+            let request = Request::post(path).header("content-length", "4000000").body(()).unwrap();
+            let cost = costs(others_spend).estimate(&request.into_parts().0, 0);
+            assert_eq!(cost.tokens, 5000, "{path}");
+        }
     }
 
     #[test]
