@@ -1,12 +1,16 @@
 //! The command line.
 
-use std::{ffi::OsStr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use nantian_crd::NantianKind;
-use nantian_ratelimit::redis::{InvalidRedisUrl, RedisUrl};
 
-use super::{admin_addr::AdminAddr, log_filter::LogFilter, wasm::WasmCommand};
+use super::{
+    admin_addr::AdminAddr,
+    log_filter::LogFilter,
+    ratelimit_store::{FailureMode, RateLimitStore, StoreParser},
+    wasm::WasmCommand,
+};
 #[cfg(feature = "kubernetes")]
 use crate::{controller::ServiceKind, source::kube::AddressPool};
 use crate::{fetch::SourceNetworks, gates::FeatureGates, ir::ControllerName, listen::TrustedProxies};
@@ -148,10 +152,13 @@ pub(super) struct Common {
     /// while the store is away; as many as the store has counted by default.
     #[arg(long, env = "NANTIAN_RATELIMIT_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) ratelimit_replicas: Option<u32>,
-    /// How long a decision waits for the store before it is made by this gateway's share, 1ms to 10s: a store
-    /// that takes longer is away.
+    /// How long a request waits for the store before decisions are made without it, 1ms to 10s: a store that
+    /// takes longer is away.
     #[arg(long, env = "NANTIAN_RATELIMIT_STORE_TIMEOUT", value_name = "DURATION", default_value = "20ms", value_parser = duration::<1, 10_000>)]
     pub(super) ratelimit_store_timeout: Duration,
+    /// What becomes of requests within shared limits while the store is away.
+    #[arg(long, env = "NANTIAN_RATELIMIT_STORE_FAILURE_MODE", value_name = "MODE", default_value = "local")]
+    pub(super) ratelimit_store_failure_mode: FailureMode,
     /// Networks whose proxies are believed what they say of clients (X-Forwarded-*, Forwarded, X-Real-IP,
     /// Client-Cert), such as 10.0.0.0/8,192.168.1.1; from others these headers are replaced or removed. None
     /// by default.
@@ -252,20 +259,6 @@ pub(super) struct Common {
     pub(super) max_body_memory_bytes: u64,
 }
 
-/// Where limits are kept.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub(super) enum RateLimitStore {
-    /// In this process.
-    Memory,
-    /// On a Redis or Valkey server.
-    Redis(RedisUrl),
-}
-
-/// Reads a [`RateLimitStore`]; what is wrong is told without the value, which may hold a password.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StoreParser;
-
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[non_exhaustive]
@@ -284,29 +277,6 @@ pub(super) enum AccessLogFormat {
     Off,
     /// One JSON object a line.
     Json,
-}
-
-impl TypedValueParser for StoreParser {
-    type Value = RateLimitStore;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        _option: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<RateLimitStore, clap::Error> {
-        match value.to_str() {
-            Some("memory") => Ok(RateLimitStore::Memory),
-            value => value.unwrap_or_default().parse().map(RateLimitStore::Redis).map_err(
-                |error: InvalidRedisUrl| {
-                    let text = format!(
-                        "--ratelimit-store is neither `memory` nor redis[s]://HOST:PORT/DB: {error}\n"
-                    );
-                    clap::Error::raw(clap::error::ErrorKind::ValueValidation, text).with_cmd(command)
-                },
-            ),
-        }
-    }
 }
 
 /// The milliseconds of a day.
@@ -350,6 +320,7 @@ mod tests {
         assert_eq!(run.common.feature_gates, FeatureGates::default());
         assert!(matches!(run.common.ratelimit_store, RateLimitStore::Memory));
         assert_eq!(run.common.ratelimit_store_timeout, Duration::from_millis(20));
+        assert_eq!(run.common.ratelimit_store_failure_mode, FailureMode::Local);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod demo;
 mod log;
 mod log_filter;
 mod offline_check;
+mod ratelimit_store;
 mod run;
 mod validate;
 mod wasm;

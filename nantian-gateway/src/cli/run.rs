@@ -15,8 +15,9 @@ use tokio::{
 
 use super::{
     admin_addr::AdminAddr,
-    args::{AccessLogFormat, Common, RateLimitStore, Run},
+    args::{AccessLogFormat, Common, Run},
     log::{Log, lost_lines},
+    ratelimit_store::RateLimitStore,
 };
 use crate::{
     admin,
@@ -244,6 +245,7 @@ fn start_store(
 ) -> anyhow::Result<Option<(RedisStore, TaskThread)>> {
     let RateLimitStore::Redis(url) = &common.ratelimit_store else { return Ok(None) };
     let builder = RedisStore::builder(url.clone()).tls(tls).command_timeout(common.ratelimit_store_timeout);
+    let builder = builder.on_outage(common.ratelimit_store_failure_mode.into());
     let builder = match common.ratelimit_replicas {
         Some(replicas) => builder.replicas(replicas),
         None => builder,

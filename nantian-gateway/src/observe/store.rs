@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nantian_ratelimit::redis::{RedisStore, StoreStatus};
+use nantian_ratelimit::redis::{OnOutage, RedisStore, StoreStatus};
 use tokio::{
     sync::Notify,
     time::{MissedTickBehavior, interval},
@@ -16,6 +16,14 @@ const AWAY: &str = "the store of the limits does not answer: each gateway goes o
 /// The same of a cluster of which some nodes answer.
 const PARTLY_AWAY: &str = "a part of the store of the limits does not answer: for the keys there, each gateway goes on with its share of \
      them";
+/// The same where all requests pass meanwhile.
+const OPEN: &str = "the store of the limits does not answer: requests pass uncounted";
+const PARTLY_OPEN: &str =
+    "a part of the store of the limits does not answer: requests of the keys there pass uncounted";
+/// The same where none does.
+const CLOSED: &str = "the store of the limits does not answer: requests are refused";
+const PARTLY_CLOSED: &str =
+    "a part of the store of the limits does not answer: requests of the keys there are refused";
 /// The same, before the store has told how many gateways there are.
 const NOT_MET: &str = "the store of the limits has not answered since this gateway started: it goes on with the whole \
      limits, as if it were alone, unless --ratelimit-replicas says how many gateways share them";
@@ -30,12 +38,19 @@ pub(crate) fn store_remark(store: &RedisStore) -> Option<&'static str> {
 }
 
 fn remark(status: &StoreStatus) -> Option<&'static str> {
-    match (status.is_reachable, status.replicas) {
-        (true, _) => status.may_evict.then_some(FORGETS),
-        (false, Some(_)) if status.away.len() < status.nodes => Some(PARTLY_AWAY),
-        (false, Some(_)) => Some(AWAY),
-        (false, None) => Some(NOT_MET),
+    if status.is_reachable {
+        return status.may_evict.then_some(FORGETS);
     }
+    let is_part = status.away.len() < status.nodes;
+    Some(match (status.on_outage, status.replicas, is_part) {
+        (OnOutage::Open, _, false) => OPEN,
+        (OnOutage::Open, _, true) => PARTLY_OPEN,
+        (OnOutage::Closed, _, false) => CLOSED,
+        (OnOutage::Closed, _, true) => PARTLY_CLOSED,
+        (_, None, _) => NOT_MET,
+        (_, Some(_), false) => AWAY,
+        (_, Some(_), true) => PARTLY_AWAY,
+    })
 }
 
 /// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when another

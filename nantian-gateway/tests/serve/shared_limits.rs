@@ -6,19 +6,46 @@ use tokio::time::Instant;
 
 use crate::support::{
     Backend, Message, Port, Redis, Running, World, eventually,
-    limits::{on_route, statuses},
-    rule, to,
+    limits::{ai_service, completion, limits, on_route, post, statuses},
+    rule, to, to_ai,
 };
 
 /// A gateway with the limits of others at `store`.
 async fn sharing(store: &str, backend: &Backend, spec: &str) -> Running {
+    sharing_with(store, &[], backend, spec).await
+}
+
+/// The same with more options.
+async fn sharing_with(store: &str, options: &[&str], backend: &Backend, spec: &str) -> Running {
     World::new()
         .service("a", &[backend])
         .route("web", &[rule("/", &to("a"))])
         .manifest("limits", &on_route(spec))
         .options(&["--ratelimit-store", store])
+        .options(options)
         .start()
         .await
+}
+
+/// The same before a model.
+async fn sharing_model(store: &str, provider: &Backend, policies: &[String]) -> Running {
+    let world = World::new()
+        .manifest("llm", &ai_service("llm", "m", provider))
+        .route("web", &[rule("/v1", &to_ai("llm"))])
+        .manifest("limits", &policies.join("---"));
+    let gateway = world.options(&["--ratelimit-store", store]).start().await;
+    is_shared(&gateway, 1.0).await;
+    gateway
+}
+
+fn chat(prompt: &str, rest: &str) -> String {
+    let body = format!(r#"{{"model":"m",{rest}"messages":[{{"role":"user","content":"{prompt}"}}]}}"#);
+    post("/v1/chat/completions", "", &body)
+}
+
+/// How many decisions were made like this.
+async fn decided(gateway: &Running, how: &str) -> f64 {
+    gateway.metric(&format!("nantian_rate_limit_store_decisions_total{{how=\"{how}\"}}")).await.unwrap()
 }
 
 const AWAY: &str = "the store of the limits does not answer: each gateway goes on with its share of them";
@@ -67,8 +94,7 @@ async fn two_gateways_on_one_server_admit_together_what_one_would() {
     let elapsed = begun.elapsed();
     let mut late = 0.0;
     for gateway in &gateways {
-        let failed = gateway.metric("nantian_rate_limit_store_decisions_total{how=\"failed\"}").await;
-        late += failed.unwrap();
+        late += decided(gateway, "failed").await;
     }
     // What the server answers too late is decided by what one gateway has seen, and may be charged twice.
     let within = 20.0 - late..=(20 + refilled) as f64 + late;
@@ -78,10 +104,10 @@ async fn two_gateways_on_one_server_admit_together_what_one_would() {
             gateway.metric("nantian_rate_limit_store_replicas").await == Some(2.0)
         })
         .await;
-        let answered = gateway.metric("nantian_rate_limit_store_decisions_total{how=\"answered\"}").await;
-        assert!(answered.unwrap() >= 1.0);
+        let answered = decided(gateway, "answered").await;
+        assert!(answered >= 1.0);
         let latency = gateway.metric("nantian_rate_limit_store_latency_seconds_count").await;
-        assert_eq!(latency, answered);
+        assert_eq!(latency, Some(answered));
         eventually("it is logged", async || gateway.log.count("limits are shared") == 1).await;
         assert!(!gateway.log.text().contains("s3cret"));
         assert!(!gateway.admin("/config").await.text().contains("s3cret"));
@@ -114,7 +140,7 @@ async fn two_gateways_on_a_cluster_admit_together_what_one_would_whatever_node_h
     }
     let mut late = 0.0;
     for gateway in &gateways {
-        late += gateway.metric("nantian_rate_limit_store_decisions_total{how=\"failed\"}").await.unwrap();
+        late += decided(gateway, "failed").await;
     }
     let total: u64 = passed.iter().sum();
     // One may have refilled meanwhile for each; what is answered too late may be charged twice.
@@ -139,6 +165,7 @@ async fn a_server_that_does_not_answer_costs_requests_nothing_for_long() {
     is_shared(&gateway, 1.0).await;
     assert_eq!(statuses(&gateway, "/", 3).await, [200, 200, 200]);
     redis.signal("STOP");
+    let before = decided(&gateway, "failed").await;
     let mut waits = Vec::new();
     let mut wire = gateway.connect().await;
     for _ in 0..50 {
@@ -149,6 +176,8 @@ async fn a_server_that_does_not_answer_costs_requests_nothing_for_long() {
     }
     waits.sort_unstable();
     assert!(waits[10] < Duration::from_millis(20), "many wait for nobody: {waits:?}");
+    let waited = decided(&gateway, "failed").await - before;
+    assert!(waited <= 5.0, "five that wait in vain are enough: {waited}");
     is_shared(&gateway, 0.0).await;
     eventually("it is logged", async || gateway.log.count("does not answer") == 1).await;
     eventually("its status says so", async || status(&gateway).await.ends_with(AWAY)).await;
@@ -185,16 +214,30 @@ async fn a_gateway_starts_without_its_server() {
     is_shared(&gateway, 0.0).await;
     eventually("its status says so", async || status(&gateway).await.contains(ALONE)).await;
     // One that has been told of others takes its share.
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("web", &[rule("/", &to("a"))])
-        .manifest("limits", &on_route("requestsPerMinute: 2"))
-        .options(&["--ratelimit-store", &store, "--ratelimit-replicas", "2"])
-        .start()
-        .await;
+    let gateway =
+        sharing_with(&store, &["--ratelimit-replicas", "2"], &backend, "requestsPerMinute: 2").await;
     assert_eq!(statuses(&gateway, "/", 2).await, [200, 429]);
     is_shared(&gateway, 0.0).await;
     eventually("its status says so", async || status(&gateway).await.ends_with(AWAY)).await;
+}
+
+#[tokio::test]
+async fn without_the_store_all_requests_pass_or_none_if_that_is_the_failure_mode() {
+    let backend = Backend::echo("a").await;
+    let nobody = Port::reserve();
+    let store = format!("redis://{}/0", nobody.address());
+    for (mode, answered, decision, told) in [
+        ("open", 200, "unchecked", "the store of the limits does not answer: requests pass uncounted"),
+        ("closed", 503, "refused", "the store of the limits does not answer: requests are refused"),
+    ] {
+        let options = ["--ratelimit-store-failure-mode", mode];
+        let gateway = sharing_with(&store, &options, &backend, "requestsPerMinute: 2").await;
+        assert_eq!(statuses(&gateway, "/", 4).await, [answered; 4], "{mode}");
+        let series =
+            format!("nantian_rate_limit_decisions_total{{policy=\"demo/limits\",decision=\"{decision}\"}}");
+        assert_eq!(gateway.metric(&series).await, Some(4.0), "{mode}");
+        eventually("its status says so", async || status(&gateway).await.ends_with(told)).await;
+    }
 }
 
 #[tokio::test]
@@ -237,4 +280,66 @@ async fn two_gateways_admit_no_more_than_the_limit_while_their_server_is_frozen_
     let refilled = usize::try_from(begun.elapsed().as_secs() / 6).unwrap() + 1;
     assert!(total <= 100 + refilled, "{total} of 100 and {refilled}");
     assert!(total >= 80, "only {total} of 100");
+}
+
+#[tokio::test]
+async fn a_request_of_several_policies_waits_once_for_a_server_that_does_not_answer() {
+    let redis = Redis::start("s3cret").await;
+    let provider = Backend::answering(|_| completion(12)).await;
+    let both = "requestsPerMinute: 100, tokensPerMinute: 100000";
+    let policies = [
+        limits("of-all", "kind: Gateway, name: demo", both),
+        on_route(both),
+        limits("of-model", "kind: AIService, name: llm", both),
+    ];
+    let gateway = sharing_model(&redis.store("s3cret"), &provider, &policies).await;
+    redis.signal("STOP");
+    assert_eq!(gateway.ask(chat("hi", "")).await.status(), 200);
+    let (waited, alone) = (decided(&gateway, "failed").await, decided(&gateway, "unasked").await);
+    // None waits if the gateway has noticed before.
+    assert!(waited <= 1.0 && waited + alone >= 4.0, "{waited} waited, {alone} did not");
+    redis.signal("CONT");
+}
+
+/// What is left of the tokens, which this does not use.
+async fn left(gateway: &Running) -> u64 {
+    let reply = gateway.get("/v1/models").await;
+    reply.header("x-ratelimit-remaining-tokens").unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn tokens_that_a_model_used_count_for_all_gateways() {
+    let redis = Redis::start("s3cret").await;
+    let provider = Backend::answering(|request| {
+        let is_chat = request.start.starts_with("POST");
+        let prompt = is_chat.then(|| request.json()["messages"][0]["content"].as_str().unwrap().to_owned());
+        match prompt.map(|prompt| prompt.parse()) {
+            Some(Ok(tokens)) => completion(tokens),
+            _ => "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        }
+    })
+    .await;
+    let store = redis.store("s3cret");
+    let policies = [on_route("tokensPerHour: 1000")];
+    let one = sharing_model(&store, &provider, &policies).await;
+    let two = sharing_model(&store, &provider, &policies).await;
+
+    for _ in 0..5 {
+        let failed = one.ask(chat("fail", r#""max_tokens":400,"#)).await;
+        assert!(failed.status() >= 500, "what failed is not used: {failed:?}");
+        eventually("what failed is given back", async || left(&two).await == 1000).await;
+    }
+    assert_eq!(one.ask(chat("900", "")).await.status(), 200);
+    // A token comes back in 3.6 s.
+    eventually("the other knows", async || (100..120).contains(&left(&two).await)).await;
+    let before = provider.seen().len();
+    let refused = two.ask(chat("12", r#""max_tokens":400,"#)).await;
+    assert_eq!((refused.status(), provider.seen().len()), (429, before), "{refused:?}");
+    // What a call uses beyond what is left is owed, at whichever gateway.
+    assert_eq!(two.ask(chat("600", r#""max_tokens":20,"#)).await.status(), 200);
+    eventually("the first knows", async || left(&one).await == 0).await;
+    let refused = one.ask(chat("12", r#""max_tokens":20,"#)).await;
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert_eq!(refused.status(), 429);
+    assert!((1700..=2000).contains(&wait), "five hundred are owed: {wait}");
 }

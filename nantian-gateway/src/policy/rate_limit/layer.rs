@@ -250,6 +250,7 @@ impl Observer for Counted {
                 tracing::debug!(policy = &*self.object, %denied, "over the limit, passed all the same");
                 Limited::Warned
             }
+            Decision::Unavailable => Limited::Refused,
             _ => Limited::Unchecked,
         };
         self.metrics.decided(limited);
