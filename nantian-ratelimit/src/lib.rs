@@ -20,10 +20,12 @@
 //!
 //! # What holds
 //!
-//! - All limits of a [`Policy`] are decided at once. A denied request costs nothing on any of them.
+//! - All limits of a [`Policy`] are decided at once. A denied request costs nothing on any of them, and
+//!   what limiters around have charged for it comes back ([`LimiterBuilder::max_keys`] has the exception).
 //! - A limit admits requests for at most its bucket plus what refills, over any window, however many threads
 //!   ask. The arithmetic is in integers that do not drift: a burst of 90 is 90, and a caller that waits as
-//!   long as it was told passes.
+//!   long as it was told passes. Only where an amount does not divide its window is something rounded: room
+//!   may be found less than a nanosecond early, which does not add up.
 //! - Tokens are reserved before a request is served and settled when it was. What was used beyond the
 //!   reservation is debt, of which there is one window at most; what was not used comes back, and may be used
 //!   besides the bucket: [`Reservation`] tells how much that is.

@@ -354,7 +354,8 @@ impl LimiterBuilder {
     /// A key is in use while some of its buckets is not full. Memory grows with the keys in use and is
     /// bounded: a slot takes 16 bytes for one limit, 32 for up to three, 64 for up to seven, and there are
     /// one and a half slots for a key. Keys that find no slot share one more bucket per shard (there are up
-    /// to 64 shards) until one is free; no key ever loses its bucket to another.
+    /// to 64 shards) until one is free; no key ever loses its bucket to another. What such a bucket was
+    /// charged is not given back, by a settlement or because another limiter denied the request: it refills.
     ///
     /// Unit: keys. Range: 1 to 2^30. Default: 131 072.
     pub fn max_keys(mut self, keys: usize) -> Self {

@@ -198,27 +198,41 @@ fn a_limiter_survives_the_end_of_time() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn verdicts_are_those_of_governor(
-        per_minute in prop_oneof![Just(1u32), Just(60), Just(600), Just(5000), Just(100_000)],
-        steps in prop::collection::vec((0..3_000_000_000u64, 1..200u32), 1..200),
+        per_minute in prop_oneof![Just(1u32), Just(7), Just(60), Just(77), Just(5000), Just(99_991), 1..1_000_000u32],
+        burst in prop_oneof![Just(1.0), 1.0..5.0f64],
+        steps in prop::collection::vec((0..64u64, 0..1000u64, 1..64u64), 1..200),
     ) {
-        let amount = NonZeroU32::new(per_minute).unwrap();
+        let limit = Limit::tokens_per_minute(per_minute.into()).with_burst(burst);
+        let capacity = NonZeroU32::new(limit.capacity().try_into().unwrap()).unwrap();
+        let quota = Quota::per_minute(NonZeroU32::new(per_minute).unwrap()).allow_burst(capacity);
         let clock = FakeRelativeClock::default();
-        let governor = RateLimiter::direct_with_clock(Quota::per_minute(amount), clock.clone());
-        let limiter = limiter([Limit::tokens_per_minute(per_minute.into())]);
+        let governor = RateLimiter::direct_with_clock(quota, clock.clone());
+        let limiter = limiter([limit]);
         let key = limiter.key(b"k");
-        let mut now = 0;
-        for (pause, cost) in steps {
+        let (mut now, mut taken) = (0, 0);
+        // In parts of the minute and of the bucket, so that both verdicts occur whatever the amount.
+        for (pause, jitter, share) in steps {
+            let pause = 60_000_000_000 / 512 * pause + jitter;
             now += pause;
             clock.advance(Duration::from_nanos(pause));
-            let cost = cost.min(per_minute);
+            let cost = u32::try_from(u64::from(capacity.get()) * share / 128).unwrap().max(1);
             let theirs = governor.check_n(NonZeroU32::new(cost).unwrap()).unwrap().is_ok();
-            let now = Timestamp::from_nanos(now);
-            let ours = limiter.admit_at(now, key, Cost::tokens(cost.into())).is_ok();
-            prop_assert_eq!(ours, theirs);
+            match limiter.admit_at(Timestamp::from_nanos(now), key, Cost::tokens(cost.into())) {
+                Ok(_) => prop_assert!(theirs),
+                Err(denied) if theirs => {
+                    // It cuts an item's share of the minute to a nanosecond.
+                    prop_assert!(60_000_000_000 % u64::from(per_minute) != 0);
+                    let early = denied.retry_after().unwrap();
+                    prop_assert!(early <= Duration::from_nanos(taken + u64::from(cost)), "{early:?}");
+                    break;
+                }
+                Err(_) => {}
+            }
+            taken += u64::from(cost);
         }
     }
 }

@@ -112,6 +112,24 @@ fn keys_beyond_the_bound_share_a_few_buckets() {
 }
 
 #[test]
+fn what_a_shared_bucket_was_charged_refills_and_is_not_given_back() {
+    let limits = [Limit::tokens_per_minute(100)];
+    let limiter = Limiter::builder(policy(&limits)).max_keys(1).clock(ManualClock::new()).build();
+    let admit = |name, at| limiter.admit_at(seconds(at), key(&limiter, name), Cost::tokens(100)).ok();
+    let first = (0..).find(|name| {
+        let admitted = admit(*name, 0).unwrap();
+        let is_shared = limiter.overflows() > 0;
+        if is_shared {
+            admitted.reserve().cancel_at(seconds(0));
+        }
+        is_shared
+    });
+    let other = first.unwrap() + 1;
+    assert!(admit(other, 0).is_none() && limiter.overflows() == 2, "another that shares it");
+    assert!(admit(other, 60).is_some());
+}
+
+#[test]
 fn spent_keys_make_room() {
     let limiter = limiter(&all_limits());
     for round in 0..20 {

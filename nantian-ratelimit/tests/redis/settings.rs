@@ -69,6 +69,26 @@ async fn a_permission_that_is_taken_away_is_told_until_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_no_writes_is_away_until_it_does() {
+    for (options, cure) in [
+        (&["--replicaof", "127.0.0.1", "1"][..], "REPLICAOF NO ONE"),
+        (&["--maxmemory", "100kb", "--maxmemory-policy", "noeviction"], "CONFIG SET maxmemory 0"),
+    ] {
+        let server = Server::start_with(|| options.iter().map(|&option| option.to_owned()).collect()).await;
+        let builder = RedisStore::builder(server.url()).command_timeout(Duration::from_secs(5));
+        let (store, driver) = builder.connect_timeout(Duration::from_secs(10)).build();
+        let replica = Replica::new(store, driver);
+        eventually(|| replica.store.status().fault == Some(StoreFault::ReadOnly)).await;
+        assert!(!replica.store.status().is_reachable, "{options:?}");
+        let limiter = replica.store.limiter("quota", policy([Limit::requests_per_hour(3)]));
+        assert_eq!(admitted(&limiter, "alice", 5).await, 3, "it is decided here");
+        assert_eq!(server.ask(cure).await, "+OK\r\n");
+        replica.is_reachable(true).await;
+        assert_eq!(replica.store.status().fault, None);
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_may_forget_limits_is_told_apart() {
     for (options, evicts) in [
         (&["--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru"][..], true),

@@ -215,6 +215,43 @@ async fn whoever_is_denied_gets_something_back_from_the_moment_on_at_which_a_clo
 }
 
 #[tokio::test]
+async fn a_limit_refills_on_the_server_at_its_rate() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([Limit::tokens_per_minute(60_000)]));
+    admit(&limiter, "alice", Cost::tokens(60_000)).await.unwrap();
+    let look = async || {
+        let begun = Instant::now();
+        let left = remaining(&limiter, "alice").await[0];
+        (begun, left, Instant::now())
+    };
+    let first = look().await;
+    sleep(Duration::from_millis(500)).await;
+    let second = look().await;
+    let refilled = (second.1 - first.1) as f64;
+    // A thousand a second: at least in the time between the two answers, at most in that of both.
+    let (least, most) = (second.0 - first.2, second.2 - first.0);
+    let expected = least.as_secs_f64() * 1000.0 - 1.0..=most.as_secs_f64() * 1000.0 + 1.0;
+    assert!(expected.contains(&refilled), "{refilled} instead of {expected:?}");
+}
+
+#[tokio::test]
+async fn whoever_waits_as_long_as_the_server_says_passes() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(420)]));
+    admit(&limiter, "alice", Cost::new(420, 0)).await.unwrap();
+    let mut waited = 0;
+    while waited < 3 {
+        if let Err(denied) = admit(&limiter, "alice", Cost::REQUEST).await {
+            sleep(denied.retry_after().unwrap()).await;
+            admit(&limiter, "alice", Cost::REQUEST).await.unwrap();
+            waited += 1;
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_amounts_of_the_newest_policy_hold_whichever_limiter_is_asked() {
     let server = Server::start().await;
     let replica = server.replica().await;
