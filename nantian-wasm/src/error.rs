@@ -273,6 +273,11 @@ pub enum Phase {
 // === impl Failure ===
 
 impl Failure {
+    /// What a [`Responder`](crate::respond::Responder) is given: to ask one directly, as tests do.
+    pub fn new(plugin: impl Into<Arc<str>>, phase: Phase, cause: Cause) -> Self {
+        Self { plugin: plugin.into(), phase, cause }
+    }
+
     /// The status a client should see: 413 for a request's body too large to hold and 500 for a response's,
     /// 502 for a response the plugin spoiled, 400 for a request that broke off and 502 for such a response,
     /// else 503.

@@ -59,7 +59,8 @@
 //! * A `content-length` that leaves is that of the body that plugins have made: headers that announce one
 //!   wait for the first part of a body that a plugin looks at. If more of it is to come and its length has
 //!   changed, or the plugin has written one itself, none is announced. One that has left is binding: a body
-//!   that changes later breaks off.
+//!   that changes later breaks off. A [`StreamContext`], which cannot wait, leaves out the length of a body
+//!   that a plugin looks at.
 //! * A response that a plugin has made one without content (204, 304) has none, shows none, and has the
 //!   length of none.
 //! * Changing a request's headers or path does not choose another route. Clearing the cache of routes, in

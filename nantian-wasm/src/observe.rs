@@ -18,7 +18,9 @@ const MAX_LOG_LINE: usize = 4 << 10;
 const LOGGED_FRAMES: usize = 3;
 
 /// A plugin's state at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// The default is that of a plugin without instances, to be filled in by tests.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PluginStatus {
     /// Instances the plugin keeps.
@@ -135,6 +137,24 @@ pub(crate) struct Counters {
 pub(crate) struct Failures {
     pub(crate) by_cause: BTreeMap<&'static str, u64>,
     pub(crate) last: Option<Failure>,
+}
+
+// === impl BudgetUsage ===
+
+impl BudgetUsage {
+    /// How much of `limit` is used.
+    pub const fn new(what: &'static str, used: u64, limit: u64) -> Self {
+        Self { what, used, limit }
+    }
+}
+
+// === impl Metric ===
+
+impl Metric {
+    /// A metric to which nothing was written yet.
+    pub fn new(name: impl Into<String>, kind: MetricKind) -> Self {
+        Self { name: name.into(), kind, value: 0, observations: 0 }
+    }
 }
 
 // === impl Traps ===

@@ -278,7 +278,7 @@ impl Peaks {
         all: impl IntoIterator<Item = &'a Self>,
         budgets: &Budgets,
     ) -> Vec<BudgetUsage> {
-        let mut highest = budgets.all().map(|(what, limit)| BudgetUsage { what, used: 0, limit });
+        let mut highest = budgets.all().map(|(what, limit)| BudgetUsage::new(what, 0, limit));
         for peaks in all {
             for (highest, peak) in highest.iter_mut().zip(&peaks.0) {
                 highest.used = highest.used.max(peak.load(Ordering::Relaxed));

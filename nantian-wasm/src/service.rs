@@ -76,7 +76,7 @@ where
             return ResponseFuture::unwatched(self.inner.call(request.map(RequestBody::unwatched)));
         }
         let info = self.teller.tell(request.extensions_mut());
-        let stream = StreamContext::new(Arc::clone(&self.plugins), info);
+        let stream = StreamContext::new(Arc::clone(&self.plugins), info).keeping_lengths();
         ResponseFuture::start(stream, &mut self.inner, request, self.responder.clone())
     }
 }

@@ -202,13 +202,24 @@ impl Host for NoHost {}
 // === impl HttpCall ===
 
 impl HttpCall {
-    pub(crate) fn new(
-        upstream: String,
+    /// A call: to ask a [`Host`] directly, as tests do.
+    pub fn new(
+        upstream: impl Into<String>,
         request: Request<Bytes>,
         trailers: HeaderMap,
         timeout: Duration,
     ) -> Self {
-        Self { upstream, request, trailers, timeout }
+        Self { upstream: upstream.into(), request, trailers, timeout }
+    }
+}
+
+// === impl GrpcCall ===
+
+impl GrpcCall {
+    /// A call without metadata that opens a stream: to ask a [`Host`] directly, as tests do.
+    pub fn new(upstream: impl Into<String>, service: impl Into<String>, method: impl Into<String>) -> Self {
+        let [upstream, service, method] = [upstream.into(), service.into(), method.into()];
+        Self { upstream, service, method, metadata: HeaderMap::new(), message: None, timeout: None }
     }
 }
 

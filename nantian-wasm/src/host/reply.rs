@@ -23,9 +23,17 @@ const UNAVAILABLE: u32 = 14;
 
 /// Where the outcome of an HTTP call-out goes.
 pub struct HttpReply {
-    address: ReplyAddress,
-    is_sent: bool,
+    /// Gone once the outcome is there.
+    to: Option<Recipient>,
 }
+
+/// Who gets the outcome of an HTTP call-out.
+enum Recipient {
+    Guest(ReplyAddress),
+    Function(Box<dyn FnOnce(Outcome) + Send + Sync>),
+}
+
+type Outcome = Result<HttpCallResponse, CallFailure>;
 
 /// Where what happens on a gRPC call goes. Dropping it closes the call with status 14 (unavailable), unless
 /// it was closed.
@@ -80,15 +88,33 @@ impl GrpcEvent {
 // === impl HttpReply ===
 
 impl HttpReply {
-    pub(crate) fn new(address: ReplyAddress) -> Self {
-        Self { address, is_sent: false }
+    /// One that hands the outcome to a function: to ask a [`Host`](super::Host) directly, as tests do.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use nantian_wasm::host::{CallFailure, HttpReply};
+    ///
+    /// let (sender, outcome) = mpsc::channel();
+    /// let reply = HttpReply::new(move |outcome| sender.send(outcome).unwrap());
+    /// drop(reply);
+    /// assert_eq!(outcome.recv().unwrap().unwrap_err(), CallFailure::Unreachable);
+    /// ```
+    pub fn new(function: impl FnOnce(Result<HttpCallResponse, CallFailure>) + Send + Sync + 'static) -> Self {
+        Self { to: Some(Recipient::Function(Box::new(function))) }
+    }
+
+    pub(crate) fn to_guest(address: ReplyAddress) -> Self {
+        Self { to: Some(Recipient::Guest(address)) }
     }
 
     /// Notes that so many bytes of the response have been read by now. False if all that the plugin's
     /// call-outs have read and are to send is more than 64 MiB then: this one is to end, by
     /// [`CallFailure::Reset`].
     pub fn holds(&self, bytes: usize) -> bool {
-        self.address.permit.holds(bytes)
+        match &self.to {
+            Some(Recipient::Guest(address)) => address.permit.holds(bytes),
+            Some(Recipient::Function(_)) | None => true,
+        }
     }
 
     /// Hands the outcome to the guest. Runs it here when its instance is free, if its host
@@ -97,27 +123,34 @@ impl HttpReply {
         self.post(outcome);
     }
 
-    fn post(&mut self, outcome: Result<HttpCallResponse, CallFailure>) {
-        self.is_sent = true;
+    fn post(&mut self, outcome: Outcome) {
         let outcome = match outcome {
             Ok(response) if response.response.body().len() > MAX_RESPONSE_BODY => Err(CallFailure::Reset),
             outcome => outcome,
         };
-        self.address.post(|id| Job::HttpReply { id, outcome: outcome.map(Box::new) });
+        match self.to.take() {
+            Some(Recipient::Guest(address)) => {
+                address.post(|id| Job::HttpReply { id, outcome: outcome.map(Box::new) });
+            }
+            Some(Recipient::Function(function)) => function(outcome),
+            None => {}
+        }
     }
 }
 
 impl Drop for HttpReply {
     fn drop(&mut self) {
-        if !self.is_sent {
-            self.post(Err(CallFailure::Unreachable));
-        }
+        self.post(Err(CallFailure::Unreachable));
     }
 }
 
 impl fmt::Debug for HttpReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpReply").field("id", &self.address.id).finish_non_exhaustive()
+        let id = match &self.to {
+            Some(Recipient::Guest(address)) => Some(address.id),
+            Some(Recipient::Function(_)) | None => None,
+        };
+        f.debug_struct("HttpReply").field("id", &id).finish_non_exhaustive()
     }
 }
 

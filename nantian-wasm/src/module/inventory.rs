@@ -66,7 +66,7 @@ impl Inventory {
         }
         let known = if this.abi == Some(Abi::Pingora) { PINGORA_EXPORTS } else { GUEST_EXPORTS };
         this.callbacks.retain(|callback| known.iter().any(|(known, _)| known == callback));
-        let size = |what, used, limit| BudgetUsage { what, used, limit };
+        let size = BudgetUsage::new;
         this.sizes = vec![
             size("bytes", u64::try_from(bytes.len()).unwrap_or(u64::MAX), MAX_BYTES),
             size("types", counts.types, MAX_TYPES),

@@ -77,7 +77,7 @@ pub(super) fn http_call(
     let timeout = limited(milliseconds);
     let (id, address) = begin(caller, CallKind::Http, timeout, block.len() + trailer_block.len())?;
     let body = counted(caller, body).ok_or(Status::InternalFailure)?;
-    let (state, reply) = (caller.data_mut(), HttpReply::new(address));
+    let (state, reply) = (caller.data_mut(), HttpReply::to_guest(address));
     let context = state.caller_context();
     state.calls.insert_http(id, context);
     let sent = match message {
@@ -159,7 +159,7 @@ fn open_grpc(
     let state = caller.data_mut();
     let context = state.caller_context();
     state.calls.insert_grpc(id, context);
-    let call = GrpcCall { upstream, service, method, metadata, message, timeout };
+    let call = GrpcCall { metadata, message, timeout, ..GrpcCall::new(upstream, service, method) };
     match state.plugin.host.grpc_call(&state.plugin.name, call, GrpcReplies::new(address)) {
         Ok(stream) => state.calls.open_grpc(id, stream),
         Err(error) => {

@@ -48,7 +48,7 @@ impl Metrics {
             named.note(definer);
             return place;
         }
-        let metric = Metric { name: name.to_owned(), kind, value: 0, observations: 0 };
+        let metric = Metric::new(name, kind);
         let new = Named { metric, definers: vec![Arc::downgrade(definer)] };
         if self.named.len() < MAX_METRICS {
             self.named.push(new);
@@ -87,7 +87,7 @@ impl Named {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let other = |kind| Metric { name: String::new(), kind, value: 0, observations: 0 };
+        let other = |kind| Metric::new("", kind);
         let others = [MetricKind::Counter, MetricKind::Gauge, MetricKind::Histogram].map(other);
         Self { named: Vec::new(), others }
     }

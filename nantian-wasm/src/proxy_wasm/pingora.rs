@@ -121,7 +121,7 @@ pub(crate) fn carry_out(state: &mut State, verdict: u32, is_streaming: bool) -> 
     let status = u16::try_from(verdict).ok().filter(|status| *status >= 200);
     let status = status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::FORBIDDEN);
     if let Some(plugin_state) = exchange.own() {
-        plugin_state.answer.get_or_insert_with(|| Box::new(LocalResponse::refusing(status)));
+        plugin_state.answer.get_or_insert_with(|| Box::new(LocalResponse::new(status, "")));
     }
     CONTINUE
 }

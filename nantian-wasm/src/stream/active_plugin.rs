@@ -150,7 +150,7 @@ impl StreamContext {
         phase: Phase,
         cause: Cause,
     ) -> CallOutcome {
-        let failure = Failure { plugin: plugin.shared_name(), phase, cause };
+        let failure = Failure::new(plugin.shared_name(), phase, cause);
         plugin.note_failure(&failure);
         let plugin_state = self.exchange.as_mut().and_then(|exchange| exchange.plugins.get_mut(index));
         let (answer, fault) = plugin_state

@@ -23,15 +23,10 @@ pub struct LocalResponse {
 // === impl LocalResponse ===
 
 impl LocalResponse {
-    /// A refusal without a word.
-    pub(crate) fn refusing(status: StatusCode) -> Self {
-        Self {
-            status,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            details: String::new(),
-            grpc_status: None,
-        }
+    /// A status and a body, as a plugin would send them.
+    pub fn new(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        let (headers, body) = (HeaderMap::new(), body.into());
+        Self { status, headers, body, details: String::new(), grpc_status: None }
     }
 
     /// What a responder answers.
@@ -39,7 +34,7 @@ impl LocalResponse {
         let (parts, body) = response.into_parts();
         let mut headers = parts.headers;
         headers.remove(CONTENT_LENGTH);
-        Self { status: parts.status, headers, body, details: String::new(), grpc_status: None }
+        Self { headers, ..Self::new(parts.status, body) }
     }
 
     /// The response to a request; a gRPC request gets status 200 and the failure in `grpc-status`, as its
@@ -112,13 +107,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &'static str) -> LocalResponse {
-        LocalResponse {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: HeaderMap::new(),
-            body: Bytes::from_static(body.as_bytes()),
-            details: String::new(),
-            grpc_status: None,
-        }
+        LocalResponse::new(StatusCode::from_u16(status).unwrap(), body)
     }
 
     #[test]

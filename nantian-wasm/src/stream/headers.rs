@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{StatusCode, request, response};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode, request, response};
 
 use super::active_plugin::{ActivePlugin, CallOutcome};
 use super::call::Call;
@@ -294,8 +295,7 @@ impl StreamContext {
             let Some(plugin) = holder.map(|(_, plugin)| plugin.shared_name()) else {
                 return Action::Continue;
             };
-            let action =
-                Action::Fail(Failure { plugin, phase: direction.body_phase(), cause: Cause::BrokenOff });
+            let action = Action::Fail(Failure::new(plugin, direction.body_phase(), Cause::BrokenOff));
             this.end_by(direction, &action);
             this.show_as_response(direction, &action);
             action
@@ -303,7 +303,7 @@ impl StreamContext {
     }
 
     /// Moves a request's headers back to where they came from, unless they are still held.
-    pub(super) fn return_request(&mut self, action: &Action, parts: &mut request::Parts) {
+    pub(super) fn return_request(&mut self, action: &Action, parts: &mut request::Parts, end: bool) {
         if matches!(action, Action::Pending | Action::Hold) || self.request.is_released {
             return;
         }
@@ -315,10 +315,11 @@ impl StreamContext {
             exchange.return_request(parts, keep);
             exchange.has_request = keep;
         }
+        self.withdraw_length(Direction::Request, &mut parts.headers, end);
     }
 
     /// Moves a response's headers back to where they came from, unless they are still held.
-    pub(super) fn return_response(&mut self, action: &Action, parts: &mut response::Parts) {
+    pub(super) fn return_response(&mut self, action: &Action, parts: &mut response::Parts, end: bool) {
         if matches!(action, Action::Pending | Action::Hold) || self.response.is_released {
             return;
         }
@@ -328,6 +329,20 @@ impl StreamContext {
             let is_resized = |plugin_state: &PluginState| plugin_state.response.is_resized;
             self.response.is_resized = exchange.plugins.iter().any(is_resized);
             exchange.return_response(parts, keep);
+        }
+        self.withdraw_length(Direction::Response, &mut parts.headers, end);
+    }
+
+    /// The same stream, the lengths that headers announce left to whoever drives it.
+    pub(crate) fn keeping_lengths(mut self) -> Self {
+        self.keeps_lengths = true;
+        self
+    }
+
+    /// Takes the length of a body that may become another one from headers that leave before it.
+    fn withdraw_length(&self, direction: Direction, headers: &mut HeaderMap, end: bool) {
+        if !self.keeps_lengths && !end && self.wants_body(direction) {
+            headers.remove(CONTENT_LENGTH);
         }
     }
 
@@ -341,7 +356,7 @@ impl StreamContext {
                 let (parts, _) = answer.clone().into_response(self.is_grpc).into_parts();
                 (parts.status, parts.headers)
             }
-            Action::Fail(failure) => (failure.status(), http::HeaderMap::new()),
+            Action::Fail(failure) => (failure.status(), HeaderMap::new()),
             _ => return,
         };
         if let Some(exchange) = self.exchange.as_mut() {

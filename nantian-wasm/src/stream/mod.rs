@@ -82,6 +82,8 @@ pub struct StreamContext {
     is_grpc: bool,
     /// The client has asked for a stream of events.
     awaits_events: bool,
+    /// Whoever drives the stream writes the lengths of bodies that plugins may change.
+    keeps_lengths: bool,
     streaming: Streaming,
     is_event_stream: bool,
     waits: Waits,
@@ -143,6 +145,7 @@ impl StreamContext {
             response: MessageState::default(),
             is_grpc: false,
             awaits_events: false,
+            keeps_lengths: false,
             streaming: Streaming::No,
             is_event_stream: false,
             waits: Waits::default(),
@@ -154,7 +157,8 @@ impl StreamContext {
 
     /// Shows the plugins a request's headers, and lets them change `parts`.
     ///
-    /// `end_of_stream` says that no body and no trailers follow.
+    /// `end_of_stream` says that no body and no trailers follow. Else the headers of a message, be it request
+    /// or response, leave without a `content-length` if a plugin looks at the body, which may change it.
     pub fn on_request_headers(&mut self, parts: &mut request::Parts, end_of_stream: bool) -> Action {
         self.step(Direction::Request, |this| {
             if !this.request.has_headers {
@@ -171,7 +175,7 @@ impl StreamContext {
                 }
             }
             let action = this.drive_headers(Direction::Request, end_of_stream);
-            this.return_request(&action, parts);
+            this.return_request(&action, parts, end_of_stream);
             action
         })
     }
@@ -183,7 +187,7 @@ impl StreamContext {
     pub fn take_request(&mut self, parts: &mut request::Parts) -> Action {
         self.step(Direction::Request, |this| {
             let action = this.drive_headers(Direction::Request, false);
-            this.return_request(&action, parts);
+            this.return_request(&action, parts, false);
             action
         })
     }
@@ -222,7 +226,7 @@ impl StreamContext {
                 }
             }
             let action = this.drive_headers(Direction::Response, end_of_stream);
-            this.return_response(&action, parts);
+            this.return_response(&action, parts, end_of_stream);
             action
         })
     }
@@ -234,7 +238,7 @@ impl StreamContext {
     pub fn take_response(&mut self, parts: &mut response::Parts) -> Action {
         self.step(Direction::Response, |this| {
             let action = this.drive_headers(Direction::Response, false);
-            this.return_response(&action, parts);
+            this.return_response(&action, parts, false);
             action
         })
     }

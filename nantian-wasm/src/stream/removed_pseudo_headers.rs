@@ -21,14 +21,12 @@ impl RemovedPseudoHeaders {
     /// What Envoy's router answers to such a request; nothing, if it can be sent on.
     pub(super) fn answer(&self) -> Option<Box<LocalResponse>> {
         if self.path.is_some() {
-            let mut answer = LocalResponse::refusing(StatusCode::NOT_FOUND);
+            let mut answer = LocalResponse::new(StatusCode::NOT_FOUND, "");
             "route_not_found".clone_into(&mut answer.details);
             return Some(Box::new(answer));
         }
         self.method.then(|| {
-            let mut answer = LocalResponse::refusing(StatusCode::SERVICE_UNAVAILABLE);
-            answer.body = Bytes::from_static(b"missing required header: :method");
-            Box::new(answer)
+            Box::new(LocalResponse::new(StatusCode::SERVICE_UNAVAILABLE, "missing required header: :method"))
         })
     }
 }

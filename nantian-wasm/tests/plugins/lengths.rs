@@ -3,7 +3,7 @@
 
 use http::{Request, Response};
 use http_body_util::Limited;
-use nantian_wasm::{Engine, WasmLayer, body::RequestBody};
+use nantian_wasm::{Action, Engine, StreamContext, StreamInfo, WasmLayer, body::RequestBody};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Frames, Seen, TicksWithLogs, configured, data, exchange, frames, get, plugin_of, send};
@@ -47,6 +47,22 @@ fn both<'a>(seen: &'a Seen, name: &str) -> (&'a str, Option<&'a str>) {
     let request = std::str::from_utf8(seen.request_body.as_ref().unwrap()).unwrap();
     assert_eq!((request, seen.request_header(name)), (seen.text(), seen.response_header(name)));
     (seen.text(), seen.response_header(name))
+}
+
+#[test]
+fn the_core_announces_no_length_of_a_body_that_plugins_may_change() {
+    let lengths = |guest: &str, is_over: bool| {
+        let mut stream = StreamContext::new([configured(guest, b"pklonger")].into(), StreamInfo::default());
+        let (mut request, ()) = Request::post("/").header("content-length", 5).body(()).unwrap().into_parts();
+        let (mut response, ()) =
+            Response::builder().header("content-length", 5).body(()).unwrap().into_parts();
+        assert!(matches!(stream.on_request_headers(&mut request, is_over), Action::Continue));
+        assert!(matches!(stream.on_response_headers(&mut response, is_over), Action::Continue));
+        [request.headers, response.headers].map(|headers| headers.contains_key("content-length"))
+    };
+    assert_eq!(lengths("resize", false), [false; 2]);
+    assert_eq!(lengths("resize", true), [true; 2], "as of a response to HEAD");
+    assert_eq!(lengths("add_header", false), [true; 2], "nobody looks at the body");
 }
 
 #[test]
