@@ -11,7 +11,7 @@ use futures_util::future::{AbortHandle, Abortable, abortable};
 use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::fault::StoreFault;
 use super::layout::{Layout, Share};
@@ -106,9 +106,13 @@ impl Cluster<'_> {
             store.fault.store(fault.map(Arc::new));
             self.drive(async {
                 sleep(LOOK_PAUSE).await;
-                let is_whole = fault.is_none() && store.layout.load().is_reachable();
-                let pause = if is_whole { LOOK_INTERVALS.0 } else { LOOK_INTERVALS.1 };
-                let _ = timeout(pause, store.moved.notified()).await;
+                let due = Instant::now() + LOOK_INTERVALS.0;
+                // A node may go away at any time, and another one take its place.
+                while timeout(LOOK_INTERVALS.1, store.moved.notified()).await.is_err()
+                    && fault.is_none()
+                    && store.layout.load().is_reachable()
+                    && Instant::now() < due
+                {}
             })
             .await;
             turn = turn.wrapping_add(1);

@@ -260,6 +260,8 @@ async fn a_replica_of_the_cluster_goes_on_where_its_master_left_off() {
     while cluster.nodes[3].offset("slave_repl_offset").await < written {
         sleep(Duration::from_millis(5)).await;
     }
+    // Long after the looks at a cluster that was just found.
+    sleep(Duration::from_secs(2)).await;
     cluster.nodes[0].kill();
     replica.is_reachable(false).await;
     cluster.nodes[3].does("CLUSTER FAILOVER TAKEOVER").await;
