@@ -32,7 +32,8 @@ const PARAMETERS: [&str; 15] = [
 ];
 
 /// In which providers name the account that is asked.
-const ACCOUNTS: [&str; 3] = ["anthropic-organization-id", "openai-organization", "openai-project"];
+const ACCOUNTS: [&str; 4] =
+    ["anthropic-organization-id", "anthropic-workspace-id", "openai-organization", "openai-project"];
 
 /// Removes what an upstream says about its own site and the operator's account, not about the answer.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
@@ -66,6 +67,7 @@ fn ends_here(name: &HeaderName) -> bool {
     let is_known = matches!(
         name,
         "accept-encoding"
+            | "anthropic-workspace-id"
             | "connection"
             | "content-length"
             | "expect"

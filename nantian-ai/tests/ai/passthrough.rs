@@ -25,6 +25,7 @@ async fn a_request_reaches_the_provider_with_our_credential_and_model_and_nothin
         .header("api-key", "of-the-client")
         .header("cookie", "session=of-the-client")
         .header("openai-organization", "of-the-client")
+        .header("anthropic-workspace-id", "of-the-client")
         .header("x-forwarded-for", "192.0.2.7")
         .header("sec-fetch-mode", "cors")
         .header("connection", "keep-alive, x-hop")
@@ -223,6 +224,7 @@ async fn a_reply_loses_only_what_concerns_the_providers_site_and_account() {
         ("openai-organization", "acme"),
         ("openai-project", "proj_1"),
         ("anthropic-organization-id", "1"),
+        ("anthropic-workspace-id", "1"),
         ("x-request-id", "req_1"),
         ("openai-processing-ms", "12"),
     ] {
