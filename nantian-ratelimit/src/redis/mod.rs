@@ -75,6 +75,9 @@
 //! of a policy than another forgets the levels of the rest each time it decides: a limit that is added holds
 //! once all replicas have it.
 //!
+//! A limit of 0 refills one item a window, and so keeps what was used before it was closed; one of a process
+//! alone goes on at the rate that it had.
+//!
 //! # When the server does not answer
 //!
 //! A decision waits at most [`RedisStoreBuilder::command_timeout`]; once it has waited in vain, layers make
