@@ -16,6 +16,7 @@ use crate::body::ResponseBody;
 use crate::decide::Decision;
 use crate::error::{Denied, MissingPart, Unavailable};
 use crate::handle::{Attempted, ReservationHandle, SettleGuard};
+use crate::headers;
 use crate::layer::Settings;
 use crate::service::Verdict;
 
@@ -49,12 +50,15 @@ pin_project! {
             service: S,
             request: Option<Request<B>>,
             guard: CancelGuard,
+            strips: bool,
         },
         Passed {
             // Before the guard, so that a usage observer inside may settle when both are dropped.
             #[pin]
             inner: F,
             guard: Option<SettleGuard>,
+            // Whether what an upstream says of its limits ends here where nothing was charged.
+            strips: bool,
         },
         Refused {
             response: Option<Response<Bytes>>,
@@ -81,8 +85,8 @@ impl<S, B> ResponseFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(crate) fn passed(inner: S::Future, guard: Option<SettleGuard>) -> Self {
-        Self { state: State::Passed { inner, guard } }
+    pub(crate) fn passed(inner: S::Future, guard: Option<SettleGuard>, strips: bool) -> Self {
+        Self { state: State::Passed { inner, guard, strips } }
     }
 
     pub(crate) fn refused(response: Response<Bytes>) -> Self {
@@ -111,17 +115,17 @@ where
                         None => Poll::Pending,
                     };
                 }
-                StateProj::Passed { inner, guard } => {
+                StateProj::Passed { inner, guard, strips } => {
                     let result = ready!(inner.poll(cx));
-                    return Poll::Ready(finish(result, guard.take()));
+                    return Poll::Ready(finish(result, guard.take(), *strips));
                 }
-                StateProj::Admitted { service, request, guard } => {
+                StateProj::Admitted { service, request, guard, strips } => {
                     if let Err(error) = ready!(service.poll_ready(cx)) {
                         drop(CancelGuard(guard.0.take()));
                         return Poll::Ready(Err(error));
                     }
                     let Some(request) = request.take() else { return Poll::Pending };
-                    State::Passed { inner: service.call(request), guard: guard.0.take() }
+                    State::Passed { inner: service.call(request), guard: guard.0.take(), strips: *strips }
                 }
                 StateProj::Deciding { decision, pending } => {
                     let outcome = ready!(decision.as_mut().poll(cx));
@@ -131,7 +135,8 @@ where
                     };
                     match settings.act(outcome, begun, parts, body) {
                         Verdict::Pass(request, guard) => {
-                            State::Admitted { service, request: Some(request), guard: CancelGuard(guard) }
+                            let (request, guard) = (Some(request), CancelGuard(guard));
+                            State::Admitted { service, request, guard, strips: settings.report_levels }
                         }
                         Verdict::Refuse(response) => State::Refused { response: Some(response) },
                     }
@@ -166,6 +171,7 @@ where
 fn finish<B, E>(
     result: Result<Response<B>, E>,
     mut guard: Option<SettleGuard>,
+    strips: bool,
 ) -> Result<Response<ResponseBody<B>>, E> {
     let mut response = result?;
     let extensions = response.extensions();
@@ -182,6 +188,8 @@ fn finish<B, E>(
         if response.status().is_server_error() && response.status() != StatusCode::GATEWAY_TIMEOUT {
             guard.fail();
         }
+    } else if strips {
+        headers::strip_once(&mut response);
     }
     Ok(response.map(|body| ResponseBody::passed(body, guard)))
 }

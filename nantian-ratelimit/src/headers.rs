@@ -67,7 +67,14 @@ const ANTHROPIC: [Fields; 2] = [
 ];
 
 /// How the fields begin by which servers tell where limits stand.
-const FAMILIES: [&str; 3] = ["ratelimit", "x-ratelimit-", "anthropic-ratelimit-"];
+const FAMILIES: [&str; 6] = [
+    "ratelimit",
+    "x-ratelimit",
+    "x-rate-limit-",
+    "anthropic-ratelimit-",
+    "anthropic-priority-",
+    "anthropic-fast-",
+];
 
 /// Marks a response whose fields are ours, not an upstream's.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +86,9 @@ impl Levels {
     /// Writes where the limits stand, for the head of a response: `RateLimit`, `RateLimit-Policy`,
     /// `x-ratelimit-*`.
     ///
-    /// All fields of these names, and `anthropic-ratelimit-*`, that are in `headers` are an upstream's and
-    /// are removed: clients must not take its limits for these. [`RateLimitLayer`](crate::RateLimitLayer)
-    /// does this by itself.
+    /// All fields of these names, and those of Anthropic (`anthropic-ratelimit-*`, `-priority-*`, `-fast-*`),
+    /// that are in `headers` are an upstream's and are removed: clients must not take its limits for these.
+    /// [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
     pub fn write_fields(&self, headers: &mut HeaderMap) {
         strip(headers);
         report(headers, self, None);
@@ -134,12 +141,17 @@ pub(crate) fn is_of_anthropic(request: &HeaderMap) -> bool {
 ///
 /// Fields of the upstream are replaced; those of a limiter further in are joined.
 pub(crate) fn admitted<B>(response: &mut Response<B>, levels: &Levels, is_of_anthropic: bool) {
-    if response.extensions_mut().insert(Reported).is_none() {
-        strip(response.headers_mut());
-    }
+    strip_once(response);
     report(response.headers_mut(), levels, None);
     if is_of_anthropic {
         levels.write_anthropic_fields(response.headers_mut(), SystemTime::now());
+    }
+}
+
+/// Removes an upstream's fields, not those of a limiter further in.
+pub(crate) fn strip_once<B>(response: &mut Response<B>) {
+    if response.extensions_mut().insert(Reported).is_none() {
+        strip(response.headers_mut());
     }
 }
 

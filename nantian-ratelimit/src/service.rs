@@ -84,11 +84,13 @@ where
             KeyLookup::By(key) => key,
             KeyLookup::Nobody => {
                 settings.observer.decided(&Decision::Exempt);
-                return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
+                let inner = self.inner.call(Request::from_parts(parts, body));
+                return ResponseFuture::passed(inner, None, false);
             }
             KeyLookup::Lacks(missing) if settings.decider.policy().on_limit() == OnLimit::Warn => {
                 settings.observer.decided(&Decision::Missing(&missing));
-                return ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)), None);
+                let inner = self.inner.call(Request::from_parts(parts, body));
+                return ResponseFuture::passed(inner, None, settings.report_levels);
             }
             KeyLookup::Lacks(missing) => {
                 early_charge::cancel(&mut parts.extensions);
@@ -101,7 +103,7 @@ where
             Some(EarlyCharge { taken, .. }) if cost.tokens == 0 => {
                 let mut request = Request::from_parts(parts, body);
                 let guard = settings.admitted(taken, None, &mut request);
-                return ResponseFuture::passed(self.inner.call(request), Some(guard));
+                return ResponseFuture::passed(self.inner.call(request), Some(guard), false);
             }
             Some(EarlyCharge { taken, waited, .. }) => (Cost { requests: 0, ..cost }, Some(taken), waited),
             None => (cost, None, Duration::ZERO),
@@ -111,7 +113,9 @@ where
         let request = DecisionRequest { held, waited, ..request };
         match settings.decider.decide(request) {
             Decided::Now(outcome) => match settings.act(outcome, begun, parts, body) {
-                Verdict::Pass(request, guard) => ResponseFuture::passed(self.inner.call(request), guard),
+                Verdict::Pass(request, guard) => {
+                    ResponseFuture::passed(self.inner.call(request), guard, settings.report_levels)
+                }
                 Verdict::Refuse(response) => ResponseFuture::refused(response),
             },
             Decided::Later(decision) => {
