@@ -66,6 +66,7 @@ pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
         let status = store.status();
         let remark = remark(&status);
         let fault = status.fault.filter(|_| !status.is_reachable);
+        let lost = status.away.len();
         let state = (status.is_reachable, remark, fault, status.away);
         if known.as_ref() == Some(&state) {
             continue;
@@ -80,7 +81,7 @@ pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
         }
         let reason = fault.map(tracing::field::display);
         match (remark, before) {
-            (Some(_), Some((false, ..))) if !status.is_reachable => {
+            (Some(_), Some((false, .., before))) if !status.is_reachable && lost <= before.len() => {
                 tracing::debug!(store = %store.url(), reason, away, "the store is still away");
             }
             (Some(remark), _) => tracing::warn!(store = %store.url(), reason, away, "{remark}"),

@@ -161,10 +161,11 @@ impl RedisStore {
         });
         let latencies = latencies.collect();
         let slow = counts.latencies.last().map_or(0, |slow| slow.load(Ordering::Relaxed));
+        let away = layout.away();
         StoreStatus {
-            is_reachable: layout.is_reachable(),
+            is_reachable: layout.is_complete() && away.is_empty(),
             nodes: layout.nodes().len(),
-            away: layout.away(),
+            away,
             on_outage: self.0.on_outage,
             fault: self.0.fault.load().as_deref().copied().or_else(|| layout.fault()),
             may_evict: layout.may_evict(),
