@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::future::try_join_all;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, Error};
 use tokio::time::Instant;
@@ -61,6 +62,7 @@ impl ApiVersion {
                 return false;
             }
         };
+        self.obstacle = None;
         let condition = judge(&versions);
         if condition == self.condition {
             return false;
@@ -85,12 +87,10 @@ impl ApiVersion {
 /// The version of each CRD that is there, `None` where it says none.
 async fn versions(client: &Client) -> Result<BTreeSet<Option<String>>, Error> {
     let api = Api::<CustomResourceDefinition>::all(client.clone());
-    let mut versions = BTreeSet::new();
-    for plural in CRDS {
-        let crd = api.get_metadata_opt(&format!("{plural}.gateway.networking.k8s.io")).await?;
-        versions.extend(crd.map(|crd| crd.metadata.annotations.unwrap_or_default().remove(BUNDLE_VERSION)));
-    }
-    Ok(versions)
+    let names = CRDS.map(|plural| format!("{plural}.gateway.networking.k8s.io"));
+    let crds = try_join_all(names.iter().map(|name| api.get_metadata_opt(name))).await?;
+    let annotations = crds.into_iter().flatten().map(|crd| crd.metadata.annotations.unwrap_or_default());
+    Ok(annotations.map(|mut annotations| annotations.remove(BUNDLE_VERSION)).collect())
 }
 
 fn judge(versions: &BTreeSet<Option<String>>) -> Option<Condition> {

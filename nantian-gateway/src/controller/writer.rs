@@ -154,6 +154,10 @@ impl Writer {
             if self.api_version.refresh(&self.client).await {
                 self.judged.retain(|object, _| object.kind != "GatewayClass");
             }
+            // That may have taken longer than the lease has lasted; its loss wakes the loop.
+            if !*self.leads.borrow() {
+                continue;
+            }
             let failed = self.write_all(&config).await;
             let untold = (!self.events.tell(&config, &self.cache).await).then_some(RETRY);
             again = [failed, untold, Some(LOOK_AGAIN)].into_iter().flatten().min();

@@ -183,12 +183,15 @@ impl Merging<'_> {
         entries
     }
 
-    /// Conditions of types that are none of ours stay; of ours go those that are not spoken of any more.
+    /// Conditions of types that are none of ours stay; of ours go those that are not spoken of any more,
+    /// except of the version, which another leader may have read.
     fn conditions(&self, present: &Value, truth: &Conditions) -> Value {
         let mut conditions: Vec<Condition> = serde_json::from_value(present.clone()).unwrap_or_default();
         conditions.retain(|condition| {
             let is_said = truth.iter().any(|said| said.kind.as_str() == condition.type_);
-            is_said || !ConditionType::is_known(&condition.type_)
+            is_said
+                || !ConditionType::is_known(&condition.type_)
+                || condition.type_ == ConditionType::SupportedVersion.as_str()
         });
         for condition in truth.iter() {
             merge(&mut conditions, self.condition(condition));

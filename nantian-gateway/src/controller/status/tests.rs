@@ -166,6 +166,18 @@ fn a_class_tells_its_features_together_with_its_acceptance() {
     assert_eq!(merged(&status, 2), None);
 }
 
+/// As a leader begins, and one that may not read the CRDs goes on.
+#[test]
+fn what_another_leader_has_said_of_the_version_stays_until_it_is_known() {
+    let said = json!({ "type": "SupportedVersion", "status": "True", "reason": "SupportedVersion",
+        "message": "v1.6.1", "observedGeneration": 1, "lastTransitionTime": "1970-01-01T00:00:00Z" });
+    let truth = ObjectStatus::Plain(PlainStatus { conditions: accepted(1, true) });
+    let present = json!({ "conditions": [said] });
+    let status = merged(&object("GatewayClass"), &present, &at(1), Some(&truth)).unwrap();
+    assert_eq!(status["conditions"][0], said);
+    assert_eq!(status["conditions"][1]["type"], "Accepted");
+}
+
 #[test]
 fn a_judgement_of_an_older_generation_overwrites_no_newer_one() {
     let newer = merged(&object("AIService"), &Value::Null, &at(1), Some(&plain(5, true))).unwrap();
