@@ -37,9 +37,9 @@ fn call(at: usize) -> Value {
 }
 
 fn signed(at: usize) -> Value {
-    let mut call = call(at);
-    call["extra_content"] = json!({"google": {"thought_signature": at.to_string()}});
-    call
+    let extra = json!({"google": {"thought_signature": at.to_string()}});
+    let function = json!({"name": "f", "arguments": "{}"});
+    json!({"id": format!("call_{at}"), "function": function, "extra_content": extra})
 }
 
 /// Users who say much, models that say nothing, results in any order, documents of one title, and thoughts.
