@@ -316,7 +316,7 @@ impl Inner {
             slot.settle();
             slot.wake_waiting();
         }
-        let (mut missing, mut surplus) = self.pool.missing_and_surplus(self.plugin.instances);
+        let (mut missing, mut surplus) = self.pool.missing_and_surplus(self.plugin.instances, engine.ticks());
         for slot in self.pool.slots() {
             // A slot that is taken is being looked after.
             let Some(mut cell) = slot.try_lock() else { continue };
@@ -326,11 +326,13 @@ impl Inner {
                     missing -= 1;
                     self.refill(slot, cell);
                 }
-                Some(instance)
-                    if slot.is_worn() && instance.is_idle() && (surplus > 0 || self.pool.takes_place()) =>
-                {
-                    surplus = surplus.saturating_sub(1);
+                Some(instance) if slot.is_worn() && instance.is_idle() && surplus > 0 => {
+                    surplus -= 1;
                     slot.set_off(end(slot.take_out(&mut cell), cell));
+                }
+                // Whoever comes meanwhile waits for this slot.
+                Some(instance) if slot.is_worn() && instance.is_idle() && self.pool.takes_place() => {
+                    self.refill(slot, cell);
                 }
                 Some(instance) if now < round_ends && instance.is_tick_due_at(now) => {
                     slot.set_off(tick(Arc::downgrade(slot), cell));
@@ -346,21 +348,30 @@ impl Inner {
         self.pool.slots().iter().filter(|slot| slot.give_turns()).count() > 0
     }
 
-    /// Starts an instance in an empty slot; a guest that does not start is tried again later.
+    /// Starts an instance in a slot, in the place of the one there if there is one; a guest that does not
+    /// start is tried again later.
     fn refill(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: InstanceGuard) {
         self.plugin.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let began = self.module.engine().ticks();
         slot.set_starting(true);
+        let worn = slot.take_out(&mut cell);
         let start = Instance::start(&self.module, &self.sandbox, slot);
         let (this, slot_of) = (Arc::downgrade(self), Arc::downgrade(slot));
         slot.set_off(async move {
+            if let Some(worn) = worn {
+                worn.end().await;
+            }
             let started = start.await;
             let (Some(this), Some(slot)) = (this.upgrade(), slot_of.upgrade()) else { return };
             let now = this.module.engine().ticks();
             slot.set_starting(false);
             match started {
-                Ok(instance) => slot.fill(&mut cell, instance),
-                Err(PluginError::Full { .. }) if this.pool.give_place() => {}
+                Ok(instance) => {
+                    slot.fill(&mut cell, instance);
+                    // It has found one, if it lacked any.
+                    this.pool.takes_place();
+                }
+                Err(PluginError::Full { .. }) if this.pool.give_place(now) => {}
                 Err(error) => this.plugin.counters.not_replaced(&this.plugin.name, &error, now),
             }
             this.pool.rebuilt_in(now.saturating_sub(began));

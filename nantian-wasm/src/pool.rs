@@ -23,9 +23,13 @@ pub(crate) struct Pool {
     /// One more than there are to be instances.
     slots: Box<[Arc<Slot>]>,
     rebuilds: RebuildBudget,
-    /// The successor of a worn instance finds no place beside it.
-    lacks_place: AtomicBool,
+    /// Until when, in engine ticks, the successor of a worn instance is taken to find no place beside it;
+    /// zero where none was refused one.
+    full_until: AtomicU64,
 }
+
+/// After how many engine ticks it is tried again whether there is a place.
+const PLACE_RETRY: u64 = 1_000;
 
 /// A place for one instance; streams hold on to their slot.
 pub(crate) struct Slot {
@@ -78,7 +82,7 @@ pub(crate) enum LeaseError {
 
 impl Pool {
     pub(crate) fn new(slots: Vec<Arc<Slot>>) -> Self {
-        Self { slots: slots.into(), rebuilds: RebuildBudget::default(), lacks_place: AtomicBool::new(false) }
+        Self { slots: slots.into(), rebuilds: RebuildBudget::default(), full_until: AtomicU64::new(0) }
     }
 
     pub(crate) fn slots(&self) -> &[Arc<Slot>] {
@@ -120,26 +124,28 @@ impl Pool {
     }
 
     /// How many instances are to be started for so many to serve that do not ask for another in their place,
-    /// and how many more than so many there are.
-    pub(crate) fn missing_and_surplus(&self, wanted: u64) -> (u64, u64) {
-        let count = |is_counted: fn(&Slot) -> bool| {
+    /// unless that finds no place beside them, and how many more than so many there are.
+    pub(crate) fn missing_and_surplus(&self, wanted: u64, now: u64) -> (u64, u64) {
+        let count = |is_counted: &dyn Fn(&Slot) -> bool| {
             let counted = self.slots.iter().filter(|slot| is_counted(slot)).count();
             u64::try_from(counted).unwrap_or(u64::MAX)
         };
-        let fresh = count(|slot| slot.is_starting() || slot.is_live() && !slot.is_worn());
-        (wanted.saturating_sub(fresh), count(Slot::is_live).saturating_sub(wanted))
+        let lacks_place = now < self.full_until.load(Ordering::Relaxed);
+        let fresh = count(&|slot| slot.is_starting() || slot.is_live() && (lacks_place || !slot.is_worn()));
+        (wanted.saturating_sub(fresh), count(&Slot::is_live).saturating_sub(wanted))
     }
 
     /// Notes that an instance finds no place to start in; whether a worn one will give it its own.
-    pub(crate) fn give_place(&self) -> bool {
+    pub(crate) fn give_place(&self, now: u64) -> bool {
         let gives = self.slots.iter().any(|slot| slot.is_worn());
-        self.lacks_place.store(gives, Ordering::Relaxed);
+        let until = if gives { now.saturating_add(PLACE_RETRY) } else { 0 };
+        self.full_until.store(until, Ordering::Relaxed);
         gives
     }
 
     /// Whether a worn instance has to end before its successor starts, asked once.
     pub(crate) fn takes_place(&self) -> bool {
-        self.lacks_place.swap(false, Ordering::Relaxed)
+        self.full_until.swap(0, Ordering::Relaxed) > 0
     }
 
     /// Whether another dead instance may be replaced now.

@@ -81,9 +81,26 @@ fn instance_that_asks_for_it_is_replaced_in_its_own_place_where_there_is_no_othe
     for _ in 0..3 {
         drop(begin(&plugin));
         assert_eq!(told(&plugin, "seen"), Some(1), "the first request of an instance");
-        engine.maintain();
-        engine.maintain();
+        for _ in 0..2 {
+            engine.maintain();
+            assert_eq!(plugin.status().live_instances, 1, "serves, or is replaced at once");
+        }
     }
+}
+
+#[test]
+fn instance_that_a_stream_keeps_is_not_tried_to_be_replaced_again_and_again() {
+    let engine = Engine::builder().max_instances(NonZeroU32::MIN).build().unwrap().0;
+    let plugin = plugin_of(&engine, &wat::parse_str(GUEST).unwrap(), |_| {}).unwrap();
+    let first = begin(&plugin);
+    (0..20).for_each(|_| engine.maintain());
+    assert_eq!(plugin.status().rebuilds, 1, "found no place");
+    (0..1_000).for_each(|_| engine.tick());
+    (0..20).for_each(|_| engine.maintain());
+    assert_eq!(plugin.status().rebuilds, 2, "there might be one by now");
+    drop(first);
+    engine.maintain();
+    assert_eq!((plugin.status().rebuilds, plugin.status().live_instances), (3, 1), "in its own place");
 }
 
 /// Starts once; asks for another instance with each request.
