@@ -23,7 +23,10 @@ impl JobThread {
     /// When there is no thread or no runtime to be had.
     pub(crate) fn start(name: &str, blocking: &str) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
-        let runtime = Builder::new_current_thread().max_blocking_threads(1).thread_name(blocking).build()?;
+        let mut runtime = Builder::new_current_thread();
+        // What waited for the second thread has the next turn, however many wait for theirs here.
+        let runtime =
+            runtime.global_queue_interval(1).max_blocking_threads(1).thread_name(blocking).build()?;
         let tasks = runtime.handle().clone();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             let _ = runtime.block_on(stopped);

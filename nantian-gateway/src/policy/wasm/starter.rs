@@ -1,14 +1,19 @@
 //! Plugins are compiled and started apart from reloads: compiled one after the other, started side by side.
 
 use std::{
+    future::poll_fn,
     io,
     num::NonZeroUsize,
+    panic::AssertUnwindSafe,
+    pin::pin,
     str::FromStr,
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError, SharedSpace, host::Host};
 use tokio::{
     sync::Notify,
@@ -30,6 +35,10 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The longest one.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a plugin starts until it is the next one's turn: most have started by then, and what they replace
+/// can go.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What a plugin's module was compiled to.
 #[derive(Debug)]
@@ -128,7 +137,11 @@ impl PluginStarter {
         let outcome = Arc::default();
         let (told, news) = (Arc::clone(&outcome), self.news.clone());
         let task = thread.run(async move {
-            let outcome = wanted.start().await;
+            let outcome = AssertUnwindSafe(wanted.start()).catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|_| StartOutcome {
+                module: None,
+                result: Err(StartFailure { why: invalid("spec: its start has panicked"), may_pass: true }),
+            });
             *lock(&told) = Some(outcome);
             news.inner.arrived.notify_one();
         });
@@ -260,8 +273,17 @@ impl StartRequest {
         settings.instances = self.instances;
         let host = self.host.clone().map(|host| -> Arc<dyn Host> { host });
         // Shared data, queues and metrics survive an edit.
-        let plugin = Plugin::start(module.clone(), settings, host, self.last_good.clone()).await;
-        plugin.map_err(|error| match error {
+        let mut start = pin!(Plugin::start(module.clone(), settings, host, self.last_good.clone()));
+        let plugin = poll_fn(|cx| {
+            let until = Instant::now() + TURN;
+            loop {
+                match start.as_mut().poll(cx) {
+                    Poll::Pending if Instant::now() < until => {}
+                    polled => break polled,
+                }
+            }
+        });
+        plugin.await.map_err(|error| match error {
             PluginError::Full { .. } => StartFailure {
                 why: NotRunning {
                     reason: Reason::NoResources,
