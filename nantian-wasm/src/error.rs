@@ -293,6 +293,16 @@ impl Failure {
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
+
+    /// Why the response is what it is, in Envoy's words, unless something else says so.
+    pub(crate) fn details(&self) -> Option<&'static str> {
+        match self.cause {
+            Cause::BodyTooLarge { .. } if self.phase.is_response() => Some("response_payload_too_large"),
+            Cause::BodyTooLarge { .. } => Some("request_payload_too_large"),
+            Cause::Closed | Cause::LateAnswer => None,
+            _ => Some("wasm_fail_stream"),
+        }
+    }
 }
 
 // === impl Cause ===

@@ -239,8 +239,8 @@ pub(crate) fn local(
     responder: &dyn Responder,
 ) -> Option<Response<Bytes>> {
     match action {
-        Action::Respond(answer) => {
-            let own = LocalReply::of_plugin(answer.details.clone());
+        Action::Respond(mut answer) => {
+            let own = LocalReply::of_plugin(std::mem::take(&mut answer.details));
             let mut response = answer.into_response(context.is_grpc());
             response.extensions_mut().insert(own);
             Some(response)
@@ -252,6 +252,9 @@ pub(crate) fn local(
             }
             if failure.cause == Cause::Closed {
                 response.extensions_mut().insert(Reset(failure.clone()));
+            }
+            if let Some(details) = failure.details() {
+                response.extensions_mut().insert(LocalReply::new(details, 0));
             }
             response.extensions_mut().insert(failure);
             Some(response)

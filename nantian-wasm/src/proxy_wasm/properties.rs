@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::Version;
 use wasmtime::Caller;
 
@@ -52,8 +51,8 @@ pub(super) fn set(
     value: u32,
     value_length: u32,
 ) -> Result<(), HostCallError> {
-    let path = Bytes::from(read(caller, path, path_length)?);
-    let value = Bytes::from(read(caller, value, value_length)?);
+    let path = read(caller, path, path_length)?;
+    let value = read(caller, value, value_length)?;
     let state = caller.data_mut();
     if let Err(cause) = state.usage.affords_property(FilterState::weight(&path, &value))? {
         maps::fail(state, cause);
@@ -61,18 +60,18 @@ pub(super) fn set(
     }
     // A root context has no stream to keep a property for.
     let exchange = state.exchange_mut().ok_or(Status::NotFound)?;
-    if !exchange.info.filter_state.get_or_insert_default().set(path.clone(), value.clone()) {
+    let limits = limited(&path).zip(std::str::from_utf8(&value).ok().and_then(|most| most.parse().ok()));
+    let asks_for_another =
+        (path.strip_suffix(b"\0").unwrap_or(&path) == REBUILD).then_some(&value[..] == b"true");
+    if !exchange.info.filter_state.get_or_insert_default().set(path, value) {
         exchange.fail(Cause::StreamBudget { what: "property bytes" });
         return Ok(());
     }
-    if let Some(direction) = limited(&path)
-        && let Some(most) = std::str::from_utf8(&value).ok().and_then(|most| most.parse().ok())
+    if let Some((direction, most)) = limits
         && let Some(plugin_state) = exchange.own()
     {
         plugin_state.message(direction).most = Some(most);
     }
-    let asks_for_another =
-        (path.strip_suffix(b"\0").unwrap_or(&path) == REBUILD).then_some(&value[..] == b"true");
     if let Some(is_worn) = asks_for_another
         && let Some(slot) = state.slot.upgrade()
     {
@@ -126,9 +125,8 @@ fn resolve(state: &State, memory: usize, path: &[u8], out: &mut Vec<u8>) -> Resu
 
 /// What a guest has set of this request.
 fn left_behind(exchange: &Exchange, name: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
-    let known = exchange.info.filter_state.as_ref().and_then(|state| state.get(name));
-    out.extend_from_slice(&known.ok_or(Status::NotFound)?);
-    Ok(())
+    let is_known = exchange.info.filter_state.as_ref().is_some_and(|state| state.get(name, out));
+    is_known.then_some(()).ok_or(Status::NotFound)
 }
 
 /// Properties of a stream.
@@ -214,7 +212,7 @@ fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u
         // What the headers announce is known before a byte has come.
         b"size" => int(out, announced(exchange).unwrap_or(size(exchange.request_bytes))),
         b"total_size" => total(exchange, MapKind::RequestHeaders, exchange.request_bytes, out),
-        b"headers_bytes" => bytes_of(exchange, MapKind::RequestHeaders, out),
+        b"headers_bytes" => total(exchange, MapKind::RequestHeaders, 0, out),
         b"headers" => match key {
             Some(key) => field(key, out),
             None => map(exchange, MapKind::RequestHeaders, out),
@@ -244,7 +242,7 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
             let behind = exchange.response_bytes.saturating_add(u64::try_from(trailers).unwrap_or(u64::MAX));
             total(exchange, MapKind::ResponseHeaders, behind, out)
         }
-        b"headers_bytes" => bytes_of(exchange, MapKind::ResponseHeaders, out),
+        b"headers_bytes" => total(exchange, MapKind::ResponseHeaders, 0, out),
         b"headers" => match key {
             Some(key) => header(exchange, MapKind::ResponseHeaders, key, out),
             None if exchange.response.is_none() => text(out, NO_ENTRIES),
@@ -303,12 +301,6 @@ fn announced(exchange: &Exchange) -> Option<i64> {
 
 fn size(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// Bytes of headers; none where there are none yet.
-fn bytes_of(exchange: &Exchange, kind: MapKind, out: &mut Vec<u8>) -> Result<(), Status> {
-    let bytes = headers::of_exchange(exchange, kind).map_or(0, Fields::size);
-    int(out, i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 /// Bytes of a message so far: its headers, and what is behind them; none before there is one.

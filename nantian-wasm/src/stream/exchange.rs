@@ -311,16 +311,11 @@ impl Exchange {
 
     /// Says why the response is what it is, or why there is none, when a plugin has failed the stream.
     pub(crate) fn explain_failure(&mut self, failure: &Failure) {
-        let details = match failure.cause {
-            Cause::BodyTooLarge { .. } if failure.phase.is_response() => "response_payload_too_large",
-            Cause::BodyTooLarge { .. } => "request_payload_too_large",
-            // What is there of a response says it already, and an answer that comes too late has said it.
-            Cause::Closed if self.details.is_some() || self.response.is_some() => return,
-            Cause::LateAnswer => return,
-            Cause::Closed => "wasm_close_stream",
-            _ => "wasm_fail_stream",
-        };
-        self.details = Some(details.to_owned());
+        // What is there of a response says it already.
+        let closes = failure.cause == Cause::Closed && self.details.is_none() && self.response.is_none();
+        if let Some(details) = failure.details().or(closes.then_some("wasm_close_stream")) {
+            self.details = Some(details.to_owned());
+        }
     }
 
     /// Prepares for one callback of this plugin.

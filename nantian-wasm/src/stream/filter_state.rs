@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-
 use crate::sync::lock;
 
 /// Most bytes of properties that are kept of a request.
@@ -18,14 +16,14 @@ const PROPERTY: usize = 64;
 /// a request that passes several layers or streams, whose plugins are to find what the others have set, as
 /// the filters of a chain do in Envoy.
 #[derive(Debug, Clone, Default)]
-pub struct FilterState(Arc<Mutex<Vec<(Bytes, Bytes)>>>);
+pub struct FilterState(Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>);
 
 // === impl FilterState ===
 
 impl FilterState {
     /// Keeps a value under its raw path. False if there is no room for it: a guest may come back to a stream
     /// in any number of callbacks, each with a budget of its own.
-    pub(crate) fn set(&self, path: Bytes, value: Bytes) -> bool {
+    pub(crate) fn set(&self, path: Vec<u8>, value: Vec<u8>) -> bool {
         let mut properties = lock(&self.0);
         let others = properties.iter().filter(|(known, _)| *known != path);
         let kept = others.map(|(path, value)| Self::weight(path, value)).sum::<usize>();
@@ -39,9 +37,11 @@ impl FilterState {
         true
     }
 
-    /// What was set last under this path.
-    pub(crate) fn get(&self, path: &[u8]) -> Option<Bytes> {
-        lock(&self.0).iter().find(|(known, _)| known == path).map(|(_, value)| value.clone())
+    /// Puts what was set last under this path into `out`; false if nothing was.
+    pub(crate) fn get(&self, path: &[u8], out: &mut Vec<u8>) -> bool {
+        let properties = lock(&self.0);
+        let known = properties.iter().find(|(known, _)| known == path);
+        known.map(|(_, value)| out.extend_from_slice(value)).is_some()
     }
 
     /// What a property costs, in bytes.

@@ -105,8 +105,8 @@ pub enum Action {
     /// [`take_request`](StreamContext::take_request) or [`take_response`](StreamContext::take_response) gives
     /// the headers.
     Hold,
-    /// Send this instead. Unless the plugins have been shown headers of a response, those of this one go
-    /// through [`on_response_headers`](StreamContext::on_response_headers) first.
+    /// Send this instead; unless [`has_shown_response`](StreamContext::has_shown_response), show its headers
+    /// by [`on_response_headers`](StreamContext::on_response_headers) first.
     Respond(Box<LocalResponse>),
     /// Refuse the stream; once response headers have left, break it off.
     Fail(Failure),
@@ -308,8 +308,8 @@ impl StreamContext {
         self.poll_interrupted(cx)
     }
 
-    /// Whether headers of a response have been shown to the plugins, or will not be.
-    pub(crate) fn has_shown_response(&self) -> bool {
+    /// Whether the plugins have been shown headers of a response, or are to be shown none.
+    pub fn has_shown_response(&self) -> bool {
         self.response.has_headers || self.response.over.is_some()
     }
 

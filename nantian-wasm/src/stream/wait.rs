@@ -239,13 +239,15 @@ impl StreamContext {
 
     /// What a guest did to the stream from somewhere else.
     pub(super) fn interrupted(&mut self, direction: Direction) -> Option<Action> {
-        let is_of_response = direction == Direction::Response;
         // What is sent in the place of a response that no plugin has seen they see instead.
-        let is_unseen = !self.has_shown_response() && self.request.over.is_none();
-        let direction = if is_unseen { Direction::Request } else { direction };
-        if is_of_response && let Some(CallOutcome::Over(action)) = self.calls.take_end_of_request() {
-            return Some(self.replaced(direction, action));
+        let is_unseen = !self.has_shown_response();
+        if direction == Direction::Response
+            && let Some(CallOutcome::Over(action)) = self.calls.take_end_of_request()
+        {
+            return Some(self.replaced(if is_unseen { Direction::Request } else { direction }, action));
         }
+        let is_unseen = is_unseen && self.request.over.is_none();
+        let direction = if is_unseen { Direction::Request } else { direction };
         if self.message_ref(direction).over.is_some() {
             return None;
         }

@@ -73,15 +73,30 @@ const REFUSES: &str = r#"(module
             (i32.const 0) (i32.const 0) (i32.const -1)))
         (i32.const 1)))"#;
 
-#[test]
-fn answer_of_a_plugin_is_a_whole_for_those_of_an_outer_layer_and_says_why_it_is() {
-    let (tells, looks) = (sdk("response-properties response.code_details"), configured("body", b"u"));
-    let refuses = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(REFUSES).unwrap(), |_| {}).unwrap();
+/// The response that plugins of an outer layer see in the place of what this guest in an inner one prevents.
+fn seen_outside(guest: &str, outer: [Plugin; 2]) -> Response<ResponseBody<ResponseBody<Full<Bytes>>>> {
+    let refuses = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
     let inner = service_fn(|_: Request<RequestBody<RequestBody<Frames>>>| {
         std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
     });
-    let service = WasmLayer::new([looks.clone(), tells]).layer(WasmLayer::new([refuses]).layer(inner));
-    let response = service.oneshot(Request::new(frames([]))).now_or_never().unwrap().unwrap();
+    let service = WasmLayer::new(outer).layer(WasmLayer::new([refuses]).layer(inner));
+    service.oneshot(Request::new(frames([]))).now_or_never().unwrap().unwrap()
+}
+
+#[test]
+fn failure_of_a_plugin_says_to_those_of_an_outer_layer_what_it_is() {
+    let (tells, looks) = (sdk("response-properties response.code_details"), configured("body", b"u"));
+    let traps = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable))"#;
+    let response = seen_outside(traps, [looks, tells]);
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["x-property"], "response.code_details=wasm_fail_stream");
+}
+
+#[test]
+fn answer_of_a_plugin_is_a_whole_for_those_of_an_outer_layer_and_says_why_it_is() {
+    let (tells, looks) = (sdk("response-properties response.code_details"), configured("body", b"u"));
+    let response = seen_outside(REFUSES, [looks.clone(), tells]);
     assert_eq!(response.status(), 403);
     assert_eq!(response.headers()["x-property"], "response.code_details=too_late");
     assert_eq!(counts(&looks), [1, 1]);
