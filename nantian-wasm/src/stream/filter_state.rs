@@ -16,7 +16,10 @@ const PROPERTY: usize = 64;
 /// a request that passes several layers or streams, whose plugins are to find what the others have set, as
 /// the filters of a chain do in Envoy.
 #[derive(Debug, Clone, Default)]
-pub struct FilterState(Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>);
+pub struct FilterState(Arc<Mutex<Vec<Property>>>);
+
+/// A path and its value.
+type Property = (Vec<u8>, Vec<u8>);
 
 // === impl FilterState ===
 
