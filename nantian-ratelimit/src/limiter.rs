@@ -13,10 +13,9 @@ use crate::ledger::{Ledger, LedgerHistory, Tats, Verdict};
 use crate::levels::Levels;
 use crate::policy::{MAX_LIMITS, Policy};
 use crate::reservation::Reservation;
-use crate::typical::Typical;
 use crate::wait_queue::WaitQueues;
 #[cfg(feature = "redis")]
-use crate::{limit::Limit, limit_column::Correction};
+use crate::{limit::Limit, limit_column::Correction, typical::Typical};
 
 /// Decides all limits of a policy at once, for any number of keys, without a lock for keys that it knows.
 ///
