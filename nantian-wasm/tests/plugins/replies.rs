@@ -160,6 +160,26 @@ fn answer_that_comes_with_the_response_is_shown_to_plugins_in_its_place() {
     assert_eq!(lines, [":status", "418", "418", "auth"], "shown, logged and deleted");
 }
 
+#[test]
+fn answer_of_a_callback_that_ends_while_the_response_waits_is_shown_to_plugins() {
+    let (plugin, _) = asking_and("proxy_on_request_body", "(call $toil (i32.const 5)) (call $answer)", "");
+    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+    let mut request = Request::post("/").body(()).unwrap().into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut request, false), Action::Continue));
+    assert!(matches!(stream.on_request_body(&mut Bytes::from("a"), true), Action::Pending));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut response = Response::new(()).into_parts().0;
+    // The task of the response alone goes on with the call.
+    for _ in 0..100 {
+        let _ = stream.poll_response(&mut context);
+    }
+    let Action::Respond(answer) = stream.on_response_headers(&mut response, true) else { panic!("goes on") };
+    assert!(!stream.has_shown_response(), "no plugin has seen anything");
+    let mut answer = answer.into_response(false).into_parts().0;
+    assert!(matches!(stream.on_response_headers(&mut answer, true), Action::Continue));
+    assert!(stream.has_shown_response());
+}
+
 /// A guest that answers twice.
 const ANSWERS: &str = r#"(module
     (import "env" "proxy_send_local_response" (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
