@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::handle::SettleGuard;
+use crate::usage_meter::ResponseEnd;
 
 pin_project! {
     /// The inner service's body, or that of a refusal.
@@ -39,11 +40,19 @@ pin_project! {
 
 // === impl ResponseBody ===
 
-impl<B> ResponseBody<B> {
-    pub(crate) fn passed(body: B, guard: Option<SettleGuard>) -> Self {
+impl<B: Body> ResponseBody<B> {
+    pub(crate) fn passed(body: B, mut guard: Option<SettleGuard>) -> Self {
+        // Nobody asks for the end of a body that has none to come.
+        if let Some(guard) = &mut guard
+            && body.is_end_stream()
+        {
+            guard.mark_end(ResponseEnd::Complete);
+        }
         Self { inner: Inner::Passed { body }, guard }
     }
+}
 
+impl<B> ResponseBody<B> {
     pub(crate) fn refused(body: Bytes) -> Self {
         let body = Some(body).filter(|body| !body.is_empty());
         Self { inner: Inner::Refused { body }, guard: None }
@@ -70,12 +79,24 @@ where
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
         match this.inner.project() {
-            InnerProj::Passed { body } => {
-                let frame = ready!(body.poll_frame(cx));
-                if !matches!(frame, Some(Ok(_))) {
-                    drop(this.guard.take());
+            InnerProj::Passed { mut body } => {
+                let frame = ready!(body.as_mut().poll_frame(cx));
+                let Some(guard) = this.guard else { return Poll::Ready(frame) };
+                match frame {
+                    Some(Ok(frame)) => {
+                        let frame = frame.map_data(|data| guard.meter_data(data));
+                        if body.is_end_stream() {
+                            guard.mark_end(ResponseEnd::Complete);
+                        }
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                    end => {
+                        let how = if end.is_some() { ResponseEnd::Failed } else { ResponseEnd::Complete };
+                        guard.mark_end(how);
+                        drop(this.guard.take());
+                        Poll::Ready(end)
+                    }
                 }
-                Poll::Ready(frame)
             }
             InnerProj::Refused { body } => {
                 let frame = body.take().map(|body| Ok(Frame::data(body.into())));

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -19,6 +20,7 @@ use crate::handle::{Attempted, ReservationHandle, SettleGuard};
 use crate::headers;
 use crate::layer::Settings;
 use crate::service::Verdict;
+use crate::usage_meter::ResponseEnd;
 
 pin_project! {
     /// The future of [`RateLimit`](crate::RateLimit).
@@ -102,6 +104,7 @@ where
 impl<S, B, ResBody> Future for ResponseFuture<S, B>
 where
     S: Service<Request<B>, Response = Response<ResBody>>,
+    ResBody: Body,
 {
     type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
 
@@ -168,12 +171,20 @@ where
 /// refunded.
 ///
 /// [`ReservationHandle`]: crate::ReservationHandle
-fn finish<B, E>(
+fn finish<B: Body, E>(
     result: Result<Response<B>, E>,
     mut guard: Option<SettleGuard>,
     strips: bool,
 ) -> Result<Response<ResponseBody<B>>, E> {
-    let mut response = result?;
+    let mut response = match result {
+        Ok(response) => response,
+        Err(error) => {
+            if let Some(guard) = &mut guard {
+                guard.mark_end(ResponseEnd::Failed);
+            }
+            return Err(error);
+        }
+    };
     let extensions = response.extensions();
     let is_refused = extensions.get::<Denied>().is_some()
         || extensions.get::<Unavailable>().is_some()
@@ -184,6 +195,7 @@ fn finish<B, E>(
             guard.cancel();
         }
     } else if let Some(guard) = &mut guard {
+        response = guard.meter_head(response);
         guard.report_levels(&mut response);
         if response.status().is_server_error() && response.status() != StatusCode::GATEWAY_TIMEOUT {
             guard.fail();

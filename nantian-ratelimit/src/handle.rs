@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::{Buf, Bytes};
 use http::{Extensions, HeaderMap, Response};
 
 use crate::decide::Charge;
@@ -11,6 +12,7 @@ use crate::layer::Settings;
 use crate::levels::Levels;
 use crate::reservation::{CachedSettlement, Settlement};
 use crate::sync::{AtomicBool, Ordering};
+use crate::usage_meter::{Metering, ResponseEnd};
 
 /// Settles the tokens of the request in whose extensions it is found.
 ///
@@ -18,7 +20,8 @@ use crate::sync::{AtomicBool, Ordering};
 /// that passes without a charge, such as one that a policy merely warns of. So take an `Option` of it.
 ///
 /// Clones settle the same reservation, which is settled once: the first settlement holds, later ones do
-/// nothing. If nobody settles, the end of the response does:
+/// nothing. If nobody settles, the end of the response does, by the [`UsageMeter`](crate::UsageMeter) of the
+/// layer, or where that knows nothing:
 ///
 /// - a 5xx response other than 504 as [`Settlement::NotServed`]: whoever fails does not bill,
 /// - everything else as [`RateLimitLayer::if_unsettled`](crate::RateLimitLayer::if_unsettled) says, which is
@@ -48,6 +51,8 @@ pub(crate) struct SettleGuard {
     begun: Option<ReservationHandle>,
     /// The client is one of Anthropic's.
     is_of_anthropic: bool,
+    metering: Option<Metering>,
+    /// What the end settles if nobody knows better.
     end: Settlement,
 }
 
@@ -149,10 +154,34 @@ impl SettleGuard {
     pub(crate) fn new(
         handle: ReservationHandle,
         begun: Option<ReservationHandle>,
+        metering: Option<Metering>,
         request: &HeaderMap,
     ) -> Self {
         let (end, is_of_anthropic) = (handle.0.settings.if_unsettled, headers::is_of_anthropic(request));
-        Self { handle, begun, is_of_anthropic, end }
+        Self { handle, begun, is_of_anthropic, metering, end }
+    }
+
+    /// Shows the meter the head of the response.
+    pub(crate) fn meter_head<B>(&mut self, response: Response<B>) -> Response<B> {
+        let Some(metering) = &mut self.metering else { return response };
+        let (parts, body) = response.into_parts();
+        metering.head(&parts);
+        Response::from_parts(parts, body)
+    }
+
+    /// Shows the meter a piece of the body, which is given back.
+    pub(crate) fn meter_data<D: Buf + From<Bytes>>(&mut self, data: D) -> D {
+        match &mut self.metering {
+            Some(metering) => metering.data(data),
+            None => data,
+        }
+    }
+
+    /// Notes how the response has ended, for its meter.
+    pub(crate) fn mark_end(&mut self, end: ResponseEnd) {
+        if let Some(metering) = &mut self.metering {
+            metering.mark_end(end);
+        }
     }
 
     /// The request was not served: its end refunds the tokens, unless somebody settled otherwise.
@@ -161,7 +190,8 @@ impl SettleGuard {
     }
 
     /// The request was refused further in: it costs nothing.
-    pub(crate) fn cancel(self) {
+    pub(crate) fn cancel(mut self) {
+        self.metering = None;
         self.handle.cancel_own();
         if let Some(begun) = &self.begun {
             begun.cancel_own();
@@ -178,6 +208,13 @@ impl SettleGuard {
 
 impl Drop for SettleGuard {
     fn drop(&mut self) {
+        if let Some(settlement) = self.metering.take().and_then(Metering::end) {
+            if self.handle.0.settings.of_attempt {
+                self.handle.settle_attempt(settlement);
+            } else {
+                self.handle.settle(settlement);
+            }
+        }
         let is_used = self.handle.0.is_used.load(Ordering::Acquire);
         self.handle.settle_own(if is_used { Settlement::AsReserved } else { self.end }.into());
     }

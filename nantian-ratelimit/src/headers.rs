@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use http::Response;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use jiff::Timestamp;
 
 use crate::error::{Denied, Unavailable};
 use crate::levels::{Level, Levels};
@@ -265,24 +266,11 @@ fn go_duration(duration: Duration) -> String {
     }
 }
 
-/// A time in UTC as RFC 3339 has it, rounded up to a second.
+/// A time in UTC as RFC 3339 has it, rounded up to a second; nothing for one after the year 9999.
 fn date_time(time: SystemTime) -> String {
     let since = seconds(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-    let (year, month, day) = date(since / 86_400);
-    let (hour, minute, second) = (since / 3_600 % 24, since / 60 % 60, since % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day of a number of days after 1970-01-01, by years that begin in March.
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+    let time = i64::try_from(since).ok().and_then(|since| Timestamp::from_second(since).ok());
+    time.map(|time| time.to_string()).unwrap_or_default()
 }
 
 /// Whole seconds, rounded up: whoever waits that long has waited long enough.

@@ -22,6 +22,7 @@ use crate::reservation::Settlement;
 use crate::respond::{DialectResponder, Responder};
 use crate::scope::ScopePart;
 use crate::service::RateLimit;
+use crate::usage_meter::{Metering, ReportedTokens, UsageMeter};
 
 /// Limits the requests to the services it is applied to; all of them share the limiter's levels.
 ///
@@ -38,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) key_extractor: Arc<dyn KeyExtractor>,
     client_ip: Option<Arc<ClientIp>>,
     pub(crate) cost_estimator: Arc<dyn CostEstimator>,
+    usage_meter: Arc<dyn UsageMeter>,
     pub(crate) responder: Arc<dyn Responder>,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) report_levels: bool,
@@ -67,7 +69,8 @@ pub(crate) enum KeyLookup {
 // === impl RateLimitLayer ===
 
 impl RateLimitLayer {
-    /// A layer that asks `limiter`, with [`ScopeValues`], [`TypicalCost`] and [`DialectResponder`].
+    /// A layer that asks `limiter`, with [`ScopeValues`], [`TypicalCost`], [`ReportedTokens`] and
+    /// [`DialectResponder`].
     pub fn new(limiter: Limiter) -> Self {
         Self::of(Decider::Process(limiter))
     }
@@ -85,6 +88,7 @@ impl RateLimitLayer {
                 key_extractor: Arc::new(ScopeValues::new()),
                 client_ip: None,
                 cost_estimator: Arc::new(TypicalCost),
+                usage_meter: Arc::new(ReportedTokens),
                 responder: Arc::new(DialectResponder),
                 observer: Arc::new(()),
                 report_levels: true,
@@ -130,6 +134,12 @@ impl RateLimitLayer {
     #[must_use]
     pub fn cost_estimator(self, estimator: impl CostEstimator + 'static) -> Self {
         self.with(|settings| settings.cost_estimator = Arc::new(estimator))
+    }
+
+    /// Sets who learns what requests have used.
+    #[must_use]
+    pub fn usage_meter(self, meter: impl UsageMeter + 'static) -> Self {
+        self.with(|settings| settings.usage_meter = Arc::new(meter))
     }
 
     /// Sets who writes the response to a refused request.
@@ -240,6 +250,12 @@ impl Settings {
     pub(crate) fn cost(&self, request: &Parts) -> Cost {
         let cost = self.cost_estimator.estimate(request, self.decider.typical_tokens());
         if self.counts_tokens() { cost } else { Cost { tokens: 0, ..cost } }
+    }
+
+    /// The meter of the response to a request, if there is something to settle.
+    pub(crate) fn metering(&self, request: &Parts) -> Option<Metering> {
+        let meter = if self.counts_tokens() { self.usage_meter.begin(request) } else { None };
+        meter.map(Metering::new)
     }
 
     /// Whether there is something to settle.

@@ -44,11 +44,14 @@
 //!   extension,
 //! - a [`CostEstimator`] guesses tokens; the default, [`TypicalCost`], reads [`EstimatedTokens`] or goes by
 //!   experience,
+//! - a [`UsageMeter`] learns from responses what was used; the default, [`ReportedTokens`], by an extension
+//!   [`UsedTokens`],
 //! - a [`Responder`](respond::Responder) answers refused requests; the default,
 //!   [`DialectResponder`](respond::DialectResponder), in the words of the client's API,
 //! - an [`Observer`] is told what was decided.
 //!
-//! Tokens count by what requests used: whoever learns it settles the [`ReservationHandle`] in its extensions:
+//! Tokens count by what requests used. Whoever learns it earlier than a meter, or elsewhere than in the
+//! response, settles the [`ReservationHandle`] in their extensions:
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -92,8 +95,9 @@
 //!   more: put what is expected into [`EstimatedTokens`]; an [`OutputEstimate`] for each model tells how long
 //!   answers become. Ask [`RateLimitLayer::begin`] before a body is read, or callers over their limits have
 //!   theirs read, too.
-//! - It reads no bodies and so meters none: `nantian_ai::usage` does, whose observer settles a reservation
-//!   in a dozen lines, as the example `four_layers` of Nantian shows.
+//! - It knows no API of models. `nantian_ai::usage` does: its meter becomes a [`UsageMeter`], and its
+//!   observer settles a reservation, each in a dozen lines, as the examples `hyper_rate_limit` and
+//!   `four_layers` of Nantian show.
 //! - A token is a token: whoever counts cached ones for less settles with the number that is to count.
 //! - Each decision about shared limits asks the server, unless it has just denied the same; no replica takes
 //!   a slice of a limit ahead of its requests.
@@ -137,6 +141,7 @@ mod sip;
 mod sync;
 mod table;
 mod typical;
+mod usage_meter;
 mod wait_queue;
 
 pub mod body;
@@ -162,6 +167,7 @@ pub use policy::{MAX_LIMITS, MissingKey, OnLimit, Policy, PolicyBuilder, Queue};
 pub use reservation::{CachedSettlement, Reservation, Settled, Settlement};
 pub use scope::{Scope, ScopePart};
 pub use service::RateLimit;
+pub use usage_meter::{ReportedTokens, ResponseEnd, ResponseMeter, UsageMeter, UsedTokens};
 pub use wait_queue::{HeldBytes, MaxWait};
 
 #[cfg(doctest)]

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
+use http_body::Body;
 use tower_service::Service;
 
 use crate::body::ResponseBody;
@@ -67,6 +68,7 @@ impl<S> RateLimit<S> {
 impl<S, B, ResBody> Service<Request<B>> for RateLimit<S>
 where
     S: Service<Request<B>, Response = Response<ResBody>> + Clone,
+    ResBody: Body,
 {
     type Response = Response<ResponseBody<ResBody>>;
     type Error = S::Error;
@@ -101,9 +103,9 @@ where
         let cost = settings.cost(&parts);
         let (cost, begun, waited) = match begun {
             Some(EarlyCharge { taken, .. }) if cost.tokens == 0 => {
-                let mut request = Request::from_parts(parts, body);
-                let guard = settings.admitted(taken, None, &mut request);
-                return ResponseFuture::passed(self.inner.call(request), Some(guard), false);
+                let guard = settings.admitted(taken, None, &mut parts);
+                let inner = self.inner.call(Request::from_parts(parts, body));
+                return ResponseFuture::passed(inner, Some(guard), false);
             }
             Some(EarlyCharge { taken, waited, .. }) => (Cost { requests: 0, ..cost }, Some(taken), waited),
             None => (cost, None, Duration::ZERO),
@@ -142,10 +144,9 @@ impl Settings {
     ) -> Verdict<B> {
         match (outcome, self.decider.policy().on_limit()) {
             (Outcome::Admitted(charge), _) => {
-                let mut request = Request::from_parts(parts, body);
                 let handle = ReservationHandle::new(charge, Arc::clone(self));
-                let guard = self.admitted(handle, begun, &mut request);
-                Verdict::Pass(request, Some(guard))
+                let guard = self.admitted(handle, begun, &mut parts);
+                Verdict::Pass(Request::from_parts(parts, body), Some(guard))
             }
             (Outcome::Denied(denied), OnLimit::Warn) => {
                 self.observer.decided(&Decision::Warned(&denied));
@@ -216,16 +217,17 @@ impl Settings {
 
     /// The guard of an admitted request, whose handle is left in its extensions if there are tokens to
     /// settle.
-    fn admitted<B>(
+    fn admitted(
         &self,
         handle: ReservationHandle,
         begun: Option<ReservationHandle>,
-        request: &mut Request<B>,
+        request: &mut Parts,
     ) -> SettleGuard {
         self.observer.decided(&Decision::Admitted(handle.levels()));
+        let metering = self.metering(request);
         if self.counts_tokens() {
-            handle.enter(request.extensions_mut());
+            handle.enter(&mut request.extensions);
         }
-        SettleGuard::new(handle, begun, request.headers())
+        SettleGuard::new(handle, begun, metering, &request.headers)
     }
 }

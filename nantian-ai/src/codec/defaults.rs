@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
+
 use super::Echo;
 
 /// What is written into an answer where the provider does not say it.
@@ -33,31 +35,14 @@ impl Defaults {
         self.since_epoch().as_secs()
     }
 
-    /// As Ollama has it: RFC 3339 in UTC.
+    /// As Ollama has it: RFC 3339 in UTC, to the microsecond; nothing for a time after the year 9999.
     pub(crate) fn created_text(&self) -> String {
-        let since = self.since_epoch();
-        let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        let micros = since.subsec_micros();
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+        Timestamp::try_from(self.created).map(|time| format!("{time:.6}")).unwrap_or_default()
     }
 
     fn since_epoch(&self) -> Duration {
         self.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
-}
-
-/// Year, month and day of a number of days after 1970-01-01, by years that begin in March.
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

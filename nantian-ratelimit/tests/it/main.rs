@@ -23,3 +23,4 @@ mod settle;
 mod simulation;
 mod structured_fields;
 mod unsettled;
+mod usage_meter;

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use nantian_ratelimit::{
     Cost, EstimatedTokens, HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimit, RateLimitLayer,
     Reservation, ReservationHandle, ScopePart, Settlement,
@@ -307,7 +309,7 @@ async fn a_refund_ends_the_wait_early() {
     let service = RateLimitLayer::new(limiter.clone()).layer(service_fn(move |request: Request<()>| {
         let handle = request.extensions().get::<ReservationHandle>().cloned();
         kept.lock().unwrap().get_or_insert(handle.unwrap());
-        std::future::ready(Ok::<_, Infallible>(Response::new(std::future::pending::<()>)))
+        std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("not read"))))
     }));
     let asking = |tokens: u64| {
         let mut request = of("a");
