@@ -36,6 +36,16 @@ nantian-gateway
 {{- end -}}
 {{- end -}}
 
+{{- /* The seconds of a duration of the Gateway API (GEP-2257), rounded up. */ -}}
+{{- define "nantian.seconds" -}}
+{{- $milliseconds := 0 -}}
+{{- range regexFindAll "[0-9]+(h|ms|m|s)" . -1 -}}
+{{- $unit := get (dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1) (regexFind "[a-z]+" .) -}}
+{{- $milliseconds = add $milliseconds (mul (atoi (regexFind "[0-9]+" .)) $unit) -}}
+{{- end -}}
+{{- div (add $milliseconds 999) 1000 -}}
+{{- end -}}
+
 {{- /* AllAlpha comes first, for the program lets later ones win. */ -}}
 {{- define "nantian.featureGates" -}}
 {{- $gates := list -}}
