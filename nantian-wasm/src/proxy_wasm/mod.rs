@@ -100,6 +100,8 @@ impl HostFunctions {
     /// Links a module.
     pub(crate) fn link(&self, module: wasmtime::Module) -> Result<LinkedModule, ModuleError> {
         let mut linker = self.linker.clone();
+        // Go's linker leaves an import twice that two packages declare.
+        linker.allow_shadowing(true);
         for import in module.imports() {
             if let ExternType::Func(ty) = import.ty() {
                 link_as_declared(&mut linker, import.module(), import.name(), ty).map_err(refused)?;

@@ -286,18 +286,19 @@ const WASI: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn everything_the_sdks_import_links() {
+fn everything_the_sdks_import_links_however_often() {
     let types = |codes: &str| codes.replace('i', " i32").replace('I', " i64");
     let import = |module: &str, (name, params, results): &(&str, &str, &str)| {
         let (params, results) = (types(params), types(results));
         format!("(import \"{module}\" \"{name}\" (func (param{params}) (result{results})))\n")
     };
-    let mut text = String::from("(module ");
-    text.extend(IMPORTS.iter().map(|function| import("env", function)));
-    text.extend(WASI.iter().map(|function| import("wasi_snapshot_preview1", function)));
-    text.extend(WASI.iter().map(|function| import("wasi_unstable", function)));
-    text.push_str(MARKER);
-    text.push(')');
-    let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
-    assert_eq!(send([plugin], get("/")).status(), 200);
+    for wasi in ["wasi_snapshot_preview1", "wasi_unstable"] {
+        let mut imports: String = IMPORTS.iter().map(|function| import("env", function)).collect();
+        imports.extend(WASI.iter().map(|function| import(wasi, function)));
+        for text in [format!("(module {imports}{MARKER})"), format!("(module {imports}{imports}{MARKER})")] {
+            let plugin =
+                plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
+            assert_eq!(send([plugin], get("/")).status(), 200);
+        }
+    }
 }
