@@ -60,7 +60,7 @@ pub(super) fn http_call(
     timeout: i32,
     return_id: u32,
 ) -> Result<(), HostCallError> {
-    let upstream = name(caller, (upstream, upstream_size))?;
+    let upstream = name(caller, (upstream, upstream_size), Status::BadArgument)?;
     let block = read(caller, headers, headers_size)?;
     let body = body_of(caller, (body, body_size), Status::InternalFailure)?;
     let trailer_block = read(caller, trailers, trailers_size)?;
@@ -143,10 +143,11 @@ fn open_grpc(
     unary: Option<(Vec<u8>, Duration)>,
     return_id: u32,
 ) -> Result<(), HostCallError> {
-    let target = short(caller, upstream)?;
+    let target = short(caller, upstream, Status::InternalFailure)?;
     let upstream = protobuf::cluster(&target)
         .map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
-    let (service, method) = (name(caller, service)?, name(caller, method)?);
+    let [service, method] = [service, method].map(|span| name(caller, span, Status::InternalFailure));
+    let (service, method) = (service?, method?);
     let block = read(caller, metadata.0, metadata.1)?;
     let metadata = fields(&mut caller.data_mut().interner, &block).map_err(|_| Status::InternalFailure)?;
     PathAndQuery::try_from(format!("/{service}/{method}")).map_err(|_| Status::InternalFailure)?;
@@ -224,7 +225,7 @@ pub(super) fn call_foreign_function(
     return_pointer: u32,
     return_length: u32,
 ) -> Result<AllocationSize, HostCallError> {
-    let name = name(caller, (function, function_size))?;
+    let name = name(caller, (function, function_size), Status::BadArgument)?;
     let arguments = read(caller, arguments, arguments_size)?;
     let plugin = &caller.data().plugin;
     let result = match name.as_str() {
@@ -326,14 +327,18 @@ fn known_grpc(id: u32) -> Result<CallKind, Status> {
     }
 }
 
-fn name(caller: &mut Caller<'_, State>, span: Span) -> Result<String, HostCallError> {
-    Ok(String::from_utf8_lossy(&short(caller, span)?).into_owned())
+fn name(caller: &mut Caller<'_, State>, span: Span, refused: Status) -> Result<String, HostCallError> {
+    Ok(String::from_utf8_lossy(&short(caller, span, refused)?).into_owned())
 }
 
-/// The bytes of a name.
-fn short(caller: &mut Caller<'_, State>, (pointer, length): Span) -> Result<Vec<u8>, HostCallError> {
+/// The bytes of a name that is no longer than one may be; this status otherwise.
+fn short(
+    caller: &mut Caller<'_, State>,
+    (pointer, length): Span,
+    refused: Status,
+) -> Result<Vec<u8>, HostCallError> {
     if length > MAX_NAME {
-        return Err(Status::BadArgument.into());
+        return Err(refused.into());
     }
     read(caller, pointer, length)
 }

@@ -142,6 +142,33 @@ fn call_of_grpc_whose_method_would_split_its_path_is_not_made() {
 }
 
 #[test]
+fn names_of_grpc_that_are_too_long_are_a_failure_that_sdks_know() {
+    for lengths in [[5_000, 4, 4], [4, 5_000, 4], [4, 4, 5_000]] {
+        let names = lengths.map(|length| format!("(i32.const 100) (i32.const {length})")).join(" ");
+        let guest = format!(
+            r#"(module
+            (import "env" "proxy_grpc_call"
+                (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+            (import "env" "proxy_grpc_stream" (func $open (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+            (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "proxy_abi_version_0_2_1"))
+            (func $tell (param $status i32)
+                (i32.store8 (i32.const 0) (i32.add (i32.const 65) (local.get $status)))
+                (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1))))
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                (call $tell (call $call {names} (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                    (i32.const 1000) (i32.const 8)))
+                (call $tell (call $open {names} (i32.const 0) (i32.const 0) (i32.const 8)))
+                (i32.const 0)))"#
+        );
+        let (plugin, _outside) = calling(&Engine::new().unwrap().0, &guest);
+        let lines = Logged::during(|| assert_eq!(send([plugin], get("/")).status(), 200));
+        assert_eq!(lines, ["probe: K", "probe: K"], "internal failures");
+    }
+}
+
+#[test]
 fn call_out_without_an_authority_goes_to_the_host_of_its_upstream() {
     let (statuses, calls) = called(&[METHOD, PATH, (":authority", ""), ("", "nameless")], &[]);
     assert_eq!(statuses, [0, 6]);
