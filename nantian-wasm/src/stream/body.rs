@@ -204,7 +204,9 @@ impl StreamContext {
             && cursor.direction == Direction::Response
             && cursor.plugin.stream_framing() == StreamFraming::Events
         {
-            self.cut(cursor, part);
+            if let Some(step) = self.cut(cursor, part) {
+                return step;
+            }
             if part.chunk.is_empty() && !part.end && part.trailers.is_none() {
                 return Step::Next;
             }
@@ -240,15 +242,20 @@ impl StreamContext {
         self.show_trailers(cursor, cell, part)
     }
 
-    /// Leaves whole events in the part, and puts the rest by for the next one.
-    fn cut(&mut self, cursor: &PluginCursor<'_>, part: &mut Part<'_>) {
+    /// Leaves whole events in the part, and puts the rest by for the next one, if there is memory for it.
+    fn cut(&mut self, cursor: &PluginCursor<'_>, part: &mut Part<'_>) -> Option<Step> {
         let limit = self.most_of(cursor);
-        let Some(message) = self.message_of(cursor.index, cursor.direction) else { return };
+        let message = self.message_of(cursor.index, cursor.direction)?;
         let mut whole = BodyBytes::Frame(message.events.whole(std::mem::take(part.chunk)));
         if part.end || part.trailers.is_some() || message.events.len() > limit {
             whole = whole.followed_by(message.events.take().into_bytes());
         }
         *part.chunk = whole.into_bytes();
+        if message.events.len() == 0 {
+            return None;
+        }
+        let cause = self.hold_all().err()?;
+        Some(self.cannot_hold(cursor, part.chunk, cause))
     }
 
     fn show_bytes(

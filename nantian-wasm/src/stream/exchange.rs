@@ -276,6 +276,20 @@ impl Exchange {
         *self.undo.saved.get_or_insert_default().window(direction) = window;
     }
 
+    /// How many bytes of bodies are put by.
+    pub(crate) fn saved_bytes(&self) -> usize {
+        let windows =
+            self.undo.saved.iter().flat_map(|saved| [&saved.request_window, &saved.response_window]);
+        windows.flatten().map(|window| window.bytes.len()).sum()
+    }
+
+    /// Forgets the body bytes that are put by of a message that has left the plugin's hands.
+    pub(crate) fn forget_body(&mut self, plugin_index: usize, direction: Direction) {
+        if let Some(saved) = self.undo.saved.as_mut().filter(|_| self.current == plugin_index) {
+            *saved.window(direction) = None;
+        }
+    }
+
     /// Takes back every change since the last callback began, if that was of this plugin: what others have
     /// made of a message since is theirs. Body bytes that have left the plugin's hands meanwhile do not come
     /// back.

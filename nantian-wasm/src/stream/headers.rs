@@ -246,8 +246,11 @@ impl StreamContext {
 
     /// Notes that a guest holds nothing of a message any more; its headers it can still look at, as in Envoy.
     pub(super) fn release(&mut self, index: usize, direction: Direction) {
-        if let Some(message) = self.message_of(index, direction) {
-            (message.pause, message.waits_for_body) = (Pause::None, false);
+        if let Some(exchange) = self.exchange.as_mut() {
+            exchange.forget_body(index, direction);
+            if let Some(message) = exchange.message_of(index, direction) {
+                (message.pause, message.waits_for_body) = (Pause::None, false);
+            }
         }
         self.set_holds(index, direction, false);
     }

@@ -49,8 +49,10 @@ impl StreamContext {
     }
 
     fn held_bytes(&self) -> usize {
-        let plugins = self.exchange.iter().flat_map(|exchange| &exchange.plugins);
-        plugins.map(|plugin| plugin.request.held_bytes() + plugin.response.held_bytes()).sum()
+        let Some(exchange) = self.exchange.as_ref() else { return 0 };
+        let of_plugins = exchange.plugins.iter();
+        let held = of_plugins.map(|plugin| plugin.request.held_bytes() + plugin.response.held_bytes());
+        held.sum::<usize>() + exchange.saved_bytes()
     }
 
     /// Ends the stream whose body cannot be held.

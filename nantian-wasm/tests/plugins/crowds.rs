@@ -14,7 +14,8 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, Cause, Engine, FailurePolicy, Plugin, StreamContext, StreamInfo, WasmLayer, body::RequestBody,
+    Action, Cause, Engine, FailurePolicy, Plugin, StreamContext, StreamFraming, StreamInfo, WasmLayer,
+    body::RequestBody,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -250,6 +251,82 @@ fn bodies_that_are_held_take_no_more_together_than_the_embedder_has_for_them() {
         assert_eq!(all.load(Relaxed), 3, "it has gone on");
         drop(three);
         assert_eq!(all.load(Relaxed), 0);
+    }
+}
+
+#[test]
+fn event_that_has_not_ended_is_held_as_bodies_are() {
+    let guest = r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0)))"#;
+    let all = Arc::<AtomicU64>::default();
+    let plugin = plugin_of(&of_ten_bytes(&all), &wat::parse_str(guest).unwrap(), |config| {
+        config.stream_framing = StreamFraming::Events;
+    });
+    let plugins: Arc<[Plugin]> = [plugin.unwrap()].into();
+    let begun = || {
+        let mut stream = StreamContext::new(Arc::clone(&plugins), StreamInfo::default());
+        let (mut parts, ()) = Request::new(()).into_parts();
+        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+        let response = Response::builder().header("content-type", "text/event-stream").body(()).unwrap();
+        assert!(matches!(stream.on_response_headers(&mut response.into_parts().0, false), Action::Continue));
+        stream
+    };
+    let show = |stream: &mut StreamContext, bytes: &'static str| {
+        let mut chunk = Bytes::from(bytes);
+        (stream.on_response_body(&mut chunk, false), chunk)
+    };
+    let (mut one, mut two) = (begun(), begun());
+    for (bytes, passed, held) in [("id:1", "", 4), ("\n\nid:", "id:1\n\n", 3), ("2", "", 4)] {
+        let (action, chunk) = show(&mut one, bytes);
+        assert!(matches!(action, Action::Continue), "{action:?}");
+        assert_eq!(chunk, passed);
+        assert!(all.load(Relaxed) >= held, "{} bytes are held", all.load(Relaxed));
+    }
+    let (refused, _) = show(&mut two, "data: 1");
+    let Action::Fail(failure) = refused else { panic!("{refused:?}") };
+    assert_eq!(failure.cause, Cause::NoMemory);
+    assert_eq!(show(&mut one, "\n\n").1, "id:2\n\n");
+    assert!(matches!(show(&mut one, "\n\n").0, Action::Continue));
+    assert_eq!(all.load(Relaxed), 0, "all has gone on");
+}
+
+#[test]
+fn body_that_may_have_to_be_taken_back_is_held_with_the_one_in_its_place() {
+    let guest = r#"(module
+        (import "env" "proxy_set_buffer_bytes" (func $set (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+        (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (drop (call $set (i32.const 0) (i32.const 0) (local.get 1) (i32.const 0) (local.get 1)))
+            (drop (call $continue (i32.const 0)))
+            (i32.const 1)))"#;
+    for (policy, held) in [(FailurePolicy::FailClosed, 4), (FailurePolicy::FailOpen, 8)] {
+        let all = Arc::<AtomicU64>::default();
+        let engine = of_ten_bytes(&all);
+        let plugin = plugin_of(&engine, &wat::parse_str(guest).unwrap(), |config| {
+            config.failure_policy = policy;
+        });
+        let plugins: Arc<[Plugin]> = [plugin.unwrap()].into();
+        let shown = |bytes: &'static str| {
+            let mut stream = StreamContext::new(Arc::clone(&plugins), StreamInfo::default());
+            let (mut parts, ()) = Request::new(()).into_parts();
+            assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
+            let mut chunk = Bytes::from(bytes);
+            (stream.on_request_body(&mut chunk, true), stream)
+        };
+        let (action, mut stream) = shown("1234");
+        assert!(matches!(action, Action::Pending), "{action:?}");
+        assert_eq!(all.load(Relaxed), held, "{policy:?}");
+        assert!(stream.poll_request(&mut Context::from_waker(Waker::noop())).is_ready());
+        let mut chunk = Bytes::new();
+        assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Continue));
+        assert_eq!(chunk, "\0\0\0\0");
+        let (mut parts, ()) = Response::new(()).into_parts();
+        assert!(matches!(stream.on_response_headers(&mut parts, true), Action::Continue));
+        assert_eq!(all.load(Relaxed), 0, "{policy:?}: it has gone on");
+        let (action, _stream) = shown("123456");
+        let is_refused = matches!(&action, Action::Fail(failure) if failure.cause == Cause::NoMemory);
+        assert_eq!(is_refused, policy == FailurePolicy::FailOpen, "{action:?}");
     }
 }
 
