@@ -10,7 +10,11 @@ use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 use crate::stream::{Action, Direction, StreamContext};
 
 /// One owner's way to a stream. Most streams have one owner at a time, who needs no lock.
-pub(crate) struct StreamHandle(Owner);
+pub(crate) struct StreamHandle {
+    owner: Owner,
+    /// A plugin may answer or end the stream outside of its callbacks.
+    may_be_interrupted: bool,
+}
 
 enum Owner {
     Alone(Box<StreamState>),
@@ -40,29 +44,35 @@ pub(crate) enum StreamGuard<'a> {
 
 impl StreamHandle {
     pub(crate) fn new(context: StreamContext) -> Self {
-        Self(Owner::Alone(Box::new(StreamState { context, refusal: None })))
+        let may_be_interrupted = context.may_interrupt();
+        Self { owner: Owner::Alone(Box::new(StreamState { context, refusal: None })), may_be_interrupted }
     }
 
     /// Another owner's way to the same stream.
     pub(crate) fn share(&mut self) -> Self {
-        let shared = match std::mem::replace(&mut self.0, Owner::Gone) {
+        let shared = match std::mem::replace(&mut self.owner, Owner::Gone) {
             Owner::Alone(alone) => Arc::new(Mutex::new(*alone)),
             Owner::OneOfSome { shared, .. } => shared,
-            Owner::Gone => return Self(Owner::Gone),
+            Owner::Gone => return self.take(),
         };
-        self.0 = Owner::OneOfSome { shared: Arc::clone(&shared), waiting: None };
-        Self(Owner::OneOfSome { shared, waiting: None })
+        self.owner = Owner::OneOfSome { shared: Arc::clone(&shared), waiting: None };
+        Self { owner: Owner::OneOfSome { shared, waiting: None }, ..*self }
     }
 
     /// Gives the stream to another owner, which leaves nothing here.
     pub(crate) fn take(&mut self) -> Self {
-        Self(std::mem::replace(&mut self.0, Owner::Gone))
+        Self { owner: std::mem::replace(&mut self.owner, Owner::Gone), ..*self }
+    }
+
+    /// Whether a plugin may answer or end the stream outside of its callbacks.
+    pub(crate) fn may_be_interrupted(&self) -> bool {
+        self.may_be_interrupted
     }
 
     /// Takes hold of the stream; pending only while another task takes a step with it, and for ever if it is
     /// gone.
     pub(crate) fn poll_lock(&mut self, cx: &mut Context<'_>) -> Poll<StreamGuard<'_>> {
-        let (shared, waiting) = match &mut self.0 {
+        let (shared, waiting) = match &mut self.owner {
             Owner::Alone(alone) => return Poll::Ready(StreamGuard::Alone(alone)),
             Owner::OneOfSome { shared, waiting } => (shared, waiting),
             Owner::Gone => return Poll::Pending,
@@ -75,6 +85,15 @@ impl StreamHandle {
         let locked = ready!(waiting.get_or_insert_with(|| Arc::clone(shared).lock_owned()).poll_unpin(cx));
         *waiting = None;
         Poll::Ready(StreamGuard::Locked(locked))
+    }
+
+    /// Takes hold of the stream, unless another task takes a step with it or it is gone.
+    pub(crate) fn try_lock(&mut self) -> Option<StreamGuard<'_>> {
+        match &mut self.owner {
+            Owner::Alone(alone) => Some(StreamGuard::Alone(alone)),
+            Owner::OneOfSome { shared, .. } => shared.try_lock_owned().map(StreamGuard::Locked),
+            Owner::Gone => None,
+        }
     }
 
     /// Counts bytes of a body that no plugin was shown.
@@ -94,14 +113,8 @@ impl StreamHandle {
     }
 
     fn note(&mut self, note: impl FnOnce(&mut StreamContext)) {
-        match &mut self.0 {
-            Owner::Alone(alone) => note(&mut alone.context),
-            Owner::OneOfSome { shared, .. } => {
-                if let Some(mut shared) = shared.try_lock() {
-                    note(&mut shared.context);
-                }
-            }
-            Owner::Gone => {}
+        if let Some(mut shared) = self.try_lock() {
+            note(&mut shared.context);
         }
     }
 }

@@ -75,6 +75,25 @@ pin_project! {
 
 // === impl End ===
 
+impl End {
+    /// Ready when a plugin that is not shown the body ends the stream while nothing comes.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<BoxError> {
+        if self.unseen.is_none() || !self.stream.may_be_interrupted() {
+            return Poll::Pending;
+        }
+        // A wait for the lock would be left behind when something comes.
+        if let Some(mut shared) = self.stream.try_lock() {
+            ready!(shared.context.poll_response(cx));
+            let action = shared.context.on_response_body(&mut Bytes::new(), false);
+            if let Some(error) = BodyError::of(&action) {
+                return Poll::Ready(error.into());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 impl Drop for End {
     fn drop(&mut self) {
         self.stream.count(Direction::Response, self.unseen.unwrap_or_default());
@@ -237,17 +256,20 @@ where
         if let Some(error) = this.watch.take_broken() {
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = match this.watch.take_front() {
-            Some(front) => Some(front),
-            None => ready!(match this.watch.relay_mut() {
-                Some(relay) => relay.poll_frame(this.source, cx),
-                None => this.source.poll_frame(cx),
-            }),
+        let polled = match (this.watch.take_front(), this.watch.relay_mut()) {
+            (Some(front), _) => Poll::Ready(Some(front)),
+            (None, Some(relay)) => relay.poll_frame(this.source, cx),
+            (None, None) => this.source.poll_frame(cx),
+        };
+        let (frame, is_deferred) = match (polled, this.end.as_mut()) {
+            (Poll::Ready(frame), _) => (frame, this.watch.relay().is_some()),
+            (Poll::Pending, Some(end)) => (Some(Err(ready!(end.poll_broken(cx)))), true),
+            (Poll::Pending, None) => return Poll::Pending,
         };
         if let (Some(End { unseen: Some(unseen), .. }), Some(Ok(frame))) = (this.end.as_mut(), &frame) {
             *unseen = unseen.saturating_add(frame.data_ref().map_or(0, Bytes::len));
         }
-        if let (Some(End { stream, unseen: Some(_) }), Some(Err(_))) = (this.end.as_mut(), &frame) {
+        if let (false, Some(End { stream, .. }), Some(Err(_))) = (is_deferred, this.end.as_mut(), &frame) {
             stream.note_broken();
         }
         if !matches!(frame, Some(Ok(_))) {
@@ -257,7 +279,7 @@ where
         match frame {
             // A server sends what it has before it looks again: the client learns the status of what breaks
             // off.
-            Some(Err(error)) if this.watch.relay().is_some() => {
+            Some(Err(error)) if is_deferred => {
                 this.watch.break_off(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending

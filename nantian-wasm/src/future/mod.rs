@@ -43,8 +43,6 @@ pin_project! {
         // The response has no body, whatever its headers say; one to HEAD not even a body that is made here.
         is_bodiless: bool,
         is_head: bool,
-        // A plugin may answer or end the stream while the response is awaited.
-        may_interrupt: bool,
         responder: SharedResponder,
     }
 }
@@ -81,7 +79,6 @@ where
             stream: None,
             is_bodiless: false,
             is_head: false,
-            may_interrupt: false,
             responder: SharedResponder::default(),
         }
     }
@@ -99,7 +96,6 @@ where
     {
         let is_head = *request.method() == Method::HEAD;
         let is_bodiless = is_head || *request.method() == Method::CONNECT;
-        let may_interrupt = context.may_interrupt();
         let (parts, body) = request.into_parts();
         let end = body.is_end_stream();
         let mut waiting = PendingMessage::new(folds_end(parts.version), parts, body, end);
@@ -122,7 +118,7 @@ where
                 held: Some(Box::new(waiting.into_held(Direction::Request, &mut stream))),
             },
         };
-        Self { state, stream: Some(stream), is_bodiless, is_head, may_interrupt, responder }
+        Self { state, stream: Some(stream), is_bodiless, is_head, responder }
     }
 }
 
@@ -157,7 +153,7 @@ where
                     Poll::Ready(result) => {
                         answer(result, *this.is_bodiless, stream, this.responder.get(), cx)
                     }
-                    Poll::Pending if !*this.may_interrupt => return Poll::Pending,
+                    Poll::Pending if !stream.may_be_interrupted() => return Poll::Pending,
                     Poll::Pending => {
                         let mut shared = ready!(stream.poll_lock(cx));
                         let action = ready!(shared.context.poll_interrupt(cx));

@@ -295,7 +295,7 @@ impl StreamContext {
     }
 
     /// Waits until the response's next step can be taken, as [`poll_request`](Self::poll_request) does for
-    /// the request.
+    /// the request; also where no plugin looks at its body, since one may end the stream while it passes.
     pub fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_step(Direction::Response, cx)
     }

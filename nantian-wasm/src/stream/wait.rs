@@ -151,8 +151,8 @@ impl StreamContext {
         is_watched.then(|| holder.max_buffered_body())
     }
 
-    /// Between the parts of a message: ready when a guest let go what it held of it, and when the message is
-    /// over.
+    /// Between the parts of a message: ready when a guest let go what it held of it, when one has ended a
+    /// response that is on its way, and when the message is over.
     ///
     /// Whatever makes it ready is gone when an empty part was shown: the message has gone on, or is broken
     /// off.
@@ -164,7 +164,9 @@ impl StreamContext {
         if !message.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(waker)) {
             message.waiting = Some(waker.clone());
         }
-        if !self.active.iter().any(|active| active.holds.contains(direction)) {
+        // Who waits for a response's headers learns of what ends the stream before these have left.
+        let may_end = direction == Direction::Response && self.may_interrupt();
+        if !may_end && !self.active.iter().any(|active| active.holds.contains(direction)) {
             return Poll::Pending;
         }
         // A guest that has the exchange now is followed by a step.

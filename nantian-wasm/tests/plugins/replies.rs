@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -13,12 +13,12 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Action, Cause, Engine, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo, WasmLayer,
-    body::RequestBody,
+    body::{BodyError, RequestBody},
     host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, Logged, Ticking, data, frames, get, plugin_of, send};
+use crate::support::{Frames, Logged, ThenSilent, Ticking, data, frames, get, plugin_of, send};
 
 /// Answers each call-out at once, and lets a millisecond pass with each foreign call.
 struct Answering {
@@ -46,6 +46,7 @@ const ASKING: &str = r#"(module
     (import "env" "proxy_call_foreign_function" (func $foreign (param i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
     (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+    (import "env" "proxy_close_stream" (func $close (param i32) (result i32)))
     (import "env" "proxy_send_local_response" (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_get_header_map_value" (func $value (param i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
@@ -178,6 +179,50 @@ fn answer_of_a_callback_that_ends_while_the_response_waits_is_shown_to_plugins()
     let mut answer = answer.into_response(false).into_parts().0;
     assert!(matches!(stream.on_response_headers(&mut answer, true), Action::Continue));
     assert!(stream.has_shown_response());
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn reply_that_ends_the_stream_breaks_off_a_response_of_which_nothing_comes() {
+    for (reply, cause) in
+        [("(drop (call $close (i32.const 1)))", Cause::Closed), ("(call $answer)", Cause::LateAnswer)]
+    {
+        for callback in ["proxy_on_response_body", "proxy_on_response_headers"] {
+            let text = ASKING.replace("HELD", callback).replace("MORE (i32.const 1)", "(i32.const 0)");
+            let (_engine, plugin, host) = later(&text.replace("REPLY", reply));
+            let inner = service_fn(async |_: Request<RequestBody<Frames>>| {
+                Ok::<_, std::convert::Infallible>(Response::new(ThenSilent(Some(data("first")))))
+            });
+            let service = WasmLayer::new([plugin.clone()]).layer(inner);
+            let response = service.oneshot(get("/")).now_or_never().unwrap().unwrap();
+            let mut body = std::pin::pin!(response.into_body());
+            let wakes = Arc::<Wakes>::default();
+            let waker = Waker::from(Arc::clone(&wakes));
+            let mut poll = || http_body::Body::poll_frame(body.as_mut(), &mut Context::from_waker(&waker));
+            assert!(matches!(poll(), Poll::Ready(Some(Ok(_)))), "{callback}");
+            assert!(poll().is_pending(), "{callback}");
+            assert_eq!(wakes.0.swap(0, Ordering::Relaxed), 0, "{callback}: it waits");
+            host.answer();
+            let end = loop {
+                assert!(wakes.0.swap(0, Ordering::Relaxed) > 0, "{callback}: nobody looks");
+                if let Poll::Ready(end) = poll() {
+                    break end;
+                }
+            };
+            let error = end.unwrap().unwrap_err();
+            let Some(BodyError::Failed(failure)) = error.downcast_ref() else { panic!("{error}") };
+            assert_eq!((&failure.cause, plugin.status().failures), (&cause, 1), "{callback}");
+        }
+    }
 }
 
 /// A guest that answers twice.
