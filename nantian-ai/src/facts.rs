@@ -82,6 +82,12 @@ impl RequestFacts {
         Self { input_estimate: length.map_or(0, |bytes| bytes.div_ceil(BYTES_PER_TOKEN)), ..Self::default() }
     }
 
+    /// Whether the client wants a stream.
+    pub(crate) fn streams(surface: &Surface, object: &Object<'_>) -> bool {
+        let asked = || object.flag("stream").unwrap_or_else(|| surface.streams_by_default());
+        surface.operation().generates() && asked()
+    }
+
     pub(crate) fn without_body(surface: &Surface) -> Self {
         let (dialect, operation) = (Some(surface.dialect()), Some(surface.operation()));
         Self { dialect, operation, max_tokens: Some(0), choices: 1, ..Self::default() }
@@ -93,8 +99,7 @@ impl RequestFacts {
             dialect: Some(surface.dialect()),
             operation: Some(operation),
             model: object.text("model").map(Into::into),
-            stream: operation.generates()
-                && object.flag("stream").unwrap_or_else(|| surface.streams_by_default()),
+            stream: Self::streams(surface, object),
             max_tokens: if operation.generates() { max_tokens(surface.dialect(), object) } else { Some(0) },
             choices: choices(surface, object),
             refers: operation.spends() && references::refers(surface.dialect(), object, body),

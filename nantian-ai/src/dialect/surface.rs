@@ -193,6 +193,12 @@ impl Surface {
         &self.path
     }
 
+    /// Whether a stream may tell what it used only where it is [asked to](crate::usage::ask_for_usage).
+    pub fn may_hold_usage_back(&self) -> bool {
+        self.dialect == ClientDialect::OpenAi
+            && matches!(self.operation, Operation::Chat | Operation::Generate)
+    }
+
     /// Whether the answer is a stream unless the body says otherwise.
     pub(crate) fn streams_by_default(&self) -> bool {
         self.dialect == ClientDialect::Ollama && self.operation.generates()

@@ -31,6 +31,7 @@ use crate::headers::STRICT;
 use crate::ir::Losses;
 use crate::target::Target;
 use crate::translate::Translation;
+use crate::usage::{is_added, options_that_ask};
 use crate::wish::{Wish, Wishes, continued};
 
 /// A request as the upstream gets it, to be made as often as it is tried.
@@ -179,7 +180,7 @@ impl Target {
             None => object.set_and(body, &[model], edits),
             Some(options) => {
                 way = Way::HidingUsage;
-                if object.value("stream_options").is_none_or(|given| given == b"null") {
+                if is_added(object) {
                     wishes.add(Wish::Usage);
                 }
                 object.set_and(body, &[model, ("stream_options", &options)], edits)
@@ -345,20 +346,9 @@ impl Target {
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.
     fn usage_wish(&self, surface: &Surface, facts: &RequestFacts, object: &Object<'_>) -> Option<String> {
-        let streams = matches!(surface.operation(), Operation::Chat | Operation::Generate) && facts.stream;
         let asks = self.must_ask_for_usage() && !self.forgoes(Wish::Usage);
-        if surface.dialect() != ClientDialect::OpenAi || !streams || !asks {
-            return None;
-        }
-        const WISH: (&str, &str) = ("include_usage", "true");
-        let given =
-            object.value("stream_options").and_then(|given| Some((given, Object::parse(given).ok()?)));
-        let Some((text, options)) = given else { return Some(r#"{"include_usage":true}"#.to_owned()) };
-        if options.flag(WISH.0) == Some(true) {
-            return None;
-        }
-        let pieces = options.set(&Bytes::copy_from_slice(text), &[WISH]);
-        String::from_utf8(pieces.concat()).ok()
+        let streams = surface.may_hold_usage_back() && facts.stream;
+        (asks && streams).then(|| options_that_ask(object)).flatten()
     }
 
     /// Whether a stream tells its usage only where it is asked to.

@@ -10,7 +10,8 @@ use super::{UsageObserver, UsageService};
 ///
 /// For routes with token limits whose backend is no [`AiService`](crate::AiService). The request passes as
 /// it is, but for `accept-encoding`: a compressed reply could not be read. Requests that no operation is
-/// known for are not metered.
+/// known for are not metered. Bodies are not looked at: who holds one can [ask](super::ask_for_usage) for the
+/// usage that a stream may else not tell.
 ///
 /// A call that ends in an error is reported as [`Outcome::Truncated`](super::Outcome::Truncated) with the
 /// estimate of the input: an error does not tell whether the upstream has the prompt.

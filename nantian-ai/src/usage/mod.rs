@@ -5,6 +5,7 @@
 //! [`AiService`](crate::AiService); an `AiService` has it built in.
 
 mod about;
+mod asking;
 mod body;
 mod call;
 mod content;
@@ -18,6 +19,7 @@ mod reply;
 mod service;
 mod tally;
 
+pub use self::asking::{AsksForUsage, ask_for_usage, refuses_to_tell_usage};
 pub use self::body::MeteredBody;
 pub use self::call::{AttemptReport, CallReport};
 pub use self::content::Content;
@@ -27,6 +29,7 @@ pub use self::layer::UsageLayer;
 pub use self::meter::{End, Meter};
 pub use self::service::UsageService;
 
+pub(crate) use self::asking::{is_added, options_that_ask};
 pub(crate) use self::body::Metering;
 pub(crate) use self::excerpt::excerpt;
 

@@ -234,7 +234,7 @@ impl<'a> Compiler<'a> {
             mirrors: self.mirrors(&share.mirrors),
             timeout: rule.timeouts.backend_request.filter(|_| !matches!(target, Target::AiService(..))),
             retry,
-            meter: (counts_tokens && matches!(target, Target::Service(..))).then_some(Meter),
+            meter: (counts_tokens && matches!(target, Target::Service(..))).then(Meter::default),
             sessions: None,
             target,
         }

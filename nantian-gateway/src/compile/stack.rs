@@ -164,7 +164,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
             .option_layer(share.redirect.clone())
             .option_layer(mirrors(&share.mirrors, rule, context))
             .option_layer(has_limits.then(|| mapping(policy::mark_upstream)))
-            .option_layer(share.meter)
+            .option_layer(share.meter.clone())
             .service(attempts(share, rule, context)),
     )
 }

@@ -5,6 +5,7 @@
 mod ai;
 mod load_balancing;
 mod rate_limit;
+mod replayed_body;
 mod session;
 mod verdict;
 mod wasm;

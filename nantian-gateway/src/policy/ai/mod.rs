@@ -1,5 +1,6 @@
 //! AIService.
 
+mod asking;
 mod cutoff;
 mod observe;
 mod settle;
@@ -20,7 +21,10 @@ use nantian_ai::{
 use nantian_ratelimit::{Attempted, HeldBytes};
 use tower::{Layer, Service, ServiceBuilder};
 
-use self::settle::settle;
+use self::{
+    asking::{AskAgainLayer, AskLayer, Asking},
+    settle::settle,
+};
 use super::verdict::{UNMETERED, UNSENT, mark_unsent};
 use crate::{
     body::{Body, BoxError},
@@ -310,9 +314,12 @@ fn note_shortage<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Meter;
+/// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens, and
+/// asks its streams what they used.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Meter {
+    asking: Asking,
+}
 
 impl<S> Layer<S> for Meter
 where
@@ -324,11 +331,13 @@ where
     fn layer(&self, inner: S) -> Self::Service {
         LocalService::new(
             ServiceBuilder::new()
+                .layer(AskLayer(self.asking.clone()))
                 .map_response(|response: Response<_>| response.map(Body::boxed))
                 .layer(UsageLayer::new(settle))
                 .map_request(|request: Request<_>| request.map(Body::boxed))
                 .layer(UNMETERED)
                 .layer(UNSENT)
+                .layer(AskAgainLayer(self.asking.clone()))
                 .service(inner),
         )
     }

@@ -109,19 +109,29 @@ impl Answers {
         Self { count: facts.choices.max(1), most: facts.max_tokens, refers: facts.refers }
     }
 
-    /// Learns from whole answers whose provider has counted them, how long each was, and whether all of it
-    /// could be seen.
+    /// Learns from whole answers how long each was, and, where their provider has counted them, whether all
+    /// of it could be seen. Of a stream that tells no usage what was seen has to do, unless answers are known
+    /// to have more.
     fn teach(self, lengths: &Lengths, report: &UsageReport) {
-        if report.outcome == Outcome::Completed && !report.usage.estimated {
-            let Lengths { outputs, inputs, cached } = lengths;
-            cached.learn(report.usage.cached, report.usage.input);
-            if self.refers {
-                inputs.learn(report.usage.input, None);
+        if report.outcome != Outcome::Completed {
+            return;
+        }
+        let Lengths { outputs, inputs, cached } = lengths;
+        let output = report.usage.output.div_ceil(self.count);
+        if report.usage.estimated {
+            if report.call.stream && !report.call.unseen && !outputs.hides() {
+                // An estimate does not tell whether a limit was obeyed.
+                outputs.learn(self.most.map_or(output, |most| output.min(most)), self.most);
             }
-            outputs.learn(report.usage.output.div_ceil(self.count), self.most);
-            if report.usage.reasoning > 0 {
-                outputs.learn_hidden();
-            }
+            return;
+        }
+        cached.learn(report.usage.cached, report.usage.input);
+        if self.refers {
+            inputs.learn(report.usage.input, None);
+        }
+        outputs.learn(output, self.most);
+        if report.usage.reasoning > 0 {
+            outputs.learn_hidden();
         }
     }
 }
@@ -272,5 +282,25 @@ mod tests {
         assert!(matches!(leaves(), Settlement::Used(1..)), "nothing was hidden");
         assert_eq!(settled("application/json", REASONED, End::Finished), Settlement::Used(909));
         assert!(matches!(leaves(), Settlement::AtLeast(1..)));
+    }
+    #[test]
+    fn whole_streams_that_tell_no_usage_teach_how_long_answers_are_unless_some_of_them_is_hidden() {
+        let expected = |content_type: &str, reply: &str, end: End, hides: bool| {
+            let lengths = Lengths::default();
+            if hides {
+                lengths.outputs.learn_hidden();
+            }
+            for _ in 0..2000 {
+                let (facts, report) = report("{}", content_type, reply, end);
+                Answers::of(&facts).teach(&lengths, &report);
+            }
+            lengths.outputs.expect(None, 10_000)
+        };
+        let (stream, whole) = ("text/event-stream", format!("{}{LAST}", WORD.repeat(150)));
+        let seen = expected(stream, &whole, End::Finished, false);
+        assert!((128..200).contains(&seen), "{seen}: nothing is left of the 1024 of an unknown model");
+        assert_eq!(expected(stream, &whole, End::Finished, true), 1024);
+        assert_eq!(expected(stream, WORD, End::Dropped, false), 1024, "it may have been longer");
+        assert_eq!(expected("text/plain", "words", End::Finished, false), 1024);
     }
 }

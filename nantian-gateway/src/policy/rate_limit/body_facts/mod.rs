@@ -2,26 +2,29 @@
 //! tokens it will use.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{
     HeaderMap, Request,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE},
     request::Parts,
 };
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body as _, SizeHint};
 use nantian_ai::{BodyMemory, Error, HeldMemory, Surface, TargetConfig, edit::Object, read::unpack};
 use nantian_ratelimit::HeldBytes;
 use tower::{Layer, Service};
 
 use super::expected::Expected;
-use crate::body::{Body, BoxError};
+use crate::{
+    body::{Body, BoxError},
+    policy::replayed_body::ReplayedBody,
+};
 
 /// The most bytes of a body that are read before the limits are asked; a longer one says nothing of its
 /// model and its user.
@@ -83,17 +86,6 @@ enum Authorized {
     /// Somebody: what cannot be read here may be read by whoever checks it, so that nobody chooses a user
     /// beside it.
     Somebody,
-}
-
-/// What was read of a body, then the rest of it.
-struct ReplayedBody {
-    data: Bytes,
-    is_whole: bool,
-    /// Trailers, or what broke it off.
-    end: Option<Result<Frame<Bytes>, BoxError>>,
-    rest: Option<Body>,
-    /// For as long as this has the data.
-    held: Option<HeldMemory>,
 }
 
 impl<S> Layer<S> for BodyFactsLayer {
@@ -239,11 +231,6 @@ fn user_of(body: &Object<'_>) -> Option<Arc<str>> {
     metadata.text("user_id").map(Arc::from)
 }
 
-/// Holds memory for so many bytes, if it is to be held.
-fn hold(held: Option<&HeldMemory>, bytes: usize) -> Result<(), Error> {
-    held.map_or(Ok(()), |held| held.hold(bytes as u64))
-}
-
 /// Whether the body may be one JSON text; gRPC's messages of JSON are many.
 fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -255,36 +242,6 @@ fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
 // === impl ReplayedBody ===
 
 impl ReplayedBody {
-    /// Reads `body` to its end, or as far as anybody looks.
-    ///
-    /// # Errors
-    /// What [`HeldMemory::hold`] says.
-    async fn read(body: &mut Body, most: u64, held: Option<HeldMemory>) -> Result<Self, Error> {
-        let (mut first, mut more) = (Bytes::new(), BytesMut::new());
-        let mut end = None;
-        while (first.len() + more.len()) as u64 <= most && !body.is_end_stream() {
-            match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if first.is_empty() && more.is_empty() => first = data,
-                    Ok(data) => {
-                        more.extend_from_slice(&std::mem::take(&mut first));
-                        more.extend_from_slice(&data);
-                    }
-                    Err(trailers) => end = Some(Ok(trailers)),
-                },
-                Some(Err(error)) => end = Some(Err(error)),
-                None => break,
-            }
-            hold(held.as_ref(), first.len() + more.len())?;
-            if end.is_some() {
-                break;
-            }
-        }
-        let data = if more.is_empty() { first } else { more.freeze() };
-        let is_whole = data.len() as u64 <= most && !matches!(end, Some(Err(_)));
-        Ok(Self { data, is_whole, end, rest: None, held })
-    }
-
     /// Unpacks a compressed body; one that cannot be is refused further in.
     ///
     /// # Errors
@@ -297,7 +254,7 @@ impl ReplayedBody {
             Ok(plain) => self.data = plain,
             Err(_) => self.is_whole = false,
         }
-        hold(self.held.as_ref(), self.data.len())
+        self.hold()
     }
 
     /// What was read, unpacked if it is compressed; nothing can be told of the beginning of what is.
@@ -308,50 +265,6 @@ impl ReplayedBody {
         }
         let whole = Some(self.data.clone()).filter(|_| self.is_whole)?;
         unpack(&mut headers.clone(), whole, MOST).ok()
-    }
-
-    fn then(mut self, rest: Body) -> Body {
-        self.rest = Some(rest).filter(|rest| !rest.is_end_stream());
-        Body::boxed(self)
-    }
-}
-
-impl http_body::Body for ReplayedBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !self.data.is_empty() {
-            self.held = None;
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.data)))));
-        }
-        if let Some(end) = self.end.take() {
-            return Poll::Ready(Some(end));
-        }
-        match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(cx),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.data.is_empty()
-            && self.end.is_none()
-            && self.rest.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let read = self.data.len() as u64;
-        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint);
-        let mut hint = SizeHint::new();
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(read.saturating_add(upper));
-        }
-        hint.set_lower(read.saturating_add(rest.lower()));
-        hint
     }
 }
 

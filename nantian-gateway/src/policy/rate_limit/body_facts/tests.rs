@@ -1,6 +1,7 @@
 use std::{convert::Infallible, io::Write as _};
 
 use http::HeaderValue;
+use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use nantian_ratelimit::EstimatedTokens;
 use tower::{ServiceExt, service_fn};
