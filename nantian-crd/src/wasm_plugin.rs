@@ -272,7 +272,7 @@ pub struct Sandbox {
     ///
     /// Default: false. Source: `spec.sandbox.allowNetwork`.
     pub allow_network: bool,
-    /// Whether the module may reach files.
+    /// Whether the module may reach files: not served yet, a plugin with true is not accepted.
     ///
     /// Default: false. Source: `spec.sandbox.allowFileSystem`.
     pub allow_file_system: bool,

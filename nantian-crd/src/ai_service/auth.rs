@@ -31,7 +31,10 @@ pub struct Auth {
     pub secret: Option<String>,
     /// Entry of the Secret; each of its lines is a credential, and they are used in turn.
     ///
-    /// With type azure and gcp each object of JSON in it is a credential.
+    /// A credential is the key or token itself with type bearer and apiKey; user:password with type basic;
+    /// access key:secret key, and :session token if there is one, with type aws. With type azure and gcp each
+    /// object of JSON in it is one: what `az ad sp create-for-rbac` prints, or the key file of a service
+    /// account of Google.
     ///
     /// Range: 1 to 253 characters. Default: its only entry; with type aws the entries aws_access_key_id,
     /// aws_secret_access_key and, if there is one, aws_session_token; with type azure the entries

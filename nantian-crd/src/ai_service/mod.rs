@@ -42,7 +42,7 @@ pub(crate) use self::{
     status = "AiServiceStatus",
     derive = "PartialEq",
     attr = "non_exhaustive",
-    doc = "One model at one LLM provider. An HTTPRoute names it as a backend.",
+    doc = "One model at one LLM provider. An HTTPRoute names it as a backend. Of several in a rule each request goes to the one that its body names by its name or spec.model, if only one has that, else to one by weight, and on to the others where it fails; one of weight 0 is never asked.",
     printcolumn = r#"{"name": "Provider", "type": "string", "jsonPath": ".spec.provider"}"#,
     printcolumn = r#"{"name": "Model", "type": "string", "jsonPath": ".spec.model"}"#,
     printcolumn = r#"{"name": "Endpoint", "type": "string", "jsonPath": ".spec.endpoint", "priority": 1}"#,
@@ -101,7 +101,8 @@ pub struct AiServiceSpec {
     /// Default: no credential. Source: `spec.auth`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
-    /// Time for a whole buffered reply; for a stream, time to its first token and then between tokens.
+    /// Time for a whole buffered reply; for a stream, time to its first token and then between tokens. Only
+    /// when it is over, another AIService of the rule is asked in the place of a provider that says nothing.
     ///
     /// Unit: GEP-2257 duration, 0s for no bound. Default: 10m. Source: `spec.timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
