@@ -70,6 +70,25 @@
 //! - Whatever fails becomes a response in the client's dialect with the [`Error`] in its extensions, see
 //!   [`respond`].
 //!
+//! # An HTTP client
+//!
+//! Any service of `Request<RequestBody>` is one. That of hyper-util speaks HTTPS with hyper-rustls, of which
+//! the features `http1`, `native-tokio` and a provider of cryptography are needed (`aws-lc-rs`, say); the
+//! whole program is `examples/src/bin/hyper_ai.rs`:
+//!
+//! ```ignore
+//! let mut connector = HttpConnector::new();
+//! connector.set_connect_timeout(config.timeouts.connect);
+//! connector.enforce_http(false);
+//! let connector = hyper_rustls::HttpsConnectorBuilder::new()
+//!     .with_native_roots()?
+//!     .https_only()
+//!     .enable_http1()
+//!     .wrap_connector(connector);
+//! let client = Client::builder(TokioExecutor::new()).build::<_, RequestBody>(connector);
+//! let service = AiLayer::new(Target::new(config)?).layer(client);
+//! ```
+//!
 //! # Without tower
 //!
 //! Nearly all of this can be had without IO: [`translate`] and the [`codec`]s below it translate,

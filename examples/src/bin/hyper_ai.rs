@@ -14,6 +14,7 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, header};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -53,6 +54,14 @@ async fn ask(provider: SocketAddr) -> anyhow::Result<(Value, UsageReport)> {
     // Connections are the client's, and so is the time for them.
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(config.timeouts.connect);
+    // As in `https://`, which is left to the connector around it.
+    connector.enforce_http(false);
+    // A real provider is asked over HTTPS, with `https_only()`; the one here speaks HTTP.
+    let connector = HttpsConnectorBuilder::new()
+        .with_native_roots()?
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
     let client = Client::builder(TokioExecutor::new()).build::<_, RequestBody>(connector);
     let (reports, used) = mpsc::channel();
     let layer = AiLayer::new(Target::new(config)?).observer(move |_: &_, _: &_| {
