@@ -199,3 +199,22 @@ fn a_policy_for_tls_to_a_service_that_is_nowhere_is_warned_of() {
         "warning: BackendTLSPolicy default/api: spec.targetRefs[0]: Service default/apii does not exist\n";
     assert_eq!(String::from_utf8(warnings).unwrap(), told);
 }
+
+#[test]
+fn an_ai_service_that_is_never_asked_is_warned_of() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("a.yaml");
+    let manifest = "{apiVersion: gateway.nantian.dev/v1alpha1, kind: AIService, metadata: {name: llm}, spec: {provider: \
+        ollama, model: m, auth: {type: none}}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: chat}, spec: {parentRefs: [{name: web}], \
+        rules: [{backendRefs: [{group: gateway.nantian.dev, kind: AIService, name: llm, weight: WEIGHT}]}]}}";
+    let warning = "warning: HTTPRoute default/chat: spec.rules[0].backendRefs[0].weight: 0, so AIService llm is not asked \
+        even if others fail\n";
+    for (weight, told) in [("0", warning), ("1", "")] {
+        fs::write(&file, manifest.replace("WEIGHT", weight)).unwrap();
+        let mut warnings = Vec::new();
+        assert!(validate(Files::new([file.clone()]), &mut std::io::sink(), &mut warnings).unwrap());
+        assert_eq!(String::from_utf8(warnings).unwrap(), told);
+    }
+}

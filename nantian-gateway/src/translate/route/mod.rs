@@ -26,6 +26,7 @@ use super::{
     conditions::{Condition, ConditionType, Conditions, Reason},
     fault::{Fault, Faults, Path},
     gateway::Gateways,
+    grants::GroupKind,
     hostname,
     policy::{AiServices, AttachedGateways, PolicySet, TargetKey},
     status::{ObjectStatus, ParentStatus, RouteStatus},
@@ -167,6 +168,21 @@ fn warn_of_the_unserved(object: &ObjectRef, route: &HttpRoute, report: &mut Repo
     }
 }
 
+/// Who wants an AIService to stand in for others gives it the smallest weight, not none.
+fn warn_of_unused_ai_services(object: &ObjectRef, route: &HttpRoute, report: &mut Report) {
+    for (rule, spec) in route.spec.rules.iter().flatten().enumerate() {
+        let references = spec.backend_refs.as_deref().unwrap_or_default();
+        for (index, reference) in references.iter().enumerate() {
+            if reference.kind.as_deref() == Some(GroupKind::AI_SERVICE.kind) && reference.weight == Some(0) {
+                let path = format!("spec.rules[{rule}].backendRefs[{index}].weight");
+                let name = &reference.name;
+                report
+                    .warn(object, format!("{path}: 0, so AIService {name} is not asked even if others fail"));
+            }
+        }
+    }
+}
+
 /// Attaches a route to listeners of a Gateway, and says what those of them speak that are served.
 fn attach_to(
     gateways: &mut Gateways<'_>,
@@ -199,6 +215,7 @@ impl RouteState<'_> {
     fn judge(&self, cluster: &ClusterState<'_>, gateways: &Gateways<'_>, report: &mut Report) -> Verdict {
         let object = ObjectRef { kind: self.id.kind.as_str(), name: self.id.name.clone() };
         warn_of_the_unserved(&object, self.route, report);
+        warn_of_unused_ai_services(&object, self.route, report);
         let path = Path::SPEC.field("parentRefs");
         let mut verdict = Verdict::default();
         for (index, parent) in self.route.spec.parent_refs.iter().flatten().enumerate() {
