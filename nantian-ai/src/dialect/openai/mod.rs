@@ -14,6 +14,7 @@ mod read_request;
 mod read_stream;
 mod strict;
 mod thinkers;
+mod thinking;
 mod turns;
 mod write_reply;
 mod write_request;

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::levels::{Levels, THREE};
 use super::strict::holds_answers;
 use super::thinkers::Thinker;
-use crate::ir::{Effort, Json, Thinking, own_id, safe_id, short_id};
+use super::thinking::{ThinkingBy, Wish};
+use crate::ir::{Json, Thinking, own_id, safe_id, short_id};
 use crate::target::azure;
 use crate::target::provider::Provider;
 
@@ -72,64 +72,15 @@ pub(super) struct Profile {
     pub(super) is_openai: bool,
 }
 
-/// How a model is told to think.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum ThinkingBy {
-    /// It does not, or as it likes.
-    Nothing,
-    /// As it likes: those who run models of others, which may think unless they are told not to, in words
-    /// that differ.
-    Unguided,
-    /// By `reasoning_effort`.
-    Effort(Levels),
-    /// By `reasoning_effort`, which turns it on or off: `default` and `none`.
-    Switch,
-    /// DeepSeek: by `thinking` and `reasoning_effort`.
-    DeepSeek,
-    /// vLLM and llama.cpp: by what the model's chat template reads, and `reasoning_effort`.
-    Template,
-}
-
-/// The fields that say how much to think.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Wish {
-    pub(super) effort: Option<&'static str>,
-    /// What turns it on or off apart from the effort.
-    pub(super) on: Option<bool>,
-    pub(super) is_lost: bool,
-}
-
 /// Models of Mistral, wherever they run.
 const MISTRALS: [&str; 7] =
     ["codestral", "devstral", "magistral", "ministral", "mistral", "open-mistral", "pixtral"];
 
-/// Models of xAI that think, whether or not they can be told how much, and those that can.
+/// Models of xAI that think, whether or not they can be told how much.
 const GROK_THINKS: [&str; 4] = ["grok-3-mini", "grok-4", "grok-code", "grok-build"];
-const GROK_LEVELS: [&str; 6] =
-    ["grok-4.20-multi-agent", "grok-4.3", "grok-4.5", "grok-4.6", "grok-4.7", "grok-5"];
 
 /// Those who run models of others, behind their chat templates.
 const RUNS_OTHERS: [&str; 7] = ["fireworks", "groq", "moonshot", "nvidia", "openrouter", "together", "vllm"];
-
-/// Models of others that do not think unless they are asked to; newer ones of Claude do.
-const ASKED_FIRST: [&str; 9] = [
-    "claude-3",
-    "claude-haiku-4",
-    "claude-opus-4",
-    "claude-sonnet-4",
-    "gemma-3",
-    "gpt-",
-    "llama",
-    "Llama",
-    "Meta-Llama",
-];
-
-/// What is in the names of those among them that think all the same: Nemotron, and what OpenRouter is to have
-/// think.
-const THINK_UNASKED: [&str; 2] = ["emotron", ":thinking"];
-
-/// Those of whom some think unless they are told not to, in words that differ.
-const RUNS_THINKERS: [&str; 4] = ["fireworks", "moonshot", "openrouter", "together"];
 
 /// Whether a provider knows a conversation's newer names: `max_completion_tokens`, and the role `developer`.
 pub(crate) fn knows_newer_names(provider: &str) -> bool {
@@ -184,12 +135,12 @@ pub(crate) fn takes_turns(provider: &str, model: &str) -> bool {
     is_mistral(provider) || begins(&model.to_ascii_lowercase(), &MISTRALS)
 }
 
-fn begins(model: &str, starts: &[&str]) -> bool {
+pub(super) fn begins(model: &str, starts: &[&str]) -> bool {
     let bare = model.rsplit('/').next().unwrap_or(model);
     starts.iter().any(|start| bare.starts_with(start))
 }
 
-fn is_one(provider: &str, names: &[&str]) -> bool {
+pub(super) fn is_one(provider: &str, names: &[&str]) -> bool {
     names.iter().any(|name| name.eq_ignore_ascii_case(provider))
 }
 
@@ -273,110 +224,9 @@ impl Profile {
     }
 }
 
-// === impl ThinkingBy ===
-
-impl ThinkingBy {
-    fn of(provider: &str, model: &str, thinker: Option<Thinker>) -> Self {
-        let is = |name| is_one(provider, &[name]);
-        let is_silent = begins(model, &ASKED_FIRST) && !THINK_UNASKED.iter().any(|mark| model.contains(mark));
-        if is("deepseek") {
-            Self::DeepSeek
-        } else if tells_templates(provider) {
-            Self::Template
-        } else if is("groq") && begins(model, &["qwen"]) {
-            Self::Switch
-        } else if let Some(thinker) = thinker {
-            // Only Responses know the highest one.
-            let most = thinker.levels.most.min(Effort::XHigh);
-            Self::Effort(Levels { most, ..thinker.levels })
-        } else if begins(model, &["gpt-oss"]) {
-            Self::Effort(THREE)
-        } else if begins(model, &["grok-3-mini"]) {
-            Self::Effort(Levels { ends_only: true, ..THREE })
-        } else if begins(model, &GROK_LEVELS) {
-            Self::Effort(Levels { can_be_off: begins(model, &["grok-4.3"]), ..THREE })
-        } else if is_one(provider, &RUNS_THINKERS) && !is_silent {
-            Self::Unguided
-        } else {
-            Self::Nothing
-        }
-    }
-
-    fn wish(self, thinking: Option<Thinking>) -> Wish {
-        let Some(thinking) = thinking else { return Wish::default() };
-        let off = thinking == Thinking::Off;
-        let level = match thinking {
-            Thinking::Off | Thinking::Adaptive => None,
-            Thinking::Effort(effort) => Some(effort),
-            Thinking::Budget(tokens) => Some(Effort::of_budget(tokens)),
-        };
-        match self {
-            // A model that does not think need not be told so.
-            Self::Nothing => Wish { is_lost: level.is_some(), ..Wish::default() },
-            Self::Unguided => Wish { is_lost: off || level.is_some(), ..Wish::default() },
-            Self::Effort(levels) if off => {
-                Wish { effort: levels.off(), is_lost: levels.off().is_none(), on: None }
-            }
-            Self::Effort(levels) => Wish { effort: level.map(|level| levels.name(level)), ..Wish::default() },
-            Self::Switch => Wish { effort: Some(if off { "none" } else { "default" }), ..Wish::default() },
-            Self::DeepSeek => Wish { effort: level.map(Effort::name), on: Some(!off), is_lost: false },
-            Self::Template => {
-                Wish { effort: level.map(|level| THREE.name(level)), on: Some(!off), is_lost: false }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wish(provider: &str, model: &str, thinking: Thinking) -> Wish {
-        Profile::of(provider, model).wish(Some(thinking))
-    }
-
-    #[test]
-    fn each_model_is_told_to_think_as_it_knows_it() {
-        let effort = |effort| Wish { effort: Some(effort), ..Wish::default() };
-        let lost = Wish { is_lost: true, ..Wish::default() };
-        let high = Thinking::Effort(Effort::XHigh);
-        for (provider, model, thinking, expected) in [
-            ("openai", "gpt-5", high, effort("high")),
-            ("openai", "gpt-5", Thinking::Off, lost),
-            ("openai", "gpt-5.2", high, effort("xhigh")),
-            ("openai", "gpt-5.6-terra", Thinking::Effort(Effort::Max), effort("xhigh")),
-            ("azure", "gpt-5.1", Thinking::Off, effort("none")),
-            ("openai", "o4-mini", Thinking::Off, lost),
-            ("openai", "o3", Thinking::Budget(40_000), effort("high")),
-            ("openai", "gpt-4o", high, lost),
-            ("openai", "gpt-4o", Thinking::Off, Wish::default()),
-            ("groq", "openai/gpt-oss-120b", high, effort("high")),
-            ("groq", "openai/gpt-oss-120b", Thinking::Off, lost),
-            ("groq", "qwen/qwen3-32b", high, effort("default")),
-            ("groq", "qwen/qwen3-32b", Thinking::Off, effort("none")),
-            ("xai", "grok-3-mini", Thinking::Effort(Effort::Medium), effort("high")),
-            ("xai", "grok-4.3", Thinking::Off, effort("none")),
-            ("xai", "grok-4.5", Thinking::Off, lost),
-            ("xai", "grok-4.6", high, effort("high")),
-            ("xai", "grok-4.20-multi-agent-0309", high, effort("high")),
-            ("openrouter", "qwen/qwen3.8-27b", Thinking::Off, lost),
-            ("openrouter", "openai/gpt-5.2", Thinking::Off, effort("none")),
-            ("together", "meta-llama/Llama-4", Thinking::Adaptive, Wish::default()),
-            ("together", "meta-llama/Llama-4", Thinking::Off, Wish::default()),
-            ("openrouter", "anthropic/claude-haiku-4.5", Thinking::Off, Wish::default()),
-            ("openrouter", "anthropic/claude-haiku-4.5", high, lost),
-            ("openrouter", "anthropic/claude-opus-5.5", Thinking::Off, lost),
-            ("openrouter", "anthropic/claude-sonnet-5", Thinking::Off, lost),
-            ("openrouter", "anthropic/claude-3.7-sonnet:thinking", Thinking::Off, lost),
-            ("openrouter", "nvidia/llama-3.3-nemotron-super-49b-v1.5", Thinking::Off, lost),
-            ("xai", "grok-4.20-reasoning", high, lost),
-            ("deepseek", "deepseek-v4-pro", high, Wish { on: Some(true), ..effort("xhigh") }),
-            ("deepseek", "deepseek-chat", Thinking::Off, Wish { on: Some(false), ..Wish::default() }),
-            ("vllm", "Qwen/Qwen3-8B", Thinking::Budget(9_000), Wish { on: Some(true), ..effort("medium") }),
-        ] {
-            assert_eq!(wish(provider, model, thinking), expected, "{provider} {model} {thinking:?}");
-        }
-    }
 
     #[test]
     fn a_model_that_thinks_at_xai_takes_no_penalties() {

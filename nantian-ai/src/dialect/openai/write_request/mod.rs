@@ -1,8 +1,9 @@
 //! The common form into a Chat Completions request.
 
 use super::options;
-use super::profile::{Profile, ThinkingBy, Wish};
+use super::profile::Profile;
 use super::strict::{is_strict, loses_strictness};
+use super::thinking::{ThinkingBy, Wish};
 use super::turns::Turns;
 use crate::codec::{Invalid, Object, object};
 use crate::dialect::DETAIL;
