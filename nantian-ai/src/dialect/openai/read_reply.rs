@@ -40,9 +40,9 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     content.extend(read_content(message.take("content"), &mut losses));
     content.extend(message.some_text("refusal").map(Block::Refusal));
     let calls = message.any_list("tool_calls");
-    let has_calls = !calls.is_empty();
     let encrypted = details::take(&mut message, &mut losses);
-    content.extend(calls.into_iter().map(|call| read_call(call, ids, &mut losses)));
+    calls.into_iter().for_each(|call| read_call(call, &mut content, ids, &mut losses));
+    let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
     if has_calls {
         content.extend(encrypted.into_iter().map(Block::RedactedReasoning));
     } else if !encrypted.is_empty() {
@@ -96,20 +96,28 @@ fn read_part(mut part: Fields, losses: &mut Losses) -> Option<Block> {
     block
 }
 
-fn read_call(call: Value, ids: &mut ToolIds, losses: &mut Losses) -> Block {
+/// Reads a call. What has neither a name nor arguments is none.
+fn read_call(call: Value, content: &mut Vec<Block>, ids: &mut ToolIds, losses: &mut Losses) {
     let mut call = Fields::lenient(call);
     let mut function = call.any_object("function");
-    let block = Block::ToolCall(ToolCall {
-        id: call.some_text("id").unwrap_or_else(|| ids.next()),
-        name: function.any_text("name").unwrap_or_default(),
-        arguments: match function.take("arguments") {
-            Some(Value::String(text)) => arguments(&text),
-            Some(other) => arguments(&other.to_string()),
-            None => arguments(""),
-        },
-    });
+    let id = call.some_text("id");
+    let name = function.any_text("name").unwrap_or_default();
+    let text = read_arguments(&mut function);
     rest_of_call(call, function, losses);
-    block
+    if name.is_empty() && text.is_empty() {
+        return;
+    }
+    let id = id.unwrap_or_else(|| ids.next());
+    content.push(Block::ToolCall(ToolCall { id, name, arguments: arguments(&text) }));
+}
+
+/// The arguments of a call, or what a chunk says of them.
+pub(super) fn read_arguments(function: &mut Fields) -> String {
+    match function.take("arguments") {
+        Some(Value::String(text)) => text,
+        Some(whole) => whole.to_string(),
+        None => String::new(),
+    }
 }
 
 /// Names what else is said of a call.

@@ -6,12 +6,12 @@
 use super::details;
 use super::options::take_logprobs;
 use super::read_reply::{
-    ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_content, read_end, read_tokens, rest_of_call,
+    ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_arguments, read_content, read_end, read_tokens, rest_of_call,
 };
+use super::streamed_call::Call;
 use crate::codec::{Fields, Value, fault};
 use crate::dialect::anthropic;
 use crate::ir::{Block, Event, Fault, Losses, Part, Reasoning, Stop, Tokens, ToolIds};
-use crate::wire::json::Scanner;
 
 /// The most tool calls of one answer.
 const MOST_CALLS: usize = 256;
@@ -41,17 +41,6 @@ enum Open {
     Refusal,
     Reasoning,
     Call(usize),
-}
-
-#[derive(Clone, Debug)]
-struct Call {
-    index: Option<u64>,
-    id: Option<String>,
-    name: String,
-    /// Arguments that have come before their turn.
-    waiting: String,
-    scanner: Scanner,
-    done: bool,
 }
 
 // === impl StreamReader ===
@@ -235,24 +224,23 @@ impl StreamReader {
         let mut said = Fields::lenient(call);
         let mut function = said.any_object("function");
         let (index, id) = (said.any_count("index"), said.some_text("id"));
-        let Some(at) = self.find(index, id) else { return false };
-        let Some(call) = self.calls.get_mut(at) else { return false };
-        if let Some(name) = function.some_text("name")
-            && call.name.is_empty()
-        {
-            call.name = name;
-        }
-        let more = match function.take("arguments") {
-            Some(Value::String(text)) => text,
-            Some(Value::Null) | None => String::new(),
-            Some(whole) => whole.to_string(),
-        };
+        let (name, more) = (function.some_text("name"), read_arguments(&mut function));
         rest_of_call(said, function, &mut self.losses);
+        if id.is_none() && name.is_none() && more.is_empty() {
+            return true;
+        }
+        let Some(at) = self.find(index, id, name.as_deref(), &more) else { return false };
+        let Some(call) = self.calls.get_mut(at) else { return false };
+        if call.name.is_empty() {
+            call.name = name.unwrap_or_default();
+        }
         if call.done {
             return more.trim().is_empty();
         }
         self.kept += more.len();
         call.waiting.push_str(&more);
+        // Arguments that are no JSON are passed on all the same; the client has to see them.
+        let _ = call.scanner.push(more.as_bytes(), |_, _| {});
         self.advance(sink);
         // What has been said to an open call is not kept any more.
         if self.open == Some(Open::Call(at)) {
@@ -262,15 +250,23 @@ impl StreamReader {
     }
 
     /// The call that a chunk belongs to. A new id on a known index is a new call: some providers count all as
-    /// 0.
-    fn find(&mut self, index: Option<u64>, id: Option<String>) -> Option<usize> {
+    /// 0. So is a name behind complete arguments, for some give no ids.
+    fn find(
+        &mut self,
+        index: Option<u64>,
+        id: Option<String>,
+        name: Option<&str>,
+        more: &str,
+    ) -> Option<usize> {
         let same_id = |call: &Call| call.id.is_none() || id.is_none() || call.id == id;
         let known = match (index, &id) {
             (Some(_), _) => self.calls.iter().rposition(|call| call.index == index && same_id(call)),
             (None, Some(_)) => self.calls.iter().rposition(|call| call.id == id),
             (None, None) => self.calls.len().checked_sub(1),
         };
-        if let Some(at) = known {
+        let is_next =
+            |at: &usize| id.is_none() && self.calls.get(*at).is_some_and(|call| call.is_before(name, more));
+        if let Some(at) = known.filter(|at| !is_next(at)) {
             let call = self.calls.get_mut(at)?;
             if call.id.is_none() {
                 call.id = id;
@@ -280,14 +276,7 @@ impl StreamReader {
         if self.calls.len() == MOST_CALLS {
             return None;
         }
-        self.calls.push(Call {
-            index,
-            id,
-            name: String::new(),
-            waiting: String::new(),
-            scanner: Scanner::new(),
-            done: false,
-        });
+        self.calls.push(Call { index, id, ..Call::default() });
         Some(self.calls.len() - 1)
     }
 
@@ -311,24 +300,22 @@ impl StreamReader {
     /// Opens the call if it is not, and says what waits.
     fn speak(&mut self, at: usize, sink: &mut impl FnMut(Event)) {
         if self.open != Some(Open::Call(at)) {
-            self.close(sink);
-            self.open = Some(Open::Call(at));
             let Some(call) = self.calls.get_mut(at) else { return };
             let id = call.id.get_or_insert_with(|| self.ids.next()).clone();
-            sink(Event::Open(Part::ToolCall { id, name: call.name.clone() }));
+            let part = Part::ToolCall { id, name: call.name.clone() };
+            self.close(sink);
+            self.open = Some(Open::Call(at));
+            sink(Event::Open(part));
         }
         let Some(call) = self.calls.get_mut(at) else { return };
         if !call.waiting.is_empty() {
-            let text = std::mem::take(&mut call.waiting);
-            // Arguments that are no JSON are passed on all the same; the client has to see them.
-            let _ = call.scanner.push(text.as_bytes(), |_, _| {});
-            sink(Event::Delta(text));
+            sink(Event::Delta(std::mem::take(&mut call.waiting)));
         }
     }
 
-    /// Says all calls to their end.
+    /// Says all calls to their end. What has neither a name nor arguments is none.
     fn flush_calls(&mut self, sink: &mut impl FnMut(Event)) {
-        while let Some(at) = self.calls.iter().position(|call| !call.done) {
+        while let Some(at) = self.calls.iter().position(|call| !call.done && call.says_something()) {
             self.speak(at, sink);
             self.close(sink);
         }
@@ -350,8 +337,9 @@ impl StreamReader {
     fn stop(&mut self, stop: Stop, sink: &mut impl FnMut(Event)) {
         self.flush_calls(sink);
         self.close(sink);
+        let has_calls = self.calls.iter().any(|call| call.done);
         let encrypted = std::mem::take(&mut self.encrypted);
-        if self.stopped || self.calls.is_empty() {
+        if self.stopped || !has_calls {
             if !encrypted.is_empty() {
                 self.losses.add(details::NAME);
             }
@@ -362,7 +350,7 @@ impl StreamReader {
             }
         }
         if !std::mem::replace(&mut self.stopped, true) {
-            sink(Event::Stop(stop.with_calls(!self.calls.is_empty())));
+            sink(Event::Stop(stop.with_calls(has_calls)));
         }
     }
 }

@@ -1,0 +1,32 @@
+//! What has come of a call in a stream.
+
+use crate::wire::json::Scanner;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Call {
+    pub(super) index: Option<u64>,
+    pub(super) id: Option<String>,
+    pub(super) name: String,
+    /// Arguments that have come before their turn.
+    pub(super) waiting: String,
+    /// Reads the arguments.
+    pub(super) scanner: Scanner,
+    /// It has been told to its end.
+    pub(super) done: bool,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// What has neither a name nor arguments is none.
+    pub(super) fn says_something(&self) -> bool {
+        !(self.name.is_empty() && self.waiting.is_empty())
+    }
+
+    /// Whether a chunk without an id says the next call. Some say a name again, with nothing behind it.
+    pub(super) fn is_before(&self, name: Option<&str>, arguments: &str) -> bool {
+        let is_next = |name: &str| name != self.name || !arguments.trim().is_empty();
+        let is_whole = self.done || self.scanner.is_complete();
+        !self.name.is_empty() && is_whole && name.is_some_and(is_next)
+    }
+}
