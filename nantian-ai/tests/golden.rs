@@ -28,7 +28,7 @@ const PROVIDERS: [Dialect; 6] = Dialect::ALL;
 const SEED: u64 = 0x1234_5678;
 
 /// Models and providers of a dialect that differ from its first.
-const OTHERS: [(Dialect, &str, &str, &str); 11] = [
+const OTHERS: [(Dialect, &str, &str, &str); 12] = [
     (Dialect::Anthropic, "claude-opus-5-5", "anthropic", "claude-opus-5-5"),
     (Dialect::Anthropic, "claude-sonnet-5-5", "anthropic", "claude-sonnet-5-5"),
     (Dialect::Bedrock, "bedrock-gpt-oss", "bedrock", "openai.gpt-oss-120b-1:0"),
@@ -36,6 +36,7 @@ const OTHERS: [(Dialect, &str, &str, &str); 11] = [
     (Dialect::Bedrock, "bedrock-nova", "bedrock", "amazon.nova-pro-v1:0"),
     (Dialect::Bedrock, "bedrock-nova-2", "bedrock", "us.amazon.nova-2-lite-v1:0"),
     (Dialect::OpenAi, "deepseek", "deepseek", "deepseek-v4-pro"),
+    (Dialect::OpenAi, "gemini-by-openai", "gemini", "gemini-3-pro"),
     (Dialect::OpenAi, "groq", "groq", "openai/gpt-oss-120b"),
     (Dialect::OpenAi, "mistral", "mistral", "mistral-large-latest"),
     (Dialect::OpenAi, "vllm", "vllm", "Qwen/Qwen3-8B"),
@@ -43,12 +44,13 @@ const OTHERS: [(Dialect, &str, &str, &str); 11] = [
 ];
 
 /// The requests that show in what they differ.
-const TELLING: [&str; 10] = [
+const TELLING: [&str; 11] = [
     "cache",
     "json-object",
     "parameters",
     "reasoning",
     "schema",
+    "signed-calls",
     "system",
     "system-later",
     "thinking-adaptive",

@@ -63,6 +63,7 @@ impl Wishes {
             Dialect::OpenAi => {
                 let may_not_think = !(thinks && strict);
                 let has_tools = !request.tools.is_empty();
+                let has_answers = request.messages.iter().any(|message| message.role == Role::Assistant);
                 add(Wish::Usage, request.stream && target.must_ask_for_usage());
                 add(Wish::Effort, has_tools && may_not_think && openai::may_be_off(&request.model));
                 add(Wish::ForcedTool, request.must_call() && may_not_think);
@@ -74,7 +75,8 @@ impl Wishes {
                 add(Wish::Schema, has_schema && !strict);
                 add(Wish::OlderLimit, request.max_output.is_some());
                 add(Wish::NewerLimit, request.max_output.is_some());
-                add(Wish::Silence, request.messages.iter().any(|message| message.role == Role::Assistant));
+                add(Wish::Silence, has_answers);
+                add(Wish::Reasoning, has_answers && !strict);
                 add(Wish::Template, has_template && request.thinking.is_some() && may_not_think);
             }
             Dialect::Gemini => {

@@ -127,9 +127,9 @@ fn what_an_answer_says_beyond_the_dialect_is_named_wherever_it_stands() {
     for (dialect, whole, chunk, names) in [
         (
             Dialect::OpenAi,
-            r#"{"id":"c","object":"chat.completion","created":1,"model":"m","system_fingerprint":"f","service_tier":"default","citations":["u"],"choices":[{"index":0,"message":{"role":"assistant","content":"Hi","annotations":[{}],"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}","x":1},"extra_content":{"google":{}}}]},"finish_reason":"stop","odd":1}],"usage":{"prompt_tokens":1}}"#,
-            r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","obfuscation":"o","citations":["u"],"choices":[{"index":0,"delta":{"role":"assistant","content":"Hi","annotations":[{}],"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{}","x":1},"extra_content":{"google":{}}}]},"odd":1}]}"#,
-            ["annotations", "citations", "odd", "tool_calls.extra_content", "tool_calls.function.x"]
+            r#"{"id":"c","object":"chat.completion","created":1,"model":"m","system_fingerprint":"f","service_tier":"default","citations":["u"],"choices":[{"index":0,"message":{"role":"assistant","content":"Hi","annotations":[{}],"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}","x":1},"extra_content":{"google":{"x":1}}}]},"finish_reason":"stop","odd":1}],"usage":{"prompt_tokens":1}}"#,
+            r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","obfuscation":"o","citations":["u"],"choices":[{"index":0,"delta":{"role":"assistant","content":"Hi","annotations":[{}],"tool_calls":[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"{}","x":1},"extra_content":{"google":{"x":1}}}]},"odd":1}]}"#,
+            ["annotations", "citations", "odd", "tool_calls.extra_content.x", "tool_calls.function.x"]
                 .as_slice(),
         ),
         (

@@ -97,11 +97,7 @@ const REPLIES: [Feature<Reply>; 10] = [
         shows: |it| it.content.iter().any(|block| matches!(block, Block::Reasoning(_))),
         unknown_to: &[],
     },
-    Feature {
-        name: "signed reasoning",
-        shows: |it| it.content.iter().any(is_signed),
-        unknown_to: &[Ollama, OpenAi],
-    },
+    Feature { name: "signed reasoning", shows: |it| it.content.iter().any(is_signed), unknown_to: &[Ollama] },
     Feature { name: "end by length", shows: |it| it.stop == Stop::Length, unknown_to: &[] },
     Feature {
         name: "end by a stop sequence",

@@ -9,6 +9,7 @@ mod traits;
 mod write_request;
 
 pub(crate) use self::read_reply::decode as decode_reply;
+pub(super) use self::read_reply::sign;
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::write_request::encode as encode_request;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 
+use self::traits::Traits;
 use super::lenient::{Count, Fold, Join, Present, Text};
 use super::signal::{Reported, Signal};
 use crate::codec::{Value, fault};
@@ -24,6 +26,13 @@ use crate::ir::{Fault, FaultKind};
 
 /// What signatures of Gemini begin with in the common form. No other family trusts them.
 pub(super) const OF_GEMINI: &str = "google.";
+
+/// What those begin with that a provider of Chat Completions tells in the name of Vertex, and wants back so.
+pub(super) const OF_VERTEX: &str = "google.vertex.";
+
+/// Stands for the signature of a call that another family, or nobody, has signed; Google's documentation
+/// names it.
+pub(super) const UNSIGNED: &str = "skip_thought_signature_validator";
 
 /// A chunk of a stream: an answer of its own form.
 #[derive(Debug, Default, Deserialize)]
@@ -73,7 +82,7 @@ pub(crate) fn is_of_gemini(signature: &str) -> bool {
 
 /// The signature as Gemini knows it; `None` for one of another family.
 pub(crate) fn own(signature: &str) -> Option<&str> {
-    signature.strip_prefix(OF_GEMINI)
+    signature.strip_prefix(OF_VERTEX).or_else(|| signature.strip_prefix(OF_GEMINI))
 }
 
 /// A signature of Gemini, as the common form has it.
@@ -178,6 +187,12 @@ pub(crate) fn unlisted(body: Value) -> Value {
 /// `gemini-3-pro` of `models/gemini-3-pro`.
 pub(crate) fn bare_model(model: &str) -> &str {
     model.strip_prefix("models/").unwrap_or(model)
+}
+
+/// Whether a model wants to see the signatures of its calls again, wherever it runs.
+pub(super) fn wants_signatures(model: &str) -> bool {
+    let bare = model.rsplit('/').next().unwrap_or(model);
+    Traits::of(&bare.to_ascii_lowercase()).wants_signatures
 }
 
 /// The model as a path names it; `None` where none can.

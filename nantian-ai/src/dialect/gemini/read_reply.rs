@@ -161,7 +161,7 @@ fn is_unsigned(block: Option<&Block>) -> bool {
 }
 
 /// Signs the reasoning before a part.
-fn sign(blocks: &mut Vec<Block>, signature: String) {
+pub(in crate::dialect) fn sign(blocks: &mut Vec<Block>, signature: String) {
     match blocks.last_mut() {
         Some(Block::Reasoning(reasoning)) if reasoning.signature.is_none() => {
             reasoning.signature = Some(signature);

@@ -12,6 +12,7 @@ mod read_calls;
 mod read_reply;
 mod read_request;
 mod read_stream;
+mod signatures;
 mod streamed_call;
 mod strict;
 mod thinkers;

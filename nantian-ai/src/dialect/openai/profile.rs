@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::strict::holds_answers;
 use super::thinkers::Thinker;
 use super::thinking::{ThinkingBy, Wish};
+use crate::dialect::gemini;
 use crate::ir::{Json, Thinking, own_id, safe_id, short_id};
 use crate::target::azure;
 use crate::target::provider::Provider;
@@ -21,6 +22,10 @@ pub(super) struct Profile {
     pub(super) echoes_by_newer_name: bool,
     /// Takes back reasoning that the model's maker has encrypted, as `reasoning_details`.
     pub(super) takes_details: bool,
+    /// Takes signatures of Gemini back with the calls: where the model may be one of it.
+    pub(super) takes_signatures: bool,
+    /// Runs a model of Gemini that wants its first call of several signed.
+    pub(super) wants_signatures: bool,
     /// Lets the system speak anywhere in a conversation. Many models' chat templates let it at the beginning
     /// alone, and once.
     pub(super) takes_later_system: bool,
@@ -107,9 +112,8 @@ pub(crate) fn refused_reasoning(
 ) -> &'static [&'static str] {
     const MEMBERS: [&str; 5] =
         ["extra_content", "reasoning_content", "reasoning_details", "thinking_blocks", "reasoning"];
-    let reads_signatures = is_one(provider, &["gemini"])
-        || model.to_ascii_lowercase().contains("gemini")
-        || endpoint.is_some_and(|endpoint| endpoint.contains(".googleapis.com"));
+    let reads_signatures =
+        is_gemini(provider, model) || endpoint.is_some_and(|endpoint| endpoint.contains(".googleapis.com"));
     match provider.to_ascii_lowercase().as_str() {
         azure::NAME => &MEMBERS,
         "mistral" | "openai" if endpoint.is_none() => &MEMBERS,
@@ -118,6 +122,10 @@ pub(crate) fn refused_reasoning(
         _ if reads_signatures || endpoint.is_some() => &[],
         _ => &["extra_content"],
     }
+}
+
+fn is_gemini(provider: &str, model: &str) -> bool {
+    is_one(provider, &["gemini"]) || model.to_ascii_lowercase().contains("gemini")
 }
 
 /// Whether a provider hands on what a model's chat template is told.
@@ -163,6 +171,9 @@ impl Profile {
         let takes_turns = takes_turns(provider, model);
         // A deployment of Azure may be named anything.
         let newer_limit = thinker.is_some() || is(&[azure::NAME]);
+        // OpenRouter has words of its own for them.
+        let has_signatures = !is(&["openrouter"]);
+        let is_known = Provider::find(provider).is_some();
         let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
         Self {
             // Xiaomi's models want theirs back, wherever they run.
@@ -170,6 +181,8 @@ impl Profile {
                 || begins(&model.to_ascii_lowercase(), &["mimo"]),
             echoes_by_newer_name: is(&["vllm"]),
             takes_details: is(&["openrouter"]),
+            takes_signatures: has_signatures && (!is_known || is_gemini(provider, model)),
+            wants_signatures: has_signatures && gemini::wants_signatures(model),
             takes_later_system: !takes_turns && !is(&["llamacpp", "lmstudio", "vllm"]),
             thinking: ThinkingBy::of(provider, model, thinker),
             asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::signatures;
 use crate::codec::{Fields, Invalid, Value};
-use crate::dialect::gemini;
 use crate::ir::{Block, Losses, Reasoning, ToolCall, given_arguments};
 
 /// What a model has thought before it calls. A signature that stands at a call is taken from here, where the
@@ -31,8 +31,8 @@ pub(super) fn read_calls(
         let name = function.required_text("name")?;
         let text = function.text("arguments")?.unwrap_or_default();
         let arguments = given_arguments(&text, "messages.tool_calls.function.arguments", losses);
-        let signature = take_signature(&mut call, losses);
-        read.extend(signature.map(|signature| thoughts.signed(gemini::tagged(&signature))));
+        let signature = signatures::take(&mut call, "messages.tool_calls.extra_content", losses);
+        read.extend(signature.map(|signature| thoughts.signed(signature)));
         read.push(Block::ToolCall(ToolCall { id, name, arguments }));
         function.rest(losses);
         // Of an answer that was streamed.
@@ -40,16 +40,6 @@ pub(super) fn read_calls(
         call.rest(losses);
     }
     Ok(read)
-}
-
-/// The signature of a call, where Google's own Chat Completions have it.
-fn take_signature(call: &mut Fields, losses: &mut Losses) -> Option<String> {
-    let mut extra = call.any_object("extra_content");
-    let mut google = extra.any_object("google");
-    let signature = google.some_text("thought_signature");
-    google.rest_below("messages.tool_calls.extra_content", losses);
-    extra.rest_below("messages.tool_calls.extra_content", losses);
-    signature
 }
 
 // === impl Thoughts ===

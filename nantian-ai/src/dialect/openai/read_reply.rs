@@ -2,8 +2,9 @@
 
 use super::options::take_logprobs;
 use super::read_request::read_reasoning;
-use super::{all_output, details};
+use super::{all_output, details, signatures};
 use crate::codec::{Fields, Value, fault};
+use crate::dialect::gemini;
 use crate::ir::{
     Block, Fault, FaultKind, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds, arguments,
 };
@@ -26,6 +27,9 @@ pub(super) const ABOUT_THE_PROVIDER: [&str; 12] = [
     "timings",
     "x_groq",
 ];
+
+/// Where signatures of calls stand.
+pub(super) const SIGNATURES: &str = "tool_calls.extra_content";
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
     let mut fields = Fields::parse_answer(body).map_err(|_| Fault::unreadable())?;
@@ -96,16 +100,20 @@ fn read_part(mut part: Fields, losses: &mut Losses) -> Option<Block> {
     block
 }
 
-/// Reads a call. What has neither a name nor arguments is none.
+/// Reads a call, with its signature before it. What has neither a name nor arguments is none.
 fn read_call(call: Value, content: &mut Vec<Block>, ids: &mut ToolIds, losses: &mut Losses) {
     let mut call = Fields::lenient(call);
     let mut function = call.any_object("function");
     let id = call.some_text("id");
     let name = function.any_text("name").unwrap_or_default();
     let text = read_arguments(&mut function);
+    let signature = signatures::take(&mut call, SIGNATURES, losses);
     rest_of_call(call, function, losses);
     if name.is_empty() && text.is_empty() {
         return;
+    }
+    if let Some(signature) = signature {
+        gemini::sign(content, signature);
     }
     let id = id.unwrap_or_else(|| ids.next());
     content.push(Block::ToolCall(ToolCall { id, name, arguments: arguments(&text) }));

@@ -3,12 +3,13 @@
 //! Parts come one after the other there, while here chunks of several tool calls may be mixed: what is said
 //! to a call that is not open yet is kept until its turn.
 
-use super::details;
 use super::options::take_logprobs;
 use super::read_reply::{
-    ABOUT_ITSELF, ABOUT_THE_PROVIDER, read_arguments, read_content, read_end, read_tokens, rest_of_call,
+    ABOUT_ITSELF, ABOUT_THE_PROVIDER, SIGNATURES, read_arguments, read_content, read_end, read_tokens,
+    rest_of_call,
 };
 use super::streamed_call::Call;
+use super::{details, signatures};
 use crate::codec::{Fields, Value, fault};
 use crate::dialect::anthropic;
 use crate::ir::{Block, Event, Fault, Losses, Part, Reasoning, Stop, Tokens, ToolIds};
@@ -225,14 +226,23 @@ impl StreamReader {
         let mut function = said.any_object("function");
         let (index, id) = (said.any_count("index"), said.some_text("id"));
         let (name, more) = (function.some_text("name"), read_arguments(&mut function));
+        let signature = signatures::take(&mut said, SIGNATURES, &mut self.losses);
         rest_of_call(said, function, &mut self.losses);
-        if id.is_none() && name.is_none() && more.is_empty() {
+        if id.is_none() && name.is_none() && more.is_empty() && signature.is_none() {
             return true;
         }
         let Some(at) = self.find(index, id, name.as_deref(), &more) else { return false };
         let Some(call) = self.calls.get_mut(at) else { return false };
         if call.name.is_empty() {
             call.name = name.unwrap_or_default();
+        }
+        match signature {
+            Some(_) if call.done || self.open == Some(Open::Call(at)) => self.losses.add(SIGNATURES),
+            Some(signature) => {
+                self.kept += signature.len();
+                call.signature = Some(signature);
+            }
+            None => {}
         }
         if call.done {
             return more.trim().is_empty();
@@ -303,6 +313,9 @@ impl StreamReader {
             let Some(call) = self.calls.get_mut(at) else { return };
             let id = call.id.get_or_insert_with(|| self.ids.next()).clone();
             let part = Part::ToolCall { id, name: call.name.clone() };
+            if let Some(signature) = call.signature.take() {
+                self.sign(signature, sink);
+            }
             self.close(sink);
             self.open = Some(Open::Call(at));
             sink(Event::Open(part));
@@ -311,6 +324,16 @@ impl StreamReader {
         if !call.waiting.is_empty() {
             sink(Event::Delta(std::mem::take(&mut call.waiting)));
         }
+    }
+
+    /// Signs the reasoning before a call.
+    fn sign(&mut self, signature: String, sink: &mut impl FnMut(Event)) {
+        if self.open != Some(Open::Reasoning) {
+            self.close(sink);
+            self.open = Some(Open::Reasoning);
+            sink(Event::Open(Part::Reasoning));
+        }
+        sink(Event::Signature(signature));
     }
 
     /// Says all calls to their end. What has neither a name nor arguments is none.

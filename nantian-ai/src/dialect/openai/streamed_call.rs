@@ -7,6 +7,8 @@ pub(super) struct Call {
     pub(super) index: Option<u64>,
     pub(super) id: Option<String>,
     pub(super) name: String,
+    /// What Gemini has signed it with, until it is told.
+    pub(super) signature: Option<String>,
     /// Arguments that have come before their turn.
     pub(super) waiting: String,
     /// Reads the arguments.

@@ -2,6 +2,7 @@
 
 use super::details;
 use super::profile::Profile;
+use super::signatures::Signature;
 use super::write_reply::write_calls;
 use super::write_request::enforced;
 use crate::codec::{Invalid, List, Object, joined_text, said_by_user, says_json, titled_text_of};
@@ -225,7 +226,13 @@ impl Turn<'_> {
                 if profile.takes_details {
                     details::write(message, &said.content);
                 }
-                write_calls(message, &said.content, id_of, |_| None);
+                let is_call = |block: &Block| matches!(block, Block::ToolCall(_));
+                let first = said.content.iter().position(is_call);
+                write_calls(message, &said.content, id_of, |at| {
+                    let own = Signature::before(&said.content, at).filter(|_| profile.takes_signatures);
+                    let is_missed = profile.wants_signatures && Some(at) == first;
+                    own.or(is_missed.then_some(Signature::STAND_IN))
+                });
             }
         });
     }
@@ -275,7 +282,8 @@ fn write_assistant(message: &mut Object<'_>, content: &[Block], profile: Profile
     let reasoning = of(|block| match block {
         Block::Reasoning(reasoning) => Some(&reasoning.text),
         _ => None,
-    });
+    })
+    .concat();
     let text = of(|block| match block {
         Block::Text(text) => Some(text),
         _ => None,
@@ -285,9 +293,9 @@ fn write_assistant(message: &mut Object<'_>, content: &[Block], profile: Profile
         _ => None,
     });
     if profile.echoes_reasoning && !reasoning.is_empty() {
-        message.text("reasoning_content", &reasoning.concat());
+        message.text("reasoning_content", &reasoning);
         if profile.echoes_by_newer_name {
-            message.text("reasoning", &reasoning.concat());
+            message.text("reasoning", &reasoning);
         }
     }
     if text.is_empty() {

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::signatures::Signature;
 use crate::codec::{Defaults, Object, object};
-use crate::dialect::gemini;
 use crate::ir::{Block, Json, Reply, Stop, Tokens, safe_id};
 
 pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
@@ -86,7 +86,7 @@ fn write_message(message: &mut Object<'_>, content: &[Block]) {
             }
         });
     }
-    write_calls(message, content, safe_id, |at| signature_before(content, at));
+    write_calls(message, content, safe_id, |at| Signature::before(content, at));
 }
 
 /// A block of reasoning as Anthropic has it, so that a client can give it back with its signature.
@@ -105,31 +105,13 @@ pub(super) fn write_thinking_block(item: &mut Object<'_>, block: &Block) {
     }
 }
 
-/// What Gemini has signed a call with, as it knows it.
-fn signature_before(content: &[Block], call: usize) -> Option<&str> {
-    match content.get(call.checked_sub(1)?)? {
-        Block::Reasoning(reasoning) => gemini::own(reasoning.signature.as_deref()?),
-        _ => None,
-    }
-}
-
-/// The signature of a call, where Google's own Chat Completions have it: some clients give that back, and no
-/// `thinking_blocks`.
-pub(super) fn write_signature(call: &mut Object<'_>, signature: Option<&str>) {
-    if let Some(signature) = signature {
-        call.object("extra_content", |extra| {
-            extra.object("google", |google| google.text("thought_signature", signature));
-        });
-    }
-}
-
 /// The tool calls of a message, if it has any, by ids that the reader takes, and with the signatures of those
-/// at a place.
+/// at a place: some clients give these back, and no `thinking_blocks`.
 pub(super) fn write_calls<'c>(
     message: &mut Object<'_>,
     content: &'c [Block],
     id_of: fn(&str) -> Cow<'_, str>,
-    signature_of: impl Fn(usize) -> Option<&'c str>,
+    signature_of: impl Fn(usize) -> Option<Signature<'c>>,
 ) {
     let calls: Vec<_> = content
         .iter()
@@ -151,7 +133,9 @@ pub(super) fn write_calls<'c>(
                     function.text("name", &call.name);
                     function.text("arguments", call.arguments.as_str());
                 });
-                write_signature(item, signature);
+                if let Some(signature) = signature {
+                    signature.write(item);
+                }
             });
         }
     });

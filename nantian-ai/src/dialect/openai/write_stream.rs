@@ -1,10 +1,8 @@
 //! The events of the common form into a Chat Completions stream.
 
-use super::write_reply::{
-    head, stop_name, write_logprobs, write_signature, write_thinking_block, write_tokens,
-};
+use super::signatures::Signature;
+use super::write_reply::{head, stop_name, write_logprobs, write_thinking_block, write_tokens};
 use crate::codec::{Defaults, Object, append, fault};
-use crate::dialect::gemini;
 use crate::ir::{Block, Event, Json, Part, Reasoning, Stop, Tokens, safe_id};
 use crate::wire::sse::PING;
 
@@ -92,7 +90,9 @@ impl StreamWriter {
                                 function.text("name", name);
                                 function.text("arguments", "");
                             });
-                            write_signature(call, signature.as_deref());
+                            if let Some(signature) = signature.as_deref().and_then(Signature::of) {
+                                signature.write(call);
+                            }
                         });
                     });
                 });
@@ -130,7 +130,7 @@ impl StreamWriter {
                 self.calls += 1;
             }
             Some(Part::Reasoning) if signature.is_some() => {
-                self.of_call = signature.as_deref().and_then(gemini::own).map(str::to_owned);
+                self.of_call.clone_from(&signature);
                 self.thinking(Block::Reasoning(Reasoning { text, signature }), out);
             }
             _ => {}

@@ -5,9 +5,9 @@ mod config;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::own;
 use super::thoughts::Thoughts;
 use super::traits::Traits;
+use super::{UNSIGNED, own};
 use crate::codec::{
     BEGINNING, Invalid, List, Object, joined_text, object, said_by_user, text_of, titled_text_of,
 };
@@ -17,10 +17,6 @@ use crate::ir::{
 
 /// The most stop sequences that Gemini takes.
 const MOST_STOPS: usize = 5;
-
-/// Stands for the signature of a call that another family, or nobody, has signed; Google's documentation
-/// names it.
-const UNSIGNED: &str = "skip_thought_signature_validator";
 
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let traits = Traits::of(&request.model);

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ir::{Block, Document, Image, Json, Message, Source, ToolCall, ToolResult};
+use crate::ir::{Block, Document, Image, Json, Message, Reasoning, Source, ToolCall, ToolResult};
 
 #[test]
 fn mistral_is_told_what_it_knows_under_its_names() {
@@ -339,5 +339,34 @@ fn a_picture_is_looked_at_as_closely_as_there_are_words_for() {
         let (body, named) = sent(&Request { messages, ..Request::default() }, "openai");
         let seen = body["messages"][0]["content"][0]["image_url"]["detail"].clone();
         assert_eq!((seen, &*named), (told, lost), "{detail:?}");
+    }
+}
+
+#[test]
+fn signatures_of_gemini_come_back_where_its_models_may_be() {
+    const STAND_IN: &str = "skip_thought_signature_validator";
+    let call =
+        |id: &str| ToolCall { id: id.to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
+    let signed = Reasoning { text: String::new(), signature: Some("google.s".to_owned()) };
+    let signed = vec![Block::Reasoning(signed), Block::ToolCall(call("a")), Block::ToolCall(call("b"))];
+    let unsigned = vec![Block::ToolCall(call("c")), Block::ToolCall(call("d"))];
+    for (provider, model, told) in [
+        ("gemini", "gemini-3-pro", [json!("s"), json!(STAND_IN)]),
+        ("gemini", "gemini-2.5-flash", [json!("s"), Value::Null]),
+        ("acme", "google/gemini-3.6-flash", [json!("s"), json!(STAND_IN)]),
+        ("acme", "smart", [json!("s"), Value::Null]),
+        ("openrouter", "google/gemini-3-pro", [Value::Null, Value::Null]),
+        ("deepseek", "deepseek-v4-pro", [Value::Null, Value::Null]),
+    ] {
+        let said = [&signed, &unsigned].map(|said| Message::new(Role::Assistant, said.clone()));
+        let messages = said.into_iter().chain([Message::new(Role::User, Vec::new())]).collect();
+        let request = Request { model: model.to_owned(), messages, ..Request::default() };
+        let (body, named) = sent(&request, provider);
+        let signature = |message: usize, call: usize| {
+            let call = &body["messages"][message]["tool_calls"][call];
+            call["extra_content"]["google"]["thought_signature"].clone()
+        };
+        assert_eq!(([signature(0, 0), signature(1, 0)], &*named), (told, ""), "{provider} {model}");
+        assert_eq!([signature(0, 1), signature(1, 1)], [Value::Null, Value::Null], "{provider} {model}");
     }
 }
