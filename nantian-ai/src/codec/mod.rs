@@ -72,6 +72,16 @@ impl Dialect {
     /// # Errors
     /// [`Invalid`] names content that the dialect cannot carry at all.
     pub fn encode_request(self, request: &Request, provider: &str) -> Result<(Bytes, Losses), Invalid> {
+        self.encode_echoing(request, provider, false)
+    }
+
+    /// The same, with whether a provider of Chat Completions is known to take reasoning back.
+    pub(crate) fn encode_echoing(
+        self,
+        request: &Request,
+        provider: &str,
+        echoes: bool,
+    ) -> Result<(Bytes, Losses), Invalid> {
         if let Some(ToolChoice::Tool(name)) = &request.tool_choice
             && !request.tools.iter().any(|tool| tool.name == *name)
         {
@@ -84,7 +94,7 @@ impl Dialect {
             Self::Bedrock => bedrock::encode_request(request),
             Self::Gemini => gemini::encode_request(request),
             Self::Ollama => ollama::encode_request(request),
-            Self::OpenAi => openai::encode_request(request, provider),
+            Self::OpenAi => openai::encode_request(request, provider, echoes),
             Self::Responses => responses::encode_request(request),
         }?;
         // Others keep beginnings by themselves, or not at all.

@@ -55,7 +55,7 @@ use crate::headers::{DROPPED, TRAILERS};
 use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
 use crate::outbound::{ANTHROPIC_BETA, OPENAI_BETA};
 use crate::target::Target;
-use crate::wish::Wishes;
+use crate::wish::{Wish, Wishes};
 
 pub use self::translator::Translator;
 
@@ -335,7 +335,9 @@ fn say_chat(
     request.betas = named_in(headers, ANTHROPIC_BETA).map(str::to_owned).collect();
     target.model().clone_into(&mut request.model);
     let names = ToolNames::adapt(&mut request);
-    let (body, more) = target.dialect().encode_request(&request, &target.config().provider)?;
+    // Who refuses what the model has said without its reasoning gets it from then on.
+    let echoes = target.forgoes(Wish::Silence);
+    let (body, more) = target.dialect().encode_echoing(&request, &target.config().provider, echoes)?;
     losses.extend(more);
     let is_openai = matches!(target.dialect(), Dialect::OpenAi | Dialect::Responses);
     if !is_openai && named_in(headers, OPENAI_BETA).next().is_some() {

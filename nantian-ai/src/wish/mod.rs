@@ -27,8 +27,8 @@ pub(crate) enum Wish {
     Betas,
     /// Anthropic, Bedrock and Responses: that the model takes reasoning back. Who else speaks this dialect
     /// may have signed or encrypted it, such as another account, region or maker, or the conversation may
-    /// have begun otherwise than the model has seen it. Chat Completions: that a model, of which its name
-    /// tells nothing, takes signatures of Gemini back.
+    /// have begun otherwise than the model has seen it. Chat Completions: that a model takes back what it has
+    /// thought, or signatures of Gemini, where no name tells.
     Reasoning,
     /// Ollama: that a model thinks, which not every model can.
     Thinking,

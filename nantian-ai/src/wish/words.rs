@@ -38,6 +38,10 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "reasoningContent",
             "encrypted_content",
             "extra_content",
+            // Groq and Cerebras, and those who do as Mistral or OpenAI.
+            "reasoning_content' is unsupported",
+            r#""reasoning_content"],"msg":"Extra inputs"#,
+            ".reasoning_content'",
         ],
         Wish::Pictures => &[
             "unknown variant `image_url`, expected `text`",

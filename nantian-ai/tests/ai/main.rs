@@ -49,6 +49,8 @@ mod pictures;
 #[cfg(test)]
 mod prefix;
 #[cfg(test)]
+mod reasoning_wishes;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod retries;

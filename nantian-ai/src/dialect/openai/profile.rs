@@ -16,10 +16,8 @@ type IdOf = fn(&str) -> Cow<'_, str>;
 /// What a provider takes of a model of this name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Profile {
-    /// Takes back the reasoning of earlier turns as `reasoning_content`.
-    pub(super) echoes_reasoning: bool,
-    /// Knows the same under its newer name, too: `reasoning`.
-    pub(super) echoes_by_newer_name: bool,
+    /// The names by which it takes back the reasoning of earlier turns.
+    pub(super) echoes_as: &'static [&'static str],
     /// Takes back reasoning that the model's maker has encrypted, as `reasoning_details`.
     pub(super) takes_details: bool,
     /// Takes signatures of Gemini back with the calls: where the model may be one of it.
@@ -76,6 +74,9 @@ pub(super) struct Profile {
     /// Runs OpenAI's models as OpenAI does.
     pub(super) is_openai: bool,
 }
+
+/// How most call what a model has thought.
+const REASONING: &str = "reasoning_content";
 
 /// Models of Mistral, wherever they run.
 const MISTRALS: [&str; 7] =
@@ -174,12 +175,21 @@ impl Profile {
         // OpenRouter has words of its own for them.
         let has_signatures = !is(&["openrouter"]);
         let is_known = Provider::find(provider).is_some();
+        // Xiaomi's models want their reasoning back, wherever they run, and others may where nobody knows.
+        let echoes = !is_known
+            || is(&["deepseek", "llamacpp", "lmstudio", "moonshot"])
+            || begins(&model.to_ascii_lowercase(), &["mimo"]);
         let grok_thinks = is(&["xai"]) && begins(model, &GROK_THINKS) && !model.contains("non-reasoning");
         Self {
-            // Xiaomi's models want theirs back, wherever they run.
-            echoes_reasoning: is(&["deepseek", "llamacpp", "lmstudio", "moonshot", "vllm"])
-                || begins(&model.to_ascii_lowercase(), &["mimo"]),
-            echoes_by_newer_name: is(&["vllm"]),
+            echoes_as: if is(&["vllm"]) {
+                &[REASONING, "reasoning"]
+            } else if is(&["openrouter"]) {
+                &["reasoning"]
+            } else if echoes {
+                &[REASONING]
+            } else {
+                &[]
+            },
             takes_details: is(&["openrouter"]),
             takes_signatures: has_signatures && (!is_known || is_gemini(provider, model)),
             wants_signatures: has_signatures && gemini::wants_signatures(model),
@@ -212,6 +222,12 @@ impl Profile {
             thinker,
             is_openai: is(&["openai", azure::NAME]),
         }
+    }
+
+    /// As it is, but that it takes reasoning back, as is known of it.
+    pub(super) fn echoing(self) -> Self {
+        let echoes_as = if self.echoes_as.is_empty() { &[REASONING] } else { self.echoes_as };
+        Self { echoes_as, ..self }
     }
 
     /// What says how much to think, as far as the model can be told.

@@ -76,7 +76,7 @@ impl<'r> Turns<'r> {
                 }
                 Role::User => Self::user(message, profile, &mut turns)?,
                 Role::Assistant => {
-                    let echoes_reasoning = profile.echoes_reasoning;
+                    let echoes_reasoning = !profile.echoes_as.is_empty();
                     let lost = message.content.iter().any(|block| match block {
                         Block::Reasoning(reasoning) => !echoes_reasoning && !reasoning.text.is_empty(),
                         Block::RedactedReasoning(data) => {
@@ -292,11 +292,8 @@ fn write_assistant(message: &mut Object<'_>, content: &[Block], profile: Profile
         Block::Refusal(text) => Some(text),
         _ => None,
     });
-    if profile.echoes_reasoning && !reasoning.is_empty() {
-        message.text("reasoning_content", &reasoning);
-        if profile.echoes_by_newer_name {
-            message.text("reasoning", &reasoning);
-        }
+    for name in profile.echoes_as.iter().filter(|_| !reasoning.is_empty()) {
+        message.text(name, &reasoning);
     }
     if text.is_empty() {
         message.null("content");

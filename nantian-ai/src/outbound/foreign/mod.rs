@@ -99,13 +99,13 @@ pub(super) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
     object.value(name).is_some_and(is_in)
 }
 
-/// A body for Anthropic, Bedrock or Responses without any reasoning, or for Chat Completions without Gemini's
-/// signatures; `None` if there is none in it. What is left out is named.
+/// A body without any reasoning, and for Chat Completions without Gemini's signatures; `None` if there is
+/// none in it. What is left out is named.
 pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
-    let signatures = without(&object, &["extra_content"], losses);
+    let of_a_chat = without(&object, &["extra_content", "reasoning_content", "reasoning"], losses);
     let edits = match object.value("input") {
-        _ if !signatures.is_empty() => signatures,
+        _ if !of_a_chat.is_empty() => of_a_chat,
         Some(_) => of_input(&object, Cut::All)?,
         None => match object.text("model") {
             Some(model) => of_messages(&object, &model, Cut::All, losses)?,

@@ -14,8 +14,10 @@ use crate::ir::{
 /// The most stop sequences that OpenAI takes.
 const MOST_STOPS: usize = 4;
 
-pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
+/// Writes it; `echoes` is whether the provider is known to take reasoning back, whatever its name tells.
+pub(crate) fn encode(request: &Request, provider: &str, echoes: bool) -> Result<(Vec<u8>, Losses), Invalid> {
     let profile = Profile::of(provider, &request.model);
+    let profile = if echoes { profile.echoing() } else { profile };
     let mut losses = Losses::default();
     let wish = profile.wish(request.thinking);
     let sampled = profile.takes_sampling(wish);

@@ -3,6 +3,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::ir::{Block, Document, Image, Json, Message, Reasoning, Source, ToolCall, ToolResult};
 
+fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
+    super::encode(request, provider, false)
+}
+
 #[test]
 fn mistral_is_told_what_it_knows_under_its_names() {
     let call = ToolCall { id: "toolu_01".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
@@ -368,5 +372,26 @@ fn signatures_of_gemini_come_back_where_its_models_may_be() {
         };
         assert_eq!(([signature(0, 0), signature(1, 0)], &*named), (told, ""), "{provider} {model}");
         assert_eq!([signature(0, 1), signature(1, 1)], [Value::Null, Value::Null], "{provider} {model}");
+    }
+}
+
+#[test]
+fn reasoning_comes_back_where_it_is_taken_or_nobody_knows() {
+    let thought = Block::Reasoning(Reasoning { text: "Hm.".to_owned(), signature: None });
+    let said = Message::new(Role::Assistant, vec![thought, Block::Text("Hi.".to_owned())]);
+    let text = json!("Hm.");
+    for (provider, older, newer, lost) in [
+        ("zai", &text, &Value::Null, ""),
+        ("moonshot", &text, &Value::Null, ""),
+        ("vllm", &text, &text, ""),
+        ("openrouter", &Value::Null, &text, ""),
+        ("cerebras", &Value::Null, &Value::Null, "messages.reasoning"),
+        ("openai", &Value::Null, &Value::Null, "messages.reasoning"),
+    ] {
+        let messages = vec![said.clone(), Message::new(Role::User, Vec::new())];
+        let (body, named) = sent(&Request { messages, ..Request::default() }, provider);
+        let told = &body["messages"][0];
+        let seen = (&told["reasoning_content"], &told["reasoning"], &*named);
+        assert_eq!(seen, (older, newer, lost), "{provider}");
     }
 }

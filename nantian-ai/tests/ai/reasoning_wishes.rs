@@ -1,0 +1,80 @@
+//! Reasoning that not every provider takes back or gives: it is asked for, and left out once it is refused.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use nantian_ai::{Dialect, TargetConfig};
+use serde_json::{Value, json};
+
+use crate::{
+    support::{Upstream, json as reply, layer, post, send},
+    taught::{asked, refused, strict},
+};
+
+const OF_CHAT: &str =
+    r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+
+/// A provider that nobody knows, with chats.
+fn acme() -> TargetConfig {
+    TargetConfig::new("demo/smart", "acme", "smart")
+        .with_format(Dialect::OpenAi)
+        .with_endpoint("http://provider")
+}
+
+/// A conversation of Messages in which the model has thought.
+fn thoughtful(reasoning: &Value) -> Request<Full<Bytes>> {
+    let called = json!({"type": "tool_use", "id": "b", "name": "f", "input": {}});
+    let body = json!({"model": "any", "max_tokens": 9, "messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [reasoning, called]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "b", "content": "1"}]},
+    ]});
+    post("/v1/messages", &body.to_string())
+}
+
+#[tokio::test]
+async fn a_provider_that_nobody_knows_gets_reasoning_back_until_it_refuses_it() {
+    let text = json!({"type": "thinking", "thinking": "Hm.", "signature": ""});
+    let signed = json!({"type": "thinking", "thinking": "", "signature": "google.s"});
+    let signature = "/messages/1/tool_calls/0/extra_content/google/thought_signature";
+    for (reasoning, path, told, refusal) in [
+        (
+            &text,
+            "/messages/1/reasoning_content",
+            "Hm.",
+            "messages.1.assistant.reasoning_content: property 'messages.1.assistant.reasoning_content' is unsupported",
+        ),
+        (
+            &text,
+            "/messages/1/reasoning_content",
+            "Hm.",
+            "'messages.1' : for 'role:assistant' the following must be satisfied[('messages.1' : property 'reasoning_content' is unsupported)]",
+        ),
+        (&signed, signature, "s", "Unknown parameter: 'messages[1].tool_calls[0].extra_content'."),
+    ] {
+        let upstream = Upstream::new().replies(refused(refusal)).replies(reply(200, OF_CHAT));
+        let (head, body) = send(layer(acme()), &upstream, thoughtful(reasoning)).await;
+        assert_eq!(head.status, 200, "{body}");
+        assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
+        assert_eq!(asked(&upstream, path), [json!(told), Value::Null], "{refusal}");
+        let upstream = Upstream::new().replies(refused(refusal));
+        assert_eq!(send(layer(acme()), &upstream, strict(thoughtful(reasoning))).await.0.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_known_to_want_its_reasoning_gets_it_wherever_it_runs() {
+    let text = json!({"type": "thinking", "thinking": "Hm.", "signature": ""});
+    let config =
+        || TargetConfig::new("demo/deep", "azure-openai", "prod-deepseek").with_endpoint("http://provider");
+    let wants = "The `reasoning_content` in the thinking mode must be passed back to the API.";
+    let layer = layer(config());
+    let upstream =
+        Upstream::new().replies(refused(wants)).replies(reply(200, OF_CHAT)).replies(reply(200, OF_CHAT));
+    for lost in [Some("messages.reasoning"), None] {
+        let (head, body) = send(layer.clone(), &upstream, thoughtful(&text)).await;
+        assert_eq!(head.status, 200, "{body}");
+        assert_eq!(head.headers.get("x-nantian-dropped").map(|it| it.to_str().unwrap()), lost);
+    }
+    assert_eq!(asked(&upstream, "/messages/1/reasoning_content"), [Value::Null, json!(" "), json!("Hm.")]);
+}
