@@ -95,7 +95,7 @@ impl Dialect {
             Self::Gemini => gemini::encode_request(request),
             Self::Ollama => ollama::encode_request(request),
             Self::OpenAi => openai::encode_request(request, provider, echoes),
-            Self::Responses => responses::encode_request(request),
+            Self::Responses => responses::encode_request(request, provider),
         }?;
         // Others keep beginnings by themselves, or not at all.
         if !matches!(self, Self::Anthropic | Self::Bedrock) && request.is_to_be_cached() {

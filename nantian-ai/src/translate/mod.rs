@@ -361,7 +361,7 @@ fn say_count(target: &Target, client: ClientDialect, body: &[u8]) -> Result<(Ask
     let (body, more) = match target.dialect() {
         Dialect::Anthropic => anthropic::encode_count(&request),
         Dialect::Gemini => gemini::count::encode(request, target.is_vertex()),
-        Dialect::OpenAi | Dialect::Responses => responses::encode_count(&request),
+        Dialect::OpenAi | Dialect::Responses => responses::encode_count(&request, &target.config().provider),
         _ => bedrock::count::encode(&request),
     }?;
     losses.extend(more);

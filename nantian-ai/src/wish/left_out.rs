@@ -4,6 +4,7 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use crate::dialect::openai::OF_SCHEMA;
+use crate::dialect::responses::ENCRYPTED;
 use crate::edit::Object;
 use crate::edit::cut::{Edit, cut_out};
 use crate::ir::Losses;
@@ -66,6 +67,19 @@ pub(super) fn without_inner(body: &Bytes, outer: &str, inner: &str) -> Option<By
     member.value(inner)?;
     let left = member.without(inner).concat();
     Some(object.set(body, &[(outer, std::str::from_utf8(&left).ok()?)]).concat().into())
+}
+
+/// A body that does not ask for encrypted reasoning.
+pub(super) fn without_encryption(body: &Bytes) -> Option<Bytes> {
+    let object = Object::parse(body).ok()?;
+    let mut included: Vec<String> = serde_json::from_slice(object.value("include")?).ok()?;
+    let place = included.iter().position(|what| what == ENCRYPTED)?;
+    included.remove(place);
+    let left = match included.as_slice() {
+        [] => object.without("include").concat(),
+        others => object.set(body, &[("include", &serde_json::json!(others).to_string())]).concat(),
+    };
+    Some(left.into())
 }
 
 /// A body without penalties.

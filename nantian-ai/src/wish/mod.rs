@@ -72,6 +72,8 @@ pub(crate) enum Wish {
     /// Responses: that a model tells what it thinks, which OpenAI lets no organisation see that it does not
     /// know.
     Summary,
+    /// Responses: that a model encrypts what it thinks, which one refuses that does not think.
+    Encryption,
     /// vLLM and llama.cpp: what is said to a model's template of how to think, where its maker's own
     /// tokenizer has none.
     Template,
@@ -80,7 +82,7 @@ pub(crate) enum Wish {
     Pictures,
 }
 
-const ALL: [Wish; 21] = [
+const ALL: [Wish; 22] = [
     Wish::Betas,
     Wish::Reasoning,
     Wish::Thinking,
@@ -100,6 +102,7 @@ const ALL: [Wish; 21] = [
     Wish::Stop,
     Wish::Stream,
     Wish::Summary,
+    Wish::Encryption,
     Wish::Template,
     Wish::Pictures,
 ];
@@ -143,7 +146,7 @@ impl Wish {
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
             Self::OlderLimit | Self::NewerLimit | Self::Stop | Self::Stream => true,
-            Self::Summary | Self::Template => true,
+            Self::Summary | Self::Encryption | Self::Template => true,
             // An answer in one piece says nothing of streams: the provider may have read another request than
             // was read here.
             Self::Usage => streams,
@@ -174,6 +177,7 @@ impl Wish {
             Self::Pictures => "the model sees no pictures: they are left out",
             Self::Stream => "the model calls no tools in a stream: it is asked for whole answers",
             Self::Summary => "the provider summarises no reasoning for this organisation: it is not asked to",
+            Self::Encryption => "the model encrypts no reasoning: it is not asked to",
             Self::Template => "the model has no template to be told how to think by: it is told nothing",
         }
     }
@@ -185,6 +189,7 @@ impl Wish {
             Self::Betas => return left_out::without_inner(body, bedrock::OWN, "anthropic_beta"),
             Self::MustCall => return left_out::without_inner(body, "toolConfig", "toolChoice"),
             Self::Summary => return left_out::without_inner(body, "reasoning", "summary"),
+            Self::Encryption => return left_out::without_encryption(body),
             Self::Reasoning => return foreign::without_thoughts(body, losses),
             Self::Thinking => object.without("think").concat(),
             Self::Usage => object.without("stream_options").concat(),

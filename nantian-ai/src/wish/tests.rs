@@ -11,6 +11,16 @@ fn a_wish_is_taken_out_and_nothing_else() {
             r#"{"model":"claude-sonnet-4-5","messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":"b"}]}]}"#,
         ),
         (
+            Wish::Reasoning,
+            r#"{"messages":[{"role":"assistant","reasoning_content":"c","content":"a"}],"reasoning_effort":"low"}"#,
+            r#"{"messages":[{"role":"assistant","content":"a"}],"reasoning_effort":"low"}"#,
+        ),
+        (
+            Wish::Encryption,
+            r#"{"include":["reasoning.encrypted_content","message.output_text.logprobs"]}"#,
+            r#"{"include":["message.output_text.logprobs"]}"#,
+        ),
+        (
             Wish::Betas,
             r#"{"messages":[],"additionalModelRequestFields":{"anthropic_beta":["a"],"top_k":1}}"#,
             r#"{"messages":[],"additionalModelRequestFields":{"top_k":1}}"#,
@@ -55,6 +65,7 @@ fn a_wish_is_taken_out_and_nothing_else() {
     for (wish, body) in [
         (Wish::Betas, "{}"),
         (Wish::Summary, r#"{"reasoning":{"effort":"low"}}"#),
+        (Wish::Encryption, r#"{"include":["message.output_text.logprobs"]}"#),
         (Wish::Template, "{}"),
         (Wish::MustCall, r#"{"toolConfig":{"tools":[]}}"#),
         (Wish::Schema, r#"{"messages":[],"response_format":{"type":"json_object"}}"#),
@@ -94,7 +105,7 @@ fn each_wish_has_a_place_of_its_own() {
         assert!(!wishes.iter().any(|it| it == wish));
         wishes.add(wish);
     }
-    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 21));
+    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 22));
     ALL.into_iter().for_each(|wish| wishes.remove(wish));
     assert!(wishes.is_empty());
 }

@@ -87,6 +87,7 @@ impl Wishes {
                 add(Wish::Reasoning, request.has_reasoning() && !strict);
                 add(Wish::Sampling, draws && !strict);
                 add(Wish::Summary, thinks && !strict);
+                add(Wish::Encryption, true);
             }
         }
         wishes
@@ -157,6 +158,7 @@ impl Wishes {
             (Wish::Summary, _) => &["thinking.display"],
             (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage, _) => &[],
             (Wish::OlderLimit | Wish::NewerLimit | Wish::Stop | Wish::Stream, _) => &[],
+            (Wish::Encryption, _) => &[],
         }
     }
 }

@@ -99,7 +99,11 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             // llama.cpp.
             "Assistant response prefill is incompatible with enable_thinking",
         ],
-        Wish::Summary => &["Your organization must be verified to generate reasoning summaries"],
+        Wish::Summary => &[
+            "Your organization must be verified to generate reasoning summaries",
+            "Unsupported parameter: 'reasoning.summary'",
+        ],
+        Wish::Encryption => &["Encrypted content is not supported with this model"],
         Wish::Template => &["chat_template is not supported for Mistral tokenizers"],
         Wish::Penalties => &NO_PENALTIES,
     }

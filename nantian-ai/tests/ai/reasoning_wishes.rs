@@ -8,16 +8,24 @@ use serde_json::{Value, json};
 
 use crate::{
     support::{Upstream, json as reply, layer, post, send},
-    taught::{asked, refused, strict},
+    taught::{asked, refused, strict, taught},
 };
 
 const OF_CHAT: &str =
     r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+const OF_RESPONSES: &str = r#"{"id":"resp_1","object":"response","status":"completed","output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"Hi"}]}]}"#;
+const ENCRYPTED: &str = "reasoning.encrypted_content";
 
 /// A provider that nobody knows, with chats.
 fn acme() -> TargetConfig {
     TargetConfig::new("demo/smart", "acme", "smart")
         .with_format(Dialect::OpenAi)
+        .with_endpoint("http://provider")
+}
+
+fn responses(provider: &str, model: &str) -> TargetConfig {
+    TargetConfig::new("demo/target", provider, model)
+        .with_format(Dialect::Responses)
         .with_endpoint("http://provider")
 }
 
@@ -30,6 +38,13 @@ fn thoughtful(reasoning: &Value) -> Request<Full<Bytes>> {
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "b", "content": "1"}]},
     ]});
     post("/v1/messages", &body.to_string())
+}
+
+/// A question of Messages with more members.
+fn messages(more: &str) -> Request<Full<Bytes>> {
+    let body =
+        format!(r#"{{"model":"any","max_tokens":99,"messages":[{{"role":"user","content":"Hi"}}]{more}}}"#);
+    post("/v1/messages", &body)
 }
 
 #[tokio::test]
@@ -77,4 +92,34 @@ async fn a_model_that_is_known_to_want_its_reasoning_gets_it_wherever_it_runs() 
         assert_eq!(head.headers.get("x-nantian-dropped").map(|it| it.to_str().unwrap()), lost);
     }
     assert_eq!(asked(&upstream, "/messages/1/reasoning_content"), [Value::Null, json!(" "), json!("Hm.")]);
+}
+
+#[tokio::test]
+async fn models_of_responses_are_told_how_much_to_think_whoever_has_made_them() {
+    let thinking = r#","thinking":{"type":"enabled","budget_tokens":20000}"#;
+    for (provider, model, effort, included, lost) in [
+        ("openai", "gpt-5", json!("high"), json!([ENCRYPTED]), ""),
+        ("vllm", "openai/gpt-oss-120b", json!("high"), Value::Null, ""),
+        ("xai", "grok-4.3", json!("high"), json!([ENCRYPTED]), ""),
+        ("xai", "grok-4-fast", Value::Null, json!([ENCRYPTED]), "thinking"),
+        ("azure-openai", "prod-reasoner", Value::Null, json!([ENCRYPTED]), "thinking"),
+        ("acme", "smart", Value::Null, Value::Null, "thinking"),
+    ] {
+        let upstream = Upstream::new().replies(reply(200, OF_RESPONSES));
+        let (head, body) = send(layer(responses(provider, model)), &upstream, messages(thinking)).await;
+        assert_eq!(head.status, 200, "{body}");
+        let told = (asked(&upstream, "/reasoning/effort"), asked(&upstream, "/include"));
+        assert_eq!(told, (vec![effort], vec![included]), "{provider} {model}");
+        let named = head.headers.get("x-nantian-dropped").map_or("", |it| it.to_str().unwrap());
+        assert_eq!(named, lost, "{provider} {model}");
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_that_does_not_think_is_asked_for_no_encrypted_reasoning_any_more() {
+    let refusal = "Encrypted content is not supported with this model.";
+    let config = responses("azure-openai", "prod");
+    let (upstream, named) = taught(config, refusal, OF_RESPONSES, || strict(messages(""))).await;
+    assert_eq!(asked(&upstream, "/include"), [json!([ENCRYPTED]), Value::Null, Value::Null]);
+    assert_eq!(named, "");
 }

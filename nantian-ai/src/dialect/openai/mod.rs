@@ -33,6 +33,7 @@ pub(crate) use self::read_request::{
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::strict::{holds_answers, is_strict, loses_strictness};
 pub(crate) use self::thinkers::{Thinker, may_be_off};
+pub(crate) use self::thinking::ThinkingBy;
 pub(crate) use self::turns::{ACKNOWLEDGED, FAILED, OF_SCHEMA, result_text};
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::{encode as encode_request, write_tools};

@@ -194,7 +194,7 @@ impl Profile {
             takes_signatures: has_signatures && (!is_known || is_gemini(provider, model)),
             wants_signatures: has_signatures && gemini::wants_signatures(model),
             takes_later_system: !takes_turns && !is(&["llamacpp", "lmstudio", "vllm"]),
-            thinking: ThinkingBy::of(provider, model, thinker),
+            thinking: ThinkingBy::of(provider, model),
             asks_for_reasoning: is(&["groq"]) && begins(model, &["qwen", "deepseek"]),
             limit: if newer_limit { "max_completion_tokens" } else { "max_tokens" },
             seed: match (deepseek, mistral) {

@@ -7,7 +7,7 @@ use crate::ir::{Effort, Thinking};
 
 /// How a model is told to think.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum ThinkingBy {
+pub(crate) enum ThinkingBy {
     /// It does not, or as it likes.
     Nothing,
     /// As it likes: those who run models of others, which may think unless they are told not to, in words
@@ -25,11 +25,11 @@ pub(super) enum ThinkingBy {
 
 /// The fields that say how much to think.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Wish {
-    pub(super) effort: Option<&'static str>,
+pub(crate) struct Wish {
+    pub(crate) effort: Option<&'static str>,
     /// What turns it on or off apart from the effort.
     pub(super) on: Option<bool>,
-    pub(super) is_lost: bool,
+    pub(crate) is_lost: bool,
 }
 
 /// Models of xAI that can be told how much to think.
@@ -59,7 +59,7 @@ const RUNS_THINKERS: [&str; 4] = ["fireworks", "moonshot", "openrouter", "togeth
 // === impl ThinkingBy ===
 
 impl ThinkingBy {
-    pub(super) fn of(provider: &str, model: &str, thinker: Option<Thinker>) -> Self {
+    pub(super) fn of(provider: &str, model: &str) -> Self {
         let is = |name| is_one(provider, &[name]);
         let is_silent = begins(model, &ASKED_FIRST) && !THINK_UNASKED.iter().any(|mark| model.contains(mark));
         if is("deepseek") {
@@ -68,16 +68,9 @@ impl ThinkingBy {
             Self::Template
         } else if is("groq") && begins(model, &["qwen"]) {
             Self::Switch
-        } else if let Some(thinker) = thinker {
+        } else if let Self::Effort(levels) = Self::by_effort(model) {
             // Only Responses know the highest one.
-            let most = thinker.levels.most.min(Effort::XHigh);
-            Self::Effort(Levels { most, ..thinker.levels })
-        } else if begins(model, &["gpt-oss"]) {
-            Self::Effort(THREE)
-        } else if begins(model, &["grok-3-mini"]) {
-            Self::Effort(Levels { ends_only: true, ..THREE })
-        } else if begins(model, &GROK_LEVELS) {
-            Self::Effort(Levels { can_be_off: begins(model, &["grok-4.3"]), ..THREE })
+            Self::Effort(Levels { most: levels.most.min(Effort::XHigh), ..levels })
         } else if is_one(provider, &RUNS_THINKERS) && !is_silent {
             Self::Unguided
         } else {
@@ -85,8 +78,23 @@ impl ThinkingBy {
         }
     }
 
+    /// By the effort, where the name tells a model that knows it.
+    pub(crate) fn by_effort(model: &str) -> Self {
+        if let Some(thinker) = Thinker::of(model) {
+            Self::Effort(thinker.levels)
+        } else if begins(model, &["gpt-oss"]) {
+            Self::Effort(THREE)
+        } else if begins(model, &["grok-3-mini"]) {
+            Self::Effort(Levels { ends_only: true, ..THREE })
+        } else if begins(model, &GROK_LEVELS) {
+            Self::Effort(Levels { can_be_off: begins(model, &["grok-4.3"]), ..THREE })
+        } else {
+            Self::Nothing
+        }
+    }
+
     /// What says how much to think.
-    pub(super) fn wish(self, thinking: Option<Thinking>) -> Wish {
+    pub(crate) fn wish(self, thinking: Option<Thinking>) -> Wish {
         let Some(thinking) = thinking else { return Wish::default() };
         let off = thinking == Thinking::Off;
         let level = match thinking {
@@ -116,7 +124,7 @@ mod tests {
     use super::*;
 
     fn wish(provider: &str, model: &str, thinking: Thinking) -> Wish {
-        ThinkingBy::of(provider, model, Thinker::of(model)).wish(Some(thinking))
+        ThinkingBy::of(provider, model).wish(Some(thinking))
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) use self::signature::OF_RESPONSES;
 pub(crate) use self::signature::{MADE_HERE, is_of_responses};
 pub(crate) use self::tools::{Called, OwnName, Tools, is_run_by_client};
 pub(crate) use self::write_reply::encode as encode_reply;
-pub(crate) use self::write_request::{encode as encode_request, encode_count};
+pub(crate) use self::write_request::{ENCRYPTED, encode as encode_request, encode_count};
 pub(crate) use self::write_stream::StreamWriter;
 
 use std::borrow::Cow;

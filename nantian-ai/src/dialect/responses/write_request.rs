@@ -4,26 +4,30 @@ use super::{LOGPROBS, signature};
 use crate::codec::{Invalid, List, Object, joined_text, object, says_json, titled_text_of};
 use crate::dialect::anthropic::ONLY_JSON;
 use crate::dialect::openai::{
-    FAILED, Thinker, holds_answers, is_strict, loses_strictness, options, result_text,
+    FAILED, Thinker, ThinkingBy, holds_answers, is_strict, loses_strictness, options, result_text,
 };
 use crate::ir::{
-    Block, Detail, Effort, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult,
+    Block, Detail, Losses, Message, Output, Request, Role, Source, Thinking, ToolChoice, ToolResult,
     Verbosity, safe_id,
 };
+use crate::target::azure;
 
 /// The lowest limit of an answer that is taken.
 const LEAST_OUTPUT: u64 = 16;
 
-pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
-    write(request, false)
+/// Has the model's reasoning come back encrypted, so that it can be given back where nothing is stored.
+pub(crate) const ENCRYPTED: &str = "reasoning.encrypted_content";
+
+pub(crate) fn encode(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
+    write(request, provider, false)
 }
 
 /// What is counted: the request without what only an answer needs.
-pub(crate) fn encode_count(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
-    write(request, true)
+pub(crate) fn encode_count(request: &Request, provider: &str) -> Result<(Vec<u8>, Losses), Invalid> {
+    write(request, provider, true)
 }
 
-fn write(request: &Request, counted: bool) -> Result<(Vec<u8>, Losses), Invalid> {
+fn write(request: &Request, provider: &str, counted: bool) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
     let thinker = Thinker::of(&request.model);
     let (instructions, messages) = match request.messages.split_first() {
@@ -35,7 +39,10 @@ fn write(request: &Request, counted: bool) -> Result<(Vec<u8>, Losses), Invalid>
     for message in messages {
         check(message, &mut losses)?;
     }
-    let reasoning = Wish::of(request, thinker, &mut losses);
+    // A deployment of Azure may be named anything, and xAI tells few of its models how much to think.
+    let is_azure = provider.eq_ignore_ascii_case(azure::NAME);
+    let may_think = thinker.is_some() || is_azure || provider.eq_ignore_ascii_case("xai");
+    let reasoning = Wish::of(request, is_azure, &mut losses);
     let verbosity = request.verbosity.filter(|_| thinker.is_some_and(|thinker| thinker.takes_verbosity));
     let sampled = thinker.is_none_or(|thinker| thinker.takes_sampling(reasoning.effort));
     name_the_unknown(request, sampled, &mut losses);
@@ -73,7 +80,7 @@ fn write(request: &Request, counted: bool) -> Result<(Vec<u8>, Losses), Invalid>
         body.flag("store", request.openai.store.unwrap_or(false));
         let logprobs = request.logprobs.filter(|_| sampled);
         body.some_count("top_logprobs", logprobs.filter(|likelier| *likelier > 0));
-        let wishes = [(thinker.is_some(), "reasoning.encrypted_content"), (logprobs.is_some(), LOGPROBS)];
+        let wishes = [(may_think, ENCRYPTED), (logprobs.is_some(), LOGPROBS)];
         if wishes.iter().any(|(is_wished, _)| *is_wished) {
             body.list("include", |list| {
                 wishes.iter().filter(|(is_wished, _)| *is_wished).for_each(|(_, wish)| list.text(wish));
@@ -142,25 +149,16 @@ struct Wish {
 // === impl Wish ===
 
 impl Wish {
-    fn of(request: &Request, thinker: Option<Thinker>, losses: &mut Losses) -> Self {
-        let Some(thinking) = request.thinking else { return Self::default() };
-        let Some(Thinker { levels, .. }) = thinker else {
-            // A model that does not think need not be told so.
-            if thinking != Thinking::Off {
-                losses.add("thinking");
-            }
-            return Self::default();
-        };
-        if thinking == Thinking::Off && levels.off().is_none() {
+    /// `may_think` is whether the model may think though its name does not tell.
+    fn of(request: &Request, may_think: bool, losses: &mut Losses) -> Self {
+        let by = ThinkingBy::by_effort(&request.model);
+        let told = by.wish(request.thinking);
+        if told.is_lost {
             losses.add("thinking");
         }
-        let effort = match thinking {
-            Thinking::Off => levels.off(),
-            Thinking::Adaptive => None,
-            Thinking::Effort(effort) => Some(levels.name(effort)),
-            Thinking::Budget(tokens) => Some(levels.name(Effort::of_budget(tokens))),
-        };
-        Self { effort, summary: request.shows_thinking && thinking != Thinking::Off }
+        let thinks = request.thinking.is_some_and(|thinking| thinking != Thinking::Off);
+        let tells = may_think || by != ThinkingBy::Nothing;
+        Self { effort: told.effort, summary: request.shows_thinking && thinks && tells }
     }
 
     fn write(&self, body: &mut Object<'_>) {
