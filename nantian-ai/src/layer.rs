@@ -54,27 +54,15 @@ impl<O> AiLayer<O> {
     /// ```
     #[must_use]
     pub fn observer<P: UsageObserver>(self, observer: P) -> AiLayer<P> {
-        AiLayer {
-            shared: Arc::new(LayerParts {
-                target: Arc::clone(&self.shared.target),
-                observer: Arc::new(observer),
-                responder: Arc::clone(&self.shared.responder),
-                memory: self.shared.memory.clone(),
-            }),
-        }
+        let LayerParts { target, responder, memory, .. } = Arc::unwrap_or_clone(self.shared);
+        let observer = Arc::new(observer);
+        AiLayer { shared: Arc::new(LayerParts { target, observer, responder, memory }) }
     }
 
     /// Sets who writes the response to an error.
     #[must_use]
     pub fn responder(self, responder: impl Responder + 'static) -> Self {
-        Self {
-            shared: Arc::new(LayerParts {
-                target: Arc::clone(&self.shared.target),
-                observer: Arc::clone(&self.shared.observer),
-                responder: Arc::new(responder),
-                memory: self.shared.memory.clone(),
-            }),
-        }
+        self.with(|parts| parts.responder = Arc::new(responder))
     }
 
     /// Sets what the bodies of all requests and the answers that are read whole may take together, until what
@@ -82,14 +70,12 @@ impl<O> AiLayer<O> {
     /// counted there. Default: no limit.
     #[must_use]
     pub fn memory(self, memory: BodyMemory) -> Self {
-        Self {
-            shared: Arc::new(LayerParts {
-                target: Arc::clone(&self.shared.target),
-                observer: Arc::clone(&self.shared.observer),
-                responder: Arc::clone(&self.shared.responder),
-                memory: Some(memory),
-            }),
-        }
+        self.with(|parts| parts.memory = Some(memory))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut LayerParts<O>)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
+        self
     }
 }
 

@@ -29,6 +29,17 @@ pub(crate) struct LayerParts<O> {
 
 // === impl LayerParts ===
 
+impl<O> Clone for LayerParts<O> {
+    fn clone(&self) -> Self {
+        Self {
+            target: Arc::clone(&self.target),
+            observer: Arc::clone(&self.observer),
+            responder: Arc::clone(&self.responder),
+            memory: self.memory.clone(),
+        }
+    }
+}
+
 impl<O> LayerParts<O> {
     /// The response to an error.
     pub(crate) fn answer<B: Body<Data = Bytes>, K: UsageSink>(
