@@ -20,9 +20,20 @@ use crate::outbound::foreign;
 
 use self::words::{begins, words_of};
 
-/// What may be refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Wish {
+/// Declares what may be refused, and lists all of it.
+macro_rules! wishes {
+    ($($(#[doc = $doc:literal])* $name:ident,)+) => {
+        /// What may be refused.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(crate) enum Wish {
+            $($(#[doc = $doc])* $name,)+
+        }
+
+        const ALL: &[Wish] = &[$(Wish::$name),+];
+    };
+}
+
+wishes! {
     /// Bedrock: features of Claude by their names, of which each model knows others.
     Betas,
     /// Anthropic, Bedrock and Responses: that the model takes reasoning back. Who else speaks this dialect
@@ -81,31 +92,6 @@ pub(crate) enum Wish {
     /// conversation.
     Pictures,
 }
-
-const ALL: [Wish; 22] = [
-    Wish::Betas,
-    Wish::Reasoning,
-    Wish::Thinking,
-    Wish::Usage,
-    Wish::Effort,
-    Wish::ForcedTool,
-    Wish::ToolChoice,
-    Wish::MustCall,
-    Wish::Sampling,
-    Wish::Silence,
-    Wish::Schema,
-    Wish::Strict,
-    Wish::Prefill,
-    Wish::Penalties,
-    Wish::OlderLimit,
-    Wish::NewerLimit,
-    Wish::Stop,
-    Wish::Stream,
-    Wish::Summary,
-    Wish::Encryption,
-    Wish::Template,
-    Wish::Pictures,
-];
 
 /// What tells a model of DeepSeek or Moonshot not to think.
 const DISABLED: &str = r#"{"type":"disabled"}"#;

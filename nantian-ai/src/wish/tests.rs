@@ -101,11 +101,11 @@ fn words_of_which_some_differ_are_found_at_the_beginning_alone() {
 #[test]
 fn each_wish_has_a_place_of_its_own() {
     let mut wishes = Wishes::default();
-    for wish in ALL {
+    for &wish in ALL {
         assert!(!wishes.iter().any(|it| it == wish));
         wishes.add(wish);
     }
     assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 22));
-    ALL.into_iter().for_each(|wish| wishes.remove(wish));
+    ALL.iter().for_each(|wish| wishes.remove(*wish));
     assert!(wishes.is_empty());
 }

@@ -138,7 +138,7 @@ impl Wishes {
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Wish> {
-        ALL.into_iter().filter(move |wish| self.has(*wish))
+        ALL.iter().copied().filter(move |wish| self.has(*wish))
     }
 
     /// What the client loses without one, apart from what is named where it is taken out.
