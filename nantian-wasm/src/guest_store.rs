@@ -80,6 +80,7 @@ impl GuestStore {
         let state = self.inner.data_mut();
         state.now = state.plugin.clock.ticks();
         if self.is_started {
+            state.tally.count_call();
             (state.ran, state.may_run) = (0, self.limit);
             state.limits.has_refused_memory = false;
             self.inner.set_epoch_deadline(NEXT_BEAT);
@@ -91,7 +92,7 @@ impl GuestStore {
         self.alive = result.is_ok();
         result.map_err(|error| {
             let backtrace = sandbox::backtrace(&error, &self.shim);
-            self.inner.data().plugin.counters.note_backtrace(backtrace);
+            self.inner.data().plugin.shared.counters.note_backtrace(backtrace);
             self.cause(&error)
         })
     }

@@ -172,6 +172,7 @@ mod sandbox;
 mod service;
 mod stream;
 mod sync;
+mod tally;
 
 pub mod body;
 pub mod future;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tracing::{Level, debug, enabled, event, warn};
 
@@ -17,7 +18,8 @@ const MAX_LOG_LINE: usize = 4 << 10;
 /// Most frames of a backtrace that are logged.
 const LOGGED_FRAMES: usize = 3;
 
-/// A plugin's state at one moment.
+/// A plugin's state at one moment. What it has counted its [successors](crate::Plugin::successor) go on
+/// counting: each tells of all of them.
 ///
 /// The default is that of a plugin without instances, to be filled in by tests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +31,12 @@ pub struct PluginStatus {
     pub live_instances: usize,
     /// Streams seen so far.
     pub streams: u64,
+    /// Calls into guests that have started: callbacks that follow one another at once, such as those at the
+    /// end of a stream, are one.
+    pub calls: u64,
+    /// Time for which guests ran, be it to start: a beat of the engine's clock that meets one counts the
+    /// milliseconds since the last. Short calls are mostly met by none, so it is right for many of them only.
+    pub guest_time: Duration,
     /// Bytes of linear memory of all instances, as of the last upkeep.
     pub memory: u64,
     /// Guest calls that ended badly, by cause: each cost its instance.
@@ -111,7 +119,7 @@ pub enum MetricKind {
     Histogram,
 }
 
-/// Counters of one plugin; what is counted for every stream is counted by slot, in the pool.
+/// Counters of one plugin; what is counted for every stream is counted by slot.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     trap: AtomicU64,

@@ -11,7 +11,7 @@ use crate::host::{Host, NoHost};
 use crate::instance::Instance;
 use crate::log_rate::LogRate;
 use crate::module::Module;
-use crate::observe::{Counters, PluginStatus};
+use crate::observe::PluginStatus;
 use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Abi, SharedPlugin};
 use crate::running::{attended, finish};
@@ -140,7 +140,6 @@ impl Plugin {
             space,
             vm,
             life: Arc::default(),
-            counters: Counters::default(),
             instances: u64::try_from(instances.get()).unwrap_or(u64::MAX),
             log_rate: LogRate::default(),
         });
@@ -186,12 +185,14 @@ impl Plugin {
     /// Counters, guest metrics and the last failure.
     pub fn status(&self) -> PluginStatus {
         let Inner { plugin, pool, .. } = &*self.inner;
-        let counters = &plugin.counters;
-        let failures = counters.failures();
+        let counters = &plugin.shared.counters;
+        let (failures, total) = (counters.failures(), plugin.shared.tallies.total());
         PluginStatus {
             instances: usize::try_from(plugin.instances).unwrap_or(usize::MAX),
             live_instances: pool.slots().iter().filter(|slot| slot.is_live()).count(),
-            streams: pool.slots().iter().map(|slot| slot.streams()).sum(),
+            streams: total.streams,
+            calls: total.calls,
+            guest_time: total.guest_time,
             memory: pool.slots().iter().map(|slot| slot.memory()).sum(),
             traps: counters.traps(),
             failures: failures.by_cause.values().sum(),
@@ -279,7 +280,7 @@ impl Plugin {
     }
 
     pub(crate) fn note_failure(&self, failure: &Failure) {
-        self.inner.plugin.counters.failed(failure);
+        self.inner.plugin.shared.counters.failed(failure);
     }
 }
 
@@ -351,7 +352,7 @@ impl Inner {
     /// Starts an instance in a slot, in the place of the one there if there is one; a guest that does not
     /// start is tried again later.
     fn refill(self: &Arc<Self>, slot: &Arc<Slot>, mut cell: InstanceGuard) {
-        self.plugin.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+        self.plugin.shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
         let began = self.module.engine().ticks();
         slot.set_starting(true);
         let worn = slot.take_out(&mut cell);
@@ -372,7 +373,7 @@ impl Inner {
                     this.pool.takes_place();
                 }
                 Err(PluginError::Full { .. }) if this.pool.give_place(now) => {}
-                Err(error) => this.plugin.counters.not_replaced(&this.plugin.name, &error, now),
+                Err(error) => this.plugin.shared.counters.not_replaced(&this.plugin.name, &error, now),
             }
             this.pool.rebuilt_in(now.saturating_sub(began));
         });

@@ -17,6 +17,7 @@ use crate::proxy_wasm::SharedPlugin;
 use crate::rebuild_budget::RebuildBudget;
 use crate::sandbox::Peaks;
 use crate::stream::{ReusableFuture, SharedExchange};
+use crate::tally::Tally;
 
 /// The instances of a plugin.
 pub(crate) struct Pool {
@@ -39,7 +40,7 @@ pub(crate) struct Slot {
     generation: AtomicU64,
     /// The thread that used the slot last; zero when none did.
     owner: AtomicU64,
-    streams: AtomicU64,
+    tally: Arc<Tally>,
     live: AtomicBool,
     /// An instance is on its way into the slot.
     is_starting: AtomicBool,
@@ -165,11 +166,11 @@ impl Slot {
     /// A place without an instance.
     pub(crate) fn new(plugin: Arc<SharedPlugin>) -> Arc<Self> {
         Arc::new(Self {
+            tally: plugin.shared.tallies.begin(),
             plugin,
             cell: Arc::new(Mutex::new(InstanceCell { instance: None, future: None })),
             generation: AtomicU64::new(0),
             owner: AtomicU64::new(0),
-            streams: AtomicU64::new(0),
             live: AtomicBool::new(false),
             is_starting: AtomicBool::new(false),
             is_worn: AtomicBool::new(false),
@@ -199,8 +200,7 @@ impl Slot {
         if self.owner.load(Ordering::Relaxed) != thread {
             self.owner.store(thread, Ordering::Relaxed);
         }
-        // Written by whoever has the instance only: what is read is current.
-        self.streams.store(self.streams().saturating_add(1), Ordering::Relaxed);
+        self.tally.count_stream();
     }
 
     pub(crate) fn plugin(&self) -> &Arc<SharedPlugin> {
@@ -242,7 +242,7 @@ impl Slot {
 
     /// Drops an instance that ended, and wakes the streams it held.
     pub(crate) fn bury(&self, cell: &mut InstanceCell, phase: Phase, cause: &Cause) {
-        self.plugin.counters.trapped(&self.plugin.name, phase, cause, self.plugin.clock.ticks());
+        self.plugin.shared.counters.trapped(&self.plugin.name, phase, cause, self.plugin.clock.ticks());
         if cell.instance.take_if(|instance| !instance.is_alive()).is_none() {
             return;
         }
@@ -288,8 +288,8 @@ impl Slot {
         self.live.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn streams(&self) -> u64 {
-        self.streams.load(Ordering::Relaxed)
+    pub(crate) fn tally(&self) -> &Arc<Tally> {
+        &self.tally
     }
 
     pub(crate) fn background_calls(&self) -> &BackgroundCalls {

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::lock;
 
+/// Longest time the clock stands still while it meets no guest that runs, in milliseconds: to wake a thread
+/// costs as much as to take some requests through a plugin. A guest's first slice is so much longer, 5 ms at
+/// most.
+pub(super) const REST: u64 = 4;
 /// Beats for which the clock goes on beating every millisecond after a guest has used up a slice: so long it
 /// may wait for the next one.
 const HURRY: u64 = 10;
@@ -25,6 +29,8 @@ struct Times {
     ticks: AtomicU64,
     /// How often the clock was moved, by one tick or by several: what guests that run are charged for.
     beats: AtomicU64,
+    /// How many milliseconds the last beat came after the one before it, unless the clock stood still.
+    last_beat: AtomicU64,
     /// The beat until which each follows the last one after a millisecond.
     hurry_until: AtomicU64,
     /// Who rests, and is to be woken when the clock has to hurry.
@@ -58,8 +64,14 @@ impl Clock {
         self.0.beats.load(Ordering::Relaxed)
     }
 
+    /// Milliseconds for which guests have run, each, that the last beat met, on an average of many.
+    pub(crate) fn last_beat(&self) -> u64 {
+        self.0.last_beat.load(Ordering::Relaxed)
+    }
+
     /// Moves on by so many ticks in one beat.
     pub(super) fn leap(&self, ticks: u64) {
+        self.0.last_beat.store(ticks.min(REST), Ordering::Relaxed);
         self.0.ticks.fetch_add(ticks, Ordering::Relaxed);
         self.0.beats.fetch_add(1, Ordering::Relaxed);
     }

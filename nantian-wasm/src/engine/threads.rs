@@ -7,14 +7,11 @@ use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::clock::REST;
 use super::{Engine, Inner};
 
 /// Time between two rounds of upkeep.
 const UPKEEP: Duration = Duration::from_millis(10);
-/// Longest time the clock stands still while it meets no guest that runs, in milliseconds: to wake a thread
-/// costs as much as to take some requests through a plugin. A guest's first slice is so much longer, 5 ms at
-/// most.
-const REST: u64 = 4;
 /// A clock that is later than this has stood still, and its guests with it: the process had no processor, or
 /// was stopped.
 const STANDSTILL: Duration = Duration::from_millis(10);

@@ -126,7 +126,7 @@ pub(super) fn define_metric(
     let known: &mut Vec<usize> = state.metrics.get_mut(code(kind)).ok_or(Status::BadArgument)?;
     let (index, place) = defined(known, place, place_of_others(kind));
     if place == place_of_others(kind) {
-        state.plugin.counters.dropped_metrics.fetch_add(1, Ordering::Relaxed);
+        state.plugin.shared.counters.dropped_metrics.fetch_add(1, Ordering::Relaxed);
     }
     let id = (index + 1) * METRIC_STEP + code(kind);
     put_u32(caller, return_id, u32::try_from(id).unwrap_or(u32::MAX))

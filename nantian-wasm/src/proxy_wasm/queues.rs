@@ -182,7 +182,7 @@ pub(super) fn register(
     let (plugin, slot) = (&state.plugin, state.slot.clone());
     let (token, lost) = lock(&plugin.vm.queues).register(&plugin.space, name, slot, state.generation)?;
     let lost = u64::try_from(lost).unwrap_or(u64::MAX);
-    plugin.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
+    plugin.shared.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
     put_u32(caller, return_token, token)
 }
 
@@ -219,7 +219,7 @@ pub(super) fn enqueue(
         let lost = queues.push(token, item)?;
         (lost, queues.queue(token)?.registrants.clone())
     };
-    plugin.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
+    plugin.shared.counters.dropped_queue_items.fetch_add(lost, Ordering::Relaxed);
     if let Some((place, generation)) = hearer(&registrants) {
         place.tell(generation, token);
     }

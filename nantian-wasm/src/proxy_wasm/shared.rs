@@ -1,4 +1,5 @@
-//! What plugins share: key-value data, and with versions of themselves metrics and places for call-outs.
+//! What plugins share: key-value data, and with versions of themselves metrics, counters and places for
+//! call-outs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -11,18 +12,21 @@ use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scr
 use super::metrics::Metrics;
 use super::state::State;
 use crate::callout_limits::CalloutLimits;
-use crate::observe::Metric;
+use crate::observe::{Counters, Metric};
 use crate::sync::lock;
+use crate::tally::Tallies;
 
 const MAX_KEYS: usize = 1_000;
 /// Longest key and value together, in bytes.
 const MAX_ENTRY_BYTES: usize = 260 << 10;
 const MAX_DATA_BYTES: usize = 4 << 20;
 
-/// What one plugin has in common with those that take its place. Its lock is held for a map access, never
+/// What one plugin has in common with those that take its place. Its locks are held for an access each, never
 /// while a guest runs.
 #[derive(Default)]
 pub(crate) struct SharedStore {
+    pub(crate) counters: Counters,
+    pub(crate) tallies: Tallies,
     pub(super) metrics: Mutex<Metrics>,
     pub(super) callout_limits: Arc<CalloutLimits>,
 }
@@ -124,7 +128,7 @@ pub(super) fn set_data(
     let value = read(caller, value, value_length)?;
     let plugin = &caller.data().plugin;
     let lost = lock(&plugin.vm.data).set(key, value, cas)?;
-    plugin.counters.dropped_shared_data.fetch_add(lost, Ordering::Relaxed);
+    plugin.shared.counters.dropped_shared_data.fetch_add(lost, Ordering::Relaxed);
     Ok(())
 }
 

@@ -19,10 +19,10 @@ use crate::error::{Cause, Phase};
 use crate::host::Host;
 use crate::limits::Limits;
 use crate::log_rate::LogRate;
-use crate::observe::Counters;
 use crate::pool::Slot;
 use crate::sandbox::{Budgets, HostTrap, NO_TIME, Usage};
 use crate::stream::Exchange;
+use crate::tally::Tally;
 
 /// Id of the one root context of an instance; streams count upwards from here.
 pub(crate) const ROOT: u32 = 1;
@@ -49,7 +49,6 @@ pub(crate) struct SharedPlugin {
     pub(crate) vm: Arc<VmStore>,
     /// Weak references to it tell when the plugin is gone.
     pub(crate) life: Arc<()>,
-    pub(crate) counters: Counters,
     /// How many there are of the plugin.
     pub(crate) instances: u64,
     pub(crate) log_rate: LogRate,
@@ -103,6 +102,10 @@ pub(crate) struct State {
     pub(crate) ran: u64,
     /// For how many it may run.
     pub(crate) may_run: u64,
+    /// That of its slot.
+    pub(crate) tally: Arc<Tally>,
+    /// The beat of the clock at which its time was counted last.
+    counted_at: u64,
     /// Where this instance lives, for replies to find it.
     pub(crate) slot: Weak<Slot>,
     pub(crate) generation: u64,
@@ -153,6 +156,8 @@ impl State {
             may_run: 0,
             asker: None,
             reserved: None,
+            tally: Arc::clone(slot.tally()),
+            counted_at: 0,
             slot: Arc::downgrade(slot),
             generation: slot.generation(),
         }
@@ -190,10 +195,22 @@ impl State {
         }
     }
 
-    /// Charges the stream for the time of a callback.
+    /// Counts the time of a callback, and charges the stream for it.
     pub(crate) fn end_callback(&mut self) {
+        self.count_time();
         if self.ran > 0 {
             self.usage.ran_until(self.plugin.clock.ticks(), self.ran);
+        }
+    }
+
+    /// Counts the time between the last two beats for a guest that the last one has met.
+    fn count_time(&mut self) {
+        let clock = &self.plugin.clock;
+        let now = clock.beats();
+        if std::mem::replace(&mut self.counted_at, now) != now
+            && self.slot.upgrade().is_some_and(|slot| slot.resumed_at() < now)
+        {
+            self.tally.count_time(clock.last_beat());
         }
     }
 
@@ -248,6 +265,7 @@ impl State {
 
     /// Meets the running callback at a beat of the clock, which ends its slice unless that is the first one.
     pub(crate) fn on_epoch(&mut self) -> EpochAction {
+        self.count_time();
         let clock = &self.plugin.clock;
         let now = clock.beats();
         let slice = self.slot.upgrade().map_or(0, |slot| now.saturating_sub(slot.resumed_at()));

@@ -8,6 +8,7 @@ mod bodies;
 mod call_outs;
 mod capabilities;
 mod costs;
+mod counters;
 mod crowds;
 mod ends;
 mod envoy;
