@@ -10,6 +10,7 @@ use crate::error::Denied;
 use crate::headers;
 use crate::layer::Settings;
 use crate::levels::Levels;
+use crate::policy::OnLimit;
 use crate::reservation::{CachedSettlement, Settlement};
 use crate::sync::{AtomicBool, Ordering};
 use crate::usage_meter::{Metering, ResponseEnd};
@@ -200,8 +201,14 @@ impl SettleGuard {
 
     /// Tells the client where the limits stand, if it is to know.
     pub(crate) fn report_levels<B>(&self, response: &mut Response<B>) {
-        if self.handle.0.settings.report_levels {
-            headers::admitted(response, self.handle.levels(), self.is_of_anthropic);
+        let settings = &self.handle.0.settings;
+        if !settings.report_levels {
+            return;
+        }
+        // Clients pace themselves by what they are told, which no rehearsal is to change.
+        match settings.decider.policy().on_limit() {
+            OnLimit::Warn => headers::strip_once(response),
+            _ => headers::admitted(response, self.handle.levels(), self.is_of_anthropic),
         }
     }
 }

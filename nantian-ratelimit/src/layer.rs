@@ -158,7 +158,9 @@ impl RateLimitLayer {
     /// and `anthropic-ratelimit-*` to clients of Anthropic.
     ///
     /// Without them nobody learns how much there is of what, and those of an upstream stay as they are. When
-    /// to come back is told in any case, and which limit was exhausted by the [`Responder`].
+    /// to come back is told in any case, and which limit was exhausted by the [`Responder`]. Of a policy that
+    /// only warns ([`OnLimit::Warn`](crate::OnLimit::Warn)) nothing is told, and an upstream's are removed as
+    /// elsewhere.
     ///
     /// Default: true.
     #[must_use]

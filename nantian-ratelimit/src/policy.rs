@@ -18,7 +18,8 @@ pub enum OnLimit {
     Reject,
     /// It waits its turn, then passes, or is refused if that takes too long.
     Queue(Queue),
-    /// It passes, costs nothing, and is counted: a rehearsal of `Reject`.
+    /// It passes, costs nothing, and is counted: a rehearsal of `Reject`. Clients, which pace themselves by
+    /// what they are told, are not told where the limits stand.
     Warn,
 }
 

@@ -120,7 +120,7 @@ pub enum OnLimit {
     Reject,
     /// It waits in a bounded queue, then is answered 429.
     Queue,
-    /// It is counted, and logged at debug level, never refused.
+    /// It is counted, and logged at debug level, never refused; clients are not told where the limits stand.
     Warn,
 }
 

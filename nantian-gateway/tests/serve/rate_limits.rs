@@ -95,6 +95,32 @@ async fn policies_at_several_places_must_all_admit_and_a_denial_costs_nothing_at
 }
 
 #[tokio::test]
+async fn a_rehearsal_changes_nothing_of_what_is_reserved_and_told() {
+    let provider = Backend::answering(|_| completion(60)).await;
+    let mut told = Vec::new();
+    for rehearsal in [None, Some("0"), Some("400")] {
+        let world = World::new()
+            .manifest("llm", &ai_service("llm", "m", &provider))
+            .route("web", &[rule("/", &to_ai("llm"))])
+            .manifest("limits", &on_route("tokensPerMinute: 100000"));
+        let world = match rehearsal {
+            Some(most) => {
+                let spec = format!("tokensPerMinute: {most}, onLimit: warn");
+                world.manifest("rehearsal", &limits("rehearsal", "kind: Gateway, name: demo", &spec))
+            }
+            None => world,
+        };
+        let reply = world.start().await.ask(chat("h", false)).await;
+        assert_eq!(reply.status(), 200);
+        told.push(
+            ["ratelimit-policy", "x-ratelimit-remaining-tokens"]
+                .map(|name| reply.all(name).into_iter().map(str::to_owned).collect::<Vec<_>>()),
+        );
+    }
+    assert!(told.iter().all(|with| *with == told[0] && !with[1].is_empty()), "{told:?}");
+}
+
+#[tokio::test]
 async fn what_the_policy_of_an_ai_service_denies_costs_nothing_around_it() {
     let provider = Backend::answering(|_| completion(10)).await;
     let gateway = World::new()

@@ -240,14 +240,32 @@ async fn a_short_reset_is_told_in_milliseconds() {
 }
 
 #[tokio::test]
-async fn over_a_limit_that_only_warns_nothing_is_told_in_its_place() {
+async fn where_limits_stand_that_only_warn_is_told_to_nobody() {
     let policy = Policy::builder().limit(Limit::requests_per_minute(1)).on_limit(OnLimit::Warn);
     let limiter = Limiter::builder(policy.build().unwrap()).clock(ManualClock::new()).build();
-    let service = RateLimitLayer::new(limiter).layer(service_fn(ok));
-    assert_eq!(all(&answer(service.clone(), 0).await, "x-ratelimit-remaining-requests"), ["0"]);
-    let headers = answer(service, 0).await;
-    assert_eq!(all(&headers, "x-other"), ["kept"]);
-    assert_eq!(headers.len(), 1, "nothing is left of what the upstream says: {headers:?}");
+    let rehearsal = RateLimitLayer::new(limiter);
+    let service = rehearsal.layer(service_fn(ok));
+    for within in [true, false] {
+        let headers = answer(service.clone(), 0).await;
+        assert_eq!(all(&headers, "x-other"), ["kept"]);
+        assert_eq!(headers.len(), 1, "nor is what the upstream says, {within}: {headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rehearsal_hides_nothing_of_limits_in_force_around_it_or_within() {
+    let clock = ManualClock::new();
+    let rehearsal = || {
+        let policy = Policy::builder().limit(Limit::requests_per_minute(10)).on_limit(OnLimit::Warn);
+        RateLimitLayer::new(Limiter::builder(policy.build().unwrap()).clock(clock.clone()).build())
+    };
+    let in_force = || RateLimitLayer::new(limiter(&clock, [Limit::requests_per_minute(60)]));
+    let around = in_force().layer(rehearsal().layer(service_fn(ok)));
+    let within = rehearsal().layer(in_force().layer(service_fn(ok)));
+    for headers in [answer(around, 0).await, answer(within, 0).await] {
+        assert_eq!(all(&headers, "ratelimit"), [r#""requests-per-minute";r=59;t=1"#]);
+        assert_eq!(all(&headers, "x-ratelimit-remaining-requests"), ["59"]);
+    }
 }
 
 #[tokio::test]

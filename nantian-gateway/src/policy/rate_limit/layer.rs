@@ -5,8 +5,8 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use http::{Request, Response, request::Parts};
 use nantian_ai::BodyMemory;
 use nantian_ratelimit::{
-    Decision, KeyExtractor, Limit, Observer, Policy, RateLimitLayer, ScopePart, ScopeValues, Settled,
-    Settlement, Unit, client_network, is_preflight,
+    Decision, KeyExtractor, Limit, Observer, OnLimit, Policy, RateLimitLayer, ScopePart, ScopeValues,
+    Settled, Settlement, Unit, client_network, is_preflight,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -189,12 +189,18 @@ fn exempt(policy: &Policy, keys: Keys) -> impl Fn(&Parts) -> bool + use<> {
     move |request| is_preflight(request) && parts.iter().any(|part| keys.value(part, request).is_none())
 }
 
-/// What requests are expected to use, if some limit counts tokens.
+/// What requests are expected to use, if some limit counts tokens: by the smallest bucket of those in force,
+/// where all only warn by that of all.
 fn expected(limiters: &[PolicyLimiter], downstream: &Downstream) -> Option<Arc<Expected>> {
-    let first = limiters.iter().find(|limiter| limiter.policy().counts(Unit::Tokens))?;
-    let limits = limiters.iter().flat_map(|limiter| limiter.policy().limits());
-    let buckets = limits.filter(|limit| limit.unit() == Unit::Tokens).map(Limit::capacity);
-    let smallest = buckets.min().unwrap_or(u64::MAX);
+    let counting = || limiters.iter().filter(|limiter| limiter.policy().counts(Unit::Tokens));
+    let first = counting().next()?;
+    let smallest = |policies: &mut dyn Iterator<Item = &Policy>| {
+        let limits = policies.flat_map(Policy::limits).filter(|limit| limit.unit() == Unit::Tokens);
+        limits.map(Limit::capacity).min()
+    };
+    let policies = || counting().map(PolicyLimiter::policy);
+    let in_force = smallest(&mut policies().filter(|policy| policy.on_limit() != OnLimit::Warn));
+    let smallest = in_force.or_else(|| smallest(&mut policies())).unwrap_or(u64::MAX);
     Some(Arc::new(Expected::new(downstream.upstreams.clone(), first.lengths(), smallest)))
 }
 
