@@ -6,12 +6,13 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use http::Response;
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use jiff::Timestamp;
 
-use crate::error::{Denied, Unavailable};
+use crate::error::{Denied, MissingPart, Unavailable};
 use crate::levels::{Level, Levels};
 use crate::limit::Unit;
+use crate::scope::ScopePart;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -130,6 +131,24 @@ impl Unavailable {
     pub fn write_fields(&self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+}
+
+// === impl MissingPart ===
+
+impl MissingPart {
+    /// Writes what a 401 must say (RFC 9110, section 15.5.2), which credential is missing
+    /// (`WWW-Authenticate`): `Bearer` where the scope counts by `apiKey`, `Basic` where it counts by `user`.
+    /// What is there already stays.
+    ///
+    /// [`RateLimitLayer`](crate::RateLimitLayer) does this by itself.
+    pub fn write_fields(&self, headers: &mut HeaderMap) {
+        let challenge = match self.part {
+            ScopePart::ApiKey => r#"Bearer realm="rate limit""#,
+            ScopePart::User => r#"Basic realm="rate limit""#,
+            _ => return,
+        };
+        headers.entry(WWW_AUTHENTICATE).or_insert(HeaderValue::from_static(challenge));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower_service::Service;
 
@@ -201,6 +201,9 @@ impl Settings {
     pub(crate) fn refuse_missing(&self, missing: MissingPart, request: &Parts) -> Response<Bytes> {
         self.observer.decided(&Decision::Missing(&missing));
         let mut response = self.responder.respond(Refusal::Missing(&missing), request);
+        if response.status() == StatusCode::UNAUTHORIZED {
+            missing.write_fields(response.headers_mut());
+        }
         response.extensions_mut().insert(missing);
         response
     }

@@ -12,7 +12,8 @@ pub use self::{dialect::DialectResponder, problem::ProblemJson, refusal::Refusal
 
 /// Writes the responses to refused requests.
 ///
-/// The layer adds `Cache-Control: no-store`, `Retry-After` and the `RateLimit` fields, where they apply.
+/// The layer adds `Cache-Control: no-store`, `Retry-After`, the `RateLimit` fields and, to a 401 that has
+/// none, `WWW-Authenticate`, where they apply.
 ///
 /// ```
 /// use bytes::Bytes;

@@ -118,6 +118,31 @@ async fn a_request_that_lacks_its_key_shares_passes_or_is_refused() {
 }
 
 #[tokio::test]
+async fn who_lacks_a_credential_is_told_which_unless_the_responder_says_it() {
+    let layer = |scope: &str| {
+        let policy = Policy::builder().limit(Limit::requests_per_minute(1)).scope(scope.parse().unwrap());
+        let policy = policy.missing_key(MissingKey::Reject).build().unwrap();
+        RateLimitLayer::new(Limiter::new(policy))
+    };
+    let challenge = async |layer: RateLimitLayer, request: http::request::Builder| {
+        let service = layer.layer(service_fn(echo));
+        let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+        response.headers().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned())
+    };
+    let (get, bearer) = (|| Request::get("/v1/models"), r#"Bearer realm="rate limit""#);
+    assert_eq!(challenge(layer("apiKey"), get()).await.as_deref(), Some(bearer));
+    assert_eq!(challenge(layer("user"), get()).await.as_deref(), Some(r#"Basic realm="rate limit""#));
+    assert_eq!(challenge(layer("header:x-tenant"), get()).await, None, "it is no 401");
+    let grpc = get().header("content-type", "application/grpc");
+    assert_eq!(challenge(layer("apiKey"), grpc).await, None, "nor is this");
+    let own = layer("apiKey").responder(|refusal: Refusal<'_>, _: &http::request::Parts| {
+        let response = Response::builder().status(refusal.status()).header("www-authenticate", "DPoP");
+        response.body(Bytes::new()).unwrap()
+    });
+    assert_eq!(challenge(own, get()).await.as_deref(), Some("DPoP"));
+}
+
+#[tokio::test]
 async fn a_policy_that_warns_refuses_nobody_who_lacks_its_key() {
     let policy = Policy::builder().limit(Limit::requests_per_minute(1)).scope("apiKey".parse().unwrap());
     let policy = policy.missing_key(MissingKey::Reject).on_limit(OnLimit::Warn).build().unwrap();
