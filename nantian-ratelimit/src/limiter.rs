@@ -235,13 +235,15 @@ impl Limiter {
     /// [`Limiter::successor_at`], for whoever wakes those that wait.
     pub(crate) fn succeeded_by(&self, now: Timestamp, policy: Policy) -> Self {
         let history = &self.0.history;
+        history.queues().restore();
         let ledger = history.succeed(now, &policy);
         let (secret, history) = (self.0.secret.clone(), Arc::clone(history));
         Self(Arc::new(BoundPolicy { policy, ledger, secret, history }))
     }
 
     /// Lets all requests pass that wait for this limiter or one of its family, or would from now on
-    /// ([`OnLimit::Queue`](crate::OnLimit::Queue)): uncounted, because their policy is gone.
+    /// ([`OnLimit::Queue`](crate::OnLimit::Queue)): uncounted, because their policy is gone. A
+    /// [`successor`](Self::successor) lets them wait again.
     pub fn lift(&self) {
         self.queues().lift();
     }

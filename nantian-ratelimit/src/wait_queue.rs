@@ -163,6 +163,11 @@ impl WaitQueues {
         self.notify_all();
     }
 
+    /// Lets requests wait again.
+    pub(crate) fn restore(&self) {
+        self.is_lifted.store(false, Ordering::Release);
+    }
+
     /// Whether nobody waits any more.
     pub(crate) fn is_lifted(&self) -> bool {
         self.is_lifted.load(Ordering::Acquire)

@@ -61,13 +61,25 @@ pub struct Ir {
     pub endpoints: BTreeMap<BackendId, Vec<Endpoint>>,
     /// The AI services that some rule refers to.
     pub ai_services: BTreeMap<ObjectName, AiService>,
-    /// The limits that something refers to.
+    /// All limits: one that nothing refers to at present keeps what was used of it.
     pub rate_limits: BTreeMap<PolicyId, RateLimit>,
     /// The plugins that something refers to.
     pub plugins: BTreeMap<PolicyId, Plugin>,
 }
 
 impl Ir {
+    /// The limits and plugins of every place.
+    pub fn policies(&self) -> impl Iterator<Item = &Policies> {
+        let listeners = self.ports.iter().flat_map(|port| &port.listeners).map(|listener| &listener.policies);
+        let routes = self.routes.iter().map(|route| &route.policies);
+        let rules = self.routes.iter().flat_map(|route| &route.rules);
+        let shares = rules.clone().flat_map(|rule| &rule.backends).map(|share| &share.policies);
+        let rules = rules.map(|rule| &rule.policies).chain(shares);
+        let backends = self.backends.values().map(|backend| &backend.policies);
+        let services = self.ai_services.values().map(|service| &service.policies);
+        listeners.chain(routes).chain(rules).chain(backends).chain(services)
+    }
+
     /// Whether the two differ in nothing but endpoints and balancing, which need no new snapshot.
     pub fn routes_like(&self, other: &Self) -> bool {
         let same_backends = self.backends.len() == other.backends.len()

@@ -18,7 +18,7 @@ mod service;
 mod session;
 pub mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ pub use self::{
 };
 use crate::{
     gates::FeatureGates,
-    ir::{Backend, BackendId, BackendTransport, Ir, ObjectName, Plugin, Policies, Transport},
+    ir::{Backend, BackendId, BackendTransport, Ir, ObjectName, Plugin, Transport},
     pattern::Patterns,
     policy::OwnIdentities,
     source::{ObjectRef, Objects},
@@ -195,22 +195,10 @@ fn warn_of_unknown_place(ir: &Ir, cluster: &ClusterState<'_>, report: &mut Repor
     }
 }
 
-/// Adds the limits and plugins that anything refers to.
+/// Adds the limits, and the plugins that anything refers to.
 fn add_policies(ir: &mut Ir, policies: &PolicySet) {
-    let listeners = ir.ports.iter().flat_map(|port| &port.listeners).map(|listener| &listener.policies);
-    let routes = ir.routes.iter().map(|route| &route.policies);
-    let rules = ir.routes.iter().flat_map(|route| &route.rules);
-    let shares = rules.clone().flat_map(|rule| &rule.backends).map(|share| &share.policies);
-    let rules = rules.map(|rule| &rule.policies).chain(shares);
-    let backends = ir.backends.values().map(|backend| &backend.policies);
-    let services = ir.ai_services.values().map(|service| &service.policies);
-    let all: Vec<&Policies> = listeners.chain(routes).chain(rules).chain(backends).chain(services).collect();
-    let limits: BTreeSet<_> = all.iter().flat_map(|place| &place.rate_limits).collect();
-    let plugins: BTreeSet<_> = all.iter().flat_map(|place| &place.plugins).collect();
-    let limits = limits.into_iter().filter_map(|id| Some((id.clone(), policies.rate_limit(id)?.clone())));
-    let limits: BTreeMap<_, _> = limits.collect();
+    let plugins: BTreeSet<_> = ir.policies().flat_map(|place| &place.plugins).collect();
     let plugins = plugins.into_iter().filter_map(|id| Some((id.clone(), policies.plugin(id)?.clone())));
-    let plugins: BTreeMap<_, _> = plugins.collect();
-    ir.rate_limits = limits;
-    ir.plugins = plugins;
+    ir.plugins = plugins.collect();
+    ir.rate_limits = policies.rate_limits().clone();
 }

@@ -62,6 +62,29 @@ async fn a_policy_on_an_ai_service_counts_the_tokens_of_its_replies() {
 }
 
 #[tokio::test]
+async fn what_was_used_is_known_when_the_target_of_a_policy_is_put_back() {
+    let backend = Backend::echo("a").await;
+    let policy = limits("limits", "kind: Service, name: a", "requestsPerMinute: 2");
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .service("b", &[&backend])
+        .route("web", &[rule("/", &to("a"))])
+        .manifest("limits", &policy)
+        .start()
+        .await;
+    assert_eq!(statuses(&gateway, "/", 3).await, [200, 200, 429]);
+    gateway.edit_route("web", &[rule("/", &to("b"))]).await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    gateway.edit_route("web", &[rule("/", &to("a"))]).await;
+    assert_eq!(gateway.get("/").await.status(), 429);
+
+    gateway.edit("limits", "").await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    gateway.edit("limits", &policy).await;
+    assert_eq!(gateway.get("/").await.status(), 200, "another policy of this name");
+}
+
+#[tokio::test]
 async fn policies_at_several_places_must_all_admit_and_a_denial_costs_nothing_at_any() {
     let backend = Backend::echo("a").await;
     let gateway = World::new()

@@ -420,3 +420,15 @@ async fn whoever_waits_for_a_policy_that_is_gone_passes_at_once_and_nobody_waits
     assert_eq!(ask(&service, of("a")).await, 200, "it began before, and asks now");
     assert_eq!(begun.elapsed(), Duration::from_secs(1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_after_its_policy_was_gone_waits_again_and_finds_what_was_used() {
+    let queue = Queue::default().with_max_wait(Duration::from_secs(120));
+    let limiter = limiter(Limit::requests_per_minute(1), queue);
+    assert_eq!(ask(&service(&limiter), of("a")).await, 200);
+    limiter.lift();
+    let service = service(&limiter.successor(limiter.policy().clone()));
+    let begun = Instant::now();
+    assert_eq!(ask(&service, of("a")).await, 200);
+    assert_eq!(begun.elapsed(), Duration::from_secs(60));
+}

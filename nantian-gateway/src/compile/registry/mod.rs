@@ -234,7 +234,8 @@ impl Registry {
             }
         }
         self.metrics.set_plugins(self.plugins.running().cloned().collect());
-        self.limiters.retain(|id| ir.rate_limits.contains_key(id));
+        let in_use: HashSet<_> = ir.policies().flat_map(|place| &place.rate_limits).collect();
+        self.limiters.retain(|id| ir.rate_limits.contains_key(id), |id| in_use.contains(id));
         let ports: Vec<PortKey> = ir.ports.iter().map(PortKey::from).collect();
         self.tls.retain(&ports);
         let routes: HashSet<_> = ir.routes.iter().map(|route| &route.id).collect();

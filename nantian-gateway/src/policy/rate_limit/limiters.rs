@@ -1,6 +1,9 @@
 //! The levels of every policy, in this process or in a store that several share.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use nantian_ratelimit::{
     Limiter, Policy, RateLimitLayer,
@@ -37,12 +40,14 @@ pub(crate) struct Limiters {
     store: Option<RedisStore>,
     metrics: Arc<Metrics>,
     by_policy: BTreeMap<PolicyId, PolicyLimiter>,
+    /// Those that nothing refers to, at which nobody waits.
+    lifted: BTreeSet<PolicyId>,
 }
 
 impl Limiters {
     /// No levels yet; they will be in `store`, or in this process if there is none.
     pub(crate) fn new(store: Option<RedisStore>, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics, by_policy: BTreeMap::new() }
+        Self { store, metrics, by_policy: BTreeMap::new(), lifted: BTreeSet::new() }
     }
 
     /// Where the levels are, if not in this process.
@@ -52,8 +57,9 @@ impl Limiters {
 
     /// The limiter of a policy: a new amount keeps what was used.
     pub(crate) fn get(&mut self, id: &PolicyId, object: &ObjectName, policy: Policy) -> PolicyLimiter {
+        let is_lifted = self.lifted.remove(id);
         let levels = match (self.by_policy.get(id), &self.store) {
-            (Some(limiter), _) if *limiter.policy() == policy => return limiter.clone(),
+            (Some(limiter), _) if *limiter.policy() == policy && !is_lifted => return limiter.clone(),
             (Some(limiter), _) => limiter.levels.successor(policy),
             (None, Some(store)) => Levels::Shared(store.limiter(&id.0, policy)),
             (None, None) => Levels::Process(Limiter::new(policy)),
@@ -73,11 +79,18 @@ impl Limiters {
         self.by_policy.get(id).cloned()
     }
 
-    /// Forgets the policies that `keep` does not know; who waits for one of them passes.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&PolicyId) -> bool) {
-        for (_, gone) in self.by_policy.extract_if(.., |id, _| !keep(id)) {
-            gone.levels.lift();
+    /// Forgets the policies that do not exist any more. Who waits for one that is not in use passes.
+    pub(crate) fn retain(
+        &mut self,
+        exists: impl Fn(&PolicyId) -> bool,
+        is_in_use: impl Fn(&PolicyId) -> bool,
+    ) {
+        for (id, limiter) in self.by_policy.iter().filter(|(id, _)| !is_in_use(id)) {
+            limiter.levels.lift();
+            self.lifted.insert(id.clone());
         }
+        self.by_policy.retain(|id, _| exists(id));
+        self.lifted.retain(exists);
         self.metrics.retain_limits(|name| self.by_policy.values().any(|limiter| &*limiter.object == name));
     }
 }
@@ -176,9 +189,28 @@ mod tests {
         assert!(ask().await);
         let mut waiting = pin!(ask());
         assert!(timeout(Duration::from_secs(1), waiting.as_mut()).await.is_err(), "for an hour");
-        limiters.retain(|known| *known == id);
+        limiters.retain(|known| *known == id, |_| true);
         assert!(timeout(Duration::from_secs(1), waiting.as_mut()).await.is_err());
-        limiters.retain(|_| false);
+        limiters.retain(|_| false, |_| false);
         assert_eq!(timeout(Duration::from_secs(1), waiting).await, Ok(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_when_a_policy_is_in_use_again_waits_for_what_was_used_before() {
+        let policy = Policy::builder().limit(Limit::requests_per_minute(1));
+        let policy = policy.on_limit(OnLimit::Queue(Queue::default().with_max_wait(Duration::MAX)));
+        let policy = policy.build().unwrap();
+        let (id, object) = (PolicyId("uid".to_owned()), ObjectName::new("demo", "quota"));
+        let mut limiters = Limiters::new(None, Arc::new(Metrics::new(1)));
+        let ask = async |layer: &RateLimitLayer| {
+            timeout(Duration::from_secs(1), layer.begin(&mut Request::new(()).into_parts().0)).await.is_ok()
+        };
+        let layer = limiters.get(&id, &object, policy.clone()).layer();
+        assert!(ask(&layer).await);
+        assert!(!ask(&layer).await);
+        limiters.retain(|_| true, |_| false);
+        assert!(ask(&layer).await, "of what is still on its way there nobody waits");
+        limiters.retain(|_| true, |_| true);
+        assert!(!ask(&limiters.get(&id, &object, policy).layer()).await);
     }
 }

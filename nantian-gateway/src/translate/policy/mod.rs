@@ -112,8 +112,8 @@ impl PolicySet {
         }
     }
 
-    pub(super) fn rate_limit(&self, id: &PolicyId) -> Option<&RateLimit> {
-        self.rate_limits.get(id)
+    pub(super) fn rate_limits(&self) -> &BTreeMap<PolicyId, RateLimit> {
+        &self.rate_limits
     }
 
     pub(super) fn plugin(&self, id: &PolicyId) -> Option<&Plugin> {
