@@ -32,7 +32,7 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
         let targets: Vec<_> =
             targets.map(|target| Target::resolve(cluster, gateways, &name.namespace, target)).collect();
         let limit = attach::validate(policy).and_then(|()| rate_limit(name, policy)).and_then(enforceable);
-        let remark = limit.as_ref().is_ok_and(denies_all).then_some("a limit of 0 denies every request");
+        let remark = limit.as_ref().ok().and_then(remark);
         let (outcomes, refused) = match limit {
             Ok(limit) => {
                 let outcomes = claims.claim(&object, targets);
@@ -80,9 +80,21 @@ fn enforceable(limit: RateLimit) -> Result<RateLimit, Fault> {
     }
 }
 
-fn denies_all(limit: &RateLimit) -> bool {
+/// What its author may not have meant.
+fn remark(limit: &RateLimit) -> Option<&'static str> {
     let limits = [limit.tokens_per_minute, limit.tokens_per_hour, limit.requests_per_minute];
-    limit.on_limit != ir::OnLimit::Warn && limits.contains(&Some(0))
+    if limits.contains(&Some(0)) {
+        return (limit.on_limit != ir::OnLimit::Warn).then_some("a limit of 0 denies every request");
+    }
+    // Both have the same burst.
+    let (minute, hour) = (limit.tokens_per_minute?, limit.tokens_per_hour?);
+    if hour <= minute {
+        Some("tokensPerMinute is never reached, since tokensPerHour is no more")
+    } else if hour >= minute.saturating_mul(60) {
+        Some("tokensPerHour is never reached, since tokensPerMinute admits no more than that in an hour")
+    } else {
+        None
+    }
 }
 
 fn amount(limit: Option<i64>, field: &'static str) -> Result<Option<u64>, Fault> {
