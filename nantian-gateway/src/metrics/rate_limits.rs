@@ -21,27 +21,31 @@ use super::{
 };
 use crate::sync::lock;
 
-/// What a TokenPolicy decided about a request.
+/// What a TokenPolicy decided about a request, and by which of its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub(crate) enum Limited {
+pub(crate) enum Limited<'a> {
     /// It passed.
     Admitted,
-    /// It was refused.
-    Refused,
-    /// It passed though a limit was exhausted.
-    Warned,
+    /// It was refused: by none of the limits where they could not be read.
+    Refused(&'a str),
+    /// It passed though this limit was exhausted.
+    Warned(&'a str),
     /// Nobody was asked, or nobody answered.
     Unchecked,
 }
 
-const DECISIONS: [&str; 4] = ["admitted", "refused", "warned", "unchecked"];
+/// What limits count, and that no limit is to blame.
+const LIMITS: [&str; 4] = ["requests-per-minute", "tokens-per-minute", "tokens-per-hour", ""];
 const TOKENS: [&str; 5] = ["reserved", "used", "refunded", "debt", "forgiven"];
 
 /// The counters of one TokenPolicy.
 #[derive(Default)]
 pub(crate) struct LimitMetrics {
-    decisions: [AtomicU64; DECISIONS.len()],
+    admitted: AtomicU64,
+    unchecked: AtomicU64,
+    refused: [AtomicU64; LIMITS.len()],
+    warned: [AtomicU64; LIMITS.len()],
     tokens: [AtomicU64; TOKENS.len()],
     keys: Mutex<Option<Box<dyn Fn() -> Keys + Send>>>,
 }
@@ -57,13 +61,12 @@ pub(crate) struct Keys {
 
 impl LimitMetrics {
     /// Notes a decision.
-    pub(crate) fn decided(&self, decision: Limited) {
-        let [admitted, refused, warned, unchecked] = &self.decisions;
+    pub(crate) fn decided(&self, decision: Limited<'_>) {
         let counter = match decision {
-            Limited::Admitted => admitted,
-            Limited::Refused => refused,
-            Limited::Warned => warned,
-            Limited::Unchecked => unchecked,
+            Limited::Admitted => &self.admitted,
+            Limited::Unchecked => &self.unchecked,
+            Limited::Refused(limit) => of_limit(&self.refused, limit),
+            Limited::Warned(limit) => of_limit(&self.warned, limit),
         };
         counter.fetch_add(1, Relaxed);
     }
@@ -81,8 +84,15 @@ impl LimitMetrics {
         *lock(&self.keys) = Some(Box::new(keys));
     }
 
-    fn decisions(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        DECISIONS.into_iter().zip(self.decisions.iter().map(|count| count.load(Relaxed)))
+    /// The decisions, by their word and their limit.
+    fn decisions(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let of_no_limit = [("admitted", &self.admitted), ("unchecked", &self.unchecked)];
+        let of_no_limit = of_no_limit.map(|(decision, count)| (decision, "", count)).into_iter();
+        let by_limit = [("refused", &self.refused), ("warned", &self.warned)].into_iter();
+        let by_limit = by_limit.flat_map(|(decision, counts)| {
+            LIMITS.into_iter().zip(counts).map(move |(limit, count)| (decision, limit, count))
+        });
+        of_no_limit.chain(by_limit).map(|(decision, limit, count)| (decision, limit, count.load(Relaxed)))
     }
 
     fn tokens(&self) -> impl Iterator<Item = (&'static str, u64)> {
@@ -94,9 +104,17 @@ impl LimitMetrics {
     }
 }
 
+/// The one of these counters that is for this limit.
+fn of_limit<'a>(counters: &'a [AtomicU64; LIMITS.len()], limit: &str) -> &'a AtomicU64 {
+    let [.., of_none] = counters;
+    let known = LIMITS.iter().zip(counters).find(|(known, _)| **known == limit);
+    known.map_or(of_none, |(_, counter)| counter)
+}
+
 impl fmt::Debug for LimitMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitMetrics").field("decisions", &self.decisions).finish_non_exhaustive()
+        let decisions: Vec<_> = self.decisions().collect();
+        f.debug_struct("LimitMetrics").field("decisions", &decisions).finish_non_exhaustive()
     }
 }
 
@@ -109,13 +127,14 @@ impl Metrics {
             limits.iter().map(|(name, metrics)| (name.clone(), Arc::clone(metrics))).collect()
         };
         let decisions = limits.iter().flat_map(|(policy, metrics)| {
-            let decisions = metrics.decisions();
-            decisions.map(|(decision, count)| ([("policy", policy.as_str()), ("decision", decision)], count))
+            metrics.decisions().map(|(decision, limit, count)| {
+                ([("policy", policy.as_str()), ("decision", decision), ("limit", limit)], count)
+            })
         });
         counters(
             encoder,
             "nantian_rate_limit_decisions",
-            "Requests that a TokenPolicy was asked about, by what it decided itself: those that another one then refused, which cost it nothing, are among the admitted",
+            "Requests that a TokenPolicy was asked about, by what it decided itself, and by which limit where one was exhausted: those that another one then refused, which cost it nothing, are among the admitted",
             decisions,
         )?;
         let tokens = limits.iter().flat_map(|(policy, metrics)| {

@@ -39,7 +39,7 @@ async fn a_limit_holds_on_its_route_alone_and_outlives_edits() {
     assert!(refused.header("ratelimit").is_some() && refused.header("ratelimit-policy").is_some());
     assert_eq!(backend.seen().len(), 3, "what is refused asks no backend");
     assert_eq!(gateway.get("/free").await.status(), 200);
-    let refusals = "nantian_rate_limit_decisions_total{policy=\"demo/limits\",decision=\"refused\"}";
+    let refusals = "nantian_rate_limit_decisions_total{policy=\"demo/limits\",decision=\"refused\",limit=\"requests-per-minute\"}";
     assert_eq!(gateway.metric(refusals).await, Some(1.0));
 
     gateway.edit_route("free", &[rule("/free", &to("a")), rule("/more", &to("a"))]).await;

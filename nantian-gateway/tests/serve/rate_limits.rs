@@ -53,11 +53,11 @@ async fn a_policy_on_an_ai_service_counts_the_tokens_of_its_replies() {
     let tokens =
         |kind: &str| format!("nantian_rate_limit_tokens_total{{policy=\"demo/limits\",kind=\"{kind}\"}}");
     assert_eq!(gateway.metric(&tokens("used")).await, Some(60.0));
-    let decisions = |how: &str| {
-        format!("nantian_rate_limit_decisions_total{{policy=\"demo/limits\",decision=\"{how}\"}}")
-    };
-    assert_eq!(gateway.metric(&decisions("admitted")).await, Some(1.0));
-    assert_eq!(gateway.metric(&decisions("refused")).await, Some(1.0));
+    let decisions = |how: &str| format!("nantian_rate_limit_decisions_total{{policy=\"demo/limits\",{how}}}");
+    let admitted = decisions(r#"decision="admitted",limit="""#);
+    assert_eq!(gateway.metric(&admitted).await, Some(1.0));
+    let refused = decisions(r#"decision="refused",limit="tokens-per-minute""#);
+    assert_eq!(gateway.metric(&refused).await, Some(1.0));
     assert_eq!(gateway.metric("nantian_rate_limit_live_keys{policy=\"demo/limits\"}").await, Some(1.0));
 }
 

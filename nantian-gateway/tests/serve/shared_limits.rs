@@ -233,8 +233,9 @@ async fn without_the_store_all_requests_pass_or_none_if_that_is_the_failure_mode
         let options = ["--ratelimit-store-failure-mode", mode];
         let gateway = sharing_with(&store, &options, &backend, "requestsPerMinute: 2").await;
         assert_eq!(statuses(&gateway, "/", 4).await, [answered; 4], "{mode}");
-        let series =
-            format!("nantian_rate_limit_decisions_total{{policy=\"demo/limits\",decision=\"{decision}\"}}");
+        let series = format!(
+            "nantian_rate_limit_decisions_total{{policy=\"demo/limits\",decision=\"{decision}\",limit=\"\"}}"
+        );
         assert_eq!(gateway.metric(&series).await, Some(4.0), "{mode}");
         eventually("its status says so", async || status(&gateway).await.ends_with(told)).await;
     }

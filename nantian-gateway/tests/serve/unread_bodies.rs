@@ -96,6 +96,10 @@ async fn whoever_waits_for_a_request_sends_no_body_meanwhile() {
         offers.push(offer(&gateway, "/v1/chat/completions").await);
     }
     assert!(offers.iter().all(|(status, _)| *status == 100), "the last ones waited for their turn");
-    let refused = "nantian_rate_limit_decisions_total{policy=\"demo/limits\",decision=\"refused\"}";
-    assert_eq!(gateway.metric(refused).await, Some(0.0));
+    for limit in ["requests-per-minute", "tokens-per-minute"] {
+        let refused = format!(
+            "nantian_rate_limit_decisions_total{{policy=\"demo/limits\",decision=\"refused\",limit=\"{limit}\"}}"
+        );
+        assert_eq!(gateway.metric(&refused).await, Some(0.0));
+    }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use http::{Request, Response, request::Parts};
 use nantian_ai::BodyMemory;
 use nantian_ratelimit::{
-    Decision, KeyExtractor, Limit, Observer, OnLimit, Policy, RateLimitLayer, ScopePart, ScopeValues,
+    Decision, Denied, KeyExtractor, Limit, Observer, OnLimit, Policy, RateLimitLayer, ScopePart, ScopeValues,
     Settled, Settlement, Unit, client_network, is_preflight,
 };
 use tower::{Layer, Service, ServiceBuilder};
@@ -250,13 +250,13 @@ impl Observer for Counted {
             Decision::Admitted(_) => Limited::Admitted,
             Decision::Denied(denied) => {
                 tracing::debug!(policy = &*self.object, %denied, "over the limit");
-                Limited::Refused
+                Limited::Refused(limit(denied))
             }
             Decision::Warned(denied) => {
                 tracing::debug!(policy = &*self.object, %denied, "over the limit, passed all the same");
-                Limited::Warned
+                Limited::Warned(limit(denied))
             }
-            Decision::Unavailable => Limited::Refused,
+            Decision::Unavailable => Limited::Refused(""),
             _ => Limited::Unchecked,
         };
         self.metrics.decided(limited);
@@ -265,4 +265,10 @@ impl Observer for Counted {
     fn settled(&self, settled: &Settled) {
         self.metrics.settled(settled.reserved, settled.used, settled.forgiven);
     }
+}
+
+/// What the limit counts that denies the request, as in `tokens-per-minute`: the last part of its name.
+fn limit(denied: &Denied) -> &str {
+    let name = denied.limit().name().as_str();
+    name.rsplit_once('.').map_or(name, |(_, counts)| counts)
 }
