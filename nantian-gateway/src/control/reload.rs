@@ -14,7 +14,7 @@ use crate::{
     ir::Ir,
     listen::{PortKey, Unbound},
     metrics::Metrics,
-    observe::store_remark,
+    observe::limits_remark,
     respond::ErrorChain,
     runtime::Workers,
     snapshot::Snapshot,
@@ -318,7 +318,7 @@ impl Control {
         if self.session_keys.path().is_none() {
             self.tell_of_random_key(translation);
         }
-        if let Some(remark) = self.registry.limit_store().and_then(store_remark) {
+        if let Some(remark) = limits_remark(self.registry.limit_store(), self.source.is_replicated()) {
             for name in self.source.objects().token_policies.keys() {
                 let object = ObjectRef { kind: Feature::TokenPolicy.name(), name: name.clone() };
                 translation.statuses.remark(&object, ConditionType::Accepted, remark);

@@ -15,5 +15,5 @@ pub(crate) use self::{
     layer::ObserveLayer,
     line_writer::LineWriter,
     refusals::Refusals,
-    store::{store, store_remark},
+    store::{limits_remark, store},
 };

@@ -32,9 +32,15 @@ const NOT_MET: &str = "the store of the limits has not answered since this gatew
 const FORGETS: &str = "the store of the limits makes room for new keys by forgetting others, and the limits that they are of: its \
      maxmemory-policy should be noeviction";
 
-/// What is to be known of the limits in `store` at present.
-pub(crate) fn store_remark(store: &RedisStore) -> Option<&'static str> {
-    remark(&store.status())
+/// What is to be known of limits without a store, where there may be several gateways.
+const UNSHARED: &str = "each replica counts for itself: --ratelimit-store shares limits";
+
+/// What is to be known at present of the limits in `store`, or of each process where there is none.
+pub(crate) fn limits_remark(store: Option<&RedisStore>, is_replicated: bool) -> Option<&'static str> {
+    match store {
+        Some(store) => remark(&store.status()),
+        None => is_replicated.then_some(UNSHARED),
+    }
 }
 
 fn remark(status: &StoreStatus) -> Option<&'static str> {

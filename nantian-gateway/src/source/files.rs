@@ -228,6 +228,11 @@ impl Source for Files {
         Tenancy::Single
     }
 
+    /// Nobody knows of others with the same files.
+    fn is_replicated(&self) -> bool {
+        false
+    }
+
     fn objects(&self) -> &Objects {
         self.objects()
     }

@@ -23,6 +23,11 @@ pub trait Source: fmt::Debug + Send {
         Tenancy::Shared
     }
 
+    /// Whether the gateway may be one of several that serve the objects together.
+    fn is_replicated(&self) -> bool {
+        true
+    }
+
     /// Brings back the version that the last reading replaced by a refused one. Returns whether there was
     /// one.
     fn reject(&mut self, refused: &ObjectRef) -> bool;

@@ -377,6 +377,15 @@ spec: {provider: ollama, model: llama3}
     drop(closed);
 }
 
+const QUOTA: &str = "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: quota, namespace: demo}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: demo}]
+  requestsPerMinute: 7
+";
+
 #[tokio::test]
 async fn an_object_whose_gate_is_closed_has_an_event_that_names_it() {
     let backend = Backend::echo("a").await;
@@ -385,16 +394,7 @@ async fn an_object_whose_gate_is_closed_has_an_event_that_names_it() {
     server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
     server.apply(&manifests::service("a", "http", &[&backend]));
     server.apply(&nantian_crd::crds_yaml());
-    server.apply(
-        "
-apiVersion: gateway.nantian.dev/v1alpha1
-kind: TokenPolicy
-metadata: {name: quota, namespace: demo}
-spec:
-  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: demo}]
-  requestsPerMinute: 7
-",
-    );
+    server.apply(QUOTA);
     let world =
         World::of_cluster(port, &server.kubeconfig()).options(&["--feature-gates", "TokenPolicy=false"]);
     let _gateway = world.start().await;
@@ -407,4 +407,25 @@ spec:
     })
     .await;
     assert_eq!(status(&server, "tokenpolicies", "demo", "quota"), Value::Null);
+}
+
+#[tokio::test]
+async fn limits_that_each_replica_counts_for_itself_say_so() {
+    let backend = Backend::echo("a").await;
+    let server = ApiServer::start().await;
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    server.apply(&manifests::service("a", "http", &[&backend]));
+    server.apply(&nantian_crd::crds_yaml());
+    server.apply(QUOTA);
+    let world =
+        World::of_cluster(port, &server.kubeconfig()).options(&["--feature-gates", "TokenPolicy=true"]);
+    let _gateway = world.start().await;
+    eventually("its status says so", async || {
+        let status = status(&server, "tokenpolicies", "demo", "quota");
+        condition(&status["ancestors"][0]["conditions"], "Accepted")["message"].as_str().is_some_and(|told| {
+            told.ends_with("each replica counts for itself: --ratelimit-store shares limits")
+        })
+    })
+    .await;
 }
