@@ -197,6 +197,11 @@ impl PolicyBuilder {
     }
 
     /// Sets for whom the limits count. Default: [`Scope::route`]. Source: `TokenPolicy.spec.scope`.
+    ///
+    /// Only `apiKey` and `header:<name>` are in the request itself. The other parts are the embedder's to
+    /// tell ([`ScopeValues`](crate::ScopeValues), [`KeyExtractor`](crate::KeyExtractor),
+    /// [`client_ip`](crate::RateLimitLayer::client_ip)): by `ip`, `user` or `model` that nobody tells, all
+    /// callers share one bucket, unless [`missing_key`](Self::missing_key) says otherwise.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
         self

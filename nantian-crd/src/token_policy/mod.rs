@@ -78,8 +78,16 @@ pub struct TokenPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 60_000_000_000_i64))]
     pub requests_per_minute: Option<i64>,
-    /// Who shares a limit: one or more of route, global, gateway, model, apiKey, user, ip and header:NAME,
-    /// joined with +.
+    /// Who shares a limit: one or more of these words, joined with +. Each combination of what they name has
+    /// a bucket of its own.
+    ///
+    /// route: the requests of one HTTPRoute or GRPCRoute, so that a policy on a Gateway limits each of its
+    /// routes for itself. global: all that the policy is attached to. gateway: those that came through one
+    /// Gateway. model: those for one model. apiKey: those with one credential, from Authorization, x-api-key,
+    /// api-key, x-goog-api-key or the query's key; it is not verified here, and any invented key gets a
+    /// bucket of its own, so authenticate in front, or limit by ip or global in another policy, too. user:
+    /// those of one user, as Basic credentials or the body name it, which is not verified either. ip: those
+    /// of one address of a client, or one /64 network of IPv6. header:NAME: those with one value of it.
     ///
     /// A gateway keeps 131072 callers of a policy apart at once; what comes beyond them shares a few buckets.
     /// CORS preflights that lack an apiKey, user or header:NAME of the scope, as those of browsers do, do not
