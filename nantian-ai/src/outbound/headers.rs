@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use http::header::{ALT_SVC, CONNECTION, HeaderMap, HeaderName, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Surface};
+use crate::target::Target;
 
 /// In which features are asked for by their names.
 pub(crate) const ANTHROPIC_BETA: &str = "anthropic-beta";
@@ -45,19 +46,44 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
     }
 }
 
+// === impl Target ===
+
+impl Target {
+    /// The names of those headers of a client that the provider must not see, for proxies that edit a head in
+    /// place; [`prepare`](Self::prepare) leaves them out by itself.
+    ///
+    /// They are the client's credentials, cookies, and what identity-aware proxies say of it; what selects an
+    /// account; what concerns only its own connection (`host` and `content-length` among them), which the
+    /// proxy writes anew; and for a request that is translated what only providers of other dialects know.
+    pub fn withheld_headers(&self, surface: &Surface, client: &HeaderMap) -> Vec<HeaderName> {
+        let ends = ending(client);
+        let is_translated = !self.speaks(surface);
+        let is_withheld = |name: &&HeaderName| ends(name) || (is_translated && self.is_foreign(name));
+        client.keys().filter(is_withheld).cloned().collect()
+    }
+
+    /// Whether a header is of another dialect than the provider's.
+    pub(super) fn is_foreign(&self, name: &HeaderName) -> bool {
+        is_of_a_dialect(name) && !names_features_of(name, self.dialect())
+    }
+}
+
 /// What of a client's headers the upstream gets.
 pub(super) fn upstream_headers(client: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
+    let ends = ending(client);
+    for (name, value) in client.iter().filter(|(name, _)| !ends(name)) {
+        headers.append(name.clone(), value.clone());
+    }
+    headers
+}
+
+/// Tells of a client's headers those that end here.
+fn ending(client: &HeaderMap) -> impl Fn(&HeaderName) -> bool {
     // RFC 9110, 7.6.1: headers that `connection` names concern only the connection.
     let named = client.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<_> = named.flat_map(|value| value.split(',')).map(str::trim).collect();
-    let is_named = |name: &HeaderName| named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str()));
-    for (name, value) in client {
-        if !ends_here(name) && !is_named(name) {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    headers
+    move |name| ends_here(name) || named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str()))
 }
 
 /// Whether a header of the client ends here: what selects an account with its credentials; what concerns only
@@ -115,13 +141,13 @@ fn is_credential(name: &str) -> bool {
 }
 
 /// Headers that only providers of one dialect know.
-pub(super) fn is_of_a_dialect(name: &HeaderName) -> bool {
+fn is_of_a_dialect(name: &HeaderName) -> bool {
     let name = name.as_str();
     ["anthropic-", "openai-", "x-stainless-"].iter().any(|start| name.starts_with(start))
 }
 
 /// Whether a header names features that providers of a dialect know.
-pub(super) fn names_features_of(name: &HeaderName, dialect: Dialect) -> bool {
+fn names_features_of(name: &HeaderName, dialect: Dialect) -> bool {
     match name.as_str() {
         ANTHROPIC_BETA => dialect == Dialect::Anthropic,
         OPENAI_BETA => matches!(dialect, Dialect::OpenAi | Dialect::Responses),
@@ -144,11 +170,51 @@ pub(super) fn upstream_query(query: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::TargetConfig;
 
     #[test]
     fn the_list_can_be_searched() {
         assert!(PARAMETERS.is_sorted());
+    }
+
+    #[test]
+    fn a_proxy_that_edits_a_head_in_place_withholds_what_a_prepared_request_leaves_out() {
+        let headers = [
+            ("host", "gateway.example.com"),
+            ("authorization", "Bearer of-the-client"),
+            ("cookie", "session=1"),
+            ("x-goog-iap-jwt-assertion", "e30"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("anthropic-version", "2023-06-01"),
+            ("content-type", "application/json"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ];
+        let mut request = http::Request::post("/v1/messages");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        for (provider, passing) in [
+            ("anthropic", &["anthropic-version", "content-type", "traceparent"][..]),
+            ("openai", &["content-type", "traceparent"][..]),
+        ] {
+            let target = Target::new(TargetConfig::new("a/b", provider, "m")).unwrap();
+            let surface = target.admit(&head).unwrap();
+            let mut edited = head.headers.clone();
+            for name in target.withheld_headers(&surface, &head.headers) {
+                edited.remove(name);
+            }
+            let mut names: Vec<_> = edited.keys().map(HeaderName::as_str).collect();
+            names.sort_unstable();
+            assert_eq!(names, passing, "{provider}");
+            let body = br#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+            let prepared = target.prepare(&surface, head.clone(), Bytes::from_static(body)).unwrap();
+            assert!(edited.keys().all(|name| prepared.head.headers.contains_key(name)), "{provider}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use http::request::Parts;
 use http::{Uri, Version};
 
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
-use self::headers::{is_of_a_dialect, names_features_of, upstream_headers, upstream_query};
+use self::headers::{upstream_headers, upstream_query};
 use crate::body::RequestBody;
 use crate::dialect::{
     ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses,
@@ -236,8 +236,7 @@ impl Target {
         let (translation, body) = Translation::with_facts(self, client, &head.headers, body, &facts, strict)?;
         head.uri = self.translated_uri(&translation).ok_or(Error::MalformedQuery)?;
         head.headers = upstream_headers(&head.headers);
-        let is_foreign =
-            |name: &&HeaderName| is_of_a_dialect(name) && !names_features_of(name, self.dialect());
+        let is_foreign = |name: &&HeaderName| self.is_foreign(name);
         let theirs: Vec<_> = head.headers.keys().filter(is_foreign).cloned().collect();
         for name in theirs {
             head.headers.remove(name);

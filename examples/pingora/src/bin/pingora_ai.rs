@@ -11,13 +11,13 @@ use anyhow::ensure;
 use async_trait::async_trait;
 use axum::{Router, response::IntoResponse, routing::post};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, Uri};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
 use nantian_ai::headers::DROPPED;
 use nantian_ai::respond::{DialectResponder, Responder as _};
 use nantian_ai::translate::{Translation, Translator};
 use nantian_ai::{BoxError, ClientDialect, Error, Surface, Target, TargetConfig};
-use nantian_pingora_examples::{backend, post as ask, proxy, respond};
+use nantian_pingora_examples::{backend, client, proxy, respond};
 use pingora_core::{ErrorType, Result, upstreams::peer::HttpPeer};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
@@ -134,17 +134,19 @@ impl ProxyHttp for Proxy {
         Ok(Box::new(peer))
     }
 
-    /// The client's credential ends here, and the body gets another length.
+    /// The client's credentials end here, and the body gets another length.
     async fn upstream_request_filter(
         &self,
         _: &mut Session,
         request: &mut RequestHeader,
-        _: &mut Exchange,
+        exchange: &mut Exchange,
     ) -> Result<()> {
-        request.set_uri(Uri::from_static("/v1/chat/completions"));
-        for name in ["x-api-key", "accept-encoding", "content-length"] {
-            request.remove_header(name);
+        let Some(surface) = &exchange.surface else { return exchange.fail(Error::NoModel) };
+        for name in self.target.withheld_headers(surface, &request.headers) {
+            request.remove_header(&name);
         }
+        request.set_uri(Uri::from_static("/v1/chat/completions"));
+        request.insert_header("host", self.provider.to_string())?;
         request.insert_header("authorization", "Bearer sk-operator")?;
         request.insert_header("transfer-encoding", "chunked")
     }
@@ -259,7 +261,12 @@ const NO_KEY: &str =
 
 /// What a client of Anthropic's hears: the status, what was dropped, the body.
 async fn say(url: &str, body: &'static str) -> anyhow::Result<(StatusCode, String, String)> {
-    let response = ask(url, "sk-of-the-client", body)?.await?;
+    let request = Request::post(url)
+        .header("content-type", "application/json")
+        .header("x-api-key", "sk-of-the-client")
+        .header("cookie", "session=of-the-client")
+        .header("x-goog-iap-jwt-assertion", "of-the-client");
+    let response = client().request(request.body(Full::from(body))?).await?;
     let dropped = response.headers().get(DROPPED).map(|names| names.to_str()).transpose()?;
     let (status, dropped) = (response.status(), dropped.unwrap_or_default().to_owned());
     Ok((status, dropped, String::from_utf8(response.into_body().collect().await?.to_bytes().into())?))
@@ -269,7 +276,7 @@ async fn say(url: &str, body: &'static str) -> anyhow::Result<(StatusCode, Strin
 async fn complete(headers: HeaderMap, request: String) -> impl IntoResponse {
     const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
     if headers.get("authorization").is_none_or(|key| key != "Bearer sk-operator")
-        || headers.contains_key("x-api-key")
+        || ["x-api-key", "cookie", "x-goog-iap-jwt-assertion"].iter().any(|name| headers.contains_key(*name))
         || request.contains("lock me out")
     {
         (StatusCode::UNAUTHORIZED, JSON, r#"{"error":{"message":"not your key"}}"#)
