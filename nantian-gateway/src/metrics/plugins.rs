@@ -20,10 +20,13 @@ use crate::sync::lock;
 /// A number of a plugin's status.
 type Number = fn(&PluginStatus) -> u64;
 
-const COUNTERS: [(&str, &str, Number); 6] = [
+const COUNTERS: [(&str, &str, Number); 7] = [
     ("nantian_wasm_streams", "Streams that a plugin has seen", |status| status.streams),
+    ("nantian_wasm_calls", "Calls into guests, each of one callback or several at once", |status| {
+        status.calls
+    }),
     ("nantian_wasm_rebuilds", "Attempts to replace an instance that ended", |status| status.rebuilds),
-    ("nantian_wasm_dropped_log_lines", "Log lines over the budget of a stream", |status| {
+    ("nantian_wasm_dropped_log_lines", "Log lines over the budget of a stream or of the plugin", |status| {
         status.dropped_log_lines
     }),
     ("nantian_wasm_dropped_metrics", "Definitions of metrics for which there was no room", |status| {
@@ -60,6 +63,11 @@ impl Metrics {
                 plugins.iter().map(|(plugin, status)| ([("plugin", plugin.as_str())], number(status)));
             counters(encoder, name, help, samples)?;
         }
+        let times = plugins
+            .iter()
+            .map(|(plugin, status)| ([("plugin", plugin.as_str())], status.guest_time.as_secs_f64()));
+        let help = "Time that guests have run, as the clock's beats have found them";
+        counters(encoder, "nantian_wasm_guest_seconds", help, times)?;
         for (name, help, number) in GAUGES {
             let samples =
                 plugins.iter().map(|(plugin, status)| ([("plugin", plugin.as_str())], number(status)));

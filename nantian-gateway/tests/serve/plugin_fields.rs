@@ -197,6 +197,9 @@ async fn guest_logs_under_the_names_of_plugin_and_stream() {
     assert_eq!(line["fields"]["message"], "demo/r");
     assert!(line["fields"]["context"].as_u64().is_some_and(|stream| stream > 1), "{line}");
     assert_eq!(gateway.metric("nantian_wasm_streams_total{plugin=\"demo/r\"}").await, Some(1.0));
+    let calls = gateway.metric("nantian_wasm_calls_total{plugin=\"demo/r\"}").await;
+    assert!(calls.is_some_and(|calls| calls >= 1.0), "{calls:?}");
+    assert!(gateway.metric("nantian_wasm_guest_seconds_total{plugin=\"demo/r\"}").await.is_some());
 }
 
 /// Traps with every request.
