@@ -77,7 +77,7 @@ fn one_route_of_a_thousand(bencher: Bencher<'_, '_>) {
     write_world(directory.path());
     let mut files = Files::new([directory.path().to_owned()]);
     let keys = SessionKeys::new([[1; 32]]).expect("one key");
-    let mut registry = Registry::new(Arc::new(Metrics::new(1)), None, keys);
+    let mut registry = Registry::alone(Arc::new(Metrics::new(1)), keys).expect("a TLS configuration");
     let mut served = translate(&files.load().objects, FeatureGates::all()).ir;
     let mut generation = 1;
     let mut edit = 0;

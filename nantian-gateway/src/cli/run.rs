@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     admin,
-    compile::Registry,
+    compile::{Outside, Registry},
     control::{Control, SessionKeySource, View},
     fetch::{FetchConfig, Modules},
     gates::FeatureGates,
@@ -30,7 +30,7 @@ use crate::{
     listen::{Timeouts, bind_alone},
     metrics::Metrics,
     observe::{self, AccessLog},
-    policy::{Outside, OwnIdentities, PluginNews, Tokens},
+    policy::{OwnIdentities, PluginNews, PluginResources, Tokens},
     runtime::{TaskThread, WorkerConfig, Workers, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
@@ -160,12 +160,9 @@ pub(super) async fn serve(
     };
     let key_file = session_keys.path().map(|path| Watcher::new(&[path.to_owned()])).transpose()?;
     let mut changes = WithKeyFile { changes, key_file };
-    let workers = match common.workers {
-        Some(workers) => usize::from(workers),
-        None => thread::available_parallelism().map_or(1, usize::from),
-    };
-    let instances = NonZeroUsize::new(workers);
-    let metrics = Arc::new(Metrics::new(workers));
+    let count = common.workers.and_then(|count| NonZeroUsize::new(count.into()));
+    let count = count.or(thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    let metrics = Arc::new(Metrics::new(count.get()));
     metrics.show_log(lost_lines());
     let store_changed = Arc::new(Notify::new());
     let admin = AdminServer::start(common, view, &metrics)?;
@@ -177,21 +174,21 @@ pub(super) async fn serve(
     let (store, _driver) = start_store(common, Arc::clone(&tls), &metrics, &store_changed)?.unzip();
     let (networks, tenancy) = (common.plugin_sources.clone(), config.client.tenancy);
     let modules = Modules::new(FetchConfig { networks, tenancy, tls });
-    let workers = Workers::start(workers, &config, &metrics)?;
+    let workers = Workers::start(count.get(), &config, &metrics)?;
     let (telemetry, exported) = Telemetry::new(config.client.clone());
     let own = OwnIdentities::of_environment(common.identity_namespaces.clone(), |name| env::var(name).ok());
     let tokens = Tokens::new(config.client.clone(), own);
-    let outside = Outside { modules: modules.clone(), client: config.client.clone() };
-    let body_memory = config.body_memory.clone();
+    let plugins = PluginResources {
+        modules: modules.clone(),
+        client: config.client.clone(),
+        body_memory: config.body_memory.clone(),
+        workers: count,
+        max_instances: common.max_plugin_instances,
+    };
     // The access log ends with the last who can write to it.
     drop(config);
-    let registry = Registry::new(Arc::clone(&metrics), store, session_keys.keys().clone())
-        .trusting(roots)
-        .reaching_out(outside)
-        .with_plugin_instances(common.max_plugin_instances, instances)
-        .holding_bodies_in(body_memory)
-        .telling(telemetry)
-        .exchanging(tokens);
+    let outside = Outside { store, plugins, telemetry, tokens, roots };
+    let registry = Registry::new(Arc::clone(&metrics), session_keys.keys().clone(), outside);
     let plugins = registry.plugin_news().clone();
     let here = Locality { zone: common.zone.clone(), node: common.node.clone() };
     let mut control =

@@ -22,6 +22,7 @@ pub use self::{
 pub(crate) use self::{
     erased::{LocalFuture, LocalService},
     problem::Problem,
+    registry::Outside,
     rule::{CompiledBackend, CompiledMirror, CompiledRule, RulePosition, Target},
     stack::{Context, RouteFuture, RouteService},
 };

@@ -264,7 +264,7 @@ impl Control {
     /// of the version that serves.
     fn translation(&mut self) -> Translation {
         let (identities, tenancy) = (self.registry.identities(), self.source.tenancy());
-        let here = Environment { here: &self.here, identities, tenancy };
+        let here = Environment { here: &self.here, identities: Some(identities), tenancy };
         let mut translation = translate_at(self.source.objects(), self.gates, self.registry.patterns(), here);
         for (object, rejected) in &self.rejected {
             if let Some(verdict) = &rejected.verdict {

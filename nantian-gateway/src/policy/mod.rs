@@ -22,7 +22,7 @@ pub(crate) use self::{
     },
     session::{CookieNames, SessionScope},
     wasm::{
-        NotRunning, Outside, PluginNews, PluginPlace, Plugins, WasmPlugins, call_foreign_function,
+        NotRunning, PluginNews, PluginPlace, PluginResources, Plugins, WasmPlugins, call_foreign_function,
         is_closed_by_plugin, plugin_config,
     },
 };

@@ -237,22 +237,10 @@ mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
-    use crate::{
-        hops::Hop,
-        respond::ErrorChain,
-        upstream::{Roots, tls_client_config},
-    };
+    use crate::respond::ErrorChain;
 
     fn config(tenancy: Tenancy) -> ClientConfig {
-        ClientConfig {
-            connect_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(10),
-            tunnel_idle_timeout: None,
-            stall_timeout: Duration::from_secs(60),
-            tls: tls_client_config(&Roots::none()).unwrap(),
-            tenancy,
-            hop: Hop::default(),
-        }
+        ClientConfig { tenancy, ..ClientConfig::bare().unwrap() }
     }
 
     #[tokio::test]

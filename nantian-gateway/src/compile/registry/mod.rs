@@ -2,12 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    num::{NonZeroU32, NonZeroUsize},
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use nantian_ai::BodyMemory;
 use nantian_lb::{Balancer, session::SessionKeys};
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::{EngineError, EngineThreads};
@@ -26,13 +24,13 @@ use crate::{
     metrics::Metrics,
     pattern::Patterns,
     policy::{
-        AiObserver, Lengths, Limiters, NotRunning, Outside, OwnIdentities, PluginNews, PolicyLimiter, Tokens,
-        WasmPlugins, ai_target, rate_limit_policy, service_info,
+        AiObserver, Lengths, Limiters, NotRunning, OwnIdentities, PluginNews, PluginResources, PolicyLimiter,
+        Tokens, WasmPlugins, ai_target, rate_limit_policy, service_info,
     },
     respond::ErrorChain,
     telemetry::Telemetry,
     translate::conditions::Reason,
-    upstream::{Destination, Roots, Security, UpstreamTls},
+    upstream::{ClientConfig, Destination, Roots, Security, UpstreamTls},
 };
 
 /// How long the first snapshot waits for its plugins: nobody is served before.
@@ -49,10 +47,8 @@ pub struct Registry {
     balancers: BTreeMap<BackendId, BalancedBackend>,
     ai_services: BTreeMap<ObjectName, AiUpstream>,
     model_stats: ModelStats,
-    /// Tells collectors; without, they are told nothing.
-    telemetry: Option<Telemetry>,
-    /// Exchanges credentials; without, those that need it make no target.
-    tokens: Option<Tokens>,
+    telemetry: Telemetry,
+    tokens: Tokens,
     limiters: Limiters,
     plugins: WasmPlugins,
     pub(super) tls: TlsPorts,
@@ -71,10 +67,24 @@ struct AiUpstream {
     fault: Option<String>,
 }
 
+/// What a registry has from outside of it.
+pub(crate) struct Outside {
+    /// Where limits are kept, if not in this process.
+    pub(crate) store: Option<RedisStore>,
+    /// What plugins run with.
+    pub(crate) plugins: PluginResources,
+    /// Tells collectors of the calls of AIServices.
+    pub(crate) telemetry: Telemetry,
+    /// What credentials of AIServices are exchanged for.
+    pub(crate) tokens: Tokens,
+    /// Trusted where a BackendTLSPolicy asks for the roots of the system.
+    pub(crate) roots: Roots,
+}
+
 impl Registry {
-    /// Nothing yet. Limits will be kept in `store`, or in this process if there is none; the tokens of
-    /// sessions are sealed with these keys.
-    pub fn new(metrics: Arc<Metrics>, store: Option<RedisStore>, session_keys: SessionKeys) -> Self {
+    /// Nothing yet; the tokens of sessions are sealed with these keys.
+    pub(crate) fn new(metrics: Arc<Metrics>, session_keys: SessionKeys, outside: Outside) -> Self {
+        let Outside { store, plugins, telemetry, tokens, roots } = outside;
         Self {
             limiters: Limiters::new(store, Arc::clone(&metrics)),
             metrics,
@@ -83,14 +93,27 @@ impl Registry {
             balancers: BTreeMap::new(),
             ai_services: BTreeMap::new(),
             model_stats: ModelStats::default(),
-            telemetry: None,
-            tokens: None,
-            plugins: WasmPlugins::default(),
+            telemetry,
+            tokens,
+            plugins: WasmPlugins::new(plugins),
             tls: TlsPorts::default(),
-            roots: Roots::none(),
+            roots,
             identities: Identities::default(),
             retries: HashMap::new(),
         }
+    }
+
+    /// One for tests and benches: limits in this process, one worker, and nobody who is trusted.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn alone(metrics: Arc<Metrics>, session_keys: SessionKeys) -> Result<Self, rustls::Error> {
+        let client = ClientConfig::bare()?;
+        let (telemetry, _) = Telemetry::new(client.clone());
+        let tokens = Tokens::new(client.clone(), OwnIdentities::default());
+        let plugins = PluginResources::bare(client);
+        let outside = Outside { store: None, plugins, telemetry, tokens, roots: Roots::none() };
+        Ok(Self::new(metrics, session_keys, outside))
     }
 
     /// The regular expressions of matches.
@@ -98,66 +121,14 @@ impl Registry {
         &self.patterns
     }
 
-    /// Who the gateway itself is at the clouds, if credentials can be exchanged for tokens.
-    pub(crate) fn identities(&self) -> Option<&OwnIdentities> {
-        self.tokens.as_ref().map(Tokens::identities)
+    /// Who the gateway itself is at the clouds.
+    pub(crate) fn identities(&self) -> &OwnIdentities {
+        self.tokens.identities()
     }
 
     /// Where limits are kept, if not in this process.
     pub(crate) fn limit_store(&self) -> Option<&RedisStore> {
         self.limiters.store()
-    }
-
-    /// With modules that are fetched and plugins that call out; without, a plugin that needs either is a
-    /// problem.
-    #[must_use]
-    pub(crate) fn reaching_out(mut self, outside: Outside) -> Self {
-        self.plugins.reach_out(outside);
-        self
-    }
-
-    /// With at most so many instances of all plugins together, or the engine's own default, and of each
-    /// plugin one for each of so many workers, or for each core.
-    #[must_use]
-    pub(crate) fn with_plugin_instances(
-        mut self,
-        most: Option<NonZeroU32>,
-        workers: Option<NonZeroUsize>,
-    ) -> Self {
-        if let Some(most) = most {
-            self.plugins.limit_instances(most);
-        }
-        self.plugins.serve(workers);
-        self
-    }
-
-    /// With memory for the bodies that plugins hold.
-    #[must_use]
-    pub(crate) fn holding_bodies_in(mut self, memory: BodyMemory) -> Self {
-        self.plugins.hold_bodies_in(memory);
-        self
-    }
-
-    /// With collectors that are told of the calls of AIServices.
-    #[must_use]
-    pub(crate) fn telling(mut self, telemetry: Telemetry) -> Self {
-        self.telemetry = Some(telemetry);
-        self
-    }
-
-    /// With credentials of AIServices that are exchanged for tokens.
-    #[must_use]
-    pub(crate) fn exchanging(mut self, tokens: Tokens) -> Self {
-        self.tokens = Some(tokens);
-        self
-    }
-
-    /// Trusts `roots` where a BackendTLSPolicy asks for the roots of the system; without, those Services have
-    /// no certificate that is accepted.
-    #[must_use]
-    pub(crate) fn trusting(mut self, roots: Roots) -> Self {
-        self.roots = roots;
-        self
     }
 
     /// Tells when a plugin has started since the last snapshot was compiled, or is to be tried again.
@@ -330,7 +301,7 @@ impl Registry {
     ) -> AiObserver {
         let (service, metrics) = (service_info(name, target), self.metrics.ai_service(&name.to_string()));
         let exports = collectors.iter().filter_map(|collector| {
-            let export = self.telemetry.as_mut()?.export(&service, collector, metrics.exports());
+            let export = self.telemetry.export(&service, collector, metrics.exports());
             export.inspect_err(|error| tracing::error!(%name, %error, "a collector is told nothing")).ok()
         });
         let exports = exports.collect();
@@ -353,7 +324,7 @@ impl Registry {
                 Some((_, last, _)) if !config.transport.is_plain() => last.security.clone(),
                 _ => security(&config.transport, &self.roots),
             };
-            let (target, fault) = match ai_target(name, config, self.tokens.as_mut()) {
+            let (target, fault) = match ai_target(name, config, &mut self.tokens) {
                 // Its BackendTLSPolicy tells what is wrong.
                 _ if security == Security::Refused => (None, None),
                 Ok((target, mut destination)) => {

@@ -7,14 +7,12 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::{
     compile::compile,
-    hops::Hop,
     ir::{BackendTls, BackendTransport, Policies, Route, RouteKind, Transport},
-    tenancy::Tenancy,
-    upstream::{Client, ClientConfig, tls_client_config},
+    upstream::Client,
 };
 
 fn registry() -> Registry {
-    Registry::new(Arc::new(Metrics::new(1)), None, SessionKeys::new([[1; 32]]).unwrap())
+    Registry::alone(Arc::new(Metrics::new(1)), SessionKeys::new([[1; 32]]).unwrap()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,15 +58,7 @@ async fn a_snapshot_from_before_sends_nothing_to_a_backend_whose_tls_is_refused(
     ir.backends.insert(id.clone(), refused);
     registry.update_balancers(&ir);
     let (destination, _in_flight) = before.pick(&PickContext::new()).unwrap().into_parts();
-    let client = Client::new(ClientConfig {
-        connect_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(5),
-        tunnel_idle_timeout: None,
-        stall_timeout: Duration::from_secs(60),
-        tls: tls_client_config(&Roots::none()).unwrap(),
-        tenancy: Tenancy::Single,
-        hop: Hop::default(),
-    });
+    let client = Client::new(ClientConfig::bare().unwrap());
     tokio::select! {
         biased;
         _ = listener.accept() => panic!("it was dialled"),

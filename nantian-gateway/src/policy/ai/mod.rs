@@ -66,12 +66,6 @@ pub(crate) enum InvalidAiService {
         /// The cloud.
         scheme: Scheme,
     },
-    /// Credentials cannot be exchanged for tokens here.
-    #[error("credentials of type {scheme} cannot be exchanged for tokens here")]
-    NoTokens {
-        /// The cloud.
-        scheme: Scheme,
-    },
     /// The endpoint has no host and port.
     #[error("the endpoint names no host")]
     Endpoint,
@@ -84,13 +78,12 @@ pub(crate) enum InvalidAiService {
 pub(crate) fn ai_target(
     name: &ObjectName,
     service: &ir::AiService,
-    tokens: Option<&mut Tokens>,
+    tokens: &mut Tokens,
 ) -> Result<(Target, Destination), InvalidAiService> {
     let mut config = config(name, service)?;
     let scheme = config.credential.scheme;
     let is_own = is_own(&service.auth);
     let target = if is_own || matches!(scheme, Scheme::Azure | Scheme::Gcp) {
-        let tokens = tokens.ok_or(InvalidAiService::NoTokens { scheme })?;
         if is_own {
             config.credential.workload = Some(tokens.own(&name.namespace, scheme)?);
         }

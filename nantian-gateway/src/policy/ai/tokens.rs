@@ -152,15 +152,7 @@ mod tests {
             found.map(|(_, value)| (*value).to_owned())
         };
         let own = OwnIdentities::of_environment(["trusted".to_owned()], variable);
-        let config = ClientConfig {
-            connect_timeout: PATIENCE,
-            idle_timeout: PATIENCE,
-            tunnel_idle_timeout: None,
-            stall_timeout: PATIENCE,
-            tls: crate::upstream::tls_client_config(&crate::upstream::Roots::none()).unwrap(),
-            tenancy: Tenancy::Shared,
-            hop: crate::hops::Hop::default(),
-        };
+        let config = ClientConfig::bare().unwrap();
         Tokens::new(config, own).own(namespace, scheme)
     }
 

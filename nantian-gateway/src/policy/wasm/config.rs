@@ -10,27 +10,24 @@ use nantian_wasm::{
 
 use crate::ir;
 
-/// An engine whose plugins hold bodies where AIServices do, if that is said.
+/// An engine whose plugins hold bodies where AIServices do.
 pub(super) fn engine(
     max_instances: Option<NonZeroU32>,
-    memory: Option<BodyMemory>,
+    memory: BodyMemory,
 ) -> Result<(Engine, EngineThreads), EngineError> {
-    let mut builder = Engine::builder();
+    let mut builder = Engine::builder().body_memory(move || {
+        let held = memory.begin();
+        move |bytes: u64| {
+            held.hold(bytes).map_err(|error| match error {
+                Error::BodyTooLarge { limit } => {
+                    Cause::BodyTooLarge { limit: usize::try_from(limit).unwrap_or(usize::MAX) }
+                }
+                _ => Cause::NoMemory,
+            })
+        }
+    });
     if let Some(most) = max_instances {
         builder = builder.max_instances(most);
-    }
-    if let Some(memory) = memory {
-        builder = builder.body_memory(move || {
-            let held = memory.begin();
-            move |bytes: u64| {
-                held.hold(bytes).map_err(|error| match error {
-                    Error::BodyTooLarge { limit } => {
-                        Cause::BodyTooLarge { limit: usize::try_from(limit).unwrap_or(usize::MAX) }
-                    }
-                    _ => Cause::NoMemory,
-                })
-            }
-        });
     }
     let (engine, threads) = builder.build()?;
     if let Allocation::OnDemand { reason } = engine.allocation() {

@@ -31,7 +31,7 @@ use tower::{Layer, Service, ServiceBuilder, service_fn};
 use crate::{
     body::{Body, BoxError},
     compile::LocalService,
-    fetch::{Fetched, ModuleKey, Modules},
+    fetch::{FetchConfig, Fetched, ModuleKey, Modules, SourceNetworks},
     ir::{self, BackendId, PluginSource, PolicyId},
     respond::{self, ErrorChain, LocalReplyText, LoggedError},
     runtime::CallThread,
@@ -50,13 +50,10 @@ use self::{
 };
 
 /// The running plugins of the process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WasmPlugins {
     engine: Option<Engine>,
-    max_instances: Option<NonZeroU32>,
-    body_memory: Option<BodyMemory>,
-    workers: Option<NonZeroUsize>,
-    outside: Option<Outside>,
+    resources: PluginResources,
     /// Started when the first plugin may call out.
     calls: Option<CallThread>,
     starter: PluginStarter,
@@ -65,13 +62,19 @@ pub(crate) struct WasmPlugins {
     spaces: BTreeMap<String, SharedSpace>,
 }
 
-/// How plugins reach what is outside of the process.
+/// What plugins run with.
 #[derive(Debug)]
-pub(crate) struct Outside {
+pub(crate) struct PluginResources {
     /// Modules that are somewhere else.
     pub(crate) modules: Modules,
     /// Limits and roots of the client for call-outs.
     pub(crate) client: ClientConfig,
+    /// Counts what all plugins hold of bodies.
+    pub(crate) body_memory: BodyMemory,
+    /// Each plugin has an instance for each of so many workers.
+    pub(crate) workers: NonZeroUsize,
+    /// The most instances of all plugins together; `None` is the engine's own default.
+    pub(crate) max_instances: Option<NonZeroU32>,
 }
 
 /// Why a plugin's configuration does not run.
@@ -83,7 +86,33 @@ pub(crate) struct NotRunning {
     pub(crate) message: String,
 }
 
+impl PluginResources {
+    /// Those of tests and benches.
+    pub(crate) fn bare(client: ClientConfig) -> Self {
+        let (networks, tls) = (SourceNetworks::default(), Arc::clone(&client.tls));
+        Self {
+            modules: Modules::new(FetchConfig { networks, tenancy: client.tenancy, tls }),
+            client,
+            body_memory: BodyMemory::new(1 << 20),
+            workers: NonZeroUsize::MIN,
+            max_instances: None,
+        }
+    }
+}
+
 impl WasmPlugins {
+    /// None yet.
+    pub(crate) fn new(resources: PluginResources) -> Self {
+        Self {
+            engine: None,
+            resources,
+            calls: None,
+            starter: PluginStarter::default(),
+            running: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+        }
+    }
+
     /// Makes the engine, if there is none. Its threads must run before a plugin is started.
     ///
     /// # Errors
@@ -92,29 +121,10 @@ impl WasmPlugins {
         if self.engine.is_some() {
             return Ok(None);
         }
-        let (engine, threads) = config::engine(self.max_instances, self.body_memory.clone())?;
+        let (engine, threads) =
+            config::engine(self.resources.max_instances, self.resources.body_memory.clone())?;
         self.engine = Some(engine);
         Ok(Some(threads))
-    }
-
-    /// Runs at most so many instances of all plugins together; to be said before the engine is made.
-    pub(crate) fn limit_instances(&mut self, most: NonZeroU32) {
-        self.max_instances = Some(most);
-    }
-
-    /// Counts what all plugins hold of bodies in this memory; to be said before the engine is made.
-    pub(crate) fn hold_bodies_in(&mut self, memory: BodyMemory) {
-        self.body_memory = Some(memory);
-    }
-
-    /// Keeps an instance of each plugin for each of so many workers, or for each core of the machine.
-    pub(crate) fn serve(&mut self, workers: Option<NonZeroUsize>) {
-        self.workers = workers;
-    }
-
-    /// Fetches modules that are somewhere else, and lets plugins call out of the process.
-    pub(crate) fn reach_out(&mut self, outside: Outside) {
-        self.outside = Some(outside);
     }
 
     /// Tells when to [`update`](Self::update) again.
@@ -158,12 +168,10 @@ impl WasmPlugins {
             }
             self.running.insert(id.clone(), running);
         }
-        if let Some(Outside { modules, .. }) = &self.outside {
-            // Who has its module needs the bytes no more.
-            let waiting =
-                self.running.values().filter(|running| matches!(running.state, StartState::Waits(_)));
-            modules.retain(&waiting.filter_map(|running| module_key(&running.config)).collect::<Vec<_>>());
-        }
+        // Who has its module needs the bytes no more.
+        let waiting = self.running.values().filter(|running| matches!(running.state, StartState::Waits(_)));
+        let wanted: Vec<_> = waiting.filter_map(|running| module_key(&running.config)).collect();
+        self.resources.modules.retain(&wanted);
         self.starter.news().remind_at(self.running.values().filter_map(ManagedPlugin::due).min());
         // Why a module is missing has been said already.
         let failed = self
@@ -204,7 +212,7 @@ impl WasmPlugins {
     /// Who makes call-outs, if anybody can.
     fn calls(&mut self) -> Option<CallThread> {
         if self.calls.is_none() {
-            let started = CallThread::start("wasm-calls", self.outside.as_ref()?.client.clone());
+            let started = CallThread::start("wasm-calls", self.resources.client.clone());
             self.calls = started.inspect_err(|error| tracing::error!(%error, "plugins cannot call out")).ok();
         }
         self.calls.clone()
@@ -229,7 +237,7 @@ impl WasmPlugins {
                 last_good: running.plugin.clone(),
                 host: running.reachable(),
                 space: self.spaces.entry(running.config.object.namespace.clone()).or_default().clone(),
-                instances: self.workers,
+                instances: self.resources.workers,
             };
             self.starter.begin(wanted).map_err(|error| NotRunning {
                 reason: Reason::NoResources,
@@ -250,14 +258,11 @@ impl WasmPlugins {
 
     /// What was fetched for a plugin; nothing for one that brings its module.
     fn fetched(&self, config: &ir::Plugin, key: Option<&ModuleKey>) -> Result<Option<Bytes>, NotRunning> {
-        match &config.source {
-            PluginSource::Bytes(_) => return Ok(None),
-            PluginSource::Missing(reason) => return Err(invalid(reason.clone())),
-            PluginSource::Url(_) => {}
+        if let PluginSource::Missing(reason) = &config.source {
+            return Err(invalid(reason.clone()));
         }
-        let outside = self.outside.as_ref().zip(key);
-        let (outside, key) = outside.ok_or_else(|| invalid("spec.wasm.url: nothing is fetched here"))?;
-        match outside.modules.get(key) {
+        let Some(key) = key else { return Ok(None) };
+        match self.resources.modules.get(key) {
             Fetched::Ready(bytes) => Ok(Some(bytes)),
             Fetched::Pending => Err(NotRunning {
                 reason: Reason::Pending,

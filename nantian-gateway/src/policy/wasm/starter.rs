@@ -92,8 +92,8 @@ pub(super) struct StartRequest {
     pub(super) host: Option<Arc<PluginHost>>,
     /// Where it finds what the plugins of its namespace share.
     pub(super) space: SharedSpace,
-    /// How many instances it has; one for each core if nothing is said.
-    pub(super) instances: Option<NonZeroUsize>,
+    /// How many instances it has.
+    pub(super) instances: NonZeroUsize,
 }
 
 /// What became of it.
@@ -270,7 +270,7 @@ impl StartRequest {
 
     async fn run(&self, module: &Module) -> Result<Plugin, StartFailure> {
         let mut settings = config::plugin(&self.config).with_shared_space(self.space.clone());
-        settings.instances = self.instances;
+        settings.instances = Some(self.instances);
         let host = self.host.clone().map(|host| -> Arc<dyn Host> { host });
         // Shared data, queues and metrics survive an edit.
         let mut start = pin!(Plugin::start(module.clone(), settings, host, self.last_good.clone()));

@@ -33,6 +33,10 @@ fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
     }
 }
 
+fn plugins() -> WasmPlugins {
+    WasmPlugins::new(PluginResources::bare(ClientConfig::bare().unwrap()))
+}
+
 /// Plugins of a process that has reloaded once, with this one.
 struct Process {
     plugins: WasmPlugins,
@@ -41,7 +45,7 @@ struct Process {
 
 impl Process {
     fn new() -> Self {
-        let mut plugins = WasmPlugins::default();
+        let mut plugins = plugins();
         let _threads = plugins.start_engine().unwrap();
         Self { plugins, id: PolicyId("demo/p".to_owned()) }
     }
@@ -177,7 +181,7 @@ async fn plugin_that_refuses_its_configuration_is_tried_again_later_and_its_modu
 
 #[tokio::test]
 async fn plugin_that_takes_long_to_start_keeps_no_other_waiting() {
-    let mut plugins = WasmPlugins::default();
+    let mut plugins = plugins();
     let threads = plugins.start_engine().unwrap().unwrap();
     std::thread::spawn(|| threads.clock.run());
     let text =

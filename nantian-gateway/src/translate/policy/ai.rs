@@ -106,9 +106,7 @@ fn refusal(error: &InvalidAiService) -> Fault {
         InvalidAiService::Target(InvalidTarget::Credential(_)) | InvalidAiService::Credential => {
             "spec.auth.header"
         }
-        InvalidAiService::Own | InvalidAiService::NoIdentity { .. } | InvalidAiService::NoTokens { .. } => {
-            "spec.auth"
-        }
+        InvalidAiService::Own | InvalidAiService::NoIdentity { .. } => "spec.auth",
         InvalidAiService::Target(_) => "spec",
     };
     Fault::at(Reason::Invalid, field, error)

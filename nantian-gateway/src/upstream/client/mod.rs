@@ -16,7 +16,7 @@ use rustls::ClientConfig as TlsConfig;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Destination, Unanswered, Upgrade, UpstreamBody, UpstreamError,
+    Destination, Roots, Unanswered, Upgrade, UpstreamBody, UpstreamError,
     body::Lease,
     connect::connect,
     http1::Http1,
@@ -24,7 +24,7 @@ use super::{
     pool::Pool,
     request_target::{to_absolute_form, to_origin_form},
     resend::{Attempt, broken, repeatable, unsent},
-    tunnel,
+    tls_client_config, tunnel,
     upload::Upload,
 };
 use crate::{
@@ -56,6 +56,24 @@ pub(crate) struct ClientConfig {
     pub(crate) tenancy: Tenancy,
     /// Who requests say that they come from.
     pub(crate) hop: Hop,
+}
+
+impl ClientConfig {
+    /// One for tests and benches: it trusts nobody.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub(crate) fn bare() -> Result<Self, rustls::Error> {
+        Ok(Self {
+            connect_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            tunnel_idle_timeout: None,
+            stall_timeout: Duration::from_secs(60),
+            tls: tls_client_config(&Roots::none())?,
+            tenancy: Tenancy::Single,
+            hop: Hop::default(),
+        })
+    }
 }
 
 /// One worker's client; its clones share the connections.

@@ -13,10 +13,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{
-    ir::Address,
-    upstream::{Roots, Security, tls_client_config},
-};
+use crate::{ir::Address, upstream::Security};
 
 /// hyper's executor on the thread of a test.
 #[derive(Clone, Copy)]
@@ -77,15 +74,7 @@ impl Server {
 }
 
 fn client(connect_timeout: Duration) -> Client {
-    Client::new(ClientConfig {
-        connect_timeout,
-        idle_timeout: Duration::from_secs(60),
-        tunnel_idle_timeout: None,
-        stall_timeout: Duration::from_secs(60),
-        tls: tls_client_config(&Roots::none()).unwrap(),
-        tenancy: Tenancy::Single,
-        hop: Hop::default(),
-    })
+    Client::new(ClientConfig { connect_timeout, ..ClientConfig::bare().unwrap() })
 }
 
 const LONG: Duration = Duration::from_secs(60);
