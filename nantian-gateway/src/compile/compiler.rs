@@ -198,15 +198,14 @@ impl<'a> Compiler<'a> {
             }
             ir::Target::AiService(name) => {
                 let presented = self.presented(&share.target);
-                let target = self.registry.ai_service(name);
-                let target = target.map_or(Target::Invalid, |(target, mut to, observer)| {
-                    presented.iter().for_each(|tls| to.over(tls));
-                    let target = match rule.timeouts.backend_request {
+                let target = self.registry.ai_service(name).cloned();
+                let target = target.map_or(Target::Invalid, |mut backend| {
+                    presented.iter().for_each(|tls| backend.destination.over(tls));
+                    if let Some(timeout) = rule.timeouts.backend_request {
                         // It ends attempts in the words of a dialect, and asks again.
-                        Some(timeout) => Arc::new(target.with_attempt_timeout(timeout)),
-                        None => target,
-                    };
-                    Target::AiService(target, to, observer)
+                        backend.target = Arc::new(backend.target.with_attempt_timeout(timeout));
+                    }
+                    Target::AiService(backend)
                 });
                 (target, self.ir.ai_services.get(name).map(|service| &service.policies))
             }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::compiler::Compiler;
+use super::{AiBackend, compiler::Compiler};
 use crate::{
     ir,
     policy::{Downstream, Models, Upstream},
@@ -47,8 +47,8 @@ impl Compiler<'_> {
     /// A target that is an AIService.
     fn upstream(&self, target: &ir::Target) -> Option<Upstream> {
         let ir::Target::AiService(name) = target else { return None };
-        let (target, _, observer) = self.registry.ai_service(name)?;
-        Some(Upstream { target, lengths: observer.lengths() })
+        let AiBackend { target, observer, .. } = self.registry.ai_service(name)?;
+        Some(Upstream { target: Arc::clone(target), lengths: observer.lengths() })
     }
 
     /// What the models of a rule are: an AIService goes by its name and by that of its model. A name that

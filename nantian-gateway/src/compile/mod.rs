@@ -1,5 +1,6 @@
 //! From plain data to something that serves: the IR and the state that outlives it become a snapshot.
 
+mod ai_services;
 mod backends;
 mod balanced;
 mod compiler;
@@ -15,14 +16,15 @@ pub(crate) mod stack;
 mod stream;
 mod tls_ports;
 
-pub use self::{
-    compiler::{Compiled, compile},
-    registry::Registry,
-};
 pub(crate) use self::{
+    ai_services::AiBackend,
     erased::{LocalFuture, LocalService},
     problem::Problem,
     registry::Outside,
     rule::{CompiledBackend, CompiledMirror, CompiledRule, RulePosition, Target},
     stack::{Context, RouteFuture, RouteService},
+};
+pub use self::{
+    compiler::{Compiled, compile},
+    registry::Registry,
 };

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use nantian_lb::{Balancer, HashKey, Strategy, session::Sessions};
 
-use super::backends::SessionHome;
+use super::{AiBackend, backends::SessionHome};
 use crate::{
     filter::{FilterLayer, RedirectLayer, RetryBudget},
     ir,
     metrics::RouteMetrics,
-    policy::{AiObserver, Meter, Plugins, RateLimits},
+    policy::{Meter, Plugins, RateLimits},
     upstream::{Destination, UpstreamTls},
 };
 
@@ -77,8 +77,8 @@ pub(crate) struct CompiledMirror {
 pub(crate) enum Target {
     /// The endpoints of a Service, and the TLS that takes the place of theirs.
     Service(Balancer<Destination>, Option<UpstreamTls>),
-    /// The provider of an AIService, and who is told of its calls.
-    AiService(Arc<nantian_ai::Target>, Destination, AiObserver),
+    /// The provider of an AIService.
+    AiService(AiBackend),
     /// Nowhere: 500.
     Invalid,
 }

@@ -16,7 +16,7 @@ use tower::{
 };
 
 use super::{
-    LocalFuture, LocalService,
+    AiBackend, LocalFuture, LocalService,
     backends::{Backends, Share, no_backend},
     rule::{CompiledBackend, CompiledMirror, CompiledRule, Target},
 };
@@ -143,7 +143,7 @@ fn before_route(rule: &CompiledRule) -> Option<policy::BeforeBody> {
 
 /// A share that is an AIService.
 fn model(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> Option<policy::ModelChoice> {
-    let Target::AiService(target, ..) = &share.target else { return None };
+    let Target::AiService(AiBackend { target, .. }) = &share.target else { return None };
     let (_, name) = target.name().split_once('/').unwrap_or(("", target.name()));
     let choice = policy::ModelChoice::new(name, target.model(), backend(share, rule, context));
     Some(choice.with_weight(share.weight))
@@ -207,9 +207,9 @@ fn target(
                 .layer(policy::balance_layer(balancer, sessions))
                 .service(Connect::new(context.client.clone(), tls.clone(), rule.is_of_calls())),
         ),
-        Target::AiService(provider, destination, observer) => ServiceBuilder::new()
+        Target::AiService(AiBackend { target, destination, observer }) => ServiceBuilder::new()
             .layer(policy::ai_layer(
-                Arc::clone(provider),
+                Arc::clone(target),
                 observer.clone(),
                 &context.body_memory,
                 &context.cutoff,

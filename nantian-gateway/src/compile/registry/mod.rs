@@ -12,9 +12,9 @@ use nantian_wasm::{EngineError, EngineThreads};
 
 use super::{
     Problem,
-    balanced::{BalancedBackend, security},
+    ai_services::{AiBackend, AiServices},
+    balanced::BalancedBackend,
     identities::Identities,
-    model_stats::ModelStats,
     tls_ports::TlsPorts,
 };
 use crate::{
@@ -24,13 +24,12 @@ use crate::{
     metrics::Metrics,
     pattern::Patterns,
     policy::{
-        AiObserver, Lengths, Limiters, NotRunning, OwnIdentities, PluginNews, PluginResources, PolicyLimiter,
-        Tokens, WasmPlugins, ai_target, rate_limit_policy, service_info,
+        Limiters, NotRunning, OwnIdentities, PluginNews, PluginResources, PolicyLimiter, Tokens, WasmPlugins,
+        rate_limit_policy,
     },
     respond::ErrorChain,
     telemetry::Telemetry,
-    translate::conditions::Reason,
-    upstream::{ClientConfig, Destination, Roots, Security, UpstreamTls},
+    upstream::{ClientConfig, Destination, Roots, UpstreamTls},
 };
 
 /// How long the first snapshot waits for its plugins: nobody is served before.
@@ -45,10 +44,7 @@ pub struct Registry {
     pub(super) metrics: Arc<Metrics>,
     pub(super) patterns: Patterns,
     balancers: BTreeMap<BackendId, BalancedBackend>,
-    ai_services: BTreeMap<ObjectName, AiUpstream>,
-    model_stats: ModelStats,
-    telemetry: Telemetry,
-    tokens: Tokens,
+    ai_services: AiServices,
     limiters: Limiters,
     plugins: WasmPlugins,
     pub(super) tls: TlsPorts,
@@ -57,14 +53,6 @@ pub struct Registry {
     retries: HashMap<(RouteId, BackendId), Arc<RetryBudget>>,
     /// What the tokens of sessions are sealed with.
     pub(super) session_keys: SessionKeys,
-}
-
-#[derive(Debug)]
-struct AiUpstream {
-    config: ir::AiService,
-    /// The last good one: an edit that makes no target leaves it in place.
-    target: Option<(Arc<nantian_ai::Target>, Destination, AiObserver)>,
-    fault: Option<String>,
 }
 
 /// What a registry has from outside of it.
@@ -85,16 +73,14 @@ impl Registry {
     /// Nothing yet; the tokens of sessions are sealed with these keys.
     pub(crate) fn new(metrics: Arc<Metrics>, session_keys: SessionKeys, outside: Outside) -> Self {
         let Outside { store, plugins, telemetry, tokens, roots } = outside;
+        let ai_services = AiServices::new(Arc::clone(&metrics), telemetry, tokens);
         Self {
             limiters: Limiters::new(store, Arc::clone(&metrics)),
             metrics,
             patterns: Patterns::default(),
             session_keys,
             balancers: BTreeMap::new(),
-            ai_services: BTreeMap::new(),
-            model_stats: ModelStats::default(),
-            telemetry,
-            tokens,
+            ai_services,
             plugins: WasmPlugins::new(plugins),
             tls: TlsPorts::default(),
             roots,
@@ -123,7 +109,7 @@ impl Registry {
 
     /// Who the gateway itself is at the clouds.
     pub(crate) fn identities(&self) -> &OwnIdentities {
-        self.tokens.identities()
+        self.ai_services.identities()
     }
 
     /// Where limits are kept, if not in this process.
@@ -196,7 +182,7 @@ impl Registry {
     /// Brings what is keyed by backend, service and plugin up to date with `ir`; says what cannot serve.
     pub(super) fn update(&mut self, ir: &Ir) -> Vec<Problem> {
         self.update_balancers(ir);
-        let mut problems = self.update_ai_services(ir);
+        let mut problems = self.ai_services.update(ir, &self.roots);
         for (id, why) in self.update_plugins(ir) {
             if let Some(plugin) = ir.plugins.get(&id) {
                 let object = plugin.object.clone();
@@ -259,21 +245,15 @@ impl Registry {
     pub(super) fn presenting(&mut self, secret: &ObjectName, target: &ir::Target) -> Option<UpstreamTls> {
         let tls = match target {
             ir::Target::Backend(id) => self.balancers.get(id)?.tls()?,
-            ir::Target::AiService(name) => {
-                let (_, destination, _) = self.ai_services.get(name)?.target.as_ref()?;
-                destination.security.tls()?
-            }
+            ir::Target::AiService(name) => self.ai_services.get(name)?.destination.security.tls()?,
             _ => return None,
         };
         self.identities.presenting(secret, target, tls)
     }
 
-    /// The target of an AI service, where it is, and who is told of its calls, unless it is faulty.
-    pub(super) fn ai_service(
-        &self,
-        name: &ObjectName,
-    ) -> Option<(Arc<nantian_ai::Target>, Destination, AiObserver)> {
-        self.ai_services.get(name).and_then(|service| service.target.clone())
+    /// An AIService, unless it is faulty.
+    pub(super) fn ai_service(&self, name: &ObjectName) -> Option<&AiBackend> {
+        self.ai_services.get(name)
     }
 
     /// The limiter of a policy, its levels kept.
@@ -288,66 +268,6 @@ impl Registry {
             Ok(policy) => (Some(self.limiters.get(id, &limit.object, policy)), None),
             Err(error) => (self.limiters.last(id), Some(ErrorChain(&error).to_string())),
         }
-    }
-
-    /// Who is told of the calls of an AIService. The collectors of its former configuration are told what is
-    /// left.
-    fn observer(
-        &mut self,
-        name: &ObjectName,
-        target: &nantian_ai::Target,
-        collectors: &[ir::Collector],
-        lengths: Arc<Lengths>,
-    ) -> AiObserver {
-        let (service, metrics) = (service_info(name, target), self.metrics.ai_service(&name.to_string()));
-        let exports = collectors.iter().filter_map(|collector| {
-            let export = self.telemetry.export(&service, collector, metrics.exports());
-            export.inspect_err(|error| tracing::error!(%name, %error, "a collector is told nothing")).ok()
-        });
-        let exports = exports.collect();
-        AiObserver::new(service, metrics, lengths, exports)
-    }
-
-    fn update_ai_services(&mut self, ir: &Ir) -> Vec<Problem> {
-        self.ai_services.retain(|name, _| ir.ai_services.contains_key(name));
-        self.model_stats.retain(|name| ir.ai_services.contains_key(name));
-        self.metrics.retain_ai_services(|name| ir.ai_services.keys().any(|known| known.to_string() == name));
-        for (name, config) in &ir.ai_services {
-            if self.ai_services.get(name).is_some_and(|known| known.config == *config) {
-                continue;
-            }
-            let last = self.ai_services.remove(name);
-            let is_as_secure = |last: &AiUpstream| last.config.transport == config.transport;
-            let last_good = last.filter(is_as_secure).and_then(|last| last.target);
-            // Connections are pooled by it.
-            let security = match &last_good {
-                Some((_, last, _)) if !config.transport.is_plain() => last.security.clone(),
-                _ => security(&config.transport, &self.roots),
-            };
-            let (target, fault) = match ai_target(name, config, &mut self.tokens) {
-                // Its BackendTLSPolicy tells what is wrong.
-                _ if security == Security::Refused => (None, None),
-                Ok((target, mut destination)) => {
-                    if security != Security::Plain {
-                        destination.security = security;
-                    }
-                    let stats = self.model_stats.of(name, target.model());
-                    let target = target.with_calibration(stats.calibration);
-                    let observer = self.observer(name, &target, &config.collectors, stats.lengths);
-                    (Some((Arc::new(target), destination, observer)), None)
-                }
-                Err(error) => (last_good, Some(error.to_string())),
-            };
-            self.ai_services.insert(name.clone(), AiUpstream { config: config.clone(), target, fault });
-        }
-        let failed = self.ai_services.iter();
-        failed
-            .filter_map(|(name, service)| {
-                let problem =
-                    Problem::new("AIService", name.clone(), Reason::Invalid, service.fault.clone()?);
-                Some(problem.beside_last_good(service.target.is_some()))
-            })
-            .collect()
     }
 }
 
