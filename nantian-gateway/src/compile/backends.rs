@@ -9,15 +9,13 @@ use http::{Request, Response, StatusCode};
 use nantian_lb::{Balancer, session::Sessions};
 use tower::Service;
 
-use super::{LocalFuture, LocalService};
+use super::{BackendService, LocalFuture, LocalService};
 use crate::{
     body::{Body, BoxError},
     respond,
     upstream::Destination,
     weighted::Weighted,
 };
-
-type BackendService = LocalService<Response<Body>, BoxError>;
 
 /// One service of a rule.
 #[derive(Debug)]

@@ -9,10 +9,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http::Request;
+use http::{Request, Response};
 use tower::Service;
 
-use crate::body::Body;
+use crate::body::{Body, BoxError};
 
 /// A boxed future of one worker.
 pub(crate) struct LocalFuture<R, E>(Pin<Box<dyn Future<Output = Result<R, E>>>>);
@@ -22,6 +22,9 @@ pub(crate) struct LocalFuture<R, E>(Pin<Box<dyn Future<Output = Result<R, E>>>>)
 /// Every service of the gateway is always ready (decisions are made in `call`), so `call` needs no turn at
 /// `poll_ready`.
 pub(crate) struct LocalService<R, E>(Rc<RefCell<dyn ErasedService<R, E>>>);
+
+/// What answers for a backend, or for all behind some layer of a route.
+pub(crate) type BackendService = LocalService<Response<Body>, BoxError>;
 
 trait ErasedService<R, E> {
     fn call(&mut self, request: Request<Body>) -> LocalFuture<R, E>;

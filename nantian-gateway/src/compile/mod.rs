@@ -18,7 +18,7 @@ mod tls_ports;
 
 pub(crate) use self::{
     ai_services::AiBackend,
-    erased::{LocalFuture, LocalService},
+    erased::{BackendService, LocalFuture, LocalService},
     problem::Problem,
     registry::Outside,
     rule::{CompiledBackend, CompiledMirror, CompiledRule, RulePosition, Target},

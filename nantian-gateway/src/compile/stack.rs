@@ -16,7 +16,7 @@ use tower::{
 };
 
 use super::{
-    AiBackend, LocalFuture, LocalService,
+    AiBackend, BackendService, LocalFuture, LocalService,
     backends::{Backends, Share, no_backend},
     rule::{CompiledBackend, CompiledMirror, CompiledRule, Target},
 };
@@ -34,7 +34,6 @@ use crate::{
 pub(crate) type RouteService = LocalService<Response<ObservedBody>, Infallible>;
 /// The future of a [`RouteService`].
 pub(crate) type RouteFuture = LocalFuture<Response<ObservedBody>, Infallible>;
-type BackendService = LocalService<Response<Body>, BoxError>;
 type MapResponse = MapResponseLayer<fn(Response<Body>) -> Response<Body>>;
 type OfNoError = Stack<MapErrLayer<fn(Infallible) -> BoxError>, Identity>;
 type Answers = Stack<TimeoutLayer, Stack<RespondLayer, Stack<MapResponse, OfNoError>>>;

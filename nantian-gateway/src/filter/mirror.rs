@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
@@ -17,14 +17,8 @@ use tower::{Layer, Service};
 
 use super::tee::{BodyCopy, Tee};
 use crate::{
-    body::{Body, BoxError},
-    compile::LocalService,
-    hops::Hops,
-    ir::Share,
-    listen::RequestInfo,
-    metrics::RouteMetrics,
-    runtime::spawn_local,
-    upstream::Upgrade,
+    body::Body, compile::BackendService, hops::Hops, ir::Share, listen::RequestInfo, metrics::RouteMetrics,
+    runtime::spawn_local, upstream::Upgrade,
 };
 
 /// Copies on their way to one mirror, of one worker; further ones are left out.
@@ -40,7 +34,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// One mirror of a rule, for one worker.
 pub(crate) struct Mirror {
     sample: Sample,
-    service: LocalService<Response<Body>, BoxError>,
+    service: BackendService,
     metrics: Arc<RouteMetrics>,
     worker: usize,
     in_flight: Cell<usize>,
@@ -183,7 +177,7 @@ impl Mirror {
     /// Sends `share` of the requests to `service`; copies are counted in the shard of `worker`.
     pub(crate) fn new(
         share: Share,
-        service: LocalService<Response<Body>, BoxError>,
+        service: BackendService,
         metrics: Arc<RouteMetrics>,
         worker: usize,
     ) -> Self {

@@ -15,7 +15,7 @@ use tower::{Layer, Service};
 use super::{RetryBudget, TimedOut};
 use crate::{
     body::{Body, BoxError},
-    compile::{LocalFuture, LocalService},
+    compile::{BackendService, LocalFuture},
     ir,
     metrics::RouteMetrics,
     replay::ReplayBuffer,
@@ -42,7 +42,7 @@ pub(crate) struct RetryLayer {
 /// The service of [`RetryLayer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Retry {
-    inner: LocalService<Response<Body>, BoxError>,
+    inner: BackendService,
     layer: RetryLayer,
 }
 
@@ -60,10 +60,10 @@ impl RetryLayer {
     }
 }
 
-impl Layer<LocalService<Response<Body>, BoxError>> for RetryLayer {
+impl Layer<BackendService> for RetryLayer {
     type Service = Retry;
 
-    fn layer(&self, inner: LocalService<Response<Body>, BoxError>) -> Retry {
+    fn layer(&self, inner: BackendService) -> Retry {
         Retry { inner, layer: self.clone() }
     }
 }

@@ -28,7 +28,7 @@ use tower::{Layer, Service};
 
 use crate::{
     body::{Body, BoxError},
-    compile::{LocalFuture, LocalService},
+    compile::{BackendService, LocalFuture, LocalService},
     kept::KeptBytes,
     policy::replayed_body::ReplayedBody,
 };
@@ -50,7 +50,7 @@ pub(super) struct AskLayer(pub(super) Asking);
 
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
-    inner: LocalService<Response<Body>, BoxError>,
+    inner: BackendService,
     asking: Asking,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct AskAgainLayer(pub(super) Asking);
 
 #[derive(Debug, Clone)]
 pub(super) struct AskAgain {
-    inner: LocalService<Response<Body>, BoxError>,
+    inner: BackendService,
     asking: Asking,
 }
 
@@ -289,7 +289,7 @@ mod tests {
     type Seen = Rc<RefCell<Vec<String>>>;
 
     /// A server that knows no `stream_options`.
-    fn refusing(seen: &Seen) -> LocalService<Response<Body>, BoxError> {
+    fn refusing(seen: &Seen) -> BackendService {
         let seen = Rc::clone(seen);
         LocalService::new(service_fn(move |request: Request<Body>| {
             let seen = Rc::clone(&seen);

@@ -28,7 +28,7 @@ use self::{
 use super::verdict::{UNMETERED, UNSENT, mark_unsent};
 use crate::{
     body::{Body, BoxError},
-    compile::LocalService,
+    compile::{BackendService, LocalService},
     ir::{self, ObjectName},
     respond::LoggedError,
     telemetry::TraceParent,
@@ -227,7 +227,7 @@ where
     S: Service<Request<RequestBody>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
     S::Future: 'static,
 {
-    type Service = LocalService<Response<Body>, BoxError>;
+    type Service = BackendService;
 
     fn layer(&self, inner: S) -> Self::Service {
         let (traced, cutoff) = (self.observer.asks_for_traces(), self.cutoff.clone());
@@ -258,14 +258,14 @@ fn with_trace(mut request: Request<Body>) -> Request<Body> {
 }
 
 /// One AIService of a rule: its target, its share, and all that stands before it.
-pub(crate) type ModelChoice = Choice<LocalService<Response<Body>, BoxError>>;
+pub(crate) type ModelChoice = Choice<BackendService>;
 
 /// The AIServices of a rule: by the `model` of a request's body, which is read within `memory`, else by
 /// weight, and on to the others where one fails.
 pub(crate) fn model_route(
     models: impl IntoIterator<Item = ModelChoice>,
     memory: &BodyMemory,
-) -> LocalService<Response<Body>, BoxError> {
+) -> BackendService {
     let models = models.into_iter().map(|model| {
         let service = ServiceBuilder::new()
             .map_request(|mut request: Request<RequestBody>| {
@@ -319,7 +319,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
     S::Future: 'static,
 {
-    type Service = LocalService<Response<Body>, BoxError>;
+    type Service = BackendService;
 
     fn layer(&self, inner: S) -> Self::Service {
         LocalService::new(

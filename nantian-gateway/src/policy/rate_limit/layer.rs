@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    compile::{LocalService, RulePosition},
+    compile::{BackendService, LocalService, RulePosition},
     listen::RequestInfo,
     metrics::{LimitMetrics, Limited},
 };
@@ -155,7 +155,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + 'static,
     S::Future: 'static,
 {
-    type Service = LocalService<Response<Body>, BoxError>;
+    type Service = BackendService;
 
     fn layer(&self, inner: S) -> Self::Service {
         let limited = self.layers.iter().rev().fold(LocalService::new(inner), |inner, layer| {

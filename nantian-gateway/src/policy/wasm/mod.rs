@@ -30,7 +30,7 @@ use tower::{Layer, Service, ServiceBuilder, service_fn};
 
 use crate::{
     body::{Body, BoxError},
-    compile::LocalService,
+    compile::{BackendService, LocalService},
     fetch::{FetchConfig, Fetched, ModuleKey, Modules, SourceNetworks},
     ir::{self, BackendId, PluginSource, PolicyId},
     respond::{self, ErrorChain, LocalReplyText, LoggedError},
@@ -323,7 +323,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
     S::Future: 'static,
 {
-    type Service = LocalService<Response<Body>, BoxError>;
+    type Service = BackendService;
 
     fn layer(&self, inner: S) -> Self::Service {
         match self {
