@@ -26,17 +26,15 @@ impl Claims {
     /// Gives the policy `object` the targets that no earlier one has.
     pub(super) fn claim(&mut self, object: &ObjectRef, targets: Vec<Target>) -> Vec<TargetOutcome> {
         let claimed = targets.into_iter().map(|target| {
-            let (place, mut fault) = split(target.place);
-            if let Some(place) = &place {
+            let conflict = target.place.as_ref().ok().and_then(|place| {
                 let holder = self.holders.entry(place.clone()).or_insert_with(|| object.name.clone());
-                if *holder != object.name {
+                (*holder != object.name).then(|| {
                     let message =
                         format!("{} {holder} comes first and has {}", object.kind, target.reference);
-                    fault = Some(Fault::new(Reason::Conflicted, message));
-                }
-            }
-            let place = place.or(target.service);
-            TargetOutcome { reference: target.reference, place, fault, is_foreign: target.is_foreign }
+                    Fault::new(Reason::Conflicted, message)
+                })
+            });
+            target.outcome(conflict)
         });
         claimed.collect()
     }
@@ -44,21 +42,12 @@ impl Claims {
 
 /// The targets of a policy of a kind of which several may share a target.
 pub(super) fn share(targets: Vec<Target>) -> Vec<TargetOutcome> {
-    let shared = targets.into_iter().map(|target| {
-        let (place, fault) = split(target.place);
-        TargetOutcome { reference: target.reference, place, fault, is_foreign: target.is_foreign }
-    });
-    shared.collect()
+    targets.into_iter().map(|target| target.outcome(None)).collect()
 }
 
 /// The targets of a policy that is in force nowhere: the fault of the policy itself is the one to report.
 pub(super) fn refuse(targets: Vec<Target>, fault: &Fault) -> Vec<TargetOutcome> {
-    let refused = targets.into_iter().map(|target| {
-        let (place, _) = split(target.place);
-        let (fault, is_foreign) = (Some(fault.clone()), target.is_foreign);
-        TargetOutcome { reference: target.reference, place, fault, is_foreign }
-    });
-    refused.collect()
+    targets.into_iter().map(|target| target.outcome(Some(fault.clone()))).collect()
 }
 
 /// The places where a policy is in force.
@@ -89,11 +78,4 @@ pub(super) fn id(uid: Option<&String>, name: &ObjectName) -> PolicyId {
         Some(uid) => format!("{name}@{uid}"),
         None => name.to_string(),
     })
-}
-
-fn split(place: Result<TargetKey, Fault>) -> (Option<TargetKey>, Option<Fault>) {
-    match place {
-        Ok(place) => (Some(place), None),
-        Err(fault) => (None, Some(fault)),
-    }
 }

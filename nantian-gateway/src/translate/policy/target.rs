@@ -2,6 +2,7 @@
 
 use nantian_crd::{ServiceRef, TargetKind, TargetRef};
 
+use super::outcome::TargetOutcome;
 use crate::{
     gates::Feature,
     ir::{BackendId, ObjectName, RouteId, RouteKind},
@@ -9,7 +10,7 @@ use crate::{
         cluster_state::ClusterState,
         conditions::Reason,
         fault::Fault,
-        gateway::{Gateways, parent},
+        gateway::{Gateways, ListenerState, parent},
         grants::GroupKind,
         service::transport_of,
         status::ParentReference,
@@ -72,8 +73,16 @@ impl Target {
             TargetKind::ListenerSet => {
                 (GroupKind::LISTENER_SET, listener_set(cluster, gateways, name, section))
             }
-            TargetKind::HttpRoute => (GroupKind::HTTP_ROUTE, http_route(cluster, name, section)),
-            TargetKind::GrpcRoute => (GroupKind::GRPC_ROUTE, grpc_route(cluster, name, section)),
+            TargetKind::HttpRoute => {
+                let rules = cluster.objects.http_routes.get(&name);
+                let rules = rules.map(|it| it.spec.rules.iter().flatten().map(|rule| &rule.name));
+                (GroupKind::HTTP_ROUTE, route(RouteKind::Http, name, rules, section))
+            }
+            TargetKind::GrpcRoute => {
+                let rules = cluster.objects.grpc_routes.get(&name);
+                let rules = rules.map(|it| it.spec.rules.iter().flatten().map(|rule| &rule.name));
+                (GroupKind::GRPC_ROUTE, route(RouteKind::Grpc, name, rules, section))
+            }
             TargetKind::Service => (GroupKind::SERVICE, service(cluster, name)),
             TargetKind::AiService => (GroupKind::AI_SERVICE, ai_service(cluster, name)),
         };
@@ -112,6 +121,16 @@ impl Target {
         };
         Self { reference, place, service: service_of_port, is_foreign: false }
     }
+
+    /// What became of a policy here, which is not in force if there is a `fault` or no place.
+    pub(super) fn outcome(self, fault: Option<Fault>) -> TargetOutcome {
+        let (place, missing) = match self.place {
+            Ok(place) => (Some(place), None),
+            Err(fault) => (self.service, Some(fault)),
+        };
+        let Self { reference, is_foreign, .. } = self;
+        TargetOutcome { reference, place, fault: fault.or(missing), is_foreign }
+    }
 }
 
 /// Whether a Gateway is of a class of another controller.
@@ -128,16 +147,10 @@ fn gateway(
     name: ObjectName,
     section: Option<String>,
 ) -> Result<TargetKey, Fault> {
-    let gateway = gateways.get(&name).ok_or_else(|| {
-        let fault = not_found(format!("this gateway serves no Gateway {name}"));
-        if cluster.objects.gateways.contains_key(&name) { fault } else { fault.absent() }
-    })?;
-    match section {
-        Some(section) if !gateway.declared_by(None).any(|(_, listener)| listener.id.name == section) => {
-            Err(not_found(format!("Gateway {name} has no listener {section}")))
-        }
-        section => Ok(TargetKey::Gateway(name, section)),
-    }
+    let exists = cluster.objects.gateways.contains_key(&name);
+    let declared = gateways.get(&name).map(|gateway| gateway.declared_by(None));
+    let section = listener(GroupKind::GATEWAY, &name, exists, declared, section)?;
+    Ok(TargetKey::Gateway(name, section))
 }
 
 fn listener_set(
@@ -146,53 +159,47 @@ fn listener_set(
     name: ObjectName,
     section: Option<String>,
 ) -> Result<TargetKey, Fault> {
-    let Some((gateway, _)) = gateways.of_set(&name) else {
-        let fault = not_found(format!("this gateway serves no ListenerSet {name}"));
-        return Err(if cluster.objects.listener_sets.contains_key(&name) { fault } else { fault.absent() });
-    };
+    let exists = cluster.objects.listener_sets.contains_key(&name);
+    let declared = gateways.of_set(&name).map(|(gateway, _)| gateway.declared_by(Some(&name)));
+    let section = listener(GroupKind::LISTENER_SET, &name, exists, declared, section)?;
+    Ok(TargetKey::ListenerSet(name, section))
+}
+
+/// A listener among those that an object has `declared`, if one is meant; `None` if it is not served.
+fn listener<'l, 'a: 'l>(
+    kind: GroupKind<'_>,
+    name: &ObjectName,
+    exists: bool,
+    declared: Option<impl Iterator<Item = (usize, &'l ListenerState<'a>)>>,
+    section: Option<String>,
+) -> Result<Option<String>, Fault> {
+    let kind = kind.kind;
+    let mut declared = declared.ok_or_else(|| {
+        let fault = not_found(format!("this gateway serves no {kind} {name}"));
+        if exists { fault } else { fault.absent() }
+    })?;
     match section {
-        Some(section)
-            if !gateway.declared_by(Some(&name)).any(|(_, listener)| listener.id.name == section) =>
-        {
-            Err(not_found(format!("ListenerSet {name} has no listener {section}")))
+        Some(section) if !declared.any(|(_, listener)| listener.id.name == section) => {
+            Err(not_found(format!("{kind} {name} has no listener {section}")))
         }
-        section => Ok(TargetKey::ListenerSet(name, section)),
+        section => Ok(section),
     }
 }
 
-fn http_route(
-    cluster: &ClusterState<'_>,
+/// A route whose rules have these names, if it exists.
+fn route<'r>(
+    kind: RouteKind,
     name: ObjectName,
+    rules: Option<impl Iterator<Item = &'r Option<String>>>,
     section: Option<String>,
 ) -> Result<TargetKey, Fault> {
-    let rules = cluster.objects.http_routes.get(&name).map(|route| {
-        let rules = route.spec.rules.iter().flatten();
-        rules.filter_map(|rule| rule.name.as_deref()).collect()
-    });
-    route(RouteId { kind: RouteKind::Http, name }, rules, section)
-}
-
-fn grpc_route(
-    cluster: &ClusterState<'_>,
-    name: ObjectName,
-    section: Option<String>,
-) -> Result<TargetKey, Fault> {
-    let rules = cluster.objects.grpc_routes.get(&name).map(|route| {
-        let rules = route.spec.rules.iter().flatten();
-        rules.filter_map(|rule| rule.name.as_deref()).collect()
-    });
-    route(RouteId { kind: RouteKind::Grpc, name }, rules, section)
-}
-
-/// A route with `rules`, if it exists.
-fn route(id: RouteId, rules: Option<Vec<&str>>, section: Option<String>) -> Result<TargetKey, Fault> {
-    let (kind, name) = (id.kind.as_str(), &id.name);
-    let rules = rules.ok_or_else(|| not_found(format!("{kind} {name} does not exist")).absent())?;
+    let shown = kind.as_str();
+    let mut rules = rules.ok_or_else(|| not_found(format!("{shown} {name} does not exist")).absent())?;
     match section {
-        Some(section) if !rules.contains(&section.as_str()) => {
-            Err(not_found(format!("{kind} {name} has no rule {section}")))
+        Some(section) if !rules.any(|rule| rule.as_ref() == Some(&section)) => {
+            Err(not_found(format!("{shown} {name} has no rule {section}")))
         }
-        section => Ok(TargetKey::Route(id, section)),
+        section => Ok(TargetKey::Route(RouteId { kind, name }, section)),
     }
 }
 
