@@ -35,13 +35,13 @@ pub use self::{
     compile::Compiler,
     resource::resource,
     rule::{Hint, Rule},
+    suggest::suggest,
     validator::Validator,
 };
 pub(crate) use self::{
     node::whole_number,
     resource::whole,
     rule::{child, enforcing, has, items, text},
-    suggest::suggest,
 };
 
 /// Checks `value` against `schema` once; a [`Validator`] does it many times.

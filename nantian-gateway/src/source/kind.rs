@@ -1,6 +1,6 @@
 //! Which kinds the gateway reads, and what to say about the others.
 
-use super::suggest::closest;
+use nantian_crd::schema::suggest;
 
 /// A kind that the gateway reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,7 +167,7 @@ fn wrong_version(found: &str, info: KindInfo) -> String {
 /// our business.
 fn is_likely_typo(group: &str, meant: &str) -> bool {
     ["", "apps", "discovery.k8s.io", "networking.k8s.io"].contains(&group)
-        || closest(group, [meant]).is_some()
+        || suggest(group, [meant]).is_some()
 }
 
 fn unknown_kind(group: &str, kind: &str) -> Meaning {
@@ -177,7 +177,7 @@ fn unknown_kind(group: &str, kind: &str) -> Meaning {
     let read = Kind::ALL.into_iter().map(Kind::info).filter(|info| info.group == group).map(|info| info.name);
     let others = NOT_SERVED.into_iter().filter(|_| group == GATEWAY_API);
     let known: Vec<_> = read.chain(others).collect();
-    let hint = match closest(kind, known.iter().copied()) {
+    let hint = match suggest(kind, known.iter().copied()) {
         Some(suggestion) => format!("did you mean {suggestion:?}?"),
         None => format!("known are {}", known.join(", ")),
     };

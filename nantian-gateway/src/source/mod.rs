@@ -23,7 +23,6 @@ mod refusal;
 mod scan;
 mod schema;
 mod secret_data;
-mod suggest;
 mod versions;
 mod watch;
 mod yaml;
