@@ -3,7 +3,7 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot set up its world must stop")]
 
 use divan::{Bencher, black_box};
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use nantian_gateway::{
     ir::{HostPattern, KeyMatch, PathMatch, RouteHost, RouteMatch, ValueMatch},
     route::{RequestHead, Router, RouterBuilder, RuleIndex},
@@ -33,7 +33,7 @@ fn router(routes: u32) -> Router {
             let path = PathMatch::Prefix(format!("/app{route}/v{rule}"));
             let headers = match rule % 3 {
                 0 => vec![KeyMatch {
-                    name: "x-version".to_owned(),
+                    name: HeaderName::from_static("x-version"),
                     value: ValueMatch::Exact(format!("{rule}")),
                 }],
                 _ => Vec::new(),

@@ -144,14 +144,10 @@ impl<'a> Compiler<'a> {
         };
         let counts_tokens = rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
         let shares = rule.backends.iter().map(|share| self.share(share, rule, place, around, counts_tokens));
-        let mut backends: Vec<_> = shares.collect();
+        let backends: Vec<_> = shares.collect();
         let leads_to_plugins = backends.iter().any(|share| share.plugins.is_some());
         let of_plugins = PluginPlace { leads_to_plugins, ..Self::place_of_plugins(place, only) };
         let plugins = self.plugins(around, &[], of_plugins);
-        let filters = self.filters(&rule.filters, place).unwrap_or_else(|Omitted| {
-            backends.clear();
-            None
-        });
         let mirrors = self.mirrors(&rule.mirrors);
         let redirect = RedirectLayer::new(&rule.filters);
         let needs_info = redirect.is_some()
@@ -169,7 +165,7 @@ impl<'a> Compiler<'a> {
             place: place.clone(),
             metrics: self.registry.metrics.route(&place.route),
             timeout: rule.timeouts.request,
-            filters,
+            filters: FilterLayer::new(&rule.filters),
             plugins,
             rate_limits,
             redirect,
@@ -189,7 +185,7 @@ impl<'a> Compiler<'a> {
         outer: &[&Policies],
         counts_tokens: bool,
     ) -> CompiledBackend {
-        let (mut target, policies) = match &share.target {
+        let (target, policies) = match &share.target {
             ir::Target::Backend(id) => {
                 let target = self
                     .service(id)
@@ -214,10 +210,6 @@ impl<'a> Compiler<'a> {
         let around: Vec<&Policies> = [&share.policies].into_iter().chain(policies).collect();
         let rate_limits = self.rate_limits(&around, outer, place, &self.downstream_of_share(rule, share));
         let counts_tokens = counts_tokens || rate_limits.as_ref().is_some_and(RateLimits::counts_tokens);
-        let filters = self.filters(&share.filters, place).unwrap_or_else(|Omitted| {
-            target = Target::Invalid;
-            None
-        });
         let retry = match &share.target {
             ir::Target::Backend(id) => {
                 rule.retry.clone().map(|retry| (retry, self.registry.retry_budget(&place.id, id)))
@@ -226,7 +218,7 @@ impl<'a> Compiler<'a> {
         };
         CompiledBackend {
             weight: share.weight,
-            filters,
+            filters: FilterLayer::new(&share.filters),
             plugins: self.plugins(&around, outer, Self::place_of_plugins(place, Some(&share.target))),
             rate_limits,
             redirect: RedirectLayer::new(&share.filters),
@@ -260,19 +252,6 @@ impl<'a> Compiler<'a> {
             Some(CompiledMirror { share: mirror.share, target: Target::Service(balancer, tls) })
         });
         compiled.collect()
-    }
-
-    /// The translator accepts only what can be compiled; what cannot all the same is not served without its
-    /// filters.
-    fn filters(
-        &mut self,
-        filters: &[ir::Filter],
-        place: &RulePosition,
-    ) -> Result<Option<FilterLayer>, Omitted> {
-        FilterLayer::new(filters).map_err(|error| {
-            self.problems.push(Problem::of_route(place, error.to_string()));
-            Omitted
-        })
     }
 
     fn rate_limits(
@@ -312,9 +291,6 @@ impl<'a> Compiler<'a> {
         PluginPlace { route, backend, wants_address: false, leads_to_plugins: false }
     }
 }
-
-/// Something was left out and is in the problems.
-struct Omitted;
 
 /// The policies at `around`, each once: one that is attached at several places on a request's way, `outer`
 /// ones included, is asked at the first of them.

@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
-use super::headers::InvalidHeader;
 use crate::{
     body::Body,
     ir::{self, Names, OriginPattern},
@@ -41,21 +40,21 @@ enum Allowed {
 }
 
 impl Cors {
-    pub(super) fn new(cors: &ir::Cors) -> Result<Self, InvalidHeader> {
+    pub(super) fn new(cors: &ir::Cors) -> Self {
         let exposed = match &cors.exposed {
             // With credentials it would be the name of a header.
             Names::Any if cors.credentials => None,
             Names::Any => Some(HeaderValue::from_static("*")),
-            Names::Listed(names) => list(names)?,
+            Names::Listed(names) => names.clone(),
         };
-        Ok(Self {
+        Self {
             origins: cors.origins.clone(),
             credentials: cors.credentials,
-            methods: Allowed::new(&cors.methods)?,
-            headers: Allowed::new(&cors.headers)?,
+            methods: Allowed::new(&cors.methods),
+            headers: Allowed::new(&cors.headers),
             exposed,
             max_age: cors.max_age_seconds.into(),
-        })
+        }
     }
 
     /// The origin of a request, if it is allowed.
@@ -106,10 +105,10 @@ impl Cors {
 }
 
 impl Allowed {
-    fn new(names: &Names) -> Result<Self, InvalidHeader> {
+    fn new(names: &Names) -> Self {
         match names {
-            Names::Any => Ok(Self::Asked),
-            Names::Listed(names) => list(names).map(Self::Listed),
+            Names::Any => Self::Asked,
+            Names::Listed(names) => Self::Listed(names.clone()),
         }
     }
 
@@ -125,12 +124,4 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: Option<&Head
     if let Some(value) = value {
         headers.insert(name, value.clone());
     }
-}
-
-fn list(names: &[String]) -> Result<Option<HeaderValue>, InvalidHeader> {
-    if names.is_empty() {
-        return Ok(None);
-    }
-    let list = names.join(", ");
-    HeaderValue::from_str(&list).map(Some).map_err(|_| InvalidHeader(list))
 }

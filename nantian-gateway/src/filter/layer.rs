@@ -12,12 +12,12 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{
-    cors::Cors,
-    headers::{HeaderChanges, InvalidHeader},
-    rewrite::{Rewrite, TargetTooLong},
+use super::{cors::Cors, rewrite::TargetTooLong};
+use crate::{
+    body::Body,
+    ir::{Filter, HeaderModifier, UrlRewrite},
+    respond,
 };
-use crate::{body::Body, ir, respond};
 
 /// Applies filters in their order; CORS, which comes first, answers a preflight without the inner service. A
 /// redirect is none of them: it takes the place of a backend, [`RedirectLayer`](super::RedirectLayer).
@@ -30,7 +30,7 @@ pub(crate) struct FilterLayer {
 struct Filters {
     cors: Option<Cors>,
     request: Vec<RequestFilter>,
-    response: Vec<HeaderChanges>,
+    response: Vec<HeaderModifier>,
 }
 
 /// A request that a CORS filter has seen, and its origin if that is allowed.
@@ -41,34 +41,25 @@ struct CorsRequest {
 
 #[derive(Debug)]
 enum RequestFilter {
-    Headers(HeaderChanges),
-    Rewrite(Rewrite),
+    Headers(HeaderModifier),
+    Rewrite(UrlRewrite),
 }
 
 impl FilterLayer {
     /// The layer for `filters`, or `None` if there are none.
-    ///
-    /// # Errors
-    /// [`InvalidHeader`].
-    pub(crate) fn new(filters: &[ir::Filter]) -> Result<Option<Self>, InvalidHeader> {
+    pub(crate) fn new(filters: &[Filter]) -> Option<Self> {
         let mut compiled = Filters { cors: None, request: Vec::new(), response: Vec::new() };
-        for filter in filters {
+        for filter in filters.iter().cloned() {
             match filter {
-                ir::Filter::Cors(cors) => compiled.cors = Some(Cors::new(cors)?),
-                ir::Filter::RequestHeaders(modifier) => {
-                    compiled.request.push(RequestFilter::Headers(HeaderChanges::new(modifier)?));
-                }
-                ir::Filter::ResponseHeaders(modifier) => {
-                    compiled.response.push(HeaderChanges::new(modifier)?)
-                }
-                ir::Filter::Redirect(_) => {}
-                ir::Filter::UrlRewrite(rewrite) => {
-                    compiled.request.push(RequestFilter::Rewrite(Rewrite::new(rewrite)?));
-                }
+                Filter::Cors(cors) => compiled.cors = Some(Cors::new(&cors)),
+                Filter::RequestHeaders(changes) => compiled.request.push(RequestFilter::Headers(changes)),
+                Filter::ResponseHeaders(changes) => compiled.response.push(changes),
+                Filter::UrlRewrite(rewrite) => compiled.request.push(RequestFilter::Rewrite(rewrite)),
+                Filter::Redirect(_) => {}
             }
         }
-        let is_redirect = |filter: &ir::Filter| matches!(filter, ir::Filter::Redirect(_));
-        Ok((!filters.iter().all(is_redirect)).then(|| Self { filters: Arc::new(compiled) }))
+        let is_redirect = |filter: &Filter| matches!(filter, Filter::Redirect(_));
+        (!filters.iter().all(is_redirect)).then(|| Self { filters: Arc::new(compiled) })
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::Either;
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Request, Response, header, request::Parts};
 use nantian_wasm::respond::LocalReply;
 use tower::{Layer, Service};
 
@@ -82,8 +82,7 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
     if host.is_empty() {
         // No URI has an empty host (RFC 9110, section 4.2.1). Balancers that ask so, by HTTP/1.0, look at the
         // status alone.
-        let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
-        return respond::plain(status, "the request names no host to be redirected to");
+        return respond::plain(redirect.status, "the request names no host to be redirected to");
     }
     let is_elsewhere = redirect.scheme.is_some() || info.is_secure != info.tls;
     let port = redirect.port.unwrap_or(if is_elsewhere { own_port } else { info.port });
@@ -101,7 +100,7 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
         location.push_str(query);
     }
     let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
+    *response.status_mut() = redirect.status;
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -111,7 +110,7 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{Request, StatusCode};
 
     use super::*;
 
@@ -139,7 +138,7 @@ mod tests {
     }
 
     fn filter() -> ir::Redirect {
-        ir::Redirect { scheme: None, hostname: None, path: None, port: None, status: 302 }
+        ir::Redirect { scheme: None, hostname: None, path: None, port: None, status: StatusCode::FOUND }
     }
 
     #[test]

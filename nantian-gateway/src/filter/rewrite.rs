@@ -1,32 +1,15 @@
 //! URLRewrite, and the path arithmetic that redirects share.
 
-use http::{HeaderValue, Uri, header, request::Parts, uri::PathAndQuery};
+use http::{Uri, header, request::Parts, uri::PathAndQuery};
 
-use super::headers::InvalidHeader;
-use crate::ir::{self, PathRewrite};
-
-/// A rewrite of the request, ready to be applied.
-#[derive(Debug, Clone)]
-pub(super) struct Rewrite {
-    hostname: Option<HeaderValue>,
-    path: Option<PathRewrite>,
-}
+use crate::ir::{PathRewrite, UrlRewrite};
 
 /// The rewritten target is longer than a URI can be, and the one from before must not be sent on in its
 /// place.
 #[derive(Debug)]
 pub(super) struct TargetTooLong;
 
-impl Rewrite {
-    pub(super) fn new(rewrite: &ir::UrlRewrite) -> Result<Self, InvalidHeader> {
-        let hostname = rewrite
-            .hostname
-            .as_ref()
-            .map(|name| HeaderValue::from_str(name).map_err(|_| InvalidHeader(name.clone())))
-            .transpose()?;
-        Ok(Self { hostname, path: rewrite.path.clone() })
-    }
-
+impl UrlRewrite {
     /// Changes authority and path.
     pub(super) fn apply(&self, parts: &mut Parts) -> Result<(), TargetTooLong> {
         if let Some(path) = &self.path {

@@ -2,9 +2,10 @@
 
 use std::{fmt, net::SocketAddr};
 
+use http::HeaderName;
 use serde::{Serialize, Serializer};
 
-use super::{BackendTransport, ObjectName, Policies, SessionPersistence, Transport};
+use super::{BackendTransport, ObjectName, Policies, SessionPersistence, Transport, shown};
 
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,8 +115,8 @@ pub struct ConsistentHash {
 pub enum HashKey {
     /// The client's address.
     SourceIp,
-    /// The value of this header; lower-case.
-    Header(String),
+    /// The value of this header.
+    Header(#[serde(serialize_with = "shown::name")] HeaderName),
     /// The host of the request.
     Hostname,
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use http::HeaderValue;
 use serde::{Serialize, Serializer};
+
+use super::shown;
 
 /// Which other origins may use a route from a browser.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -28,8 +31,8 @@ pub struct Cors {
 pub enum Names {
     /// Whatever is asked for.
     Any,
-    /// These; valid names.
-    Listed(Vec<String>),
+    /// These, as answers list them; `None` are none.
+    Listed(#[serde(serialize_with = "shown::list")] Option<HeaderValue>),
 }
 
 /// An origin (RFC 6454): a scheme, a host and a port.
@@ -65,7 +68,7 @@ pub enum OriginPattern {
 
 impl Default for Names {
     fn default() -> Self {
-        Self::Listed(Vec::new())
+        Self::Listed(None)
     }
 }
 

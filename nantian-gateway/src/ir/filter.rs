@@ -1,8 +1,9 @@
 //! Gateway API filters, resolved.
 
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::{Cors, redact};
+use super::{Cors, redact, shown};
 
 /// One filter of a rule or of a backend reference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,19 +22,20 @@ pub enum Filter {
     Cors(Cors),
 }
 
-/// Header changes: `set` first, then `add`, then `remove`. Names are valid and lower-case, values are valid.
+/// Header changes: `set` first, then `add`, then `remove`.
 ///
 /// Values that may be credentials are not shown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct HeaderModifier {
     /// Replaces all values of a header.
     #[serde(serialize_with = "redact::show_headers")]
-    pub set: Vec<(String, String)>,
+    pub set: Vec<(HeaderName, HeaderValue)>,
     /// Adds a value to a header.
     #[serde(serialize_with = "redact::show_headers")]
-    pub add: Vec<(String, String)>,
+    pub add: Vec<(HeaderName, HeaderValue)>,
     /// Removes a header.
-    pub remove: Vec<String>,
+    #[serde(serialize_with = "shown::names")]
+    pub remove: Vec<HeaderName>,
 }
 
 /// A redirect; what is absent is taken from the request.
@@ -48,7 +50,8 @@ pub struct Redirect {
     /// The port; if absent, that of `scheme` if given, else that of the listener.
     pub port: Option<u16>,
     /// 301, 302, 303, 307 or 308.
-    pub status: u16,
+    #[serde(serialize_with = "shown::status")]
+    pub status: StatusCode,
 }
 
 /// The scheme of a redirect.
@@ -66,7 +69,8 @@ pub enum RedirectScheme {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct UrlRewrite {
     /// The new authority.
-    pub hostname: Option<String>,
+    #[serde(serialize_with = "shown::value")]
+    pub hostname: Option<HeaderValue>,
     /// The new path.
     pub path: Option<PathRewrite>,
 }

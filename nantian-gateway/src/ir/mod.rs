@@ -14,6 +14,7 @@ mod policy;
 mod redact;
 mod route;
 mod session;
+mod shown;
 mod tls;
 
 use std::collections::BTreeMap;

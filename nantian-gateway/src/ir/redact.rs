@@ -1,6 +1,9 @@
 //! Values that may be credentials, told by the name of their header or parameter, are not shown.
 
+use http::{HeaderName, HeaderValue};
 use serde::Serializer;
+
+use super::shown::text;
 
 /// What is shown instead.
 pub(crate) const REDACTED: &str = "[redacted]";
@@ -16,11 +19,11 @@ pub(crate) fn is_sensitive(name: &str) -> bool {
 
 /// Shows headers without the values that may be credentials.
 pub(super) fn show_headers<S: Serializer>(
-    headers: &[(String, String)],
+    headers: &[(HeaderName, HeaderValue)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(headers.iter().map(|(name, value)| {
-        let value = if is_sensitive(name) { REDACTED } else { value };
-        (name, value)
+        let value = if is_sensitive(name.as_str()) { REDACTED.into() } else { text(value) };
+        (name.as_str(), value)
     }))
 }

@@ -2,9 +2,12 @@
 
 use std::{fmt, time::Duration};
 
+use http::{HeaderName, Method};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{BackendId, Filter, ObjectName, PolicyId, SessionPersistence, Transport, duration, redact};
+use super::{
+    BackendId, Filter, ObjectName, PolicyId, SessionPersistence, Transport, duration, redact, shown,
+};
 
 /// One route that is attached to at least one listener.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -125,11 +128,12 @@ pub struct RouteMatch {
     /// The path.
     pub path: PathMatch,
     /// The method, if only one is meant.
-    pub method: Option<String>,
-    /// Headers; names are lower-case.
-    pub headers: Vec<KeyMatch>,
+    #[serde(serialize_with = "shown::optional")]
+    pub method: Option<Method>,
+    /// Headers.
+    pub headers: Vec<KeyMatch<HeaderName>>,
     /// Query parameters; names are exact.
-    pub query: Vec<KeyMatch>,
+    pub query: Vec<KeyMatch<String>>,
     /// The method of a gRPC call, whatever its service is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
@@ -157,9 +161,9 @@ pub enum PathMatch {
 
 /// A condition on one header or query parameter. A value that may be a credential is not shown.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KeyMatch {
+pub struct KeyMatch<N> {
     /// Its name.
-    pub name: String,
+    pub name: N,
     /// What its value must be.
     pub value: ValueMatch,
 }
@@ -294,11 +298,12 @@ impl Share {
 
 // === impl KeyMatch ===
 
-impl Serialize for KeyMatch {
+impl<N: AsRef<str>> Serialize for KeyMatch<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("KeyMatch", 2)?;
-        fields.serialize_field("name", &self.name)?;
-        if redact::is_sensitive(&self.name) {
+        let name = self.name.as_ref();
+        fields.serialize_field("name", name)?;
+        if redact::is_sensitive(name) {
             fields.serialize_field("value", redact::REDACTED)?;
         } else {
             fields.serialize_field("value", &self.value)?;

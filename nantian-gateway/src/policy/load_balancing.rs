@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, Response, StatusCode, request::Parts};
+use http::{Response, StatusCode, request::Parts};
 use nantian_lb::{
     BalanceConfig, BalanceLayer, Balancer, Blame, Endpoint, HashKey, PickError, Readiness, Strategy,
     health::{OutlierConfig, SlowStartConfig},
@@ -56,9 +56,7 @@ pub(crate) fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
         ir::Strategy::RoundRobin => Strategy::RoundRobin,
         ir::Strategy::Random => Strategy::Random,
         ir::Strategy::LeastRequest => Strategy::LeastRequest,
-        ir::Strategy::ConsistentHash(hash) => {
-            hash_key(&hash.key).map_or(Strategy::LeastRequest, Strategy::ConsistentHash)
-        }
+        ir::Strategy::ConsistentHash(hash) => Strategy::ConsistentHash(hash_key(&hash.key)),
     };
     // Not for an ordinary 500 nor for 429: one client would decide for all.
     let outlier = OutlierConfig::new().with_consecutive_errors(None).with_busy_max(Duration::ZERO);
@@ -71,12 +69,11 @@ pub(crate) fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
     }
 }
 
-/// `None` for a header that HTTP does not know; a missing key falls back to least request all the same.
-fn hash_key(key: &ir::HashKey) -> Option<HashKey> {
+fn hash_key(key: &ir::HashKey) -> HashKey {
     match key {
-        ir::HashKey::SourceIp => Some(HashKey::SourceIp),
-        ir::HashKey::Hostname => Some(HashKey::Hostname),
-        ir::HashKey::Header(name) => HeaderName::from_bytes(name.as_bytes()).ok().map(HashKey::Header),
+        ir::HashKey::SourceIp => HashKey::SourceIp,
+        ir::HashKey::Hostname => HashKey::Hostname,
+        ir::HashKey::Header(name) => HashKey::Header(name.clone()),
     }
 }
 

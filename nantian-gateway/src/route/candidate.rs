@@ -67,23 +67,18 @@ enum Value {
     Regex(Regex),
 }
 
-/// A match that cannot be compiled.
+/// A match whose expression cannot be compiled.
 #[derive(Debug, Clone, thiserror::Error)]
+#[error("{pattern:?} is not a regular expression")]
 #[non_exhaustive]
-pub enum InvalidMatch {
-    /// Not a regular expression.
-    #[error("{0:?} is not a regular expression")]
-    Regex(String, #[source] regex::Error),
-    /// Not a method.
-    #[error("{0:?} is not a method")]
-    Method(String),
-    /// Not a header name.
-    #[error("{0:?} is not a header name")]
-    Header(String),
+pub struct InvalidMatch {
+    pattern: String,
+    #[source]
+    error: regex::Error,
 }
 
 pub(super) fn whole_match(pattern: &str, patterns: &Patterns) -> Result<Regex, InvalidMatch> {
-    patterns.whole_match(pattern).map_err(|error| InvalidMatch::Regex(pattern.to_owned(), error))
+    patterns.whole_match(pattern).map_err(|error| InvalidMatch { pattern: pattern.to_owned(), error })
 }
 
 // === impl Ranked ===
@@ -95,18 +90,11 @@ impl Ranked {
         rule: RuleIndex,
         patterns: &Patterns,
     ) -> Result<Self, InvalidMatch> {
-        let method = found
-            .method
-            .as_ref()
-            .map(|name| Method::from_bytes(name.as_bytes()).map_err(|_| InvalidMatch::Method(name.clone())));
-        let header = |key: &KeyMatch| {
-            let name = HeaderName::from_bytes(key.name.as_bytes())
-                .map_err(|_| InvalidMatch::Header(key.name.clone()))?;
-            Ok((name, Value::new(&key.value, patterns)?))
-        };
-        let parameter = |key: &KeyMatch| Ok((key.name.as_str().into(), Value::new(&key.value, patterns)?));
+        let header = |key: &KeyMatch<HeaderName>| Ok((key.name.clone(), Value::new(&key.value, patterns)?));
+        let parameter =
+            |key: &KeyMatch<String>| Ok((key.name.as_str().into(), Value::new(&key.value, patterns)?));
         let condition = Condition {
-            method: method.transpose()?,
+            method: found.method.clone(),
             headers: found.headers.iter().map(header).collect::<Result<_, _>>()?,
             query: found.query.iter().map(parameter).collect::<Result<_, _>>()?,
             call: found.call.as_deref().map(Into::into),

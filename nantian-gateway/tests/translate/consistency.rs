@@ -83,8 +83,9 @@ fn assert_regexes(rule: &nantian_gateway::ir::Rule) {
         if let PathMatch::Regex(expression) = &matches.path {
             patterns.whole_match(expression).unwrap();
         }
-        for entry in matches.headers.iter().chain(&matches.query) {
-            if let ValueMatch::Regex(expression) = &entry.value {
+        let headers = matches.headers.iter().map(|header| &header.value);
+        for value in headers.chain(matches.query.iter().map(|parameter| &parameter.value)) {
+            if let ValueMatch::Regex(expression) = value {
                 patterns.whole_match(expression).unwrap();
             }
         }

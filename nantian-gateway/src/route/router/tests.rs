@@ -1,4 +1,4 @@
-use std::{cmp::Reverse, collections::HashMap};
+use std::{cmp::Reverse, collections::HashMap, fmt::Debug, str::FromStr};
 
 use http::HeaderValue;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -48,8 +48,8 @@ fn regex(text: &str) -> RouteMatch {
     path(PathMatch::Regex(text.to_owned()))
 }
 
-fn key(name: &str, value: &str) -> KeyMatch {
-    KeyMatch { name: name.to_owned(), value: ValueMatch::Exact(value.to_owned()) }
+fn key<N: FromStr<Err: Debug>>(name: &str, value: &str) -> KeyMatch<N> {
+    KeyMatch { name: name.parse().unwrap(), value: ValueMatch::Exact(value.to_owned()) }
 }
 
 fn find(router: &Router, host: &str, target: &str) -> Option<u32> {
@@ -100,7 +100,7 @@ fn a_regex_alternative_must_match_the_whole_path() {
 fn a_shorter_prefix_is_tried_when_the_longer_one_asks_for_more() {
     let mut world = World::default();
     let short = world.rule("", "", prefix("/a"));
-    let long = world.rule("", "", RouteMatch { method: Some("POST".to_owned()), ..prefix("/a/b") });
+    let long = world.rule("", "", RouteMatch { method: Some(Method::POST), ..prefix("/a/b") });
     let router = world.build();
     assert_eq!(find(&router, "x", "/a/b/c"), Some(short));
     assert_eq!(find_with(&router, "x", "/a/b/c", &Method::POST, &HeaderMap::new()), Some(long));
@@ -113,7 +113,7 @@ fn method_then_headers_then_parameters_then_age_break_ties() {
     let younger = world.rule("", "", prefix("/"));
     let parameter = world.rule("", "", RouteMatch { query: vec![key("q", "1")], ..prefix("/") });
     let header = world.rule("", "", RouteMatch { headers: vec![key("h", "1")], ..prefix("/") });
-    let method = world.rule("", "", RouteMatch { method: Some("GET".to_owned()), ..prefix("/") });
+    let method = world.rule("", "", RouteMatch { method: Some(Method::GET), ..prefix("/") });
     let router = world.build();
     let mut headers = HeaderMap::new();
     headers.insert("h", HeaderValue::from_static("1"));
@@ -177,7 +177,7 @@ fn a_route_with_a_less_specific_host_is_tried_when_nothing_of_the_more_specific_
     let host = "*.example.com";
     let any = world.rule_of(host, host, "", prefix("/"));
     let wide = world.rule_of(host, host, "*.com", regex("/[0-9]+"));
-    world.rule_of(host, host, host, RouteMatch { method: Some("POST".to_owned()), ..prefix("/") });
+    world.rule_of(host, host, host, RouteMatch { method: Some(Method::POST), ..prefix("/") });
     let name = world.rule(host, "a.example.com", exact("/1"));
     let router = world.build();
     for (host, target, rule) in
@@ -259,7 +259,7 @@ fn naive(entries: &[Entry], regexes: &HashMap<&str, Regex>, head: &RequestHead<'
         };
         let holds = of == listener
             && covers(host)
-            && found.method.as_ref().is_none_or(|method| method == head.method.as_str())
+            && found.method.as_ref().is_none_or(|method| method == head.method)
             && found.headers.iter().all(|key| {
                 head.headers
                     .get(&key.name)
@@ -289,19 +289,21 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
     ]
 }
 
+fn keys<N: FromStr<Err: Debug>>(pairs: Vec<(&str, &str)>) -> Vec<KeyMatch<N>> {
+    pairs.into_iter().map(|(name, value)| key(name, value)).collect()
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
-    let keys = || vec((select(&["k", "l"][..]), select(&["1", "2"][..])), 0..2);
+    let pairs = || vec((select(&["k", "l"][..]), select(&["1", "2"][..])), 0..2);
     let host = || select(&HOSTS[..]).prop_map(HostPattern::parse);
-    let conditions = (option::weighted(0.2, select(&["GET", "PUT"][..])), keys(), keys());
+    let conditions = (option::weighted(0.2, select(&["GET", "PUT"][..])), pairs(), pairs());
     let parts = (host(), host(), host(), path_match(), conditions);
     parts.prop_map(|(listener, host, own, path, (method, headers, query))| {
         // What a listener narrows down is covered by the route's own host.
         let own = if own.intersection(&host).as_ref() == Some(&host) { own } else { host.clone() };
-        let keys =
-            |pairs: Vec<(&str, &str)>| pairs.into_iter().map(|(name, value)| key(name, value)).collect();
         let found = RouteMatch {
             path,
-            method: method.map(str::to_owned),
+            method: method.map(|name| name.parse().unwrap()),
             headers: keys(headers),
             query: keys(query),
             call: None,

@@ -1,5 +1,6 @@
 //! BackendLBPolicy: how requests are spread over the endpoints of a Service.
 
+use http::HeaderName;
 use nantian_crd::{BackendLbPolicy, HashKeyType, LoadBalancingType};
 
 use super::{
@@ -80,8 +81,10 @@ fn consistent_hash(spec: Option<&nantian_crd::ConsistentHash>) -> Result<Consist
         HashKeyType::SourceIp => HashKey::SourceIp,
         HashKeyType::Hostname => HashKey::Hostname,
         HashKeyType::Header => {
-            let name = spec.header_name.as_ref().ok_or_else(|| required(&path.field("headerName")))?;
-            HashKey::Header(name.to_ascii_lowercase())
+            let path = path.field("headerName");
+            let name = spec.header_name.as_ref().ok_or_else(|| required(&path))?;
+            let name = HeaderName::try_from(name);
+            HashKey::Header(name.map_err(|error| Fault::at(Reason::Invalid, path, error))?)
         }
     };
     Ok(ConsistentHash { key })

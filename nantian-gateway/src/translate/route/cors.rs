@@ -1,6 +1,6 @@
 //! The CORS filter.
 
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 
 use super::filter_spec::CorsSpec;
 use crate::{
@@ -54,7 +54,11 @@ fn names(
         };
     }
     match names.iter().position(|name| !is_valid(name)) {
-        None => Ok(Names::Listed(names.to_vec())),
+        None if names.is_empty() => Ok(Names::default()),
+        None => {
+            let list = HeaderValue::try_from(names.join(", "));
+            Ok(Names::Listed(Some(list.map_err(|error| Fault::unsupported(path, error))?)))
+        }
         Some(index) => {
             let message =
                 format!("{:?} is not the name of a {what}", names.get(index).map_or("", |name| name));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use http::{HeaderName, HeaderValue, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, StatusCode, uri::PathAndQuery};
 
 use super::{
     cors,
@@ -146,15 +146,13 @@ fn headers(spec: &HeadersSpec<'_>, path: &Path<'_>) -> Result<HeaderModifier, Fa
     })
 }
 
-fn entries(entries: &[(&str, &str)], path: &Path<'_>) -> Result<Vec<(String, String)>, Fault> {
+fn entries(entries: &[(&str, &str)], path: &Path<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Fault> {
     let entries = entries.iter().enumerate();
     let read = entries.map(|(index, (name, value))| {
         let path = path.index(index);
-        let name = header_name(name, &path.field("name"))?;
-        check_value(value, &path.field("value"))?;
-        Ok((name, (*value).to_owned()))
+        Ok((header_name(name, &path.field("name"))?, header_value(value, &path.field("value"))?))
     });
-    let mut read = read.collect::<Result<Vec<(String, String)>, _>>()?;
+    let mut read = read.collect::<Result<Vec<_>, _>>()?;
     // The first of several equivalent names counts (Gateway API, HTTPHeader.name).
     let mut seen = HashSet::new();
     read.retain(|(name, _)| seen.insert(name.clone()));
@@ -162,16 +160,15 @@ fn entries(entries: &[(&str, &str)], path: &Path<'_>) -> Result<Vec<(String, Str
 }
 
 /// What is wrong with a value is told without it: it may be a credential.
-fn check_value(value: &str, path: &Path<'_>) -> Result<(), Fault> {
-    if HeaderValue::from_str(value).is_ok() {
-        return Ok(());
-    }
-    let stray = value.bytes().enumerate().find(|(_, byte)| byte.is_ascii_control() && *byte != b'\t');
-    let (position, byte) = stray.unwrap_or_default();
-    Err(Fault::unsupported(path, format_args!("no header value has a byte {byte:#04x}, as at {position}")))
+fn header_value(value: &str, path: &Path<'_>) -> Result<HeaderValue, Fault> {
+    HeaderValue::from_str(value).map_err(|_| {
+        let stray = value.bytes().enumerate().find(|(_, byte)| byte.is_ascii_control() && *byte != b'\t');
+        let (position, byte) = stray.unwrap_or_default();
+        Fault::unsupported(path, format_args!("no header value has a byte {byte:#04x}, as at {position}"))
+    })
 }
 
-fn header_name(name: &str, path: &Path<'_>) -> Result<String, Fault> {
+fn header_name(name: &str, path: &Path<'_>) -> Result<HeaderName, Fault> {
     let valid = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| Fault::unsupported(path, format_args!("{name:?} is not a header name")))?;
     if FRAMING.contains(&valid.as_str()) {
@@ -180,7 +177,7 @@ fn header_name(name: &str, path: &Path<'_>) -> Result<String, Fault> {
             format_args!("{valid} frames the message and cannot be modified"),
         ));
     }
-    Ok(valid.as_str().to_owned())
+    Ok(valid)
 }
 
 fn redirect(spec: &RedirectSpec<'_>, place: FilterPosition<'_>, path: &Path<'_>) -> Result<Redirect, Fault> {
@@ -195,8 +192,11 @@ fn redirect(spec: &RedirectSpec<'_>, place: FilterPosition<'_>, path: &Path<'_>)
         _ => Err(Fault::unsupported(&path.field("port"), format_args!("{port} is not in 1..=65535"))),
     });
     let status = match spec.status {
-        None => Ok(302),
-        Some(status @ (301 | 302 | 303 | 307 | 308)) => u16::try_from(status).map_err(|_| status),
+        Some(301) => Ok(StatusCode::MOVED_PERMANENTLY),
+        None | Some(302) => Ok(StatusCode::FOUND),
+        Some(303) => Ok(StatusCode::SEE_OTHER),
+        Some(307) => Ok(StatusCode::TEMPORARY_REDIRECT),
+        Some(308) => Ok(StatusCode::PERMANENT_REDIRECT),
         Some(other) => Err(other),
     };
     let status = status.map_err(|status| {
@@ -213,8 +213,10 @@ fn redirect(spec: &RedirectSpec<'_>, place: FilterPosition<'_>, path: &Path<'_>)
 }
 
 fn rewrite(spec: &RewriteSpec<'_>, place: FilterPosition<'_>, path: &Path<'_>) -> Result<UrlRewrite, Fault> {
+    let hostname = host(spec.hostname, path)?;
+    let hostname = hostname.map(|name| header_value(&name, &path.field("hostname")));
     Ok(UrlRewrite {
-        hostname: host(spec.hostname, path)?,
+        hostname: hostname.transpose()?,
         path: spec.path.map(|spec| path_rewrite(spec, place, &path.field("path"))).transpose()?,
     })
 }

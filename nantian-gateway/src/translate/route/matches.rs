@@ -2,11 +2,11 @@
 
 use gateway_api::experimental::httproutes::{
     HttpRouteRulesMatches, HttpRouteRulesMatchesHeaders, HttpRouteRulesMatchesHeadersType as HeaderType,
-    HttpRouteRulesMatchesMethod as Method, HttpRouteRulesMatchesPath,
+    HttpRouteRulesMatchesMethod as MethodSpec, HttpRouteRulesMatchesPath,
     HttpRouteRulesMatchesPathType as PathType, HttpRouteRulesMatchesQueryParams,
     HttpRouteRulesMatchesQueryParamsType as QueryType,
 };
-use http::HeaderName;
+use http::{HeaderName, Method};
 
 use super::filters::is_path;
 use crate::{
@@ -39,7 +39,7 @@ fn read_one(spec: &HttpRouteRulesMatches, path: &Path<'_>, patterns: &Patterns) 
             Some(spec) => path_match(spec, &path.field("path"), patterns)?,
             None => RouteMatch::default().path,
         },
-        method: spec.method.as_ref().map(|method| method_name(method, &path.field("method"))).transpose()?,
+        method: spec.method.as_ref().map(|spec| method(spec, &path.field("method"))).transpose()?,
         headers: headers(spec.headers.as_deref().unwrap_or_default(), &path.field("headers"), patterns)?,
         query: query(spec.query_params.as_deref().unwrap_or_default(), &path.field("queryParams"), patterns)?,
         call: None,
@@ -91,20 +91,20 @@ fn headers(
     specs: &[HttpRouteRulesMatchesHeaders],
     path: &Path<'_>,
     patterns: &Patterns,
-) -> Result<Vec<KeyMatch>, Fault> {
-    let mut matches: Vec<KeyMatch> = Vec::with_capacity(specs.len());
+) -> Result<Vec<KeyMatch<HeaderName>>, Fault> {
+    let mut matches: Vec<KeyMatch<HeaderName>> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
         let path = path.index(index);
         refuse_twice(&spec.name, specs.iter().take(index).map(|earlier| &earlier.name), &path)?;
         let name = HeaderName::from_bytes(spec.name.as_bytes()).map_err(|_| {
             Fault::unsupported(&path.field("name"), format_args!("{:?} is not a header name", spec.name))
         })?;
-        if matches.iter().any(|earlier| earlier.name == name.as_str()) {
+        if matches.iter().any(|earlier| earlier.name == name) {
             continue;
         }
         let is_regex = spec.r#type == Some(HeaderType::RegularExpression);
         let value = value_match(&spec.name, &spec.value, is_regex, &path.field("value"), patterns)?;
-        matches.push(KeyMatch { name: name.as_str().to_owned(), value });
+        matches.push(KeyMatch { name, value });
     }
     Ok(matches)
 }
@@ -113,8 +113,8 @@ fn query(
     specs: &[HttpRouteRulesMatchesQueryParams],
     path: &Path<'_>,
     patterns: &Patterns,
-) -> Result<Vec<KeyMatch>, Fault> {
-    let mut matches: Vec<KeyMatch> = Vec::with_capacity(specs.len());
+) -> Result<Vec<KeyMatch<String>>, Fault> {
+    let mut matches: Vec<KeyMatch<String>> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
         let path = path.index(index);
         refuse_twice(&spec.name, specs.iter().take(index).map(|earlier| &earlier.name), &path)?;
@@ -158,20 +158,19 @@ fn value_match(
     Ok(ValueMatch::Regex(value.to_owned()))
 }
 
-fn method_name(method: &Method, path: &Path<'_>) -> Result<String, Fault> {
-    let name = match method {
-        Method::Get => "GET",
-        Method::Head => "HEAD",
-        Method::Post => "POST",
-        Method::Put => "PUT",
-        Method::Delete => "DELETE",
+fn method(spec: &MethodSpec, path: &Path<'_>) -> Result<Method, Fault> {
+    Ok(match spec {
+        MethodSpec::Get => Method::GET,
+        MethodSpec::Head => Method::HEAD,
+        MethodSpec::Post => Method::POST,
+        MethodSpec::Put => Method::PUT,
+        MethodSpec::Delete => Method::DELETE,
         // It has no path to be routed by.
-        Method::Connect => return Err(Fault::unsupported(path, "CONNECT is not served")),
-        Method::Options => "OPTIONS",
-        Method::Trace => "TRACE",
-        Method::Patch => "PATCH",
-    };
-    Ok(name.to_owned())
+        MethodSpec::Connect => return Err(Fault::unsupported(path, "CONNECT is not served")),
+        MethodSpec::Options => Method::OPTIONS,
+        MethodSpec::Trace => Method::TRACE,
+        MethodSpec::Patch => Method::PATCH,
+    })
 }
 
 /// Refuses what is no regular expression, which is `shown` in its place.
