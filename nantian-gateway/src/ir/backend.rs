@@ -116,7 +116,7 @@ pub enum HashKey {
     /// The client's address.
     SourceIp,
     /// The value of this header.
-    Header(#[serde(serialize_with = "shown::name")] HeaderName),
+    Header(#[serde(serialize_with = "shown::display")] HeaderName),
     /// The host of the request.
     Hostname,
 }

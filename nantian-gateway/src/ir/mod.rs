@@ -1,7 +1,8 @@
 //! The intermediate representation: what the gateway should serve, as plain data.
 //!
-//! The translator writes it, the compiler reads it, `/config` shows it. It knows no Kubernetes type,
-//! holds no `Arc`, no atomic and no clock, and two equal values mean the same behaviour.
+//! The translator writes it, the compiler reads it, `/config` shows it. Of Kubernetes it knows nothing but
+//! the choices that the kinds of nantian-crd offer. It holds no `Arc`, no atomic and no clock, and two equal
+//! values mean the same behaviour.
 
 mod backend;
 mod controller_name;
@@ -34,8 +35,8 @@ pub use self::{
     },
     name::{HostPattern, ObjectName, PolicyId},
     policy::{
-        AiAuth, AiAuthType, AiService, Collector, CollectorKind, FailurePolicy, Hook, OnLimit, Plugin,
-        PluginSource, RateLimit, Retry, RetryBackoff, Sandbox, Secret, StreamFraming,
+        AiAuth, AiService, Collector, CollectorKind, Plugin, PluginSource, RateLimit, Retry, RetryBackoff,
+        Sandbox, Secret,
     },
     route::{
         KeyMatch, Mirror, PathMatch, Policies, Route, RouteId, RouteKind, RouteMatch, RouteRetry, Rule,

@@ -2,10 +2,11 @@
 
 use std::{fmt, time::Duration};
 
+use nantian_crd::{AuthType, FailurePolicy, Format, Hook, OnLimit, StreamFraming};
 use serde::{Serialize, Serializer};
 use zeroize::Zeroize as _;
 
-use super::{BackendId, BackendTransport, ObjectName, Policies, duration};
+use super::{BackendId, BackendTransport, ObjectName, Policies, duration, shown};
 
 /// Bytes that are never shown, and wiped from memory when they are dropped.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +36,7 @@ pub struct AiService {
     /// `spec.provider`.
     pub provider: String,
     /// `spec.format`; `None` follows the provider.
-    pub format: Option<String>,
+    pub format: Option<Format>,
     /// `spec.model`: what the upstream sees.
     pub model: String,
     /// `spec.endpoint`: the base URL; `None` follows the provider.
@@ -103,37 +104,21 @@ pub enum CollectorKind {
 }
 
 /// How the upstream is told who calls.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AiAuth {
     /// The scheme.
-    #[serde(rename = "type")]
-    pub kind: AiAuthType,
+    #[serde(rename = "type", serialize_with = "shown::display")]
+    pub kind: AuthType,
     /// The header, if the scheme's own is not meant.
     pub header: Option<String>,
-    /// The credential itself; `None` for [`AiAuthType::None`], and where the gateway's own identity is meant.
+    /// The credential itself; `None` for [`AuthType::None`], and where the gateway's own identity is meant.
     pub secret: Option<Secret>,
 }
 
-/// The scheme of a credential.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum AiAuthType {
-    /// `Authorization: Bearer <secret>`.
-    Bearer,
-    /// `x-api-key: <secret>`.
-    ApiKey,
-    /// `Authorization: Basic <base64 of secret>`.
-    Basic,
-    /// A signature by an account of AWS.
-    Aws,
-    /// `Bearer` and a token of Entra ID.
-    Azure,
-    /// `Bearer` and a token of Google.
-    Gcp,
-    /// No credential.
-    #[default]
-    None,
+impl Default for AiAuth {
+    fn default() -> Self {
+        Self { kind: AuthType::None, header: None, secret: None }
+    }
 }
 
 /// Further attempts.
@@ -185,20 +170,6 @@ pub struct RateLimit {
     pub on_limit: OnLimit,
 }
 
-/// What happens at the limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum OnLimit {
-    /// 429.
-    #[default]
-    Reject,
-    /// Wait, then 429.
-    Queue,
-    /// Count and let pass.
-    Warn,
-}
-
 /// A WasmPlugin.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plugin {
@@ -227,6 +198,7 @@ pub struct Plugin {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<(String, Secret)>,
     /// `spec.streamFraming`.
+    #[serde(serialize_with = "framing")]
     pub stream_framing: StreamFraming,
     /// Limits and capabilities.
     pub sandbox: Sandbox,
@@ -283,29 +255,11 @@ fn length_only<S: Serializer>(bytes: &impl AsRef<[u8]>, serializer: S) -> Result
     serializer.collect_str(&format_args!("{} bytes", bytes.as_ref().len()))
 }
 
-/// A lifecycle hook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum Hook {
-    /// Request headers and body.
-    OnRequest,
-    /// Response headers and body.
-    OnResponse,
-    /// Each frame of a streaming response.
-    OnStreamChunk,
-}
-
-/// How the bodies of event streams are cut for a guest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub enum StreamFraming {
-    /// As they come.
-    #[default]
-    Frames,
-    /// In whole events.
-    Events,
+fn framing<S: Serializer>(framing: &StreamFraming, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match framing {
+        StreamFraming::Frames => "frames",
+        StreamFraming::Events => "events",
+    })
 }
 
 /// Limits and capabilities of a plugin.
@@ -328,17 +282,6 @@ pub struct Sandbox {
     pub allow_network: bool,
     /// Whether the guest may see files.
     pub allow_file_system: bool,
-}
-
-/// What a failing plugin does to the request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub enum FailurePolicy {
-    /// The request fails.
-    #[default]
-    FailClosed,
-    /// The request goes on without the plugin.
-    FailOpen,
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How what HTTP has a type for is shown: as its text.
+//! How what others have a type for is shown: as its text.
 
 use std::{borrow::Cow, fmt::Display};
 
@@ -32,9 +32,9 @@ pub(super) fn optional<S: Serializer>(
     }
 }
 
-/// Shows the name of a header.
-pub(super) fn name<S: Serializer>(name: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(name)
+/// Shows what is shown as it is displayed.
+pub(super) fn display<S: Serializer>(shown: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(shown)
 }
 
 /// Shows the names of headers.

@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use nantian_ai::{
-    AiLayer, BodyMemory, Credential, Error, Scheme, Secret, Target, TargetConfig, Timeouts,
+    AiLayer, BodyMemory, Credential, Dialect, Error, Scheme, Secret, Target, TargetConfig, Timeouts,
     body::RequestBody,
     retry::{Growth, RetryPolicy},
     route::{Choice, ModelRoute, RouteBody, StandIn},
     token::Exchange,
     usage::UsageLayer,
 };
+use nantian_crd::{AuthType, Format};
 use nantian_ratelimit::{Attempted, HeldBytes};
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -49,9 +50,6 @@ pub(crate) enum InvalidAiService {
     /// The provider, model, endpoint or credential does not fit.
     #[error(transparent)]
     Target(#[from] nantian_ai::InvalidTarget),
-    /// The format is no dialect.
-    #[error(transparent)]
-    Format(#[from] nantian_ai::UnknownDialect),
     /// The credential is no text.
     #[error("the credential is not UTF-8")]
     Credential,
@@ -122,7 +120,7 @@ pub(crate) fn check_identity(
 
 /// Whether the gateway's own identity is meant.
 fn is_own(auth: &ir::AiAuth) -> bool {
-    auth.secret.is_none() && auth.kind != ir::AiAuthType::None
+    auth.secret.is_none() && auth.kind != AuthType::None
 }
 
 fn config(name: &ObjectName, service: &ir::AiService) -> Result<TargetConfig, InvalidAiService> {
@@ -131,8 +129,8 @@ fn config(name: &ObjectName, service: &ir::AiService) -> Result<TargetConfig, In
         // The client of the upstreams has a time of its own for connections.
         .with_timeouts(service.timeout.map_or(Timeouts::none(), Timeouts::uniform).with_connect(None))
         .with_retry(retry(service.retry));
-    if let Some(format) = &service.format {
-        config = config.with_format(format.parse()?);
+    if let Some(format) = service.format {
+        config = config.with_format(dialect(format));
     }
     if let Some(endpoint) = &service.endpoint {
         config = config.with_endpoint(endpoint);
@@ -146,15 +144,26 @@ fn config(name: &ObjectName, service: &ir::AiService) -> Result<TargetConfig, In
     Ok(config)
 }
 
+fn dialect(format: Format) -> Dialect {
+    match format {
+        Format::OpenAi | Format::OpenAiCompat => Dialect::OpenAi,
+        Format::OpenAiResponses => Dialect::Responses,
+        Format::Anthropic => Dialect::Anthropic,
+        Format::Bedrock => Dialect::Bedrock,
+        Format::Gemini => Dialect::Gemini,
+        Format::Ollama => Dialect::Ollama,
+    }
+}
+
 fn credential(auth: &ir::AiAuth) -> Result<Credential, InvalidAiService> {
     let scheme = match auth.kind {
-        ir::AiAuthType::Bearer => Scheme::Bearer,
-        ir::AiAuthType::ApiKey => Scheme::ApiKey,
-        ir::AiAuthType::Basic => Scheme::Basic,
-        ir::AiAuthType::Aws => Scheme::Aws,
-        ir::AiAuthType::Azure => Scheme::Azure,
-        ir::AiAuthType::Gcp => Scheme::Gcp,
-        ir::AiAuthType::None => return Ok(Credential::none()),
+        AuthType::Bearer => Scheme::Bearer,
+        AuthType::ApiKey => Scheme::ApiKey,
+        AuthType::Basic => Scheme::Basic,
+        AuthType::Aws => Scheme::Aws,
+        AuthType::Azure => Scheme::Azure,
+        AuthType::Gcp => Scheme::Gcp,
+        AuthType::None => return Ok(Credential::none()),
     };
     let secret = auth.secret.as_ref().map_or(&b""[..], |secret| secret.0.trim_ascii());
     let secret = std::str::from_utf8(secret).map_err(|_| InvalidAiService::Credential)?;

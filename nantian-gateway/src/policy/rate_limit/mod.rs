@@ -45,9 +45,9 @@ pub(crate) enum InvalidRateLimit {
 pub(crate) fn policy(limit: &ir::RateLimit) -> Result<Policy, InvalidRateLimit> {
     let scope = limit.scope.parse().map_err(InvalidRateLimit::Scope)?;
     let on_limit = match limit.on_limit {
-        ir::OnLimit::Reject => OnLimit::Reject,
-        ir::OnLimit::Warn => OnLimit::Warn,
-        ir::OnLimit::Queue => OnLimit::Queue(Queue::default()),
+        nantian_crd::OnLimit::Reject => OnLimit::Reject,
+        nantian_crd::OnLimit::Warn => OnLimit::Warn,
+        nantian_crd::OnLimit::Queue => OnLimit::Queue(Queue::default()),
     };
     let limits = [
         limit.requests_per_minute.map(Limit::requests_per_minute),

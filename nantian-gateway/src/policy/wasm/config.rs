@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use nantian_ai::{BodyMemory, Error};
+use nantian_crd::Hook;
 use nantian_wasm::{
     Allocation, Capabilities, Cause, Engine, EngineError, EngineThreads, FailurePolicy, Hooks, PluginConfig,
     Sandbox, StreamFraming,
@@ -42,12 +43,12 @@ pub(crate) fn plugin(config: &ir::Plugin) -> PluginConfig {
     let environment = environment.map(|(name, ir::Secret(value))| (name, String::from_utf8_lossy(value)));
     let capabilities = config.sandbox.allowed_capabilities.as_ref().map(Capabilities::only);
     let stream_framing = match config.stream_framing {
-        ir::StreamFraming::Frames => StreamFraming::Frames,
-        ir::StreamFraming::Events => StreamFraming::Events,
+        nantian_crd::StreamFraming::Frames => StreamFraming::Frames,
+        nantian_crd::StreamFraming::Events => StreamFraming::Events,
     };
     let failure_policy = match config.failure_policy {
-        ir::FailurePolicy::FailClosed => FailurePolicy::FailClosed,
-        ir::FailurePolicy::FailOpen => FailurePolicy::FailOpen,
+        nantian_crd::FailurePolicy::FailClosed => FailurePolicy::FailClosed,
+        nantian_crd::FailurePolicy::FailOpen => FailurePolicy::FailOpen,
     };
     PluginConfig::new(config.object.to_string())
         .with_configuration(config.config.clone())
@@ -73,12 +74,12 @@ fn sandbox(limits: &ir::Sandbox) -> Sandbox {
 }
 
 /// None named means all.
-fn hooks(named: &[ir::Hook]) -> Hooks {
+fn hooks(named: &[Hook]) -> Hooks {
     if named.is_empty() {
         return Hooks::ALL;
     }
     Hooks::NONE
-        .with_on_request(named.contains(&ir::Hook::OnRequest))
-        .with_on_response(named.contains(&ir::Hook::OnResponse))
-        .with_on_stream_chunk(named.contains(&ir::Hook::OnStreamChunk))
+        .with_on_request(named.contains(&Hook::OnRequest))
+        .with_on_response(named.contains(&Hook::OnResponse))
+        .with_on_stream_chunk(named.contains(&Hook::OnStreamChunk))
 }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{Request, Response, StatusCode};
 use nantian_ai::BodyMemory;
+use nantian_crd::FailurePolicy;
 use nantian_lb::Balancer;
 use nantian_wasm::{
     Cause, Engine, EngineError, EngineThreads, Failure, Plugin, SharedSpace, WasmLayer,
@@ -205,7 +206,7 @@ impl WasmPlugins {
     /// Whether one is still to come without which its targets serve nobody.
     pub(crate) fn are_awaited(&self) -> bool {
         let fails_closed =
-            |running: &&ManagedPlugin| running.config.failure_policy == ir::FailurePolicy::FailClosed;
+            |running: &&ManagedPlugin| running.config.failure_policy == FailurePolicy::FailClosed;
         self.running.values().filter(fails_closed).any(ManagedPlugin::is_to_come)
     }
 
@@ -284,7 +285,7 @@ impl WasmPlugins {
         for id in ids {
             match self.running.get(id) {
                 Some(ManagedPlugin { plugin: Some(plugin), .. }) => plugins.push(plugin.clone()),
-                Some(running) if running.config.failure_policy == ir::FailurePolicy::FailOpen => {}
+                Some(running) if running.config.failure_policy == FailurePolicy::FailOpen => {}
                 _ => return Some(Plugins::Missing),
             }
         }

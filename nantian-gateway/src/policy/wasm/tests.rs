@@ -1,3 +1,4 @@
+use nantian_crd::StreamFraming;
 use nantian_wasm::{Digest, Engine, Module};
 use tokio::time::Instant;
 
@@ -5,7 +6,7 @@ use super::{
     starter::{Compiled, Retry},
     *,
 };
-use crate::ir::{FailurePolicy, ObjectName, Sandbox, StreamFraming};
+use crate::ir::{ObjectName, Sandbox};
 
 fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
     ir::Plugin {

@@ -13,7 +13,7 @@ use nantian_crd::{AiService, Auth, AuthType, Backoff, Format};
 use super::{attach, telemetry};
 use crate::{
     gates::Feature,
-    ir::{self, AiAuth, AiAuthType, BackendTransport, ObjectName, Policies, Retry, RetryBackoff},
+    ir::{self, AiAuth, BackendTransport, ObjectName, Policies, Retry, RetryBackoff},
     policy::{InvalidAiService, check_ai_service, check_identity},
     source::ObjectRef,
     translate::{
@@ -80,7 +80,7 @@ fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
     let secret = Some(ir::Secret(b"access:secret".to_vec()));
     // A token is shown as a key is.
     let kind = match draft.auth.kind {
-        AiAuthType::Azure | AiAuthType::Gcp => AiAuthType::Bearer,
+        AuthType::Azure | AuthType::Gcp => AuthType::Bearer,
         kind => kind,
     };
     let service = ir::AiService { auth: AiAuth { kind, secret, ..draft.auth.clone() }, ..draft.clone() };
@@ -90,7 +90,6 @@ fn usable(name: &ObjectName, draft: &ir::AiService) -> Result<(), Fault> {
 fn refusal(error: &InvalidAiService) -> Fault {
     let field = match error {
         InvalidAiService::Target(InvalidTarget::UnknownProvider { .. }) => "spec.provider",
-        InvalidAiService::Format(_) => "spec.format",
         InvalidAiService::Target(InvalidTarget::EndpointRequired { .. } | InvalidTarget::Endpoint(_))
         | InvalidAiService::Endpoint => "spec.endpoint",
         InvalidAiService::Target(
@@ -151,7 +150,7 @@ fn to_ir(service: &AiService) -> ir::AiService {
     let timeout = spec.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |timeout| timeout.as_std());
     ir::AiService {
         provider: spec.provider.clone(),
-        format: spec.format.map(|format| format_name(format).to_owned()),
+        format: spec.format,
         model: spec.model.clone(),
         endpoint: spec.endpoint.clone(),
         transport: BackendTransport::default(),
@@ -174,29 +173,12 @@ fn pauses(backoff: Backoff) -> RetryBackoff {
     }
 }
 
-fn format_name(format: Format) -> &'static str {
-    match format {
-        Format::OpenAi => "openai",
-        Format::OpenAiResponses => "openai-responses",
-        Format::OpenAiCompat => "openai-compat",
-        Format::Anthropic => "anthropic",
-        Format::Bedrock => "bedrock",
-        Format::Gemini => "gemini",
-        Format::Ollama => "ollama",
-    }
-}
-
 /// How the credential is sent.
 fn scheme(service: &AiService) -> AiAuth {
     let Some(spec) = &service.spec.auth else { return AiAuth::default() };
     let kind = match spec.type_.as_ref().map(|kind| *kind.value()) {
-        Some(AuthType::Bearer) => AiAuthType::Bearer,
-        Some(AuthType::ApiKey) => AiAuthType::ApiKey,
-        Some(AuthType::Basic) => AiAuthType::Basic,
-        Some(AuthType::Aws) => AiAuthType::Aws,
-        Some(AuthType::Azure) => AiAuthType::Azure,
-        Some(AuthType::Gcp) => AiAuthType::Gcp,
         Some(AuthType::None) => return AiAuth::default(),
+        Some(kind) => kind,
         None => providers_own(service),
     };
     AiAuth { kind, header: spec.header.as_ref().map(|header| header.to_ascii_lowercase()), secret: None }
@@ -212,9 +194,9 @@ fn resolve(
     let kind = draft.auth.kind;
     // Without a secret it is the gateway itself; whether it may be is decided where its identity is known.
     let is_own = |spec: &Auth| spec.secret.is_none() && is_exchanged(kind);
-    if let Some(spec) = service.spec.auth.as_ref().filter(|spec| kind != AiAuthType::None && !is_own(spec)) {
+    if let Some(spec) = service.spec.auth.as_ref().filter(|spec| kind != AuthType::None && !is_own(spec)) {
         draft.auth.secret = Some(credential(cluster, name, spec, kind)?);
-        if matches!(kind, AiAuthType::Azure | AiAuthType::Gcp) {
+        if matches!(kind, AuthType::Azure | AuthType::Gcp) {
             check_ai_service(name, &draft).map_err(|error| unusable(&error))?;
         }
     }
@@ -222,8 +204,8 @@ fn resolve(
 }
 
 /// Whether the gateway's own identity can stand for a credential.
-fn is_exchanged(kind: AiAuthType) -> bool {
-    matches!(kind, AiAuthType::Aws | AiAuthType::Azure | AiAuthType::Gcp)
+fn is_exchanged(kind: AuthType) -> bool {
+    matches!(kind, AuthType::Aws | AuthType::Azure | AuthType::Gcp)
 }
 
 fn unusable(error: &InvalidAiService) -> Fault {
@@ -231,14 +213,14 @@ fn unusable(error: &InvalidAiService) -> Fault {
 }
 
 /// The scheme of a provider where `auth.type` names none.
-fn providers_own(service: &AiService) -> AiAuthType {
+fn providers_own(service: &AiService) -> AuthType {
     let spec = &service.spec;
     let known = Provider::find(&spec.provider).map(|provider| provider.scheme);
     match (spec.format, known) {
-        (_, Some(Scheme::Aws)) | (Some(Format::Bedrock), _) => AiAuthType::Aws,
-        (Some(Format::Anthropic | Format::Gemini), _) | (None, Some(Scheme::ApiKey)) => AiAuthType::ApiKey,
-        _ if spec.provider.eq_ignore_ascii_case("azure-openai") => AiAuthType::ApiKey,
-        _ => AiAuthType::Bearer,
+        (_, Some(Scheme::Aws)) | (Some(Format::Bedrock), _) => AuthType::Aws,
+        (Some(Format::Anthropic | Format::Gemini), _) | (None, Some(Scheme::ApiKey)) => AuthType::ApiKey,
+        _ if spec.provider.eq_ignore_ascii_case("azure-openai") => AuthType::ApiKey,
+        _ => AuthType::Bearer,
     }
 }
 
@@ -247,7 +229,7 @@ fn credential(
     cluster: &ClusterState<'_>,
     service: &ObjectName,
     spec: &Auth,
-    kind: AiAuthType,
+    kind: AuthType,
 ) -> Result<ir::Secret, Fault> {
     let fault = |problem: String| Fault::at(Reason::SecretNotFound, Path::SPEC.field("auth"), problem);
     let Some(secret) = &spec.secret else { return Err(fault("secret is missing".to_owned())) };
@@ -258,12 +240,12 @@ fn credential(
     };
     let key = match &spec.key {
         Some(key) => key,
-        None if kind == AiAuthType::Aws => {
+        None if kind == AuthType::Aws => {
             return account(secret).ok_or_else(|| {
                 fault(format!("{shown} has not the entries of an account of AWS, or they cannot be sent"))
             });
         }
-        None if kind == AiAuthType::Azure && only_key(secret).is_none() => {
+        None if kind == AuthType::Azure && only_key(secret).is_none() => {
             return application(secret)
                 .ok_or_else(|| fault(format!("{shown} has not the entries of an application of Entra ID")));
         }
@@ -285,10 +267,10 @@ pub(super) fn shown(name: &ObjectName) -> String {
 }
 
 /// Whether each of the credential's lines can be sent: in a header, by Basic as base64, by AWS as keys.
-fn is_sendable(value: &[u8], kind: AiAuthType) -> bool {
+fn is_sendable(value: &[u8], kind: AuthType) -> bool {
     let is_sendable = |line: &str| match kind {
-        AiAuthType::Basic | AiAuthType::Azure | AiAuthType::Gcp => true,
-        AiAuthType::Aws => {
+        AuthType::Basic | AuthType::Azure | AuthType::Gcp => true,
+        AuthType::Aws => {
             let mut parts = line.splitn(3, ':');
             let filled = parts.clone().all(|part| !part.is_empty());
             parts.nth(1).is_some() && filled && HeaderValue::from_str(line).is_ok()
@@ -310,7 +292,7 @@ fn account(secret: &Secret) -> Option<ir::Secret> {
         keys.push(b':');
         keys.extend_from_slice(token);
     }
-    let is_one = !keys.contains(&b'\n') && is_sendable(&keys, AiAuthType::Aws);
+    let is_one = !keys.contains(&b'\n') && is_sendable(&keys, AuthType::Aws);
     is_one.then_some(ir::Secret(keys))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nantian_crd::status::MAX_ANCESTORS;
+use nantian_crd::{FailurePolicy, status::MAX_ANCESTORS};
 
 use super::{
     TargetKey,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{ControllerName, FailurePolicy, ObjectName},
+    ir::{ControllerName, ObjectName},
     source::ObjectRef,
     translate::{
         cluster_state::Report,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{self, ObjectName, RateLimit},
+    ir::{ObjectName, RateLimit},
     policy::rate_limit_policy,
     respond::ErrorChain,
     source::ObjectRef,
@@ -64,11 +64,7 @@ fn rate_limit(name: &ObjectName, policy: &TokenPolicy) -> Result<RateLimit, Faul
         scope: spec.scope.value().to_string(),
         burst: spec.burst,
         cached_token_weight: spec.cached_token_weight,
-        on_limit: match spec.on_limit {
-            OnLimit::Reject => ir::OnLimit::Reject,
-            OnLimit::Queue => ir::OnLimit::Queue,
-            OnLimit::Warn => ir::OnLimit::Warn,
-        },
+        on_limit: spec.on_limit,
     })
 }
 
@@ -84,7 +80,7 @@ fn enforceable(limit: RateLimit) -> Result<RateLimit, Fault> {
 fn remark(limit: &RateLimit) -> Option<&'static str> {
     let limits = [limit.tokens_per_minute, limit.tokens_per_hour, limit.requests_per_minute];
     if limits.contains(&Some(0)) {
-        return (limit.on_limit != ir::OnLimit::Warn).then_some("a limit of 0 denies every request");
+        return (limit.on_limit != OnLimit::Warn).then_some("a limit of 0 denies every request");
     }
     // Both have the same burst.
     let (minute, hour) = (limit.tokens_per_minute?, limit.tokens_per_hour?);

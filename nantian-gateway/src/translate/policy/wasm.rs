@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use nantian_crd::{ConfigMapSource, FailurePolicy, Hook, StreamFraming, WasmPlugin};
+use nantian_crd::{ConfigMapSource, FailurePolicy, StreamFraming, WasmPlugin};
 
 use super::{
     PolicySet, attach,
@@ -38,7 +38,7 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
             None => attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin)).err(),
         };
         let (state, module) = match &refused {
-            Some(fault) => (ModuleState::Unread(failure_policy(plugin)), Module::missing(fault)),
+            Some(fault) => (ModuleState::Unread(plugin.spec.failure_policy), Module::missing(fault)),
             None => module(cluster, name, plugin),
         };
         let outcomes = match &refused {
@@ -111,10 +111,10 @@ pub(super) fn placeholder(name: &ObjectName) -> Plugin {
         root_id: String::new(),
         vm_id: String::new(),
         environment: Vec::new(),
-        stream_framing: ir::StreamFraming::default(),
+        stream_framing: StreamFraming::default(),
         sandbox: sandbox(&nantian_crd::Sandbox::default()),
         upstreams: Vec::new(),
-        failure_policy: ir::FailurePolicy::FailClosed,
+        failure_policy: FailurePolicy::FailClosed,
     }
 }
 
@@ -131,35 +131,17 @@ fn to_ir(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin, mod
         source: module.source,
         credentials: module.credentials,
         sha256: spec.wasm.sha256.as_ref().map(|digest| digest.to_ascii_lowercase()),
-        hooks: spec.hooks.iter().copied().map(hook).collect(),
+        hooks: spec.hooks.clone(),
         config: spec.config.clone().unwrap_or_default(),
         root_id: spec.plugin_name.clone().unwrap_or_default(),
         vm_id: spec.vm_config.as_ref().and_then(|vm| vm.vm_id.clone()).unwrap_or_default(),
         environment: environment
             .map(|variable| (variable.name.clone(), ir::Secret(variable.value.clone().into_bytes())))
             .collect(),
-        stream_framing: match spec.stream_framing {
-            StreamFraming::Frames => ir::StreamFraming::Frames,
-            StreamFraming::Events => ir::StreamFraming::Events,
-        },
+        stream_framing: spec.stream_framing,
         sandbox: sandbox(&spec.sandbox),
         upstreams: upstreams(cluster, name, plugin),
-        failure_policy: failure_policy(plugin),
-    }
-}
-
-fn failure_policy(plugin: &WasmPlugin) -> ir::FailurePolicy {
-    match plugin.spec.failure_policy {
-        FailurePolicy::FailClosed => ir::FailurePolicy::FailClosed,
-        FailurePolicy::FailOpen => ir::FailurePolicy::FailOpen,
-    }
-}
-
-fn hook(hook: Hook) -> ir::Hook {
-    match hook {
-        Hook::OnRequest => ir::Hook::OnRequest,
-        Hook::OnResponse => ir::Hook::OnResponse,
-        Hook::OnStreamChunk => ir::Hook::OnStreamChunk,
+        failure_policy: spec.failure_policy,
     }
 }
 
