@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Value;
-use crate::ir::{Json, Losses};
+use crate::ir::{Json, Losses, arguments, given_arguments};
 
 /// A request that says something its dialect does not allow, or that the other dialect cannot even
 /// approximate.
@@ -105,11 +105,25 @@ impl Fields {
         })
     }
 
-    /// An object to be carried; anything else is the empty one.
-    pub(crate) fn json_object(&mut self, name: &str) -> Json {
+    /// The arguments of a call as a model has written them, see [`arguments`]: an object, or a text that is
+    /// to be one, which some servers pass on as it is.
+    pub(crate) fn arguments(&mut self, name: &str) -> Json {
+        self.written(name).unwrap_or_else(|text| arguments(&text))
+    }
+
+    /// The same of a call that a client gives back, with what is no object named as lost.
+    pub(crate) fn given_arguments(&mut self, name: &str, at: &'static str, losses: &mut Losses) -> Json {
+        self.written(name).unwrap_or_else(|text| given_arguments(&text, at, losses))
+    }
+
+    /// # Errors
+    /// The text of arguments that are no object as they stand there.
+    fn written(&mut self, name: &str) -> Result<Json, String> {
         match self.take(name) {
-            Some(Value::Carried(json)) => json,
-            _ => Json::empty_object(),
+            None => Ok(Json::empty_object()),
+            Some(Value::Carried(json)) => Ok(json),
+            Some(Value::String(text)) => Err(text),
+            Some(other) => Err(other.to_string()),
         }
     }
 

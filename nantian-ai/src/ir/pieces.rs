@@ -130,8 +130,8 @@ impl Part {
     }
 }
 
-/// The arguments that a model has written. None are an empty object; what is no object, such as those of a
-/// call that was broken off, is kept in one, so that the tool can say what is wrong with it, and a
+/// The arguments that a model has written. None, or `null`, are an empty object; what is no object, such as
+/// those of a call that was broken off, is kept in one, so that the tool can say what is wrong with it, and a
 /// conversation can go on that has such a call in it.
 pub(crate) fn arguments(text: &str) -> Json {
     whole(text).unwrap_or_else(|| raw(text))
@@ -145,8 +145,13 @@ pub(crate) fn given_arguments(text: &str, at: &'static str, losses: &mut Losses)
     })
 }
 
+/// Whether a call has no arguments.
+pub(crate) fn is_nothing(arguments: &str) -> bool {
+    matches!(arguments.trim(), "" | "null")
+}
+
 fn whole(text: &str) -> Option<Json> {
-    if text.trim().is_empty() {
+    if is_nothing(text) {
         return Some(Json::empty_object());
     }
     Json::parse(text).filter(Json::is_object)

@@ -211,7 +211,7 @@ pub(crate) fn read_block(
             Block::ToolCall(ToolCall {
                 id: fields.required_text("id")?,
                 name: fields.required_text("name")?,
-                arguments: fields.json_object("input"),
+                arguments: fields.given_arguments("input", "messages.content.input", losses),
             })
         }
         "tool_result" => {

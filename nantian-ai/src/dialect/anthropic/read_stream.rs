@@ -88,7 +88,7 @@ impl StreamReader {
             }
             "redacted_thinking" => Part::RedactedReasoning(block.any_text("data").unwrap_or_default()),
             "tool_use" => {
-                let input = block.json_object("input");
+                let input = block.arguments("input");
                 first = (input != Json::empty_object()).then(|| input.to_string());
                 Part::ToolCall {
                     id: block.any_text("id").unwrap_or_default(),

@@ -64,7 +64,7 @@ fn read_block(mut block: Fields, losses: &mut Losses) -> Vec<Block> {
 fn read_call(mut call: Fields, losses: &mut Losses) -> Option<Block> {
     let name = call.some_text("name")?;
     let id = call.any_text("toolUseId").unwrap_or_default();
-    let arguments = call.json_object("input");
+    let arguments = call.arguments("input");
     call.rest_below("content.toolUse", losses);
     Some(Block::ToolCall(ToolCall { id, name, arguments }))
 }

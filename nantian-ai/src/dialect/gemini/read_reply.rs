@@ -123,7 +123,7 @@ pub(super) fn read_part(part: &mut Fields, losses: &mut Losses) -> Said {
     }
     let mut call = part.any_object("functionCall");
     if let Some(name) = call.some_text("name") {
-        let (id, arguments) = (call.some_text("id"), call.json_object("args"));
+        let (id, arguments) = (call.some_text("id"), call.arguments("args"));
         call.rest_below("content.parts.functionCall", losses);
         return Said::Call { id, name, arguments };
     }

@@ -47,7 +47,7 @@ pub(super) fn read_call(call: Value, ids: &mut ToolIds, losses: &mut Losses) -> 
     let read = ToolCall {
         id: call.some_text("id").unwrap_or_else(|| ids.next()),
         name: function.any_text("name").unwrap_or_default(),
-        arguments: function.json_object("arguments"),
+        arguments: function.arguments("arguments"),
     };
     function.ignore(&["index"]);
     function.rest_below("message.tool_calls.function", losses);

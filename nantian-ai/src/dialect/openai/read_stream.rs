@@ -12,7 +12,7 @@ use super::streamed_call::Call;
 use super::{details, signatures};
 use crate::codec::{Fields, Value, fault};
 use crate::dialect::anthropic;
-use crate::ir::{Block, Event, Fault, Losses, Part, Reasoning, Stop, Tokens, ToolIds};
+use crate::ir::{Block, Event, Fault, Losses, Part, Reasoning, Stop, Tokens, ToolIds, is_nothing};
 
 /// The most tool calls of one answer.
 const MOST_CALLS: usize = 256;
@@ -248,7 +248,11 @@ impl StreamReader {
             return more.trim().is_empty();
         }
         self.kept += more.len();
-        call.waiting.push_str(&more);
+        // Before anything else `null` is no arguments.
+        if call.begun || !is_nothing(&more) {
+            call.begun = true;
+            call.waiting.push_str(&more);
+        }
         // Arguments that are no JSON are passed on all the same; the client has to see them.
         let _ = call.scanner.push(more.as_bytes(), |_, _| {});
         self.advance(sink);

@@ -9,6 +9,8 @@ pub(super) struct Call {
     pub(super) name: String,
     /// What Gemini has signed it with, until it is told.
     pub(super) signature: Option<String>,
+    /// Some arguments have come.
+    pub(super) begun: bool,
     /// Arguments that have come before their turn.
     pub(super) waiting: String,
     /// Reads the arguments.

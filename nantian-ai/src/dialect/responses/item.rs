@@ -77,7 +77,7 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
         Some("tool_search_call") if is_run_by_client(fields)? => Item::Said(Block::ToolCall(ToolCall {
             id: fields.required_text("call_id")?,
             name: SEARCH.to_owned(),
-            arguments: fields.json_object("arguments"),
+            arguments: fields.given_arguments("arguments", "input.arguments", losses),
         })),
         Some("tool_search_output") if is_run_by_client(fields)? => {
             Item::Found(fields.required_text("call_id")?, fields.list("tools")?.unwrap_or_default())
