@@ -29,7 +29,7 @@ struct Stream {
     reply: Result<Reply, Fault>,
 }
 
-use Dialect::{Bedrock, Gemini, Ollama, OpenAi, Responses};
+use Dialect::{Bedrock, Gemini, Ollama, Responses};
 
 const REQUESTS: [Feature<Request>; 15] = [
     Feature { name: "text", shows: |it| said(it, |block| matches!(block, Block::Text(_))), unknown_to: &[] },
@@ -102,7 +102,7 @@ const REPLIES: [Feature<Reply>; 10] = [
     Feature {
         name: "end by a stop sequence",
         shows: |it| matches!(it.stop, Stop::Sequence(_)),
-        unknown_to: &[Gemini, Ollama, OpenAi, Responses],
+        unknown_to: &[Gemini, Ollama, Responses],
     },
     Feature { name: "refusal", shows: |it| it.stop == Stop::Refused, unknown_to: &[Ollama] },
     Feature { name: "usage", shows: |it| it.tokens.output.is_some(), unknown_to: &[] },

@@ -10,7 +10,10 @@ use crate::ir::{
 };
 
 /// What a choice says that changes nothing about the answer.
-pub(super) const ABOUT_ITSELF: [&str; 3] = ["index", "native_finish_reason", "stop_reason"];
+pub(super) const ABOUT_ITSELF: [&str; 2] = ["index", "native_finish_reason"];
+
+/// Where vLLM and SGLang tell the stop sequence that has ended an answer, or the number of such a token.
+const STOPPED_BY: [&str; 2] = ["stop_reason", "matched_stop"];
 
 /// What providers say about themselves beside the choices, and how they have judged the prompt.
 pub(super) const ABOUT_THE_PROVIDER: [&str; 12] = [
@@ -139,6 +142,7 @@ pub(super) fn rest_of_call(mut call: Fields, function: Fields, losses: &mut Loss
 pub(super) fn read_end(choice: &mut Fields) -> Result<Option<Stop>, Fault> {
     // Some say none in each chunk.
     let reason = choice.some_text("finish_reason");
+    let sequence = STOPPED_BY.map(|name| choice.some_text(name)).into_iter().flatten().next();
     if let Some(error) = choice.take("error") {
         return Err(fault::of_error(error));
     }
@@ -150,6 +154,7 @@ pub(super) fn read_end(choice: &mut Fields) -> Result<Option<Stop>, Fault> {
         "length" | "max_tokens" | "model_length" => Stop::Length,
         "tool_calls" | "function_call" | "tool_use" => Stop::ToolCalls,
         "content_filter" | "refusal" => Stop::Refused,
+        "stop" if sequence.is_some() => Stop::Sequence(sequence),
         _ => Stop::End,
     }))
 }
