@@ -112,17 +112,17 @@ fn worded(dialect: ClientDialect, (openai, code): (&str, &str), anthropic: &str,
 /// stopped anywhere; of a line only where the stream has stopped within one, for clients of Ollama read each
 /// line, an empty one as well.
 pub(crate) fn error_event(error: &Error, dialect: ClientDialect, meter: &Meter) -> Bytes {
-    let data = match dialect {
+    let (before, data, after) = match dialect {
         ClientDialect::Responses => {
             let label = error.label();
-            responses::error(label.openai, label.code, &error.to_string(), meter.events()).into()
+            let events = responses::failed((label.openai, label.code), &error.fault(), meter);
+            ("\n\n", events.into(), "")
         }
-        _ => error_body(error, dialect),
-    };
-    let (before, after) = match dialect {
-        ClientDialect::Ollama => (if meter.is_within_line() { "\n" } else { "" }, "\n"),
-        ClientDialect::Anthropic | ClientDialect::Responses => ("\n\nevent: error\ndata: ", "\n\n"),
-        ClientDialect::OpenAi => ("\n\ndata: ", "\n\n"),
+        ClientDialect::Ollama => {
+            (if meter.is_within_line() { "\n" } else { "" }, error_body(error, dialect), "\n")
+        }
+        ClientDialect::Anthropic => ("\n\nevent: error\ndata: ", error_body(error, dialect), "\n\n"),
+        ClientDialect::OpenAi => ("\n\ndata: ", error_body(error, dialect), "\n\n"),
     };
     Bytes::from([before.as_bytes(), &data, after.as_bytes()].concat())
 }

@@ -4,9 +4,9 @@ use crate::codec::{Fields, Value};
 
 /// What an answer says about itself.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct About {
-    pub(super) id: Option<String>,
-    pub(super) model: Option<String>,
+pub(crate) struct About {
+    pub(crate) id: Option<String>,
+    pub(crate) model: Option<String>,
     pub(super) finish_reason: Option<String>,
 }
 
@@ -31,7 +31,7 @@ const LONGEST: usize = 1_024;
 
 impl About {
     /// What is told of it.
-    pub(super) fn told(self) -> Self {
+    pub(crate) fn told(self) -> Self {
         let [id, model, finish_reason] =
             [self.id, self.model, self.finish_reason].map(|said| said.filter(|said| said.len() <= LONGEST));
         Self { id, model, finish_reason }

@@ -29,6 +29,7 @@ pub use self::layer::UsageLayer;
 pub use self::meter::{End, Meter};
 pub use self::service::UsageService;
 
+pub(crate) use self::about::About;
 pub(crate) use self::asking::{is_added, options_that_ask};
 pub(crate) use self::body::Metering;
 pub(crate) use self::excerpt::excerpt;

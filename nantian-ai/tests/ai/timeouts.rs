@@ -3,6 +3,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use nantian_ai::usage::Outcome;
 use nantian_ai::{Dialect, TargetConfig, Timeouts, retry::RetryPolicy};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
 
@@ -127,6 +128,30 @@ async fn a_stream_that_stalls_ends_with_an_error_event_of_the_clients_dialect() 
         assert!(event.starts_with(begins), "{event:?}");
         assert!(event.contains("no further chunk within 5s"), "{event:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_responses_that_stalls_fails_by_the_name_that_it_has_told() {
+    let begun = "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\
+        \"response\":{\"id\":\"resp_7\",\"model\":\"gpt-5-2025\",\"status\":\"in_progress\"}}\n\n\
+        event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\
+        \"sequence_number\":1,\"delta\":\"a\"}\n\n";
+    let reply = events("text/event-stream", [(seconds(1), Some(begun)), (seconds(99), None)]);
+    let config = TargetConfig::new("demo/x", "openai", "m").with_timeouts(Timeouts::uniform(seconds(5)));
+    let request = post("/v1/responses", r#"{"stream":true}"#);
+    let (_, body) = send(layer(config), &Upstream::new().replies(reply), request).await;
+    let last = body.strip_prefix(begun).unwrap();
+    let data = last.lines().filter_map(|line| line.strip_prefix("data: "));
+    let events: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
+    let [error, failed] = &*events else { panic!("{last}") };
+    assert_eq!((&error["type"], &error["sequence_number"]), (&json!("error"), &json!(2)));
+    assert_eq!((&failed["type"], &failed["sequence_number"]), (&json!("response.failed"), &json!(3)));
+    let response = &failed["response"];
+    assert_eq!(
+        [&response["id"], &response["model"], &response["status"]],
+        ["resp_7", "gpt-5-2025", "failed"]
+    );
+    assert_eq!(response["error"]["message"], error["message"], "Codex reads it there");
 }
 
 #[tokio::test(start_paused = true)]

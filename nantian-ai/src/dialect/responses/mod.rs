@@ -20,7 +20,7 @@ pub(crate) use self::signature::{MADE_HERE, is_of_responses};
 pub(crate) use self::tools::{Called, OwnName, Tools, is_run_by_client};
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::{ENCRYPTED, encode as encode_request, encode_count};
-pub(crate) use self::write_stream::StreamWriter;
+pub(crate) use self::write_stream::{StreamWriter, failed};
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ use serde::Deserialize;
 use super::lenient::Text;
 use super::openai::Usage;
 use super::signal::{Reasoning, Reported, Signal};
-use crate::codec::{Object, object};
+use crate::codec::Object;
 
 /// What is asked for in `include` to be told the log probabilities of an answer's tokens.
 const LOGPROBS: &str = "message.output_text.logprobs";
@@ -96,15 +96,6 @@ fn is_of_an_answer(kind: &str) -> bool {
     kind.strip_prefix("response.").is_some_and(|what| {
         let last = what.rsplit('.').next().unwrap_or(what);
         !matches!(last, "created" | "in_progress" | "queued" | "added")
-    })
-}
-
-/// An error as the event of a stream that has this number.
-pub(crate) fn error(kind: &str, code: &str, message: &str, number: u64) -> Vec<u8> {
-    object(|event| {
-        event.text("type", "error");
-        event.count("sequence_number", number);
-        write_error(event, kind, code, message);
     })
 }
 

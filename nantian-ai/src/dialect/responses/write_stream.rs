@@ -1,5 +1,7 @@
 //! The events of the common form into a Responses stream.
 
+use std::time::SystemTime;
+
 use super::tools::{Called, text_of};
 use super::write_error;
 use super::write_reply::{
@@ -8,7 +10,8 @@ use super::write_reply::{
 };
 use crate::codec::fault::openai_names;
 use crate::codec::{Defaults, Echo, Object, append};
-use crate::ir::{Block, Event, Json, Part, Stop, Tokens, arguments, safe_id};
+use crate::ir::{Block, Event, Fault, Json, Part, Stop, Tokens, arguments, safe_id};
+use crate::usage::{About, Meter};
 use crate::wire::sse::PING;
 
 /// The most log probabilities that are repeated at the end of a text, in bytes; more have been told by its
@@ -45,6 +48,23 @@ struct Open {
     /// How long all are that have come, in bytes.
     weight: usize,
     signature: Option<String>,
+}
+
+/// The last events of a stream that has come as it is, as far as the meter has read it.
+pub(crate) fn failed(names: (&str, &str), fault: &Fault, meter: &Meter) -> Vec<u8> {
+    let About { id, model, .. } = meter.about().clone().told();
+    let defaults = Defaults {
+        id: id.unwrap_or_default(),
+        model: model.unwrap_or_default(),
+        created: SystemTime::now(),
+        stream_usage: true,
+        input_estimate: 0,
+        echo: Echo::default(),
+    };
+    let mut writer = StreamWriter { number: meter.events(), ..StreamWriter::new(defaults) };
+    let mut out = Vec::new();
+    writer.fail(names, fault, &mut out);
+    out
 }
 
 // === impl StreamWriter ===
@@ -99,12 +119,16 @@ impl StreamWriter {
                 self.response(out, kind, &State::Ended { stop: &stop, tokens: &tokens });
             }
             Event::Failed(fault) => {
-                // As OpenAI does it: its clients take the one for a failure, or the other.
-                let (kind, code) = (openai_names(&fault).0, error_code(fault.kind));
-                self.write(out, "error", |event, _| write_error(event, kind, code, &fault.message));
-                self.response(out, "response.failed", &State::Failed(&fault));
+                let names = (openai_names(&fault).0, error_code(fault.kind));
+                self.fail(names, &fault, out);
             }
         }
+    }
+
+    /// As OpenAI does it: its clients take the one for a failure, or the other.
+    fn fail(&mut self, (kind, code): (&str, &str), fault: &Fault, out: &mut Vec<u8>) {
+        self.write(out, "error", |event, _| write_error(event, kind, code, &fault.message));
+        self.response(out, "response.failed", &State::Failed(fault));
     }
 
     fn begin(&mut self, part: Part, out: &mut Vec<u8>) {
