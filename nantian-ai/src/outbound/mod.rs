@@ -20,7 +20,7 @@ pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
 use self::headers::{upstream_headers, upstream_query};
 use crate::body::RequestBody;
 use crate::dialect::{
-    ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses,
+    ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, ollama, openai, responses,
 };
 use crate::edit::cut::Edit;
 use crate::edit::{Object, lookalike};
@@ -231,7 +231,12 @@ impl Target {
     }
 
     fn translate(&self, client: &Surface, mut head: Parts, body: &Bytes) -> Result<Prepared, Error> {
-        let facts = self.facts(client, &Object::parse(body)?, body);
+        let object = Object::parse(body)?;
+        if ollama::Loading::of(client, &object).is_some() {
+            // Nobody else loads models, and an answer would be paid for.
+            return Err(self.unsupported(client));
+        }
+        let facts = self.facts(client, &object, body);
         let strict = self.is_strict(&head.headers);
         let (translation, body) = Translation::with_facts(self, client, &head.headers, body, &facts, strict)?;
         head.uri = self.translated_uri(&translation).ok_or(Error::MalformedQuery)?;

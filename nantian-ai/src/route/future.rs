@@ -13,13 +13,12 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
-use super::listing::{absent, description, listing, of_server};
+use super::listing::{absent, listing, of_server};
 use super::{Later, ModelRoute, Onward, RouteBody, StandIn};
 use crate::Unasked;
 use crate::body::RequestBody;
 use crate::call::budget::BudgetedCall;
 use crate::dialect::{ClientDialect, Operation, Surface};
-use crate::edit::{self, model_of};
 use crate::error::{BoxError, Error};
 use crate::gzip::unpack_within;
 use crate::memory::HeldMemory;
@@ -39,6 +38,8 @@ pin_project! {
         surface: Result<Surface, Error>,
         dialect: ClientDialect,
         request: Option<Head>,
+        // What is said in place of a provider that does not have the operation.
+        instead: Option<Response<Bytes>>,
         // The models that have not been asked, the next one last.
         left: Vec<usize>,
         // The one that is being asked.
@@ -113,6 +114,7 @@ where
             surface,
             dialect,
             request: Some(request),
+            instead: None,
             left: Vec::new(),
             asked: 0,
             later: None,
@@ -178,7 +180,7 @@ where
                         Ok(body) => body,
                         Err(error) => return Poll::Ready(Ok(refuse(error, *this.dialect))),
                     };
-                    *this.left = match order(this.route, operation(this.surface), &body) {
+                    (*this.left, *this.instead) = match this.route.plan(this.surface.as_ref().ok(), &body) {
                         Ok(order) => order,
                         Err(asked) => return Poll::Ready(Ok(own(absent(&asked, *this.dialect)))),
                     };
@@ -204,8 +206,8 @@ where
                 StateProj::Asking { answer } => {
                     let mut response = ready!(answer.poll(cx))?;
                     let judged = Judged::of(&response, operation(this.surface));
-                    if judged.is_unheard && operation(this.surface) == Some(Operation::Show) {
-                        return Poll::Ready(Ok(own(description(this.route.name(*this.asked)))));
+                    if let Some(instead) = this.instead.take_if(|_| judged.is_unheard) {
+                        return Poll::Ready(Ok(own(instead)));
                     }
                     let said = response.extensions().get::<Onward>().copied();
                     let permit = response.extensions_mut().remove();
@@ -286,28 +288,6 @@ fn at_once<S, B>(
         }
         Ok(_) => None,
     }
-}
-
-/// The models in the order in which they are asked, the last one first.
-///
-/// # Errors
-/// The model that the route would be to describe, and does not offer.
-fn order<S>(route: &ModelRoute<S>, operation: Option<Operation>, body: &[u8]) -> Result<Vec<usize>, String> {
-    match operation {
-        Some(Operation::Show) => {
-            let asked = shown(body);
-            route.named(&asked).map(|at| vec![at]).ok_or(asked)
-        }
-        _ if !route.chooses() => Ok(vec![0]),
-        _ => Ok(route.order(model_of(body).as_deref(), |below| fastrand::u64(..below))),
-    }
-}
-
-/// The model that a client of Ollama wants to know of; old ones call it otherwise.
-fn shown(body: &[u8]) -> String {
-    let Ok(body) = edit::Object::parse(body) else { return String::new() };
-    let model = body.text("model").filter(|model| !model.is_empty());
-    model.or_else(|| body.text("name")).unwrap_or_default().into_owned()
 }
 
 /// What is asked for.

@@ -6,7 +6,9 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use crate::codec::{Object, object};
-use crate::dialect::{ClientDialect, Surface};
+use crate::dialect::ollama::Loading;
+use crate::dialect::{ClientDialect, Operation, Surface};
+use crate::edit;
 use crate::ir::{Fault, FaultKind};
 
 /// When a model was made, where nobody knows.
@@ -58,17 +60,34 @@ pub(super) fn absent(asked: &str, dialect: ClientDialect) -> Response<Bytes> {
     json(status, body)
 }
 
+/// What Ollama says to a request that wants no answer of a model, where its provider has none to give: that
+/// model is described, or loaded, which is as good as done.
+pub(super) fn of_model(surface: &Surface, name: &str, body: &[u8]) -> Option<Response<Bytes>> {
+    let body = match (surface.dialect(), surface.operation()) {
+        (_, Operation::Show) => description(name),
+        (ClientDialect::Ollama, _) => Loading::of(surface, &edit::Object::parse(body).ok()?)?.answer(name),
+        _ => return None,
+    };
+    Some(json(StatusCode::OK, Bytes::from(body)))
+}
+
+/// The model that a client of Ollama wants to know of; old ones call it otherwise.
+pub(super) fn shown(body: &[u8]) -> String {
+    let Ok(body) = edit::Object::parse(body) else { return String::new() };
+    let model = body.text("model").filter(|model| !model.is_empty());
+    model.or_else(|| body.text("name")).unwrap_or_default().into_owned()
+}
+
 /// What Ollama's `/api/show` says of a model that only the route knows.
-pub(super) fn description(name: &str) -> Response<Bytes> {
-    let body = object(|body| {
+fn description(name: &str) -> Vec<u8> {
+    object(|body| {
         ["modelfile", "parameters", "template"].into_iter().for_each(|part| body.text(part, ""));
         body.object("details", no_details);
         body.object("model_info", |info| info.text("general.basename", name));
         body.list("capabilities", |list| CAPABILITIES.into_iter().for_each(|can| list.text(can)));
         body.text("modified_at", SOMETIME);
         write_place(body, name);
-    });
-    json(StatusCode::OK, Bytes::from(body))
+    })
 }
 
 /// What clients of Ollama ask the server itself; `None` if it is none of that.

@@ -9,8 +9,11 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::listing::{of_model, shown};
 use super::{RouteBody, RouteFuture};
 use crate::body::RequestBody;
+use crate::dialect::{Operation, Surface};
+use crate::edit::model_of;
 use crate::error::BoxError;
 use crate::memory::{BodyMemory, HeldMemory};
 use crate::target::config::TargetConfig;
@@ -99,7 +102,7 @@ impl<S> ModelRoute<S> {
     }
 
     /// Whether there is more than one model to ask.
-    pub(super) fn chooses(&self) -> bool {
+    fn chooses(&self) -> bool {
         self.choices.len() > 1
     }
 
@@ -121,9 +124,32 @@ impl<S> ModelRoute<S> {
         model(at) == model(other)
     }
 
+    /// The models in the order in which a request is asked of them, the last one first, and what is said in
+    /// place of the only one.
+    ///
+    /// # Errors
+    /// The model that the route would be to describe, and does not offer.
+    pub(super) fn plan(
+        &self,
+        surface: Option<&Surface>,
+        body: &[u8],
+    ) -> Result<(Vec<usize>, Option<Response<Bytes>>), String> {
+        let left = match surface.map(Surface::operation) {
+            Some(Operation::Show) => {
+                let asked = shown(body);
+                vec![self.named(&asked).ok_or(asked)?]
+            }
+            _ if !self.chooses() => vec![0],
+            _ => self.order(model_of(body).as_deref(), |below| fastrand::u64(..below)),
+        };
+        let first = left.last().copied().unwrap_or_default();
+        let instead = surface.and_then(|surface| of_model(surface, self.name(first), body));
+        Ok((if instead.is_some() { vec![first] } else { left }, instead))
+    }
+
     /// The models in the order in which they are asked, the last one first. `draw` gives an even number below
     /// its argument.
-    pub(super) fn order(&self, model: Option<&str>, draw: impl Fn(u64) -> u64) -> Vec<usize> {
+    fn order(&self, model: Option<&str>, draw: impl Fn(u64) -> u64) -> Vec<usize> {
         let mut left: Vec<usize> = (0..self.choices.len()).collect();
         let mut order = Vec::with_capacity(left.len());
         if let Some(named) = model.and_then(|model| self.named(model)) {
@@ -145,7 +171,7 @@ impl<S> ModelRoute<S> {
     }
 
     /// The only model of that name.
-    pub(super) fn named(&self, model: &str) -> Option<usize> {
+    fn named(&self, model: &str) -> Option<usize> {
         let mut named = self
             .choices
             .iter()

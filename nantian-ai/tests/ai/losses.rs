@@ -39,6 +39,7 @@ fn script(chunks: &'static [&'static str]) -> http::Response<crate::support::Bod
 
 #[tokio::test]
 async fn what_a_stream_loses_is_named_in_its_trailer_and_told_to_the_observer() {
+    const ASKED: &str = r#"{"messages":[{"role":"user","content":"Hi"}]}"#;
     for (config, request, chunks, lost) in [
         (claude(), stream_chat(), &CITED[..], Some("content.server_tool_use,citations")),
         (
@@ -47,8 +48,8 @@ async fn what_a_stream_loses_is_named_in_its_trailer_and_told_to_the_observer() 
             &TOKENS[..],
             Some("logprobs"),
         ),
-        (openai(), post("/api/chat", r#"{"messages":[]}"#), &TOKENS[..], Some("logprobs,stop")),
-        (openai(), post("/api/chat", r#"{"messages":[]}"#), &["data: {}\n\n", "data: [DONE]\n\n"], None),
+        (openai(), post("/api/chat", ASKED), &TOKENS[..], Some("logprobs,stop")),
+        (openai(), post("/api/chat", ASKED), &["data: {}\n\n", "data: [DONE]\n\n"], None),
     ] {
         let reports = Reports::default();
         let upstream = Upstream::new().replies(script(chunks));

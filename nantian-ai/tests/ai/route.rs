@@ -311,6 +311,33 @@ async fn a_model_is_described_by_its_provider_or_by_what_is_known_of_it() {
     assert_eq!(ask_before(&gone, "POST", "/api/show", r#"{"model":"local"}"#).await.0, 404);
 }
 
+#[tokio::test]
+async fn a_model_is_loaded_and_let_go_by_ollama_and_elsewhere_nobody_is_paid_for_that() {
+    let none = Upstream::new();
+    for (path, asked, reason) in [
+        ("/api/chat", r#"{"model":"gpt"}"#, "load"),
+        ("/api/chat", r#"{"model":"gpt-4o","messages":[],"keep_alive":"5m"}"#, "load"),
+        ("/api/chat", r#"{"model":"gpt","messages":null,"keep_alive":0}"#, "unload"),
+        ("/api/generate", r#"{"model":"gpt","keep_alive":-1}"#, "load"),
+        ("/api/generate", r#"{"model":"gpt","prompt":"","stream":false,"keep_alive":"0s"}"#, "unload"),
+    ] {
+        let (status, body, _) = ask_before(&none, "POST", path, asked).await;
+        assert_eq!(
+            (status, &body["done_reason"], &body["done"]),
+            (200, &json!(reason), &json!(true)),
+            "{body}"
+        );
+        let said = if path == "/api/chat" { &body["message"]["content"] } else { &body["response"] };
+        assert_eq!((&body["model"], said), (&json!("gpt"), &json!("")), "{asked}");
+    }
+    const LOADED: &str =
+        r#"{"model":"llama3.2","message":{"role":"assistant"},"done_reason":"load","done":true}"#;
+    let ollama = Upstream::new().replies(reply(200, LOADED));
+    let (status, body, _) = ask_before(&ollama, "POST", "/api/chat", r#"{"model":"local"}"#).await;
+    assert_eq!((status, &body["done_reason"]), (200, &json!("load")));
+    assert_eq!(ollama.request().0.uri.path(), "/api/chat", "it loads the model");
+}
+
 /// A route to OpenAI-type providers by their models, which are asked in this order if none is named, the
 /// first one first.
 fn alike<'a>(

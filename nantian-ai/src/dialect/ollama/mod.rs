@@ -1,11 +1,13 @@
 //! Ollama's own API.
 
 pub(crate) mod embeddings;
+mod loading;
 mod read_request;
 mod reply;
 mod stream;
 mod write_request;
 
+pub(crate) use self::loading::Loading;
 pub(crate) use self::read_request::decode as decode_request;
 pub(crate) use self::reply::{decode as decode_reply, encode as encode_reply};
 pub(crate) use self::stream::{StreamReader, StreamWriter};
