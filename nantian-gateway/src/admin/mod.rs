@@ -52,7 +52,7 @@ pub(crate) async fn serve(
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .route("/config", get(config))
@@ -70,6 +70,20 @@ pub(crate) async fn serve(
     tokio::select! {
         served = server.into_future() => served,
         () = overdue => Ok(()),
+    }
+}
+
+/// How long a worker may not be at work until the process is better started anew.
+const OVERDUE: Duration = Duration::from_secs(10);
+
+/// Healthy as long as every worker is at work; those that have drained are no more.
+async fn healthy(State(shared): State<Shared>) -> (StatusCode, String) {
+    let overdue = shared.metrics.overdue_worker(OVERDUE);
+    match overdue.filter(|_| shared.view.get().is_some()) {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(worker) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("worker {worker} stands still for {OVERDUE:?}\n"))
+        }
     }
 }
 

@@ -8,11 +8,15 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinHandle},
+};
 
 use super::{
     args::{ClusterOptions, Common},
-    run::{Changes, serve},
+    changes::Changes,
+    run::serve,
 };
 use crate::{
     control::View,
@@ -46,8 +50,8 @@ pub(super) async fn serve_cluster(
         report(client.clone(), Arc::clone(&cache), &view, lease, features, gateway_services, stopped);
     let following = crate::runtime::spawn(follow(client, Arc::clone(&cache)));
     let cluster = Cluster::new(Arc::clone(&cache), addressing).answering_for(controller.clone());
-    let served = serve(cluster, cache, common.feature_gates, common, &view, || {}).await;
-    following.abort();
+    let changes = ClusterChanges { cache, following };
+    let served = serve(cluster, changes, common.feature_gates, common, &view, || {}).await;
     stop.send_replace(true);
     // The lease is given back before the process ends.
     reporting.await?;
@@ -125,12 +129,48 @@ async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {
     }
 }
 
-impl Changes for Arc<ObjectCache> {
-    async fn complete(&mut self) {
-        ObjectCache::complete(self).await;
+/// The changes of a cluster, as long as it is followed.
+struct ClusterChanges {
+    cache: Arc<ObjectCache>,
+    following: JoinHandle<()>,
+}
+
+impl Changes for ClusterChanges {
+    async fn complete(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            () = self.cache.complete() => Ok(()),
+            ended = &mut self.following => Err(unfollowed(ended)),
+        }
     }
 
-    async fn changed(&mut self) {
-        ObjectCache::changed(self).await;
+    async fn changed(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            () = self.cache.changed() => Ok(()),
+            ended = &mut self.following => Err(unfollowed(ended)),
+        }
+    }
+}
+
+impl Drop for ClusterChanges {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+fn unfollowed(ended: Result<(), JoinError>) -> anyhow::Error {
+    let why = ended.err().map_or_else(|| "nothing more to follow".to_owned(), |error| error.to_string());
+    anyhow::anyhow!("the cluster is not followed any more: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cluster_that_is_not_followed_any_more_is_an_error_and_no_lasting_silence() {
+        let following = crate::runtime::spawn(async { panic!("a bug") });
+        let mut changes = ClusterChanges { cache: Arc::default(), following };
+        let error = changes.complete().await.unwrap_err().to_string();
+        assert!(error.starts_with("the cluster is not followed any more"), "{error}");
     }
 }

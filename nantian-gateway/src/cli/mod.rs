@@ -2,6 +2,7 @@
 
 mod admin_addr;
 mod args;
+mod changes;
 #[cfg(feature = "kubernetes")]
 mod cluster;
 mod demo;

@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     admin_addr::AdminAddr,
     args::{AccessLogFormat, Common, Run},
+    changes::{Changes, WithKeyFile},
     log::{Log, lost_lines},
     ratelimit_store::RateLimitStore,
 };
@@ -88,43 +89,6 @@ pub(super) fn on_control_runtime(serve: impl Future<Output = anyhow::Result<()>>
     ended
 }
 
-/// Tells when there is something to read.
-pub(super) trait Changes {
-    /// Waits until everything can be read for the first time.
-    async fn complete(&mut self) {}
-
-    /// Waits for the next change.
-    async fn changed(&mut self);
-}
-
-impl Changes for Watcher {
-    async fn changed(&mut self) {
-        self.changed().await;
-    }
-}
-
-/// The changes of a source, and those of the session key file.
-struct WithKeyFile<C> {
-    changes: C,
-    key_file: Option<Watcher>,
-}
-
-impl<C: Changes> Changes for WithKeyFile<C> {
-    async fn complete(&mut self) {
-        self.changes.complete().await;
-    }
-
-    async fn changed(&mut self) {
-        match &mut self.key_file {
-            Some(file) => tokio::select! {
-                () = self.changes.changed() => {}
-                () = file.changed() => {}
-            },
-            None => self.changes.changed().await,
-        }
-    }
-}
-
 /// Serves the manifests below `paths` until SIGTERM or SIGINT; `ready` is called once the first snapshot
 /// serves.
 pub(super) async fn serve_files(
@@ -159,7 +123,7 @@ pub(super) async fn serve(
         None => SessionKeySource::random()?,
     };
     let key_file = session_keys.path().map(|path| Watcher::new(&[path.to_owned()])).transpose()?;
-    let mut changes = WithKeyFile { changes, key_file };
+    let mut changes = WithKeyFile::new(changes, key_file);
     let count = common.workers.and_then(|count| NonZeroUsize::new(count.into()));
     let count = count.or(thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let metrics = Arc::new(Metrics::new(count.get()));
@@ -174,7 +138,8 @@ pub(super) async fn serve(
     let (store, _driver) = start_store(common, Arc::clone(&tls), &metrics, &store_changed)?.unzip();
     let (networks, tenancy) = (common.plugin_sources.clone(), config.client.tenancy);
     let modules = Modules::new(FetchConfig { networks, tenancy, tls });
-    let workers = Workers::start(count.get(), &config, &metrics)?;
+    let mut workers = Workers::start(count.get(), &config, &metrics)?;
+    let worker_failed = workers.failure();
     let (telemetry, exported) = Telemetry::new(config.client.clone());
     let own = OwnIdentities::of_environment(common.identity_namespaces.clone(), |name| env::var(name).ok());
     let tokens = Tokens::new(config.client.clone(), own);
@@ -193,15 +158,13 @@ pub(super) async fn serve(
     let here = Locality { zone: common.zone.clone(), node: common.node.clone() };
     let mut control =
         Control::new(source, gates, session_keys, workers, metrics, view.clone(), registry).located(here);
-    let is_complete = tokio::select! {
-        () = changes.complete() => true,
-        () = signals.end() => false,
+    let news = ExternalChanges { modules, plugins, store_changed };
+    let ended = tokio::select! {
+        ended = reload_until_the_end(&mut control, &mut changes, &news, &mut signals, ready) => ended,
+        () = worker_failed => Err(anyhow::anyhow!("a worker has ended by itself")),
     };
-    if is_complete {
-        control.reload().await;
-        ready();
-        let news = ExternalChanges { modules, plugins, store_changed };
-        reload_until_the_end(&mut control, &mut changes, &news, &mut signals).await;
+    if let Err(error) = &ended {
+        tracing::error!(error = format!("{error:#}"), "the process ends");
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
     tokio::select! {
@@ -210,7 +173,7 @@ pub(super) async fn serve(
     }
     end(exported, admin, last_line).await?;
     tracing::info!("drained");
-    Ok(())
+    ended
 }
 
 /// Ends what tells of requests, now that there are none.
@@ -261,15 +224,26 @@ struct ExternalChanges {
     store_changed: Arc<Notify>,
 }
 
+/// Serves what changes until a signal; an error is that no change would be heard of any more.
 async fn reload_until_the_end(
     control: &mut Control,
     changes: &mut impl Changes,
     news: &ExternalChanges,
     signals: &mut Signals,
-) {
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
+    tokio::select! {
+        complete = changes.complete() => complete?,
+        () = signals.end() => return Ok(()),
+    }
+    control.reload().await;
+    ready();
     loop {
         tokio::select! {
-            () = changes.changed() => { control.reload().await; }
+            changed = changes.changed() => {
+                changed?;
+                control.reload().await;
+            }
             () = news.modules.changed() => { control.reload_and_retry().await; }
             () = news.plugins.changed() => { control.reload_and_retry().await; }
             () = control.retry_due() => control.retry().await,
@@ -278,8 +252,8 @@ async fn reload_until_the_end(
                 tracing::info!("SIGHUP: reloading");
                 control.reload_and_retry().await;
             }
-            _ = signals.terminate.recv() => return,
-            _ = signals.interrupt.recv() => return,
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
         }
     }
 }

@@ -29,6 +29,7 @@ use nantian_lb::Balancer;
 use nantian_ratelimit::redis::RedisStore;
 use nantian_wasm::Plugin;
 use prometheus_client::{encoding::text::encode, registry::Registry};
+use tokio::time::Instant;
 
 use self::tls::TlsMetrics;
 pub(crate) use self::{
@@ -61,6 +62,9 @@ pub struct Metrics {
     /// Lines of the log that are lost.
     log: OnceLock<Arc<AtomicU64>>,
     connections: Box<[AtomicU64]>,
+    /// When each worker was last seen, in milliseconds since `begun`.
+    ticks: Box<[AtomicU64]>,
+    begun: Instant,
     reloads: AtomicU64,
     rejected_reloads: AtomicU64,
     reload_micros: AtomicU64,
@@ -87,6 +91,8 @@ impl Metrics {
             body_memory: OnceLock::new(),
             log: OnceLock::new(),
             connections: (0..workers).map(|_| AtomicU64::default()).collect(),
+            ticks: (0..workers).map(|_| AtomicU64::default()).collect(),
+            begun: Instant::now(),
             reloads: AtomicU64::default(),
             rejected_reloads: AtomicU64::default(),
             reload_micros: AtomicU64::default(),
@@ -166,11 +172,18 @@ impl Metrics {
         Arc::clone(&self.unmatched)
     }
 
-    /// Notes how many connections a worker has open.
-    pub(crate) fn set_connections(&self, worker: usize, open: usize) {
-        if let Some(connections) = self.connections.get(worker) {
+    /// Notes that a worker is at work, and how many connections it has open.
+    pub(crate) fn worker_ticked(&self, worker: usize, open: usize) {
+        if let (Some(connections), Some(tick)) = (self.connections.get(worker), self.ticks.get(worker)) {
             connections.store(open as u64, Relaxed);
+            tick.store(millis(self.begun.elapsed()), Relaxed);
         }
+    }
+
+    /// A worker that was not at work for longer than `limit`.
+    pub(crate) fn overdue_worker(&self, limit: Duration) -> Option<usize> {
+        let latest = self.begun.elapsed().checked_sub(limit).map(millis)?;
+        self.ticks.iter().position(|tick| tick.load(Relaxed) < latest)
     }
 
     /// Notes a reload, how long it took, and how many faults its sources have.
@@ -212,5 +225,26 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &registry)?;
         Ok(text)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_stands_still_is_found() {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let metrics = Metrics::new(2);
+        assert_eq!(metrics.overdue_worker(LIMIT), None, "they have just started");
+        tokio::time::advance(LIMIT + Duration::from_millis(1)).await;
+        metrics.worker_ticked(0, 0);
+        assert_eq!(metrics.overdue_worker(LIMIT), Some(1));
+        metrics.worker_ticked(1, 0);
+        assert_eq!(metrics.overdue_worker(LIMIT), None);
     }
 }

@@ -145,7 +145,7 @@ impl Worker {
     /// What is done once in a while: slow clients are ended, idle connections closed.
     pub(super) fn tick(&self) {
         self.connections.tick(&self.config.timeouts);
-        self.metrics.set_connections(self.context.worker, self.connections.len());
+        self.metrics.worker_ticked(self.context.worker, self.connections.len());
     }
 
     /// Breaks off the answers of AIServices, which tells their clients.

@@ -2,17 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write as _},
-    process,
+    convert::Infallible,
+    future::Future,
+    io,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, interval, sleep},
 };
 
@@ -46,6 +48,8 @@ pub(crate) struct Workers {
     drain: watch::Sender<bool>,
     reports: mpsc::UnboundedReceiver<BindReport>,
     threads: Vec<JoinHandle<()>>,
+    /// Of each thread one that ends with it.
+    ends: FuturesUnordered<oneshot::Receiver<Infallible>>,
 }
 
 impl Workers {
@@ -54,23 +58,38 @@ impl Workers {
     /// # Errors
     /// When a thread or its runtime cannot be made.
     pub(crate) fn start(count: usize, config: &WorkerConfig, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        let (config, capacity, metrics) = (config.clone(), Capacity::new(config), Arc::clone(metrics));
+        Self::spawn(count, move |index| {
+            kept::share_among(count);
+            Worker::new(index, config.clone(), capacity.clone(), Arc::clone(&metrics))
+        })
+    }
+
+    /// Starts `count` threads, each with what `worker` makes of its number there.
+    fn spawn(count: usize, worker: impl Fn(usize) -> Worker + Clone + Send + 'static) -> io::Result<Self> {
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (drain, draining) = watch::channel(false);
         let (report, reports) = mpsc::unbounded_channel();
-        let capacity = Capacity::new(config);
-        let mut threads = Vec::new();
+        let (mut threads, ends) = (Vec::new(), FuturesUnordered::new());
         for index in 0..count {
-            let (config, capacity, metrics) = (config.clone(), capacity.clone(), Arc::clone(metrics));
             let inbox =
                 Inbox { snapshot: snapshot.clone(), draining: draining.clone(), report: report.clone() };
-            let thread = thread::Builder::new().name(format!("worker-{index}"));
-            let worker = move || {
-                kept::share_among(count);
-                Worker::new(index, config, capacity, metrics)
-            };
-            threads.push(thread.spawn(move || run(worker, inbox))?);
+            let (alive, end) = oneshot::channel();
+            let worker = worker.clone();
+            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let _alive = alive;
+                run(|| worker(index), inbox);
+            });
+            threads.push(thread?);
+            ends.push(end);
         }
-        Ok(Self { snapshots, drain, reports, threads })
+        Ok(Self { snapshots, drain, reports, threads, ends })
+    }
+
+    /// Done when a worker has ended before it was told to: nobody accepts on its sockets then, and every
+    /// reload waits for it.
+    pub(crate) fn failure(&mut self) -> impl Future<Output = ()> + use<> {
+        std::mem::take(&mut self.ends).into_future().map(drop)
     }
 
     /// Serves `snapshot` from now on.
@@ -117,12 +136,7 @@ struct Inbox {
 fn run(worker: impl FnOnce() -> Worker, inbox: Inbox) {
     match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(serve(Rc::new(worker()), inbox)),
-        Err(error) => {
-            // Not to the log, whose last lines would be lost.
-            let _ = writeln!(io::stderr(), "error: a worker has no runtime: {error}");
-            // Nobody would accept on its sockets, and every reload would wait for it.
-            process::exit(1);
-        }
+        Err(error) => tracing::error!(%error, "a worker has no runtime"),
     }
 }
 
@@ -180,5 +194,22 @@ async fn drain(worker: &Worker) {
         // What clients are told then goes out.
         sleep(TICK).await;
         tracing::warn!(left, "connections were cut at the end of the drain timeout");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_noticed_before_a_reload_waits_for_it() {
+        let mut workers = Workers::spawn(2, |_| panic!("a bug")).unwrap();
+        let failure = workers.failure();
+        tokio::select! {
+            biased;
+            () = failure => {}
+            _ = workers.settled(1) => panic!("nobody serves it"),
+        }
+        workers.drain();
     }
 }
