@@ -3,23 +3,33 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use nantian_ai::usage::{Outcome, UsageReport};
+use nantian_ai::usage::{AttemptReport, Outcome, UsageReport};
 use prometheus_client::{
     encoding::{DescriptorEncoder, NoLabelSet},
     metrics::MetricType,
 };
+use tokio::time::Instant;
 
 use super::{Metrics, family::counters};
 use crate::{sync::lock, telemetry::ExportCounts};
 
 /// How calls end.
 const OUTCOMES: [&str; 4] = ["completed", "aborted", "truncated", "not_served"];
+
+/// What becomes of attempts: the status that the provider answers with; of 4xx others than what refuses the
+/// AIService's credential (also where none is to be had) and 429. A `timeout` may be one to the first token,
+/// `other` is a stream that says an error or breaks off, and nobody waits any more for what is `aborted`.
+const RESULTS: [&str; 9] =
+    ["2xx", "4xx", "5xx", "429", "credential", "timeout", "unreachable", "other", "aborted"];
+
+/// How often the log says of an AIService that its credential is refused.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// What is counted in tokens; what came from a cache or went into one is part of the input, reasoning is part
 /// of the output.
@@ -33,7 +43,9 @@ const BOUNDS: [u64; 14] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000,
 pub(crate) struct AiMetrics {
     outcomes: [AtomicU64; OUTCOMES.len()],
     tokens: [AtomicU64; KINDS.len()],
-    attempts: AtomicU64,
+    attempts: [AtomicU64; RESULTS.len()],
+    /// When its credential was last said to be refused.
+    reminded: Mutex<Option<Instant>>,
     failovers: AtomicU64,
     over_budget: AtomicU64,
     lossy: AtomicU64,
@@ -65,7 +77,10 @@ impl AiMetrics {
         for (counter, tokens) in self.tokens.iter().zip(tokens) {
             counter.fetch_add(tokens, Relaxed);
         }
-        self.attempts.fetch_add(report.call.attempts.len() as u64, Relaxed);
+        for attempt in &report.call.attempts {
+            let result = result(attempt);
+            add(RESULTS.iter().position(|known| *known == result).and_then(|at| self.attempts.get(at)), 1);
+        }
         self.failovers.fetch_add(failed_over.into(), Relaxed);
         self.over_budget.fetch_add(report.call.over_budget.into(), Relaxed);
         self.lossy.fetch_add((!report.call.dropped.is_empty()).into(), Relaxed);
@@ -73,9 +88,38 @@ impl AiMetrics {
         self.between_tokens.observe(report.call.between_tokens);
     }
 
+    /// Whether it is time to say that the credential is refused.
+    pub(crate) fn is_reminder_due(&self) -> bool {
+        let (now, mut reminded) = (Instant::now(), lock(&self.reminded));
+        let is_due = reminded.is_none_or(|last| now.duration_since(last) >= REMINDER);
+        if is_due {
+            *reminded = Some(now);
+        }
+        is_due
+    }
+
     /// What becomes of records for collectors.
     pub(crate) fn exports(&self) -> &Arc<ExportCounts> {
         &self.exports
+    }
+}
+
+/// One of [`RESULTS`].
+fn result(attempt: &AttemptReport) -> &'static str {
+    let class = attempt.status.map(|status| match status.as_u16() {
+        429 => "429",
+        200..300 => "2xx",
+        400..500 => "4xx",
+        500..600 => "5xx",
+        _ => "other",
+    });
+    match (attempt.error, class) {
+        (Some("upstream_auth"), _) => "credential",
+        (Some("timeout"), _) => "timeout",
+        (Some("upstream_unreachable"), None) => "unreachable",
+        (Some(_), None | Some("2xx")) => "other",
+        (_, Some(class)) => class,
+        (None, None) => "aborted",
     }
 }
 
@@ -127,8 +171,10 @@ impl Metrics {
         labelled(encoder, ("nantian_ai_exported_records", help), services, "result", |it| {
             it.exports.get().to_vec()
         })?;
-        let help = "Requests that a provider was sent, further attempts included";
-        plain(encoder, ("nantian_ai_attempts", help), services, |it| &it.attempts)?;
+        let help = "Requests that a provider was sent, further attempts included, by what became of them";
+        labelled(encoder, ("nantian_ai_attempts", help), services, "result", |it| {
+            RESULTS.into_iter().zip(loads(&it.attempts)).collect()
+        })?;
         let help = "Calls that failed, so that another AIService was asked";
         plain(encoder, ("nantian_ai_failovers", help), services, |it| &it.failovers)?;
         let help = "Calls that were not sent again because too many others were";
@@ -142,7 +188,7 @@ impl Metrics {
     }
 }
 
-/// Counters with a label of their own; those at zero are left out.
+/// Counters with a label of their own.
 fn labelled(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help): (&str, &str),
@@ -151,7 +197,7 @@ fn labelled(
     counts: impl Fn(&AiMetrics) -> Vec<(&'static str, u64)>,
 ) -> fmt::Result {
     let samples = services.iter().flat_map(|(service, metrics)| {
-        let counts = counts(metrics).into_iter().filter(|(_, count)| *count > 0);
+        let counts = counts(metrics).into_iter();
         counts.map(move |(value, count)| ([("ai_service", service.as_str()), (label, value)], count))
     });
     counters(encoder, name, help, samples)
@@ -180,4 +226,48 @@ fn times(
         of(metrics).encode(&mut family.encode_family(&[("ai_service", service.as_str())])?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn attempts_tell_why_a_provider_fails() {
+        for (status, error, expected) in [
+            (Some(200), None, "2xx"),
+            (Some(200), Some("timeout"), "timeout"),
+            (Some(200), Some("overloaded"), "other"),
+            (Some(400), None, "4xx"),
+            (Some(400), Some("upstream_auth"), "credential"),
+            (Some(401), Some("upstream_auth"), "credential"),
+            (Some(429), None, "429"),
+            (Some(429), Some("rate_limit_exceeded"), "429"),
+            (Some(503), None, "5xx"),
+            (Some(302), None, "other"),
+            (None, Some("upstream_auth"), "credential"),
+            (None, Some("timeout"), "timeout"),
+            (None, Some("upstream_unreachable"), "unreachable"),
+            (None, None, "aborted"),
+        ] {
+            let mut attempt = AttemptReport::default();
+            attempt.status = status.map(|status| StatusCode::from_u16(status).unwrap());
+            attempt.error = error;
+            assert_eq!(result(&attempt), expected, "{attempt:?}");
+            assert!(RESULTS.contains(&expected));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_credential_is_said_once_a_minute() {
+        let metrics = AiMetrics::default();
+        let mut due = Vec::new();
+        for seconds in [0, 59, 1, 0] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            due.push(metrics.is_reminder_due());
+        }
+        assert_eq!(due, [true, false, true, false]);
+    }
 }

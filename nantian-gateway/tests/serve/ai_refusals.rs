@@ -98,8 +98,22 @@ async fn a_provider_that_refuses_to_tell_usage_is_asked_without_from_then_on() {
     assert_eq!(older.seen().len(), 4, "only the first request was refused");
     let counted = r#"nantian_ai_tokens_total{ai_service="demo/llm",kind="output"}"#;
     assert!(gateway.metric(counted).await > Some(0.0), "what is not told is estimated");
-    let attempts = r#"nantian_ai_attempts_total{ai_service="demo/llm"}"#;
-    assert_eq!(gateway.metric(attempts).await, Some(4.0));
+    for (result, count) in [("2xx", 3.0), ("4xx", 1.0), ("credential", 0.0)] {
+        let attempts = format!("nantian_ai_attempts_total{{ai_service=\"demo/llm\",result=\"{result}\"}}");
+        assert_eq!(gateway.metric(&attempts).await, Some(count), "{result}");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_that_the_provider_refuses_is_counted_and_said_once() {
+    let strict = refusing(401, "application/json", "{}").await;
+    let gateway = llm(&strict, "").start().await;
+    for _ in 0..3 {
+        assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 502);
+    }
+    let refused = r#"nantian_ai_attempts_total{ai_service="demo/llm",result="credential"}"#;
+    assert_eq!(gateway.metric(refused).await, Some(3.0));
+    assert_eq!(gateway.log.count("does not take the AIService's credential"), 1, "{}", gateway.log.text());
 }
 
 #[tokio::test]
@@ -149,6 +163,7 @@ async fn the_access_log_names_the_ai_services_that_were_asked_and_what_they_took
     assert_eq!((told(1, "input_tokens"), told(1, "output_tokens")), (9.into(), 91.into()));
     assert_eq!((told(1, "reasoning_tokens"), told(1, "dropped")), (50.into(), "top_k".into()));
     assert_eq!((asked.len(), lines[1].get("ai")), (2, None));
+    assert_eq!(lines[0]["endpoint"], answering.address.to_string(), "the one that has answered");
 }
 
 /// What a provider tells of the limits of the operator's account.

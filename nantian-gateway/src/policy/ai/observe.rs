@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use http::Extensions;
+use http::{Extensions, StatusCode};
 use nantian_ai::{
     Operation, RequestFacts, Settings, Target,
-    usage::{UsageObserver, UsageReport, UsageSink},
+    usage::{AttemptReport, UsageObserver, UsageReport, UsageSink},
 };
 use tokio::time::Instant;
 
@@ -108,6 +108,23 @@ impl AiObserver {
     pub(super) fn asks_for_traces(&self) -> bool {
         !self.exports.is_empty()
     }
+
+    /// Warns once in a while where the provider refuses the credential: no client can do anything about it.
+    fn remind(&self, attempts: &[AttemptReport]) {
+        let is_refused = |attempt: &&AttemptReport| {
+            attempt.error == Some("upstream_auth") || attempt.status == Some(StatusCode::FORBIDDEN)
+        };
+        let Some(refused) = attempts.iter().find(is_refused) else { return };
+        if self.metrics.is_reminder_due() {
+            let service = self.service.name.as_str();
+            let status = refused.status.map(|status| status.as_u16());
+            tracing::warn!(
+                ai_service = service,
+                status,
+                "the provider does not take the AIService's credential"
+            );
+        }
+    }
 }
 
 impl UsageObserver for AiObserver {
@@ -163,6 +180,7 @@ impl Call {
             noted.finish(&observer.service, report);
         }
         observer.metrics.count(report, failed_over);
+        observer.remind(&report.call.attempts);
         if observer.exports.is_empty() {
             return;
         }
