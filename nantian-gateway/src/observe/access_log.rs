@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, Method, Request, Uri, Version, header, request
 use serde::Serialize;
 
 use super::{AiCalls, LineWriter};
-use crate::{body::Body, listen::RequestInfo};
+use crate::{body::Body, listen::RequestInfo, upstream::SentTo};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -54,6 +54,7 @@ pub(super) struct LoggedRequest {
     client: Option<String>,
     user_agent: Option<String>,
     trace_id: Option<String>,
+    sent_to: SentTo,
     ai_calls: AiCalls,
     /// Why the request was refused, or why the response broke off.
     pub(super) error: Option<String>,
@@ -61,10 +62,12 @@ pub(super) struct LoggedRequest {
 
 impl LoggedRequest {
     pub(super) fn of(request: &mut Request<Body>) -> Self {
-        let ai_calls = AiCalls::default();
+        let (sent_to, ai_calls) = (SentTo::default(), AiCalls::default());
+        request.extensions_mut().insert(sent_to.clone());
         request.extensions_mut().insert(ai_calls.clone());
         let info = request.extensions().get::<RequestInfo>();
         Self {
+            sent_to,
             ai_calls,
             method: Some(request.method().clone()),
             uri: Some(request.uri().clone()),
@@ -95,8 +98,8 @@ impl LoggedRequest {
             client,
             user_agent: text(&parts.headers, &header::USER_AGENT),
             trace_id: trace_id(&parts.headers),
-            ai_calls: AiCalls::default(),
             error,
+            ..Self::default()
         }
     }
 }
@@ -129,6 +132,8 @@ pub(crate) struct StreamEntry<'a> {
     pub(crate) client: IpAddr,
     /// The server name of TLS that it asked for; may be empty.
     pub(crate) host: &'a str,
+    /// Where it was passed on to, if it was.
+    pub(crate) endpoint: Option<String>,
     /// Bytes from the client.
     pub(crate) received: u64,
     /// Bytes to the client.
@@ -149,6 +154,7 @@ impl Serialize for StreamEntry<'_> {
         map.serialize_entry("client", &self.client)?;
         map.serialize_entry("host", self.host)?;
         map.serialize_entry("protocol", self.protocol)?;
+        map.serialize_entry("endpoint", &self.endpoint)?;
         map.serialize_entry("bytes", &self.sent)?;
         map.serialize_entry("received_bytes", &self.received)?;
         map.serialize_entry("duration_ms", &(self.took.as_secs_f64() * 1e3))?;
@@ -171,6 +177,7 @@ impl Serialize for Entry<'_> {
         map.serialize_entry("path", &request.uri.as_ref().map(Uri::path))?;
         let protocol = request.version.map(|version| format!("{version:?}"));
         map.serialize_entry("protocol", &protocol)?;
+        map.serialize_entry("endpoint", &request.sent_to.get())?;
         map.serialize_entry("status", &self.status)?;
         map.serialize_entry("bytes", &self.bytes)?;
         map.serialize_entry("duration_ms", &(self.took.as_secs_f64() * 1e3))?;

@@ -18,6 +18,8 @@ const OTHERS: usize = 4;
 #[derive(Debug)]
 pub(super) struct OpenedConnection {
     pub(super) stream: Io,
+    /// Where it leads.
+    pub(super) endpoint: String,
     pub(super) in_flight: InFlight,
 }
 
@@ -55,10 +57,11 @@ pub(super) async fn open(
         let picked = balancer.pick(&PickContext::new().with_keys(caller).with_tried(&tried))?;
         let (endpoint, mut in_flight) = picked.into_parts();
         let is_new = !tried.contains(in_flight.endpoint());
-        match connect_stream(&security.apply(endpoint), limit, tenancy).await {
+        let destination = security.apply(endpoint);
+        match connect_stream(&destination, limit, tenancy).await {
             Ok(stream) => {
                 in_flight.record(Outcome::Success);
-                return Ok(OpenedConnection { stream, in_flight });
+                return Ok(OpenedConnection { stream, endpoint: destination.to_string(), in_flight });
             }
             Err(error) if !error.is_worth_another() => return Err(error.into()),
             Err(error) => {

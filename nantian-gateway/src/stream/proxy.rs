@@ -1,6 +1,11 @@
 //! One connection of a client, from the choice of its endpoint to its last byte.
 
-use std::{cell::Cell, fmt, io, net::SocketAddr, time::Duration};
+use std::{
+    cell::{Cell, OnceCell},
+    fmt, io,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use socket2::SockRef;
 use tokio::{
@@ -43,7 +48,8 @@ pub(crate) struct ProxiedStream<'a> {
     client: SocketAddr,
     server_name: Option<&'a str>,
     begun: Instant,
-    has_backend: Cell<bool>,
+    /// Where it was passed on to.
+    endpoint: OnceCell<String>,
     received: Cell<u64>,
     sent: Cell<u64>,
 }
@@ -104,7 +110,7 @@ impl StreamProxy {
             client,
             server_name,
             begun: Instant::now(),
-            has_backend: Cell::new(false),
+            endpoint: OnceCell::new(),
             received: Cell::new(0),
             sent: Cell::new(0),
         }
@@ -130,9 +136,9 @@ impl ProxiedStream<'_> {
     ) -> Result<(), StreamError> {
         let caller = StreamClient { address: self.client.ip(), server_name: self.server_name };
         let opened = open(self.route, &caller, self.proxy.connect_timeout, self.proxy.tenancy).await;
-        let OpenedConnection { stream: mut backend, in_flight } =
+        let OpenedConnection { stream: mut backend, endpoint, in_flight } =
             opened.inspect_err(|_| reset(client.socket()))?;
-        self.has_backend.set(true);
+        self.endpoint.get_or_init(|| endpoint);
         on_activity();
         self.moved(Peer::Client, first.len());
         let copied = async {
@@ -167,9 +173,9 @@ impl ProxiedStream<'_> {
     }
 
     /// Counts and logs the end; `None` is a connection that was told to end.
-    pub(crate) fn end(self, outcome: Option<Result<(), StreamError>>) {
+    pub(crate) fn end(mut self, outcome: Option<Result<(), StreamError>>) {
         if let Some(shard) = self.shard {
-            shard.end(self.has_backend.get());
+            shard.end(self.endpoint.get().is_some());
         }
         let error = match outcome {
             Some(Ok(())) => None,
@@ -185,6 +191,7 @@ impl ProxiedStream<'_> {
             protocol: self.route.id.kind.protocol(),
             client: self.client.ip().to_canonical(),
             host: self.server_name.unwrap_or_default(),
+            endpoint: self.endpoint.take(),
             received: self.received.get(),
             sent: self.sent.get(),
             took: self.begun.elapsed(),

@@ -18,6 +18,7 @@ mod pending_connection;
 mod pool;
 mod request_target;
 mod resend;
+mod sent_to;
 mod service;
 mod tls;
 mod tunnel;
@@ -31,6 +32,7 @@ pub(crate) use self::{
     destination::{Destination, Security},
     error::{Unanswered, UpstreamError},
     failover::FailoverLayer,
+    sent_to::SentTo,
     service::Connect,
     tls::{ClientIdentity, Roots, UpstreamTls, client_config as tls_client_config},
     tunnel::{TunnelBytes, Upgrade, count_tunnel},

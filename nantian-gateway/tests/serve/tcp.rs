@@ -111,6 +111,7 @@ async fn the_end_of_either_side_leaves_the_other_way_open() {
         [&line["protocol"], &line["bytes"], &line["received_bytes"], &line["error"], &line["client"]],
         [&Value::from("TCP"), &5.into(), &5.into(), &Value::Null, &"127.0.0.1".into()]
     );
+    assert_eq!(line["endpoint"], backend.address.to_string());
     let series = "nantian_stream_connections_total{route=\"TCPRoute/demo/r\",result=\"carried\"}";
     assert_eq!(gateway.metric(series).await, Some(1.0));
 }

@@ -101,6 +101,7 @@ impl RateLimits {
         let values =
             ScopeValues::new().with_gateway(Arc::clone(&place.gateway)).with_route(Arc::clone(&place.route));
         let layer = |limiter: PolicyLimiter| {
+            let responder = LimitResponder { policy: limiter.object() };
             let counted = Counted { object: limiter.object(), metrics: limiter.metrics() };
             let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
             let costs =
@@ -109,7 +110,7 @@ impl RateLimits {
             let exempt = exempt(limiter.policy(), keys.clone());
             let layer = limiter
                 .layer()
-                .responder(LimitResponder)
+                .responder(responder)
                 .exempt(exempt)
                 // What is sent to a backend is settled there: a redirect has used nothing.
                 .if_unsettled(Settlement::NotServed)

@@ -1,10 +1,12 @@
 //! Whose limit a client has met.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, request::Parts};
 use nantian_ratelimit::respond::{DialectResponder, Refusal, Responder};
 
-use crate::body::Body;
+use crate::{body::Body, respond::LoggedError};
 
 /// Of a response to a request over a limit: `gateway` if it is one of a TokenPolicy, `upstream` if it is one
 /// of the backend's or the provider's own.
@@ -12,9 +14,12 @@ const LIMIT_SOURCE: HeaderName = HeaderName::from_static("x-nantian-limit-source
 /// The seconds of `Retry-After`, as clients of the first Nantian Gateway look for them.
 const RETRY_AFTER_SECONDS: HeaderName = HeaderName::from_static("x-ratelimit-retry-after-seconds");
 
-/// Answers in the words of the client's API, and says that the limit is the gateway's.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LimitResponder;
+/// Answers in the words of the client's API, and says that the limit is the gateway's; the access log is told
+/// of which TokenPolicy.
+#[derive(Debug, Clone)]
+pub(super) struct LimitResponder {
+    pub(super) policy: Arc<str>,
+}
 
 impl Responder for LimitResponder {
     fn respond(&self, refusal: Refusal<'_>, request: &Parts) -> Response<Bytes> {
@@ -27,6 +32,8 @@ impl Responder for LimitResponder {
                 headers.insert(RETRY_AFTER_SECONDS, seconds.max(1).into());
             }
         }
+        let why = format!("TokenPolicy {}: {refusal}", self.policy);
+        response.extensions_mut().insert(LoggedError(why.into()));
         response
     }
 }

@@ -102,6 +102,11 @@ impl Session {
         self.route.metrics.shard(self.worker)
     }
 
+    /// Where its datagrams go.
+    pub(super) fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
     /// When anything was said last.
     pub(super) fn last(&self) -> Instant {
         self.last.get()

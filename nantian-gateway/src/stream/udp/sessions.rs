@@ -150,6 +150,7 @@ impl Sessions {
             protocol: session.route.id.kind.protocol(),
             client: client.address.ip().to_canonical(),
             host: "",
+            endpoint: Some(session.destination().to_string()),
             received: session.received.get(),
             sent: session.sent.get(),
             took: session.last().saturating_duration_since(session.begun),

@@ -16,7 +16,7 @@ use rustls::ClientConfig as TlsConfig;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Destination, Roots, Unanswered, Upgrade, UpstreamBody, UpstreamError,
+    Destination, Roots, SentTo, Unanswered, Upgrade, UpstreamBody, UpstreamError,
     body::Lease,
     connect::connect,
     http1::Http1,
@@ -107,6 +107,9 @@ impl Client {
     pub(crate) fn send(&self, mut destination: Destination, mut request: Request<Body>) -> Exchange {
         let config = &self.inner.config;
         config.hop.write(&mut request);
+        if let Some(sent_to) = request.extensions().get::<SentTo>() {
+            sent_to.set(&destination);
+        }
         if grpc::is_call(request.version(), request.headers()) {
             // Nothing else carries a call, whatever is said of the Service. Both sides may be silent.
             destination.protocol = Protocol::H2c;
