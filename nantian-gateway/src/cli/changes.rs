@@ -1,9 +1,12 @@
 //! When there is something to read.
 
-use crate::source::Watcher;
+use crate::{metrics::Metrics, source::Watcher};
 
 /// Tells when there is something to read; an error is that it never will again.
 pub(super) trait Changes {
+    /// Lets `metrics` tell how the source is, if there is anything to tell.
+    fn show_source(&self, _: &Metrics) {}
+
     /// Waits until everything can be read for the first time.
     async fn complete(&mut self) -> anyhow::Result<()> {
         Ok(())

@@ -22,6 +22,7 @@ use crate::{
     control::View,
     controller::{GatewayServiceConfig, GatewayServices, Lease, Writer, supported},
     ir::{ControllerName, ObjectName},
+    metrics::Metrics,
     source::{
         Objects,
         kube::{Addressing, Cluster, ObjectCache, connect, follow},
@@ -46,11 +47,13 @@ pub(super) async fn serve_cluster(
     let (addressing, gateway_services) = addressing(options, &client);
     let features = supported(&addressing);
     let lease = Lease::new(client.clone(), controller.clone(), identity());
+    let (tell_up, is_up) = watch::channel(false);
+    let leads = lease.holds();
     let reporting =
         report(client.clone(), Arc::clone(&cache), &view, lease, features, gateway_services, stopped);
-    let following = crate::runtime::spawn(follow(client, Arc::clone(&cache)));
+    let following = crate::runtime::spawn(follow(client, Arc::clone(&cache), tell_up));
     let cluster = Cluster::new(Arc::clone(&cache), addressing).answering_for(controller.clone());
-    let changes = ClusterChanges { cache, following };
+    let changes = ClusterChanges { cache, following, is_up, leads };
     let served = serve(cluster, changes, common.feature_gates, common, &view, || {}).await;
     stop.send_replace(true);
     // The lease is given back before the process ends.
@@ -133,9 +136,15 @@ async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {
 struct ClusterChanges {
     cache: Arc<ObjectCache>,
     following: JoinHandle<()>,
+    is_up: watch::Receiver<bool>,
+    leads: watch::Receiver<bool>,
 }
 
 impl Changes for ClusterChanges {
+    fn show_source(&self, metrics: &Metrics) {
+        metrics.show_cluster(self.is_up.clone(), self.leads.clone());
+    }
+
     async fn complete(&mut self) -> anyhow::Result<()> {
         tokio::select! {
             () = self.cache.complete() => Ok(()),
@@ -169,7 +178,8 @@ mod tests {
     #[tokio::test]
     async fn a_cluster_that_is_not_followed_any_more_is_an_error_and_no_lasting_silence() {
         let following = crate::runtime::spawn(async { panic!("a bug") });
-        let mut changes = ClusterChanges { cache: Arc::default(), following };
+        let (is_up, leads) = (watch::Sender::new(true).subscribe(), watch::Sender::new(true).subscribe());
+        let mut changes = ClusterChanges { cache: Arc::default(), following, is_up, leads };
         let error = changes.complete().await.unwrap_err().to_string();
         assert!(error.starts_with("the cluster is not followed any more"), "{error}");
     }

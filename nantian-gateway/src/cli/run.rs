@@ -123,11 +123,12 @@ pub(super) async fn serve(
         None => SessionKeySource::random()?,
     };
     let key_file = session_keys.path().map(|path| Watcher::new(&[path.to_owned()])).transpose()?;
-    let mut changes = WithKeyFile::new(changes, key_file);
     let count = common.workers.and_then(|count| NonZeroUsize::new(count.into()));
     let count = count.or(thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let metrics = Arc::new(Metrics::new(count.get()));
     metrics.show_log(lost_lines());
+    changes.show_source(&metrics);
+    let mut changes = WithKeyFile::new(changes, key_file);
     let store_changed = Arc::new(Notify::new());
     let admin = AdminServer::start(common, view, &metrics)?;
     let (access_log, last_line) = start_access_log(common, &metrics)?;

@@ -215,6 +215,7 @@ impl Control {
         let balancers = self.registry.balancers().map(|(id, one)| (id.clone(), one.clone()));
         let balancers: Vec<_> = balancers.collect();
         self.metrics.set_balancers(balancers.clone());
+        self.metrics.set_unmet(translation.statuses.unmet());
         self.view.set(ConfigView {
             generation: self.generation,
             translation: Arc::clone(translation),

@@ -23,7 +23,10 @@ impl Collector for Metrics {
         self.encode_routes(&mut encoder)?;
         self.encode_streams(&mut encoder)?;
         self.encode_endpoints(&mut encoder)?;
-        self.encode_process(&mut encoder)?;
+        self.encode_config(&mut encoder)?;
+        self.encode_gateway(&mut encoder)?;
+        #[cfg(target_os = "linux")]
+        super::process::encode(&mut encoder, self.started)?;
         self.encode_tls(&mut encoder)?;
         self.encode_limits(&mut encoder)?;
         self.encode_ai(&mut encoder)?;
@@ -39,7 +42,7 @@ impl Metrics {
             named.chain([(UNMATCHED.to_owned(), self.unmatched.totals())]).collect()
         };
         let classes = routes.iter().flat_map(|(route, totals)| {
-            let classes = CLASSES.into_iter().zip(totals.classes).filter(|(_, count)| *count > 0);
+            let classes = CLASSES.into_iter().zip(totals.classes);
             classes.map(|(class, count)| ([("route", route.as_str()), ("code_class", class)], count))
         });
         counters(
@@ -66,16 +69,14 @@ impl Metrics {
                 None,
             )?;
         }
-        let retried = routes.iter().filter(|(_, totals)| totals.retries > 0);
         counters(
             encoder,
             "nantian_http_retries",
             "Requests that were sent once more, as a rule's retry asks",
-            retried.map(|(route, totals)| ([("route", route.as_str())], totals.retries)),
+            routes.iter().map(|(route, totals)| ([("route", route.as_str())], totals.retries)),
         )?;
         let mirrored = routes.iter().flat_map(|(route, totals)| {
             let copies = [("sent", totals.mirrored), ("left_out", totals.unmirrored)];
-            let copies = copies.into_iter().filter(|(_, count)| *count > 0);
             copies.map(|(result, count)| ([("route", route.as_str()), ("result", result)], count))
         });
         counters(
@@ -92,28 +93,15 @@ impl Metrics {
         )
     }
 
-    fn encode_process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn encode_gateway(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let connections: u64 = self.connections.iter().map(|open| open.load(Relaxed)).sum();
+        gauges(
+            encoder,
+            "nantian_build_info",
+            "The version of the program",
+            [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)],
+        )?;
         gauge(encoder, "nantian_connections", "Open client connections", connections)?;
-        gauge(
-            encoder,
-            "nantian_config_faults",
-            "Faults in the sources of the configuration",
-            self.faults.load(Relaxed),
-        )?;
-        gauge(
-            encoder,
-            "nantian_config_last_reload_duration_microseconds",
-            "Time that the last reload took",
-            self.reload_micros.load(Relaxed),
-        )?;
-        counters(
-            encoder,
-            "nantian_config_reloads",
-            "Reloads by result",
-            [("clean", &self.reloads), ("with_faults", &self.rejected_reloads)]
-                .map(|(result, count)| ([("result", result)], count.load(Relaxed))),
-        )?;
         counter(
             encoder,
             "nantian_access_log_lost_lines",
@@ -142,12 +130,6 @@ impl Metrics {
                 memory.refused(),
             )?;
         }
-        let ignored = lock(&self.ignored);
-        gauges(
-            encoder,
-            "nantian_config_gated_objects",
-            "Objects that a closed feature gate hides",
-            ignored.iter().map(|(feature, count)| ([("feature", feature.name())], *count)),
-        )
+        Ok(())
     }
 }

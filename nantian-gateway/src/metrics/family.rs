@@ -22,11 +22,11 @@ pub(super) fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
 }
 
 /// A counter that is alone under its name.
-pub(super) fn counter(
+pub(super) fn counter<V: EncodeCounterValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    count: u64,
+    count: V,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     family.encode_counter::<NoLabelSet, _, u64>(&count, None)
@@ -47,6 +47,11 @@ pub(super) fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
 }
 
 /// A gauge that is alone under its name.
-pub(super) fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn gauge<V: EncodeGaugeValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: V,
+) -> fmt::Result {
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
 }

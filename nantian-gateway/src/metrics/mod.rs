@@ -6,9 +6,12 @@
 
 mod ai;
 mod collector;
+mod config;
 mod endpoints;
 mod family;
 mod plugins;
+#[cfg(target_os = "linux")]
+mod process;
 mod rate_limits;
 mod route;
 mod stream;
@@ -21,7 +24,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use nantian_ai::BodyMemory;
@@ -31,7 +34,6 @@ use nantian_wasm::Plugin;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::time::Instant;
 
-use self::tls::TlsMetrics;
 pub(crate) use self::{
     ai::AiMetrics,
     rate_limits::{Keys, LimitMetrics, Limited},
@@ -39,7 +41,8 @@ pub(crate) use self::{
     stream::{StreamMetrics, StreamShard},
     tls::HandshakeFailure,
 };
-use crate::{gates::Feature, ir::BackendId, sync::lock, upstream::Destination};
+use self::{config::ConfigMetrics, tls::TlsMetrics};
+use crate::{ir::BackendId, sync::lock, upstream::Destination};
 
 /// Every metric of the process.
 #[derive(Debug)]
@@ -65,12 +68,9 @@ pub struct Metrics {
     /// When each worker was last seen, in milliseconds since `begun`.
     ticks: Box<[AtomicU64]>,
     begun: Instant,
-    reloads: AtomicU64,
-    rejected_reloads: AtomicU64,
-    reload_micros: AtomicU64,
-    faults: AtomicU64,
+    started: SystemTime,
     lost_log_lines: Arc<AtomicU64>,
-    ignored: Mutex<BTreeMap<Feature, u64>>,
+    config: ConfigMetrics,
     tls: TlsMetrics,
     plugins: Mutex<Vec<Plugin>>,
     /// The endpoints of each backend, which tell themselves how they are.
@@ -93,12 +93,9 @@ impl Metrics {
             connections: (0..workers).map(|_| AtomicU64::default()).collect(),
             ticks: (0..workers).map(|_| AtomicU64::default()).collect(),
             begun: Instant::now(),
-            reloads: AtomicU64::default(),
-            rejected_reloads: AtomicU64::default(),
-            reload_micros: AtomicU64::default(),
-            faults: AtomicU64::default(),
+            started: SystemTime::now(),
             lost_log_lines: Arc::default(),
-            ignored: Mutex::default(),
+            config: ConfigMetrics::default(),
             tls: TlsMetrics::default(),
             plugins: Mutex::default(),
             balancers: Mutex::default(),
@@ -186,28 +183,9 @@ impl Metrics {
         self.ticks.iter().position(|tick| tick.load(Relaxed) < latest)
     }
 
-    /// Notes a reload, how long it took, and how many faults its sources have.
-    pub(crate) fn reloaded(&self, took: Duration, changed: bool, faults: usize) {
-        let counter = if faults == 0 { &self.reloads } else { &self.rejected_reloads };
-        if changed || faults > 0 {
-            counter.fetch_add(1, Relaxed);
-        }
-        self.reload_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
-        self.faults.store(faults as u64, Relaxed);
-    }
-
     /// Where lines of the access log are counted that could not be written.
     pub(crate) fn lost_log_lines(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost_log_lines)
-    }
-
-    /// Notes the closed gate of each object that one hides.
-    pub(crate) fn set_ignored(&self, gates: impl Iterator<Item = Feature>) {
-        let mut ignored: BTreeMap<_, _> = Feature::ALL.into_iter().map(|feature| (feature, 0)).collect();
-        for gate in gates {
-            *ignored.entry(gate).or_default() += 1;
-        }
-        *lock(&self.ignored) = ignored;
     }
 
     /// Tells of these endpoints from now on.
@@ -234,7 +212,33 @@ fn millis(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::sync::watch;
+
     use super::*;
+
+    /// Name and type of each, as the older text format has them.
+    const LISTED: &str = include_str!("../../../docs/metrics.md");
+
+    #[tokio::test]
+    async fn every_metric_is_listed_and_every_one_that_is_listed_is_told() {
+        let metrics = Arc::new(Metrics::new(1));
+        metrics.show_store(RedisStore::builder("redis://127.0.0.1".parse().unwrap()).build().0);
+        metrics.show_body_memory(BodyMemory::new(1));
+        metrics.show_log(Arc::default());
+        let (is_up, leads) = (watch::Sender::new(true).subscribe(), watch::Sender::new(true).subscribe());
+        metrics.show_cluster(is_up, leads);
+        let text = metrics.encode().unwrap();
+        let told: BTreeSet<(String, &str)> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .map(|(name, kind)| (name.to_owned() + if kind == "counter" { "_total" } else { "" }, kind))
+            .collect();
+        let rows = LISTED.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let listed = rows.map(|(name, rest)| (name.to_owned(), rest.split(' ').next().unwrap()));
+        assert_eq!(told, listed.collect());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_stands_still_is_found() {

@@ -55,9 +55,6 @@ impl Metrics {
             let plugins = lock(&self.plugins);
             plugins.iter().map(|plugin| (plugin.name().to_owned(), plugin.status())).collect()
         };
-        if plugins.is_empty() {
-            return Ok(());
-        }
         for (name, help, number) in COUNTERS {
             let samples =
                 plugins.iter().map(|(plugin, status)| ([("plugin", plugin.as_str())], number(status)));

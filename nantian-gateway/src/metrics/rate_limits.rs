@@ -171,13 +171,13 @@ impl Metrics {
             encoder,
             "nantian_rate_limit_store_up",
             "Whether the store of the limits is asked, about every key; 0 means that each replica goes on with its share, or with all as long as it knows of no others",
-            status.is_reachable.into(),
+            u64::from(status.is_reachable),
         )?;
         gauge(
             encoder,
             "nantian_rate_limit_store_replicas",
             "Processes that share the limits",
-            status.replicas.unwrap_or(1).into(),
+            u64::from(status.replicas.unwrap_or(1)),
         )?;
         let decisions = [
             ("answered", status.answers),

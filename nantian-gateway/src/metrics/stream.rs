@@ -133,12 +133,11 @@ impl Metrics {
             "Bytes that were passed on from clients (in) and from backends (out)",
             bytes,
         )?;
-        let dropped = routes.iter().filter(|(_, totals)| totals.dropped > 0);
         counters(
             encoder,
             "nantian_stream_dropped_datagrams",
             "Datagrams that were left out: no backend, no room for a session, or none on the way",
-            dropped.map(|(route, totals)| ([("route", route.as_str())], totals.dropped)),
+            routes.iter().map(|(route, totals)| ([("route", route.as_str())], totals.dropped)),
         )
     }
 }

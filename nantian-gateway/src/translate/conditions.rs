@@ -222,6 +222,20 @@ impl Condition {
     pub fn fails(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
         Self::new(kind, ConditionStatus::False, reason, message)
     }
+
+    /// Whether it does not hold, and should.
+    pub(crate) fn is_unmet(&self) -> bool {
+        let should_hold = match self.kind {
+            ConditionType::Accepted
+            | ConditionType::ResolvedRefs
+            | ConditionType::Programmed
+            | ConditionType::SupportedVersion => true,
+            ConditionType::InsecureFrontendValidationMode
+            | ConditionType::Conflicted
+            | ConditionType::OverlappingTLSConfig => false,
+        };
+        should_hold && self.status == ConditionStatus::False
+    }
 }
 
 /// The conditions of one object (or listener, parent, ancestor), each type once.

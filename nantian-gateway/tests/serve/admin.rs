@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::{Backend, Certificate, Port, Wire, World, chat, eventually, rule, to, to_ai};
+use crate::support::{
+    Backend, Certificate, Port, Wire, World, chat, eventually, limits::limits, rule, to, to_ai,
+};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -19,6 +21,8 @@ async fn health_metrics_and_configuration_are_served() {
         assert_eq!(wire.get(&format!("/unknown/{number}")).await.status(), 404);
     }
     let requests = "nantian_http_requests_total";
+    let failed = format!("{requests}{{route=\"demo/r\",code_class=\"5xx\"}}");
+    assert_eq!(gateway.metric(&failed).await, Some(0.0), "so that the first one is an increase");
     assert_eq!(gateway.metric(&format!("{requests}{{route=\"\",code_class=\"4xx\"}}")).await, Some(50.0));
     let before = gateway.admin("/metrics").await.text();
     for number in 0..50 {
@@ -33,7 +37,7 @@ async fn health_metrics_and_configuration_are_served() {
         Some(51.0)
     );
     let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
-    assert!(series(&after) <= series(&before) + 1, "{before}\n{after}");
+    assert_eq!(series(&after), series(&before), "{before}\n{after}");
 
     for (accept, kind) in [
         ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
@@ -49,6 +53,23 @@ async fn health_metrics_and_configuration_are_served() {
     assert_eq!(config["generation"], 1);
     assert_eq!(config["faults"], serde_json::json!([]));
     assert!(config["ir"].to_string().contains("demo/r"));
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_counted_by_kind_and_reason() {
+    let certificate = Certificate::new(&["example.org"]);
+    let (port, secure) = (Port::reserve(), Port::reserve());
+    let listeners = [
+        port.listener("http", "protocol: HTTP"),
+        secure.listener("https", "protocol: HTTPS, tls: {certificateRefs: [{name: tls}]}"),
+    ];
+    let world = World::with_listeners(port, &listeners).manifest("tls", &certificate.secret("tls"));
+    let gateway = world.start().await;
+    let unmet = r#"nantian_config_unmet_conditions{kind="Gateway",condition="ResolvedRefs",reason="InvalidCertificateRef"}"#;
+    assert_eq!(gateway.metric(unmet).await, None);
+    gateway.edit("tls", "").await;
+    eventually("the Secret is missed", async || gateway.metric(unmet).await == Some(1.0)).await;
+    assert_eq!(gateway.metric("nantian_config_faults").await, Some(0.0), "no object has a fault");
 }
 
 #[tokio::test]
@@ -134,6 +155,27 @@ async fn the_access_log_says_why_nobody_was_asked() {
 }
 
 #[tokio::test]
+async fn the_access_log_names_the_policy_that_refuses_and_no_key() {
+    let backend = Backend::echo("a").await;
+    let policy = limits("quota", "kind: HTTPRoute, name: r", "requestsPerMinute: 1, scope: apiKey");
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("quota", &policy)
+        .options(&["--access-log", "json"])
+        .start()
+        .await;
+    let request = "GET / HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer sk-very-secret\r\n\r\n";
+    assert_eq!(gateway.ask(request).await.status(), 200);
+    assert_eq!(gateway.ask(request).await.status(), 429);
+    let line: Value = serde_json::from_str(&gateway.output.more("\"status\":429", 0).await).unwrap();
+    let why = line["error"].as_str().unwrap_or_default();
+    assert!(why.starts_with("TokenPolicy demo/quota: "), "{line}");
+    assert!(why.contains("requests-per-minute exhausted"), "{line}");
+    assert!(!gateway.output.text().contains("sk-very-secret"));
+}
+
+#[tokio::test]
 async fn the_access_log_says_why_a_request_was_refused() {
     let gateway = World::new().options(&["--access-log", "json"]).start().await;
     for (count, (request, status, why)) in [
@@ -196,13 +238,14 @@ async fn the_access_log_has_one_json_object_a_request_and_no_query() {
         gateway.output.all().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 22, "each request has its line, the last one too");
     let first = &lines[0];
-    let expected: [(&str, Value); 9] = [
+    let expected: [(&str, Value); 10] = [
         ("route", "demo/r".into()),
         ("client", "127.0.0.1".into()),
         ("method", "GET".into()),
         ("host", "example.org".into()),
         ("path", "/a/b".into()),
         ("protocol", "HTTP/1.1".into()),
+        ("endpoint", backend.address.to_string().into()),
         ("status", 200.into()),
         ("user_agent", "\"quoted\"".into()),
         ("trace_id", "0af7651916cd43dd8448eb211c80319c".into()),
@@ -211,6 +254,7 @@ async fn the_access_log_has_one_json_object_a_request_and_no_query() {
         assert_eq!(first[field], value, "{field}");
     }
     assert_eq!((&lines[1]["status"], &lines[1]["path"]), (&404.into(), &"/unknown".into()));
+    assert!(lines[1]["endpoint"].is_null(), "nobody was asked");
     assert_eq!((&lines[21]["bytes"], &lines[21]["method"]), (&5.into(), &"POST".into()));
     assert!(lines[2..].iter().all(|line| line["error"].is_null()), "nothing went wrong");
     assert!(!gateway.output.text().contains("hidden"));

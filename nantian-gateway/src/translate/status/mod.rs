@@ -2,7 +2,7 @@
 
 mod shape;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use nantian_crd::status::ParentReference;
 use serde::{Serialize, Serializer};
@@ -13,7 +13,7 @@ pub use self::shape::{
 };
 pub(super) use self::shape::{listeners_accepted, listeners_valid};
 use super::{
-    conditions::{Condition, ConditionType, Reason},
+    conditions::{Condition, ConditionType, Conditions, Reason},
     grants::GroupKind,
 };
 use crate::{ir::ListenerId, source::ObjectRef};
@@ -27,6 +27,17 @@ pub struct Statuses {
     objects: BTreeMap<ObjectRef, ObjectStatus>,
 }
 
+/// A condition that does not hold, and of what kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Unmet {
+    /// The kind.
+    pub(crate) kind: &'static str,
+    /// What the condition is about.
+    pub(crate) condition: ConditionType,
+    /// Why it does not hold.
+    pub(crate) reason: Reason,
+}
+
 // === impl Statuses ===
 
 impl Statuses {
@@ -38,6 +49,22 @@ impl Statuses {
     /// Every object with its status, by kind, namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectRef, &ObjectStatus)> {
         self.objects.iter()
+    }
+
+    /// How many objects have each condition that does not hold, of those that should: themselves, under one
+    /// of their parents or ancestors, or in one of their listeners.
+    pub(crate) fn unmet(&self) -> BTreeMap<Unmet, u64> {
+        let mut counts = BTreeMap::new();
+        for (object, status) in &self.objects {
+            let listeners = status.listeners().iter().map(|listener| &listener.conditions);
+            let unmet =
+                status.conditions().chain(listeners).flat_map(Conditions::iter).filter(|it| it.is_unmet());
+            let unmet: BTreeSet<_> = unmet.map(|it| (it.kind, it.reason)).collect();
+            for (condition, reason) in unmet {
+                *counts.entry(Unmet { kind: object.kind, condition, reason }).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// Sets a condition of an object that has a status; of a route under every parent, of a policy under

@@ -8,7 +8,10 @@ use kube::{
     api::{ApiResource, DynamicObject, ListParams},
     runtime::watcher::{self, Event, watcher},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::server::{Pause, Server, is_ready};
 use crate::source::{
@@ -19,7 +22,7 @@ use crate::source::{
 /// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along
 /// one by one; this is for those of which nobody told.
 const GONE_AFTER: Duration = Duration::from_secs(60);
-/// How long after a failure a watch may break off again without being broken.
+/// How long a watch that has failed has to be silent to be well again.
 const WELL_AFTER: Duration = Duration::from_secs(30);
 /// How long the server lets a watch last, in seconds. A connection that is dead and has not said so is given
 /// up then.
@@ -36,8 +39,10 @@ pub(super) async fn follow_kind(
 ) -> Kind {
     // What was listed in one version is there in the next one, too.
     while let Some(next) = follow_version(&client, kind, &resource, &cache, &server, &done).await {
+        server.forget(&resource.kind);
         resource = next;
     }
+    server.forget(&resource.kind);
     kind
 }
 
@@ -54,10 +59,18 @@ async fn follow_version(
     let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
     let mut events = pin!(watcher(api.clone(), selection(kind)));
     let mut listed = BTreeSet::new();
-    let (mut pause, mut failed, mut missing) = (Pause::default(), None::<Instant>, None);
-    while let Some(event) = events.next().await {
-        let error = match event {
-            Ok(event) => {
+    let (mut pause, mut may_be_well, mut missing) = (Pause::default(), false, None);
+    loop {
+        // A watch that goes on where it was broken off says so by nothing but its silence.
+        let patience = if may_be_well { WELL_AFTER } else { Duration::MAX };
+        let error = match timeout(patience, events.next()).await {
+            Err(_) => {
+                server.over(&mut pause, &resource.kind);
+                may_be_well = false;
+                continue;
+            }
+            Ok(None) => break,
+            Ok(Some(Ok(event))) => {
                 // Before a list there is nothing but the wish for one.
                 if !matches!(event, Event::Init) {
                     missing = None;
@@ -69,25 +82,21 @@ async fn follow_version(
                     Event::InitDone => {
                         cache.retain(kind, &listed);
                         done.send_replace(true);
-                        pause.over(&resource.kind);
+                        server.over(&mut pause, &resource.kind);
                     }
                     Event::Apply(object) => {
                         cache.put(kind, resource, object);
-                        pause.over(&resource.kind);
+                        server.over(&mut pause, &resource.kind);
                     }
                     Event::Delete(object) => cache.remove(kind, &object.metadata),
                 }
                 continue;
             }
-            Err(error) => error,
+            Ok(Some(Err(error))) => error,
         };
+        may_be_well = goes_on(&error);
         if is_expiry(&error) {
             continue;
-        }
-        // A watch that goes on where it was broken off says so by nothing but its silence.
-        let was_well = failed.replace(Instant::now()).is_some_and(|failed| failed.elapsed() >= WELL_AFTER);
-        if was_well && had_started(&error) {
-            pause.over(&resource.kind);
         }
         match ask(client, &api, kind, resource).await {
             Answer::Moved(next) => {
@@ -162,6 +171,12 @@ async fn ask(client: &Client, api: &Api<DynamicObject>, kind: Kind, resource: &A
     }
 }
 
+/// Whether the watch is tried again where it was broken off, without another list.
+fn goes_on(error: &watcher::Error) -> bool {
+    use watcher::Error::{WatchError, WatchFailed, WatchStartFailed};
+    matches!(error, WatchError(_) | WatchFailed(_) | WatchStartFailed(_)) && !is_expiry(error)
+}
+
 /// Whether the server has forgotten the version from which the watch went on: everything is listed again
 /// then.
 fn is_expiry(error: &watcher::Error) -> bool {
@@ -172,19 +187,16 @@ fn is_expiry(error: &watcher::Error) -> bool {
     }
 }
 
-/// Whether the watch had started that fails.
-fn had_started(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchError(_) | watcher::Error::WatchFailed(_))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
 
     use http::{Request, Response};
     use kube::client::Body;
     use serde_json::{Value, json};
-    use tokio::time::timeout;
     use tower::service_fn;
 
     use super::*;
@@ -216,6 +228,41 @@ mod tests {
     async fn a_kind_is_forgotten_once_it_has_been_missing_for_a_minute() {
         assert!(is_known_after(Duration::from_secs(50), 200).await);
         assert!(!is_known_after(Duration::from_secs(80), 200).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_silent_after_failures_is_well_again() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let answer = move |request: Request<Body>| {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+            let failures = if is_watch { asked.fetch_add(1, Relaxed) } else { 0 };
+            async move {
+                let list = json!({ "kind": "ServiceList", "apiVersion": "v1", "items": [], "metadata": { "resourceVersion": "1" } });
+                match (is_watch, failures) {
+                    (false, _) => {
+                        Ok::<_, Infallible>(Response::new(Body::from(list.to_string().into_bytes())))
+                    }
+                    (true, ..5) => {
+                        Ok(Response::builder().status(500).body(Body::from(b"text".to_vec())).unwrap())
+                    }
+                    (true, _) => std::future::pending().await,
+                }
+            }
+        };
+        let (is_up, mut shown) = watch::channel(false);
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+        let (client, server) = (Client::new(service_fn(answer), "default"), Arc::new(Server::new(is_up)));
+        let (done, _) = watch::channel(false);
+        let following = follow_kind(client, Kind::Service, resource, Arc::default(), server, done);
+        let seen = async {
+            for is_up in [true, false, true] {
+                shown.wait_for(|shown| *shown == is_up).await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = following => panic!("the kind is served"),
+            seen = timeout(Duration::from_secs(300), seen) => seen.unwrap(),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,10 +28,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// Follows every kind that the API server serves, also those whose CRDs appear later, and forgets the objects
 /// of those whose CRDs are deleted. As long as the server cannot be reached, the cache stays as it is.
 ///
+/// `is_up` is told whether all of it is followed: not before the server was first found, while it is away, or
+/// while a kind cannot be watched.
+///
 /// # Cancellation
 /// Dropping the future ends the watches; the cache stays as it is.
-pub async fn follow(client: Client, cache: Arc<ObjectCache>) {
-    let mut following = FollowedKinds::new(client.clone(), Arc::clone(&cache));
+pub async fn follow(client: Client, cache: Arc<ObjectCache>, is_up: watch::Sender<bool>) {
+    let mut following = FollowedKinds::new(client.clone(), Arc::clone(&cache), Arc::new(Server::new(is_up)));
     let server = Arc::clone(&following.server);
     let mut pause = Pause::default();
     loop {
@@ -43,12 +46,12 @@ pub async fn follow(client: Client, cache: Arc<ObjectCache>) {
             Discovered::Found(found) => {
                 server.find();
                 following.add(&wanted, found);
-                pause = Pause::default();
+                server.over(&mut pause, ALL);
                 LOOK_AGAIN
             }
             Discovered::Failed(error, is_there) => {
                 match is_there {
-                    true => server.tell(&mut pause, "all", &error),
+                    true => server.tell(&mut pause, ALL, &error),
                     false => server.lost(&pause, &error),
                 }
                 pause.next()
@@ -57,6 +60,9 @@ pub async fn follow(client: Client, cache: Arc<ObjectCache>) {
         following.until(sleep(wait)).await;
     }
 }
+
+/// What is said in the place of a kind where none can be looked for.
+const ALL: &str = "all";
 
 /// What a look for kinds has shown.
 enum Discovered {
@@ -90,8 +96,8 @@ struct FollowedKinds {
 }
 
 impl FollowedKinds {
-    fn new(client: Client, cache: Arc<ObjectCache>) -> Self {
-        let (server, kinds, listed) = Default::default();
+    fn new(client: Client, cache: Arc<ObjectCache>, server: Arc<Server>) -> Self {
+        let (kinds, listed) = Default::default();
         Self { client, cache, server, kinds, listed, is_discovered: false }
     }
 

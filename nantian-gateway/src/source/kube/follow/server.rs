@@ -1,13 +1,15 @@
 //! Whether the API server is there, and what is said about it.
 
 use std::{
+    collections::BTreeSet,
+    mem,
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use kube::{Client, Error};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 
@@ -35,6 +37,8 @@ pub(super) async fn is_ready(client: &Client) -> bool {
 pub(super) struct Server {
     seen: Mutex<Seen>,
     is_back: Notify,
+    /// Whether all that it serves is followed.
+    is_up: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +46,8 @@ struct Seen {
     is_lost: bool,
     /// When it was last found after it had been lost.
     found: Option<Instant>,
+    /// The kinds that cannot be watched, as has been said.
+    unwatched: BTreeSet<String>,
 }
 
 impl Seen {
@@ -51,6 +57,11 @@ impl Seen {
 }
 
 impl Server {
+    /// Tells `is_up` whether all is followed.
+    pub(super) fn new(is_up: watch::Sender<bool>) -> Self {
+        Self { is_up, ..Self::default() }
+    }
+
     pub(super) fn is_lost(&self) -> bool {
         self.seen().is_lost
     }
@@ -60,6 +71,7 @@ impl Server {
         let mut seen = self.seen();
         if pause.is_repeated() && !seen.is_coming_back() && !seen.is_lost {
             seen.is_lost = true;
+            self.show(&seen);
             tracing::warn!(
                 error = said(error),
                 "the API server cannot be reached; what it said last is served on"
@@ -70,19 +82,42 @@ impl Server {
     /// The server is there: nothing has to wait for it any longer.
     pub(super) fn find(&self) {
         let mut seen = self.seen();
-        if seen.is_lost {
-            *seen = Seen { is_lost: false, found: Some(Instant::now()) };
+        if mem::take(&mut seen.is_lost) {
+            seen.found = Some(Instant::now());
             tracing::info!("the API server is reached again");
             self.is_back.notify_waiters();
         }
+        self.show(&seen);
     }
 
     /// Says once that something is wrong with a kind, of which the server has just answered something.
     pub(super) fn tell(&self, pause: &mut Pause, kind: &str, error: &(dyn std::error::Error + 'static)) {
         self.find();
-        if !self.seen().is_coming_back() {
-            pause.tell(kind, error);
+        let mut seen = self.seen();
+        if !seen.is_coming_back() && pause.tell(kind, error) {
+            seen.unwatched.insert(kind.to_owned());
+            self.show(&seen);
         }
+    }
+
+    /// Nothing is wrong with a kind any more.
+    pub(super) fn over(&self, pause: &mut Pause, kind: &str) {
+        if mem::take(pause).is_told {
+            tracing::info!(kind, "kind is watched again");
+            self.forget(kind);
+        }
+    }
+
+    /// A kind is not watched any more, or in another version.
+    pub(super) fn forget(&self, kind: &str) {
+        let mut seen = self.seen();
+        seen.unwatched.remove(kind);
+        self.show(&seen);
+    }
+
+    fn show(&self, seen: &Seen) {
+        let is_up = !seen.is_lost && seen.unwatched.is_empty();
+        self.is_up.send_if_modified(|shown| mem::replace(shown, is_up) != is_up);
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -126,9 +161,10 @@ impl Pause {
         self.next > SHORTEST_PAUSE
     }
 
-    /// Says once that something is wrong with a kind.
-    pub(super) fn tell(&mut self, kind: &str, error: &(dyn std::error::Error + 'static)) {
-        if self.is_repeated() && !self.is_told {
+    /// Says once that something is wrong with a kind. Returns whether it did.
+    fn tell(&mut self, kind: &str, error: &(dyn std::error::Error + 'static)) -> bool {
+        let is_news = self.is_repeated() && !self.is_told;
+        if is_news {
             self.is_told = true;
             tracing::warn!(
                 error = said(error),
@@ -136,13 +172,35 @@ impl Pause {
                 "kind cannot be watched; its objects stay as they were"
             );
         }
+        is_news
     }
+}
 
-    /// Nothing is wrong any more.
-    pub(super) fn over(&mut self, kind: &str) {
-        if self.is_told {
-            tracing::info!(kind, "kind is watched again");
-        }
-        *self = Self::default();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_up_while_it_is_there_and_every_kind_is_watched() {
+        let (is_up, shown) = watch::channel(false);
+        let server = Server::new(is_up);
+        server.find();
+        assert!(*shown.borrow());
+        let error = std::io::Error::other("forbidden");
+        let mut pause = Pause::default();
+        server.tell(&mut pause, "Secret", &error);
+        assert!(*shown.borrow(), "it may pass");
+        pause.next();
+        server.tell(&mut pause, "Secret", &error);
+        assert!(!*shown.borrow());
+        server.find();
+        assert!(!*shown.borrow(), "other kinds change nothing about that");
+        server.over(&mut pause, "Secret");
+        assert!(*shown.borrow());
+        pause.next();
+        server.lost(&pause, &error);
+        assert!(!*shown.borrow());
+        server.find();
+        assert!(*shown.borrow());
     }
 }
