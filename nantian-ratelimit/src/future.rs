@@ -20,7 +20,6 @@ use crate::handle::{Attempted, ReservationHandle, SettleGuard};
 use crate::headers;
 use crate::layer::Settings;
 use crate::service::Verdict;
-use crate::usage_meter::ResponseEnd;
 
 pin_project! {
     /// The future of [`RateLimit`](crate::RateLimit).
@@ -176,15 +175,7 @@ fn finish<B: Body, E>(
     mut guard: Option<SettleGuard>,
     strips: bool,
 ) -> Result<Response<ResponseBody<B>>, E> {
-    let mut response = match result {
-        Ok(response) => response,
-        Err(error) => {
-            if let Some(guard) = &mut guard {
-                guard.mark_end(ResponseEnd::Failed);
-            }
-            return Err(error);
-        }
-    };
+    let mut response = result?;
     let extensions = response.extensions();
     let is_refused = extensions.get::<Denied>().is_some()
         || extensions.get::<Unavailable>().is_some()

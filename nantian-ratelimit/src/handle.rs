@@ -215,14 +215,16 @@ impl SettleGuard {
 
 impl Drop for SettleGuard {
     fn drop(&mut self) {
-        if let Some(settlement) = self.metering.take().and_then(Metering::end) {
+        let is_used = self.handle.0.is_used.load(Ordering::Acquire);
+        let learned = self.metering.take().and_then(Metering::end);
+        // What the last of several attempts says of itself makes the others no less.
+        if let Some(settlement) = learned.filter(|learned| !(is_used && learned.is_not_served())) {
             if self.handle.0.settings.of_attempt {
                 self.handle.settle_attempt(settlement);
             } else {
                 self.handle.settle(settlement);
             }
         }
-        let is_used = self.handle.0.is_used.load(Ordering::Acquire);
         self.handle.settle_own(if is_used { Settlement::AsReserved } else { self.end }.into());
     }
 }

@@ -9,7 +9,7 @@ use crate::reservation::{CachedSettlement, Settlement};
 
 /// Learns from responses what their requests used.
 ///
-/// What it learns settles the reservation when the response ends, however it ends, unless somebody has
+/// What it learns settles the reservation when a response ends, however it ends, unless somebody has
 /// settled the [`ReservationHandle`](crate::ReservationHandle) before. Under several limiters it settles the
 /// reservations of all of them; under one that is [`of_attempt`](crate::RateLimitLayer::of_attempt), those of
 /// the attempt.
@@ -47,12 +47,15 @@ use crate::reservation::{CachedSettlement, Settlement};
 ///
 /// The default is [`ReportedTokens`]. The example `hyper_rate_limit` of Nantian reads the answers of models.
 pub trait UsageMeter: Send + Sync {
-    /// Begins with a request that is about to be passed on and for which tokens are reserved. `None` where
-    /// nothing is to be learned.
+    /// Begins with a request that a limit of tokens has admitted. `None` where nothing is to be learned.
     fn begin(&self, request: &request::Parts) -> Option<Box<dyn ResponseMeter>>;
 }
 
 /// Meters one response. It runs on the request's path: count and return.
+///
+/// Where no response comes, by an error or because the request is given up, it is dropped without a word, and
+/// so it is where a limiter further in has refused the request:
+/// [`ReservationHandle`](crate::ReservationHandle) says what counts then.
 pub trait ResponseMeter: Send + Sync {
     /// The head has come.
     fn head(&mut self, response: &response::Parts) {
@@ -75,7 +78,7 @@ pub trait ResponseMeter: Send + Sync {
 pub enum ResponseEnd {
     /// All of it was passed on.
     Complete,
-    /// The wrapped service gave an error in its place, or in the midst of its body.
+    /// The wrapped service gave an error in the midst of the body.
     Failed,
     /// It was given up before its end was seen, as when the client goes away.
     Dropped,
@@ -108,11 +111,19 @@ pub struct ReportedTokens;
 /// The meter of a response, and how that has ended so far.
 pub(crate) struct Metering {
     meter: Box<dyn ResponseMeter>,
-    end: ResponseEnd,
+    /// `None` as long as there is no response.
+    end: Option<ResponseEnd>,
 }
 
 /// What the head has said.
 struct Reported(Option<UsedTokens>);
+
+/// Learns nothing.
+impl UsageMeter for () {
+    fn begin(&self, _: &request::Parts) -> Option<Box<dyn ResponseMeter>> {
+        None
+    }
+}
 
 // === impl ReportedTokens ===
 
@@ -136,10 +147,11 @@ impl ResponseMeter for Reported {
 
 impl Metering {
     pub(crate) fn new(meter: Box<dyn ResponseMeter>) -> Self {
-        Self { meter, end: ResponseEnd::Dropped }
+        Self { meter, end: None }
     }
 
     pub(crate) fn head(&mut self, response: &response::Parts) {
+        self.end = Some(ResponseEnd::Dropped);
         self.meter.head(response);
     }
 
@@ -153,11 +165,11 @@ impl Metering {
     }
 
     pub(crate) fn mark_end(&mut self, end: ResponseEnd) {
-        self.end = end;
+        self.end = Some(end);
     }
 
     pub(crate) fn end(self) -> Option<CachedSettlement> {
-        self.meter.end(self.end)
+        self.meter.end(self.end?)
     }
 }
 

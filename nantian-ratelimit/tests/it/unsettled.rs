@@ -11,6 +11,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::admit::limiter;
 use crate::layer::{echo, estimated, remaining};
+use crate::usage_meter::ByBytes;
 
 #[tokio::test]
 async fn what_was_asked_of_somebody_before_an_inner_limiter_denied_it_stays_charged() {
@@ -26,6 +27,7 @@ async fn what_was_asked_of_somebody_before_an_inner_limiter_denied_it_stays_char
             Ok::<_, Infallible>(response)
         });
         let layer = RateLimitLayer::new(tokens.clone()).if_unsettled(Settlement::NotServed);
+        let layer = layer.usage_meter(ByBytes::default());
         let service = RateLimitLayer::new(requests.clone()).layer(layer.layer(failover));
         let denied = service.oneshot(estimated(100)).await.unwrap();
         assert_eq!(denied.status(), StatusCode::TOO_MANY_REQUESTS);

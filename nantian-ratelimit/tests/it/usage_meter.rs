@@ -21,7 +21,7 @@ use crate::layer::{estimated, remaining};
 
 /// Tells what each response has shown, and takes a byte for a token.
 #[derive(Clone, Default)]
-struct ByBytes(Arc<Mutex<Vec<String>>>);
+pub(crate) struct ByBytes(Arc<Mutex<Vec<String>>>);
 
 struct Seen {
     told: Arc<Mutex<Vec<String>>>,
@@ -131,10 +131,8 @@ async fn a_meter_knows_a_failure_from_a_client_that_leaves() {
     let mut left = cut.oneshot(estimated(100)).await.unwrap().into_body();
     left.frame().await.unwrap().unwrap();
     drop(left);
-    let failed = service_fn(|_: Request<()>| ready(Err::<Response<Full<Bytes>>, _>(io::Error::other("no"))));
-    layer.layer(failed).oneshot(estimated(100)).await.unwrap_err();
-    assert_eq!(meter.told(), ["200 abcdef Failed", "200 a Dropped", "0  Failed"]);
-    assert_eq!(remaining(&limiter), 700);
+    assert_eq!(meter.told(), ["200 abcdef Failed", "200 a Dropped"]);
+    assert_eq!(remaining(&limiter), 800);
 }
 
 #[tokio::test]
@@ -238,4 +236,42 @@ async fn a_meter_of_an_attempt_settles_only_that() {
     let served = service.oneshot(estimated(600)).await.unwrap();
     served.into_body().collect().await.unwrap();
     assert_eq!([&request, &attempt].map(remaining), [400, 980]);
+}
+
+/// Says of every response that it was not served.
+struct NotServed;
+
+impl UsageMeter for NotServed {
+    fn begin(&self, _: &request::Parts) -> Option<Box<dyn ResponseMeter>> {
+        Some(Box::new(Self))
+    }
+}
+
+impl ResponseMeter for NotServed {
+    fn end(self: Box<Self>, _: ResponseEnd) -> Option<CachedSettlement> {
+        Some(Settlement::NotServed.into())
+    }
+}
+
+#[tokio::test]
+async fn a_meter_of_the_last_attempt_makes_others_no_less() {
+    for (first, left) in [(Settlement::AtLeast(30), 400), (Settlement::NotServed, 1000)] {
+        let limiter = limiter([Limit::tokens_per_minute(1000)]);
+        let layer = RateLimitLayer::new(limiter.clone()).usage_meter(NotServed);
+        let service = layer.layer(service_fn(|request: Request<()>| {
+            request.extensions().get::<ReservationHandle>().unwrap().settle_attempt(first);
+            twenty(request)
+        }));
+        service.oneshot(estimated(600)).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(remaining(&limiter), left, "{first:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_meter_is_not_asked_of_what_has_no_response() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let layer = RateLimitLayer::new(limiter.clone()).usage_meter(NotServed);
+    let failing = service_fn(|_: Request<()>| ready(Err::<Response<Full<Bytes>>, _>(io::Error::other("no"))));
+    layer.layer(failing).oneshot(estimated(600)).await.unwrap_err();
+    assert_eq!(remaining(&limiter), 400);
 }

@@ -105,10 +105,12 @@ impl PolicyLimiter {
     }
 
     pub(super) fn layer(self) -> RateLimitLayer {
-        match self.levels {
+        let layer = match self.levels {
             Levels::Process(limiter) => RateLimitLayer::new(limiter),
             Levels::Shared(limiter) => RateLimitLayer::shared(limiter),
-        }
+        };
+        // Observers of usage settle.
+        layer.usage_meter(())
     }
 
     pub(super) fn lengths(&self) -> Arc<Lengths> {
