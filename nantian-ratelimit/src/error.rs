@@ -80,7 +80,7 @@ pub enum InvalidScope {
 /// The caller exhausted a limit. Maps to 429.
 ///
 /// A denied request has cost nothing on any limit. It is in the extensions of the response, so that limiters
-/// around take their charge back.
+/// around take their charge back: who sends another response in its place hands it on.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{} exhausted, {}", self.limit().name(), Wait(self.retry_after))]
 pub struct Denied {

@@ -5,14 +5,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue};
-use http::{HeaderMap, Request, Response, StatusCode, Version, request, response};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version, request, response};
 use http_body::{Body, Frame};
 
 use crate::body::{BodyError, Relay, RequestBody, ResponseBody, Source};
 use crate::error::{BoxError, Cause, Failure};
 use crate::handle::StreamHandle;
 use crate::proxy_wasm::remove_header;
-use crate::respond::{LocalReply, Responder};
+use crate::respond::{LocalReply, ReplacedExtensions, Responder};
 use crate::stream::{Action, Direction, LocalResponse, StreamContext};
 
 /// What showing a message's headers led to.
@@ -88,7 +88,7 @@ pub(crate) fn show_response(
 ) -> Shown {
     let status = parts.status;
     let action = context.on_response_headers(parts, end);
-    shown(action, context, responder, |context| {
+    let shown = shown(action, context, responder, |context| {
         if !has_content(parts, status) && parts.status != status {
             return Watching::Emptied;
         }
@@ -96,7 +96,11 @@ pub(crate) fn show_response(
         let has_messages = parts.status != StatusCode::SWITCHING_PROTOCOLS;
         let is_watched = !end && has_messages && context.wants_response_body();
         watching(context, Direction::Response, is_watched, &parts.headers)
-    })
+    });
+    match shown {
+        Shown::Local(response) => Shown::Local(in_place_of(std::mem::take(&mut parts.extensions), response)),
+        shown => shown,
+    }
 }
 
 /// Whether a response has content, by its status. The length of content that it has not is taken away, but
@@ -225,11 +229,29 @@ pub(crate) fn reset(parts: &mut response::Parts) -> Option<BoxError> {
     Some(BodyError::Failed(failure).into())
 }
 
+/// The response, which is sent in the place of one with these extensions.
+pub(crate) fn in_place_of(mut replaced: Extensions, mut response: Response<Bytes>) -> Response<Bytes> {
+    let first = replaced.remove().unwrap_or(ReplacedExtensions(replaced));
+    response.extensions_mut().insert(first);
+    response
+}
+
 /// A response that was made here, and its body.
 pub(crate) fn made_here<T>(response: Response<Bytes>) -> (response::Parts, Source<T>) {
     let (mut parts, bytes) = response.into_parts();
     let bytes = if has_content(&mut parts, StatusCode::OK) { bytes } else { Bytes::new() };
     (parts, Source::Local { bytes })
+}
+
+/// The same of one that is sent in the place of what the inner service has answered.
+pub(crate) fn made_in_place_of<T, E>(
+    replaced: Result<Response<T>, E>,
+    response: Response<Bytes>,
+) -> (response::Parts, Source<T>) {
+    made_here(match replaced {
+        Ok(replaced) => in_place_of(replaced.into_parts().0.extensions, response),
+        Err(_) => response,
+    })
 }
 
 /// The response a plugin's answer or failure stands for.

@@ -11,7 +11,7 @@ use http_body::Body;
 use crate::body::{BodyError, Passed, Relay, RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
-use crate::headers_phase::{has_content, local, reset};
+use crate::headers_phase::{has_content, in_place_of, local, reset};
 use crate::proxy_wasm::remove_header;
 use crate::respond::Responder;
 use crate::stream::{Action, Direction, StreamContext};
@@ -205,6 +205,6 @@ where
         let replaced =
             ready!(self.poll_body(stream, responder, cx, Direction::Response, StreamContext::take_response));
         has_content(&mut self.parts, found);
-        Poll::Ready(replaced)
+        Poll::Ready(replaced.map(|by| in_place_of(std::mem::take(&mut self.parts.extensions), by)))
     }
 }

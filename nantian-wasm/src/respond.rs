@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Extensions, Response};
 
 use crate::error::{Cause, Failure};
 
@@ -33,6 +33,15 @@ pub struct LocalReply {
     /// The client has left: plugins are shown nothing of it.
     pub is_for_nobody: bool,
 }
+
+/// In the extensions of a response that stands in the place of another one, since a plugin has answered or
+/// failed at that: the extensions of that one.
+///
+/// Layers further out find there what those further in have told them, such as that a limit has refused the
+/// request. Of several that were replaced they are those of the first.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing else to say about it")]
+pub struct ReplacedExtensions(pub Extensions);
 
 /// Answers with [`Failure::status`] and what Envoy says: nothing, but of a body too large to be held, and of
 /// a header or status that is no HTTP. Who finds no memory is told to come again in a second.

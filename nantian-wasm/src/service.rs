@@ -18,7 +18,8 @@ use crate::stream::StreamContext;
 /// Runs plugins around `S`; made by [`WasmLayer`](crate::WasmLayer).
 ///
 /// Plugins see a request in [`call`](Service::call), so a request that a plugin answers never reaches `S`. A
-/// response that stands for a [`Failure`](crate::Failure) has it in its extensions.
+/// response that stands for a [`Failure`](crate::Failure) has it in its extensions, and one that is sent in
+/// the place of another one has those of that ([`ReplacedExtensions`](crate::respond::ReplacedExtensions)).
 #[derive(Debug, Clone)]
 pub struct WasmService<S> {
     inner: S,

@@ -17,7 +17,7 @@ pub(crate) use self::{
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
-        BeforeBody, Downstream, Lengths, Limiters, Models, PolicyLimiter, RateLimits, Upstream,
+        BeforeBody, Downstream, Lengths, Limiters, Models, PolicyLimiter, RateLimits, Upstream, keep_refusal,
         mark_upstream, policy as rate_limit_policy,
     },
     session::{CookieNames, SessionScope},

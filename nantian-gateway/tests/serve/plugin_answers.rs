@@ -2,7 +2,11 @@
 
 use std::future::pending;
 
-use crate::support::{Backend, Port, World, eventually, limits::limits, plugin, rule, to};
+use crate::support::{
+    Backend, Port, World, eventually,
+    limits::{limits, statuses},
+    plugin, rule, to,
+};
 
 /// Says in the response header `x-status` which status it has seen, and answers `/callback` itself.
 const SEEING: &str = r#"(module
@@ -175,4 +179,45 @@ async fn client_that_leaves_in_the_middle_of_its_upload_is_answered_nothing() {
     eventually("it is over", async || count("ends").await == Some(1.0)).await;
     assert_eq!(count("responses").await.unwrap_or_default(), 0.0);
     assert_eq!((gateway.get("/").await.status(), count("responses").await), (200, Some(1.0)));
+}
+
+/// Answers 418 in the place of each refusal, or fails at it.
+const REPLACING: &str = r#"(module
+    (import "env" "proxy_get_header_map_value" (func $get_header (param i32 i32 i32 i32 i32) (result i32)))
+    (import "env" "proxy_send_local_response"
+        (func $respond (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 64) ":status")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+        (drop (call $get_header (i32.const 2) (i32.const 64) (i32.const 7) (i32.const 0) (i32.const 4)))
+        (if (i32.eq (i32.load8_u (i32.load (i32.const 0))) (i32.const 52)) (then REPLACE))
+        (i32.const 0)))"#;
+
+#[tokio::test]
+async fn denial_in_whose_place_a_plugin_answers_costs_nothing_around_it() {
+    let backend = Backend::echo("a").await;
+    let answer =
+        "(drop (call $respond (i32.const 418) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+        (i32.const 0) (i32.const 0) (i32.const -1)))";
+    for (replace, status) in [(answer, 418), ("unreachable", 503)] {
+        let module = wat::parse_str(REPLACING.replace("REPLACE", replace)).unwrap();
+        let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, module);
+        let plugin = plugin("r", &format!("inline: {module}")).replace(
+            "group: gateway.networking.k8s.io, kind: HTTPRoute, name: r",
+            "group: '', kind: Service, name: a",
+        );
+        let gateway = World::new()
+            .service("a", &[&backend])
+            .service("b", &[&backend])
+            .route("r", &[rule("/", &to("a")), rule("/b", &to("b"))])
+            .manifest("plugin", &plugin)
+            .manifest("around", &limits("around", "kind: HTTPRoute, name: r", "requestsPerMinute: 3"))
+            .manifest("within", &limits("within", "kind: Service, name: a", "requestsPerMinute: 1"))
+            .start()
+            .await;
+        assert_eq!(statuses(&gateway, "/", 2).await, [200, status]);
+        assert_eq!(statuses(&gateway, "/b", 3).await, [200, 200, 429], "one of three was used");
+    }
 }

@@ -17,8 +17,8 @@ use crate::body::{RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
 use crate::headers_phase::{
-    Shown, Watching, folds_end, local, made_here, own_reply, replied, replied_here, replied_locally,
-    show_request, show_response,
+    Shown, Watching, folds_end, in_place_of, local, made_here, made_in_place_of, own_reply, replied,
+    replied_here, replied_locally, show_request, show_response,
 };
 use crate::held_message::HeldMessage;
 use crate::pending_message::{PendingMessage, Released};
@@ -298,7 +298,7 @@ where
     };
     let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));
     let ((parts, source), is_local): ((_, Source<T>), _) = match (refusal, result) {
-        (Some(response), _) => (made_here(response), true),
+        (Some(response), replaced) => (made_in_place_of(replaced, response), true),
         (None, Ok(response)) => {
             let (mut parts, body) = response.into_parts();
             let own = own_reply(&mut shared.context, &mut parts, &body);
@@ -335,7 +335,7 @@ where
         // The request may have been answered or failed while its response was waiting.
         let refusal = shared.refusal.take().and_then(|refusal| local(*refusal, &shared.context, responder));
         if let Some(response) = refusal {
-            break Shown::Local(response);
+            break Shown::Local(in_place_of(std::mem::take(&mut waiting.parts.extensions), response));
         }
         let limit = shared.context.gathers(Direction::Response).filter(|_| !is_local);
         let is_free = shared.context.poll_wait(Direction::Response, cx).is_ready();

@@ -8,6 +8,7 @@ mod layer;
 mod lengths;
 mod limit_source;
 mod limiters;
+mod refusal;
 
 use nantian_ratelimit::{
     InvalidPolicy, InvalidScope, Limit, LimitName, OnLimit, Policy, PolicyBuilder, Queue,
@@ -23,6 +24,7 @@ pub(crate) use self::{
     lengths::Lengths,
     limit_source::mark_upstream,
     limiters::{Limiters, PolicyLimiter},
+    refusal::keep_refusal,
 };
 
 /// A TokenPolicy that cannot be enforced.

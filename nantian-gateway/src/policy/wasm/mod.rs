@@ -34,6 +34,7 @@ use crate::{
     compile::{BackendService, LocalService},
     fetch::{FetchConfig, Fetched, ModuleKey, Modules, SourceNetworks},
     ir::{self, BackendId, PluginSource, PolicyId},
+    policy::keep_refusal,
     respond::{self, ErrorChain, LocalReplyText, LoggedError},
     runtime::CallThread,
     translate::conditions::Reason,
@@ -330,7 +331,7 @@ where
         match self {
             Self::Run(layer) => LocalService::new(
                 ServiceBuilder::new()
-                    .map_response(|response: Response<_>| response.map(Body::from))
+                    .map_response(|response: Response<_>| keep_refusal(response).map(Body::from))
                     .layer(layer.clone())
                     .map_request(|request: Request<_>| request.map(Body::from))
                     .service(inner),
