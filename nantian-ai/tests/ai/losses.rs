@@ -28,6 +28,11 @@ const TOKENS: [&str; 2] = [
     "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"content_filter\"}]}\n\ndata: [DONE]\n\n",
 ];
 
+const SIGNED_ALONE: [&str; 2] = [
+    "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"extra_content\":{\"google\":{\"thought_signature\":\"s\"}}}]}}]}\n\n",
+    "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n",
+];
+
 fn claude() -> TargetConfig {
     TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
 }
@@ -49,6 +54,7 @@ async fn what_a_stream_loses_is_named_in_its_trailer_and_told_to_the_observer() 
             Some("logprobs"),
         ),
         (openai(), post("/api/chat", ASKED), &TOKENS[..], Some("logprobs,stop")),
+        (openai(), post("/api/chat", ASKED), &SIGNED_ALONE[..], Some("tool_calls.extra_content")),
         (openai(), post("/api/chat", ASKED), &["data: {}\n\n", "data: [DONE]\n\n"], None),
     ] {
         let reports = Reports::default();

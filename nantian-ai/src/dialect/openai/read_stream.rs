@@ -264,7 +264,7 @@ impl StreamReader {
     }
 
     /// The call that a chunk belongs to. A new id on a known index is a new call: some providers count all as
-    /// 0. So is a name behind complete arguments, for some give no ids.
+    /// 0. So is a name behind complete arguments, or another name before any, for some give no ids.
     fn find(
         &mut self,
         index: Option<u64>,
@@ -318,6 +318,7 @@ impl StreamReader {
             let id = call.id.get_or_insert_with(|| self.ids.next()).clone();
             let part = Part::ToolCall { id, name: call.name.clone() };
             if let Some(signature) = call.signature.take() {
+                self.kept = self.kept.saturating_sub(signature.len());
                 self.sign(signature, sink);
             }
             self.close(sink);
@@ -364,6 +365,10 @@ impl StreamReader {
     fn stop(&mut self, stop: Stop, sink: &mut impl FnMut(Event)) {
         self.flush_calls(sink);
         self.close(sink);
+        // What has signed nothing.
+        if self.calls.iter().any(|call| call.signature.is_some()) {
+            self.losses.add(SIGNATURES);
+        }
         let has_calls = self.calls.iter().any(|call| call.done);
         let encrypted = std::mem::take(&mut self.encrypted);
         if self.stopped || !has_calls {

@@ -27,10 +27,14 @@ impl Call {
         !(self.name.is_empty() && self.waiting.is_empty())
     }
 
-    /// Whether a chunk without an id says the next call. Some say a name again, with nothing behind it.
+    /// Whether a chunk without an id says the next call: one of another name, where this one has all of its
+    /// arguments, or none. Some say a name again, with nothing behind it.
     pub(super) fn is_before(&self, name: Option<&str>, arguments: &str) -> bool {
-        let is_next = |name: &str| name != self.name || !arguments.trim().is_empty();
         let is_whole = self.done || self.scanner.is_complete();
-        !self.name.is_empty() && is_whole && name.is_some_and(is_next)
+        let is_next = |name: &str| {
+            let is_other = name != self.name;
+            is_whole && !arguments.trim().is_empty() || is_other && (is_whole || !self.begun)
+        };
+        !self.name.is_empty() && name.is_some_and(is_next)
     }
 }
