@@ -36,6 +36,8 @@ macro_rules! wishes {
 wishes! {
     /// Bedrock: features of Claude by their names, of which each model knows others.
     Betas,
+    /// Chat Completions: what stands for signatures of Gemini in calls that have none.
+    StandIn,
     /// Anthropic, Bedrock and Responses: that the model takes reasoning back. Who else speaks this dialect
     /// may have signed or encrypted it, such as another account, region or maker, or the conversation may
     /// have begun otherwise than the model has seen it. Chat Completions: that a model takes back what it has
@@ -104,10 +106,12 @@ const OF_BEDROCK: &str = "The model returned the following errors: ";
 impl Wish {
     /// Whether a refusal is one of this wish.
     pub(crate) fn is_refused(self, status: StatusCode, said: &[u8]) -> bool {
+        let is_anywhere =
+            |wish| words_of(wish).iter().any(|words| memmem::find(said, words.as_bytes()).is_some());
         let is_said = || match self {
-            Self::Betas | Self::Pictures | Self::Reasoning | Self::Thinking | Self::Usage => {
-                words_of(self).iter().any(|words| memmem::find(said, words.as_bytes()).is_some())
-            }
+            Self::Betas | Self::Pictures | Self::StandIn | Self::Thinking | Self::Usage => is_anywhere(self),
+            // Who misses it names it, too.
+            Self::Reasoning => is_anywhere(self) && !is_anywhere(Self::Silence),
             // These hold for all clients from then on, and further on a refusal may quote what one has
             // written.
             _ => {
@@ -127,7 +131,7 @@ impl Wish {
     pub(crate) fn is_given_up(self, streams: bool) -> bool {
         match self {
             // Another model may see them: it is asked first.
-            Self::Betas | Self::MustCall | Self::Pictures | Self::Reasoning => false,
+            Self::Betas | Self::MustCall | Self::Pictures | Self::Reasoning | Self::StandIn => false,
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
@@ -143,6 +147,7 @@ impl Wish {
     pub(crate) fn farewell(self) -> &'static str {
         match self {
             Self::Betas => "the provider refuses `anthropic_beta`: features are left out",
+            Self::StandIn => "the provider refuses what stands for signatures of Gemini: it is left out",
             Self::Reasoning => "the provider refuses reasoning of another one: it is left out",
             Self::Thinking => "the model does not think: `think` is left out",
             Self::Usage => "the provider refuses `stream_options`: usage of streams is estimated",
@@ -209,6 +214,10 @@ impl Wish {
             Self::Penalties => return left_out::without_penalties(body, losses),
             Self::Stop => {
                 return left_out::without_members(body, &[("stopSequences", "stop")], |_| true, losses);
+            }
+            Self::StandIn => {
+                let edits = foreign::without_stand_ins(&object);
+                (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
             }
             Self::Pictures => {
                 let edits = foreign::without_pictures(&object);

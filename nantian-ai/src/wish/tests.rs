@@ -82,6 +82,20 @@ fn a_wish_is_taken_out_and_nothing_else() {
 }
 
 #[test]
+fn what_stands_for_a_signature_is_taken_out_and_signatures_stay() {
+    let call = |signature: &str| {
+        format!(r#"{{"id":"a","extra_content":{{"google":{{"thought_signature":"{signature}"}}}}}}"#)
+    };
+    let body =
+        |first: &str| Bytes::from(format!(r#"{{"messages":[{{"tool_calls":[{first},{}]}}]}}"#, call("s")));
+    let mut losses = Losses::default();
+    let stands_in = body(&call("skip_thought_signature_validator"));
+    assert_eq!(Wish::StandIn.taken_out(&stands_in, &mut losses).unwrap(), body(r#"{"id":"a"}"#));
+    assert_eq!(Wish::StandIn.taken_out(&body(&call("s")), &mut losses), None);
+    assert!(losses.is_empty());
+}
+
+#[test]
 fn words_of_which_some_differ_are_found_at_the_beginning_alone() {
     const STRICT: &str = "tools.*.custom.strict: Extra";
     const MODEL: &str = "Model * does not support";
@@ -105,7 +119,7 @@ fn each_wish_has_a_place_of_its_own() {
         assert!(!wishes.iter().any(|it| it == wish));
         wishes.add(wish);
     }
-    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 22));
+    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 23));
     ALL.iter().for_each(|wish| wishes.remove(*wish));
     assert!(wishes.is_empty());
 }

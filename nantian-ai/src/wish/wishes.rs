@@ -76,6 +76,7 @@ impl Wishes {
                 add(Wish::OlderLimit, request.max_output.is_some());
                 add(Wish::NewerLimit, request.max_output.is_some());
                 add(Wish::Silence, has_answers);
+                add(Wish::StandIn, has_answers);
                 add(Wish::Reasoning, has_answers && !strict);
                 add(Wish::Template, has_template && request.thinking.is_some() && may_not_think);
             }
@@ -156,7 +157,7 @@ impl Wishes {
             (Wish::Pictures, _) => &["messages.content.image"],
             (Wish::Prefill, _) => &["messages.prefill"],
             (Wish::Summary, _) => &["thinking.display"],
-            (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::Usage, _) => &[],
+            (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::StandIn | Wish::Usage, _) => &[],
             (Wish::OlderLimit | Wish::NewerLimit | Wish::Stop | Wish::Stream, _) => &[],
             (Wish::Encryption, _) => &[],
         }

@@ -29,6 +29,7 @@ const NO_PENALTIES: [&str; 7] = [
 pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
     match wish {
         Wish::Betas => &["invalid beta flag"],
+        Wish::StandIn => &["extra_content"],
         Wish::Reasoning => &[
             "in `thinking` block",
             "in `redacted_thinking` block",
@@ -38,10 +39,11 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "reasoningContent",
             "encrypted_content",
             "extra_content",
-            // Groq and Cerebras, and those who do as Mistral or OpenAI.
-            "reasoning_content' is unsupported",
-            r#""reasoning_content"],"msg":"Extra inputs"#,
-            ".reasoning_content'",
+            // Chat Completions, in any words: each provider has its own, and who is behind it is quoted.
+            "reasoning_content",
+            // Fireworks; Groq and Cerebras.
+            ".reasoning'",
+            "'reasoning' is unsupported",
         ],
         Wish::Pictures => &[
             "unknown variant `image_url`, expected `text`",

@@ -78,6 +78,80 @@ async fn a_provider_that_nobody_knows_gets_reasoning_back_until_it_refuses_it() 
 }
 
 #[tokio::test]
+async fn reasoning_is_left_out_however_a_provider_or_who_is_behind_it_refuses_it() {
+    let text = json!({"type": "thinking", "thinking": "Hm.", "signature": ""});
+    let listed = json!({"detail": [{"type": "extra_forbidden", "loc": ["body", "messages", 1, "assistant", "reasoning_content"], "msg": "Extra inputs are not permitted", "input": "Hm."}]});
+    let quoted = format!("litellm.BadRequestError: MistralException - {listed}");
+    for refusal in [
+        refused(&quoted),
+        reply(422, &format!("{listed:#}")),
+        refused(
+            "[{'type': 'extra_forbidden', 'loc': ('body', 'messages', 1, 'reasoning_content'), 'msg': 'Extra inputs are not permitted'}]",
+        ),
+        refused("Unrecognized request argument supplied: reasoning_content"),
+        refused("Additional properties are not allowed ('reasoning_content' was unexpected)"),
+    ] {
+        let upstream = Upstream::new().replies(refusal).replies(reply(200, OF_CHAT));
+        let (head, body) = send(layer(acme()), &upstream, thoughtful(&text)).await;
+        assert_eq!(
+            (head.status.as_u16(), asked(&upstream, "/messages/1/reasoning_content")),
+            (200, vec![json!("Hm."), Value::Null]),
+            "{body}"
+        );
+    }
+    // This client has it from elsewhere.
+    let chat = r#"{"model":"any","messages":[{"role":"assistant","reasoning":"Hm.","content":"a"}]}"#;
+    for refusal in [
+        "Extra inputs are not permitted, field: 'messages[0].reasoning', value: 'Hm.'",
+        "'messages.0' : for 'role:assistant' the following must be satisfied[('messages.0' : property 'reasoning' is unsupported)]",
+    ] {
+        let upstream = Upstream::new().replies(refused(refusal)).replies(reply(200, OF_CHAT));
+        let (head, body) = send(layer(acme()), &upstream, post("/v1/chat/completions", chat)).await;
+        assert_eq!(
+            (head.status.as_u16(), asked(&upstream, "/messages/0/reasoning")),
+            (200, vec![json!("Hm."), Value::Null]),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_misses_reasoning_keeps_what_there_is() {
+    let body = json!({"model": "any", "max_tokens": 9, "messages": [
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": ""}, {"type": "text", "text": "a"}]},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c"},
+        {"role": "user", "content": "d"},
+    ]});
+    let wants = "The `reasoning_content` in the thinking mode must be passed back to the API.";
+    let upstream = Upstream::new().replies(refused(wants)).replies(reply(200, OF_CHAT));
+    let (head, answer) = send(layer(acme()), &upstream, post("/v1/messages", &body.to_string())).await;
+    assert_eq!(head.status, 200, "{answer}");
+    let told =
+        ["/messages/0/reasoning_content", "/messages/2/reasoning_content"].map(|at| asked(&upstream, at));
+    assert_eq!(told, [[json!("Hm."), json!("Hm.")], [Value::Null, json!(" ")]]);
+}
+
+#[tokio::test]
+async fn what_stands_for_a_signature_goes_where_it_is_refused_and_nothing_is_lost() {
+    let text = json!({"type": "thinking", "thinking": "Hm.", "signature": ""});
+    let mut config = acme();
+    config.model = "google/gemini-3-pro".to_owned();
+    let refusal = "Unknown parameter: 'messages[1].tool_calls[0].extra_content'.";
+    for request in [thoughtful(&text), strict(thoughtful(&text))] {
+        let upstream = Upstream::new().replies(refused(refusal)).replies(reply(200, OF_CHAT));
+        let (head, body) = send(layer(config.clone()), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), head.headers.get("x-nantian-dropped")), (200, None), "{body}");
+        let signatures = asked(&upstream, "/messages/1/tool_calls/0/extra_content/google/thought_signature");
+        assert_eq!(signatures, [json!("skip_thought_signature_validator"), Value::Null]);
+        assert_eq!(asked(&upstream, "/messages/1/reasoning_content"), [json!("Hm."), json!("Hm.")]);
+    }
+    let signed = json!({"type": "thinking", "thinking": "", "signature": "google.s"});
+    let upstream = Upstream::new().replies(refused(refusal));
+    assert_eq!(send(layer(config), &upstream, strict(thoughtful(&signed))).await.0.status, 400);
+}
+
+#[tokio::test]
 async fn a_model_that_is_known_to_want_its_reasoning_gets_it_wherever_it_runs() {
     let text = json!({"type": "thinking", "thinking": "Hm.", "signature": ""});
     let config =

@@ -32,7 +32,7 @@ pub(super) const OF_VERTEX: &str = "google.vertex.";
 
 /// Stands for the signature of a call that another family, or nobody, has signed; Google's documentation
 /// names it.
-pub(super) const UNSIGNED: &str = "skip_thought_signature_validator";
+pub(crate) const UNSIGNED: &str = "skip_thought_signature_validator";
 
 /// A chunk of a stream: an answer of its own form.
 #[derive(Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::items;
+use crate::dialect::gemini;
 use crate::dialect::openai::ACKNOWLEDGED;
 use crate::edit::Object;
 use crate::edit::cut::{Edit, cut_out};
@@ -32,6 +33,20 @@ pub(crate) fn without(object: &Object<'_>, names: &[&str], losses: &mut Losses) 
     if !cuts.is_empty() {
         losses.add("messages.reasoning");
     }
+    cuts
+}
+
+/// Cuts out what stands in calls for signatures of Gemini: nobody has made it, so that nothing is lost.
+pub(crate) fn without_stand_ins(object: &Object<'_>) -> Vec<Edit> {
+    let mut cuts = Vec::new();
+    let is_there = |json: &[u8]| memmem::find(json, gemini::UNSIGNED.as_bytes()).is_some();
+    each_message(object, is_there, |at, message| {
+        each_call(message, |within, call| {
+            let is_cut = call.value("extra_content").is_some_and(is_there);
+            let members = call.members().map(|(name, range)| (range, is_cut && name == b"extra_content"));
+            cut_out(members, at + within, &mut cuts);
+        });
+    });
     cuts
 }
 

@@ -6,7 +6,7 @@
 
 mod chats;
 
-pub(crate) use self::chats::{filled, for_mistral, without, without_pictures};
+pub(crate) use self::chats::{filled, for_mistral, without, without_pictures, without_stand_ins};
 
 use std::borrow::Cow;
 use std::ops::Range;
