@@ -64,6 +64,7 @@ impl AiServices {
     pub(super) fn update(&mut self, ir: &Ir, roots: &Roots) -> Vec<Problem> {
         self.by_name.retain(|name, _| ir.ai_services.contains_key(name));
         self.model_stats.retain(|name| ir.ai_services.contains_key(name));
+        self.telemetry.sweep();
         self.metrics.retain_ai_services(|name| ir.ai_services.keys().any(|known| known.to_string() == name));
         for (name, config) in &ir.ai_services {
             let last = self.by_name.remove(name);
@@ -112,8 +113,8 @@ impl AiServices {
         AiService { config: config.clone(), backend, fault }
     }
 
-    /// Who is told of the calls of an AIService. The collectors of its former configuration are told what is
-    /// left.
+    /// Who is told of the calls of an AIService. A collector of its former configuration that stays is gone
+    /// on with, and one that does not is told what is left.
     fn observer(
         &mut self,
         name: &ObjectName,

@@ -13,7 +13,10 @@ use tokio::{
 };
 
 use super::{
-    CallRecord, ExportCounts, ServiceInfo, content::Redaction, delivery::Delivery, measures::SharedMeasures,
+    CallRecord, ExportCounts, ServiceInfo,
+    content::Redaction,
+    delivery::{Accepted, Delivery, DeliveryError},
+    measures::SharedMeasures,
     otlp,
 };
 use crate::{ir, respond::ErrorChain, upstream::Client};
@@ -26,9 +29,6 @@ const MOST_CONTENT: usize = 2 << 20;
 
 /// How long a record may wait for others.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// How often it is looked whether the end has come.
-const GLANCE: Duration = Duration::from_millis(250);
 
 /// How often metrics are told, as OpenTelemetry's own exporters do, and losses at most.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -82,36 +82,26 @@ impl Exporter {
                         batch.push(record);
                     }
                     for part in parts(&batch, |record| record.content_len()) {
-                        self.tell(&client, part, &inbox).await;
+                        self.tell(&client, part).await;
                     }
                     batch.clear();
                 }
                 _ = period.tick() => {
-                    self.measure(&client).await;
+                    self.tell_measures(&client).await;
                     let rest = self.losses.rest_at(Instant::now());
                     self.tell_rest(rest);
                 }
             }
         }
-        self.measure(&client).await;
+        self.tell_last_measures(&client).await;
         let rest = self.losses.rest();
         self.tell_rest(rest);
     }
 
-    /// Tells a batch, more than once if the collector cannot take it now; it is lost if nothing more can come
-    /// meanwhile.
-    async fn tell(&mut self, client: &Client, batch: &[CallRecord], inbox: &Receiver<CallRecord>) {
+    /// Tells a batch.
+    async fn tell(&mut self, client: &Client, batch: &[CallRecord]) {
         let traces = otlp::traces(batch, (&self.collector, &self.instance), self.redaction.as_ref());
-        let body = Bytes::from(traces.to_string());
-        let mut attempts = 1;
-        let told = loop {
-            let told = self.delivery.post(client, "traces", body.clone()).await;
-            let wait = told.as_ref().err().and_then(|error| error.again_after(attempts, fastrand::f64()));
-            match wait {
-                Some(wait) if pause(wait, inbox).await => attempts += 1,
-                _ => break told,
-            }
-        };
+        let (attempts, told) = self.insist(client, "traces", Bytes::from(traces.to_string())).await;
         let spans = batch.len() as u64;
         let rejected = told.as_ref().map_or(spans, |taken| taken.rejected.min(spans));
         self.counts.sent.fetch_add(spans - rejected, Relaxed);
@@ -136,15 +126,46 @@ impl Exporter {
         }
     }
 
-    async fn measure(&self, client: &Client) {
-        let Some(measures) = &self.measures else { return };
-        let measures = measures.so_far();
-        let told = (&self.collector, &*self.instance);
-        let Some(body) = measures.to_otlp(&self.service, told, SystemTime::now()) else { return };
-        // They hold all since the start, so the next ones make up for those that are lost.
-        if let Err(error) = self.delivery.post(client, "metrics", Bytes::from(body.to_string())).await {
+    /// Tells what has been counted, once: the next time makes up for it, since that holds all from the start.
+    async fn tell_measures(&self, client: &Client) {
+        let Some(body) = self.measures() else { return };
+        if let Err(error) = self.delivery.post(client, "metrics", body).await {
             let (service, collector) = (&self.service.name, self.delivery.collector());
             tracing::warn!(%service, %collector, error = %ErrorChain(&error), "metrics are told later");
+        }
+    }
+
+    /// Tells what has been counted when there is no next time.
+    async fn tell_last_measures(&self, client: &Client) {
+        let Some(body) = self.measures() else { return };
+        if let (attempts, Err(error)) = self.insist(client, "metrics", body).await {
+            let (service, collector, error) =
+                (&self.service.name, self.delivery.collector(), ErrorChain(&error));
+            tracing::warn!(%service, %collector, attempts, %error, "the last metrics are lost");
+        }
+    }
+
+    /// The body that tells what has been counted until now; `None` if nothing has.
+    fn measures(&self) -> Option<Bytes> {
+        let told = (&self.collector, &*self.instance);
+        let body = self.measures.as_ref()?.so_far().to_otlp(&self.service, told, SystemTime::now())?;
+        Some(Bytes::from(body.to_string()))
+    }
+
+    /// Tells the body of a signal, more than once if the collector cannot take it now; says how often.
+    async fn insist(
+        &self,
+        client: &Client,
+        signal: &str,
+        body: Bytes,
+    ) -> (u32, Result<Accepted, DeliveryError>) {
+        let mut attempts = 1;
+        loop {
+            let told = self.delivery.post(client, signal, body.clone()).await;
+            let wait = told.as_ref().err().and_then(|error| error.again_after(attempts, fastrand::f64()));
+            let Some(wait) = wait else { return (attempts, told) };
+            sleep(wait).await;
+            attempts += 1;
         }
     }
 }
@@ -199,19 +220,6 @@ fn parts<T>(mut batch: &[T], length: impl Fn(&T) -> usize) -> impl Iterator<Item
         batch = rest;
         Some(part)
     })
-}
-
-/// Waits before another attempt; false if nothing more can come, so that the end need not wait.
-async fn pause(wait: Duration, inbox: &Receiver<CallRecord>) -> bool {
-    let until = Instant::now() + wait;
-    while !inbox.is_closed() {
-        let rest = until.saturating_duration_since(Instant::now());
-        if rest.is_zero() {
-            return true;
-        }
-        sleep(rest.min(GLANCE)).await;
-    }
-    false
 }
 
 #[cfg(test)]

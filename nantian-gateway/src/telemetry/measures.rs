@@ -1,4 +1,4 @@
-//! Histograms of calls, as OTLP metrics: cumulative since the exporter began.
+//! Histograms of calls, as OTLP metrics: cumulative since the collector was first told.
 
 use std::{
     collections::BTreeMap,
@@ -51,7 +51,7 @@ const TOKENS: &[f64] = &[
 const CUMULATIVE: u8 = 2;
 
 /// The measures of one AIService, counted by the data path, whether a call is traced or not, and told by its
-/// exporter.
+/// exporters.
 #[derive(Debug, Clone)]
 pub(super) struct SharedMeasures(Arc<Mutex<Measures>>);
 

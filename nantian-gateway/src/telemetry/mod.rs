@@ -13,9 +13,10 @@ mod otlp;
 mod record;
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -50,18 +51,20 @@ pub(crate) struct Telemetry {
     instance: Arc<str>,
     /// Started with the first collector.
     thread: Option<CallThread>,
+    /// Those that are being told, by the AIService whose calls they are told.
+    exports: BTreeMap<String, Vec<Weak<Export>>>,
     /// Held by every task, so that its end is seen.
     running: mpsc::Sender<()>,
 }
 
-/// The collector of an AIService; its clones are the same queue.
-#[derive(Debug, Clone)]
+/// The collector of an AIService.
+#[derive(Debug)]
 pub(crate) struct Export {
+    service: Arc<ServiceInfo>,
+    collector: ir::Collector,
     queue: mpsc::Sender<CallRecord>,
     /// `None` for a collector that takes no metrics.
     measures: Option<SharedMeasures>,
-    tells_contents: bool,
-    sample_rate: Option<f64>,
     counts: Arc<ExportCounts>,
 }
 
@@ -115,10 +118,12 @@ impl Telemetry {
     pub(crate) fn new(client: ClientConfig) -> (Self, ExportersDone) {
         let (running, ended) = mpsc::channel(1);
         let instance = format!("{:032x}", fastrand::u128(..)).into();
-        (Self { client, instance, thread: None, running }, ExportersDone(ended))
+        let telemetry = Self { client, instance, thread: None, exports: BTreeMap::new(), running };
+        (telemetry, ExportersDone(ended))
     }
 
-    /// Starts to tell a collector, which ends when the last clone of the handle is gone.
+    /// Starts to tell a collector, or goes on if it is being told the same; that ends when the last who holds
+    /// the handle is gone.
     ///
     /// # Errors
     /// [`InvalidCollector`] if its endpoint is no URL, or a pattern no regular expression; a thread that
@@ -128,13 +133,27 @@ impl Telemetry {
         service: &Arc<ServiceInfo>,
         collector: &ir::Collector,
         counts: &Arc<ExportCounts>,
-    ) -> Result<Export, InvalidCollector> {
+    ) -> Result<Arc<Export>, InvalidCollector> {
+        let known = self.exports.get(&service.name).into_iter().flatten().filter_map(Weak::upgrade);
+        let known: Vec<_> = known.filter(|known| known.service == *service).collect();
+        if let Some(same) = known.iter().find(|known| known.is_of(collector, counts)) {
+            return Ok(Arc::clone(same));
+        }
         let place = CollectorEndpoint::of(&collector.endpoint)?;
-        let tells_contents = collector.redact.is_some();
-        let (queue, inbox) = mpsc::channel(if tells_contents { FULL_QUEUE } else { QUEUE });
-        let measures = (collector.kind == ir::CollectorKind::Otlp).then(SharedMeasures::default);
-        let exporter = Exporter {
+        let redaction = collector.redact.as_ref().map(Redaction::new).transpose()?;
+        let (queue, inbox) = mpsc::channel(if redaction.is_some() { FULL_QUEUE } else { QUEUE });
+        let shared = known.iter().find_map(|known| known.measures_of(collector));
+        let measures =
+            shared.or_else(|| (collector.kind == ir::CollectorKind::Otlp).then(SharedMeasures::default));
+        let export = Arc::new(Export {
+            service: Arc::clone(service),
+            collector: collector.clone(),
+            queue,
             measures: measures.clone(),
+            counts: Arc::clone(counts),
+        });
+        let exporter = Exporter {
+            measures,
             delivery: Delivery {
                 place,
                 kind: collector.kind,
@@ -145,7 +164,7 @@ impl Telemetry {
             service: Arc::clone(service),
             counts: Arc::clone(counts),
             losses: Losses::default(),
-            redaction: collector.redact.as_ref().map(Redaction::new).transpose()?,
+            redaction,
         };
         let running = self.running.clone();
         match self.thread().cloned() {
@@ -156,11 +175,19 @@ impl Telemetry {
                     exporter.run(client, inbox).await;
                     drop(held);
                 });
+                self.exports.entry(service.name.clone()).or_default().push(Arc::downgrade(&export));
             }
             Err(error) => tracing::error!(%error, "collectors cannot be told anything"),
         }
-        let sample_rate = collector.sample_rate;
-        Ok(Export { queue, measures, tells_contents, sample_rate, counts: Arc::clone(counts) })
+        Ok(export)
+    }
+
+    /// Forgets the collectors that are told nothing more.
+    pub(crate) fn sweep(&mut self) {
+        self.exports.retain(|_, exports| {
+            exports.retain(|export| export.strong_count() > 0);
+            !exports.is_empty()
+        });
     }
 
     fn thread(&mut self) -> io::Result<&CallThread> {
@@ -177,7 +204,19 @@ impl Telemetry {
 impl Export {
     /// Whether the collector is told what was asked and answered.
     pub(crate) fn tells_contents(&self) -> bool {
-        self.tells_contents
+        self.collector.redact.is_some()
+    }
+
+    /// Whether `collector` is told the same, and counted in `counts`.
+    fn is_of(&self, collector: &ir::Collector, counts: &Arc<ExportCounts>) -> bool {
+        self.collector == *collector && Arc::ptr_eq(&self.counts, counts)
+    }
+
+    /// The measures, if `collector` would take its own for them.
+    fn measures_of(&self, collector: &ir::Collector) -> Option<SharedMeasures> {
+        let of = &self.collector;
+        let is_same = of.endpoint == collector.endpoint && of.service_name == collector.service_name;
+        self.measures.clone().filter(|_| is_same && collector.kind == ir::CollectorKind::Otlp)
     }
 
     /// Counts a call, and puts its record into the queue if its trace is recorded and one of those that are
@@ -186,7 +225,7 @@ impl Export {
         if let Some(measures) = &self.measures {
             measures.add(&record);
         }
-        let is_told = self.sample_rate.is_none_or(|rate| is_sampled(record.trace, rate));
+        let is_told = self.collector.sample_rate.is_none_or(|rate| is_sampled(record.trace, rate));
         if !is_told || record.parent.is_some_and(|parent| !parent.sampled) {
             return;
         }

@@ -1,17 +1,22 @@
 //! AIService: the measures and the traces that its collectors take.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
 use serde_json::{Value, json};
 
 use crate::{
     ai_telemetry::{attribute, collector, gpt, spans},
-    support::{chat, eventually, llm, provider},
+    support::{Backend, chat, eventually, llm, llm_service, provider, said},
 };
 
 const UNCOUNTED: &str = "data: {\"model\":\"m-0\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n\
     data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 
 /// The points of each histogram that a collector has been told of at the end.
-async fn measures(mut gateway: crate::support::Running, otel: &crate::support::Backend) -> Vec<Value> {
+async fn measures(mut gateway: crate::support::Running, otel: &Backend) -> Vec<Value> {
     gateway.signal("TERM");
     assert!(gateway.exit().await.success());
     let told = otel.seen().into_iter().rfind(|message| message.start.contains("/v1/metrics")).unwrap();
@@ -112,4 +117,52 @@ stringData: {public: pk-lf, secret: sk-lf}
     assert_eq!(langfuse.last().header("authorization"), Some("Basic cGstbGY6c2stbGY="));
     let dropped = r#"nantian_ai_exported_records_total{ai_service="demo/llm",result="dropped"}"#;
     assert_eq!(gateway.metric(dropped).await, None, "what is left out is not lost");
+}
+
+#[tokio::test]
+async fn measures_go_on_when_an_edit_leaves_whom_they_are_told() {
+    for (old, new) in [("sk-provider", "sk-rotated"), ("{otel", "{captureContent: true, otel")] {
+        let (provider, otel) = (gpt().await, collector().await);
+        let observability = format!("observability: {{otel: {{endpoint: '{}'}}}}", otel.address);
+        let mut gateway = llm(&provider, &observability).start().await;
+        for _ in 0..2 {
+            assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+        }
+        gateway.edit("llm", &llm_service(&provider, &observability).replace(old, new)).await;
+        assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+        gateway.signal("TERM");
+        assert!(gateway.exit().await.success());
+        let reports = otel.seen().into_iter().filter(|message| message.start.contains("/v1/metrics"));
+        let counts: Vec<u64> = reports
+            .map(|report| {
+                let metrics = &report.json()["resourceMetrics"][0]["scopeMetrics"][0]["metrics"];
+                metrics[0]["histogram"]["dataPoints"][0]["count"].as_str().unwrap().parse().unwrap()
+            })
+            .collect();
+        assert!(counts.is_sorted() && counts.last() == Some(&3), "{new}: {counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_an_edit_takes_away_is_told_what_is_left_again_if_it_cannot_take_it() {
+    let refused = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
+    let otel = Backend::answering(move |message| {
+        let signal = usize::from(message.start.contains("/v1/metrics"));
+        match refused[signal].swap(true, Relaxed) {
+            false => b"HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n".to_vec(),
+            true => said("application/json", "{}"),
+        }
+    })
+    .await;
+    let provider = gpt().await;
+    let observability = format!("observability: {{otel: {{endpoint: '{}'}}}}", otel.address);
+    let gateway = llm(&provider, &observability).start().await;
+    assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+    gateway.edit("llm", &llm_service(&provider, "")).await;
+    eventually("traces and measures are told twice", async || {
+        let told = otel.seen();
+        let times = |signal: &str| told.iter().filter(|message| message.start.contains(signal)).count();
+        [times("/v1/traces"), times("/v1/metrics")] == [2, 2]
+    })
+    .await;
 }

@@ -31,7 +31,7 @@ pub(crate) struct AiObserver {
     service: Arc<ServiceInfo>,
     metrics: Arc<AiMetrics>,
     lengths: Arc<Lengths>,
-    exports: Arc<[Export]>,
+    exports: Arc<[Arc<Export>]>,
 }
 
 /// The end of one call.
@@ -94,7 +94,7 @@ impl AiObserver {
         service: Arc<ServiceInfo>,
         metrics: Arc<AiMetrics>,
         lengths: Arc<Lengths>,
-        exports: Vec<Export>,
+        exports: Vec<Arc<Export>>,
     ) -> Self {
         Self { service, metrics, lengths, exports: exports.into() }
     }
@@ -131,7 +131,7 @@ impl UsageObserver for AiObserver {
     type Sink = RedactedContent;
 
     fn keeps(&self) -> usize {
-        let captures = self.exports.iter().any(Export::tells_contents);
+        let captures = self.exports.iter().any(|export| export.tells_contents());
         if captures { CONTENT } else { 0 }
     }
 

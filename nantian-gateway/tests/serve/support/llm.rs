@@ -32,7 +32,12 @@ pub(crate) async fn provider(whole: &'static str, stream: &'static str) -> Backe
 /// The AIService `llm` for `fake-large` at an OpenAI-type provider, with more of its spec, and the route to
 /// it.
 pub(crate) fn llm(provider: &Backend, spec: &str) -> World {
-    let service = format!(
+    World::new().manifest("llm", &llm_service(provider, spec)).route("llm", &[rule("/", &to_ai("llm"))])
+}
+
+/// That AIService alone.
+pub(crate) fn llm_service(provider: &Backend, spec: &str) -> String {
+    format!(
         "
 apiVersion: v1
 kind: Secret
@@ -50,8 +55,7 @@ spec:
   {spec}
 ",
         provider.address
-    );
-    World::new().manifest("llm", &service).route("llm", &[rule("/", &to_ai("llm"))])
+    )
 }
 
 /// A chat completion, asked for with a credential of the client's own.
