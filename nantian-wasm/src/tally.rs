@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use crate::sync::lock;
 
-/// What is counted in one slot, by whoever has its instance: what is read is current.
+/// What is counted in one slot, by whoever has its instance: what is read is current. Alone on its cache
+/// lines.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Tally {
     streams: AtomicU64,
     calls: AtomicU64,
