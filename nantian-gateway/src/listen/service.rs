@@ -364,10 +364,15 @@ impl Future for RequestFuture {
             timer.free();
         }
         let timer = timer.filter(|_| is_http2);
+        // Nothing but the end of its connection tells such a client where the content ends.
+        let ends_with_connection =
+            is_http10 && !changes_protocol && response.body().size_hint().exact().is_none();
+        if let Some(guard) = guard.as_ref().filter(|_| ends_with_connection) {
+            guard.ends_with_connection();
+        }
         let is_last = !is_http2 && guard.as_ref().is_some_and(InFlight::is_draining)
             || this.unread.as_ref().is_some_and(UnreadBody::is_long)
-            // Nothing but the end of its connection tells such a client where the content ends.
-            || is_http10 && response.body().size_hint().exact().is_none();
+            || ends_with_connection;
         let mut response = response.map(|body| ReplyBody::new(body, timer, guard));
         if is_last && !changes_protocol {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -94,14 +94,15 @@ impl AsyncWrite for ClientSocket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.state.finishes();
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
 impl Drop for ClientSocket {
     fn drop(&mut self) {
-        if self.state.is_given_up() {
-            // The kernel would keep what the client does not take for minutes.
+        if self.state.is_broken() {
+            // The kernel would keep what the client does not take for minutes, too.
             reset(&self.stream);
         }
     }

@@ -1,6 +1,6 @@
 //! HTTP/1.1 and 1.0 on both sides.
 
-use std::sync::Arc;
+use std::{io::ErrorKind, sync::Arc};
 
 use http::Method;
 use tokio::sync::Notify;
@@ -193,6 +193,25 @@ async fn http_1_0_clients_are_served_in_their_own_terms() {
     for _ in 0..2 {
         wire.send(kept).await;
         assert_eq!(wire.reply_head().await.all("connection"), ["keep-alive"], "there is no content to end");
+    }
+}
+
+#[tokio::test]
+async fn content_that_ends_with_its_connection_is_not_taken_for_whole_where_it_breaks_off() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(request) = wire.message().await else { return };
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        if request.start.contains("/whole") {
+            wire.send("0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let gateway = world(&backend).start().await;
+    for (path, end) in [("/whole", None), ("/broken", Some(ErrorKind::ConnectionReset))] {
+        let mut wire = gateway.connect().await;
+        wire.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+        assert_eq!(wire.reply_head().await.status(), 200);
+        assert_eq!(wire.end().await, end, "{path}");
     }
 }
 

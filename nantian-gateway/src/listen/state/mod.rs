@@ -67,6 +67,8 @@ pub(super) struct State {
     stream: OnceLock<StreamBinding>,
     /// Whether something else than HTTP follows.
     leaves_http: AtomicBool,
+    /// Whether nothing but the end of the connection tells where the content ends, which has yet to come.
+    ends_content: AtomicBool,
     /// When the client ended its side in the middle of an exchange, or took something since.
     ended_since: AtomicU32,
     /// Among the connections that all workers may have. A tunnel keeps it, because it keeps the socket.
@@ -109,6 +111,7 @@ impl State {
             last_activity: Wait::NONE.0.into(),
             stream: OnceLock::new(),
             leaves_http: false.into(),
+            ends_content: false.into(),
             ended_since: Wait::NONE.0.into(),
             _place: place,
         }
@@ -281,9 +284,17 @@ impl State {
         }
     }
 
-    /// Whether the connection ends because the client does not take what is written.
-    pub(super) fn is_given_up(&self) -> bool {
-        self.write_since.load(Relaxed) != Wait::NONE.0 && self.order() == ConnectionCommand::Abort
+    /// Whether the connection, closed now, is to end as one that breaks: because the client does not take
+    /// what is written, or would take for whole what has come.
+    pub(super) fn is_broken(&self) -> bool {
+        let is_given_up =
+            self.write_since.load(Relaxed) != Wait::NONE.0 && self.order() == ConnectionCommand::Abort;
+        is_given_up || self.ends_content.load(Relaxed)
+    }
+
+    /// This side of the connection ends as it should: all has been written.
+    pub(super) fn finishes(&self) {
+        self.ends_content.store(false, Relaxed);
     }
 
     /// The client takes what is written.
@@ -328,6 +339,11 @@ impl InFlight {
     /// The protocol changes with the response.
     pub(super) fn changes_protocol(&self) {
         self.state.leaves_http.store(true, Relaxed);
+    }
+
+    /// Nothing but the end of the connection will tell where the content of the response ends.
+    pub(super) fn ends_with_connection(&self) {
+        self.state.ends_content.store(true, Relaxed);
     }
 
     /// Whether the client has not taken what was written last.

@@ -139,6 +139,21 @@ impl Wire {
         self.rest().await.is_empty()
     }
 
+    /// How the other side ends, which must be soon: `None` is without an error.
+    pub(crate) async fn end(&mut self) -> Option<io::ErrorKind> {
+        soon(async {
+            loop {
+                match self.fill().await {
+                    Ok(()) => {}
+                    Err(error) => {
+                        return Some(error.kind()).filter(|kind| *kind != io::ErrorKind::UnexpectedEof);
+                    }
+                }
+            }
+        })
+        .await
+    }
+
     async fn line(&mut self) -> io::Result<String> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
