@@ -365,7 +365,7 @@ impl fmt::Display for Phase {
             Self::ResponseHeaders => "response headers",
             Self::ResponseBody => "response body",
             Self::ResponseTrailers => "response trailers",
-            Self::End => "end of stream",
+            Self::End => "end of context",
             Self::CallResponse => "call response",
             Self::QueueReady => "queue ready",
         })

@@ -90,11 +90,7 @@ async fn healthy(State(shared): State<Shared>) -> (StatusCode, String) {
 /// Ready once listeners are bound and the first snapshot serves, with the plugins that routes cannot do
 /// without.
 async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
-    let why = match shared.view.get() {
-        Some(view) => view.unready(),
-        None => Some("the configuration is not read yet, or the process ends"),
-    };
-    match why {
+    match shared.view.unready() {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     }

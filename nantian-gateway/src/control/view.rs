@@ -1,6 +1,9 @@
 //! What the admin server tells about the configuration.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use nantian_lb::Balancer;
 use serde::Serialize;
@@ -35,6 +38,8 @@ pub(crate) struct ConfigView {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct View {
     present: Arc<watch::Sender<Option<Arc<ConfigView>>>>,
+    /// Whether nothing is shown any more.
+    is_cleared: Arc<AtomicBool>,
 }
 
 impl View {
@@ -45,7 +50,17 @@ impl View {
 
     /// Shows nothing any more: the process is about to end.
     pub(crate) fn clear(&self) {
+        self.is_cleared.store(true, Relaxed);
         self.present.send_replace(None);
+    }
+
+    /// Why the process is not ready, if it is not.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        match self.get() {
+            Some(config) => config.unready(),
+            None if self.is_cleared.load(Relaxed) => Some("the process ends"),
+            None => Some("the configuration is not read yet"),
+        }
     }
 
     /// What is served, once something is.

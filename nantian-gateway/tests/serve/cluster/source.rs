@@ -204,7 +204,7 @@ async fn it_is_ready_when_the_first_world_is_complete() {
     let gateway = World::of_cluster(port, &server.kubeconfig()).start_unready();
     let unready = gateway.admin("/readyz").await;
     assert_eq!(unready.status(), 503);
-    assert_eq!(unready.text(), "not ready: the configuration is not read yet, or the process ends\n");
+    assert_eq!(unready.text(), "not ready: the configuration is not read yet\n");
     assert_eq!(gateway.admin("/healthz").await.status(), 200);
     server.start_again();
     eventually("ready", async || gateway.admin("/readyz").await.status() == 200).await;
