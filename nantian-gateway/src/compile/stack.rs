@@ -47,7 +47,7 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     /// Memory for the bodies that are read whole, shared by all workers.
     pub(crate) body_memory: BodyMemory,
-    /// Breaks off the answers of AIServices.
+    /// Breaks off the answers of AIServices, and tells the access log that the process does.
     pub(crate) cutoff: policy::Cutoff,
     /// The access log, if there is one.
     pub(crate) access_log: Option<AccessLog>,
@@ -63,6 +63,7 @@ pub(crate) fn rule(rule: &CompiledRule, context: &Context) -> RouteService {
         Arc::clone(&rule.metrics),
         context.worker,
         context.access_log.clone(),
+        context.cutoff.clone(),
     );
     LocalService::new(
         ServiceBuilder::new()
@@ -227,6 +228,7 @@ pub(crate) fn unmatched(context: &Context) -> RouteService {
         Arc::clone(&context.unmatched),
         context.worker,
         context.access_log.clone(),
+        context.cutoff.clone(),
     );
     LocalService::new(ServiceBuilder::new().layer(observe).layer(RespondLayer).service(not_found()))
 }

@@ -55,7 +55,7 @@ pub(super) struct LoggedRequest {
     user_agent: Option<String>,
     trace_id: Option<String>,
     sent_to: SentTo,
-    ai_calls: AiCalls,
+    pub(super) ai_calls: AiCalls,
     /// Why the request was refused, or why the response broke off.
     pub(super) error: Option<String>,
 }

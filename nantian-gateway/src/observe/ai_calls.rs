@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use nantian_ai::{
     ClientDialect, Dialect, RequestFacts,
-    usage::{AttemptReport, UsageReport},
+    usage::{AttemptReport, Outcome, UsageReport},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     sync::lock,
@@ -44,7 +45,8 @@ pub(super) struct AiCall {
     original_model: Option<String>,
     request_model: String,
     response_model: Option<String>,
-    outcome: &'static str,
+    #[serde(serialize_with = "by_name")]
+    outcome: Outcome,
     error: Option<&'static str>,
     attempts: Vec<Attempt>,
     /// Whether the answer was one.
@@ -80,6 +82,20 @@ impl AiCalls {
         PendingCall { calls: self.clone(), client_dialect: facts.dialect, original_model }
     }
 
+    /// Why the last call, for which the client got `status`, came to no answer or to none that is whole.
+    pub(super) fn failure(&self, status: Option<StatusCode>) -> Option<String> {
+        let calls = lock(&self.0);
+        let call = calls.last()?;
+        let has_failed = call.outcome == Outcome::Truncated || status?.is_server_error();
+        let why = call.error.filter(|_| has_failed)?;
+        Some(format!("the provider of {} gave no whole answer: {why}", call.service))
+    }
+
+    /// Whether nobody waited for the end of the last answer.
+    pub(super) fn is_aborted(&self) -> bool {
+        lock(&self.0).last().is_some_and(|call| call.outcome == Outcome::Aborted)
+    }
+
     /// Those that have been noted.
     pub(super) fn take(&self) -> Vec<AiCall> {
         mem::take(&mut *lock(&self.0))
@@ -100,7 +116,7 @@ impl PendingCall {
             original_model: self.original_model,
             request_model: service.model.clone(),
             response_model: call.model.clone(),
-            outcome: outcome_name(report.outcome),
+            outcome: report.outcome,
             error: call.error,
             attempts: call.attempts.iter().map(Attempt::of).collect(),
             stream: call.stream,
@@ -124,6 +140,10 @@ impl Attempt {
         let (status, error) = (attempt.status.map(|status| status.as_u16()), attempt.error);
         Self { status, error, duration_ms: milliseconds(attempt.duration) }
     }
+}
+
+fn by_name<S: Serializer>(outcome: &Outcome, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(outcome_name(*outcome))
 }
 
 fn milliseconds(time: Duration) -> f64 {

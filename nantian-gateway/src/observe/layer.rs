@@ -22,6 +22,7 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     metrics::RouteMetrics,
+    policy::Cutoff,
     respond::{ErrorChain, LoggedError},
     runtime::spawn_local,
     upstream::TunnelBytes,
@@ -35,22 +36,25 @@ pub(crate) struct ObserveLayer {
 
 /// Where exchanges are counted and logged.
 #[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) route: Arc<str>,
-    pub(super) metrics: Arc<RouteMetrics>,
-    pub(super) worker: usize,
-    pub(super) log: Option<AccessLog>,
+struct Slot {
+    route: Arc<str>,
+    metrics: Arc<RouteMetrics>,
+    worker: usize,
+    log: Option<AccessLog>,
+    /// Whether the process ends, which cuts exchanges that take too long.
+    cutoff: Cutoff,
 }
 
 impl ObserveLayer {
-    /// Counts in the shard of `worker`.
+    /// Counts in the shard of `worker`, whose exchanges `cutoff` cuts.
     pub(crate) fn new(
         route: Arc<str>,
         metrics: Arc<RouteMetrics>,
         worker: usize,
         log: Option<AccessLog>,
+        cutoff: Cutoff,
     ) -> Self {
-        Self { slot: Rc::new(Slot { route, metrics, worker, log }) }
+        Self { slot: Rc::new(Slot { route, metrics, worker, log, cutoff }) }
     }
 }
 
@@ -70,8 +74,11 @@ pub(super) struct Exchange {
     pub(super) is_over: bool,
 }
 
-/// Why a response is not whole of which the backend's part was no fault.
+/// Why a response is not whole, or is not there, of which the backend's part was no fault.
 const NOT_TAKEN: &str = "the client left or took nothing before all was sent";
+const NOT_AWAITED: &str = "the client left before there was a response";
+const CUT: &str = "the process ended before all was sent";
+const UNANSWERED: &str = "the process ended before there was a response";
 
 // === impl Exchange ===
 
@@ -107,12 +114,21 @@ impl Exchange {
     /// The response opens a tunnel; the exchange is over when that is.
     async fn end_with(mut self, mut tunnel: TunnelBytes) {
         self.tunnel = Some(tunnel.clone());
+        self.is_over = false;
         tunnel.ended().await;
+        self.is_over = true;
     }
 
-    /// Whether a response has begun whose client has not got the whole of it.
-    fn is_cut(&self) -> bool {
-        self.status.is_some() && !self.is_over && self.length.is_none_or(|length| self.bytes < length)
+    /// Why the client has not got the whole response, if it has not and nothing broke.
+    fn why_cut(&self, request: &LoggedRequest) -> Option<&'static str> {
+        let is_cut = !self.is_over && self.length.is_none_or(|length| self.bytes < length);
+        Some(match (self.status, self.slot.cutoff.is_cut()) {
+            (None, false) => NOT_AWAITED,
+            (None, true) => UNANSWERED,
+            (Some(_), false) if is_cut => NOT_TAKEN,
+            (Some(_), true) if is_cut || request.ai_calls.is_aborted() => CUT,
+            _ => return None,
+        })
     }
 
     /// The response has begun and cannot be sent whole.
@@ -129,10 +145,10 @@ impl Drop for Exchange {
         if let Some(shard) = self.slot.metrics.shard(self.slot.worker) {
             shard.end(self.status, took);
         }
-        let is_cut = self.is_cut();
         if let (Some(log), Some(mut request)) = (&self.slot.log, self.request.take()) {
-            if is_cut && request.error.is_none() {
-                request.error = Some(NOT_TAKEN.to_owned());
+            if request.error.is_none() {
+                let of_calls = request.ai_calls.failure(self.status);
+                request.error = of_calls.or_else(|| self.why_cut(&request).map(str::to_owned));
             }
             let status = self.status.map(|status| status.as_u16());
             let bytes = self.tunnel.as_ref().map_or(self.bytes, TunnelBytes::sent);

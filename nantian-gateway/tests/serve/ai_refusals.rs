@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::{
-    Backend, World, chat,
+    Backend, Wire, World, chat,
     limits::{ai_service, limits},
     llm, provider, rule, said, to_ai,
 };
@@ -164,6 +164,57 @@ async fn the_access_log_names_the_ai_services_that_were_asked_and_what_they_took
     assert_eq!((told(1, "reasoning_tokens"), told(1, "dropped")), (50.into(), "top_k".into()));
     assert_eq!((asked.len(), lines[1].get("ai")), (2, None));
     assert_eq!(lines[0]["endpoint"], answering.address.to_string(), "the one that has answered");
+}
+
+#[tokio::test]
+async fn the_access_log_says_why_no_answer_came_or_why_it_broke_off() {
+    let provider = Backend::raw(async |mut wire: Wire| {
+        let Ok(request) = wire.message().await else { return };
+        match request.start.split('/').nth(1) {
+            Some("fails") => {
+                wire.send("HTTP/1.1 500 X\r\nx-should-retry: false\r\ncontent-length: 0\r\n\r\n").await;
+            }
+            Some("breaks") => {
+                let event =
+                    "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"four\"}}]}\n\n";
+                let head = "content-type: text/event-stream\r\ncontent-length: 9999";
+                wire.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{event}")).await;
+            }
+            _ => {}
+        }
+    })
+    .await;
+    let mut world = World::new().options(&["--access-log", "json"]);
+    for name in ["fails", "breaks", "dies"] {
+        let endpoint = format!("http://{}/{name}", provider.address);
+        let spec = format!(
+            "{{provider: openai, model: m, endpoint: \"{endpoint}\", auth: {{type: none}}, retry: {{maxRetries: 0}}}}"
+        );
+        let service = format!(
+            "apiVersion: gateway.nantian.dev/v1alpha1\nkind: AIService\nmetadata: {{name: {name}, namespace: demo}}\nspec: {spec}"
+        );
+        world = world.manifest(name, &service).route(name, &[rule(&format!("/{name}"), &to_ai(name))]);
+    }
+    let mut gateway = world.start().await;
+    for (name, status) in [("fails", 502), ("breaks", 200), ("dies", 502)] {
+        assert_eq!(
+            gateway.ask(post(&format!("/{name}/v1/messages"), MESSAGES)).await.status(),
+            status,
+            "{name}"
+        );
+    }
+    gateway.signal("TERM");
+    assert!(gateway.exit().await.success());
+    let lines = gateway.output.all();
+    for (line, why) in lines.iter().zip([
+        "demo/fails gave no whole answer: upstream_error",
+        "demo/breaks gave no",
+        "demo/dies",
+    ]) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["error"].as_str().is_some_and(|error| error.contains(why)), "{why}: {line}");
+    }
+    assert_eq!(lines.len(), 3);
 }
 
 /// What a provider tells of the limits of the operator's account.

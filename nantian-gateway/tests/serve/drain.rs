@@ -1,6 +1,7 @@
 //! The end of the process.
 
 use std::{
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -8,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
 use tokio::{
     net::TcpStream,
     sync::Notify,
@@ -75,6 +77,7 @@ async fn requests_in_flight_are_finished_and_nothing_new_is_taken() {
     let refused = async || TcpStream::connect(scene.gateway.address()).await.is_err();
     eventually("nobody listens", refused).await;
     assert_eq!(scene.gateway.admin("/healthz").await.status(), 200, "it can be watched while it drains");
+    assert_eq!(scene.gateway.admin("/readyz").await.text(), "not ready: the process ends\n");
 
     uploading.send("lf").await;
     for wire in [&mut asking, &mut uploading] {
@@ -135,6 +138,37 @@ async fn a_request_that_hangs_is_cut_when_the_time_is_over() {
     assert!(took >= Duration::from_millis(900), "{took:?} is too early");
     let exit = timeout(Duration::from_secs(20), scene.gateway.exit()).await.expect("it ends in time");
     assert_eq!(exit.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_is_cut_is_told_from_what_ends_and_from_who_leaves() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(request) = wire.message().await else { return };
+        if request.start.contains("/stream") {
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        }
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let mut gateway = world.options(&["--drain-timeout", "100ms", "--access-log", "json"]).start().await;
+    let mut streaming = gateway.connect().await;
+    streaming.send("GET /stream HTTP/1.0\r\n\r\n").await;
+    assert_eq!(streaming.reply_head().await.status(), 200);
+    let mut waiting = gateway.connect().await;
+    waiting.send("GET /wait HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    eventually("the backend is asked", async || backend.connections() == 2).await;
+    gateway.signal("TERM");
+    assert_eq!(streaming.end().await, Some(ErrorKind::ConnectionReset));
+    assert!(gateway.exit().await.success());
+    for (path, status, error) in [
+        ("/stream", json!(200), "the process ended before all was sent"),
+        ("/wait", Value::Null, "the process ended before there was a response"),
+    ] {
+        let line = gateway.output.all().into_iter().find(|line| line.contains(path)).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["status"], &line["error"]), (&status, &error.into()));
+    }
 }
 
 #[tokio::test]

@@ -32,6 +32,11 @@ impl Cutoff {
         self.0.send_replace(true);
     }
 
+    /// Whether they are: the process ends.
+    pub(crate) fn is_cut(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// An answer that can be broken off.
     pub(super) fn bind(&self, body: Body) -> Body {
         Body::boxed(CutBody { body, cutoff: self.clone(), cut: None })

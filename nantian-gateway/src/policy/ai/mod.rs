@@ -31,7 +31,7 @@ use crate::{
     body::{Body, BoxError},
     compile::{BackendService, LocalService},
     ir::{self, ObjectName},
-    respond::LoggedError,
+    respond::{ErrorChain, LoggedError},
     telemetry::TraceParent,
     upstream::Destination,
 };
@@ -242,7 +242,7 @@ where
         let (traced, cutoff) = (self.observer.asks_for_traces(), self.cutoff.clone());
         LocalService::new(
             ServiceBuilder::new()
-                .map_response(|response: Response<_>| note_shortage(response).map(Body::boxed))
+                .map_response(|response: Response<_>| note_failure(response).map(Body::boxed))
                 .layer(UNSENT)
                 .map_request(move |request: Request<Body>| if traced { with_trace(request) } else { request })
                 .layer(
@@ -289,7 +289,7 @@ pub(crate) fn model_route(
     LocalService::new(
         ServiceBuilder::new()
             .map_response(|response: Response<RouteBody<_>>| {
-                note_attempts(note_shortage(response)).map(Body::from)
+                note_attempts(note_failure(response)).map(Body::from)
             })
             .layer(UNSENT)
             .service(ModelRoute::new(models).memory(memory.clone())),
@@ -305,12 +305,14 @@ fn note_attempts<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// Tells the access log that a body found no memory.
-fn note_shortage<B>(mut response: Response<B>) -> Response<B> {
+/// Tells the access log why there is no answer, or that a body found no memory. What a provider says may
+/// repeat what it was asked.
+fn note_failure<B>(mut response: Response<B>) -> Response<B> {
     if let Some(error) = response.extensions().get::<Arc<Error>>()
-        && matches!(**error, Error::TooManyBodies)
+        && (response.status().is_server_error() || matches!(**error, Error::TooManyBodies))
+        && !matches!(**error, Error::Provider { .. })
     {
-        let why = LoggedError(error.to_string().into());
+        let why = LoggedError(ErrorChain(error).to_string().into());
         response.extensions_mut().insert(why);
     }
     response
