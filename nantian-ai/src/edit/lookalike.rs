@@ -10,7 +10,8 @@ use crate::ir::Losses;
 use crate::wire::json::Malformed;
 
 /// The members of a body by which an operator decides: what is asked for must be what has been read.
-const DECISIVE: [&str; 8] = [
+const DECISIVE: [&str; 9] = [
+    "include_usage",
     "max_completion_tokens",
     "max_output_tokens",
     "max_tokens",
@@ -49,6 +50,16 @@ pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Result<Vec<Edit
         cut_out(object.members().map(|(name, range)| (range, resembled(name).is_some())), 0, &mut cuts);
     }
     Ok(cuts)
+}
+
+/// What has to be cut out of a body so that no reader finds another member than those of this name.
+pub(crate) fn cuts(object: &Object<'_>, name: &str) -> Vec<Edit> {
+    let mut cuts = Vec::new();
+    if object.is_shadowed(name) {
+        let resembles = |written| resembled(written) == Some(name);
+        cut_out(object.members().map(|(written, range)| (range, resembles(written))), 0, &mut cuts);
+    }
+    cuts
 }
 
 /// Whether some reader may find something else in a body than what has been read here.

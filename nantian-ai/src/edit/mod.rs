@@ -111,6 +111,14 @@ impl<'a> Object<'a> {
         self.members().any(|(written, _)| resembled(written) == Some(name))
     }
 
+    /// The JSON of members that some readers take for one of this name.
+    pub(crate) fn resembling(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let alike = self.members.iter().filter(move |member| {
+            self.body.get(member.key.clone()).and_then(resembled).is_some_and(|known| known == name)
+        });
+        alike.filter_map(|member| self.body.get(member.value.clone()))
+    }
+
     /// A member that is a whole number, not negative.
     pub fn number(&self, name: &str) -> Option<u64> {
         serde_json::from_slice(self.value(name)?).ok()

@@ -21,7 +21,7 @@ const ENDS: [&[u8]; 3] = [b"\n\n", b"\r\n\r\n", b"\r\r"];
 const LONGEST_END: usize = 4;
 
 /// An incremental filter of one stream, for a client that has not asked for the usage that
-/// [`Target::prepare`](crate::Target::prepare) has.
+/// [`Target::prepare`](crate::Target::prepare) or [`ask_for_usage`](super::ask_for_usage) has.
 ///
 /// ```
 /// use bytes::Bytes;
