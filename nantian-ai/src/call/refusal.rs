@@ -37,6 +37,9 @@ impl<K: UsageSink> Call<K> {
         // That a secret is refused for itself says nothing of the provider's state, so that another one needs
         // no budget. A 403 may as well be of what is asked.
         if is_of_the_secret && self.has_other_secret(target) && (is_auth || self.may_repeat(target)) {
+            if is_auth {
+                self.metering.attempts_mut().failed("upstream_auth");
+            }
             return Step::Again(self.again(Duration::ZERO));
         }
         let failure = Failure::Response { status, headers: response.headers() };
@@ -94,6 +97,7 @@ impl<K: UsageSink> Call<K> {
             }
         }
         if is_of_the_secret && self.has_other_secret(target) {
+            self.metering.attempts_mut().failed("upstream_auth");
             return Step::Again(self.again(Duration::ZERO));
         }
         if is_of_the_secret {

@@ -274,6 +274,27 @@ async fn where_a_secret_is_refused_an_unused_one_is_taken_at_once() {
 }
 
 #[tokio::test]
+async fn a_refused_secret_is_told_of_though_another_one_is_taken() {
+    const CREDIT: &str = r#"{"error":{"message":"m","code":"billing_not_active"}}"#;
+    let refused = Some("upstream_auth");
+    for (status, body, error) in [
+        (401, "{}", refused),
+        (402, "{}", refused),
+        (400, CREDIT, refused),
+        (403, "{}", None),
+        (429, "{}", None),
+    ] {
+        let config = openai().with_credential(Credential::bearer("sk-1").or("sk-2"));
+        let upstream = Upstream::new().replies(json(status, body)).replies(json(200, "{}"));
+        let reports = Reports::default();
+        let (head, _) = send(layer(config).observer(reports.clone()), &upstream, chat()).await;
+        assert_eq!(head.status, 200, "{status}");
+        let told: Vec<_> = reports.only().call.attempts.iter().map(|attempt| attempt.error).collect();
+        assert_eq!(told, [error, None], "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_secret_among_several_fails_no_call_without_retries_and_whatever_the_budget() {
     for (status, served) in [(401, 40), (402, 40)] {
         let refused = std::cell::Cell::new(0);
