@@ -117,6 +117,17 @@ async fn a_credential_that_the_provider_refuses_is_counted_and_said_once() {
 }
 
 #[tokio::test]
+async fn what_the_provider_forbids_is_not_blamed_on_the_credential() {
+    const FORBIDDEN: &str = r#"{"error":{"message":"Project has no access to the model","type":"invalid_request_error","code":"model_not_found"}}"#;
+    let strict = refusing(403, "application/json", FORBIDDEN).await;
+    let gateway = llm(&strict, "").start().await;
+    assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 403);
+    let forbidden = r#"nantian_ai_attempts_total{ai_service="demo/llm",result="4xx"}"#;
+    assert_eq!(gateway.metric(forbidden).await, Some(1.0));
+    assert_eq!(gateway.log.count("does not take the AIService's credential"), 0, "{}", gateway.log.text());
+}
+
+#[tokio::test]
 async fn a_provider_that_tells_usage_is_asked_for_it() {
     let newer = provider("{}", STREAM).await;
     let gateway = llm(&newer, "").start().await;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use http::{Extensions, StatusCode};
+use http::Extensions;
 use nantian_ai::{
     Operation, RequestFacts, Settings, Target,
     usage::{AttemptReport, UsageObserver, UsageReport, UsageSink},
@@ -111,10 +111,8 @@ impl AiObserver {
 
     /// Warns once in a while where the provider refuses the credential: no client can do anything about it.
     fn remind(&self, attempts: &[AttemptReport]) {
-        let is_refused = |attempt: &&AttemptReport| {
-            attempt.error == Some("upstream_auth") || attempt.status == Some(StatusCode::FORBIDDEN)
-        };
-        let Some(refused) = attempts.iter().find(is_refused) else { return };
+        let refused = attempts.iter().find(|attempt| attempt.error == Some("upstream_auth"));
+        let Some(refused) = refused else { return };
         if self.metrics.is_reminder_due() {
             let service = self.service.name.as_str();
             let status = refused.status.map(|status| status.as_u16());
