@@ -98,8 +98,8 @@ impl Metrics {
         gauges(
             encoder,
             "nantian_config_unmet_conditions",
-            "Objects with a condition that does not hold, such as of what refers to a Secret that is not there or listens on \
-             a port that is taken",
+            "Objects with a condition that does not hold and should, such as of what refers to a Secret that is not there \
+             or listens on a port that is taken; not of plugins that nothing refers to",
             unmet.iter().map(|(unmet, count)| {
                 let Unmet { kind, condition, reason } = *unmet;
                 ([("kind", kind), ("condition", condition.as_str()), ("reason", reason.as_str())], *count)

@@ -223,7 +223,7 @@ impl Condition {
         Self::new(kind, ConditionStatus::False, reason, message)
     }
 
-    /// Whether it does not hold, and should.
+    /// Whether it does not hold, and should: what nothing refers to need not be served.
     pub(crate) fn is_unmet(&self) -> bool {
         let should_hold = match self.kind {
             ConditionType::Accepted
@@ -234,7 +234,7 @@ impl Condition {
             | ConditionType::Conflicted
             | ConditionType::OverlappingTLSConfig => false,
         };
-        should_hold && self.status == ConditionStatus::False
+        should_hold && self.status == ConditionStatus::False && self.reason != Reason::Idle
     }
 }
 

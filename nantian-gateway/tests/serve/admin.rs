@@ -73,6 +73,22 @@ async fn what_is_not_served_is_counted_by_kind_and_reason() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_nothing_refers_to_is_not_counted_as_unserved() {
+    let idle = "
+apiVersion: gateway.nantian.dev/v1alpha1
+kind: WasmPlugin
+metadata: {name: idle, namespace: demo}
+spec: {wasm: {inline: AGFzbQEAAAA=}}
+";
+    let gateway = World::new().manifest("idle", idle).start().await;
+    let programmed = gateway.condition("WasmPlugin demo/idle", "Programmed").await;
+    assert_eq!(programmed["status"], "False");
+    assert_eq!(programmed["reason"], "Idle");
+    let unmet = r#"nantian_config_unmet_conditions{kind="WasmPlugin",condition="Programmed",reason="Idle"}"#;
+    assert_eq!(gateway.metric(unmet).await, None);
+}
+
+#[tokio::test]
 async fn a_request_whose_client_leaves_before_it_is_answered_is_counted() {
     let backend = Backend::raw(async |mut wire| {
         let _ = wire.message().await;
