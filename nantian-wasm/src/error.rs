@@ -308,6 +308,26 @@ impl Failure {
 // === impl Cause ===
 
 impl Cause {
+    /// Every [kind](Self::kind).
+    pub(crate) const KINDS: [&'static str; 16] = [
+        "trap",
+        "time_limit",
+        "budget",
+        "stream_budget",
+        "exit",
+        "paused",
+        "invalid_header",
+        "invalid_status",
+        "invalid_answer",
+        "body_too_large",
+        "no_memory",
+        "broken_off",
+        "closed",
+        "late_answer",
+        "instance_lost",
+        "no_instance",
+    ];
+
     /// One word for metrics, the same for all causes of a kind.
     pub fn kind(&self) -> &'static str {
         match self {

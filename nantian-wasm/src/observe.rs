@@ -43,7 +43,7 @@ pub struct PluginStatus {
     pub traps: Traps,
     /// Streams the plugin failed, traps included, whatever the failure policy made of it.
     pub failures: u64,
-    /// Of these, how many for each [kind](Cause::kind) of cause.
+    /// Of these, how many for each [kind](Cause::kind) of cause, also of those that have failed none.
     pub failures_by_cause: BTreeMap<&'static str, u64>,
     /// Attempts to replace an instance that ended or asked for it.
     pub rebuilds: u64,
@@ -141,7 +141,7 @@ pub(crate) struct Counters {
 }
 
 /// Streams that failed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Failures {
     pub(crate) by_cause: BTreeMap<&'static str, u64>,
     pub(crate) last: Option<Failure>,
@@ -172,6 +172,14 @@ impl Traps {
     pub fn total(self) -> u64 {
         let Self { trap, time_limit, budget, exit } = self;
         trap + time_limit + budget + exit
+    }
+}
+
+// === impl Failures ===
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { by_cause: BTreeMap::from(Cause::KINDS.map(|kind| (kind, 0))), last: None }
     }
 }
 

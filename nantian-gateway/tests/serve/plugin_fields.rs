@@ -215,8 +215,10 @@ async fn operator_is_told_why_and_where_a_plugin_fails() {
     let world = world(&backend, &inline(TRAPPING), "config: ''").options(&["--access-log", "json"]);
     let mut gateway = world.start().await;
     assert_eq!(gateway.get("/").await.status(), 503);
-    let failures = r#"nantian_wasm_failures_total{plugin="demo/r",cause="trap"}"#;
-    assert_eq!(gateway.metric(failures).await, Some(1.0));
+    for (cause, count) in [("trap", 1.0), ("paused", 0.0)] {
+        let failures = format!("nantian_wasm_failures_total{{plugin=\"demo/r\",cause=\"{cause}\"}}");
+        assert_eq!(gateway.metric(&failures).await, Some(count), "{cause}");
+    }
     let line = gateway.log.more("plugin instance ended", 0).await;
     assert!(line.contains("judge at 0x"), "{line}");
     gateway.signal("TERM");
