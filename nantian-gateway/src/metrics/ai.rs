@@ -22,12 +22,6 @@ use crate::{sync::lock, telemetry::ExportCounts};
 /// How calls end.
 const OUTCOMES: [&str; 4] = ["completed", "aborted", "truncated", "not_served"];
 
-/// What becomes of attempts: the status that the provider answers with; of 4xx others than what refuses the
-/// AIService's credential (also where none is to be had) and 429. A `timeout` may be one to the first token,
-/// `other` is a stream that says an error or breaks off, and nobody waits any more for what is `aborted`.
-const RESULTS: [&str; 9] =
-    ["2xx", "4xx", "5xx", "429", "credential", "timeout", "unreachable", "other", "aborted"];
-
 /// How often the log says of an AIService that its credential is refused.
 const REMINDER: Duration = Duration::from_secs(60);
 
@@ -38,12 +32,35 @@ const KINDS: [&str; 5] = ["input", "output", "cached", "cache_written", "reasoni
 /// Upper bounds of the time to the first token and between tokens, in milliseconds.
 const BOUNDS: [u64; 14] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000];
 
+/// What becomes of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AttemptResult {
+    /// The provider serves it.
+    Success,
+    /// The provider answers with a 4xx that is none of the others.
+    ClientError,
+    /// The provider answers with a 5xx.
+    ServerError,
+    /// The provider has had too many requests.
+    RateLimited,
+    /// The provider refuses the AIService's credential, or none is to be had.
+    Credential,
+    /// The answer has not come in time, or not its first token.
+    Timeout,
+    /// Nobody answers.
+    Unreachable,
+    /// The stream says an error or breaks off, or the answer is none of a provider.
+    Other,
+    /// Nobody waits for it any more.
+    Aborted,
+}
+
 /// Counters of one AIService.
 #[derive(Debug, Default)]
 pub(crate) struct AiMetrics {
     outcomes: [AtomicU64; OUTCOMES.len()],
     tokens: [AtomicU64; KINDS.len()],
-    attempts: [AtomicU64; RESULTS.len()],
+    attempts: [AtomicU64; AttemptResult::ALL.len()],
     /// When its credential was last said to be refused.
     reminded: Mutex<Option<Instant>>,
     failovers: AtomicU64,
@@ -58,6 +75,56 @@ pub(crate) struct AiMetrics {
 struct Times {
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
+}
+
+// === impl AttemptResult ===
+
+impl AttemptResult {
+    /// All of them, in their order.
+    const ALL: [Self; 9] = [
+        Self::Success,
+        Self::ClientError,
+        Self::ServerError,
+        Self::RateLimited,
+        Self::Credential,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Other,
+        Self::Aborted,
+    ];
+
+    fn of(attempt: &AttemptReport) -> Self {
+        let by_status = attempt.status.map(|status| match status.as_u16() {
+            429 => Self::RateLimited,
+            200..300 => Self::Success,
+            400..500 => Self::ClientError,
+            500..600 => Self::ServerError,
+            _ => Self::Other,
+        });
+        match (attempt.error, by_status) {
+            (Some("upstream_auth"), _) => Self::Credential,
+            (Some("timeout"), _) => Self::Timeout,
+            (Some("upstream_unreachable"), None) => Self::Unreachable,
+            (Some(_), None | Some(Self::Success)) => Self::Other,
+            (_, Some(result)) => result,
+            (None, None) => Self::Aborted,
+        }
+    }
+
+    /// Its label.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "2xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+            Self::RateLimited => "429",
+            Self::Credential => "credential",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Other => "other",
+            Self::Aborted => "aborted",
+        }
+    }
 }
 
 // === impl AiMetrics ===
@@ -78,8 +145,7 @@ impl AiMetrics {
             counter.fetch_add(tokens, Relaxed);
         }
         for attempt in &report.call.attempts {
-            let result = result(attempt);
-            add(RESULTS.iter().position(|known| *known == result).and_then(|at| self.attempts.get(at)), 1);
+            add(self.attempts.get(AttemptResult::of(attempt) as usize), 1);
         }
         self.failovers.fetch_add(failed_over.into(), Relaxed);
         self.over_budget.fetch_add(report.call.over_budget.into(), Relaxed);
@@ -101,25 +167,6 @@ impl AiMetrics {
     /// What becomes of records for collectors.
     pub(crate) fn exports(&self) -> &Arc<ExportCounts> {
         &self.exports
-    }
-}
-
-/// One of [`RESULTS`].
-fn result(attempt: &AttemptReport) -> &'static str {
-    let class = attempt.status.map(|status| match status.as_u16() {
-        429 => "429",
-        200..300 => "2xx",
-        400..500 => "4xx",
-        500..600 => "5xx",
-        _ => "other",
-    });
-    match (attempt.error, class) {
-        (Some("upstream_auth"), _) => "credential",
-        (Some("timeout"), _) => "timeout",
-        (Some("upstream_unreachable"), None) => "unreachable",
-        (Some(_), None | Some("2xx")) => "other",
-        (_, Some(class)) => class,
-        (None, None) => "aborted",
     }
 }
 
@@ -173,7 +220,7 @@ impl Metrics {
         })?;
         let help = "Requests that a provider was sent, further attempts included, by what became of them";
         labelled(encoder, ("nantian_ai_attempts", help), services, "result", |it| {
-            RESULTS.into_iter().zip(loads(&it.attempts)).collect()
+            AttemptResult::ALL.map(AttemptResult::as_str).into_iter().zip(loads(&it.attempts)).collect()
         })?;
         let help = "Calls that failed, so that another AIService was asked";
         plain(encoder, ("nantian_ai_failovers", help), services, |it| &it.failovers)?;
@@ -255,8 +302,7 @@ mod tests {
             let mut attempt = AttemptReport::default();
             attempt.status = status.map(|status| StatusCode::from_u16(status).unwrap());
             attempt.error = error;
-            assert_eq!(result(&attempt), expected, "{attempt:?}");
-            assert!(RESULTS.contains(&expected));
+            assert_eq!(AttemptResult::of(&attempt).as_str(), expected, "{attempt:?}");
         }
     }
 
