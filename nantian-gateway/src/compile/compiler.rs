@@ -216,6 +216,12 @@ impl<'a> Compiler<'a> {
             }
             _ => None,
         };
+        let meter = match &share.target {
+            ir::Target::Backend(id) if counts_tokens && matches!(target, Target::Service(..)) => {
+                Some(Meter::of(id))
+            }
+            _ => None,
+        };
         CompiledBackend {
             weight: share.weight,
             filters: FilterLayer::new(&share.filters),
@@ -225,7 +231,7 @@ impl<'a> Compiler<'a> {
             mirrors: self.mirrors(&share.mirrors),
             timeout: rule.timeouts.backend_request.filter(|_| !matches!(target, Target::AiService(..))),
             retry,
-            meter: (counts_tokens && matches!(target, Target::Service(..))).then(Meter::default),
+            meter,
             sessions: None,
             target,
         }

@@ -7,7 +7,7 @@ mod settle;
 mod tokens;
 mod words;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{Request, Response};
 use nantian_ai::{
@@ -320,9 +320,16 @@ fn note_failure<B>(mut response: Response<B>) -> Response<B> {
 
 /// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens, and
 /// asks its streams what they used.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Meter {
     asking: Asking,
+}
+
+impl Meter {
+    /// Of a Service that is told of by this name.
+    pub(crate) fn of(service: &dyn fmt::Display) -> Self {
+        Self { asking: Asking::of(service) }
+    }
 }
 
 impl<S> Layer<S> for Meter

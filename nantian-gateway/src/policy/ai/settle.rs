@@ -283,6 +283,7 @@ mod tests {
         assert_eq!(settled("application/json", REASONED, End::Finished), Settlement::Used(909));
         assert!(matches!(leaves(), Settlement::AtLeast(1..)));
     }
+
     #[test]
     fn whole_streams_that_tell_no_usage_teach_how_long_answers_are_unless_some_of_them_is_hidden() {
         let expected = |content_type: &str, reply: &str, end: End, hides: bool| {

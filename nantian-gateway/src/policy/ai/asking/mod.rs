@@ -4,17 +4,18 @@
 //! ask; within it a request whose question was refused is sent again without. A refusal has used nothing.
 
 use std::{
+    collections::HashMap,
+    fmt,
+    hash::BuildHasher as _,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use http::{
-    HeaderMap, Request, Response,
+    HeaderMap, Request, Response, Uri,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
     request::Parts,
 };
@@ -22,7 +23,7 @@ use http_body::Frame;
 use nantian_ai::{
     Surface,
     body::RequestBody,
-    usage::{HideUsage, ask_for_usage, refuses_to_tell_usage},
+    usage::{AsksForUsage, HideUsage, ask_for_usage, refuses_to_tell_usage},
 };
 use tower::{Layer, Service};
 
@@ -31,17 +32,36 @@ use crate::{
     compile::{BackendService, LocalFuture, LocalService},
     kept::KeptBytes,
     policy::replayed_body::ReplayedBody,
+    sync::lock,
 };
 
 /// The most bytes of a request that are looked into; the limits have waited for as many.
 const MOST: u64 = 1 << 20;
 /// The most bytes of a refusal that are.
 const MOST_OF_REFUSAL: u64 = 64 << 10;
+/// The most models of a Service of which something is known: clients name whatever they like.
+const MOST_MODELS: usize = 256;
 
-/// Whether a Service is asked: not any more once it has refused a stream for being asked.
-#[derive(Debug, Clone, Default)]
+/// What the models of a Service do when they are asked. Its clones share it.
+#[derive(Debug, Clone)]
 pub(super) struct Asking {
-    is_refused: Arc<AtomicBool>,
+    service: Arc<str>,
+    hasher: RandomState,
+    learnt: Arc<Mutex<HashMap<Key, Model, RandomState>>>,
+}
+
+/// The hash of a path, a model, and whether its stream is one for some readers only.
+type Key = u64;
+
+/// What is known of a model, if anything is; the more the later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Model {
+    /// It has streamed: what clients say need not be kept to be said again.
+    Takes,
+    /// It has streamed and then refused, as where only some endpoints take it.
+    Doubted,
+    /// It is asked no more.
+    Refuses,
 }
 
 /// Asks, and hides what is told.
@@ -66,10 +86,13 @@ pub(super) struct AskAgain {
 
 /// In the extensions of a request that asks more than its client.
 #[derive(Debug, Clone)]
-struct Asked(Arc<Said>);
+struct Asked {
+    key: Key,
+    /// Not of a model that takes it.
+    said: Option<Arc<Said>>,
+}
 
 /// What the client has said.
-
 #[derive(Debug)]
 struct Said {
     body: Bytes,
@@ -109,7 +132,7 @@ impl Service<Request<Body>> for Ask {
     /// # Cancellation
     /// Dropping the future drops the request.
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match self.asking.surface(&request) {
+        match surface(&request) {
             Some(surface) => LocalFuture::new(self.clone().ask(request, surface)),
             None => self.inner.call(request),
         }
@@ -141,7 +164,7 @@ impl Service<Request<Body>> for AskAgain {
     /// Dropping the future drops the present attempt; no other is made.
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match request.extensions_mut().remove::<Asked>() {
-            Some(Asked(said)) => LocalFuture::new(self.clone().send(request, said)),
+            Some(asked) => LocalFuture::new(self.clone().send(request, asked)),
             None => self.inner.call(request),
         }
     }
@@ -150,18 +173,42 @@ impl Service<Request<Body>> for AskAgain {
 // === impl Asking ===
 
 impl Asking {
-    /// The operation, if its stream may have to be asked.
-    fn surface(&self, request: &Request<Body>) -> Option<Surface> {
-        let headers = request.headers();
-        let surface = Surface::detect_decoded(request.method(), request.uri().path(), headers).ok()?;
-        let may_ask = !self.is_refused.load(Ordering::Relaxed) && !headers.contains_key(CONTENT_ENCODING);
-        (may_ask && surface.may_hold_usage_back()).then_some(surface)
+    /// Of a Service that is told of by this name.
+    pub(super) fn of(service: &dyn fmt::Display) -> Self {
+        let service = service.to_string().into();
+        Self { service, hasher: RandomState::default(), learnt: Arc::default() }
     }
 
-    /// Nobody is asked any more.
-    fn give_up(&self) {
-        if !self.is_refused.swap(true, Ordering::Relaxed) {
-            tracing::info!("a Service refuses `stream_options`: usage of its streams is estimated");
+    fn key(&self, uri: &Uri, asks: &AsksForUsage) -> Key {
+        self.hasher.hash_one((uri.path(), &asks.model, asks.is_resembling))
+    }
+
+    /// How a model is asked more than its client has `said`; `None` if it is not, or may refuse and that
+    /// cannot be kept.
+    fn way(&self, key: Key, said: &Bytes) -> Option<Asked> {
+        let known = lock(&self.learnt).get(&key).copied();
+        let said = match known {
+            Some(Model::Refuses) => return None,
+            Some(Model::Takes) => None,
+            Some(Model::Doubted) | None => Some(Said::keep(said.clone())?),
+        };
+        Some(Asked { key, said })
+    }
+
+    /// Learns of a model, unless more is known of it.
+    fn learn(&self, key: Key, model: Model) {
+        let mut learnt = lock(&self.learnt);
+        let known = learnt.get(&key).copied();
+        if known >= Some(model) {
+            return;
+        }
+        if known.is_none() && learnt.len() == MOST_MODELS {
+            learnt.clear();
+        }
+        learnt.insert(key, model);
+        if model == Model::Refuses {
+            let service = &*self.service;
+            tracing::info!(service, "a model refuses `stream_options`: usage of its streams is estimated");
         }
     }
 }
@@ -173,36 +220,52 @@ impl Ask {
         let (mut parts, mut body) = request.into_parts();
         let said = ReplayedBody::read(&mut body, MOST, None).await?;
         let asking = Some(&said.data).filter(|_| said.has_nothing_else());
-        let Some(asking) = asking.and_then(|said| ask_for_usage(&surface, said)) else {
+        let Some(asking) = asking.and_then(|said| self.asked(&mut parts, said, &surface)) else {
             return self.inner.call(Request::from_parts(parts, said.then(body))).await;
         };
-        // Of its own words a client is told the refusal, and nothing is learnt of them.
-        if let Some(said) = asking.is_added.then(|| Said::keep(said.data)).flatten() {
-            parts.extensions.insert(Asked(said));
-        }
-        let response = self.inner.call(with_body(parts, asking.body)).await?;
+        drop(said);
+        let response = self.inner.call(with_body(parts, asking)).await?;
         Ok(if is_stream(&response) { hiding(response) } else { response })
+    }
+
+    /// The body that asks, if any does.
+    fn asked(&self, parts: &mut Parts, said: &Bytes, surface: &Surface) -> Option<RequestBody> {
+        let asks = ask_for_usage(surface, said)?;
+        // Of its own words a client is told the refusal, and nothing is learnt of them.
+        if asks.is_added {
+            let asked = self.asking.way(self.asking.key(&parts.uri, &asks), said)?;
+            parts.extensions.insert(asked);
+        }
+        Some(asks.body)
     }
 }
 
 // === impl AskAgain ===
 
 impl AskAgain {
-    async fn send(self, request: Request<Body>, said: Arc<Said>) -> Result<Response<Body>, BoxError> {
+    async fn send(self, request: Request<Body>, asked: Asked) -> Result<Response<Body>, BoxError> {
         let (parts, body) = request.into_parts();
-        let response = self.inner.call(Request::from_parts(parts.clone(), body)).await?;
+        let again = asked.said.map(|said| (parts.clone(), said));
+        let response = self.inner.call(Request::from_parts(parts, body)).await?;
+        if again.is_some() && is_stream(&response) {
+            self.asking.learn(asked.key, Model::Takes);
+        }
         if !matches!(response.status().as_u16(), 400 | 422) {
             return Ok(response);
         }
         let (head, mut body) = response.into_parts();
         let refusal = ReplayedBody::read(&mut body, MOST_OF_REFUSAL, None).await?;
-        if !refuses_to_tell_usage(head.status, &refusal.data) {
+        let is_refused = refuses_to_tell_usage(head.status, &refusal.data);
+        let Some((parts, said)) = again.filter(|_| is_refused) else {
+            if is_refused {
+                self.asking.learn(asked.key, Model::Doubted);
+            }
             return Ok(Response::from_parts(head, refusal.then(body)));
-        }
+        };
         let response = self.inner.call(with_body(parts, RequestBody::from(said.body.clone()))).await?;
         // An answer in one piece says nothing of streams: another request was read there than here.
         if is_stream(&response) {
-            self.asking.give_up();
+            self.asking.learn(asked.key, Model::Refuses);
         }
         Ok(response)
     }
@@ -216,6 +279,13 @@ impl Said {
         let mut kept = KeptBytes::default();
         kept.set(body.len()).then(|| Arc::new(Self { body, _kept: kept }))
     }
+}
+
+/// The operation, if its stream may have to be asked.
+fn surface(request: &Request<Body>) -> Option<Surface> {
+    let headers = request.headers();
+    let surface = Surface::detect_decoded(request.method(), request.uri().path(), headers).ok()?;
+    (surface.may_hold_usage_back() && !headers.contains_key(CONTENT_ENCODING)).then_some(surface)
 }
 
 fn with_body(mut parts: Parts, body: RequestBody) -> Request<Body> {
@@ -274,73 +344,4 @@ impl http_body::Body for HidingBody {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{cell::RefCell, rc::Rc};
-
-    use http::StatusCode;
-    use http_body_util::BodyExt as _;
-    use tower::{ServiceExt as _, service_fn};
-
-    use super::{super::Meter, *};
-
-    const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\ndata: [DONE]\n\n";
-
-    /// What a server was sent.
-    type Seen = Rc<RefCell<Vec<String>>>;
-
-    /// A server that knows no `stream_options`.
-    fn refusing(seen: &Seen) -> BackendService {
-        let seen = Rc::clone(seen);
-        LocalService::new(service_fn(move |request: Request<Body>| {
-            let seen = Rc::clone(&seen);
-            async move {
-                let length = request.headers()[CONTENT_LENGTH].clone();
-                let body = request.into_body().collect().await?.to_bytes();
-                assert_eq!(length, HeaderValue::from(body.len()));
-                let body = String::from_utf8(body.to_vec()).unwrap();
-                let (status, kind, answer) = match &*body {
-                    body if body.contains("bad") => (422, "application/json", r#"{"error":"bad"}"#),
-                    body if body.contains("stream_options") => (
-                        400,
-                        "application/json",
-                        r#"{"error":{"message":"Unknown parameter: 'stream_options'"}}"#,
-                    ),
-                    _ => (200, "text/event-stream", STREAM),
-                };
-                seen.borrow_mut().push(body);
-                let response = Response::builder().status(status).header(CONTENT_TYPE, kind);
-                Ok::<_, BoxError>(response.body(Body::full(answer))?)
-            }
-        }))
-    }
-
-    async fn ask(meter: &Meter, seen: &Seen, body: &'static str) -> (StatusCode, Bytes) {
-        let request = Request::post("/v1/chat/completions").header(CONTENT_LENGTH, body.len());
-        let response =
-            meter.layer(refusing(seen)).oneshot(request.body(Body::full(body)).unwrap()).await.unwrap();
-        (response.status(), response.into_body().collect().await.unwrap().to_bytes())
-    }
-
-    #[tokio::test]
-    async fn a_service_that_refuses_to_be_asked_is_asked_without_and_then_no_more() {
-        const STREAMS: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
-        let (meter, seen) = (Meter::default(), Seen::default());
-        for (asked, last) in [(2, "once it has refused"), (3, "it is asked no more")] {
-            assert_eq!(ask(&meter, &seen, STREAMS).await, (StatusCode::OK, Bytes::from(STREAM)), "{last}");
-            assert_eq!(seen.borrow().len(), asked, "{last}");
-            assert_eq!(seen.borrow().last().unwrap(), STREAMS, "{last}");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_refused_for_another_reason_is_not_sent_twice() {
-        let (meter, seen) = (Meter::default(), Seen::default());
-        let (status, body) = ask(&meter, &seen, r#"{"model":"bad","stream":true,"messages":[]}"#).await;
-        assert_eq!((status.as_u16(), &*body), (422, &br#"{"error":"bad"}"#[..]));
-        assert_eq!(seen.borrow().len(), 1);
-        const ITS_OWN: &str = r#"{"stream":true,"stream_options":{"include_usage":false},"messages":[]}"#;
-        let (status, _) = ask(&meter, &seen, ITS_OWN).await;
-        assert_eq!((status.as_u16(), seen.borrow().len()), (400, 2), "the client has said it");
-        assert!(!meter.asking.is_refused.load(Ordering::Relaxed), "nothing is learnt of others");
-    }
-}
+mod tests;
