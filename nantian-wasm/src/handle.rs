@@ -88,12 +88,20 @@ impl StreamHandle {
     }
 
     /// Takes hold of the stream, unless another task takes a step with it or it is gone.
-    pub(crate) fn try_lock(&mut self) -> Option<StreamGuard<'_>> {
+    fn try_lock(&mut self) -> Option<StreamGuard<'_>> {
         match &mut self.owner {
             Owner::Alone(alone) => Some(StreamGuard::Alone(alone)),
             Owner::OneOfSome { shared, .. } => shared.try_lock_owned().map(StreamGuard::Locked),
             Owner::Gone => None,
         }
+    }
+
+    /// Waits for nothing any more: a wait that nobody polls keeps those behind it waiting.
+    pub(crate) fn stop_waiting(&mut self, direction: Direction) {
+        if let Owner::OneOfSome { waiting, .. } = &mut self.owner {
+            *waiting = None;
+        }
+        self.note(|context| context.stop_waiting(direction));
     }
 
     /// Counts bytes of a body that no plugin was shown.

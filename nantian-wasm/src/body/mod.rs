@@ -1,5 +1,6 @@
 //! Bodies that plugins look at as they pass.
 
+mod lengths;
 mod relay;
 mod watch;
 
@@ -78,24 +79,34 @@ pin_project! {
 impl End {
     /// Ready when a plugin that is not shown the body ends the stream while nothing comes.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<BoxError> {
-        if self.unseen.is_none() || !self.stream.may_be_interrupted() {
+        if !self.may_break() {
             return Poll::Pending;
         }
-        // A wait for the lock would be left behind when something comes.
-        if let Some(mut shared) = self.stream.try_lock() {
-            ready!(shared.context.poll_response(cx));
-            let action = shared.context.on_response_body(&mut Bytes::new(), false);
-            if let Some(error) = BodyError::of(&action) {
-                return Poll::Ready(error.into());
-            }
+        let mut shared = ready!(self.stream.poll_lock(cx));
+        ready!(shared.context.poll_response(cx));
+        let action = shared.context.on_response_body(&mut Bytes::new(), false);
+        if let Some(error) = BodyError::of(&action) {
+            return Poll::Ready(error.into());
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Waits for nothing any more, since something has come.
+    fn stop_waiting(&mut self) {
+        if self.may_break() {
+            self.stream.stop_waiting(Direction::Response);
+        }
+    }
+
+    fn may_break(&self) -> bool {
+        self.unseen.is_some() && self.stream.may_be_interrupted()
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
+        self.stop_waiting();
         self.stream.count(Direction::Response, self.unseen.unwrap_or_default());
     }
 }
@@ -262,7 +273,12 @@ where
             (None, None) => this.source.poll_frame(cx),
         };
         let (frame, is_deferred) = match (polled, this.end.as_mut()) {
-            (Poll::Ready(frame), _) => (frame, this.watch.relay().is_some()),
+            (Poll::Ready(frame), end) => {
+                if let Some(end) = end {
+                    end.stop_waiting();
+                }
+                (frame, this.watch.relay().is_some())
+            }
             (Poll::Pending, Some(end)) => (Some(Err(ready!(end.poll_broken(cx)))), true),
             (Poll::Pending, None) => return Poll::Pending,
         };

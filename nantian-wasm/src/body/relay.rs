@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
+use super::lengths::{Lengths, length};
 use super::{Passed, poll_plain};
 use crate::error::{BoxError, Failure};
 use crate::handle::{StreamHandle, StreamState};
@@ -65,14 +66,6 @@ enum Stage {
     ShowTrailers,
     SendTrailers,
     Done,
-}
-
-/// What went in, what came out, and what was promised.
-#[derive(Default)]
-struct Lengths {
-    declared: Option<u64>,
-    received: u64,
-    sent: u64,
 }
 
 // === impl BodyError ===
@@ -153,8 +146,15 @@ impl Relay {
     }
 
     /// Lets go of the stream.
-    pub(crate) fn into_done(self) -> Self {
-        Self { stream: None, stage: Stage::Done, passed: Bytes::new(), ..self }
+    pub(crate) fn end(&mut self) {
+        self.stop_waiting();
+        (self.stream, self.stage, self.passed) = (None, Stage::Done, Bytes::new());
+    }
+
+    fn stop_waiting(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.stop_waiting(self.direction);
+        }
     }
 
     /// What is to come, with what has come and was not given yet in front of it.
@@ -289,6 +289,7 @@ impl Relay {
     /// The body has broken off on its way here.
     fn break_off(&mut self, error: BoxError) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.stage = Stage::Done;
+        self.stop_waiting();
         if let (Direction::Response, Some(stream)) = (self.direction, &mut self.stream) {
             stream.note_broken();
         }
@@ -367,6 +368,12 @@ impl Relay {
     }
 }
 
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop_waiting();
+    }
+}
+
 /// What an action means for a body.
 fn settle(action: Action, shared: &mut StreamState) -> Result<(), BodyError> {
     let Some(error) = BodyError::of(&action) else { return Ok(()) };
@@ -375,26 +382,4 @@ fn settle(action: Action, shared: &mut StreamState) -> Result<(), BodyError> {
         shared.refusal = Some(Box::new(action));
     }
     Err(error)
-}
-
-fn length(bytes: &Bytes) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
-}
-
-// === impl Lengths ===
-
-impl Lengths {
-    /// Counts what is passed on; a body that plugins changed must still have the length it was announced
-    /// with.
-    fn pass(&mut self, chunk: &Bytes, ends: bool) -> Result<(), BodyError> {
-        self.sent = self.sent.saturating_add(length(chunk));
-        let Some(declared) = self.declared else { return Ok(()) };
-        let is_wrong = self.sent > declared || (ends && self.sent < declared);
-        // A body that came as it goes is its sender's affair: the answer to HEAD announces a body and has
-        // none.
-        if is_wrong && self.sent != self.received {
-            return Err(BodyError::Length { declared, sent: self.sent });
-        }
-        Ok(())
-    }
 }

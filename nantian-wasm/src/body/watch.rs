@@ -113,8 +113,8 @@ impl Watch {
 
     /// Nothing is shown any more.
     pub(super) fn end(&mut self) {
-        if let Some(watched) = self.0.as_mut() {
-            watched.relay = watched.relay.take().map(Relay::into_done);
+        if let Some(relay) = self.relay_mut() {
+            relay.end();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Waiting for a guest: for its instance, or for it to let go what it holds.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
 use futures_util::lock::OwnedMutexLockFuture;
@@ -99,7 +99,7 @@ impl StreamContext {
             return self.poll_wait(direction, cx);
         }
         ready!(self.poll_running(direction, cx));
-        self.poll_released(direction, cx.waker())
+        self.poll_released(direction, cx)
     }
 
     /// Ready when the step that was left pending can be taken again.
@@ -141,6 +141,11 @@ impl StreamContext {
         }
     }
 
+    /// Forgets a wait that is not polled any more.
+    pub(crate) fn stop_waiting(&mut self, direction: Direction) {
+        *self.waits.of(direction) = None;
+    }
+
     /// How many bytes of a body may be read while a plugin holds its headers; none if nobody looks at them,
     /// or something else is waited for.
     pub(crate) fn gathers(&mut self, direction: Direction) -> Option<usize> {
@@ -156,7 +161,8 @@ impl StreamContext {
     ///
     /// Whatever makes it ready is gone when an empty part was shown: the message has gone on, or is broken
     /// off.
-    fn poll_released(&mut self, direction: Direction, waker: &Waker) -> Poll<()> {
+    fn poll_released(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        let waker = cx.waker();
         let message = self.message(direction);
         if message.over.is_some() {
             return Poll::Ready(());
@@ -169,10 +175,10 @@ impl StreamContext {
         if !may_end && !self.active.iter().any(|active| active.holds.contains(direction)) {
             return Poll::Pending;
         }
-        // A guest that has the exchange now is followed by a step.
         let Some(mut exchange) = self.shared.try_lock() else {
-            waker.wake_by_ref();
-            return Poll::Pending;
+            // A guest may have it for many slices.
+            *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
+            return self.poll_wait(direction, cx);
         };
         exchange.await_touch(Waiter::from(direction), waker);
         let lets_go = |(active, plugin_state): (&ActivePlugin, &PluginState)| {

@@ -13,12 +13,14 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Action, Cause, Engine, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo, WasmLayer,
-    body::{BodyError, RequestBody},
+    body::{BodyError, RequestBody, ResponseBody},
     host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, Logged, ThenSilent, Ticking, data, frames, get, plugin_of, send};
+use crate::support::{
+    Frames, Logged, ThenSilent, Ticking, TicksWithLogs, data, frames, get, plugin_of, send,
+};
 
 /// Answers each call-out at once, and lets a millisecond pass with each foreign call.
 struct Answering {
@@ -222,6 +224,115 @@ fn reply_that_ends_the_stream_breaks_off_a_response_of_which_nothing_comes() {
             let Some(BodyError::Failed(failure)) = error.downcast_ref() else { panic!("{error}") };
             assert_eq!((&failure.cause, plugin.status().failures), (&cause, 1), "{callback}");
         }
+    }
+}
+
+/// What a reply's callback does that is cut into slices.
+const TOILS: &str = "(loop $more
+    (drop (call $log (i32.const 2) (i32.const 100) (i32.const 4)))
+    (i32.store (i32.const 16) (i32.add (i32.load (i32.const 16)) (i32.const 1)))
+    (br_if $more (i32.lt_u (i32.load (i32.const 16)) (i32.const 60))))";
+
+/// A guest whose call-out is answered while the response, at whose body it may look, is on its way.
+fn toiling(is_watched: bool) -> (Engine, Plugin, Arc<Later>) {
+    let text =
+        ASKING.replace("HELD", "proxy_on_response_headers").replace("MORE (i32.const 1)", "(i32.const 0)");
+    let body = |message| {
+        format!(r#"(func (export "proxy_on_{message}_body") (param i32 i32 i32) (result i32) (i32.const 0))"#)
+    };
+    let also = if is_watched { body("response") } else { String::new() } + &body("request");
+    let log = r#"(func (export "proxy_on_log")"#;
+    let text = text.replace(log, &format!("{also} {log}")).replace("REPLY", TOILS);
+    later(&text)
+}
+
+/// What becomes of a body that waits for a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Waits,
+    GoesOn,
+    IsDropped,
+}
+
+#[test]
+fn body_waits_for_a_guest_that_has_its_stream_and_keeps_no_other_waiting_when_it_is_gone() {
+    use Fate::{GoesOn, IsDropped, Waits};
+    for (is_watched, is_upload_first, fate) in [
+        (false, false, Waits),
+        (false, false, GoesOn),
+        (false, false, IsDropped),
+        (false, true, IsDropped),
+        (true, false, Waits),
+        (true, false, IsDropped),
+        (true, true, IsDropped),
+    ] {
+        let case = format!("{is_watched}, {is_upload_first}, {fate:?}");
+        let (engine, plugin, host) = toiling(is_watched);
+        let [has_upload, has_more] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let begun = Mutex::new(None);
+        let inner = service_fn(|request: Request<RequestBody<Late>>| {
+            *begun.lock().unwrap() = Some(Box::pin(request.into_body()));
+            let body = Late(Arc::clone(&has_more), frames([data("more")]));
+            std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(body)))
+        });
+        let service = WasmLayer::new([plugin]).layer(inner);
+        let request = Late(Arc::clone(&has_upload), frames([data("upload")]));
+        let request = Request::post("/").header("host", "a").body(request).unwrap();
+        let response = service.oneshot(request).now_or_never().unwrap().unwrap();
+        let mut response = Some(Box::pin(response.into_body()));
+        let mut upload = begun.lock().unwrap().take();
+
+        let wakes = [(); 2].map(|()| Arc::<Wakes>::default());
+        let wakers = wakes.each_ref().map(|wakes| Waker::from(Arc::clone(wakes)));
+        let woken = |place: usize| wakes[place].0.swap(0, Ordering::Relaxed);
+        let poll_upload = |upload: &mut Option<Pin<Box<RequestBody<_>>>>| {
+            let mut context = Context::from_waker(&wakers[0]);
+            http_body::Body::poll_frame(upload.as_mut().unwrap().as_mut(), &mut context)
+        };
+        let poll_response = |response: &mut Option<Pin<Box<ResponseBody<_>>>>| {
+            let mut context = Context::from_waker(&wakers[1]);
+            http_body::Body::poll_frame(response.as_mut().unwrap().as_mut(), &mut context)
+        };
+        tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+            assert!(poll_response(&mut response).is_pending(), "{case}");
+            host.answer();
+            let _ = woken(1);
+            if is_upload_first {
+                has_upload.store(true, Ordering::Relaxed);
+                assert!(poll_upload(&mut upload).is_pending(), "{case}: the guest has the stream");
+                assert!(poll_response(&mut response).is_pending(), "{case}");
+                upload = None;
+            } else {
+                assert!(poll_response(&mut response).is_pending(), "{case}");
+                assert_eq!(woken(1), 0, "{case}: it waits");
+                has_upload.store(fate != Waits, Ordering::Relaxed);
+                assert!(
+                    upload.is_none() || poll_upload(&mut upload).is_pending(),
+                    "{case}: the guest has it"
+                );
+                match fate {
+                    Waits => {}
+                    GoesOn => {
+                        has_more.store(true, Ordering::Relaxed);
+                        assert!(poll_response(&mut response).is_ready(), "{case}");
+                    }
+                    IsDropped => response = None,
+                }
+            }
+            let waiter = usize::from(response.is_some() && fate != GoesOn);
+            let mut turns = 0;
+            while woken(waiter) == 0 {
+                turns += 1;
+                assert!(turns < 1_000, "{case}: nobody wakes it");
+                engine.maintain();
+            }
+            if waiter == 0 {
+                while poll_upload(&mut upload).is_pending() {
+                    turns += 1;
+                    assert!(turns < 1_000 && woken(0) > 0, "{case}: nobody wakes it");
+                }
+            }
+        });
     }
 }
 
