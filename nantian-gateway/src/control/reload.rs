@@ -155,6 +155,7 @@ impl Control {
             self.install(&translation.ir).await;
         } else if installed {
             self.registry.update_balancers(&translation.ir);
+            self.registry.retain_limits(&translation.ir);
         }
         self.correct_conditions(&mut translation);
         self.served.clone_from(&translation.ir);

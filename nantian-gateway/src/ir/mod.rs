@@ -18,7 +18,7 @@ mod session;
 mod shown;
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -63,8 +63,11 @@ pub struct Ir {
     pub endpoints: BTreeMap<BackendId, Vec<Endpoint>>,
     /// The AI services that some rule refers to.
     pub ai_services: BTreeMap<ObjectName, AiService>,
-    /// All limits: one that nothing refers to at present keeps what was used of it.
+    /// The limits that something refers to.
     pub rate_limits: BTreeMap<PolicyId, RateLimit>,
+    /// Every TokenPolicy that there is: one that nothing refers to at present keeps what was used of it.
+    #[serde(skip)]
+    pub token_policies: BTreeSet<PolicyId>,
     /// The plugins that something refers to.
     pub plugins: BTreeMap<PolicyId, Plugin>,
 }
@@ -82,7 +85,8 @@ impl Ir {
         listeners.chain(routes).chain(rules).chain(backends).chain(services)
     }
 
-    /// Whether the two differ in nothing but endpoints and balancing, which need no new snapshot.
+    /// Whether the two differ in nothing but endpoints, balancing and policies that nothing refers to, which
+    /// need no new snapshot.
     pub fn routes_like(&self, other: &Self) -> bool {
         let same_backends = self.backends.len() == other.backends.len()
             && self.backends.iter().zip(&other.backends).all(|((id, this), (other_id, that))| {

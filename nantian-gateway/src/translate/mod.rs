@@ -195,10 +195,14 @@ fn warn_of_unknown_place(ir: &Ir, cluster: &ClusterState<'_>, report: &mut Repor
     }
 }
 
-/// Adds the limits, and the plugins that anything refers to.
+/// Adds the limits and plugins that anything refers to, and which limits there are.
 fn add_policies(ir: &mut Ir, policies: &PolicySet) {
+    let limits: BTreeSet<_> = ir.policies().flat_map(|place| &place.rate_limits).collect();
+    let limits = limits.into_iter().filter_map(|id| Some((id.clone(), policies.rate_limit(id)?.clone())));
+    let limits = limits.collect();
     let plugins: BTreeSet<_> = ir.policies().flat_map(|place| &place.plugins).collect();
     let plugins = plugins.into_iter().filter_map(|id| Some((id.clone(), policies.plugin(id)?.clone())));
     ir.plugins = plugins.collect();
-    ir.rate_limits = policies.rate_limits().clone();
+    ir.rate_limits = limits;
+    ir.token_policies = policies.token_policies().clone();
 }

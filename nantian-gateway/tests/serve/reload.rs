@@ -12,7 +12,9 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokio::{net::TcpStream, time::Instant};
 
-use crate::support::{Backend, Port, Running, Wire, World, after, eventually, gateway, plugin, rule, to};
+use crate::support::{
+    Backend, Port, Running, Wire, World, after, eventually, gateway, limits::limits, plugin, rule, to,
+};
 
 /// A rule whose responses say which version of it served them.
 fn versioned(version: usize) -> String {
@@ -178,6 +180,18 @@ async fn endpoints_change_alone_while_a_plugin_cannot_be_served() {
     gateway.edit_service("a", &[&second]).await;
     assert_eq!(gateway.get("/").await.header("x-backend"), Some("second"));
     assert_eq!(gateway.config().await["generation"], generation, "no route is compiled again");
+}
+
+#[tokio::test]
+async fn no_route_is_compiled_again_for_limits_that_nothing_refers_to() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let generation = gateway.config().await["generation"].clone();
+    let limits = |spec| limits("limits", "kind: HTTPRoute, name: absent", spec);
+    for edit in [&*limits("requestsPerMinute: 1"), &*limits("requestsPerMinute: 2"), ""] {
+        gateway.edit("limits", edit).await;
+        assert_eq!(gateway.config().await["generation"], generation, "{edit}");
+    }
 }
 
 #[tokio::test]

@@ -170,6 +170,11 @@ impl Registry {
         self.identities.retain(ir);
     }
 
+    /// Forgets what was used of limits that do not exist any more.
+    pub(crate) fn retain_limits(&mut self, ir: &Ir) {
+        self.limiters.retain(|id| ir.token_policies.contains(id), |id| ir.rate_limits.contains_key(id));
+    }
+
     pub(super) fn plugins(&self) -> &WasmPlugins {
         &self.plugins
     }
@@ -191,8 +196,7 @@ impl Registry {
             }
         }
         self.metrics.set_plugins(self.plugins.running().cloned().collect());
-        let in_use: HashSet<_> = ir.policies().flat_map(|place| &place.rate_limits).collect();
-        self.limiters.retain(|id| ir.rate_limits.contains_key(id), |id| in_use.contains(id));
+        self.retain_limits(ir);
         let ports: Vec<PortKey> = ir.ports.iter().map(PortKey::from).collect();
         self.tls.retain(&ports);
         let routes: HashSet<_> = ir.routes.iter().map(|route| &route.id).collect();

@@ -12,7 +12,7 @@ mod telemetry;
 mod token;
 mod wasm;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use self::outcome::PolicyOutcome;
 pub(super) use self::{
@@ -38,6 +38,7 @@ pub(super) struct PolicySet {
     /// Of Services, of single ports, and of AIServices.
     transports: HashMap<TargetKey, BackendTransport>,
     rate_limits: BTreeMap<PolicyId, RateLimit>,
+    token_policies: BTreeSet<PolicyId>,
     plugins: BTreeMap<PolicyId, Plugin>,
     /// The identity of each plugin, and why a filter cannot use it.
     plugin_names: HashMap<ObjectName, (PolicyId, Option<String>)>,
@@ -112,8 +113,13 @@ impl PolicySet {
         }
     }
 
-    pub(super) fn rate_limits(&self) -> &BTreeMap<PolicyId, RateLimit> {
-        &self.rate_limits
+    pub(super) fn rate_limit(&self, id: &PolicyId) -> Option<&RateLimit> {
+        self.rate_limits.get(id)
+    }
+
+    /// Every TokenPolicy, whether it is in force or not.
+    pub(super) fn token_policies(&self) -> &BTreeSet<PolicyId> {
+        &self.token_policies
     }
 
     pub(super) fn plugin(&self, id: &PolicyId) -> Option<&Plugin> {

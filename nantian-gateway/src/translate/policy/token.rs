@@ -32,19 +32,20 @@ pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mu
         let targets: Vec<_> =
             targets.map(|target| Target::resolve(cluster, gateways, &name.namespace, target)).collect();
         let limit = attach::validate(policy).and_then(|()| rate_limit(name, policy)).and_then(enforceable);
+        let id = attach::id(policy.metadata.uid.as_ref(), name);
         let remark = limit.as_ref().ok().and_then(remark);
         let (outcomes, refused) = match limit {
             Ok(limit) => {
                 let outcomes = claims.claim(&object, targets);
-                let id = attach::id(policy.metadata.uid.as_ref(), name);
                 for place in attach::won(&outcomes) {
                     set.places.entry(place.clone()).or_default().rate_limits.push(id.clone());
                 }
-                set.rate_limits.insert(id, limit);
+                set.rate_limits.insert(id.clone(), limit);
                 (outcomes, None)
             }
             Err(fault) => (attach::refuse(targets, &fault), Some(fault)),
         };
+        set.token_policies.insert(id);
         let (kind, generation) = (GroupKind::TOKEN_POLICY, policy.metadata.generation);
         let outcome = PolicyOutcome::new(object, kind, generation, refused, outcomes);
         set.records.push(PolicyOutcome { remark, ..outcome });
