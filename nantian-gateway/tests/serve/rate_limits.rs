@@ -120,27 +120,26 @@ async fn policies_at_several_places_must_all_admit_and_a_denial_costs_nothing_at
 #[tokio::test]
 async fn a_rehearsal_changes_nothing_of_what_is_reserved_and_told() {
     let provider = Backend::answering(|_| completion(60)).await;
-    let mut told = Vec::new();
-    for rehearsal in [None, Some("0"), Some("400")] {
-        let world = World::new()
-            .manifest("llm", &ai_service("llm", "m", &provider))
-            .route("web", &[rule("/", &to_ai("llm"))])
-            .manifest("limits", &on_route("tokensPerMinute: 100000"));
-        let world = match rehearsal {
-            Some(most) => {
+    for target in ["kind: HTTPRoute, name: web", "kind: AIService, name: llm"] {
+        let mut told = Vec::new();
+        for rehearsal in [None, Some("0"), Some("400")] {
+            let mut world = World::new()
+                .manifest("llm", &ai_service("llm", "m", &provider))
+                .route("web", &[rule("/", &to_ai("llm"))])
+                .manifest("limits", &limits("limits", target, "tokensPerMinute: 100000"));
+            if let Some(most) = rehearsal {
                 let spec = format!("tokensPerMinute: {most}, onLimit: warn");
-                world.manifest("rehearsal", &limits("rehearsal", "kind: Gateway, name: demo", &spec))
+                world = world.manifest("rehearsal", &limits("rehearsal", "kind: Gateway, name: demo", &spec));
             }
-            None => world,
-        };
-        let reply = world.start().await.ask(chat("h", false)).await;
-        assert_eq!(reply.status(), 200);
-        told.push(
-            ["ratelimit-policy", "x-ratelimit-remaining-tokens"]
-                .map(|name| reply.all(name).into_iter().map(str::to_owned).collect::<Vec<_>>()),
-        );
+            let reply = world.start().await.ask(chat("h", false)).await;
+            assert_eq!(reply.status(), 200);
+            told.push(
+                ["ratelimit-policy", "x-ratelimit-remaining-tokens"]
+                    .map(|name| reply.all(name).into_iter().map(str::to_owned).collect::<Vec<_>>()),
+            );
+        }
+        assert!(told.iter().all(|with| *with == told[0] && !with[1].is_empty()), "{target}: {told:?}");
     }
-    assert!(told.iter().all(|with| *with == told[0] && !with[1].is_empty()), "{told:?}");
 }
 
 #[tokio::test]

@@ -191,18 +191,18 @@ fn exempt(policy: &Policy, keys: Keys) -> impl Fn(&Parts) -> bool + use<> {
 }
 
 /// What requests are expected to use, if some limit counts tokens: by the smallest bucket of those in force,
-/// where all only warn by that of all.
+/// where all only warn by that of all, until one further in is in force.
 fn expected(limiters: &[PolicyLimiter], downstream: &Downstream) -> Option<Arc<Expected>> {
+    let warns = |limiter: &PolicyLimiter| limiter.policy().on_limit() == OnLimit::Warn;
     let counting = || limiters.iter().filter(|limiter| limiter.policy().counts(Unit::Tokens));
-    let first = counting().next()?;
-    let smallest = |policies: &mut dyn Iterator<Item = &Policy>| {
-        let limits = policies.flat_map(Policy::limits).filter(|limit| limit.unit() == Unit::Tokens);
-        limits.map(Limit::capacity).min()
-    };
-    let policies = || counting().map(PolicyLimiter::policy);
-    let in_force = smallest(&mut policies().filter(|policy| policy.on_limit() != OnLimit::Warn));
-    let smallest = in_force.or_else(|| smallest(&mut policies())).unwrap_or(u64::MAX);
-    Some(Arc::new(Expected::new(downstream.upstreams.clone(), first.lengths(), smallest)))
+    let is_rehearsal = counting().all(warns);
+    let decisive = || counting().filter(|limiter| is_rehearsal || !warns(limiter));
+    let first = decisive().next()?;
+    let limits = decisive().flat_map(|limiter| limiter.policy().limits());
+    let buckets = limits.filter(|limit| limit.unit() == Unit::Tokens).map(Limit::capacity);
+    let smallest = buckets.min().unwrap_or(u64::MAX);
+    let expected = Expected::new(downstream.upstreams.clone(), first.lengths(), smallest);
+    Some(Arc::new(expected.of_rehearsal(is_rehearsal)))
 }
 
 /// What a scope's parts mean in the gateway.
