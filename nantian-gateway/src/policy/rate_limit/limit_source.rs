@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, request::Parts};
 use nantian_ratelimit::respond::{DialectResponder, Refusal, Responder};
 
-use crate::{body::Body, respond::LoggedError};
+use crate::{body::Body, respond::LoggedError, upstream::SentTo};
 
 /// Of a response to a request over a limit: `gateway` if it is one of a TokenPolicy, `upstream` if it is one
 /// of the backend's or the provider's own.
@@ -32,8 +32,11 @@ impl Responder for LimitResponder {
                 headers.insert(RETRY_AFTER_SECONDS, seconds.max(1).into());
             }
         }
-        let why = format!("TokenPolicy {}: {refusal}", self.policy);
-        response.extensions_mut().insert(LoggedError(why.into()));
+        // The access log wants to know of this request; a flood that is not logged is refused without a text.
+        if request.extensions.get::<SentTo>().is_some() {
+            let why = format!("TokenPolicy {}: {refusal}", self.policy);
+            response.extensions_mut().insert(LoggedError(why.into()));
+        }
         response
     }
 }
