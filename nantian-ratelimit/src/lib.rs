@@ -98,7 +98,6 @@
 //! - It knows no API of models. `nantian_ai::usage` does: its meter becomes a [`UsageMeter`], and its
 //!   observer settles a reservation, each in a dozen lines, as the examples `hyper_rate_limit` and
 //!   `four_layers` of Nantian show.
-//! - A token is a token: whoever counts cached ones for less settles with the number that is to count.
 //! - Each decision about shared limits asks the server, unless it has just denied the same; no replica takes
 //!   a slice of a limit ahead of its requests.
 //!
