@@ -21,9 +21,10 @@ pub struct Figure {
 }
 
 /// Slices of each work. Odd, so that the median is one of them.
-const SLICES: usize = 61;
-/// Long enough to tell, short enough to fall between the disturbances.
-const SLICE: Duration = Duration::from_millis(4);
+const SLICES: usize = 11;
+/// Long enough to walk a million keys several times: in the first walk after the peer's slice the caches hold
+/// what is the peer's.
+const SLICE: Duration = Duration::from_millis(300);
 
 /// Work of one thread.
 pub fn alone<'a>(mut once: impl FnMut() + 'a) -> Work<'a> {
