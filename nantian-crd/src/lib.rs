@@ -72,6 +72,7 @@ mod fault;
 mod http_token;
 pub mod schema;
 mod secret_text;
+mod session_persistence;
 pub mod status;
 mod target_ref;
 mod token_policy;
@@ -85,14 +86,17 @@ pub use self::{
     },
     as_written::AsWritten,
     backend_lb_policy::{
-        BackendLbPolicy, BackendLbPolicySpec, CircuitBreaker, ConsistentHash, CookieConfig, CookieLifetime,
-        HashKeyType, LoadBalancing, LoadBalancingType, SessionCookie, SessionHeader, SessionPersistence,
-        SessionPersistenceType,
+        BackendLbPolicy, BackendLbPolicySpec, CircuitBreaker, ConsistentHash, HashKeyType, LoadBalancing,
+        LoadBalancingType,
     },
     crds::{crd_yaml, crds, crds_yaml},
     duration::{Duration, InvalidDuration},
     fault::{Fault, FaultKind, Faults, FieldPath},
     secret_text::SecretText,
+    session_persistence::{
+        CookieConfig, CookieLifetime, SessionCookie, SessionHeader, SessionPersistence,
+        SessionPersistenceType,
+    },
     target_ref::{GATEWAY_API_GROUP, NANTIAN_GROUP, ServiceRef, TargetKind, TargetRef},
     token_policy::{InvalidScope, OnLimit, Scope, ScopePart, TokenPolicy, TokenPolicySpec},
     validate::{NantianKind, NantianObject, UnknownKind, validate},

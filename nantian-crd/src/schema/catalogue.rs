@@ -1,7 +1,10 @@
 //! Every rule and every hint of the four kinds, for whoever meets one in a schema.
 
 use super::rule::{Hint, Rule};
-use crate::{ai_service, backend_lb_policy, duration, http_token, target_ref, token_policy, wasm_plugin};
+use crate::{
+    ai_service, backend_lb_policy, duration, http_token, session_persistence, target_ref, token_policy,
+    wasm_plugin,
+};
 
 pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
     [
@@ -11,8 +14,8 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
         backend_lb_policy::RULES,
         backend_lb_policy::BALANCING_RULES,
         backend_lb_policy::HASH_RULES,
-        backend_lb_policy::SESSION_RULES,
         duration::RULES,
+        session_persistence::RULES,
         target_ref::REF_RULES,
         target_ref::LIST_RULES,
         token_policy::RULES,
@@ -28,9 +31,9 @@ pub(crate) fn hints() -> impl Iterator<Item = &'static Hint> {
         ai_service::AUTH_HINTS,
         ai_service::OBSERVABILITY_HINTS,
         ai_service::RETRY_HINTS,
-        backend_lb_policy::HINTS,
         duration::HINTS,
         http_token::HINTS,
+        session_persistence::HINTS,
         target_ref::HINTS,
         token_policy::HINTS,
         wasm_plugin::HINTS,
