@@ -120,6 +120,7 @@ mod connect;
 mod denials;
 mod driver;
 mod fault;
+mod items;
 mod layout;
 mod node;
 mod node_driver;

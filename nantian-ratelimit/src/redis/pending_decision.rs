@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::ask::NoAnswer;
+use super::items::Items;
 use super::node::{DriverTask, Route};
-use super::policy_group::{Items, Report};
+use super::policy_group::Report;
 use super::script::{self, Answer, Order};
 use super::settle::{Correction, difference};
 use super::shared::SharedLimiter;

@@ -4,8 +4,9 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use super::items::Items;
 use super::node::DriverTask;
-use super::policy_group::{Items, PolicyGroup};
+use super::policy_group::PolicyGroup;
 use super::script::{self, Order};
 use super::shared::SharedLimiter;
 use super::shared_key::SharedKey;
