@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::read_request::{read_tools, take_cache_control};
+use super::read_content::take_cache_control;
+use super::read_request::read_tools;
 use crate::codec::{Fields, Invalid, Value};
 use crate::ir::{Block, Losses, Message, Role, Tool};
 

@@ -4,6 +4,7 @@ mod enforcement;
 mod generation;
 mod midway;
 mod plan;
+mod read_content;
 mod read_reply;
 mod read_request;
 mod read_stream;
@@ -17,10 +18,9 @@ mod write_stream;
 pub(crate) use self::enforcement::Enforcement;
 pub(crate) use self::generation::{is_for_another, lowered_limit};
 pub(crate) use self::plan::Plan;
+pub(crate) use self::read_content::{read_block, read_thinking_block, take_cache_control};
 pub(crate) use self::read_reply::decode as decode_reply;
-pub(crate) use self::read_request::{
-    decode as decode_request, read_block, read_thinking_block, take_cache_control,
-};
+pub(crate) use self::read_request::decode as decode_request;
 pub(crate) use self::read_stream::StreamReader;
 pub(crate) use self::traits::Traits;
 pub(crate) use self::write_reply::encode as encode_reply;

@@ -1,6 +1,6 @@
 //! A Messages reply into the common form.
 
-use super::read_request::read_block;
+use super::read_content::read_block;
 use crate::codec::{Fields, Value, fault};
 use crate::ir::{Fault, Losses, Reply, Stop, Tokens};
 

@@ -1,7 +1,7 @@
 //! The events of a Messages stream into the common form.
 
+use super::read_content::own_signature;
 use super::read_reply::{ABOUT_ITSELF, Counts, read_stop};
-use super::read_request::own_signature;
 use crate::codec::{Fields, fault};
 use crate::ir::{Event, Fault, Json, Losses, Part};
 
