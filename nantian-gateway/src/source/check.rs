@@ -5,7 +5,10 @@ use std::{cell::OnceCell, fmt};
 use nantian_crd::{Fault, FaultKind, FieldPath, schema::Validator};
 use serde_json::{Map, Value};
 
-use super::{kind::Kind, object::Object, schema, secret_data};
+use super::{
+    kind::{Kind, Object},
+    schema, secret_data,
+};
 use crate::{ir::ObjectName, translate::certificate_fault};
 
 /// A field and what is wrong with it.

@@ -8,7 +8,7 @@ use super::{
     check::Checker,
     envelope::{Envelope, list_items, reference},
     fault::{Fault, SourceLocation, Subject},
-    object::Object,
+    kind::Object,
     objects::ObjectRef,
     placeholder::placeholder,
     yaml::documents,

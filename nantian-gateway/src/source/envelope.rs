@@ -2,11 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    fault::Subject,
-    kind::{Kind, Meaning},
-    objects::ObjectRef,
-};
+use super::{fault::Subject, kind::Kind, meaning::Meaning, objects::ObjectRef};
 use crate::ir::ObjectName;
 
 /// What a document turned out to be.

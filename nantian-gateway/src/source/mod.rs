@@ -14,7 +14,7 @@ mod files;
 mod kind;
 #[cfg(feature = "kubernetes")]
 pub mod kube;
-mod object;
+mod meaning;
 mod objects;
 mod placeholder;
 mod placement;

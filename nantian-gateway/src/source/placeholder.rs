@@ -10,7 +10,7 @@ use nantian_crd::{FailurePolicy, TargetRef, WasmPlugin, WasmPluginSpec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{kind::Kind, object::Object};
+use super::kind::{Kind, Object};
 use crate::ir::ObjectName;
 
 /// A policy of nothing but what can be read of `object`: the translator refuses it, and what it guards is

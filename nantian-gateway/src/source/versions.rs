@@ -5,7 +5,7 @@ use std::{collections::HashMap, mem};
 #[cfg(feature = "kubernetes")]
 use super::placement::Placements;
 use super::{
-    object::Object,
+    kind::Object,
     objects::{ObjectRef, Objects},
 };
 use crate::ir::ControllerName;
