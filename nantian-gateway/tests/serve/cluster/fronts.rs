@@ -2,15 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiServer, route};
+use super::{ApiServer, condition, route};
 use crate::support::{Backend, Message, Port, Running, World, eventually, manifests, rule, to};
 
 /// The condition `Programmed` of the Gateway `demo`: its status and its reason.
 fn programmed(server: &ApiServer) -> (Value, Value) {
-    let gateway = server.get("gateways", "demo", "demo").unwrap();
-    let conditions = gateway["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let found = conditions.into_iter().find(|condition| condition["type"] == "Programmed");
-    found.map_or_else(Default::default, |found| (found["status"].clone(), found["reason"].clone()))
+    let status = server.status("gateways", "demo", "demo");
+    let programmed = condition(&status, "Programmed");
+    (programmed["status"].clone(), programmed["reason"].clone())
 }
 
 /// The Gateway `demo` with a listener on port 80 and no address.
@@ -71,7 +70,7 @@ async fn a_gateway_is_reached_through_its_service_and_tells_the_address_of_that(
     let addresses = json!([
         { "type": "IPAddress", "value": "192.0.2.7" }, { "type": "Hostname", "value": "lb.example.com" },
     ]);
-    assert_eq!(server.get("gateways", "demo", "demo").unwrap()["status"]["addresses"], addresses);
+    assert_eq!(server.status("gateways", "demo", "demo")["addresses"], addresses);
 
     server.apply(&gateway(""));
     eventually("the label is gone", async || {
@@ -115,7 +114,7 @@ async fn a_gateway_whose_address_nobody_knows_is_not_programmed() {
     assert_eq!(running.get("/").await.status(), 200, "it is served all the same");
     eventually("that is told", async || programmed(&server) == (json!("False"), json!("AddressNotAssigned")))
         .await;
-    assert_eq!(server.get("gateways", "demo", "demo").unwrap()["status"]["addresses"], json!([]));
+    assert_eq!(server.status("gateways", "demo", "demo")["addresses"], json!([]));
 }
 
 #[tokio::test]
@@ -135,10 +134,7 @@ async fn a_service_that_the_server_refuses_is_told_once_and_not_tried_at_once() 
     let line = running.log.more("Service demo/demo-nantian cannot be written", 0).await;
     assert!(line.contains("may not contain a mix of protocols"), "{line}");
     eventually("there is an event of the Gateway", async || {
-        server.all("events").iter().any(|event| {
-            let note = event["note"].as_str().unwrap_or_default();
-            event["regarding"]["name"] == "demo" && note.contains("may not contain a mix of protocols")
-        })
+        server.notes("demo").iter().any(|note| note.contains("may not contain a mix of protocols"))
     })
     .await;
     let tried = server.requests("/api/v1/namespaces/demo/services/demo-nantian");
@@ -146,8 +142,8 @@ async fn a_service_that_the_server_refuses_is_told_once_and_not_tried_at_once() 
     for round in 0..3 {
         server.apply(&route(&rule(&format!("/{round}"), &to("a"))));
         eventually("a status is written", async || {
-            let route = server.get("httproutes", "demo", "all").unwrap();
-            route["status"]["parents"][0]["conditions"][0]["observedGeneration"] == round + 1
+            let status = server.status("httproutes", "demo", "all");
+            status["parents"][0]["conditions"][0]["observedGeneration"] == round + 1
         })
         .await;
     }

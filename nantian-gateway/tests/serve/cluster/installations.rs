@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ApiServer, route};
+use super::{ApiServer, condition, route};
 use crate::support::{Backend, Port, World, eventually, manifests, rule, to};
 
 const INNER: &str = "example.com/inner";
@@ -44,13 +44,8 @@ fn on_both(rule: &str) -> String {
     route(rule).replace("{name: demo}]", "{name: demo}, {name: inner}]")
 }
 
-fn status(server: &ApiServer, plural: &str, namespace: &str, name: &str) -> Value {
-    server.get(plural, namespace, name).unwrap()["status"].take()
-}
-
 fn is_accepted(status: &Value) -> bool {
-    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.iter().any(|condition| condition["type"] == "Accepted" && condition["status"] == "True")
+    condition(status, "Accepted")["status"] == "True"
 }
 
 #[tokio::test]
@@ -65,7 +60,7 @@ async fn installations_with_names_of_their_own_leave_each_other_alone() {
     let first = start(port, &[]).await;
     let accepts = async |server: &ApiServer| {
         eventually("the AIService is accepted", async || {
-            is_accepted(&status(server, "aiservices", "demo", "chat"))
+            is_accepted(&server.status("aiservices", "demo", "chat"))
         })
         .await;
     };
@@ -74,14 +69,14 @@ async fn installations_with_names_of_their_own_leave_each_other_alone() {
         tokio::net::TcpStream::connect(addresses.1).await.is_err(),
         "that Gateway is not the first one's"
     );
-    assert!(!is_accepted(&status(&server, "gateways", "demo", "inner")));
+    assert!(!is_accepted(&server.status("gateways", "demo", "inner")));
     // It serves no AIServices, whose status has room for one controller only.
     let second =
         start(inner, &["--controller-name", INNER, "--feature-gates", "AIService=false,TokenPolicy=true"])
             .await;
     assert_eq!((first.get("/").await.status(), second.get("/").await.status()), (200, 200));
     for name in ["nantian", "inner"] {
-        eventually(name, async || is_accepted(&status(&server, "gatewayclasses", "", name))).await;
+        eventually(name, async || is_accepted(&server.status("gatewayclasses", "", name))).await;
     }
     let leases = server.all("leases");
     let mut names: Vec<_> = leases.iter().map(|lease| lease["metadata"]["name"].clone()).collect();
@@ -91,7 +86,7 @@ async fn installations_with_names_of_their_own_leave_each_other_alone() {
     for generation in 2..7 {
         server.apply(&on_both(&rule(&format!("/{generation}"), &to("a"))));
         eventually("both have told what became of it", async || {
-            let parents = status(&server, "httproutes", "demo", "all")["parents"].take();
+            let parents = server.status("httproutes", "demo", "all")["parents"].take();
             let mut told: Vec<_> = parents.as_array().unwrap().iter().collect();
             told.sort_by_key(|parent| parent["controllerName"].to_string());
             let controllers: Vec<_> = told.iter().map(|parent| &parent["controllerName"]).collect();
@@ -101,7 +96,7 @@ async fn installations_with_names_of_their_own_leave_each_other_alone() {
         .await;
     }
     accepts(&server).await;
-    let ancestors = status(&server, "tokenpolicies", "demo", "limit")["ancestors"].take();
+    let ancestors = server.status("tokenpolicies", "demo", "limit")["ancestors"].take();
     let told: Vec<_> = ancestors.as_array().unwrap().iter().map(|it| &it["controllerName"]).collect();
     assert_eq!(told, ["gateway.nantian.dev/gateway-controller"], "the second one has nothing to say of it");
     let writes = server.writes();

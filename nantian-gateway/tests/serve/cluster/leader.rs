@@ -5,7 +5,7 @@ use crate::support::{Backend, Port, World, eventually, manifests, rule, to};
 
 /// Whether an HTTPRoute was told what became of it.
 fn is_told(server: &ApiServer, route: &str) -> bool {
-    server.get("httproutes", "demo", route).unwrap()["status"]["parents"][0].is_object()
+    server.status("httproutes", "demo", route)["parents"][0].is_object()
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ mod references;
 mod source;
 mod status;
 
+use serde_json::Value;
+
 use self::api_server::ApiServer;
 use crate::support::{Backend, Port, Running, World, eventually, manifests, rule, to};
 
@@ -28,8 +30,7 @@ impl Cluster {
     /// The same, with further options of the gateway.
     async fn start_with(backend: &Backend, options: &[&str]) -> Self {
         let server = ApiServer::start().await;
-        let port = Port::reserve();
-        server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+        let port = apply_gateway(&server);
         server.apply(&manifests::service("a", "http", &[backend]));
         server.apply(&route(&rule("/", &to("a"))));
         let gateway = World::of_cluster(port, &server.kubeconfig()).options(options).start().await;
@@ -43,6 +44,19 @@ impl Cluster {
         })
         .await;
     }
+}
+
+/// Applies the Gateway `demo`, whose listener for HTTP has this port.
+fn apply_gateway(server: &ApiServer) -> Port {
+    let port = Port::reserve();
+    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    port
+}
+
+/// The condition of this type in a status, or in the part of one that is for a parent.
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
 }
 
 /// The HTTPRoute `all` with this rule.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ApiServer, Cluster, route};
+use super::{ApiServer, Cluster, apply_gateway, condition, route};
 use crate::support::{Backend, Port, World, eventually, manifests, rule, to};
 
 #[tokio::test]
@@ -48,18 +48,14 @@ async fn an_object_that_cannot_be_read_stalls_no_other() {
     })
     .await;
     eventually("it is told of the object", async || {
-        let route = cluster.server.get("httproutes", "demo", "odd").unwrap();
-        let accepted = &route["status"]["parents"][0]["conditions"][0];
-        accepted["type"] == "Accepted"
-            && accepted["status"] == "False"
+        let status = cluster.server.status("httproutes", "demo", "odd");
+        let accepted = condition(&status["parents"][0], "Accepted");
+        accepted["status"] == "False"
             && accepted["reason"] == "UnsupportedValue"
             && accepted["message"].as_str().unwrap().contains("spec.rules[0].filters[0].type: ")
     })
     .await;
-    eventually("there is an event", async || {
-        cluster.server.all("events").iter().any(|event| event["regarding"]["name"] == "odd")
-    })
-    .await;
+    eventually("there is an event", async || !cluster.server.notes("odd").is_empty()).await;
     // Fields that are newer than this program are none of its business.
     let newer = route(&rule("/newer", &to("a"))).replace("spec: {", "spec: {fromTheFuture: true,");
     cluster.server.apply(&newer);
@@ -83,29 +79,20 @@ spec: {parentRef: {name: demo}, listeners: no list}
     cluster.server.apply(&policy("hostname: a.example.org, caCertificateRefs: no list"));
     // What was to be encrypted is not sent in clear text.
     cluster.becomes("/", 500).await;
-    let accepted = |conditions: &serde_json::Value| {
-        conditions.as_array().into_iter().flatten().find(|one| one["type"] == "Accepted").cloned()
-    };
-    let is_told = |conditions: &serde_json::Value| {
-        accepted(conditions).is_some_and(|accepted| {
-            (&accepted["status"], &accepted["reason"]) == (&"False".into(), &"Invalid".into())
-        })
+    let is_told = |status: &serde_json::Value| {
+        let accepted = condition(status, "Accepted");
+        accepted["status"] == "False" && accepted["reason"] == "Invalid"
     };
     eventually("the ListenerSet is told", async || {
-        let set = cluster.server.get("listenersets", "demo", "broken").unwrap();
-        is_told(&set["status"]["conditions"])
+        is_told(&cluster.server.status("listenersets", "demo", "broken"))
     })
     .await;
     eventually("the policy is told", async || {
-        let policy = cluster.server.get("backendtlspolicies", "demo", "a").unwrap();
-        is_told(&policy["status"]["ancestors"][0]["conditions"])
+        is_told(&cluster.server.status("backendtlspolicies", "demo", "a")["ancestors"][0])
     })
     .await;
     for name in ["broken", "a"] {
-        eventually("there is an event", async || {
-            cluster.server.all("events").iter().any(|event| event["regarding"]["name"] == name)
-        })
-        .await;
+        eventually("there is an event", async || !cluster.server.notes(name).is_empty()).await;
     }
 }
 
@@ -162,8 +149,7 @@ async fn a_kind_that_is_served_in_another_version_stays() {
     let backend = Backend::echo("a").await;
     let server = ApiServer::start().await;
     server.set_versions("httproutes", &["v1beta1"]);
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let port = apply_gateway(&server);
     server.apply(&manifests::service("a", "http", &[&backend]));
     server.apply(&route(&rule("/", &to("a"))).replace("networking.k8s.io/v1", "networking.k8s.io/v1beta1"));
     let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
@@ -199,8 +185,7 @@ async fn a_list_that_is_made_again_opens_no_gap() {
 async fn it_is_ready_when_the_first_world_is_complete() {
     let mut server = ApiServer::start().await;
     server.stop().await;
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let port = apply_gateway(&server);
     let gateway = World::of_cluster(port, &server.kubeconfig()).start_unready();
     let unready = gateway.admin("/readyz").await;
     assert_eq!(unready.status(), 503);
@@ -233,8 +218,7 @@ async fn a_server_that_knows_no_kinds_yet_takes_nothing_away() {
 async fn it_is_not_ready_before_the_server_is() {
     let server = ApiServer::start().await;
     server.set_starting(true);
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let port = apply_gateway(&server);
     let gateway = World::of_cluster(port, &server.kubeconfig()).start_unready();
     eventually("it asks the server twice", async || server.requests("/readyz") > 1).await;
     assert_eq!(gateway.admin("/readyz").await.status(), 503);
@@ -246,8 +230,7 @@ async fn it_is_not_ready_before_the_server_is() {
 #[tokio::test]
 async fn secrets_that_are_none_of_its_business_are_not_read() {
     let server = ApiServer::start().await;
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let port = apply_gateway(&server);
     for kind in ["helm.sh/release.v1", "kubernetes.io/service-account-token", "Opaque"] {
         let name = kind.replace('/', "-").to_lowercase();
         server.apply(&format!(
@@ -306,8 +289,7 @@ async fn each_gateway_is_bound_on_an_address_of_its_own() {
     let world = World::of_cluster(port, &server.kubeconfig());
     let running = world.options(&["--gateway-address-pool", "127.0.0.10-127.0.0.11"]).start().await;
     let address = async |name: &str| {
-        let found =
-            async || server.get("gateways", "demo", name).unwrap()["status"]["addresses"][0]["value"].clone();
+        let found = async || server.status("gateways", "demo", name)["addresses"][0]["value"].clone();
         eventually("the address is told", async || found().await.is_string()).await;
         found().await.as_str().unwrap().parse::<std::net::IpAddr>().unwrap()
     };
@@ -318,14 +300,11 @@ async fn each_gateway_is_bound_on_an_address_of_its_own() {
         assert_eq!(wire.get("/").await.status(), status, "{address}");
     }
     eventually("a third one waits for an address", async || {
-        let gateway = server.get("gateways", "demo", "zero-too-many").unwrap();
-        let conditions = gateway["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let find = |kind: &str| conditions.iter().find(|condition| condition["type"] == kind).cloned();
-        find("Accepted").is_some_and(|accepted| accepted["status"] == "True")
-            && find("Programmed").is_some_and(|programmed| {
-                programmed["reason"] == "AddressNotAssigned"
-                    && programmed["message"] == "no address of the pool is free"
-            })
+        let status = server.status("gateways", "demo", "zero-too-many");
+        let programmed = condition(&status, "Programmed");
+        condition(&status, "Accepted")["status"] == "True"
+            && programmed["reason"] == "AddressNotAssigned"
+            && programmed["message"] == "no address of the pool is free"
     })
     .await;
     drop(running);

@@ -3,14 +3,10 @@
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{ApiServer, Cluster, route};
+use super::{ApiServer, Cluster, apply_gateway, condition, route};
 use crate::support::{Backend, Port, World, eventually, manifests, rule, stream_route, to};
 
 impl Cluster {
-    fn status(&self, plural: &str, namespace: &str, name: &str) -> Value {
-        status(&self.server, plural, namespace, name)
-    }
-
     /// How many writes of a status there were, and how many of them changed nothing.
     fn status_writes(&self) -> (usize, usize) {
         let writes = self.server.writes();
@@ -19,47 +15,37 @@ impl Cluster {
     }
 }
 
-fn status(server: &ApiServer, plural: &str, namespace: &str, name: &str) -> Value {
-    server.get(plural, namespace, name).unwrap()["status"].take()
-}
-
-/// The condition of this type in a list of them.
-fn condition<'a>(conditions: &'a Value, kind: &str) -> &'a Value {
-    let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == kind);
-    found.unwrap_or(&Value::Null)
-}
-
 #[tokio::test]
 async fn conditions_appear_on_everything_that_is_ours() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;
     // Each is written by itself, in no order.
     eventually("all are accepted", async || {
-        let class = cluster.status("gatewayclasses", "", "nantian");
-        let gateway = cluster.status("gateways", "demo", "demo");
-        let route = cluster.status("httproutes", "demo", "all");
-        condition(&class["conditions"], "Accepted")["reason"] == "Accepted"
-            && condition(&gateway["conditions"], "Programmed")["status"] == "True"
-            && condition(&route["parents"][0]["conditions"], "Accepted")["status"] == "True"
+        let class = cluster.server.status("gatewayclasses", "", "nantian");
+        let gateway = cluster.server.status("gateways", "demo", "demo");
+        let route = cluster.server.status("httproutes", "demo", "all");
+        condition(&class, "Accepted")["reason"] == "Accepted"
+            && condition(&gateway, "Programmed")["status"] == "True"
+            && condition(&route["parents"][0], "Accepted")["status"] == "True"
     })
     .await;
-    let class = cluster.status("gatewayclasses", "", "nantian");
+    let class = cluster.server.status("gatewayclasses", "", "nantian");
     assert_eq!(class["supportedFeatures"][0], json!({ "name": "BackendTLSPolicy" }));
-    let gateway = cluster.status("gateways", "demo", "demo");
+    let gateway = cluster.server.status("gateways", "demo", "demo");
     assert_eq!(gateway["addresses"], json!([{ "type": "IPAddress", "value": "127.0.0.1" }]));
-    assert_eq!(condition(&gateway["conditions"], "Programmed")["status"], "True");
+    assert_eq!(condition(&gateway, "Programmed")["status"], "True");
     let listener = &gateway["listeners"][0];
     assert_eq!((&listener["name"], &listener["attachedRoutes"]), (&json!("http"), &json!(1)));
     for kind in ["Accepted", "ResolvedRefs", "Programmed"] {
-        let condition = condition(&listener["conditions"], kind);
+        let condition = condition(listener, kind);
         assert_eq!(
             (&condition["status"], &condition["observedGeneration"]),
             (&json!("True"), &json!(1)),
             "{kind}"
         );
     }
-    assert_eq!(condition(&listener["conditions"], "Conflicted")["status"], "False");
-    let parent = cluster.status("httproutes", "demo", "all")["parents"][0].take();
+    assert_eq!(condition(listener, "Conflicted")["status"], "False");
+    let parent = cluster.server.status("httproutes", "demo", "all")["parents"][0].take();
     assert_eq!(parent["parentRef"], json!({ "name": "demo" }));
     assert_eq!(parent["controllerName"], "gateway.nantian.dev/gateway-controller");
     assert_eq!(cluster.server.all("leases").len(), 1);
@@ -85,15 +71,14 @@ spec:
   versions: [{{name: v1, subresources: {{status: {{}}}}}}]
 "
         ));
-        let port = Port::reserve();
-        server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+        let port = apply_gateway(&server);
         let _gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
         eventually(version, async || {
-            let class = self::status(&server, "gatewayclasses", "", "nantian");
-            let supported = condition(&class["conditions"], "SupportedVersion");
+            let class = server.status("gatewayclasses", "", "nantian");
+            let supported = condition(&class, "SupportedVersion");
             (&supported["status"], &supported["reason"]) == (&status.into(), &reason.into())
                 && supported["observedGeneration"] == 1
-                && condition(&class["conditions"], "Accepted")["status"] == "True"
+                && condition(&class, "Accepted")["status"] == "True"
         })
         .await;
     }
@@ -109,19 +94,19 @@ async fn routes_of_connections_and_datagrams_are_told_what_became_of_them() {
     }
     for plural in ["tlsroutes", "tcproutes", "udproutes"] {
         eventually(plural, async || {
-            let status = cluster.status(plural, "demo", "r");
-            condition(&status["parents"][0]["conditions"], "Accepted")["reason"] == "NotAllowedByListeners"
+            let status = cluster.server.status(plural, "demo", "r");
+            condition(&status["parents"][0], "Accepted")["reason"] == "NotAllowedByListeners"
         })
         .await;
     }
     cluster.server.apply(&manifests::gateway(&[cluster.gateway.listener("tcp", "protocol: TCP")]));
     eventually("the TCPRoute is accepted", async || {
-        let status = cluster.status("tcproutes", "demo", "r");
-        condition(&status["parents"][0]["conditions"], "Accepted")["status"] == "True"
+        let status = cluster.server.status("tcproutes", "demo", "r");
+        condition(&status["parents"][0], "Accepted")["status"] == "True"
     })
     .await;
     eventually("the listener counts it", async || {
-        let listener = cluster.status("gateways", "demo", "demo")["listeners"][0].take();
+        let listener = cluster.server.status("gateways", "demo", "demo")["listeners"][0].take();
         (&listener["name"], &listener["attachedRoutes"]) == (&json!("tcp"), &json!(1))
     })
     .await;
@@ -138,8 +123,8 @@ async fn a_status_is_written_in_the_version_that_the_server_has() {
     server.apply(&route.replace("networking.k8s.io/v1", "networking.k8s.io/v1alpha2"));
     let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
     eventually("the route is told", async || {
-        let status = status(&server, "tcproutes", "demo", "r");
-        condition(&status["parents"][0]["conditions"], "ResolvedRefs")["reason"] == "BackendNotFound"
+        let status = server.status("tcproutes", "demo", "r");
+        condition(&status["parents"][0], "ResolvedRefs")["reason"] == "BackendNotFound"
     })
     .await;
     drop(gateway);
@@ -153,24 +138,20 @@ async fn a_refused_edit_is_told_while_the_version_before_it_serves() {
         "filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: Magic, name: x}}],";
     cluster.server.apply(&route(&rule("/", &format!("{refused} {}", to("a")))));
     eventually("the refusal is told", async || {
-        let status = cluster.status("httproutes", "demo", "all");
-        let accepted = condition(&status["parents"][0]["conditions"], "Accepted");
+        let status = cluster.server.status("httproutes", "demo", "all");
+        let accepted = condition(&status["parents"][0], "Accepted");
         accepted["status"] == "False" && accepted["observedGeneration"] == 2
     })
     .await;
     assert_eq!(cluster.gateway.get("/").await.status(), 200);
-    eventually("there is an event", async || {
-        cluster.server.all("events").iter().any(|event| event["regarding"]["name"] == "all")
-    })
-    .await;
+    eventually("there is an event", async || !cluster.server.notes("all").is_empty()).await;
 }
 
 #[tokio::test]
 async fn a_status_that_may_not_be_written_is_told_once_and_silences_no_event() {
     let (server, begun) = (ApiServer::start().await, Instant::now());
     server.forbid_status("httproutes");
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let port = apply_gateway(&server);
     server.apply(&route(&rule("/", &to("a"))));
     let refused =
         "filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: Magic, name: x}}],";
@@ -178,17 +159,14 @@ async fn a_status_that_may_not_be_written_is_told_once_and_silences_no_event() {
     let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
     let line = gateway.log.more("a status cannot be written", 0).await;
     assert!(line.contains("httproutes/status is forbidden"), "{line}");
-    eventually("there is an event", async || {
-        server.all("events").iter().any(|event| event["regarding"]["name"] == "magic")
-    })
-    .await;
+    eventually("there is an event", async || !server.notes("magic").is_empty()).await;
     let path = "/apis/gateway.networking.k8s.io/v1/namespaces/demo/httproutes/all/status";
     // Something else is written meanwhile, more than once.
     for round in 0..3 {
         let name = format!("new-{round}");
         server.apply(&manifests::gateway(&[gateway.listener(&name, "protocol: HTTP")]));
         eventually("the Gateway is told", async || {
-            status(&server, "gateways", "demo", "demo")["listeners"][0]["name"] == name.as_str()
+            server.status("gateways", "demo", "demo")["listeners"][0]["name"] == name.as_str()
         })
         .await;
     }
@@ -202,8 +180,7 @@ async fn a_field_that_the_server_drops_is_not_written_at_every_event() {
     let backend = Backend::echo("a").await;
     let server = ApiServer::start().await;
     server.prune_status("gateways", "attachedListenerSets");
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let port = apply_gateway(&server);
     server.apply(&manifests::service("a", "http", &[&backend]));
     let gateway = World::of_cluster(port, &server.kubeconfig()).start().await;
     let path = "/apis/gateway.networking.k8s.io/v1/namespaces/demo/gateways/demo/status";
@@ -213,8 +190,8 @@ async fn a_field_that_the_server_drops_is_not_written_at_every_event() {
     for round in 0..4 {
         server.apply(&route(&rule(&format!("/{round}"), &to("a"))));
         eventually("the route is told", async || {
-            let status = status(&server, "httproutes", "demo", "all");
-            condition(&status["parents"][0]["conditions"], "Accepted")["observedGeneration"] == round + 1
+            let status = server.status("httproutes", "demo", "all");
+            condition(&status["parents"][0], "Accepted")["observedGeneration"] == round + 1
         })
         .await;
     }
@@ -235,8 +212,8 @@ async fn edits_cause_no_status_write_that_changes_nothing() {
         }
     }
     eventually("the last edit is observed", async || {
-        let status = cluster.status("httproutes", "demo", "all");
-        condition(&status["parents"][0]["conditions"], "Accepted")["observedGeneration"] == 201
+        let status = cluster.server.status("httproutes", "demo", "all");
+        condition(&status["parents"][0], "Accepted")["observedGeneration"] == 201
     })
     .await;
     let (writes, idle) = cluster.status_writes();
@@ -250,7 +227,7 @@ async fn edits_cause_no_status_write_that_changes_nothing() {
     // A change of something else, seen in traffic, comes after any write that would still be due.
     cluster.server.apply(&manifests::route("other", "", &[rule("/other", &to("a"))]));
     eventually("the other route is observed", async || {
-        cluster.status("httproutes", "demo", "other")["parents"][0].is_object()
+        cluster.server.status("httproutes", "demo", "other")["parents"][0].is_object()
     })
     .await;
     assert_eq!(version(&cluster.server), settled);
@@ -261,7 +238,7 @@ async fn what_others_say_stays_and_what_we_said_goes_with_the_reference() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;
     let parents =
-        async || cluster.status("httproutes", "demo", "all")["parents"].as_array().map_or(0, Vec::len);
+        async || cluster.server.status("httproutes", "demo", "all")["parents"].as_array().map_or(0, Vec::len);
     eventually("the route has a status", async || parents().await == 1).await;
     cluster.server.apply(&route(&rule("/", &to("a"))).replace("{name: demo}]", "{name: foreign}]"));
     eventually("the status is taken back", async || parents().await == 0).await;
@@ -288,8 +265,8 @@ spec: {parentRef: {name: demo}, listeners: [{name: more, port: 8099, protocol: H
 ",
     );
     let programmed = |plural: &str, name: &str| {
-        let status = cluster.status(plural, "demo", name);
-        condition(&status["conditions"], "Programmed")["status"].clone()
+        let status = cluster.server.status(plural, "demo", name);
+        condition(&status, "Programmed")["status"].clone()
     };
     let both = [("gateways", "demo"), ("listenersets", "more")];
     let are = async |expected: &str| {
@@ -299,7 +276,7 @@ spec: {parentRef: {name: demo}, listeners: [{name: more, port: 8099, protocol: H
     are("True").await;
     cluster.server.delete("gatewayclasses", "", "nantian");
     are("Unknown").await;
-    assert_eq!(cluster.status("gateways", "demo", "demo")["addresses"], json!([]));
+    assert_eq!(cluster.server.status("gateways", "demo", "demo")["addresses"], json!([]));
     cluster.server.apply(&class.to_string());
     are("True").await;
     // Who has another controller gets its status from that.
@@ -312,8 +289,7 @@ spec: {parentRef: {name: demo}, listeners: [{name: more, port: 8099, protocol: H
     .await;
     cluster.server.apply(&class.to_string().replace("\"nantian\"", "\"third\""));
     eventually("the class is told", async || {
-        condition(&cluster.status("gatewayclasses", "", "third")["conditions"], "Accepted")["status"]
-            == "True"
+        condition(&cluster.server.status("gatewayclasses", "", "third"), "Accepted")["status"] == "True"
     })
     .await;
     are("True").await;
@@ -349,8 +325,7 @@ async fn each_fault_has_an_event_of_its_own() {
 #[tokio::test]
 async fn what_was_said_of_an_ai_service_goes_with_its_gate() {
     let server = ApiServer::start().await;
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
+    let _port = apply_gateway(&server);
     server.apply(&nantian_crd::crds_yaml());
     server.apply(
         "
@@ -361,8 +336,8 @@ spec: {provider: ollama, model: llama3}
 ",
     );
     let accepted = || {
-        let status = status(&server, "aiservices", "demo", "chat");
-        condition(&status["conditions"], "Accepted")["status"].clone()
+        let status = server.status("aiservices", "demo", "chat");
+        condition(&status, "Accepted")["status"].clone()
     };
     let start = async |gate: &str| {
         let world = World::of_cluster(Port::reserve(), &server.kubeconfig());
@@ -386,44 +361,34 @@ spec:
   requestsPerMinute: 7
 ";
 
-#[tokio::test]
-async fn an_object_whose_gate_is_closed_has_an_event_that_names_it() {
-    let backend = Backend::echo("a").await;
+/// A cluster with a Gateway and its quota, and this feature gate.
+async fn with_quota(gate: &str) -> Cluster {
     let server = ApiServer::start().await;
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
-    server.apply(&manifests::service("a", "http", &[&backend]));
+    let port = apply_gateway(&server);
     server.apply(&nantian_crd::crds_yaml());
     server.apply(QUOTA);
-    let world =
-        World::of_cluster(port, &server.kubeconfig()).options(&["--feature-gates", "TokenPolicy=false"]);
-    let _gateway = world.start().await;
+    let world = World::of_cluster(port, &server.kubeconfig()).options(&["--feature-gates", gate]);
+    let gateway = world.start().await;
+    Cluster { server, gateway }
+}
+
+#[tokio::test]
+async fn an_object_whose_gate_is_closed_has_an_event_that_names_it() {
+    let cluster = with_quota("TokenPolicy=false").await;
     eventually("there is an event", async || {
-        let told = |event: &Value| {
-            event["regarding"]["name"] == "quota"
-                && event["note"].as_str().unwrap().contains("--feature-gates TokenPolicy=true")
-        };
-        server.all("events").iter().any(told)
+        let notes = cluster.server.notes("quota");
+        notes.iter().any(|note| note.contains("--feature-gates TokenPolicy=true"))
     })
     .await;
-    assert_eq!(status(&server, "tokenpolicies", "demo", "quota"), Value::Null);
+    assert_eq!(cluster.server.status("tokenpolicies", "demo", "quota"), Value::Null);
 }
 
 #[tokio::test]
 async fn limits_that_each_replica_counts_for_itself_say_so() {
-    let backend = Backend::echo("a").await;
-    let server = ApiServer::start().await;
-    let port = Port::reserve();
-    server.apply(&manifests::gateway(&[port.listener("http", "protocol: HTTP")]));
-    server.apply(&manifests::service("a", "http", &[&backend]));
-    server.apply(&nantian_crd::crds_yaml());
-    server.apply(QUOTA);
-    let world =
-        World::of_cluster(port, &server.kubeconfig()).options(&["--feature-gates", "TokenPolicy=true"]);
-    let _gateway = world.start().await;
+    let cluster = with_quota("TokenPolicy=true").await;
     eventually("its status says so", async || {
-        let status = status(&server, "tokenpolicies", "demo", "quota");
-        condition(&status["ancestors"][0]["conditions"], "Accepted")["message"].as_str().is_some_and(|told| {
+        let status = cluster.server.status("tokenpolicies", "demo", "quota");
+        condition(&status["ancestors"][0], "Accepted")["message"].as_str().is_some_and(|told| {
             told.ends_with("each replica counts for itself: --ratelimit-store shares limits")
         })
     })

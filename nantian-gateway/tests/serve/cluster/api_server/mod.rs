@@ -104,6 +104,17 @@ impl ApiServer {
         self.store.get(plural, namespace, name)
     }
 
+    /// The status of an object as it is now.
+    pub(crate) fn status(&self, plural: &str, namespace: &str, name: &str) -> Value {
+        self.get(plural, namespace, name).unwrap()["status"].take()
+    }
+
+    /// What events tell of the objects of a name.
+    pub(crate) fn notes(&self, name: &str) -> Vec<String> {
+        let about = self.all("events").into_iter().filter(|event| event["regarding"]["name"] == name);
+        about.map(|event| event["note"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// Every object of a kind.
     pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
         self.store.all(plural)
