@@ -55,20 +55,7 @@ impl Backend {
         A: Fn(&Message) -> B + Clone + Send + Sync + 'static,
         B: AsRef<[u8]> + Send + 'static,
     {
-        let seen = Arc::<Mutex<Vec<Message>>>::default();
-        let log = Arc::clone(&seen);
-        let backend = Self::raw(move |mut wire| {
-            let (answer, log) = (answer.clone(), Arc::clone(&log));
-            async move {
-                while let Ok(request) = wire.message().await {
-                    let reply = answer(&request);
-                    log.lock().unwrap().push(request);
-                    wire.send(reply).await;
-                }
-            }
-        })
-        .await;
-        Self { seen, ..backend }
+        Self::accepting(move |stream, seen| answer_all(Wire::over(stream), seen, answer.clone())).await
     }
 
     /// Does with each connection what `serve` does.
@@ -77,7 +64,7 @@ impl Backend {
         S: Fn(Wire) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        Self::accepting(move |stream| serve(Wire::over(stream))).await
+        Self::accepting(move |stream, _| serve(Wire::over(stream))).await
     }
 
     /// Answers each request with so many bytes, and tells how many of them it could write.
@@ -111,31 +98,21 @@ impl Backend {
         B: AsRef<[u8]> + Send + 'static,
     {
         let acceptor = TlsAcceptor::from(config);
-        let seen = Arc::<Mutex<Vec<Message>>>::default();
-        let log = Arc::clone(&seen);
-        let backend = Self::accepting(move |stream| {
-            let (acceptor, answer, log) = (acceptor.clone(), answer.clone(), Arc::clone(&log));
+        Self::accepting(move |stream, seen| {
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
             async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let mut wire = Wire::over(stream);
-                while let Ok(request) = wire.message().await {
-                    let reply = answer(&request);
-                    log.lock().unwrap().push(request);
-                    wire.send(reply).await;
-                }
+                answer_all(Wire::over(stream), seen, answer).await;
             }
         })
-        .await;
-        Self { seen, ..backend }
+        .await
     }
 
     /// Answers over TLS, and says which name and protocol the handshake was for.
     pub(crate) async fn tls(config: Arc<ServerConfig>) -> Self {
         let acceptor = TlsAcceptor::from(config);
-        let seen = Arc::<Mutex<Vec<Message>>>::default();
-        let log = Arc::clone(&seen);
-        let backend = Self::accepting(move |stream| {
-            let (acceptor, log) = (acceptor.clone(), Arc::clone(&log));
+        Self::accepting(move |stream, seen| {
+            let acceptor = acceptor.clone();
             async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let session = stream.get_ref().1;
@@ -158,7 +135,7 @@ impl Backend {
                 let mut wire = Wire::over(stream);
                 while let Ok(request) = wire.message().await {
                     let upgrades = request.header("upgrade").is_some();
-                    log.lock().unwrap().push(request);
+                    seen.lock().unwrap().push(request);
                     if upgrades {
                         let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello";
                         return wire.send(head).await;
@@ -167,8 +144,7 @@ impl Backend {
                 }
             }
         })
-        .await;
-        Self { seen, ..backend }
+        .await
     }
 
     /// Answers HTTP/2 with prior knowledge.
@@ -188,7 +164,7 @@ impl Backend {
         F: Future<Output = Response<B>> + Send + 'static,
         B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
-        Self::accepting(move |stream| {
+        Self::accepting(move |stream, _| {
             let (settings, answer) = (settings.clone(), answer.clone());
             let service = service_fn(move |request| {
                 let reply = answer(request);
@@ -202,9 +178,10 @@ impl Backend {
         .await
     }
 
+    /// Does with each connection what `serve` does, which keeps the requests that it answers.
     async fn accepting<S, F>(serve: S) -> Self
     where
-        S: Fn(TcpStream) -> F + Send + Sync + 'static,
+        S: Fn(TcpStream, Arc<Mutex<Vec<Message>>>) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let socket = TcpSocket::new_v4().unwrap();
@@ -213,16 +190,16 @@ impl Backend {
         socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let listener = socket.listen(1024).unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Arc::<AtomicUsize>::default();
-        let accepted = Arc::clone(&connections);
+        let backend = Self::at(address);
+        let Self { connections, seen, .. } = backend.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                accepted.fetch_add(1, Relaxed);
+                connections.fetch_add(1, Relaxed);
                 stream.set_nodelay(true).unwrap();
-                tokio::spawn(serve(stream));
+                tokio::spawn(serve(stream, Arc::clone(&seen)));
             }
         });
-        Self { connections, ..Self::at(address) }
+        backend
     }
 
     /// Answers each request after `delay`, until it is killed.
@@ -249,6 +226,17 @@ impl Backend {
     /// The request that it has answered last.
     pub(crate) fn last(&self) -> Message {
         self.seen().pop().expect("a request has come")
+    }
+}
+
+async fn answer_all<B>(mut wire: Wire, seen: Arc<Mutex<Vec<Message>>>, answer: impl Fn(&Message) -> B)
+where
+    B: AsRef<[u8]>,
+{
+    while let Ok(request) = wire.message().await {
+        let reply = answer(&request);
+        seen.lock().unwrap().push(request);
+        wire.send(reply).await;
     }
 }
 
