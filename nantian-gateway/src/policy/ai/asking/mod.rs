@@ -25,11 +25,11 @@ use nantian_ai::{
     body::RequestBody,
     usage::{AsksForUsage, HideUsage, ask_for_usage, refuses_to_tell_usage},
 };
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::{
     body::{Body, BoxError},
-    compile::{BackendService, LocalFuture, LocalService},
+    compile::{BackendService, LocalFuture},
     kept::KeptBytes,
     policy::replayed_body::ReplayedBody,
     sync::lock,
@@ -66,22 +66,16 @@ enum Model {
 
 /// Asks, and hides what is told.
 #[derive(Debug, Clone)]
-pub(super) struct AskLayer(pub(super) Asking);
-
-#[derive(Debug, Clone)]
 pub(super) struct Ask {
-    inner: BackendService,
-    asking: Asking,
+    pub(super) inner: BackendService,
+    pub(super) asking: Asking,
 }
 
 /// Sends what was refused for being asked as its client has said it.
 #[derive(Debug, Clone)]
-pub(super) struct AskAgainLayer(pub(super) Asking);
-
-#[derive(Debug, Clone)]
 pub(super) struct AskAgain {
-    inner: BackendService,
-    asking: Asking,
+    pub(super) inner: BackendService,
+    pub(super) asking: Asking,
 }
 
 /// In the extensions of a request that asks more than its client.
@@ -108,18 +102,6 @@ struct HidingBody {
     is_over: bool,
 }
 
-impl<S> Layer<S> for AskLayer
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + 'static,
-    S::Future: 'static,
-{
-    type Service = Ask;
-
-    fn layer(&self, inner: S) -> Ask {
-        Ask { inner: LocalService::new(inner), asking: self.0.clone() }
-    }
-}
-
 impl Service<Request<Body>> for Ask {
     type Response = Response<Body>;
     type Error = BoxError;
@@ -136,18 +118,6 @@ impl Service<Request<Body>> for Ask {
             Some(surface) => LocalFuture::new(self.clone().ask(request, surface)),
             None => self.inner.call(request),
         }
-    }
-}
-
-impl<S> Layer<S> for AskAgainLayer
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + 'static,
-    S::Future: 'static,
-{
-    type Service = AskAgain;
-
-    fn layer(&self, inner: S) -> AskAgain {
-        AskAgain { inner: LocalService::new(inner), asking: self.0.clone() }
     }
 }
 

@@ -5,10 +5,10 @@ use std::{
 
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use tower::{ServiceExt as _, service_fn};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::{super::Meter, *};
-use crate::kept::tests::all_but;
+use crate::{compile::LocalService, kept::tests::all_but};
 
 const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\ndata: [DONE]\n\n";
 const REFUSAL: &str = r#"{"error":{"message":"Unknown parameter: 'stream_options'"}}"#;
