@@ -4,6 +4,7 @@ mod config;
 mod foreign;
 mod grpc;
 mod host;
+mod layer;
 mod managed_plugin;
 mod place;
 mod starter;
@@ -17,25 +18,15 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Request, Response, StatusCode};
 use nantian_ai::BodyMemory;
 use nantian_crd::FailurePolicy;
 use nantian_lb::Balancer;
-use nantian_wasm::{
-    Cause, Engine, EngineError, EngineThreads, Failure, Plugin, SharedSpace, WasmLayer,
-    body::BodyError,
-    respond::{DefaultResponder, Responder as _},
-};
+use nantian_wasm::{Engine, EngineError, EngineThreads, Plugin, SharedSpace};
 use tokio::time::sleep_until;
-use tower::{Layer, Service, ServiceBuilder, service_fn};
 
 use crate::{
-    body::{Body, BoxError},
-    compile::{BackendService, LocalService},
     fetch::{FetchConfig, Fetched, ModuleKey, Modules, SourceNetworks},
     ir::{self, BackendId, PluginSource, PolicyId},
-    policy::keep_refusal,
-    respond::{self, ErrorChain, LocalReplyText, LoggedError},
     runtime::CallThread,
     translate::conditions::Reason,
     upstream::{ClientConfig, Destination},
@@ -43,6 +34,7 @@ use crate::{
 
 pub(crate) use self::config::plugin as plugin_config;
 pub(crate) use self::foreign::call as call_foreign_function;
+pub(crate) use self::layer::{Plugins, is_closed_by_plugin};
 pub(crate) use self::place::PluginPlace;
 pub(crate) use self::starter::PluginNews;
 use self::{
@@ -290,12 +282,7 @@ impl WasmPlugins {
                 _ => return Some(Plugins::Missing),
             }
         }
-        let wants_address = plugins.iter().any(Plugin::reads_properties_of_responses);
-        (!plugins.is_empty()).then(|| {
-            let place = PluginPlace { wants_address, ..place };
-            let layer = WasmLayer::new(plugins).stream_info(move |known| place.tell(known));
-            Plugins::Run(layer.responder(refuse))
-        })
+        (!plugins.is_empty()).then(|| Plugins::run(plugins, place))
     }
 }
 
@@ -308,62 +295,6 @@ fn module_key(config: &ir::Plugin) -> Option<ModuleKey> {
 
 fn invalid(message: impl Into<String>) -> NotRunning {
     NotRunning { reason: Reason::ModuleInvalid, message: message.into() }
-}
-
-/// The plugins at one place.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub(crate) enum Plugins {
-    /// They run in this order.
-    Run(WasmLayer),
-    /// One that fails closed cannot be had: nothing passes.
-    Missing,
-}
-
-impl<S> Layer<S> for Plugins
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
-    S::Future: 'static,
-{
-    type Service = BackendService;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        match self {
-            Self::Run(layer) => LocalService::new(
-                ServiceBuilder::new()
-                    .map_response(|response: Response<_>| keep_refusal(response).map(Body::from))
-                    .layer(layer.clone())
-                    .map_request(|request: Request<_>| request.map(Body::from))
-                    .service(inner),
-            ),
-            Self::Missing => LocalService::new(service_fn(|_: Request<Body>| {
-                let answer =
-                    respond::plain(StatusCode::SERVICE_UNAVAILABLE, "a plugin of this route is missing");
-                std::future::ready(Ok(answer))
-            })),
-        }
-    }
-}
-
-/// What Envoy says, with words for whoever has to say more than nothing.
-fn refuse(failure: &Failure) -> Response<Bytes> {
-    let mut response = DefaultResponder.respond(failure);
-    let words = match std::str::from_utf8(response.body()) {
-        Ok("") | Err(_) => "a plugin of this route has failed",
-        Ok(words) => words,
-    };
-    let words = LocalReplyText(words.into());
-    response.extensions_mut().insert(words);
-    response.extensions_mut().insert(LoggedError(ErrorChain(failure).to_string().into()));
-    response
-}
-
-/// Whether a body breaks off because a plugin has closed its stream.
-pub(crate) fn is_closed_by_plugin(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(
-        respond::find(error),
-        Some(BodyError::Failed(failure)) if failure.cause == Cause::Closed
-    )
 }
 
 #[cfg(test)]
