@@ -1,5 +1,8 @@
 //! What one connection is doing, and for how long.
 
+mod in_flight;
+mod tunnel;
+
 use std::{
     sync::{
         Arc, OnceLock,
@@ -10,6 +13,8 @@ use std::{
 
 use tokio::sync::OwnedSemaphorePermit;
 
+pub(super) use self::in_flight::InFlight;
+pub(crate) use self::tunnel::TunnelGuard;
 use super::tick::Wait;
 use crate::snapshot::StreamBinding;
 
@@ -308,82 +313,6 @@ impl State {
         if has_waited && self.idle_since.load(Relaxed) != Wait::NONE.0 {
             self.awaits_request();
         }
-    }
-}
-
-/// The connection is busy while this lives.
-pub(super) struct InFlight {
-    state: Arc<State>,
-    /// Until there is a response.
-    unanswered: Wait,
-}
-
-impl InFlight {
-    /// A request has begun.
-    pub(super) fn begin(state: &Arc<State>) -> Self {
-        state.request_begins();
-        Self { state: Arc::clone(state), unanswered: Wait(state.now()) }
-    }
-
-    /// The last request goes on, whether or not its response is over.
-    pub(super) fn resume(state: &Arc<State>) -> Self {
-        state.request_goes_on();
-        Self { state: Arc::clone(state), unanswered: Wait::NONE }
-    }
-
-    /// There is a response.
-    pub(super) fn answered(&mut self) {
-        self.unanswered = Wait::NONE;
-    }
-
-    /// The protocol changes with the response.
-    pub(super) fn changes_protocol(&self) {
-        self.state.leaves_http.store(true, Relaxed);
-    }
-
-    /// Nothing but the end of the connection will tell where the content of the response ends.
-    pub(super) fn ends_with_connection(&self) {
-        self.state.ends_content.store(true, Relaxed);
-    }
-
-    /// Whether the client has not taken what was written last.
-    pub(super) fn is_writing(&self) -> bool {
-        self.state.write_since.load(Relaxed) != Wait::NONE.0
-    }
-
-    /// Whether its connection is to end.
-    pub(super) fn is_draining(&self) -> bool {
-        self.state.order() != ConnectionCommand::Serve
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let is_answered = self.unanswered == Wait::NONE;
-        if !is_answered && !self.unanswered.is_over(self.state.now(), ABANDONED_WITHIN) {
-            self.state.abandoned.store(self.state.abandoned.load(Relaxed).saturating_add(1), Relaxed);
-        }
-        self.state.response_ends();
-    }
-}
-
-/// A connection that leaves HTTP counts as open while a clone of this lives.
-#[derive(Debug, Clone)]
-pub(crate) struct TunnelGuard(#[expect(dead_code, reason = "it is held for its drop")] Arc<Tunnel>);
-
-impl TunnelGuard {
-    pub(super) fn new(tunnels: &Arc<AtomicUsize>) -> Self {
-        tunnels.fetch_add(1, Relaxed);
-        Self(Arc::new(Tunnel(Arc::clone(tunnels))))
-    }
-}
-
-#[derive(Debug)]
-struct Tunnel(Arc<AtomicUsize>);
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 
