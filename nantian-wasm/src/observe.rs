@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::{Level, debug, enabled, event, warn};
 
 use crate::error::{Cause, Failure, Phase, PluginError};
-use crate::log_rate::OnceAMinute;
+use crate::log_rate::{LogRate, OnceAMinute};
 use crate::sync::lock;
 
 /// Longest log line taken from a guest, in bytes; the rest is cut off.
@@ -56,10 +56,11 @@ pub struct PluginStatus {
     pub dropped_shared_data: u64,
     /// Items that were lost from queues that were full.
     pub dropped_queue_items: u64,
-    /// The last failure.
+    /// The last failure, be it of a version of the plugin before this one.
     pub last_failure: Option<Failure>,
-    /// Where the guest was when an instance last ended, the innermost function first: its name, or its number
-    /// where the module has no names, and the offset in the module. At most 20.
+    /// Where the guest was when an instance last ended, be it one of a version before this one, the innermost
+    /// function first: its name, or its number where the module has no names, and the offset in its module.
+    /// At most 20.
     pub last_backtrace: Vec<String>,
     /// Metrics the guest defined.
     pub metrics: Vec<Metric>,
@@ -133,11 +134,17 @@ pub(crate) struct Counters {
     pub(crate) dropped_queue_items: AtomicU64,
     failures: Mutex<Failures>,
     last_backtrace: Mutex<Vec<String>>,
-    trapped_lines: OnceAMinute,
-    not_replaced_lines: OnceAMinute,
-    denied_call_lines: OnceAMinute,
-    ignored_answer_lines: OnceAMinute,
-    kept_route_lines: OnceAMinute,
+}
+
+/// What the log tells of one version of a plugin: what it has told of the last one says nothing of the next.
+#[derive(Debug, Default)]
+pub(crate) struct PluginLog {
+    pub(crate) guest_lines: LogRate,
+    trapped: OnceAMinute,
+    not_replaced: OnceAMinute,
+    denied_call: OnceAMinute,
+    ignored_answer: OnceAMinute,
+    kept_route: OnceAMinute,
 }
 
 /// Streams that failed.
@@ -194,8 +201,8 @@ impl Counters {
         failures.last = Some(failure.clone());
     }
 
-    /// Notes an instance that ended at this engine tick.
-    pub(crate) fn trapped(&self, plugin: &str, phase: Phase, cause: &Cause, now: u64) {
+    /// Notes an instance that ended.
+    pub(crate) fn trapped(&self, cause: &Cause) {
         let counter = match cause {
             Cause::TimeLimit { .. } => &self.time_limit,
             Cause::Budget { .. } => &self.budget,
@@ -203,14 +210,6 @@ impl Counters {
             _ => &self.trap,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let Some(times) = self.trapped_lines.note_at(now) else {
-            debug!(plugin, %phase, %cause, "plugin instance ended");
-            return;
-        };
-        let mut innermost = self.last_backtrace();
-        innermost.truncate(LOGGED_FRAMES);
-        let backtrace = innermost.join(", ");
-        warn!(plugin, %phase, %cause, backtrace, times, "plugin instance ended");
     }
 
     /// Notes where a guest was when its call ended.
@@ -232,26 +231,44 @@ impl Counters {
         }
     }
 
-    /// Notes an instance that could not be replaced at this engine tick.
+    pub(crate) fn failures(&self) -> Failures {
+        lock(&self.failures).clone()
+    }
+}
+
+// === impl PluginLog ===
+
+impl PluginLog {
+    /// Tells of an instance that ended at this engine tick.
+    pub(crate) fn trapped(&self, plugin: &str, phase: Phase, cause: &Cause, backtrace: &[String], now: u64) {
+        let Some(times) = self.trapped.note_at(now) else {
+            debug!(plugin, %phase, %cause, "plugin instance ended");
+            return;
+        };
+        let backtrace = backtrace.get(..LOGGED_FRAMES).unwrap_or(backtrace).join(", ");
+        warn!(plugin, %phase, %cause, backtrace, times, "plugin instance ended");
+    }
+
+    /// Tells of an instance that could not be replaced at this engine tick.
     pub(crate) fn not_replaced(&self, plugin: &str, error: &PluginError, now: u64) {
         let cause = error.source().map(ToString::to_string);
-        match self.not_replaced_lines.note_at(now) {
+        match self.not_replaced.note_at(now) {
             Some(times) => warn!(plugin, %error, cause, times, "plugin instance not replaced"),
             None => debug!(plugin, %error, cause, "plugin instance not replaced"),
         }
     }
 
-    /// Notes a call-out, at this engine tick, that the sandbox does not allow.
+    /// Tells of a call-out, at this engine tick, that the sandbox does not allow.
     pub(crate) fn denied_call(&self, plugin: &str, now: u64) {
-        match self.denied_call_lines.note_at(now) {
+        match self.denied_call.note_at(now) {
             Some(times) => warn!(plugin, times, "call-out of a plugin without network denied"),
             None => debug!(plugin, "call-out of a plugin without network denied"),
         }
     }
 
-    /// Notes that a guest would have had another route chosen at this engine tick.
+    /// Tells that a guest would have had another route chosen at this engine tick.
     pub(crate) fn kept_route(&self, plugin: &str, now: u64) {
-        match self.kept_route_lines.note_at(now) {
+        match self.kept_route.note_at(now) {
             Some(times) => {
                 warn!(plugin, times, "clear_route_cache has no effect: routes are chosen before plugins run");
             }
@@ -259,16 +276,12 @@ impl Counters {
         }
     }
 
-    /// Notes an answer, at this engine tick, that had no stream to go to.
+    /// Tells of an answer, at this engine tick, that had no stream to go to.
     pub(crate) fn ignored_answer(&self, plugin: &str, root: bool, now: u64) {
-        match self.ignored_answer_lines.note_at(now) {
+        match self.ignored_answer.note_at(now) {
             Some(times) => warn!(plugin, root, times, "local response outside a stream ignored"),
             None => debug!(plugin, root, "local response outside a stream ignored"),
         }
-    }
-
-    pub(crate) fn failures(&self) -> Failures {
-        lock(&self.failures).clone()
     }
 }
 

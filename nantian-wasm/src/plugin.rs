@@ -9,9 +9,8 @@ use crate::config::{FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
 use crate::error::{Failure, Phase, PluginError};
 use crate::host::{Host, NoHost};
 use crate::instance::Instance;
-use crate::log_rate::LogRate;
 use crate::module::Module;
-use crate::observe::PluginStatus;
+use crate::observe::{PluginLog, PluginStatus};
 use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Abi, SharedPlugin};
 use crate::running::{attended, finish};
@@ -70,7 +69,8 @@ impl Plugin {
     }
 
     /// A plugin that takes this one's place: it has its metrics, and its shared data and queues unless it is
-    /// of another VM id or [space](crate::SharedSpace), but not its host.
+    /// of another VM id or [space](crate::SharedSpace), but not its host. The [status](Self::status) of each
+    /// tells what both have counted and how either failed last; the log tells of each by itself.
     ///
     /// Streams that this one has seen stay with it. [`WasmLayer`](crate::WasmLayer) shows how a service comes
     /// to have the new one.
@@ -141,7 +141,7 @@ impl Plugin {
             vm,
             life: Arc::default(),
             instances: u64::try_from(instances.get()).unwrap_or(u64::MAX),
-            log_rate: LogRate::default(),
+            log: PluginLog::default(),
         });
         // One more is for the successor of an instance that serves until it has started.
         let slots: Vec<_> = (0..=instances.get()).map(|_| Slot::new(Arc::clone(&plugin))).collect();
@@ -373,7 +373,7 @@ impl Inner {
                     this.pool.takes_place();
                 }
                 Err(PluginError::Full { .. }) if this.pool.give_place(now) => {}
-                Err(error) => this.plugin.shared.counters.not_replaced(&this.plugin.name, &error, now),
+                Err(error) => this.plugin.log.not_replaced(&this.plugin.name, &error, now),
             }
             this.pool.rebuilt_in(now.saturating_sub(began));
         });

@@ -242,7 +242,9 @@ impl Slot {
 
     /// Drops an instance that ended, and wakes the streams it held.
     pub(crate) fn bury(&self, cell: &mut InstanceCell, phase: Phase, cause: &Cause) {
-        self.plugin.shared.counters.trapped(&self.plugin.name, phase, cause, self.plugin.clock.ticks());
+        let SharedPlugin { name, shared, clock, log, .. } = &*self.plugin;
+        shared.counters.trapped(cause);
+        log.trapped(name, phase, cause, &shared.counters.last_backtrace(), clock.ticks());
         if cell.instance.take_if(|instance| !instance.is_alive()).is_none() {
             return;
         }

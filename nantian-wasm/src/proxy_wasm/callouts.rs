@@ -212,7 +212,7 @@ pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), 
 /// Does nothing but tell the log: routes are chosen before plugins run.
 pub(super) fn clear_route_cache(state: &State) {
     let plugin = &state.plugin;
-    plugin.shared.counters.kept_route(&plugin.name, plugin.clock.ticks());
+    plugin.log.kept_route(&plugin.name, plugin.clock.ticks());
 }
 
 /// A result the guest has no use for is not handed over.
@@ -266,7 +266,7 @@ fn begin(
 ) -> Result<(u32, ReplyAddress), HostCallError> {
     let state = caller.data_mut();
     if !state.plugin.allow_network {
-        state.plugin.shared.counters.denied_call(&state.plugin.name, state.now);
+        state.plugin.log.denied_call(&state.plugin.name, state.now);
         return Err(Status::InternalFailure.into());
     }
     let of_bodies = state.charged().map_or(0, |exchange| exchange.bytes_come);

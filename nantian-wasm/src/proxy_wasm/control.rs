@@ -176,7 +176,7 @@ pub(super) fn send_local_response(
     };
     let Some(exchange) = state.exchange_mut() else {
         let is_root = state.effective == ROOT;
-        state.plugin.shared.counters.ignored_answer(&state.plugin.name, is_root, state.now);
+        state.plugin.log.ignored_answer(&state.plugin.name, is_root, state.now);
         return Ok(());
     };
     let answered = match head {
@@ -240,7 +240,7 @@ impl State {
             return;
         }
         let (plugin, line) = (&self.plugin, observe::written(line));
-        if self.usage.admits_log(line.len()) && plugin.log_rate.admits_at(plugin.clock.ticks(), line) {
+        if self.usage.admits_log(line.len()) && plugin.log.guest_lines.admits_at(plugin.clock.ticks(), line) {
             observe::log(&plugin.name, self.active, level, line);
         } else {
             plugin.shared.counters.dropped_log_lines.fetch_add(1, Ordering::Relaxed);

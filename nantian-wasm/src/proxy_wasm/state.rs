@@ -18,7 +18,7 @@ use crate::engine::Clock;
 use crate::error::{Cause, Phase};
 use crate::host::Host;
 use crate::limits::Limits;
-use crate::log_rate::LogRate;
+use crate::observe::PluginLog;
 use crate::pool::Slot;
 use crate::sandbox::{Budgets, HostTrap, NO_TIME, Usage};
 use crate::stream::Exchange;
@@ -51,7 +51,7 @@ pub(crate) struct SharedPlugin {
     pub(crate) life: Arc<()>,
     /// How many there are of the plugin.
     pub(crate) instances: u64,
-    pub(crate) log_rate: LogRate,
+    pub(crate) log: PluginLog,
 }
 
 /// The data of a store: what host calls work on.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use nantian_wasm::{Action, Engine, PluginConfig, StreamContext, StreamInfo};
+use nantian_wasm::{Action, Engine, Plugin, PluginConfig, StreamContext, StreamInfo};
 
-use crate::support::{TicksWithLogs, get, plugin, plugin_of, send};
+use crate::support::{Frames, Logged, TicksWithLogs, get, plugin, plugin_of, send};
 
 /// Traps where it is shown a header `x-trap`.
 const TRAPS: &str = r#"(module
@@ -18,17 +18,40 @@ const TRAPS: &str = r#"(module
             (then (unreachable)))
         (i32.const 0)))"#;
 
+fn trapping() -> http::Request<Frames> {
+    let mut request = get("/");
+    request.headers_mut().insert("x-trap", "1".parse().unwrap());
+    request
+}
+
+fn next_version(plugin: &Plugin) -> Plugin {
+    let config = PluginConfig::new("probe").with_instances(std::num::NonZeroUsize::MIN);
+    plugin.successor(plugin.module(), config).unwrap()
+}
+
+#[test]
+fn log_tells_at_once_of_each_version_that_an_instance_has_ended() {
+    let engine = Engine::new().unwrap().0;
+    let old = plugin_of(&engine, &wat::parse_str(TRAPS).unwrap(), |_| {}).unwrap();
+    let new = next_version(&old);
+    let logged = Logged::of_plugins(|| {
+        for plugin in [&old, &old, &new, &new] {
+            assert_eq!(send([plugin.clone()], trapping()).status(), 503);
+            engine.maintain();
+        }
+    });
+    assert_eq!(new.status().traps.total(), 4);
+    assert_eq!(logged, ["probe: plugin instance ended"; 2]);
+}
+
 #[test]
 fn what_is_counted_goes_on_with_an_edit_and_counts_what_versions_before_it_do() {
     let engine = Engine::new().unwrap().0;
     let old = plugin_of(&engine, &wat::parse_str(TRAPS).unwrap(), |_| {}).unwrap();
-    let mut trapping = get("/");
-    trapping.headers_mut().insert("x-trap", "1".parse().unwrap());
-    assert_eq!(send([old.clone()], trapping).status(), 503);
+    assert_eq!(send([old.clone()], trapping()).status(), 503);
     engine.maintain();
 
-    let config = PluginConfig::new("probe").with_instances(std::num::NonZeroUsize::MIN);
-    let new = old.successor(old.module(), config).unwrap();
+    let new = next_version(&old);
     let told = || {
         let status = new.status();
         (status.streams, status.calls, status.failures, status.traps.total(), status.rebuilds)
