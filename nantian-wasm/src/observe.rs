@@ -34,8 +34,9 @@ pub struct PluginStatus {
     /// Calls into guests that have started: callbacks that follow one another at once, such as those at the
     /// end of a stream, are one.
     pub calls: u64,
-    /// Time for which guests ran, be it to start: a beat of the engine's clock that meets one counts the
-    /// milliseconds since the last. Short calls are mostly met by none, so it is right for many of them only.
+    /// Time that those calls took: a beat of the engine's clock that meets one counts the milliseconds since
+    /// the last beat. Short ones are mostly met by none, so it is right for many of them only. One of more
+    /// than a millisecond counts one or two too many, and fewer while the host works for it.
     pub guest_time: Duration,
     /// Bytes of linear memory of all instances, as of the last upkeep.
     pub memory: u64,

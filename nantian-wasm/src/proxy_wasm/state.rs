@@ -203,8 +203,12 @@ impl State {
         }
     }
 
-    /// Counts the time between the last two beats for a guest that the last one has met.
+    /// Counts the time between the last two beats for a guest that the last one has met, unless it starts:
+    /// that is no time of calls.
     fn count_time(&mut self) {
+        if matches!(self.phase, Phase::Start | Phase::Configure) {
+            return;
+        }
         let clock = &self.plugin.clock;
         let now = clock.beats();
         if std::mem::replace(&mut self.counted_at, now) != now

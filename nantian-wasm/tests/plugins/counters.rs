@@ -76,25 +76,28 @@ fn calls_into_guests_are_counted() {
 }
 
 #[test]
-fn time_of_guests_is_that_of_the_beats_which_meet_them() {
+fn time_of_guests_is_that_of_the_beats_which_meet_their_calls() {
     let guest = r#"(module (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
         (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
-        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (func $toil
             (local $rounds i32)
             (loop $more
                 (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))
                 (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
-                (br_if $more (i32.le_u (local.get $rounds) (i32.const 20))))
-            (i32.const 0)))"#;
+                (br_if $more (i32.le_u (local.get $rounds) (i32.const 20)))))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32) (call $toil) (i32.const 1))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $toil) (i32.const 0)))"#;
     let engine = Engine::new().unwrap().0;
-    let plugin = plugin_of(&engine, &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
-    tracing::subscriber::with_default(TicksWithLogs(engine, 1), || {
+    let plugin = tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+        let plugin = plugin_of(&engine, &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
+        assert_eq!(plugin.status().guest_time, Duration::ZERO, "it has started");
         let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
         let (mut parts, ()) = http::Request::new(()).into_parts();
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         while let Action::Pending = stream.on_request_headers(&mut parts, true) {
             while stream.poll_request(&mut context).is_pending() {}
         }
+        plugin
     });
     assert_eq!(plugin.status().guest_time, Duration::from_millis(21));
 }
