@@ -12,6 +12,8 @@ use crate::stream::{Action, Direction, StreamContext};
 /// One owner's way to a stream. Most streams have one owner at a time, who needs no lock.
 pub(crate) struct StreamHandle {
     owner: Owner,
+    /// Of the message that the owner waits with while there are others.
+    direction: Direction,
     /// A plugin may answer or end the stream outside of its callbacks.
     may_be_interrupted: bool,
 }
@@ -43,20 +45,22 @@ pub(crate) enum StreamGuard<'a> {
 // === impl StreamHandle ===
 
 impl StreamHandle {
+    /// The way of who awaits the response.
     pub(crate) fn new(context: StreamContext) -> Self {
         let may_be_interrupted = context.may_interrupt();
-        Self { owner: Owner::Alone(Box::new(StreamState { context, refusal: None })), may_be_interrupted }
+        let owner = Owner::Alone(Box::new(StreamState { context, refusal: None }));
+        Self { owner, direction: Direction::Response, may_be_interrupted }
     }
 
-    /// Another owner's way to the same stream.
-    pub(crate) fn share(&mut self) -> Self {
+    /// The way to the same stream of another owner, who waits with the message of this direction.
+    pub(crate) fn share(&mut self, direction: Direction) -> Self {
         let shared = match std::mem::replace(&mut self.owner, Owner::Gone) {
             Owner::Alone(alone) => Arc::new(Mutex::new(*alone)),
             Owner::OneOfSome { shared, .. } => shared,
-            Owner::Gone => return self.take(),
+            Owner::Gone => return Self { owner: Owner::Gone, ..*self },
         };
         self.owner = Owner::OneOfSome { shared: Arc::clone(&shared), waiting: None };
-        Self { owner: Owner::OneOfSome { shared, waiting: None }, ..*self }
+        Self { owner: Owner::OneOfSome { shared, waiting: None }, direction, ..*self }
     }
 
     /// Gives the stream to another owner, which leaves nothing here.
@@ -97,10 +101,11 @@ impl StreamHandle {
     }
 
     /// Waits for nothing any more: a wait that nobody polls keeps those behind it waiting.
-    pub(crate) fn stop_waiting(&mut self, direction: Direction) {
+    pub(crate) fn stop_waiting(&mut self) {
         if let Owner::OneOfSome { waiting, .. } = &mut self.owner {
             *waiting = None;
         }
+        let direction = self.direction;
         self.note(|context| context.stop_waiting(direction));
     }
 
@@ -124,6 +129,12 @@ impl StreamHandle {
         if let Some(mut shared) = self.try_lock() {
             note(&mut shared.context);
         }
+    }
+}
+
+impl Drop for StreamHandle {
+    fn drop(&mut self) {
+        self.stop_waiting();
     }
 }
 

@@ -70,10 +70,10 @@ pub(crate) fn forwarded<B>(
 ) -> Request<RequestBody<B>> {
     let body = match watching {
         Watching::No => RequestBody::unwatched(body),
-        Watching::Counted => RequestBody::counted(body, stream.share()),
+        Watching::Counted => RequestBody::counted(body, stream.share(Direction::Request)),
         _ => {
             let folds_end = folds_end(parts.version);
-            RequestBody::watched(body, Relay::new(stream.share(), Direction::Request, folds_end))
+            RequestBody::watched(body, Relay::new(stream, Direction::Request, folds_end))
         }
     };
     Request::from_parts(parts, body)
@@ -204,7 +204,7 @@ pub(crate) fn replied<T>(
     let body = match watching {
         Watching::No | Watching::Counted => ResponseBody::new(source, stream.take(), None),
         Watching::Parts | Watching::Length => {
-            let relay = Relay::new(stream.share(), Direction::Response, folds_end(parts.version));
+            let relay = Relay::new(stream, Direction::Response, folds_end(parts.version));
             ResponseBody::new(source, stream.take(), Some(relay))
         }
         Watching::Emptied => ResponseBody::whole(Bytes::new(), stream.take()),

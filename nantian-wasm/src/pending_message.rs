@@ -73,7 +73,7 @@ impl<P, B> PendingMessage<P, B> {
 
     /// The headers, and the body with its way past the plugins.
     pub(crate) fn open(self, direction: Direction, stream: &mut StreamHandle) -> (P, Pin<Box<B>>, Relay) {
-        let relay = Relay::new(stream.share(), direction, self.folds_end);
+        let relay = Relay::new(stream, direction, self.folds_end);
         match self.body {
             Incoming::Untouched(body) => (self.parts, Box::pin(body), relay),
             Incoming::Gathered(body, gathered) => (self.parts, body, relay.having(gathered)),

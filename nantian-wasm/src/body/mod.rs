@@ -95,7 +95,7 @@ impl End {
     /// Waits for nothing any more, since something has come.
     fn stop_waiting(&mut self) {
         if self.may_break() {
-            self.stream.stop_waiting(Direction::Response);
+            self.stream.stop_waiting();
         }
     }
 
@@ -106,7 +106,6 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.stop_waiting();
         self.stream.count(Direction::Response, self.unseen.unwrap_or_default());
     }
 }

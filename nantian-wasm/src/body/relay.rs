@@ -86,9 +86,9 @@ impl BodyError {
 
 impl Relay {
     /// The way of a body; `folds_end` for one whose last frame ends it.
-    pub(crate) fn new(stream: StreamHandle, direction: Direction, folds_end: bool) -> Self {
+    pub(crate) fn new(stream: &mut StreamHandle, direction: Direction, folds_end: bool) -> Self {
         Self {
-            stream: Some(stream),
+            stream: Some(stream.share(direction)),
             direction,
             stage: Stage::Read,
             chunk: Bytes::new(),
@@ -147,14 +147,7 @@ impl Relay {
 
     /// Lets go of the stream.
     pub(crate) fn end(&mut self) {
-        self.stop_waiting();
         (self.stream, self.stage, self.passed) = (None, Stage::Done, Bytes::new());
-    }
-
-    fn stop_waiting(&mut self) {
-        if let Some(stream) = &mut self.stream {
-            stream.stop_waiting(self.direction);
-        }
     }
 
     /// What is to come, with what has come and was not given yet in front of it.
@@ -289,9 +282,11 @@ impl Relay {
     /// The body has broken off on its way here.
     fn break_off(&mut self, error: BoxError) -> Option<Result<Frame<Bytes>, BoxError>> {
         self.stage = Stage::Done;
-        self.stop_waiting();
-        if let (Direction::Response, Some(stream)) = (self.direction, &mut self.stream) {
-            stream.note_broken();
+        if let Some(stream) = &mut self.stream {
+            stream.stop_waiting();
+            if self.direction == Direction::Response {
+                stream.note_broken();
+            }
         }
         Some(Err(error))
     }
@@ -365,12 +360,6 @@ impl Relay {
             self.stream = None;
         }
         Poll::Ready(ended.and_then(|()| self.lengths.pass(&self.chunk, ends)))
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.stop_waiting();
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
-use futures_util::lock::OwnedMutexLockFuture;
+use futures_util::lock::{OwnedMutexGuard, OwnedMutexLockFuture};
 
 use super::active_plugin::{ActivePlugin, CallOutcome};
 use super::exchange::{Direction, Exchange, Waiter};
@@ -59,9 +59,8 @@ impl StreamContext {
     pub(super) fn step(&mut self, direction: Direction, run: impl FnOnce(&mut Self) -> Action) -> Action {
         self.settle();
         self.passing = None;
-        self.exchange = self.exchange.take().or_else(|| self.shared.try_lock_owned());
+        self.exchange = self.take_exchange(direction);
         if self.exchange.is_none() {
-            *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
             return Action::Pending;
         }
         *self.waits.of(direction) = None;
@@ -77,6 +76,29 @@ impl StreamContext {
         }
         self.settle();
         action
+    }
+
+    /// Takes the exchange, or notes that the direction waits for it: a guest may have it for many slices.
+    fn take_exchange(&mut self, direction: Direction) -> Option<OwnedMutexGuard<Exchange>> {
+        let exchange = self.exchange.take().or_else(|| self.shared.try_lock_owned());
+        if exchange.is_none() {
+            *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
+        }
+        exchange
+    }
+
+    /// Takes the exchange once nothing is running and no guest has it.
+    fn poll_exchange(
+        &mut self,
+        direction: Direction,
+        cx: &mut Context<'_>,
+    ) -> Poll<OwnedMutexGuard<Exchange>> {
+        loop {
+            ready!(self.poll_wait(direction, cx));
+            if let Some(exchange) = self.take_exchange(direction) {
+                return Poll::Ready(exchange);
+            }
+        }
     }
 
     /// Whether a guest may want the exchange between two steps: one that is entered for something else, has
@@ -119,11 +141,7 @@ impl StreamContext {
                 Some(Wait::Exchange(exchange)) => drop(ready!(exchange.poll_unpin(cx))),
                 Some(Wait::Guest(index)) => {
                     let index = *index;
-                    let Some(mut exchange) = self.shared.try_lock_owned() else {
-                        *self.waits.of(direction) =
-                            Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
-                        continue;
-                    };
+                    let Some(mut exchange) = self.take_exchange(direction) else { continue };
                     exchange.await_touch(Waiter::from(direction), cx.waker());
                     if let Some(deadline) = self.held_until(&exchange, index, direction) {
                         if let Some(lease) = self.active.get(index).and_then(|active| active.lease.as_ref()) {
@@ -162,25 +180,20 @@ impl StreamContext {
     /// Whatever makes it ready is gone when an empty part was shown: the message has gone on, or is broken
     /// off.
     fn poll_released(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
-        let waker = cx.waker();
         let message = self.message(direction);
         if message.over.is_some() {
             return Poll::Ready(());
         }
-        if !message.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(waker)) {
-            message.waiting = Some(waker.clone());
+        if !message.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(cx.waker())) {
+            message.waiting = Some(cx.waker().clone());
         }
         // Who waits for a response's headers learns of what ends the stream before these have left.
         let may_end = direction == Direction::Response && self.may_interrupt();
         if !may_end && !self.active.iter().any(|active| active.holds.contains(direction)) {
             return Poll::Pending;
         }
-        let Some(mut exchange) = self.shared.try_lock() else {
-            // A guest may have it for many slices.
-            *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
-            return self.poll_wait(direction, cx);
-        };
-        exchange.await_touch(Waiter::from(direction), waker);
+        let mut exchange = ready!(self.poll_exchange(direction, cx));
+        exchange.await_touch(Waiter::from(direction), cx.waker());
         let lets_go = |(active, plugin_state): (&ActivePlugin, &PluginState)| {
             active.holds.contains(direction)
                 && (plugin_state.message_ref(direction).pause == Pause::Over
@@ -206,11 +219,7 @@ impl StreamContext {
         if !self.may_interrupt() {
             return Poll::Pending;
         }
-        ready!(self.poll_running(Direction::Response, cx));
-        let Some(mut exchange) = self.shared.try_lock_owned() else {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        };
+        let mut exchange = ready!(self.poll_exchange(Direction::Response, cx));
         exchange.await_touch(Waiter::Future, cx.waker());
         self.exchange = Some(exchange);
         let action = self.interrupted(Direction::Request);

@@ -233,16 +233,16 @@ const TOILS: &str = "(loop $more
     (i32.store (i32.const 16) (i32.add (i32.load (i32.const 16)) (i32.const 1)))
     (br_if $more (i32.lt_u (i32.load (i32.const 16)) (i32.const 60))))";
 
-/// A guest whose call-out is answered while the response, at whose body it may look, is on its way.
-fn toiling(is_watched: bool) -> (Engine, Plugin, Arc<Later>) {
-    let text =
-        ASKING.replace("HELD", "proxy_on_response_headers").replace("MORE (i32.const 1)", "(i32.const 0)");
+/// A guest that makes a call-out in this callback, looks at bodies of requests and, if it is to, responses,
+/// and takes long over the reply.
+fn toiling(callback: &str, is_watched: bool, reply: &str) -> (Engine, Plugin, Arc<Later>) {
+    let text = ASKING.replace("HELD", callback).replace("MORE (i32.const 1)", "(i32.const 0)");
     let body = |message| {
         format!(r#"(func (export "proxy_on_{message}_body") (param i32 i32 i32) (result i32) (i32.const 0))"#)
     };
     let also = if is_watched { body("response") } else { String::new() } + &body("request");
     let log = r#"(func (export "proxy_on_log")"#;
-    let text = text.replace(log, &format!("{also} {log}")).replace("REPLY", TOILS);
+    let text = text.replace(log, &format!("{also} {log}")).replace("REPLY", &format!("{TOILS} {reply}"));
     later(&text)
 }
 
@@ -267,7 +267,7 @@ fn body_waits_for_a_guest_that_has_its_stream_and_keeps_no_other_waiting_when_it
         (true, true, IsDropped),
     ] {
         let case = format!("{is_watched}, {is_upload_first}, {fate:?}");
-        let (engine, plugin, host) = toiling(is_watched);
+        let (engine, plugin, host) = toiling("proxy_on_response_headers", is_watched, "");
         let [has_upload, has_more] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let begun = Mutex::new(None);
         let inner = service_fn(|request: Request<RequestBody<Late>>| {
@@ -332,6 +332,54 @@ fn body_waits_for_a_guest_that_has_its_stream_and_keeps_no_other_waiting_when_it
                     assert!(turns < 1_000 && woken(0) > 0, "{case}: nobody wakes it");
                 }
             }
+        });
+    }
+}
+
+#[test]
+fn exchange_that_awaits_its_response_waits_for_a_guest_that_has_its_stream() {
+    for is_dropped in [false, true] {
+        let (engine, plugin, host) = toiling("proxy_on_request_headers", false, "(call $answer)");
+        let has_upload = Arc::new(AtomicBool::new(false));
+        let begun = Mutex::new(None);
+        let inner = service_fn(|request: Request<RequestBody<Late>>| {
+            *begun.lock().unwrap() = Some(Box::pin(request.into_body()));
+            std::future::pending::<Result<Response<Frames>, std::convert::Infallible>>()
+        });
+        let request = Late(Arc::clone(&has_upload), frames([data("upload")]));
+        let request = Request::post("/").header("host", "a").body(request).unwrap();
+        let mut exchange = Some(Box::pin(WasmLayer::new([plugin]).layer(inner).oneshot(request)));
+
+        let wakes = [(); 2].map(|()| Arc::<Wakes>::default());
+        let wakers = wakes.each_ref().map(|wakes| Waker::from(Arc::clone(wakes)));
+        let [mut of_upload, mut of_exchange] = wakers.each_ref().map(Context::from_waker);
+        let woken = |place: usize| wakes[place].0.swap(0, Ordering::Relaxed) > 0;
+        tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+            assert!(exchange.as_mut().unwrap().as_mut().poll(&mut of_exchange).is_pending());
+            host.answer();
+            let mut upload = begun.lock().unwrap().take().unwrap();
+            let _ = woken(1);
+            assert!(exchange.as_mut().unwrap().as_mut().poll(&mut of_exchange).is_pending());
+            assert!(!woken(1), "it waits");
+            has_upload.store(true, Ordering::Relaxed);
+            let mut poll_upload = || http_body::Body::poll_frame(upload.as_mut(), &mut of_upload);
+            assert!(poll_upload().is_pending(), "the guest has the stream");
+            if is_dropped {
+                exchange = None;
+            }
+            let mut turns = 0;
+            while !woken(usize::from(!is_dropped)) {
+                turns += 1;
+                assert!(turns < 1_000, "nobody wakes whoever waits, {is_dropped}");
+                engine.maintain();
+            }
+            if let Some(exchange) = &mut exchange {
+                let Poll::Ready(Ok(response)) = exchange.as_mut().poll(&mut of_exchange) else {
+                    panic!("the guest has answered")
+                };
+                assert_eq!(response.status(), 418);
+            }
+            assert!(poll_upload().is_ready(), "{is_dropped}");
         });
     }
 }
