@@ -171,6 +171,11 @@ impl StreamContext {
             self.wake_waiting(Direction::Response);
             return CallOutcome::Skipped;
         }
+        CallOutcome::Over(self.refused(index, failure))
+    }
+
+    /// Ends the stream for a failure that is no way past the plugin.
+    pub(super) fn refused(&mut self, index: usize, failure: Failure) -> Action {
         // As in Envoy, a guest whose header is no HTTP sees what is made of its request.
         if failure.phase.is_response() || !matches!(failure.cause, Cause::InvalidHeader { .. }) {
             self.leave_out(index);
@@ -184,7 +189,7 @@ impl StreamContext {
         if self.response.is_released {
             self.end_message(Direction::Response, &end);
         }
-        CallOutcome::Over(Action::Fail(failure))
+        Action::Fail(failure)
     }
 
     /// Calls a plugin no more for this stream.

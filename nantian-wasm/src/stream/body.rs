@@ -255,7 +255,7 @@ impl StreamContext {
             return None;
         }
         let cause = self.hold_all().err()?;
-        Some(self.cannot_hold(cursor, part.chunk, cause))
+        Some(self.cannot_hold(cursor, cause))
     }
 
     fn show_bytes(
@@ -292,7 +292,7 @@ impl StreamContext {
         }
         let length = message.kept.len() + message.window.as_ref().map_or(0, |window| window.bytes.len());
         if length > limit && is_kept && verdict != BodyVerdict::Watermark {
-            return self.cannot_hold(cursor, chunk, Cause::BodyTooLarge { limit });
+            return self.cannot_hold(cursor, Cause::BodyTooLarge { limit });
         }
         if verdict == BodyVerdict::Discard && end && !may_be_continued {
             // The end of a stream cannot be withheld by forgetting it; what the guest kept before goes with
@@ -302,7 +302,7 @@ impl StreamContext {
             return Step::Next;
         }
         if is_kept && let Err(cause) = self.hold_all() {
-            return self.cannot_hold(cursor, chunk, cause);
+            return self.cannot_hold(cursor, cause);
         }
         let is_full = verdict == BodyVerdict::Watermark && length >= limit;
         if !end && !is_full {

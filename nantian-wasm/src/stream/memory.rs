@@ -1,13 +1,10 @@
 //! What a stream's plugins hold of its bodies, in the memory that the embedder has for all of them.
 
-use bytes::Bytes;
-
 use super::StreamContext;
-use super::active_plugin::CallOutcome;
 use super::body::PluginCursor;
 use super::headers::Step;
 use super::plugin_state::PluginMessage;
-use crate::error::Cause;
+use crate::error::{Cause, Failure};
 use crate::held_bodies::HeldBodies;
 
 // === impl StreamContext ===
@@ -55,16 +52,12 @@ impl StreamContext {
         held.sum::<usize>() + exchange.saved_bytes()
     }
 
-    /// Ends the stream whose body cannot be held.
-    pub(super) fn cannot_hold(&mut self, cursor: &PluginCursor<'_>, chunk: &mut Bytes, cause: Cause) -> Step {
+    /// Ends the stream whose body cannot be held, under either failure policy.
+    pub(super) fn cannot_hold(&mut self, cursor: &PluginCursor<'_>, cause: Cause) -> Step {
         let PluginCursor { plugin, index, direction } = *cursor;
-        match self.failed(plugin, index, direction.body_phase(), cause) {
-            CallOutcome::Over(action) => Step::Over(action),
-            _ => {
-                self.take_bytes_into(index, direction, chunk);
-                Step::Next
-            }
-        }
+        let failure = Failure::new(plugin.shared_name(), direction.body_phase(), cause);
+        plugin.note_failure(&failure);
+        Step::Over(self.refused(index, failure))
     }
 }
 
