@@ -7,7 +7,11 @@ use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use nantian_wasm::{Engine, Plugin, WasmLayer, body::RequestBody, body::ResponseBody, respond::LocalReply};
+use nantian_wasm::{
+    Engine, Plugin, WasmLayer,
+    body::{RequestBody, ResponseBody},
+    respond::{LocalReply, ReplacedExtensions},
+};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{Frames, built, configured, frames, plugin, plugin_of};
@@ -102,6 +106,32 @@ fn answer_of_a_plugin_is_a_whole_for_those_of_an_outer_layer_and_says_why_it_is(
     assert_eq!(counts(&looks), [1, 1]);
     let body = response.into_body().collect().now_or_never().unwrap().unwrap();
     assert_eq!(body.to_bytes(), "today");
+}
+
+#[test]
+fn what_is_sent_in_the_place_of_a_response_has_the_extensions_of_the_first_one() {
+    let at_headers = REFUSES.replace("request_headers", "response_headers");
+    let holds =
+        r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 1))"#;
+    let at_body = REFUSES.replace("request_headers", "response_body").replace("_0_2_1", "_0_2_100");
+    let at_body = at_body.replace("(data", &format!("{holds} (data"));
+    for guest in [at_headers, at_body] {
+        let refuses = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
+        let first = past(std::slice::from_ref(&refuses), || {
+            let mut response = Response::new(Full::from("some"));
+            response.extensions_mut().insert("of the first");
+            response
+        });
+        let first = std::sync::Mutex::new(Some(first));
+        let second = past(&[refuses], || {
+            let mut first = first.lock().unwrap().take().unwrap();
+            first.extensions_mut().insert("of the second");
+            first
+        });
+        assert_eq!(second.status(), 403);
+        let ReplacedExtensions(replaced) = second.extensions().get().unwrap();
+        assert_eq!(replaced.get(), Some(&"of the first"));
+    }
 }
 
 #[test]
