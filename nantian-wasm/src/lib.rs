@@ -109,8 +109,9 @@
 //! * A body too large to be held, or for which there is no memory, or made longer than one that may be held,
 //!   and an answer that is no response, end the stream under either failure policy.
 //! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are
-//!   answered. `proxy_get_status` says how a call-out ended to the stream that made it, too, not to the root
-//!   alone.
+//!   answered. Declaring a property (`declare_property`) is answered by `Ok` however often and has no effect:
+//!   those that guests set are bytes and last as long as their stream. `proxy_get_status` says how a call-out
+//!   ended to the stream that made it, too, not to the root alone.
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
 //! * A plugin that did not see the request does not see its end either, and one that answers as its context
 //!   is created is not shown the request.

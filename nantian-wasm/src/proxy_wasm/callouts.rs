@@ -146,8 +146,8 @@ fn open_grpc(
     let target = short(caller, upstream, Status::InternalFailure)?;
     let upstream = protobuf::cluster(&target)
         .map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
-    let [service, method] = [service, method].map(|span| name(caller, span, Status::InternalFailure));
-    let (service, method) = (service?, method?);
+    let service = name(caller, service, Status::InternalFailure)?;
+    let method = name(caller, method, Status::InternalFailure)?;
     let block = read(caller, metadata.0, metadata.1)?;
     let metadata = fields(&mut caller.data_mut().interner, &block).map_err(|_| Status::InternalFailure)?;
     PathAndQuery::try_from(format!("/{service}/{method}")).map_err(|_| Status::InternalFailure)?;
