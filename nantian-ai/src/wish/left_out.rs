@@ -14,6 +14,9 @@ use crate::outbound::foreign::{Message, items};
 const CONFIGS: [&str; 2] = ["generationConfig", "inferenceConfig"];
 const OUTPUT: &str = "outputConfig";
 
+/// Up to where Bedrock is to keep a list.
+const POINT: &str = "cachePoint";
+
 /// How penalties are named: by OpenAI and others, and by Gemini.
 const PENALTIES: [(&str, &str); 4] = [
     ("frequency_penalty", "frequency_penalty"),
@@ -138,6 +141,32 @@ pub(super) fn without_strict_tools(body: &Bytes) -> Option<Bytes> {
     (!cuts.is_empty()).then(|| object.set_and(body, &[], cuts).concat().into())
 }
 
+/// A body for Bedrock of which nothing is to be kept.
+pub(super) fn without_cache_points(body: &Bytes) -> Option<Bytes> {
+    let object = Object::parse(body).ok()?;
+    let mut cuts = Vec::new();
+    let mut cut_from = |at: usize, list: &[u8]| {
+        let items = std::str::from_utf8(list).ok().and_then(|text| items(list, text)).unwrap_or_default();
+        let is_point = |json: &str| Object::parse(json.as_bytes()).is_ok_and(|it| it.value(POINT).is_some());
+        cut_out(items.into_iter().map(|item| (item.range, is_point(item.json))), at, &mut cuts);
+    };
+    if let Some((at, system)) = object.place("system") {
+        cut_from(at, system);
+    }
+    if let Some((at, config)) = object.place("toolConfig")
+        && let Some((within, tools)) = Object::parse(config).ok()?.place("tools")
+    {
+        cut_from(at + within, tools);
+    }
+    let (at, messages) = object.place("messages")?;
+    for item in items(messages, std::str::from_utf8(messages).ok()?)? {
+        if let Some((within, content)) = Object::parse(item.json.as_bytes()).ok()?.place("content") {
+            cut_from(at + item.range.start + within, content);
+        }
+    }
+    (!cuts.is_empty()).then(|| object.set_and(body, &[], cuts).concat().into())
+}
+
 /// What has to change for a conversation to end with a user who has the model go on; `None` if it ends with a
 /// user, or with a call.
 pub(crate) fn continued(object: &Object<'_>) -> Option<Edit> {
@@ -227,6 +256,18 @@ mod tests {
             assert_eq!(with_schema_said(&body).unwrap(), expected);
         }
         assert_eq!(with_schema_said(&Bytes::from_static(b"{}")), None);
+    }
+
+    #[test]
+    fn nothing_is_kept_any_more() {
+        let body = |point: &str| {
+            format!(
+                r#"{{"system":[{{"text":"a"}}{point}],"messages":[{{"role":"user","content":[{{"text":"\"cachePoint\""}}{point},{{"text":"b"}}{point}]}}],"toolConfig":{{"tools":[{{"toolSpec":{{}}}}{point}]}}}}"#
+            )
+        };
+        let keeping = Bytes::from(body(r#",{"cachePoint":{"type":"default"}}"#));
+        assert_eq!(without_cache_points(&keeping).unwrap(), body(""));
+        assert_eq!(without_cache_points(&Bytes::from(body(""))), None);
     }
 
     #[test]

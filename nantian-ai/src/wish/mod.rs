@@ -80,6 +80,9 @@ wishes! {
     NewerLimit,
     /// Bedrock: stop sequences.
     Stop,
+    /// Bedrock: that a model keeps beginnings of conversations, which not all do behind profiles whose names
+    /// say nothing.
+    Cache,
     /// Bedrock: that a model which has tools tells its answer bit by bit.
     Stream,
     /// Responses: that a model tells what it thinks, which OpenAI lets no organisation see that it does not
@@ -122,7 +125,9 @@ impl Wish {
         };
         // OpenRouter has nobody who sees pictures, and llama.cpp fails.
         let is_unserved = self == Self::Pictures && matches!(status.as_u16(), 404 | 500);
-        (matches!(status.as_u16(), 400 | 422) || is_unserved) && is_said()
+        // Bedrock says with 403 that a model keeps nothing.
+        let is_denied = self == Self::Cache && status == StatusCode::FORBIDDEN;
+        (matches!(status.as_u16(), 400 | 422) || is_unserved || is_denied) && is_said()
     }
 
     /// Whether an answer to the same request without it says that it is always refused; `streams` is whether
@@ -135,7 +140,7 @@ impl Wish {
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
-            Self::OlderLimit | Self::NewerLimit | Self::Stop | Self::Stream => true,
+            Self::OlderLimit | Self::NewerLimit | Self::Stop | Self::Stream | Self::Cache => true,
             Self::Summary | Self::Encryption | Self::Template => true,
             // An answer in one piece says nothing of streams: the provider may have read another request than
             // was read here.
@@ -165,6 +170,7 @@ impl Wish {
             Self::OlderLimit => "the provider refuses `max_tokens`: it is called `max_completion_tokens`",
             Self::NewerLimit => "the provider refuses `max_completion_tokens`: it is called `max_tokens`",
             Self::Stop => "the model takes no stop sequences: they are left out",
+            Self::Cache => "the model keeps no beginnings of conversations: it is not asked to",
             Self::Pictures => "the model sees no pictures: they are left out",
             Self::Stream => "the model calls no tools in a stream: it is asked for whole answers",
             Self::Summary => "the provider summarises no reasoning for this organisation: it is not asked to",
@@ -215,6 +221,7 @@ impl Wish {
             Self::Stop => {
                 return left_out::without_members(body, &[("stopSequences", "stop")], |_| true, losses);
             }
+            Self::Cache => return left_out::without_cache_points(body),
             Self::StandIn => {
                 let edits = foreign::without_stand_ins(&object);
                 (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?

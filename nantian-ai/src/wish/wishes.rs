@@ -52,6 +52,7 @@ impl Wishes {
                 add(Wish::Strict, has_strict && !strict);
                 add(Wish::Prefill, ends_with_the_model && !strict);
                 add(Wish::Sampling, draws && !strict);
+                add(Wish::Cache, !strict);
                 add(Wish::Stop, !request.stop.is_empty() && !strict);
                 add(Wish::MustCall, request.must_call() && !strict);
                 add(Wish::Stream, request.stream && !request.tools.is_empty());
@@ -154,6 +155,7 @@ impl Wishes {
             (Wish::MustCall | Wish::ToolChoice, _) => &["tool_choice"],
             (Wish::Schema, _) => &["response_format.json_schema"],
             (Wish::Strict, _) => &["tools.strict"],
+            (Wish::Cache, _) => &["cache_control"],
             (Wish::Pictures, _) => &["messages.content.image"],
             (Wish::Prefill, _) => &["messages.prefill"],
             (Wish::Summary, _) => &["thinking.display"],

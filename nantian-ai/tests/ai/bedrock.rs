@@ -185,3 +185,30 @@ fn keys_that_are_none_and_a_header_for_a_signature_are_refused() {
         bedrock().with_endpoint("http://127.0.0.1:1").with_credential(Credential::aws("AKID:secret"));
     Target::new(elsewhere).unwrap();
 }
+
+#[tokio::test]
+async fn a_profile_whose_name_says_nothing_keeps_what_it_is_told_until_it_refuses() {
+    const ANSWER: &str = r#"{"output":{"message":{"role":"assistant","content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":3,"outputTokens":4}}"#;
+    const REFUSAL: &str = r#"{"message":"You invoked an unsupported model or your request did not allow prompt caching. See the documentation for more information."}"#;
+    let own = "arn:aws:bedrock:eu-central-1:1:application-inference-profile/x";
+    let layer = layer(TargetConfig::new("demo/own", "bedrock", own).with_region("eu-central-1"));
+    let asked = r#"{"model":"any","max_tokens":9,"system":[{"type":"text","text":"Be brief.","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":"Hi"}]}"#;
+    let upstream = Upstream::new().replies(reply(200, ANSWER));
+    let (head, _) = send(layer.clone(), &upstream, post("/v1/messages", asked)).await;
+    assert_eq!((head.status.as_u16(), head.headers.get("x-nantian-dropped")), (200, None));
+    let parsed = |body: &Bytes| serde_json::from_slice::<Value>(body).unwrap();
+    let system = |body: &Bytes| parsed(body)["system"].clone();
+    let said = json!({"text": "Be brief."});
+    let kept = json!([said, {"cachePoint": {"type": "default"}}]);
+    assert_eq!(system(&upstream.request().1), kept);
+
+    let upstream = Upstream::new().replies(reply(403, REFUSAL)).replies(reply(200, ANSWER));
+    let (head, body) = send(layer.clone(), &upstream, post("/v1/messages", asked)).await;
+    assert_eq!(head.status, 200, "{body}");
+    assert_eq!(head.headers["x-nantian-dropped"], "cache_control");
+    assert_eq!(system(&upstream.all()[1].1), json!([said]));
+    let upstream = Upstream::new().replies(reply(200, ANSWER));
+    let (head, _) = send(layer, &upstream, post("/v1/messages", asked)).await;
+    assert_eq!(head.headers["x-nantian-dropped"], "cache_control");
+    assert_eq!(system(&upstream.request().1), json!([said]));
+}

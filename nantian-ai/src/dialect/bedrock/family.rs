@@ -58,9 +58,9 @@ impl Family {
         !matches!(self, Self::Unguided | Self::GptOss) && self.traits().takes_forced_tools
     }
 
-    /// Whether it keeps beginnings of conversations.
+    /// Whether it keeps beginnings of conversations, or may: what it refuses is left out.
     pub(super) fn keeps_conversations(self) -> bool {
-        matches!(self, Self::Nova { .. }) || self.keeps_more()
+        matches!(self, Self::Nova { .. } | Self::Unnamed) || self.keeps_more()
     }
 
     /// Whether it keeps tools, and anything for an hour.
@@ -116,6 +116,7 @@ mod tests {
             ("us.anthropic.claude-opus-4-8-v1", true),
             ("amazon.nova-pro-v1:0", true),
             ("meta.llama3-70b-instruct-v1:0", false),
+            ("arn:aws:bedrock:us-east-1:1:application-inference-profile/x", true),
         ] {
             assert_eq!(Family::of(model).keeps_conversations(), keeps, "{model}");
         }
