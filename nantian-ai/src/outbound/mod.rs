@@ -39,6 +39,8 @@ use crate::wish::{Wish, Wishes, continued};
 pub struct Prepared {
     head: Parts,
     body: RequestBody,
+    /// The body is Messages, which Claude at Vertex AI gets in its own form.
+    is_at_vertex: bool,
     facts: RequestFacts,
     /// What the upstream speaks, and is asked for.
     asked: (Dialect, Operation),
@@ -113,7 +115,6 @@ impl Target {
     fn pass(&self, surface: &Surface, mut head: Parts, body: Bytes) -> Result<Prepared, Error> {
         let query = head.uri.query().map(upstream_query);
         let query = query.as_deref().filter(|query| !query.is_empty());
-        let uri = self.uri(surface.path(), query).ok_or(Error::MalformedQuery)?;
         let has_body = surface.operation().names_a_model();
         let passing = if has_body {
             let object = Object::parse(&body)?;
@@ -127,14 +128,17 @@ impl Target {
         };
         let Passing { facts, body, way, wishes, lost } = passing;
         let asked = (surface.dialect().into(), surface.operation());
-        head.uri = uri;
+        let at_vertex = self.uri_at_vertex(surface.operation(), facts.stream);
+        head.uri = at_vertex.or_else(|| self.uri(surface.path(), query)).ok_or(Error::MalformedQuery)?;
         head.headers = upstream_headers(&head.headers);
         self.introduce(&mut head);
         if has_body {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             head.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
-        let mut prepared = Prepared { head, body, facts, asked, wishes, may_lower: false, way, lost };
+        let is_at_vertex = has_body && self.is_claude_at_vertex();
+        let mut prepared =
+            Prepared { head, body, is_at_vertex, facts, asked, wishes, may_lower: false, way, lost };
         // What is sent is filled, of which something may have been cut.
         if wishes.has(Wish::Silence) && self.forgoes(Wish::Silence) {
             prepared.leave_out(Wish::Silence);
@@ -256,6 +260,7 @@ impl Target {
         let mut prepared = Prepared {
             head,
             body: RequestBody::from(vec![body]),
+            is_at_vertex: self.is_claude_at_vertex(),
             may_lower: !strict && facts.max_tokens.is_some(),
             facts,
             asked: (self.dialect(), translation.operation()),
@@ -295,12 +300,20 @@ impl Target {
             (Dialect::OpenAi | Dialect::Responses, Operation::CountTokens) => {
                 self.uri("/responses/input_tokens", None)
             }
-            (Dialect::Anthropic, Operation::CountTokens) => self.uri("/messages/count_tokens", None),
-            (Dialect::Anthropic, _) => self.uri("/messages", None),
+            (Dialect::Anthropic, operation) => self.uri_at_vertex(operation, streams).or_else(|| {
+                let is_count = operation == Operation::CountTokens;
+                self.uri(if is_count { "/messages/count_tokens" } else { "/messages" }, None)
+            }),
             (Dialect::Ollama, _) => self.uri("/chat", None),
             (Dialect::OpenAi, _) => self.uri("/chat/completions", None),
             (Dialect::Responses, _) => self.uri("/responses", None),
         }
+    }
+
+    /// Where Claude is asked at Vertex AI; `None` for any other, and for what is where Anthropic has it.
+    fn uri_at_vertex(&self, operation: Operation, streams: bool) -> Option<Uri> {
+        let path = anthropic::vertex::path(operation, self.model(), streams);
+        self.endpoint().uri(&path.filter(|_| self.is_claude_at_vertex())?, None)
     }
 
     /// What is known of a request, with the estimate that the model's earlier ones have taught.

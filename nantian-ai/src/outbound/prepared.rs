@@ -8,7 +8,7 @@ use http::{Extensions, Request, StatusCode};
 
 use super::{Prepared, Way, answer_model};
 use crate::body::RequestBody;
-use crate::dialect::bedrock;
+use crate::dialect::{anthropic, bedrock};
 use crate::facts::RequestFacts;
 use crate::ir::Losses;
 use crate::outbound::lowered_limit::lowered;
@@ -161,11 +161,16 @@ impl Prepared {
 
     /// The request, once more.
     pub fn request(&self) -> Request<RequestBody> {
-        Request::from_parts(self.head.clone(), self.body.clone())
+        self.clone().into_request()
     }
 
     /// The request, for the last time.
-    pub fn into_request(self) -> Request<RequestBody> {
+    pub fn into_request(mut self) -> Request<RequestBody> {
+        if self.is_at_vertex {
+            let (_, operation) = self.asked;
+            self.body = anthropic::vertex::body(operation, self.body.joined()).into();
+            self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        }
         Request::from_parts(self.head, self.body)
     }
 }

@@ -25,7 +25,7 @@ use crate::body::RequestBody;
 use crate::call::budget::RetryBudget;
 use crate::credential::Scheme;
 use crate::credential::stamp::Stamp;
-use crate::dialect::{ClientDialect, Dialect, Operation, Surface, bedrock, gemini};
+use crate::dialect::{ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini};
 use crate::error::Error;
 use crate::token::{Look, Source, TokenClient, TokenError};
 use crate::wish::Wish;
@@ -172,9 +172,15 @@ impl Target {
         }
     }
 
-    /// Whether Gemini is asked at Vertex AI, whose base URLs end like this at whatever host.
+    /// Whether the provider is Vertex AI, whose base URLs end like this at whatever host.
     pub fn is_vertex(&self) -> bool {
-        ["/publishers/google", "/endpoints/openapi"].iter().any(|end| self.endpoint.prefix().ends_with(end))
+        let ends = ["/publishers/google", "/endpoints/openapi", anthropic::vertex::BASE];
+        ends.iter().any(|end| self.endpoint.prefix().ends_with(end))
+    }
+
+    /// Whether Claude is asked there, in words of its own.
+    pub(crate) fn is_claude_at_vertex(&self) -> bool {
+        self.dialect == Dialect::Anthropic && self.endpoint.prefix().ends_with(anthropic::vertex::BASE)
     }
 
     /// What is known of the provider.

@@ -79,4 +79,6 @@ mod usage;
 #[cfg(test)]
 mod usage_wish;
 #[cfg(test)]
+mod vertex;
+#[cfg(test)]
 mod wishes;

@@ -74,7 +74,8 @@ pub struct AiServiceSpec {
     #[schemars(length(min = 1, max = 256))]
     pub model: String,
     /// Base URL of the provider, with its path prefix. Its certificate is verified by the authorities of the
-    /// operating system, unless a BackendTLSPolicy targets the AIService.
+    /// operating system, unless a BackendTLSPolicy targets the AIService. At Vertex AI it ends in
+    /// /publishers/google for gemini, and in /publishers/anthropic for anthropic.
     ///
     /// Range: http or https, without credentials, query or fragment. Default: by provider; azure-openai has
     /// none. Source: `spec.endpoint`.

@@ -11,6 +11,7 @@ mod read_stream;
 mod schema;
 mod traits;
 mod turns;
+pub(crate) mod vertex;
 mod write_reply;
 mod write_request;
 mod write_stream;

@@ -74,7 +74,7 @@ pub(crate) fn service_info(name: &ObjectName, target: &Target) -> Arc<ServiceInf
 fn provider_name(provider: &str, is_vertex: bool) -> String {
     let name = provider.to_ascii_lowercase();
     match name.as_str() {
-        "gemini" if is_vertex => "gcp.vertex_ai".to_owned(),
+        "anthropic" | "gemini" if is_vertex => "gcp.vertex_ai".to_owned(),
         "azure-openai" => "azure.ai.openai".to_owned(),
         "bedrock" => "aws.bedrock".to_owned(),
         "gemini" => "gcp.gemini".to_owned(),
@@ -217,6 +217,7 @@ mod tests {
             ("mistral", None, "mistral_ai"),
             ("gemini", None, "gcp.gemini"),
             ("gemini", vertex("/publishers/google"), "gcp.vertex_ai"),
+            ("anthropic", vertex("/publishers/anthropic"), "gcp.vertex_ai"),
             ("gemini", Some("http://10.0.0.9/v1/publishers/google/".to_owned()), "gcp.vertex_ai"),
         ] {
             let mut config = nantian_ai::TargetConfig::new("demo/a", provider, "m");

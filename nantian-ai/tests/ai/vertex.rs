@@ -1,0 +1,84 @@
+//! Claude at Vertex AI.
+
+use nantian_ai::{Credential, TargetConfig};
+
+use crate::{
+    support::{Upstream, json as reply, layer, post, send},
+    taught::refused,
+};
+
+const BASE: &str = "https://aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/publishers/anthropic";
+const MODEL: &str = "claude-sonnet-4-5@20250929";
+const MESSAGE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude-sonnet-4-5","content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}"#;
+
+fn claude() -> TargetConfig {
+    TargetConfig::new("demo/claude", "anthropic", MODEL)
+        .with_endpoint(BASE)
+        .with_credential(Credential::bearer("ya29.ours"))
+}
+
+#[tokio::test]
+async fn claude_at_vertex_ai_is_named_by_the_path_and_told_its_version_by_the_body() {
+    let counted = format!(
+        r#"{{"anthropic_version":"vertex-2023-10-16","model":"{MODEL}","messages":[{{"role":"user","content":"Hi"}}]}}"#
+    );
+    for (path, asked, at, sent) in [
+        (
+            "/v1/messages?beta=true",
+            r#"{"model":"any","max_tokens":9,"messages":[]}"#,
+            "claude-sonnet-4-5@20250929:rawPredict",
+            r#"{"anthropic_version":"vertex-2023-10-16","max_tokens":9,"messages":[]}"#,
+        ),
+        (
+            "/v1/messages",
+            r#"{"max_tokens":9, "model" : "any","stream":true,"messages":[]}"#,
+            "claude-sonnet-4-5@20250929:streamRawPredict",
+            r#"{"anthropic_version":"vertex-2023-10-16","max_tokens":9,"stream":true,"messages":[]}"#,
+        ),
+        (
+            "/v1/messages/count_tokens",
+            r#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#,
+            "count-tokens:rawPredict",
+            &counted,
+        ),
+        (
+            "/v1/chat/completions",
+            r#"{"model":"any","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#,
+            "claude-sonnet-4-5@20250929:rawPredict",
+            r#"{"anthropic_version":"vertex-2023-10-16","max_tokens":9,"messages":[{"role":"user","content":[{"type":"text","text":"Hi"}]}]}"#,
+        ),
+        (
+            "/v1/responses/input_tokens",
+            r#"{"model":"any","input":"Hi"}"#,
+            "count-tokens:rawPredict",
+            &counted.replace(r#""Hi""#, r#"[{"type":"text","text":"Hi"}]"#),
+        ),
+    ] {
+        let upstream = Upstream::new().replies(reply(200, MESSAGE));
+        let mut request = post(path, asked);
+        request.headers_mut().insert("anthropic-beta", "interleaved-thinking-2025-05-14".parse().unwrap());
+        send(layer(claude()), &upstream, request).await;
+        let (head, body) = upstream.request();
+        assert_eq!(head.uri.to_string(), format!("{BASE}/models/{at}"), "{path}");
+        assert_eq!(body, sent, "{path}");
+        assert_eq!(head.headers["content-length"], body.len().to_string());
+        assert_eq!(head.headers["authorization"], "Bearer ya29.ours");
+        assert_eq!(head.headers["anthropic-beta"], "interleaved-thinking-2025-05-14");
+    }
+}
+
+#[tokio::test]
+async fn what_claude_at_vertex_ai_refuses_is_left_out_as_it_is_at_anthropic() {
+    let upstream = Upstream::new()
+        .replies(refused("messages.1.content.0: Invalid `signature` in `thinking` block"))
+        .replies(reply(200, MESSAGE));
+    let asked = r#"{"model":"any","max_tokens":9,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"Hm.","signature":"EqoB"},{"type":"text","text":"b"}]},{"role":"user","content":"c"}]}"#;
+    let (head, body) = send(layer(claude()), &upstream, post("/v1/messages", asked)).await;
+    assert_eq!(head.status, 200, "{body}");
+    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
+    let (_, again) = upstream.all().remove(1);
+    assert_eq!(
+        again,
+        r#"{"anthropic_version":"vertex-2023-10-16","max_tokens":9,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":"b"}]},{"role":"user","content":"c"}]}"#
+    );
+}
