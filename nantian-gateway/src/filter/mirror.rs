@@ -12,13 +12,20 @@ use std::{
 use http::{HeaderMap, Method, Request, Uri, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
 use super::tee::{BodyCopy, Tee};
 use crate::{
-    body::Body, compile::BackendService, hops::Hops, ir::Share, listen::RequestInfo, metrics::RouteMetrics,
-    runtime::spawn_local, upstream::Upgrade,
+    body::{Body, BoxError},
+    compile::BackendService,
+    hops::Hops,
+    ir::Share,
+    listen::RequestInfo,
+    metrics::{MirrorResult, RouteMetrics},
+    respond::LocalReplyText,
+    runtime::spawn_local,
+    upstream::Upgrade,
 };
 
 /// Copies on their way to one mirror, of one worker; further ones are left out.
@@ -188,21 +195,27 @@ impl Mirror {
     /// Sends a copy, unless there is none or too many are on their way.
     fn send(self: &Rc<Self>, head: &Head, body: Option<BodyCopy>) {
         let body = body.filter(|_| self.in_flight.get() < IN_FLIGHT);
-        if let Some(shard) = self.metrics.shard(self.worker) {
-            shard.mirrored(body.is_some());
-        }
-        let Some(body) = body else { return };
+        let Some(body) = body else { return self.count(MirrorResult::LeftOut) };
         let place = MirrorPermit::taken(self);
         let request = head.with(body);
         spawn_local(async move {
-            let exchange = async {
-                let response = place.0.service.call(request).await?;
-                Limited::new(response.into_body(), DRAINED).collect().await
-            };
-            if let Ok(Err(error)) = timeout(LIMIT, exchange).await {
-                tracing::debug!(%error, "a mirrored request failed");
+            let end = Instant::now() + LIMIT;
+            let answer = timeout_at(end, place.0.service.call(request)).await;
+            let answer = answer.map_err(BoxError::from).flatten();
+            let answer = answer.inspect_err(|error| tracing::debug!(%error, "a mirrored request failed"));
+            // An answer of the gateway's own is none of the mirror.
+            let answer = answer.ok().filter(|answer| answer.extensions().get::<LocalReplyText>().is_none());
+            place.0.count(if answer.is_some() { MirrorResult::Answered } else { MirrorResult::Failed });
+            if let Some(answer) = answer {
+                let _ = timeout_at(end, Limited::new(answer.into_body(), DRAINED).collect()).await;
             }
         });
+    }
+
+    fn count(&self, result: MirrorResult) {
+        if let Some(shard) = self.metrics.shard(self.worker) {
+            shard.mirrored(result);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use prometheus_client::{
 use super::{
     Metrics,
     family::{counter, counters, gauge, gauges},
-    route::{BOUNDS, CLASSES, Totals},
+    route::{BOUNDS, CLASSES, MirrorResult, Totals},
 };
 use crate::sync::lock;
 
@@ -76,13 +76,13 @@ impl Metrics {
             routes.iter().map(|(route, totals)| ([("route", route.as_str())], totals.retries)),
         )?;
         let mirrored = routes.iter().flat_map(|(route, totals)| {
-            let copies = [("sent", totals.mirrored), ("left_out", totals.unmirrored)];
+            let copies = MirrorResult::NAMES.into_iter().zip(totals.mirrored);
             copies.map(|(result, count)| ([("route", route.as_str()), ("result", result)], count))
         });
         counters(
             encoder,
             "nantian_http_mirrored_requests",
-            "Copies of requests for mirrors: sent, or left out because they are too long or too many",
+            "Copies of requests for mirrors: answered, failed, or left out because they are too long or too many",
             mirrored,
         )?;
         gauges(

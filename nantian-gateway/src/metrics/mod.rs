@@ -37,7 +37,7 @@ use tokio::time::Instant;
 pub(crate) use self::{
     ai::AiMetrics,
     rate_limits::{Keys, LimitMetrics, Limited},
-    route::RouteMetrics,
+    route::{MirrorResult, RouteMetrics},
     stream::{StreamMetrics, StreamShard},
     tls::HandshakeFailure,
 };

@@ -34,6 +34,22 @@ pub(super) const BOUNDS: [Duration; 18] = [
 /// left.
 pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 
+/// What became of a copy of a request for a mirror.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum MirrorResult {
+    /// The mirror has answered it.
+    Answered,
+    /// The mirror cannot be reached or does not answer in time.
+    Failed,
+    /// It is too long or one too many.
+    LeftOut,
+}
+
+impl MirrorResult {
+    /// Each by its name, in the order of the variants.
+    pub(super) const NAMES: [&str; 3] = ["answered", "failed", "left_out"];
+}
+
 /// Counters of one route, one shard a worker.
 #[derive(Debug)]
 pub(crate) struct RouteMetrics {
@@ -49,8 +65,7 @@ pub(crate) struct Shard {
     micros: AtomicU64,
     in_flight: AtomicI64,
     retries: AtomicU64,
-    mirrored: AtomicU64,
-    unmirrored: AtomicU64,
+    mirrored: [AtomicU64; MirrorResult::NAMES.len()],
 }
 
 /// The sum over all workers.
@@ -61,8 +76,7 @@ pub(super) struct Totals {
     pub(super) seconds: f64,
     pub(super) in_flight: i64,
     pub(super) retries: u64,
-    pub(super) mirrored: u64,
-    pub(super) unmirrored: u64,
+    pub(super) mirrored: [u64; MirrorResult::NAMES.len()],
 }
 
 impl RouteMetrics {
@@ -83,8 +97,7 @@ impl RouteMetrics {
             totals.seconds += Duration::from_micros(shard.micros.load(Relaxed)).as_secs_f64();
             totals.in_flight += shard.in_flight.load(Relaxed);
             totals.retries += shard.retries.load(Relaxed);
-            totals.mirrored += shard.mirrored.load(Relaxed);
-            totals.unmirrored += shard.unmirrored.load(Relaxed);
+            add(&mut totals.mirrored, &shard.mirrored);
         }
         totals
     }
@@ -107,10 +120,11 @@ impl Shard {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    /// A copy of a request is sent to a mirror, or is left out.
-    pub(crate) fn mirrored(&self, sent: bool) {
-        let counter = if sent { &self.mirrored } else { &self.unmirrored };
-        counter.fetch_add(1, Relaxed);
+    /// What became of a copy of a request for a mirror.
+    pub(crate) fn mirrored(&self, result: MirrorResult) {
+        if let Some(counter) = self.mirrored.get(result as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
     }
 
     /// A request is over; without a status if its client left before there was a response.

@@ -47,8 +47,8 @@ async fn every_mirror_gets_what_the_backend_gets() {
         let copy = only(mirror).await;
         assert_eq!(copy, original);
     }
-    let sent = "nantian_http_mirrored_requests_total{route=\"demo/r\",result=\"sent\"}";
-    assert_eq!(gateway.metric(sent).await, Some(3.0));
+    let answered = "nantian_http_mirrored_requests_total{route=\"demo/r\",result=\"answered\"}";
+    eventually("all are answered", async || gateway.metric(answered).await == Some(3.0)).await;
 }
 
 #[tokio::test]
@@ -81,11 +81,13 @@ async fn a_mirror_gets_its_share() {
     for _ in 0..1000 {
         assert_eq!(wire.get("/").await.status(), 200);
     }
-    let sent = "nantian_http_mirrored_requests_total{route=\"demo/r\",result=\"sent\"}";
-    let sent = gateway.metric(sent).await.unwrap();
-    assert!((180.0..=320.0).contains(&sent), "{sent} of 1000, not a quarter");
-    let arrived = async || f64::from(u32::try_from(some.seen().len()).unwrap());
-    eventually("all copies arrive", async || (arrived().await - sent).abs() < 0.5).await;
+    let answered = "nantian_http_mirrored_requests_total{route=\"demo/r\",result=\"answered\"}";
+    let quarter =
+        async || gateway.metric(answered).await.is_some_and(|count| (180.0..=320.0).contains(&count));
+    eventually("a quarter of 1000 is answered", quarter).await;
+    let arrived = async || Some(f64::from(u32::try_from(some.seen().len()).unwrap()));
+    eventually("all copies arrive", async || arrived().await == gateway.metric(answered).await).await;
+    assert!(quarter().await);
     assert!(none.seen().is_empty());
 }
 
@@ -105,6 +107,10 @@ async fn a_mirror_that_hangs_or_is_gone_changes_nothing() {
     assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
     let left_out = "nantian_http_mirrored_requests_total{route=\"demo/r\",result=\"left_out\"}";
     assert_eq!(gateway.metric(left_out).await, Some(400.0 - 128.0), "their number is bounded");
+    let result =
+        |result| format!("nantian_http_mirrored_requests_total{{route=\"demo/r\",result=\"{result}\"}}");
+    eventually("each fails at once", async || gateway.metric(&result("failed")).await == Some(400.0)).await;
+    assert_eq!(gateway.metric(&result("answered")).await, Some(0.0));
     let condition = gateway.condition("HTTPRoute demo/r", "ResolvedRefs").await;
     assert_eq!((&condition["status"], &condition["reason"]), (&"False".into(), &"BackendNotFound".into()));
 }
