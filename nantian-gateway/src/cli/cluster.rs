@@ -132,7 +132,7 @@ async fn config(options: &ClusterOptions) -> anyhow::Result<Config> {
     }
 }
 
-/// The changes of a cluster, as long as it is followed.
+/// The changes of a cluster, as long as it is followed and told.
 struct ClusterChanges {
     cache: Arc<ObjectCache>,
     following: JoinHandle<()>,
@@ -146,16 +146,29 @@ impl Changes for ClusterChanges {
     }
 
     async fn complete(&mut self) -> anyhow::Result<()> {
+        let cache = Arc::clone(&self.cache);
         tokio::select! {
-            () = self.cache.complete() => Ok(()),
-            ended = &mut self.following => Err(unfollowed(ended)),
+            () = cache.complete() => Ok(()),
+            error = self.failure() => Err(error),
         }
     }
 
     async fn changed(&mut self) -> anyhow::Result<()> {
+        let cache = Arc::clone(&self.cache);
         tokio::select! {
-            () = self.cache.changed() => Ok(()),
-            ended = &mut self.following => Err(unfollowed(ended)),
+            () = cache.changed() => Ok(()),
+            error = self.failure() => Err(error),
+        }
+    }
+}
+
+impl ClusterChanges {
+    /// Waits for the end of what goes on as long as the process serves.
+    async fn failure(&mut self) -> anyhow::Error {
+        tokio::select! {
+            ended = &mut self.following => unfollowed(ended),
+            // The lease goes with the task that reports.
+            _ = self.leads.wait_for(|_| false) => anyhow::anyhow!("no status is written any more"),
         }
     }
 }
@@ -173,14 +186,38 @@ fn unfollowed(ended: Result<(), JoinError>) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
+
+    /// The changes of a cluster that `following` follows, and what the task that reports holds.
+    fn changes(
+        following: impl Future<Output = ()> + Send + 'static,
+    ) -> (ClusterChanges, watch::Sender<bool>) {
+        let lease = watch::Sender::new(true);
+        let (is_up, leads) = (watch::Sender::new(true).subscribe(), lease.subscribe());
+        let following = crate::runtime::spawn(following);
+        (ClusterChanges { cache: Arc::default(), following, is_up, leads }, lease)
+    }
 
     #[tokio::test]
     async fn a_cluster_that_is_not_followed_any_more_is_an_error_and_no_lasting_silence() {
-        let following = crate::runtime::spawn(async { panic!("a bug") });
-        let (is_up, leads) = (watch::Sender::new(true).subscribe(), watch::Sender::new(true).subscribe());
-        let mut changes = ClusterChanges { cache: Arc::default(), following, is_up, leads };
+        let (mut changes, _lease) = changes(async { panic!("a bug") });
         let error = changes.complete().await.unwrap_err().to_string();
         assert!(error.starts_with("the cluster is not followed any more"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_whose_status_is_not_written_any_more_is_an_error() {
+        let (mut changes, lease) = changes(std::future::pending());
+        let reporting = crate::runtime::spawn(async move {
+            let _lease = lease;
+            panic!("a bug");
+        });
+        let error = timeout(Duration::from_secs(1), changes.changed()).await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "no status is written any more");
+        assert!(reporting.await.unwrap_err().is_panic());
     }
 }
