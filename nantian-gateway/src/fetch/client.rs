@@ -15,6 +15,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
+use url::Url;
 
 use super::{FetchError, MAX_BYTES, SourceNetworks, guard::Hop, origin::Origin};
 use crate::{ir::public, tenancy::Tenancy};
@@ -186,42 +187,10 @@ fn without_credentials(url: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// Where a redirect leads (RFC 3986, 5.2).
+/// Where a redirect leads.
 fn resolve(from: &Uri, location: &str) -> Result<Uri, FetchError> {
-    let scheme = from.scheme_str().unwrap_or_default();
-    if location.starts_with("//") {
-        return parse(&format!("{scheme}:{location}"));
-    }
-    let first = location.split(['/', '?', '#']).next().unwrap_or_default();
-    if location.is_empty() || first.contains(':') {
-        return parse(location);
-    }
-    let path = match location.chars().next() {
-        Some('/') => location.to_owned(),
-        Some('?' | '#') => format!("{}{location}", from.path()),
-        _ => beside(from.path(), location),
-    };
-    parse(&format!("{scheme}://{}{path}", from.authority().map_or("", |authority| authority.as_str())))
-}
-
-/// What a relative path stands for at the place of `path`.
-fn beside(path: &str, relative: &str) -> String {
-    let (relative, query) = relative.split_at(relative.find(['?', '#']).unwrap_or(relative.len()));
-    let mut segments: Vec<&str> = path.split('/').collect();
-    segments.pop();
-    for segment in relative.split('/') {
-        match segment {
-            ".." if segments.len() > 1 => {
-                segments.pop();
-            }
-            "." | ".." => {}
-            _ => segments.push(segment),
-        }
-    }
-    if let Some("." | "..") = relative.rsplit('/').next() {
-        segments.push("");
-    }
-    format!("{}{query}", segments.join("/"))
+    let to = Url::parse(&from.to_string()).and_then(|from| from.join(location));
+    parse(to.as_ref().map_or(location, Url::as_str))
 }
 
 #[cfg(test)]
@@ -243,11 +212,12 @@ mod tests {
             ("z..", "/x/z.."),
             ("..", "/"),
             ("?q", "/x/y?q"),
+            ("", "/x/y"),
         ] {
             let expected = format!("https://a.example:8443{path}");
             assert_eq!(resolve(&from, relative).unwrap(), *expected, "{relative}");
         }
-        for refused in ["ftp://a/b", "file:///etc/passwd", "data:x", ""] {
+        for refused in ["ftp://a/b", "file:///etc/passwd", "data:x"] {
             assert!(resolve(&from, refused).is_err(), "{refused}");
         }
     }
@@ -258,7 +228,7 @@ mod tests {
         for (url, shown) in [
             ("https://user:secret@b.example/z?q", "https://b.example/z"),
             ("https://user:secret@b.example /", "https://b.example /"),
-            ("ftp://secret@b.example", "ftp://b.example"),
+            ("ftp://secret@b.example", "ftp://b.example/"),
         ] {
             let error = resolve(&from, url).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{shown:?} is no URL")), "{error}");
