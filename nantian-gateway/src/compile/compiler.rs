@@ -65,7 +65,7 @@ impl<'a> Compiler<'a> {
         for listener in &port.listeners {
             router.listener(&listener.hostname);
             self.identity = self.identity(listener);
-            self.others(listener, &mut router);
+            self.unmatched(listener, &mut router);
             for attachment in &listener.routes {
                 if attachment.route.kind.is_http() {
                     self.attach(listener, attachment, is_secure, &mut router);
@@ -92,14 +92,14 @@ impl<'a> Compiler<'a> {
     }
 
     /// Plugins of a listener see what none of its routes is for, too.
-    fn others(&mut self, listener: &ir::Listener, router: &mut RouterBuilder) {
-        let place = RulePosition::of_others(&listener.id);
+    fn unmatched(&mut self, listener: &ir::Listener, router: &mut RouterBuilder) {
+        let place = RulePosition::unmatched(&listener.id);
         let plugins = self.plugins(&[&listener.policies], &[], Self::place_of_plugins(&place, None));
         let Some(plugins) = plugins else { return };
         let Ok(index) = u32::try_from(self.rules.len()) else { return };
         let metrics = self.registry.metrics.unmatched();
-        self.rules.push(Arc::new(CompiledRule::of_others(place, plugins, metrics)));
-        router.others(&listener.hostname, RuleIndex(index));
+        self.rules.push(Arc::new(CompiledRule::unmatched(place, plugins, metrics)));
+        router.unmatched(&listener.hostname, RuleIndex(index));
     }
 
     fn attach(
@@ -172,7 +172,7 @@ impl<'a> Compiler<'a> {
             mirrors,
             backends,
             is_routed_by_model: rule.is_routed_by_model(),
-            is_of_others: false,
+            serves_unmatched: false,
             needs_info,
         }
     }

@@ -29,7 +29,7 @@ pub(crate) struct CompiledRule {
     /// The model that a request names says which of them it is for.
     pub(crate) is_routed_by_model: bool,
     /// It is for requests that no route is for.
-    pub(crate) is_of_others: bool,
+    pub(crate) serves_unmatched: bool,
     /// Some stage asks what the headers do not say.
     pub(crate) needs_info: bool,
 }
@@ -111,7 +111,7 @@ impl CompiledBackend {
 
 impl RulePosition {
     /// That of requests that none of the routes of a listener is for; in metrics and logs they have no route.
-    pub(super) fn of_others(listener: &ir::ListenerId) -> Self {
+    pub(super) fn unmatched(listener: &ir::ListenerId) -> Self {
         let id = ir::RouteId { kind: ir::RouteKind::Http, name: listener.gateway.clone() };
         Self { gateway: listener.gateway.to_string().into(), route: Arc::from(""), id }
     }
@@ -121,7 +121,7 @@ impl RulePosition {
 
 impl CompiledRule {
     /// The rule of a listener for requests that none of its routes is for.
-    pub(super) fn of_others(place: RulePosition, plugins: Plugins, metrics: Arc<RouteMetrics>) -> Self {
+    pub(super) fn unmatched(place: RulePosition, plugins: Plugins, metrics: Arc<RouteMetrics>) -> Self {
         Self {
             place,
             metrics,
@@ -133,7 +133,7 @@ impl CompiledRule {
             mirrors: Vec::new(),
             backends: Vec::new(),
             is_routed_by_model: false,
-            is_of_others: true,
+            serves_unmatched: true,
             needs_info: true,
         }
     }

@@ -112,7 +112,7 @@ fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
 /// One of a rule's backends: by weight, or, of AIServices, by the model that the request names. An AIService
 /// that cannot be used is passed over as one that fails is.
 fn backends(rule: &CompiledRule, context: &Context) -> BackendService {
-    if rule.is_of_others {
+    if rule.serves_unmatched {
         return not_found();
     }
     if rule.is_routed_by_model {

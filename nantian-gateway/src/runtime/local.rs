@@ -37,7 +37,7 @@ impl LocalSnapshot {
 
     /// The rule that `head` belongs to, or that of its listener for all others, if there is one.
     pub(crate) fn find(&self, port: &Port, head: &RequestHead<'_>) -> Option<Found<'_>> {
-        let index = port.router.find(head).or_else(|| port.router.others(head.host))?;
+        let index = port.router.find(head).or_else(|| port.router.unmatched(head.host))?;
         let rule = self.shared.rule(index)?;
         let cell = self.rules.get(usize::try_from(index.0).ok()?)?;
         let service = cell.get_or_init(|| stack::rule(rule, &self.context));

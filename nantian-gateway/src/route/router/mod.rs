@@ -42,7 +42,7 @@ pub struct Router {
     hosts: Hosts<PathKey>,
     paths: Paths,
     /// The rules of listeners for what nothing else matches, by their numbers.
-    others: Vec<Option<RuleIndex>>,
+    unmatched: Vec<Option<RuleIndex>>,
 }
 
 impl Router {
@@ -52,8 +52,8 @@ impl Router {
     }
 
     /// The rule of the listener that answers for `host` for what nothing else matches, if it has one.
-    pub fn others(&self, host: &str) -> Option<RuleIndex> {
-        *self.others.get(usize::try_from(self.listener(host)?).ok()?)?
+    pub fn unmatched(&self, host: &str) -> Option<RuleIndex> {
+        *self.unmatched.get(usize::try_from(self.listener(host)?).ok()?)?
     }
 
     /// The rule for a request, or `None` where nothing matches.
@@ -76,7 +76,7 @@ pub struct RouterBuilder {
     patterns: Patterns,
     /// By listener and host.
     listeners: BTreeMap<HostPattern, BTreeMap<HostPattern, TablesOfHost>>,
-    others: BTreeMap<HostPattern, RuleIndex>,
+    unmatched: BTreeMap<HostPattern, RuleIndex>,
 }
 
 impl RouterBuilder {
@@ -91,8 +91,8 @@ impl RouterBuilder {
     }
 
     /// Gives a listener a rule for the requests that none of its routes is for.
-    pub fn others(&mut self, listener: &HostPattern, rule: RuleIndex) {
-        self.others.insert(listener.clone(), rule);
+    pub fn unmatched(&mut self, listener: &HostPattern, rule: RuleIndex) {
+        self.unmatched.insert(listener.clone(), rule);
     }
 
     /// Adds one match of one rule for one host of a listener; `crosses` says that the rule answers
@@ -118,9 +118,9 @@ impl RouterBuilder {
         let mut listeners = BTreeMap::new();
         let mut hosts = Vec::new();
         let mut tables = Vec::new();
-        let mut others = Vec::new();
+        let mut unmatched = Vec::new();
         for (number, (listener, routes)) in (0..).zip(self.listeners) {
-            others.push(self.others.get(&listener).copied());
+            unmatched.push(self.unmatched.get(&listener).copied());
             listeners.insert(listener, number);
             let (patterns, paths): (Vec<_>, Vec<_>) = routes.into_iter().unzip();
             hosts.push(patterns);
@@ -130,7 +130,7 @@ impl RouterBuilder {
         let mut keys = keys.into_iter();
         let hosts: Vec<_> =
             hosts.into_iter().map(|patterns| patterns.into_iter().zip(&mut keys).collect()).collect();
-        Router { listeners: Hosts::new(&[listeners]), hosts: Hosts::new(&hosts), paths, others }
+        Router { listeners: Hosts::new(&[listeners]), hosts: Hosts::new(&hosts), paths, unmatched }
     }
 }
 
