@@ -101,12 +101,14 @@ fn never(never: Infallible) -> BoxError {
 
 /// The time of a rule; calls of gRPC have that of their clients.
 fn time(rule: &CompiledRule) -> Option<TimeoutLayer> {
-    let of_calls = rule.is_of_calls().then(TimeoutLayer::of_calls);
+    if rule.timeout.is_none() && !rule.is_of_calls() {
+        return None;
+    }
     let is_asked = rule.plugins.is_some() || rule.backends.iter().any(|share| share.plugins.is_some());
-    let layer = if rule.asks_models() { TimeoutLayer::told } else { TimeoutLayer::new };
     let is_limited =
         rule.rate_limits.is_some() || rule.backends.iter().any(|share| share.rate_limits.is_some());
-    Some(rule.timeout.map(layer).or(of_calls)?.asked_inside(is_asked).bounding_waits(is_limited))
+    let layer = TimeoutLayer::new(rule.timeout).asked_inside(is_asked).telling_services(rule.asks_models());
+    Some(layer.bounding_waits(is_limited))
 }
 
 /// One of a rule's backends: by weight, or, of AIServices, by the model that the request names. An AIService

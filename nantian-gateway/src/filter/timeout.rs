@@ -38,7 +38,7 @@ pub(crate) struct TimedOut(pub(crate) Duration);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeoutLayer {
     limit: Option<Duration>,
-    place: TimeoutScope,
+    scope: TimeoutScope,
     /// Whether AIServices are told, which end in their clients' words.
     tells: bool,
     /// Whether limits are told, behind which nobody is to wait longer.
@@ -64,30 +64,25 @@ struct ExchangeEnd {
 }
 
 impl TimeoutLayer {
-    /// Allows `limit` for each exchange.
-    pub(crate) const fn new(limit: Duration) -> Self {
-        Self { limit: Some(limit), ..Self::of_calls() }
-    }
-
-    /// The same, and tells those who answer how long they have.
-    pub(crate) const fn told(limit: Duration) -> Self {
-        Self { tells: true, ..Self::new(limit) }
+    /// Allows `limit` for each exchange, and each call of gRPC no more than its client does.
+    pub(crate) const fn new(limit: Option<Duration>) -> Self {
+        let scope = TimeoutScope::Outside { is_asked: false };
+        Self { limit, scope, tells: false, bounds_waits: false }
     }
 
     /// Allows `limit` for each attempt at one endpoint, which has failed if it does not answer in time.
     pub(crate) const fn of_attempt(limit: Duration) -> Self {
-        Self { place: TimeoutScope::Attempt, ..Self::new(limit) }
-    }
-
-    /// Allows each call of gRPC what its client does.
-    pub(crate) const fn of_calls() -> Self {
-        let place = TimeoutScope::Outside { is_asked: false };
-        Self { limit: None, place, tells: false, bounds_waits: false }
+        Self { scope: TimeoutScope::Attempt, ..Self::new(Some(limit)) }
     }
 
     /// Lets a layer further [`inside`](Self::inside) end the exchange at the same time.
     pub(crate) const fn asked_inside(self, is_asked: bool) -> Self {
-        Self { place: TimeoutScope::Outside { is_asked }, ..self }
+        Self { scope: TimeoutScope::Outside { is_asked }, ..self }
+    }
+
+    /// Tells AIServices further inside how long they have.
+    pub(crate) const fn telling_services(self, tells: bool) -> Self {
+        Self { tells, ..self }
     }
 
     /// Tells limits further inside how long a request may wait for its turn: who would come later is refused
@@ -98,12 +93,12 @@ impl TimeoutLayer {
 
     /// Ends the exchange when a layer around it would: what is in between sees the answer.
     pub(crate) const fn inside() -> Self {
-        Self { place: TimeoutScope::Inside, ..Self::of_calls() }
+        Self { scope: TimeoutScope::Inside, ..Self::new(None) }
     }
 
     /// When an exchange that begins now is over; tells who is inside.
     fn end(&self, request: &mut Request<Body>) -> Option<ExchangeEnd> {
-        let of_client = match self.place {
+        let of_client = match self.scope {
             TimeoutScope::Inside => return request.extensions().get().copied(),
             // How little time a client has is no fault of an endpoint.
             TimeoutScope::Attempt => None,
@@ -121,7 +116,7 @@ impl TimeoutLayer {
             request.extensions_mut().insert(MaxWait::from_now(limit));
         }
         let end = ExchangeEnd { at: Instant::now().checked_add(limit)?, limit };
-        if self.place == (TimeoutScope::Outside { is_asked: true }) {
+        if self.scope == (TimeoutScope::Outside { is_asked: true }) {
             request.extensions_mut().insert(end);
         }
         Some(end)
@@ -160,12 +155,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let place = self.layer.place;
-        let blame = (place == TimeoutScope::Attempt).then(|| TimeoutReporter::of(&mut request));
+        let scope = self.layer.scope;
+        let blame = (scope == TimeoutScope::Attempt).then(|| TimeoutReporter::of(&mut request));
         let end = self.layer.end(&mut request);
         let sleep = end.map(|end| Box::pin(sleep_until(end.at)));
         let limit = end.map(|end| end.limit).unwrap_or_default();
-        TimeoutFuture { inner: self.inner.call(request), sleep, limit, place, blame }
+        TimeoutFuture { inner: self.inner.call(request), sleep, limit, scope, blame }
     }
 }
 
@@ -177,7 +172,7 @@ pin_project! {
         inner: F,
         sleep: Option<Pin<Box<Sleep>>>,
         limit: Duration,
-        place: TimeoutScope,
+        scope: TimeoutScope,
         blame: Option<TimeoutReporter>,
     }
 }
@@ -195,7 +190,7 @@ where
         if let Poll::Ready(result) = this.inner.poll(cx) {
             let (sleep, limit) = (this.sleep.take(), *this.limit);
             // What comes when the time is over is the answer of who is inside, and to be sent whole.
-            let is_asked = *this.place == TimeoutScope::Outside { is_asked: true };
+            let is_asked = *this.scope == TimeoutScope::Outside { is_asked: true };
             let sleep = sleep.filter(|sleep| !is_asked || Instant::now() < sleep.deadline());
             return Poll::Ready(result.map(|response| {
                 let ends_in_time = response.extensions().get::<Deadline>().is_some();
@@ -367,6 +362,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_endpoint_that_has_yet_to_be_asked_has_not_failed() {
         assert!(!is_ejected(TimeoutLayer::of_attempt(LIMIT), || Body::full("abc"), false).await);
-        assert!(!is_ejected(TimeoutLayer::new(LIMIT), Body::empty, false).await);
+        assert!(!is_ejected(TimeoutLayer::new(Some(LIMIT)), Body::empty, false).await);
     }
 }
