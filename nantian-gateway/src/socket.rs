@@ -50,6 +50,23 @@ pub(crate) fn limit_unanswered<'s>(
     Ok(())
 }
 
+/// Bytes that may wait in the kernel until the peer has room for them.
+///
+/// Without a limit Linux takes megabytes, and more only once a third of them is gone: a peer that reads
+/// slowly would look for a minute as if it took nothing. What is on its way is not limited.
+const UNSENT: u32 = 128 * 1024;
+
+/// Lets the kernel ask for more as soon as the peer takes some of what there is. Connections that are
+/// accepted inherit it from their listener.
+///
+/// # Errors
+/// When the system refuses.
+pub(crate) fn limit_unsent<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    socket.into().set_tcp_notsent_lowat(UNSENT)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

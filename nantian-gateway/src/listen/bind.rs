@@ -10,7 +10,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, UdpSocket};
 
-use crate::{respond::ErrorChain, socket::keep_alive};
+use crate::{
+    respond::ErrorChain,
+    socket::{keep_alive, limit_unsent},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -132,6 +135,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn listening(socket: Socket, address: SocketAddr) -> io::Result<TcpListener> {
     keep_alive(&socket)?;
+    limit_unsent(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())

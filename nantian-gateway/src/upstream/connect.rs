@@ -22,7 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{ClientConfig, Destination, Security, UpstreamError, UpstreamTls};
 use crate::{
     ir::{Address, Protocol},
-    socket::{keep_alive, limit_unanswered},
+    socket::{keep_alive, limit_unanswered, limit_unsent},
     tenancy::Tenancy,
 };
 
@@ -121,6 +121,7 @@ async fn open_tcp(destination: &Destination, tenancy: Tenancy) -> io::Result<Tcp
     };
     stream.set_nodelay(true)?;
     keep_alive(&stream)?;
+    limit_unsent(&stream)?;
     Ok(stream)
 }
 

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::pending,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::support::{
-    Backend, Running, World, after, eventually,
+    Backend, Running, Wire, World, after, eventually,
     http2::{client, client_of, get, reply, upload},
     rule, soon, to, when_stuck,
 };
@@ -340,6 +340,43 @@ async fn a_client_that_takes_no_response_is_reset() {
     eventually("it is over", async || gateway.metric(ANSWERED).await == Some(1.0)).await;
     let error = soon(wire.exactly(64 << 20)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the kernel keeps nothing for it");
+}
+
+/// Longer than what all buffers on its way take together.
+const LONG: usize = 16 << 20;
+
+/// Reads so much content, for three seconds no faster than 640 KiB in each.
+async fn read_slowly(wire: &mut Wire) -> io::Result<()> {
+    let (part, parts) = (65_536, 30);
+    for _ in 0..parts {
+        wire.exactly(part).await?;
+        after(Duration::from_millis(100)).await;
+    }
+    wire.exactly(LONG - part * parts).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing() {
+    let (flooding, _) = Backend::flooding(LONG).await;
+    let gateway = impatient(World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))])).await;
+    let mut wire = gateway.connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(wire.reply_head().await.status(), 200);
+    read_slowly(&mut wire).await.expect("it is served to the end");
+}
+
+#[tokio::test]
+async fn a_backend_that_reads_slowly_is_not_taken_for_one_that_reads_nothing() {
+    let backend = Backend::raw(async |mut wire| {
+        wire.head().await.unwrap();
+        if read_slowly(&mut wire).await.is_ok() {
+            wire.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
+    let gateway = impatient(World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))])).await;
+    let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {LONG}\r\n\r\n");
+    assert_eq!(gateway.ask(head + content(LONG)).await.status(), 200);
 }
 
 fn content(length: usize) -> &'static str {
