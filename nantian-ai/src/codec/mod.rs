@@ -89,6 +89,9 @@ impl Dialect {
             let problem = format!("names `{name}`, which is no tool that the client runs");
             return Err(Invalid::new("tool_choice", problem));
         }
+        if !matches!(self, Self::Gemini | Self::OpenAi) && request.has_audio() {
+            return Err(Invalid::new("messages.content.type", "`input_audio` is not translated"));
+        }
         let (body, mut losses) = match self {
             Self::Anthropic => anthropic::encode_request(request),
             Self::Bedrock => bedrock::encode_request(request),

@@ -14,6 +14,8 @@ pub enum Block {
     Image(Image),
     /// A document for the model to read.
     Document(Document),
+    /// What the model is to hear.
+    Audio(Media),
     /// What the model thought before it answered.
     Reasoning(Reasoning),
     /// Reasoning that only its provider can read.

@@ -28,7 +28,7 @@ pub fn pieces(reply: Reply) -> Vec<Event> {
                 (part, call.arguments.to_string(), None)
             }
             // Models do not answer with these.
-            Block::Image(_) | Block::Document(_) | Block::ToolResult(_) => continue,
+            Block::Image(_) | Block::Document(_) | Block::Audio(_) | Block::ToolResult(_) => continue,
         };
         events.push(Event::Open(part));
         if !delta.is_empty() {

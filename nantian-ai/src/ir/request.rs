@@ -323,15 +323,24 @@ impl Request {
         self.pictures().filter_map(|picture| picture.detail).any(is_lacking)
     }
 
+    /// Whether there is something to be heard.
+    pub(crate) fn has_audio(&self) -> bool {
+        self.shown().any(|block| matches!(block, Block::Audio(_)))
+    }
+
     fn pictures(&self) -> impl Iterator<Item = &Image> {
-        let blocks = self.messages.iter().flat_map(|message| &message.content);
-        let within = blocks.flat_map(|block| match block {
-            Block::ToolResult(result) => result.content.as_slice(),
-            block => std::slice::from_ref(block),
-        });
-        within.filter_map(|block| match block {
+        self.shown().filter_map(|block| match block {
             Block::Image(image) => Some(image),
             _ => None,
+        })
+    }
+
+    /// What is said, and in the place of results of tools what is in them.
+    fn shown(&self) -> impl Iterator<Item = &Block> {
+        let blocks = self.messages.iter().flat_map(|message| &message.content);
+        blocks.flat_map(|block| match block {
+            Block::ToolResult(result) => result.content.as_slice(),
+            block => std::slice::from_ref(block),
         })
     }
 

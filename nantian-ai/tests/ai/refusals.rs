@@ -43,7 +43,7 @@ async fn an_operation_that_is_not_translated_is_named_in_the_clients_dialect() {
 
 #[tokio::test]
 async fn what_the_other_dialect_cannot_carry_is_refused_by_its_field() {
-    let audio = r#"{"messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}]}"#;
+    let audio = r#"{"messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}]}]}"#;
     let claude = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
     let (status, body) = refusal(claude, post("/v1/chat/completions", audio)).await;
     assert_eq!(status, 400);

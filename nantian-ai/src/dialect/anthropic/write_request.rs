@@ -177,6 +177,8 @@ pub(super) fn write_members(item: &mut Object<'_>, block: &Block) {
             }
             item.some_text("title", document.title.as_deref());
         }
+        // Nothing that can be heard comes so far.
+        Block::Audio(_) => {}
         Block::Reasoning(reasoning) => {
             item.text("type", "thinking");
             item.text("thinking", &reasoning.text);

@@ -72,6 +72,7 @@ impl<'r> Piece<'r> {
     pub(super) fn of(block: &'r Block, names: &mut Names) -> Result<Option<Self>, Invalid> {
         Ok(Some(match block {
             block if block.is_blank() => return Ok(None),
+            Block::Audio(_) => return Ok(None),
             Block::Text(text) | Block::Refusal(text) => Self::Text(text.as_str().into()),
             Block::Image(picture) => image(&picture.source)?,
             Block::Document(document) => Self::document(document, names)?,

@@ -19,6 +19,8 @@ pub(super) struct Traits {
     pub(super) wants_signatures: bool,
     /// Tells calls and results apart by ids: from 3 on; older ones refuse the field.
     pub(super) takes_ids: bool,
+    /// Sees what stands in the results of tools beside text: from 3 on.
+    pub(super) sees_results: bool,
     /// Answers in JSON where it may call tools, too: from 3 on.
     pub(super) json_beside_tools: bool,
 }
@@ -47,6 +49,7 @@ impl Traits {
             always_thinks: newer || name.contains("pro"),
             wants_signatures: newer,
             takes_ids: newer,
+            sees_results: newer,
             json_beside_tools: newer,
         }
     }

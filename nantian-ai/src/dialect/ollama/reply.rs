@@ -93,7 +93,7 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> (Vec<u8>, Losses) {
             }
             Block::RedactedReasoning(_) => losses.add("reasoning.redacted"),
             Block::ToolCall(call) => calls.push(call),
-            Block::Image(_) | Block::Document(_) | Block::ToolResult(_) => {}
+            Block::Image(_) | Block::Document(_) | Block::Audio(_) | Block::ToolResult(_) => {}
         }
     }
     if reply.stop == Stop::Refused {

@@ -5,7 +5,7 @@ use super::{options, read_allowed};
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::{GUARDRAIL, anthropic};
 use crate::ir::{
-    Block, CacheLife, Detail, Document, Effort, Image, Json, Losses, Message, OpenAiOptions, Output,
+    Block, CacheLife, Detail, Document, Effort, Image, Json, Losses, Media, Message, OpenAiOptions, Output,
     Reasoning, Request, Role, Source, Thinking, Tool, ToolChoice, ToolResult, Verbosity,
 };
 
@@ -308,6 +308,7 @@ fn read_part(part: Value, losses: &mut Losses) -> Result<(Block, Option<CacheLif
         "refusal" => Block::Refusal(fields.required_text("refusal")?),
         "image_url" => image(&mut fields, losses)?,
         "file" => file(&mut fields, losses)?,
+        "input_audio" => audio(&mut fields, losses)?,
         "document_url" => document_at(&mut fields)?,
         // Some clients mix Anthropic's blocks in.
         other => match anthropic::read_block(other, &mut fields, &mut cached, losses)? {
@@ -363,4 +364,13 @@ fn file(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
     let title = file.text("filename")?;
     file.rest(losses);
     Ok(Block::Document(Document { title, source }))
+}
+
+fn audio(fields: &mut Fields, losses: &mut Losses) -> Result<Block, Invalid> {
+    const AT: &str = "messages.content.input_audio";
+    let mut audio = fields.object("input_audio", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;
+    let media_type = format!("audio/{}", audio.required_text("format")?);
+    let base64 = audio.required_text("data")?;
+    audio.rest(losses);
+    Ok(Block::Audio(Media { media_type, base64 }))
 }

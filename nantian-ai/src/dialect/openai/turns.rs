@@ -7,7 +7,7 @@ use super::write_reply::write_calls;
 use super::write_request::enforced;
 use crate::codec::{Invalid, List, Object, joined_text, said_by_user, says_json, titled_text_of};
 use crate::dialect::anthropic::ONLY_JSON;
-use crate::ir::{Block, Detail, Image, Losses, Message, Output, Request, Role, Source, ToolResult};
+use crate::ir::{Block, Detail, Image, Losses, Media, Message, Output, Request, Role, Source, ToolResult};
 
 /// How a message says that its tool failed: there is no field for it.
 pub(crate) const FAILED: &str = "[tool error] ";
@@ -36,6 +36,7 @@ enum Turn<'r> {
 enum UserPart<'r> {
     Text(std::borrow::Cow<'r, str>),
     Image(&'r Image),
+    Audio(&'r Media),
     File { name: Option<&'r str>, data: String },
 }
 
@@ -180,6 +181,7 @@ impl<'r> UserPart<'r> {
         Ok(match block {
             Block::Text(text) | Block::Refusal(text) => Self::Text(text.as_str().into()),
             Block::Image(image) => Self::Image(image),
+            Block::Audio(media) => Self::Audio(media),
             Block::Document(document) => match (titled_text_of(document), &document.source) {
                 (Some(text), _) => Self::Text(text.into()),
                 (None, Source::Url(_)) if !profile.documents_by_url => {
@@ -250,6 +252,14 @@ impl UserPart<'_> {
                 part.object("image_url", |url| {
                     url.text("url", &image.source.to_url());
                     url.some_text("detail", image.detail.map(detail));
+                });
+            }
+            Self::Audio(media) => {
+                part.text("type", "input_audio");
+                part.object("input_audio", |audio| {
+                    audio.text("data", &media.base64);
+                    audio
+                        .text("format", media.media_type.strip_prefix("audio/").unwrap_or(&media.media_type));
                 });
             }
             Self::File { name, data } if profile.documents_by_url => {

@@ -308,8 +308,12 @@ fn write_part(list: &mut List<'_>, block: &Block) {
                 part.text("file_url", url);
             }
         }),
-        // Refused by `check`, or written as items of their own.
-        Block::Reasoning(_) | Block::RedactedReasoning(_) | Block::ToolCall(_) | Block::ToolResult(_) => {}
+        // Refused before, or written as items of their own.
+        Block::Audio(_)
+        | Block::Reasoning(_)
+        | Block::RedactedReasoning(_)
+        | Block::ToolCall(_)
+        | Block::ToolResult(_) => {}
     }
 }
 

@@ -12,7 +12,7 @@ use crate::codec::{
     BEGINNING, Invalid, List, Object, joined_text, object, said_by_user, text_of, titled_text_of,
 };
 use crate::ir::{
-    Block, Json, Losses, Message, Output, Request, Role, Source, ToolCall, ToolChoice, ToolResult,
+    Block, Json, Losses, Media, Message, Output, Request, Role, Source, ToolCall, ToolChoice, ToolResult,
 };
 
 /// The most stop sequences that Gemini takes.
@@ -21,7 +21,7 @@ const MOST_STOPS: usize = 5;
 pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
     let traits = Traits::of(&request.model);
     let mut losses = Losses::default();
-    let (system, contents) = contents(request, &mut losses)?;
+    let (system, contents) = contents(request, traits, &mut losses)?;
     name_the_unknown(request, traits, &mut losses);
     let output = request.output.as_ref().filter(|_| request.tools.is_empty() || traits.json_beside_tools);
     if output.is_none() && request.output.is_some() {
@@ -74,7 +74,8 @@ struct Content<'r> {
 
 enum Part<'r> {
     Text(Cow<'r, str>),
-    Media(&'r Source),
+    Inline(&'r Media),
+    File(&'r str),
     Thought(&'r str),
     /// The signature of what comes next.
     Signature(&'r str),
@@ -84,6 +85,8 @@ enum Part<'r> {
         call: usize,
         name: &'r str,
         result: &'r ToolResult,
+        /// What stands in it beside the text.
+        shown: Vec<&'r Media>,
     },
 }
 
@@ -97,6 +100,7 @@ struct Calls<'r> {
 /// The system prompt, and the conversation.
 fn contents<'r>(
     request: &'r Request,
+    traits: Traits,
     losses: &mut Losses,
 ) -> Result<(Vec<Cow<'r, str>>, Vec<Content<'r>>), Invalid> {
     let mut system = Vec::new();
@@ -116,7 +120,7 @@ fn contents<'r>(
             }
             Role::Assistant => add(&mut contents, "model", said(message, &mut calls, losses)),
             Role::User => {
-                let (results, others) = heard(message, &calls)?;
+                let (results, others) = heard(message, &calls, traits)?;
                 answer(&mut contents, results);
                 add(&mut contents, "user", others);
             }
@@ -197,7 +201,11 @@ fn said<'r>(message: &'r Message, calls: &mut Calls<'r>, losses: &mut Losses) ->
 }
 
 /// The results in what a user says, and the rest.
-fn heard<'r>(message: &'r Message, calls: &Calls<'r>) -> Result<(Vec<Part<'r>>, Vec<Part<'r>>), Invalid> {
+fn heard<'r>(
+    message: &'r Message,
+    calls: &Calls<'r>,
+    traits: Traits,
+) -> Result<(Vec<Part<'r>>, Vec<Part<'r>>), Invalid> {
     let (mut results, mut others) = (Vec::new(), Vec::new());
     for block in &message.content {
         match block {
@@ -205,17 +213,28 @@ fn heard<'r>(message: &'r Message, calls: &Calls<'r>) -> Result<(Vec<Part<'r>>, 
                 let (call, name) = calls.known.get(result.id.as_str()).copied().ok_or_else(|| {
                     Invalid::new("messages.content.tool_result", format!("`{}` answers no call", result.id))
                 })?;
-                results.push(Part::Result { call, name, result });
+                let mut shown = Vec::new();
                 for attached in result.content.iter().filter(|block| !matches!(block, Block::Text(_))) {
-                    others.push(Part::Text(format!("Attached to the result of {name}:").into()));
-                    others.push(part(attached)?);
+                    match part(attached)? {
+                        Part::Inline(media) if traits.sees_results && is_seen(media) => shown.push(media),
+                        part => {
+                            others.push(Part::Text(format!("Attached to the result of {name}:").into()));
+                            others.push(part);
+                        }
+                    }
                 }
+                results.push(Part::Result { call, name, result, shown });
             }
             block if block.is_blank() => {}
             block => others.push(part(block)?),
         }
     }
     Ok((results, others))
+}
+
+/// Whether it is of the types that may stand in a result.
+fn is_seen(media: &Media) -> bool {
+    matches!(&*media.media_type, "application/pdf" | "image/jpeg" | "image/png" | "image/webp")
 }
 
 /// The type of what is at a URL, as far as its path tells.
@@ -239,12 +258,13 @@ fn part(block: &Block) -> Result<Part<'_>, Invalid> {
             (&document.source, titled_text_of(document))
         }
         Block::Document(document) => (&document.source, None),
+        Block::Audio(media) => return Ok(Part::Inline(media)),
         _ => return Err(Invalid::new("messages.content", "holds what a user cannot say")),
     };
     match (source, text) {
         (_, Some(text)) => Ok(Part::Text(text.into())),
-        (Source::Inline(_), None) => Ok(Part::Media(source)),
-        (Source::Url(url), None) if type_of(url).is_some() => Ok(Part::Media(source)),
+        (Source::Inline(media), None) => Ok(Part::Inline(media)),
+        (Source::Url(url), None) if type_of(url).is_some() => Ok(Part::File(url)),
         (Source::Url(_), None) => {
             let problem =
                 "holds a URL whose end does not tell what is there, which this provider wants to know";
@@ -297,11 +317,8 @@ impl Part<'_> {
                 item.text("text", text);
                 item.flag("thought", true);
             }
-            Self::Media(Source::Inline(media)) => item.object("inlineData", |data| {
-                data.text("mimeType", &media.media_type);
-                data.text("data", &media.base64);
-            }),
-            Self::Media(Source::Url(url)) => item.object("fileData", |data| {
+            Self::Inline(media) => write_inline(item, media),
+            Self::File(url) => item.object("fileData", |data| {
                 data.some_text("mimeType", type_of(url));
                 data.text("fileUri", url);
             }),
@@ -310,15 +327,27 @@ impl Part<'_> {
                 item.text("name", &call.name);
                 item.json("args", &call.arguments);
             }),
-            Self::Result { name, result, .. } => item.object("functionResponse", |response| {
+            Self::Result { name, result, shown, .. } => item.object("functionResponse", |response| {
                 response.some_text("id", Some(&*result.id).filter(|_| traits.takes_ids));
                 response.text("name", name);
                 write_response(response, result);
+                if !shown.is_empty() {
+                    response.list("parts", |list| {
+                        shown.iter().for_each(|media| list.object(|part| write_inline(part, media)));
+                    });
+                }
             }),
             Self::Signature(_) => {}
         }
         item.some_text("thoughtSignature", signature);
     }
+}
+
+fn write_inline(part: &mut Object<'_>, media: &Media) {
+    part.object("inlineData", |data| {
+        data.text("mimeType", &media.media_type);
+        data.text("data", &media.base64);
+    });
 }
 
 /// What a tool says, which must be an object.

@@ -77,3 +77,31 @@ fn models_that_draw_tokens_as_they_like_are_not_told_how_to() {
         assert_eq!(config["seed"], 7);
     }
 }
+
+#[test]
+fn newer_models_see_pictures_within_the_results_of_tools() {
+    let png = |media_type: &str| {
+        Source::Inline(Media { media_type: media_type.to_owned(), base64: "AAAA".to_owned() })
+    };
+    let call = ToolCall { id: "a".to_owned(), name: "look".to_owned(), arguments: Json::empty_object() };
+    for (model, media_type, within, beside) in [
+        ("gemini-3-pro", "image/png", true, false),
+        ("gemini-3-pro", "image/heic", false, true),
+        ("gemini-2.5-pro", "image/png", false, true),
+    ] {
+        let content = vec![Block::Text("seen".to_owned()), Block::Image(png(media_type).into())];
+        let result = ToolResult { id: "a".to_owned(), content, is_error: false };
+        let messages = vec![
+            Message::new(Role::User, vec![Block::Text("Look.".to_owned())]),
+            Message::new(Role::Assistant, vec![Block::ToolCall(call.clone())]),
+            Message::new(Role::User, vec![Block::ToolResult(result)]),
+        ];
+        let (body, _) = encode(&Request { model: model.to_owned(), messages, ..Request::default() }).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let data = serde_json::json!([{"inlineData": {"mimeType": media_type, "data": "AAAA"}}]);
+        let response = &body["contents"][2]["parts"][0]["functionResponse"];
+        assert_eq!(response["response"]["output"], "seen");
+        assert_eq!(response["parts"] == data, within, "{model} {media_type}");
+        assert_eq!(body["contents"][3]["parts"][1] == data[0], beside, "{model} {media_type}");
+    }
+}
