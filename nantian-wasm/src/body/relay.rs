@@ -295,10 +295,7 @@ impl Relay {
     fn poll_released(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(stream) = self.stream.as_mut() else { return Poll::Pending };
         let mut shared = ready!(stream.poll_lock(cx));
-        match self.direction {
-            Direction::Request => shared.context.poll_request(cx),
-            Direction::Response => shared.context.poll_response(cx),
-        }
+        shared.context.poll_step(self.direction, cx)
     }
 
     /// Shows the plugins what was read, and moves on to what follows.
@@ -313,34 +310,17 @@ impl Relay {
         }
         let (action, next) = loop {
             let context = &mut shared.context;
-            let (action, next) = match (&self.stage, self.direction) {
-                (Stage::ShowTrailers, Direction::Request) => {
-                    (context.on_request_trailers(&mut self.chunk, &mut self.trailers), Stage::SendTrailers)
+            let (end, trailers, next) = match self.stage {
+                Stage::ShowTrailers => (false, Some(&mut self.trailers), Stage::SendTrailers),
+                Stage::ShowBytes { end: true, .. } => (true, None, Stage::Done),
+                Stage::ShowBytes { is_last: true, .. } => {
+                    (false, None, Stage::ShowBytes { end: true, is_last: true })
                 }
-                (Stage::ShowTrailers, Direction::Response) => {
-                    (context.on_response_trailers(&mut self.chunk, &mut self.trailers), Stage::SendTrailers)
-                }
-                (stage, direction) => {
-                    let end = matches!(stage, Stage::ShowBytes { end: true, .. });
-                    let is_last = matches!(stage, Stage::ShowBytes { is_last: true, .. });
-                    let action = match direction {
-                        Direction::Request => context.on_request_body(&mut self.chunk, end),
-                        Direction::Response => context.on_response_body(&mut self.chunk, end),
-                    };
-                    let next = match (end, is_last) {
-                        (true, _) => Stage::Done,
-                        (false, true) => Stage::ShowBytes { end: true, is_last },
-                        (false, false) => Stage::Read,
-                    };
-                    (action, next)
-                }
+                _ => (false, None, Stage::Read),
             };
+            let action = context.on_body(self.direction, &mut self.chunk, end, trailers);
             if !matches!(action, Action::Pending) {
-                let added = match self.direction {
-                    Direction::Request => context.take_request_trailers(),
-                    Direction::Response => context.take_response_trailers(),
-                };
-                if let (Some(trailers), Action::Continue) = (added, &action) {
+                if let (Some(trailers), Action::Continue) = (context.take_trailers(self.direction), &action) {
                     self.trailers = trailers;
                     break (action, Stage::SendTrailers);
                 }

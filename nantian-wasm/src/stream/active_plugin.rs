@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use http::HeaderMap;
 
-use super::exchange::Direction;
+use super::direction::{ByDirection, Direction};
 use super::{Action, LocalResponse, StreamContext};
 use crate::body::BodyError;
 use crate::config::FailurePolicy;
@@ -45,16 +45,10 @@ pub(super) struct ActivePlugin {
     pub(super) expects_calls: bool,
     /// The plugin failed this stream: it is not asked any more.
     is_out: bool,
-    pub(super) holds: HeldMessages,
+    /// Whether it holds something.
+    pub(super) holds: ByDirection<bool>,
     /// The stream is over, and the plugin has logged it.
     pub(super) is_logged: bool,
-}
-
-/// Directions in which a plugin holds something.
-#[derive(Clone, Copy, Default)]
-pub(super) struct HeldMessages {
-    request: bool,
-    response: bool,
 }
 
 /// How a guest's part in a step ended.
@@ -69,24 +63,6 @@ pub(super) enum CallOutcome {
     Over(Action),
 }
 
-// === impl HeldMessages ===
-
-impl HeldMessages {
-    pub(super) fn contains(self, direction: Direction) -> bool {
-        match direction {
-            Direction::Request => self.request,
-            Direction::Response => self.response,
-        }
-    }
-
-    pub(super) fn set(&mut self, direction: Direction, holds: bool) {
-        match direction {
-            Direction::Request => self.request = holds,
-            Direction::Response => self.response = holds,
-        }
-    }
-}
-
 // === impl ActivePlugin ===
 
 impl ActivePlugin {
@@ -97,7 +73,7 @@ impl ActivePlugin {
 
     /// Whether something is to happen to the stream before its next step.
     pub(super) fn is_waiting(&self) -> bool {
-        self.expects_calls || self.holds.request || self.holds.response
+        self.expects_calls || self.holds.iter().any(|holds| *holds)
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -113,6 +89,20 @@ impl ActivePlugin {
 // === impl StreamContext ===
 
 impl StreamContext {
+    pub(super) fn message(&mut self, direction: Direction) -> &mut MessageState {
+        match direction {
+            Direction::Request => &mut self.request,
+            Direction::Response => &mut self.response,
+        }
+    }
+
+    pub(super) fn message_ref(&self, direction: Direction) -> &MessageState {
+        match direction {
+            Direction::Request => &self.request,
+            Direction::Response => &self.response,
+        }
+    }
+
     /// What a guest did to the stream besides answering with a verdict.
     pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<CallOutcome> {
         let plugin_state = self.exchange.as_mut()?.plugins.get_mut(index)?;

@@ -5,7 +5,7 @@ use http::HeaderMap;
 
 use super::active_plugin::{ActivePlugin, CallOutcome, MessageState};
 use super::call::Call;
-use super::exchange::Direction;
+use super::direction::Direction;
 use super::headers::Step;
 use super::plugin_state::{BodyBuffer, BodyBytes, Pause, PluginMessage, Shown};
 use super::release::Part;
@@ -33,18 +33,21 @@ pub(super) struct PluginCursor<'a> {
 // === impl StreamContext ===
 
 impl StreamContext {
-    pub(super) fn drive_body(
+    /// Shows the plugins a part of a body, or its trailers behind the bytes that are passed on before them.
+    pub(crate) fn on_body(
         &mut self,
         direction: Direction,
         chunk: &mut Bytes,
         end: bool,
         trailers: Option<&mut HeaderMap>,
     ) -> Action {
-        // Those that a plugin adds are a part for the ones behind it, as if they had come.
-        let mut added = self.message(direction).added.take();
-        let action = self.drive_part(direction, chunk, end, trailers, &mut added);
-        self.message(direction).added = added;
-        action
+        self.step(direction, |this| {
+            // Those that a plugin adds are a part for the ones behind it, as if they had come.
+            let mut added = this.message(direction).added.take();
+            let action = this.drive_part(direction, chunk, end, trailers, &mut added);
+            this.message(direction).added = added;
+            action
+        })
     }
 
     fn drive_part(
@@ -133,7 +136,7 @@ impl StreamContext {
         let cursor = PluginCursor { plugin, index, direction };
         let (mut front, mut cell) = (BodyBytes::default(), None);
         if self.calls.resumes(direction, index).is_some() {
-            front = std::mem::take(self.calls.front(direction));
+            front = std::mem::take(self.calls.fronts.of(direction));
         } else {
             if let Some(step) = self.before_part(&cursor, part, &mut front) {
                 return step;
@@ -147,7 +150,7 @@ impl StreamContext {
         let step = self.show_part(&cursor, &mut cell, part);
         drop(cell);
         if matches!(step, Step::Over(Action::Pending)) && self.calls.is_running() {
-            *self.calls.front(direction) = front;
+            *self.calls.fronts.of(direction) = front;
             return step;
         }
         self.after_front(index, direction, front, part, step)
@@ -381,19 +384,5 @@ impl StreamContext {
 
     pub(super) fn message_of(&mut self, index: usize, direction: Direction) -> Option<&mut PluginMessage> {
         self.exchange.as_mut()?.message_of(index, direction)
-    }
-
-    pub(super) fn message(&mut self, direction: Direction) -> &mut MessageState {
-        match direction {
-            Direction::Request => &mut self.request,
-            Direction::Response => &mut self.response,
-        }
-    }
-
-    pub(super) fn message_ref(&self, direction: Direction) -> &MessageState {
-        match direction {
-            Direction::Request => &self.request,
-            Direction::Response => &self.response,
-        }
     }
 }

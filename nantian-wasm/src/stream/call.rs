@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::active_plugin::{ActivePlugin, CallOutcome};
-use super::exchange::{Direction, Undo};
+use super::direction::{ByDirection, Direction};
+use super::exchange::Undo;
 use super::guest_call::{GuestCall, GuestCallResult};
 use super::plugin_state::BodyBytes;
 use super::wait::Wait;
@@ -52,12 +53,11 @@ pub(super) enum Call {
 #[derive(Default)]
 pub(super) struct StreamCalls {
     running: Option<Box<PendingCall>>,
-    request: Option<Box<FinishedCall>>,
-    response: Option<Box<FinishedCall>>,
-    /// Bytes that a plugin has let go and that wait for the call that is running, by direction.
-    fronts: [BodyBytes; 2],
-    /// Who is waiting for the running call, by direction.
-    wakers: [Option<Waker>; 2],
+    concluded: ByDirection<Option<Box<FinishedCall>>>,
+    /// Bytes that a plugin has let go and that go on together with what the running call lets go.
+    pub(super) fronts: ByDirection<BodyBytes>,
+    /// Who is waiting for the running call.
+    wakers: ByDirection<Option<Waker>>,
 }
 
 /// A call that has used up a slice.
@@ -119,33 +119,10 @@ impl StreamCalls {
         self.running.is_some()
     }
 
-    fn concluded(&mut self, direction: Direction) -> &mut Option<Box<FinishedCall>> {
-        match direction {
-            Direction::Request => &mut self.request,
-            Direction::Response => &mut self.response,
-        }
-    }
-
-    /// Bytes that go on together with what the running call lets go.
-    pub(super) fn front(&mut self, direction: Direction) -> &mut BodyBytes {
-        let [request, response] = &mut self.fronts;
-        match direction {
-            Direction::Request => request,
-            Direction::Response => response,
-        }
-    }
-
-    fn waker(&mut self, direction: Direction) -> &mut Option<Waker> {
-        let [request, response] = &mut self.wakers;
-        match direction {
-            Direction::Request => request,
-            Direction::Response => response,
-        }
-    }
-
     /// The call that has ended for this plugin while its step was waiting.
-    pub(super) fn resumes(&mut self, direction: Direction, index: usize) -> Option<Call> {
-        self.concluded(direction)
+    pub(super) fn resumes(&self, direction: Direction, index: usize) -> Option<Call> {
+        self.concluded
+            .get(direction)
             .as_ref()
             .filter(|concluded| concluded.index == index)
             .map(|ended| ended.call)
@@ -156,13 +133,13 @@ impl StreamCalls {
         let is_end = |concluded: &mut Box<FinishedCall>| {
             matches!(concluded.visit, CallOutcome::Over(_) | CallOutcome::Skipped)
         };
-        self.concluded(direction).take_if(is_end)
+        self.concluded.of(direction).take_if(is_end)
     }
 
     /// What a request's plugin did that its own step did not come back for.
     pub(super) fn take_end_of_request(&mut self) -> Option<CallOutcome> {
         let is_end = |concluded: &mut Box<FinishedCall>| matches!(concluded.visit, CallOutcome::Over(_));
-        self.request.take_if(is_end).map(|concluded| concluded.visit)
+        self.concluded.of(Direction::Request).take_if(is_end).map(|concluded| concluded.visit)
     }
 }
 
@@ -178,7 +155,7 @@ impl StreamContext {
         call: Call,
     ) -> CallOutcome {
         let PluginCursor { plugin, index, direction } = *cursor;
-        let concluded = self.calls.concluded(direction);
+        let concluded = self.calls.concluded.of(direction);
         let ended = concluded.take_if(|ended| ended.index == index && ended.call.is_kind_of(call));
         if let Some(ended) = ended {
             return ended.visit;
@@ -263,7 +240,7 @@ impl StreamContext {
     /// end.
     pub(super) fn ended(&mut self, direction: Direction) -> Option<Action> {
         if let Some(ended) = self.calls.take_end(direction) {
-            let front = std::mem::take(self.calls.front(direction));
+            let front = std::mem::take(self.calls.fronts.of(direction));
             if let CallOutcome::Over(action) = ended.visit {
                 self.end_by(direction, &action);
                 return Some(action);
@@ -289,7 +266,7 @@ impl StreamContext {
             ongoing.running.poll(cx)
         };
         if polled.is_pending() {
-            *self.calls.waker(waiter) = Some(cx.waker().clone());
+            *self.calls.wakers.of(waiter) = Some(cx.waker().clone());
         }
         let returned = ready!(polled);
         let Some(ongoing) = self.calls.running.take() else { return Poll::Ready(()) };
@@ -299,7 +276,7 @@ impl StreamContext {
         let (visit, cell) = self.conclude(&PluginCursor { plugin, index, direction }, call.phase(), returned);
         drop(cell);
         self.exchange = None;
-        *self.calls.concluded(direction) = Some(Box::new(FinishedCall { index, call, visit }));
+        *self.calls.concluded.of(direction) = Some(Box::new(FinishedCall { index, call, visit }));
         self.settle();
         self.calls.wakers.iter_mut().filter_map(Option::take).for_each(Waker::wake);
         Poll::Ready(())

@@ -10,12 +10,12 @@ use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
 use super::Streaming;
+use super::direction::{ByDirection, Direction};
 use super::fields::HeaderFields;
 use super::info::StreamInfo;
 use super::plugin_state::{BodyBuffer, Pause, PluginMessage, PluginState};
 use super::removed_pseudo_headers::RemovedPseudoHeaders;
-use crate::error::{Cause, Failure, Phase};
-use crate::proxy_wasm::MapKind;
+use crate::error::{Cause, Failure};
 
 /// Both messages, what guests did to them, and what they left behind.
 #[derive(Debug)]
@@ -74,13 +74,6 @@ pub(crate) struct ResponseHead {
     pub(crate) headers: HeaderFields,
 }
 
-/// Which way bytes flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Request,
-    Response,
-}
-
 /// What a callback of a plugin that fails open has changed, as it was before.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Undo {
@@ -92,8 +85,7 @@ pub(crate) struct Undo {
 struct Saved {
     messages: Option<Messages>,
     /// Body bytes in the plugin's hands: a callback can change those of either message.
-    request_window: Option<BodyBuffer>,
-    response_window: Option<BodyBuffer>,
+    windows: ByDirection<Option<BodyBuffer>>,
 }
 
 /// Both messages without their bodies.
@@ -103,56 +95,6 @@ struct Messages {
     request_trailers: Option<Box<HeaderMap>>,
     response: Option<ResponseHead>,
     response_trailers: Option<Box<HeaderMap>>,
-}
-
-// === impl Direction ===
-
-impl Direction {
-    pub(crate) fn headers_phase(self) -> Phase {
-        match self {
-            Self::Request => Phase::RequestHeaders,
-            Self::Response => Phase::ResponseHeaders,
-        }
-    }
-
-    pub(crate) fn headers_kind(self) -> MapKind {
-        match self {
-            Self::Request => MapKind::RequestHeaders,
-            Self::Response => MapKind::ResponseHeaders,
-        }
-    }
-
-    pub(crate) fn trailers_phase(self) -> Phase {
-        match self {
-            Self::Request => Phase::RequestTrailers,
-            Self::Response => Phase::ResponseTrailers,
-        }
-    }
-
-    pub(crate) fn trailers_kind(self) -> MapKind {
-        match self {
-            Self::Request => MapKind::RequestTrailers,
-            Self::Response => MapKind::ResponseTrailers,
-        }
-    }
-
-    pub(crate) fn body_phase(self) -> Phase {
-        match self {
-            Self::Request => Phase::RequestBody,
-            Self::Response => Phase::ResponseBody,
-        }
-    }
-}
-
-// === impl Saved ===
-
-impl Saved {
-    fn window(&mut self, direction: Direction) -> &mut Option<BodyBuffer> {
-        match direction {
-            Direction::Request => &mut self.request_window,
-            Direction::Response => &mut self.response_window,
-        }
-    }
 }
 
 // === impl Exchange ===
@@ -268,25 +210,24 @@ impl Exchange {
     /// Puts the body bytes in the plugin's hands by before the first change of them, for a plugin that fails
     /// open.
     pub(crate) fn before_change_of_body(&mut self, direction: Direction) {
-        let saved = self.undo.saved.as_mut().and_then(|saved| saved.window(direction).as_ref());
+        let saved = self.undo.saved.as_mut().and_then(|saved| saved.windows.get(direction).as_ref());
         if !self.undo.wanted || saved.is_some() {
             return;
         }
         let window = self.own_ref().and_then(|own| own.message_ref(direction).window.clone());
-        *self.undo.saved.get_or_insert_default().window(direction) = window;
+        *self.undo.saved.get_or_insert_default().windows.of(direction) = window;
     }
 
     /// How many bytes of bodies are put by.
     pub(crate) fn saved_bytes(&self) -> usize {
-        let windows =
-            self.undo.saved.iter().flat_map(|saved| [&saved.request_window, &saved.response_window]);
+        let windows = self.undo.saved.iter().flat_map(|saved| saved.windows.iter());
         windows.flatten().map(|window| window.bytes.len()).sum()
     }
 
     /// Forgets the body bytes that are put by of a message that has left the plugin's hands.
     pub(crate) fn forget_body(&mut self, plugin_index: usize, direction: Direction) {
         if let Some(saved) = self.undo.saved.as_mut().filter(|_| self.current == plugin_index) {
-            *saved.window(direction) = None;
+            *saved.windows.of(direction) = None;
         }
     }
 
@@ -301,10 +242,9 @@ impl Exchange {
             self.response = messages.response;
             self.response_trailers = messages.response_trailers;
         }
-        for (direction, window) in
-            [(Direction::Request, saved.request_window), (Direction::Response, saved.response_window)]
-        {
-            if let Some(saved) = window
+        let mut windows = saved.windows;
+        for direction in [Direction::Request, Direction::Response] {
+            if let Some(saved) = windows.of(direction).take()
                 && let Some(window) = self.own().and_then(|own| own.message(direction).window.as_mut())
             {
                 *window = saved;

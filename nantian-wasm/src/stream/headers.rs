@@ -7,7 +7,8 @@ use http::{HeaderMap, StatusCode, request, response};
 
 use super::active_plugin::{ActivePlugin, CallOutcome};
 use super::call::Call;
-use super::exchange::{Direction, ResponseHead};
+use super::direction::Direction;
+use super::exchange::ResponseHead;
 use super::plugin_state::{Pause, PluginState};
 use super::wait::Wait;
 use super::{Action, PluginCursor, StreamContext};
@@ -257,7 +258,7 @@ impl StreamContext {
 
     fn set_holds(&mut self, index: usize, direction: Direction, holds: bool) {
         if let Some(active) = self.active.get_mut(index) {
-            active.holds.set(direction, holds);
+            *active.holds.of(direction) = holds;
         }
     }
 

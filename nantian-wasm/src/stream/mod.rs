@@ -4,6 +4,7 @@ mod active_plugin;
 mod answer;
 mod body;
 mod call;
+mod direction;
 mod end;
 mod events;
 mod exchange;
@@ -36,14 +37,16 @@ pub(crate) use self::answer::grpc_status_of;
 use self::answer::is_grpc;
 use self::body::PluginCursor;
 use self::call::StreamCalls;
-pub(crate) use self::exchange::{Direction, Exchange, RequestHead, ResponseHead, SharedExchange};
+use self::direction::ByDirection;
+pub(crate) use self::direction::Direction;
+pub(crate) use self::exchange::{Exchange, RequestHead, ResponseHead, SharedExchange};
 pub use self::filter_state::FilterState;
 pub(crate) use self::guest_call::ReusableFuture;
 pub use self::info::{ClientCertificate, StreamInfo};
 pub(crate) use self::plugin_state::{BodyBuffer, BodyBytes};
 pub(crate) use self::removed_pseudo_headers::RemovedPseudoHeaders;
 pub use self::upstream::UpstreamAddress;
-use self::wait::Waits;
+use self::wait::Wait;
 use crate::body::BodyError;
 use crate::error::Failure;
 use crate::held_bodies::HeldBodies;
@@ -86,7 +89,7 @@ pub struct StreamContext {
     keeps_lengths: bool,
     streaming: Streaming,
     is_event_stream: bool,
-    waits: Waits,
+    waits: ByDirection<Option<Wait>>,
     calls: StreamCalls,
     /// What its plugins hold of bodies, as the embedder counts it.
     held: Option<HeldBodies>,
@@ -148,7 +151,7 @@ impl StreamContext {
             keeps_lengths: false,
             streaming: Streaming::No,
             is_event_stream: false,
-            waits: Waits::default(),
+            waits: ByDirection::default(),
             calls: StreamCalls::default(),
             held: None,
             passing: None,
@@ -194,14 +197,12 @@ impl StreamContext {
 
     /// Shows the plugins a part of a request's body; `chunk` becomes what is to be passed on now.
     pub fn on_request_body(&mut self, chunk: &mut Bytes, end_of_stream: bool) -> Action {
-        self.step(Direction::Request, |this| this.drive_body(Direction::Request, chunk, end_of_stream, None))
+        self.on_body(Direction::Request, chunk, end_of_stream, None)
     }
 
     /// Shows the plugins a request's trailers; `chunk` becomes the bytes to be passed on before them.
     pub fn on_request_trailers(&mut self, chunk: &mut Bytes, trailers: &mut HeaderMap) -> Action {
-        self.step(Direction::Request, |this| {
-            this.drive_body(Direction::Request, chunk, false, Some(trailers))
-        })
+        self.on_body(Direction::Request, chunk, false, Some(trailers))
     }
 
     /// Shows the plugins a response's headers, and lets them change `parts`.
@@ -245,28 +246,24 @@ impl StreamContext {
 
     /// Shows the plugins a part of a response's body; `chunk` becomes what is to be passed on now.
     pub fn on_response_body(&mut self, chunk: &mut Bytes, end_of_stream: bool) -> Action {
-        self.step(Direction::Response, |this| {
-            this.drive_body(Direction::Response, chunk, end_of_stream, None)
-        })
+        self.on_body(Direction::Response, chunk, end_of_stream, None)
     }
 
     /// Shows the plugins a response's trailers; `chunk` becomes the bytes to be passed on before them.
     pub fn on_response_trailers(&mut self, chunk: &mut Bytes, trailers: &mut HeaderMap) -> Action {
-        self.step(Direction::Response, |this| {
-            this.drive_body(Direction::Response, chunk, false, Some(trailers))
-        })
+        self.on_body(Direction::Response, chunk, false, Some(trailers))
     }
 
     /// Takes the trailers that plugins have added to a request that has none of its own: to be asked for when
     /// the end of its body was shown, and sent behind it.
     pub fn take_request_trailers(&mut self) -> Option<HeaderMap> {
-        self.request.added.take().map(|trailers| *trailers)
+        self.take_trailers(Direction::Request)
     }
 
     /// Takes the trailers that plugins have added to a response, as
     /// [`take_request_trailers`](Self::take_request_trailers) does those of a request.
     pub fn take_response_trailers(&mut self) -> Option<HeaderMap> {
-        self.response.added.take().map(|trailers| *trailers)
+        self.take_trailers(Direction::Response)
     }
 
     /// Whether a plugin looks at the request's body; if none does, it need not be shown.
@@ -329,11 +326,7 @@ impl StreamContext {
     }
 
     fn wants_body(&self, direction: Direction) -> bool {
-        let message = match direction {
-            Direction::Request => &self.request,
-            Direction::Response => &self.response,
-        };
-        message.over.is_none()
+        self.message_ref(direction).over.is_none()
             && self
                 .active
                 .iter()

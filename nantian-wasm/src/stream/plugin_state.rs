@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::answer::LocalResponse;
+use super::direction::Direction;
 use super::events::Events;
-use super::exchange::Direction;
 use crate::error::Cause;
 use crate::proxy_wasm::BodyVerdict;
 use crate::sandbox::Usage;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::exchange::Direction;
+use super::direction::Direction;
 use super::headers::Step;
 use super::plugin_state::{BodyBytes, Pause, Shown};
 use super::wait::Wait;

@@ -1,8 +1,11 @@
 //! The end of a body that has trailers, and the trailers.
 
+use http::HeaderMap;
+
 use super::active_plugin::{ActivePlugin, CallOutcome};
 use super::body::{BodyOutcome, PluginCursor};
 use super::call::Call;
+use super::direction::Direction;
 use super::headers::Step;
 use super::plugin_state::{BodyBuffer, Shown};
 use super::release::Part;
@@ -12,6 +15,11 @@ use crate::pool::InstanceGuard;
 // === impl StreamContext ===
 
 impl StreamContext {
+    /// Takes the trailers that plugins have added to a body without any.
+    pub(crate) fn take_trailers(&mut self, direction: Direction) -> Option<HeaderMap> {
+        self.message(direction).added.take().map(|trailers| *trailers)
+    }
+
     /// Shows all held bytes as the end of the body; they stay in the guest's hands until it has seen the
     /// trailers.
     pub(super) fn show_end_before_trailers(

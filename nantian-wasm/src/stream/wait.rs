@@ -7,19 +7,13 @@ use futures_util::FutureExt as _;
 use futures_util::lock::{OwnedMutexGuard, OwnedMutexLockFuture};
 
 use super::active_plugin::{ActivePlugin, CallOutcome};
-use super::exchange::{Direction, Exchange, Waiter};
+use super::direction::Direction;
+use super::exchange::{Exchange, Waiter};
 use super::plugin_state::{Pause, PluginState};
 use super::{Action, StreamContext};
 use crate::error::Phase;
 use crate::plugin::Plugin;
 use crate::pool::{InstanceCell, Slot};
-
-/// What each direction waits for.
-#[derive(Default)]
-pub(super) struct Waits {
-    request: Option<Wait>,
-    response: Option<Wait>,
-}
 
 /// What a step waits for.
 pub(super) enum Wait {
@@ -38,17 +32,6 @@ pub(super) enum Wait {
 impl Wait {
     pub(super) fn for_instance(slot: &Arc<Slot>) -> Self {
         Self::Instance(Arc::clone(slot), slot.wait())
-    }
-}
-
-// === impl Waits ===
-
-impl Waits {
-    pub(super) fn of(&mut self, direction: Direction) -> &mut Option<Wait> {
-        match direction {
-            Direction::Request => &mut self.request,
-            Direction::Response => &mut self.response,
-        }
     }
 }
 
@@ -116,7 +99,7 @@ impl StreamContext {
     }
 
     /// Between parts of a message, waits for what a guest holds; within one, for what the step waits for.
-    pub(super) fn poll_step(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_step(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
         if self.waits.of(direction).is_some() {
             return self.poll_wait(direction, cx);
         }
@@ -189,13 +172,13 @@ impl StreamContext {
         }
         // Who waits for a response's headers learns of what ends the stream before these have left.
         let may_end = direction == Direction::Response && self.may_interrupt();
-        if !may_end && !self.active.iter().any(|active| active.holds.contains(direction)) {
+        if !may_end && !self.active.iter().any(|active| *active.holds.get(direction)) {
             return Poll::Pending;
         }
         let mut exchange = ready!(self.poll_exchange(direction, cx));
         exchange.await_touch(Waiter::from(direction), cx.waker());
         let lets_go = |(active, plugin_state): (&ActivePlugin, &PluginState)| {
-            active.holds.contains(direction)
+            *active.holds.get(direction)
                 && (plugin_state.message_ref(direction).pause == Pause::Over
                     || !active.is_active()
                     || active.is_lost())
