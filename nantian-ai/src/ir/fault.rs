@@ -6,7 +6,7 @@ use http::StatusCode;
 const LONGEST: usize = 1_024;
 
 /// Words by which providers say that a conversation is too long.
-const TOO_LONG: [&str; 12] = [
+const TOO_LONG: [&str; 16] = [
     // OpenAI and most of those like it, Ollama.
     "context length",
     "context window",
@@ -18,12 +18,16 @@ const TOO_LONG: [&str; 12] = [
     "input is too long",
     // Gemini.
     "exceeds the maximum number of tokens",
-    // vLLM, llama.cpp, xAI, Groq, Moonshot.
+    // vLLM, llama.cpp, xAI, Groq, Moonshot, Alibaba, Poolside, SiliconFlow, Z.ai.
     "maximum model length",
     "context size",
     "maximum prompt length",
     "reduce the length of the messages",
     "model token limit",
+    "range of input length should be",
+    "maximum allowed input length",
+    "exceeded max_prompt_tokens",
+    "prompt exceeds max length",
 ];
 
 /// OpenAI's words for a model that does there what it is asked to at another address alone, such as calling

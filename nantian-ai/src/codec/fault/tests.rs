@@ -31,6 +31,10 @@ fn that_a_conversation_is_too_long_is_told_by_a_code_or_by_words() {
         r#"{"message":"This model's maximum prompt length is 131072 but the request contains 537812 tokens."}"#,
         r#"{"message":"Please reduce the length of the messages or completion."}"#,
         r#"{"message":"Your request exceeded model token limit: 8192"}"#,
+        r#"{"message":"<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 98304]"}"#,
+        r#"{"message":"Input length 265330 exceeds the maximum allowed input length of 262112 tokens."}"#,
+        r#"{"message":"number of input tokens (204703) has exceeded max_prompt_tokens (202752) limit."}"#,
+        r#"{"message":"Prompt exceeds max length","code":"1261"}"#,
     ] {
         let body = format!(r#"{{"error":{error}}}"#);
         assert_eq!(read(StatusCode::BAD_REQUEST, body.as_bytes()).kind, FaultKind::ContextLength, "{error}");
