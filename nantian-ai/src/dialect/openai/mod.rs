@@ -286,6 +286,7 @@ mod tests {
         for failed in [
             r#"{"error":{"message":"overloaded"}}"#,
             r#"{"choices":[{"delta":{},"finish_reason":"insufficient_system_resource"}]}"#,
+            r#"{"choices":[{"delta":{},"finish_reason":"network_error"}]}"#,
             r#"{"choices":[{"delta":{},"finish_reason":"error","error":{"code":502,"message":"m"}}]}"#,
         ] {
             assert!(event(failed.as_bytes()).failed, "{failed}");

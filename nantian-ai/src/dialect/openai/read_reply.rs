@@ -151,19 +151,20 @@ pub(super) fn read_end(choice: &mut Fields) -> Result<Option<Stop>, Fault> {
         return Err(Fault::new(kind, format!("the provider gave up its answer: {reason}")));
     }
     Ok(Some(match reason.as_str() {
-        "length" | "max_tokens" | "model_length" => Stop::Length,
+        "length" | "max_tokens" | "model_context_window_exceeded" | "model_length" => Stop::Length,
         "tool_calls" | "function_call" | "tool_use" => Stop::ToolCalls,
-        "content_filter" | "refusal" => Stop::Refused,
+        "content_filter" | "refusal" | "sensitive" => Stop::Refused,
         "stop" if sequence.is_some() => Stop::Sequence(sequence),
         _ => Stop::End,
     }))
 }
 
-/// What has gone wrong if an answer ends for this reason: words of DeepSeek, Mistral, OpenRouter and vLLM.
+/// What has gone wrong if an answer ends for this reason: words of DeepSeek, Mistral, OpenRouter, vLLM and
+/// Z.ai.
 pub(super) fn failure(reason: &str) -> Option<FaultKind> {
     match reason {
         "insufficient_system_resource" => Some(FaultKind::Overloaded),
-        "abort" | "aborted" | "error" => Some(FaultKind::Upstream),
+        "abort" | "aborted" | "error" | "network_error" => Some(FaultKind::Upstream),
         _ => None,
     }
 }
@@ -181,5 +182,30 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
         cache_write: prompt.any_count("cache_write_tokens"),
         output: all_output(input, output, reasoning, usage.any_count("total_tokens")),
         reasoning,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_an_answer_ends_is_read_in_the_words_of_each_provider() {
+        for (reason, stop) in [
+            ("stop", Some(Stop::End)),
+            ("eos", Some(Stop::End)),
+            ("length", Some(Stop::Length)),
+            ("model_length", Some(Stop::Length)),
+            ("model_context_window_exceeded", Some(Stop::Length)),
+            ("content_filter", Some(Stop::Refused)),
+            ("sensitive", Some(Stop::Refused)),
+            ("tool_calls", Some(Stop::ToolCalls)),
+            ("insufficient_system_resource", None),
+            ("network_error", None),
+        ] {
+            let choice = format!(r#"{{"finish_reason":"{reason}"}}"#);
+            let mut choice = Fields::parse(choice.as_bytes()).unwrap();
+            assert_eq!(read_end(&mut choice).ok().flatten(), stop, "{reason}");
+        }
     }
 }
