@@ -20,14 +20,15 @@ const LIMITS: [(Option<&str>, &str); 6] = [
 const OF_A_LIMIT: [&str; 2] = ["in the completion", "maximum tokens you requested"];
 
 /// Words before the most that a model ever writes: of OpenAI and Azure in Chat Completions and in Responses,
-/// Groq, DeepSeek, Ollama's cloud, and Bedrock.
-const BEFORE_THE_MOST: [&str; 6] = [
+/// Groq, DeepSeek, Ollama's cloud, Bedrock, and Fireworks, which writes more in a stream.
+const BEFORE_THE_MOST: [&str; 7] = [
     "supports at most ",
     "Expected a value <= ",
     "must be less than or equal to ",
     "the valid range of max_tokens is [1, ",
     "maximum output tokens (",
     "exceeds the model limit of ",
+    "Requests with max_tokens > ",
 ];
 
 /// A body that asks for no more tokens than this; `None` if none does ask for more.
@@ -123,6 +124,10 @@ mod tests {
             (
                 "max_tokens (1048576) exceeds model's maximum output tokens (65536) for model deepseek",
                 Some(65_536),
+            ),
+            (
+                "Requests with max_tokens > 4096 must have stream=true, or the connection may time out",
+                Some(4096),
             ),
             (
                 "The maximum tokens you requested exceeds the model limit of 10000. Try again with a maximum tokens value that is lower than 10000.",
