@@ -112,6 +112,8 @@
 //!   lost its data, or whose successor has not yet seen the last changes, has forgotten what was used until
 //!   then, and may admit that much again, a bucket at most.
 //! - A request whose answer was lost may have been charged on the server all the same: on the safe side.
+//! - What was settled counts twice, as debt or as what is given back, where its answer is lost with the
+//!   connection, or takes longer than [`RedisStoreBuilder::connect_timeout`].
 
 mod agreed_secret;
 mod ask;

@@ -311,7 +311,7 @@ impl NodeDriver {
         // many replicas there are.
         let limit = match self.node.link.load().is_some() {
             true => self.store.command_timeout,
-            false => self.store.connect_timeout.max(self.store.command_timeout),
+            false => self.store.patience(),
         };
         let answers = timeout(limit, connection.send_packed_commands(commands, 0, count));
         answers.await.map_err(|_| timed_out())?
@@ -343,7 +343,8 @@ impl NodeDriver {
         }
         let mut connection = route.link.connection.clone();
         let answers = connection.send_packed_commands(&commands, 0, batch.len());
-        let Ok(Ok(answers)) = timeout(self.store.command_timeout, answers).await else { return };
+        // What is carried out and not heard of would be told once more: nobody waits for this.
+        let Ok(Ok(answers)) = timeout(self.store.patience(), answers).await else { return };
         for (correction, answer) in batch.into_iter().zip(answers) {
             if bytes(Ok(answer)).is_ok() {
                 correction.done();
@@ -352,7 +353,7 @@ impl NodeDriver {
             // It may have lost the script, or the key.
             let (name, order, mut route) = (correction.name(), correction.order(), route.clone());
             let decided = self.store.decide(&mut route, &name, &order);
-            let answer = timeout(self.store.command_timeout, decided).await;
+            let answer = timeout(self.store.patience(), decided).await;
             if matches!(answer, Ok(Ok(_))) {
                 correction.done();
             }

@@ -197,7 +197,8 @@ impl RedisStoreBuilder {
     }
 
     /// Sets how long the driver waits for a connection to one of the server's addresses, TLS and login
-    /// included, and for the answer to a greeting. Range: 1 ms to 60 s. Default: 1 s.
+    /// included, for the answer to its first greeting, and for that to what was settled. Range: 1 ms to 60 s.
+    /// Default: 1 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout.clamp(Duration::from_millis(1), Duration::from_secs(60));
         self

@@ -175,6 +175,25 @@ async fn settlements_of_an_outage_count_afterwards() {
 }
 
 #[tokio::test]
+async fn what_is_settled_in_a_moment_of_silence_counts_once() {
+    let server = Server::start().await;
+    let replica = server.hasty_replica(Some(1)).await;
+    let tokens = Limit::new(LimitName::new("t").unwrap(), Unit::Tokens, 1000, Duration::from_secs(24 * 3600));
+    let limiter = replica.store.limiter("quota", policy([tokens]));
+    let reservation = admit(&limiter, "alice", Cost::tokens(100)).await.unwrap();
+    server.freeze();
+    reservation.settle(Settlement::Used(150));
+    sleep(TIMEOUT * 2).await;
+    server.thaw();
+    replica.is_reachable(true).await;
+    reaches(&limiter, "alice", &[850]).await;
+    // What comes after it is told in order, and so is what was not delivered.
+    admit(&limiter, "bob", Cost::tokens(100)).await.unwrap().settle(Settlement::Used(50));
+    reaches(&limiter, "bob", &[950]).await;
+    reaches(&limiter, "alice", &[850]).await;
+}
+
+#[tokio::test]
 async fn what_an_outage_was_charged_too_much_comes_back_though_it_was_reported() {
     let mut server = Server::start().await;
     let replica = server.replica_that(OnOutage::Local, Some(1)).await;
