@@ -64,10 +64,11 @@ impl Inner {
         endpoint: &Endpoint,
         address: SocketAddr,
     ) -> Result<(MultiplexedConnection, Io), StoreFault> {
+        let settings = self.transport.settings(&self.url)?;
         let stream = self.transport.connect(&self.url, endpoint, address).await?;
         // Whoever asks has a time of their own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let connected = MultiplexedConnection::new_with_config(&self.url.settings, stream, config).await;
+        let connected = MultiplexedConnection::new_with_config(&settings, stream, config).await;
         let (connection, io) = connected.map_err(|error| StoreFault::from(&error))?;
         Ok((connection, Box::pin(io)))
     }

@@ -15,6 +15,9 @@ pub enum StoreFault {
     /// TLS is not told how, or the server's certificate is not trusted, or it answers with something else.
     #[error("TLS cannot be agreed on")]
     Tls,
+    /// What tells the password, or what TLS needs, has failed.
+    #[error("the password or the certificates cannot be read")]
+    Unreadable,
     /// The server has not answered in time. One that is waiting for commands without TLS does not answer to
     /// TLS either.
     #[error("no answer in time")]
@@ -22,6 +25,10 @@ pub enum StoreFault {
     /// The server wants other credentials, or permits the user too little.
     #[error("the credentials are refused")]
     Credentials,
+    /// The server lets no script use a command that every server has: AWS ElastiCache Serverless does not let
+    /// them ask for the time.
+    #[error("the server permits too little to scripts")]
+    Scripts,
     /// The server has no database of that number.
     #[error("there is no such database")]
     Database,
@@ -48,6 +55,7 @@ impl From<&RedisError> for StoreFault {
             (ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm), _)
             | (_, Some("NOAUTH" | "WRONGPASS")) => Self::Credentials,
             _ if is_forbidden(error) => Self::Credentials,
+            _ if told(error).contains("not allowed from script") => Self::Scripts,
             _ if is_of_database(error) => Self::Database,
             (_, Some("MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN")) => Self::Cluster,
             (ErrorKind::Server(ServerErrorKind::ReadOnly), _) | (_, Some("OOM" | "MISCONF")) => {
@@ -67,7 +75,7 @@ impl From<&RedisError> for StoreFault {
 /// `ERR The user executing the script can't run this command`; or a client to choose a database, of which
 /// the code is not told.
 fn is_forbidden(error: &RedisError) -> bool {
-    let told = error.detail().unwrap_or_default();
+    let told = told(error);
     ["user executing the script", "NOPERM", "no permissions", "Authentication required"]
         .iter()
         .any(|forbidden| told.contains(forbidden))
@@ -76,6 +84,38 @@ fn is_forbidden(error: &RedisError) -> bool {
 /// Whether there is no such database: `ERR DB index is out of range`, or
 /// `ERR SELECT is not allowed in cluster mode`.
 fn is_of_database(error: &RedisError) -> bool {
-    let told = error.detail().unwrap_or_default();
+    let told = told(error);
     told.contains("DB index") || told.contains("SELECT is not allowed")
+}
+
+/// What the server says besides the code.
+fn told(error: &RedisError) -> &str {
+    error.detail().unwrap_or_default()
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_scripts_have_no_time_is_told_apart_from_one_that_wants_other_credentials() {
+        for (told, fault) in [
+            (
+                "-ERR This Redis command is not allowed from script script: 53aa, on @user_script:13.",
+                StoreFault::Scripts,
+            ),
+            (
+                "-ERR Error running script (call to f_a): @user_script:2: This Redis command is not allowed from scripts",
+                StoreFault::Scripts,
+            ),
+            (
+                "-ERR The user executing the script can't run this command or subcommand script: 53aa",
+                StoreFault::Credentials,
+            ),
+        ] {
+            let answer = redis::parse_redis_value(format!("{told}\r\n").as_bytes()).unwrap();
+            assert_eq!(StoreFault::from(&answer.extract_error().unwrap_err()), fault, "{told}");
+        }
+    }
 }

@@ -21,7 +21,12 @@
 //! ```
 //!
 //! The server is a single one, a proxy that looks like one, or a cluster; it is reached over TCP, or TLS with
-//! the feature `redis-tls`.
+//! the feature `redis-tls`. Passwords and certificates may change meanwhile:
+//! [`RedisStoreBuilder::password_from`].
+//!
+//! There is no client of Sentinel, and needs to be none where one name has the addresses of all its servers,
+//! as a headless Service of Kubernetes has. A replica takes no writes: it is left after three greetings, and
+//! the next address is asked.
 //!
 //! # Clusters
 //!
@@ -48,6 +53,9 @@
 //! ```
 //!
 //! Of a cluster `+cluster|slots +asking`, too, on each node.
+//!
+//! AWS ElastiCache Serverless permits no script to ask for the time, and cannot be the server
+//! ([`StoreFault::Scripts`]); its clusters of nodes can.
 //!
 //! Each greeting of the driver, every three seconds, tries a decision: where less is permitted, the server is
 //! away ([`StoreFault::Credentials`]).

@@ -1,6 +1,7 @@
 //! The connection to the server, and what all limiters on it have in common.
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+#[cfg(feature = "redis-tls")]
+use tokio_rustls::rustls::ClientConfig;
 
 use super::agreed_secret::AgreedSecret;
 use super::driver::RedisDriver;
@@ -217,11 +220,28 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Sets what tells the password, in place of that of the address. It is asked for each connection, on the
+    /// task of the driver, so that a password may change while the store is in use: return at once. What it
+    /// fails with is not shown: [`StoreStatus::fault`] is [`StoreFault::Unreadable`].
+    pub fn password_from(mut self, read: impl Fn() -> io::Result<String> + Send + Sync + 'static) -> Self {
+        self.transport.password = Some(Arc::new(read));
+        self
+    }
+
     /// Sets whom to trust, and whom to be, where the address begins with `rediss://`. The server must prove
     /// to be its host. Without it such a server is never reached, and [`StoreStatus::fault`] says so.
     #[cfg(feature = "redis-tls")]
-    pub fn tls(mut self, config: Arc<tokio_rustls::rustls::ClientConfig>) -> Self {
-        self.transport.tls = Some(config);
+    pub fn tls(self, config: Arc<ClientConfig>) -> Self {
+        self.tls_from(move || Ok(Arc::clone(&config)))
+    }
+
+    /// The same, asked for each connection, as a password is: certificates end.
+    #[cfg(feature = "redis-tls")]
+    pub fn tls_from(
+        mut self,
+        read: impl Fn() -> io::Result<Arc<ClientConfig>> + Send + Sync + 'static,
+    ) -> Self {
+        self.transport.tls = Some(Arc::new(read));
         self
     }
 
@@ -291,6 +311,11 @@ impl Inner {
             Some(node) => node.hand_over(task),
             None => Err(task),
         }
+    }
+
+    /// How long the driver waits for an answer that no request waits for.
+    pub(super) fn patience(&self) -> Duration {
+        self.connect_timeout.max(self.command_timeout)
     }
 
     /// A decision for which the server was asked in vain.

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-#[cfg(feature = "redis-tls")]
 use std::sync::Arc;
 
+use redis::RedisConnectionInfo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 #[cfg(feature = "redis-tls")]
@@ -16,12 +16,17 @@ use tokio_rustls::{
 use super::fault::StoreFault;
 use super::url::{Endpoint, RedisUrl};
 
+/// Gives what a connection needs, anew for each.
+pub(super) type Source<T> = Arc<dyn Fn() -> io::Result<T> + Send + Sync>;
+
 /// How a server is reached.
 #[derive(Clone, Default)]
 pub(super) struct Transport {
-    /// Whom to trust where the address wants TLS.
+    /// The password, in place of that of the address.
+    pub(super) password: Option<Source<String>>,
+    /// Whom to trust, and whom to be, where the address wants TLS.
     #[cfg(feature = "redis-tls")]
-    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) tls: Option<Source<Arc<ClientConfig>>>,
 }
 
 /// An open connection.
@@ -30,6 +35,13 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Transport {
+    /// Who asks the server, and for which database.
+    pub(super) fn settings(&self, url: &RedisUrl) -> Result<RedisConnectionInfo, StoreFault> {
+        let settings = url.settings.clone();
+        let Some(password) = &self.password else { return Ok(settings) };
+        Ok(settings.set_password(password().map_err(|_| StoreFault::Unreadable)?))
+    }
+
     /// Connects to one of the server's addresses.
     pub(super) async fn connect(
         &self,
@@ -48,7 +60,7 @@ impl Transport {
         endpoint: &Endpoint,
         stream: TcpStream,
     ) -> Result<Box<dyn Stream>, StoreFault> {
-        let config = self.tls.clone().ok_or(StoreFault::Tls)?;
+        let config = self.tls.as_ref().ok_or(StoreFault::Tls)?().map_err(|_| StoreFault::Unreadable)?;
         let name = url.server_name(endpoint).to_owned();
         let name = ServerName::try_from(name).map_err(|_| StoreFault::Tls)?;
         let stream = TlsConnector::from(config).connect(name, stream).await;

@@ -1,5 +1,7 @@
 //! Servers whose settings let nobody keep limits there, or not for sure.
 
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nantian_ratelimit::redis::{RedisStore, StoreFault};
@@ -127,4 +129,29 @@ async fn a_server_is_looked_over_once_for_each_connection() {
         sleep(Duration::from_millis(20)).await;
     }
     replica.is_reachable(true).await;
+}
+
+#[tokio::test]
+async fn a_password_may_change_while_the_server_is_in_use() {
+    let server = Server::start().await;
+    server.ask("CONFIG SET requirepass first").await;
+    let current = Arc::new(Mutex::new(Ok("first".to_owned())));
+    let read = Arc::clone(&current);
+    let url = server.url().to_string().replace("redis://", "redis://:wrong@").parse().unwrap();
+    let builder = RedisStore::builder(url).command_timeout(Duration::from_secs(5));
+    let (store, driver) =
+        builder.password_from(move || read.lock().unwrap().clone().map_err(io::Error::from)).build();
+    let replica = Replica::new(store, driver);
+    replica.is_reachable(true).await;
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_minute(1).with_burst(10.0)]));
+    assert_eq!(admitted(&limiter, "alice", 3).await, 3);
+
+    server.ask("AUTH first\r\nCONFIG SET requirepass second\r\nCLIENT KILL TYPE normal").await;
+    eventually(|| replica.store.status().fault == Some(StoreFault::Credentials)).await;
+    *current.lock().unwrap() = Err(io::ErrorKind::NotFound);
+    eventually(|| replica.store.status().fault == Some(StoreFault::Unreadable)).await;
+    *current.lock().unwrap() = Ok("second".to_owned());
+    replica.is_reachable(true).await;
+    assert!(admitted(&limiter, "alice", 10).await <= 8, "the server still knows of the three");
+    assert_eq!(replica.store.status().fault, None);
 }

@@ -1,14 +1,15 @@
 //! A server that is reached over TLS.
 
-use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::{fs, io};
 
+use nantian_ratelimit::redis::rustls::pki_types::PrivateKeyDer;
+use nantian_ratelimit::redis::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use nantian_ratelimit::redis::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use nantian_ratelimit::redis::{RedisDriver, RedisStore, StoreFault};
 use nantian_ratelimit::{Limit, LimitName, Unit};
-use rcgen::CertifiedKey;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +19,7 @@ use crate::server::{Server, admitted, eventually, policy};
 struct Secured {
     servers: Vec<Server>,
     certificate: rcgen::Certificate,
+    key: rcgen::KeyPair,
     _files: TempDir,
 }
 
@@ -28,7 +30,7 @@ impl Secured {
 
     /// Starts several servers with the same certificate; each has ports of its own.
     async fn start_with(count: usize, more: &[&str]) -> Self {
-        let CertifiedKey { cert, signing_key } =
+        let rcgen::CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let files = TempDir::new().unwrap();
         let file = |name: &str, content: String| {
@@ -50,7 +52,7 @@ impl Secured {
             });
             servers.push(server.await);
         }
-        Self { servers, certificate: cert, _files: files }
+        Self { servers, certificate: cert, key: signing_key, _files: files }
     }
 
     fn store(&self, host: &str, tls: Option<Arc<ClientConfig>>) -> (RedisStore, RedisDriver) {
@@ -69,6 +71,16 @@ impl Secured {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).unwrap();
         trust(roots)
+    }
+
+    /// Trusts this server, and has its certificate, too.
+    fn trust_and_present(&self) -> Arc<ClientConfig> {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        let key =
+            CertifiedKey::from_der(vec![self.certificate.der().clone()], key, &aws_lc_rs::default_provider());
+        let mut config = ClientConfig::clone(&self.trust());
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(key.unwrap()));
+        Arc::new(config)
     }
 }
 
@@ -113,6 +125,24 @@ async fn a_server_that_proves_nothing_is_not_asked() {
         assert!(!store.status().is_reachable);
         driver.abort();
     }
+}
+
+#[tokio::test]
+async fn a_certificate_for_the_server_may_come_later() {
+    let secured = Secured::start_with(1, &["--tls-auth-clients", "yes"]).await;
+    let current = Arc::new(Mutex::new(Ok(secured.trust())));
+    let url = format!("rediss://localhost:{}/0", secured.servers[0].option("--tls-port")).parse().unwrap();
+    let builder = RedisStore::builder(url).command_timeout(Duration::from_secs(1));
+    let read = Arc::clone(&current);
+    let (store, driver) =
+        builder.tls_from(move || read.lock().unwrap().clone().map_err(io::Error::from)).build();
+    let driver = tokio::spawn(driver.run());
+    eventually(|| store.status().fault.is_some()).await;
+    *current.lock().unwrap() = Err(io::ErrorKind::NotFound);
+    eventually(|| store.status().fault == Some(StoreFault::Unreadable)).await;
+    *current.lock().unwrap() = Ok(secured.trust_and_present());
+    eventually(|| store.status().is_reachable).await;
+    driver.abort();
 }
 
 #[tokio::test]
