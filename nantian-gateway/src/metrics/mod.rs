@@ -36,7 +36,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     ai::AiMetrics,
-    rate_limits::{Keys, LimitMetrics, Limited},
+    rate_limits::{Keys, LimitMetrics, Limited, counted},
     route::{MirrorResult, RouteMetrics},
     stream::{StreamMetrics, StreamShard},
     tls::HandshakeFailure,

@@ -47,6 +47,8 @@ pub(crate) struct LimitMetrics {
     refused: [AtomicU64; LIMITS.len()],
     warned: [AtomicU64; LIMITS.len()],
     tokens: [AtomicU64; TOKENS.len()],
+    /// What the limits admit, by what they count.
+    amounts: Mutex<Vec<(&'static str, u64)>>,
     keys: Mutex<Option<Box<dyn Fn() -> Keys + Send>>>,
 }
 
@@ -79,6 +81,15 @@ impl LimitMetrics {
         }
     }
 
+    /// Sets what the limits admit.
+    pub(crate) fn set_amounts<'a>(&self, amounts: impl Iterator<Item = (&'a str, u64)>) {
+        let known = |(name, max)| {
+            let limit = LIMITS.into_iter().find(|known| *known == counted(name))?;
+            Some((limit, max))
+        };
+        *lock(&self.amounts) = amounts.filter_map(known).collect();
+    }
+
     /// Sets who counts the keys.
     pub(crate) fn count_keys(&self, keys: impl Fn() -> Keys + Send + 'static) {
         *lock(&self.keys) = Some(Box::new(keys));
@@ -102,6 +113,11 @@ impl LimitMetrics {
     fn keys(&self) -> Keys {
         lock(&self.keys).as_ref().map_or_else(Keys::default, |count| count())
     }
+}
+
+/// What a limit counts, as in `tokens-per-minute`: the last part of its name.
+pub(crate) fn counted(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, counted)| counted)
 }
 
 /// The one of these counters that is for this limit.
@@ -146,6 +162,16 @@ impl Metrics {
             "nantian_rate_limit_tokens",
             "LLM tokens of requests that are over: reserved before, used after, the difference, and debt that nobody pays, which only limits of this process tell",
             tokens,
+        )?;
+        let amounts = limits.iter().flat_map(|(policy, metrics)| {
+            let amounts = lock(&metrics.amounts).clone();
+            amounts.into_iter().map(|(limit, max)| ([("policy", policy.as_str()), ("limit", limit)], max))
+        });
+        gauges(
+            encoder,
+            "nantian_rate_limit_limit",
+            "What a limit of a TokenPolicy lets each key use in its window, without the burst",
+            amounts,
         )?;
         let keys: Vec<_> =
             limits.iter().map(|(policy, metrics)| ([("policy", policy.as_str())], metrics.keys())).collect();

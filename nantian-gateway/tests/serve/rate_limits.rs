@@ -58,6 +58,8 @@ async fn a_policy_on_an_ai_service_counts_the_tokens_of_its_replies() {
     assert_eq!(gateway.metric(&admitted).await, Some(1.0));
     let refused = decisions(r#"decision="refused",limit="tokens-per-minute""#);
     assert_eq!(gateway.metric(&refused).await, Some(1.0));
+    let series = "nantian_rate_limit_limit{policy=\"demo/limits\",limit=\"tokens-per-minute\"}";
+    assert_eq!(gateway.metric(series).await, Some(100.0));
     assert_eq!(gateway.metric("nantian_rate_limit_live_keys{policy=\"demo/limits\"}").await, Some(1.0));
 }
 

@@ -22,7 +22,7 @@ use crate::{
     body::{Body, BoxError},
     compile::{BackendService, LocalService, RulePosition},
     listen::RequestInfo,
-    metrics::{LimitMetrics, Limited},
+    metrics::{LimitMetrics, Limited, counted},
 };
 
 /// The limits at one place, the outermost first: every one must admit the request.
@@ -268,8 +268,7 @@ impl Observer for Counted {
     }
 }
 
-/// What the limit counts that denies the request, as in `tokens-per-minute`: the last part of its name.
+/// What the limit counts that denies the request.
 fn limit(denied: &Denied) -> &str {
-    let name = denied.limit().name().as_str();
-    name.rsplit_once('.').map_or(name, |(_, counts)| counts)
+    counted(denied.limit().name().as_str())
 }

@@ -70,6 +70,8 @@ impl Limiters {
         let counted = levels.clone();
         metrics.count_keys(move || counted.keys());
         let limiter = PolicyLimiter { levels, lengths, metrics, object: name.into() };
+        let limits = limiter.policy().limits();
+        limiter.metrics.set_amounts(limits.iter().map(|limit| (limit.name().as_str(), limit.max())));
         self.by_policy.insert(id.clone(), limiter.clone());
         limiter
     }
