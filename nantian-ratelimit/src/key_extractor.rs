@@ -65,8 +65,9 @@ pub trait KeyExtractor: Send + Sync {
 /// An API key is not checked: authenticate before limiting, or clients choose their buckets. One key has one
 /// value however its scheme is spelled; Basic credentials that readers take differently count as one, and so
 /// do several keys in a query. Credentials that are made anew for each request (Digest, signatures) are no
-/// keys: count by something else. Where one header is checked and others are passed over, count by that one
-/// (`header:x-api-key`), or a client adds an `Authorization` of its own.
+/// keys, and a token that is renewed every hour (OAuth, JWT) has a bucket that is new every hour: count by
+/// something else, such as a header of whoever verifies them. Where one header is checked and others are
+/// passed over, count by that one (`header:x-api-key`), or a client adds an `Authorization` of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScopeValues {
@@ -205,7 +206,7 @@ impl KeyExtractor for ScopeValues {
             ScopePart::ApiKey => api_key(&request.headers).or_else(|| query_key(request.uri.query()?)),
             ScopePart::Ip => {
                 let client = own.and_then(|values| values.client).or(self.client)?;
-                Some(Cow::Owned(client_network(client)))
+                Some(Cow::Owned(client_network(client, IPV6_PREFIX)))
             }
             ScopePart::Header(name) => header(&request.headers, name),
         }
@@ -305,13 +306,27 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>
     Some(Cow::Owned(joined))
 }
 
+/// The bits of an IPv6 address that count, unless a [`KeyExtractor`] has other ones: what most clients are
+/// given at least.
+pub(crate) const IPV6_PREFIX: u8 = 64;
+
 /// The network that counts as one client, for a [`KeyExtractor`] that finds addresses itself: the whole
-/// address, or the first 64 bits of one of IPv6.
-pub fn client_network(client: IpAddr) -> Vec<u8> {
+/// address, or so many of the first bits of one of IPv6. Sites are given 48 to 56 of them, and can have each
+/// network of 64 below that for a client.
+///
+/// ```
+/// use nantian_ratelimit::client_network;
+///
+/// let [one, other] = ["2001:db8:0:1200::1", "2001:db8:0:12ff::2"].map(|client| client.parse().unwrap());
+/// assert_ne!(client_network(one, 64), client_network(other, 64));
+/// assert_eq!(client_network(one, 56), client_network(other, 56));
+/// ```
+pub fn client_network(client: IpAddr, ipv6_prefix: u8) -> Vec<u8> {
     match client.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => {
-            let network = u128::from(address) & (u128::MAX << 64);
+            let rest = 128_u32.saturating_sub(ipv6_prefix.into());
+            let network = u128::from(address) & u128::MAX.checked_shl(rest).unwrap_or_default();
             Ipv6Addr::from(network).octets().to_vec()
         }
     }

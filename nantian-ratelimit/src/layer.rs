@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use crate::cost::{Cost, CostEstimator, TypicalCost, is_preflight};
 use crate::decide::{BucketKey, Decider};
 use crate::error::MissingPart;
-use crate::key_extractor::{KeyExtractor, ScopeValues, client_network};
+use crate::key_extractor::{IPV6_PREFIX, KeyExtractor, ScopeValues, client_network};
 use crate::limit::Unit;
 use crate::limiter::Limiter;
 use crate::observe::Observer;
@@ -279,7 +279,7 @@ impl KeyExtractor for WithClientIp<'_> {
         match part {
             ScopePart::Ip => {
                 let client = (self.client_ip)(&request.headers, &request.extensions)?;
-                Some(Cow::Owned(client_network(client)))
+                Some(Cow::Owned(client_network(client, IPV6_PREFIX)))
             }
             part => self.keys.value(part, request),
         }

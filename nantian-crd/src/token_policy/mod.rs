@@ -85,9 +85,11 @@ pub struct TokenPolicySpec {
     /// routes for itself. global: all that the policy is attached to. gateway: those that came through one
     /// Gateway. model: those for one model. apiKey: those with one credential, from Authorization, x-api-key,
     /// api-key, x-goog-api-key or the query's key; it is not verified here, and any invented key gets a
-    /// bucket of its own, so authenticate in front, or limit by ip or global in another policy, too. user:
-    /// those of one user, as Basic credentials or the body name it, which is not verified either. ip: those
-    /// of one address of a client, or one /64 network of IPv6. header:NAME: those with one value of it.
+    /// bucket of its own, so authenticate in front, or limit by ip or global in another policy, too; tokens
+    /// that are renewed (OAuth, JWT) get a new bucket each time: where clients have such, limit by a header
+    /// that whoever verifies them sets. user: those of one user, as Basic credentials or the body name it,
+    /// which is not verified either. ip: those of one address of a client, or one network of IPv6, of 64 bits
+    /// unless the gateway has another --client-ipv6-prefix. header:NAME: those with one value of it.
     ///
     /// A gateway keeps 131072 callers of a policy apart at once; what comes beyond them shares a few buckets.
     /// CORS preflights that lack an apiKey, user or header:NAME of the scope, as those of browsers do, do not

@@ -164,6 +164,11 @@ pub(super) struct Common {
     /// by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
     pub(super) trusted_proxies: TrustedProxies,
+    /// The bits of an IPv6 address that are one client to limits by `ip`, 32 to 128: whoever is given a
+    /// network of 56 or 48 has 256 or 65536 clients by 64.
+    #[arg(long, env = "NANTIAN_CLIENT_IPV6_PREFIX", value_name = "BITS", default_value_t = 64,
+          value_parser = clap::value_parser!(u8).range(32..=128))]
+    pub(super) client_ipv6_prefix: u8,
     /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by
     /// default. A registry there may speak no TLS where no credentials are for it and a sha256 pins the
     /// module. In a cluster this machine has to be named, too (127.0.0.1).

@@ -153,7 +153,8 @@ pub(super) async fn serve(
     };
     // The access log ends with the last who can write to it.
     drop(config);
-    let outside = Outside { store, plugins, telemetry, tokens, roots };
+    let client_ipv6_prefix = common.client_ipv6_prefix;
+    let outside = Outside { store, client_ipv6_prefix, plugins, telemetry, tokens, roots };
     let registry = Registry::new(Arc::clone(&metrics), session_keys.keys().clone(), outside);
     let plugins = registry.plugin_news().clone();
     let here = Locality { zone: common.zone.clone(), node: common.node.clone() };

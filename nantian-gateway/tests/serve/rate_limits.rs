@@ -393,3 +393,20 @@ async fn a_backend_of_limited_requests_has_limits_of_its_own() {
     let free = world().start().await;
     assert_eq!(free.get("/").await.header("x-nantian-limit-source"), Some("gateway"), "what it says passes");
 }
+
+#[tokio::test]
+async fn a_client_of_ipv6_is_a_network_as_wide_as_is_told() {
+    let backend = Backend::echo("a").await;
+    let world = World::new().service("a", &[&backend]).route("web", &[rule("/", &to("a"))]);
+    let gateway = world
+        .manifest("limits", &on_route("requestsPerMinute: 1, scope: ip"))
+        .options(&["--trusted-proxies", "127.0.0.0/8", "--client-ipv6-prefix", "56"])
+        .start()
+        .await;
+    for (client, status) in
+        [("2001:db8:0:1200::1", 200), ("2001:db8:0:12ff::2", 429), ("2001:db8:0:1300::1", 200)]
+    {
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {client}\r\n\r\n");
+        assert_eq!(gateway.ask(request).await.status(), status, "{client}");
+    }
+}

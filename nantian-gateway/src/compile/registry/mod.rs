@@ -59,6 +59,8 @@ pub struct Registry {
 pub(crate) struct Outside {
     /// Where limits are kept, if not in this process.
     pub(crate) store: Option<RedisStore>,
+    /// The bits of an IPv6 address by which limits tell clients apart.
+    pub(crate) client_ipv6_prefix: u8,
     /// What plugins run with.
     pub(crate) plugins: PluginResources,
     /// Tells collectors of the calls of AIServices.
@@ -72,10 +74,10 @@ pub(crate) struct Outside {
 impl Registry {
     /// Nothing yet; the tokens of sessions are sealed with these keys.
     pub(crate) fn new(metrics: Arc<Metrics>, session_keys: SessionKeys, outside: Outside) -> Self {
-        let Outside { store, plugins, telemetry, tokens, roots } = outside;
+        let Outside { store, client_ipv6_prefix, plugins, telemetry, tokens, roots } = outside;
         let ai_services = AiServices::new(Arc::clone(&metrics), telemetry, tokens);
         Self {
-            limiters: Limiters::new(store, Arc::clone(&metrics)),
+            limiters: Limiters::new(store, client_ipv6_prefix, Arc::clone(&metrics)),
             metrics,
             patterns: Patterns::default(),
             session_keys,
@@ -98,7 +100,8 @@ impl Registry {
         let (telemetry, _) = Telemetry::new(client.clone());
         let tokens = Tokens::new(client.clone(), OwnIdentities::default());
         let plugins = PluginResources::bare(client);
-        let outside = Outside { store: None, plugins, telemetry, tokens, roots: Roots::none() };
+        let (store, client_ipv6_prefix, roots) = (None, 64, Roots::none());
+        let outside = Outside { store, client_ipv6_prefix, plugins, telemetry, tokens, roots };
         Ok(Self::new(metrics, session_keys, outside))
     }
 

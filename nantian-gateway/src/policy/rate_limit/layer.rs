@@ -106,7 +106,8 @@ impl RateLimits {
             let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
             let costs =
                 expected.and_then(|expected| Costs::of(limiter.policy(), downstream.others_spend, expected));
-            let keys = Keys { values: values.clone(), models: models.clone() };
+            let ipv6_prefix = limiter.ipv6_prefix();
+            let keys = Keys { values: values.clone(), models: models.clone(), ipv6_prefix };
             let exempt = exempt(limiter.policy(), keys.clone());
             let layer = limiter
                 .layer()
@@ -210,6 +211,7 @@ fn expected(limiters: &[PolicyLimiter], downstream: &Downstream) -> Option<Arc<E
 struct Keys {
     values: ScopeValues,
     models: Models,
+    ipv6_prefix: u8,
 }
 
 impl KeyExtractor for Keys {
@@ -218,7 +220,7 @@ impl KeyExtractor for Keys {
         match part {
             ScopePart::Ip => {
                 let info = request.extensions.get::<RequestInfo>()?;
-                Some(Cow::Owned(client_network(info.client)))
+                Some(Cow::Owned(client_network(info.client, self.ipv6_prefix)))
             }
             ScopePart::Model => {
                 let model = match &self.models {

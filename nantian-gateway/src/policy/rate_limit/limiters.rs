@@ -24,6 +24,7 @@ pub(crate) struct PolicyLimiter {
     lengths: Arc<Lengths>,
     metrics: Arc<LimitMetrics>,
     object: Arc<str>,
+    ipv6_prefix: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ enum Levels {
 #[derive(Debug)]
 pub(crate) struct Limiters {
     store: Option<RedisStore>,
+    /// The bits of an IPv6 address by which clients are told apart.
+    ipv6_prefix: u8,
     metrics: Arc<Metrics>,
     by_policy: BTreeMap<PolicyId, PolicyLimiter>,
     /// Those that nothing refers to, at which nobody waits.
@@ -45,9 +48,10 @@ pub(crate) struct Limiters {
 }
 
 impl Limiters {
-    /// No levels yet; they will be in `store`, or in this process if there is none.
-    pub(crate) fn new(store: Option<RedisStore>, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics, by_policy: BTreeMap::new(), lifted: BTreeSet::new() }
+    /// No levels yet; they will be in `store`, or in this process if there is none. So many bits of an IPv6
+    /// address are a client.
+    pub(crate) fn new(store: Option<RedisStore>, ipv6_prefix: u8, metrics: Arc<Metrics>) -> Self {
+        Self { store, ipv6_prefix, metrics, by_policy: BTreeMap::new(), lifted: BTreeSet::new() }
     }
 
     /// Where the levels are, if not in this process.
@@ -69,7 +73,8 @@ impl Limiters {
         let metrics = self.metrics.limits(&name);
         let counted = levels.clone();
         metrics.count_keys(move || counted.keys());
-        let limiter = PolicyLimiter { levels, lengths, metrics, object: name.into() };
+        let ipv6_prefix = self.ipv6_prefix;
+        let limiter = PolicyLimiter { levels, lengths, metrics, object: name.into(), ipv6_prefix };
         let limits = limiter.policy().limits();
         limiter.metrics.set_amounts(limits.iter().map(|limit| (limit.name().as_str(), limit.max())));
         self.by_policy.insert(id.clone(), limiter.clone());
@@ -113,6 +118,10 @@ impl PolicyLimiter {
         };
         // Observers of usage settle.
         layer.usage_meter(())
+    }
+
+    pub(super) fn ipv6_prefix(&self) -> u8 {
+        self.ipv6_prefix
     }
 
     pub(super) fn lengths(&self) -> Arc<Lengths> {
@@ -167,7 +176,7 @@ mod tests {
     fn a_new_amount_keeps_what_was_used() {
         let policy = |max| Policy::builder().limit(Limit::requests_per_minute(max)).build().unwrap();
         let (id, object) = (PolicyId("uid".to_owned()), ObjectName::new("demo", "quota"));
-        let mut limiters = Limiters::new(None, Arc::new(Metrics::new(1)));
+        let mut limiters = Limiters::new(None, 64, Arc::new(Metrics::new(1)));
         let mut with = |max| match limiters.get(&id, &object, policy(max)).levels {
             Levels::Process(limiter) => limiter,
             Levels::Shared(_) => panic!("there is no store"),
@@ -187,7 +196,7 @@ mod tests {
         let policy = Policy::builder().limit(Limit::requests_per_hour(1));
         let policy = policy.on_limit(OnLimit::Queue(Queue::default().with_max_wait(Duration::MAX)));
         let (id, object) = (PolicyId("uid".to_owned()), ObjectName::new("demo", "quota"));
-        let mut limiters = Limiters::new(None, Arc::new(Metrics::new(1)));
+        let mut limiters = Limiters::new(None, 64, Arc::new(Metrics::new(1)));
         let layer = limiters.get(&id, &object, policy.build().unwrap()).layer();
         let ask = async || layer.begin(&mut Request::new(()).into_parts().0).await.is_ok();
         assert!(ask().await);
@@ -205,7 +214,7 @@ mod tests {
         let policy = policy.on_limit(OnLimit::Queue(Queue::default().with_max_wait(Duration::MAX)));
         let policy = policy.build().unwrap();
         let (id, object) = (PolicyId("uid".to_owned()), ObjectName::new("demo", "quota"));
-        let mut limiters = Limiters::new(None, Arc::new(Metrics::new(1)));
+        let mut limiters = Limiters::new(None, 64, Arc::new(Metrics::new(1)));
         let ask = async |layer: &RateLimitLayer| {
             timeout(Duration::from_secs(1), layer.begin(&mut Request::new(()).into_parts().0)).await.is_ok()
         };
