@@ -5,12 +5,7 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nantian_crd::NantianKind;
 
-use super::{
-    admin_addr::AdminAddr,
-    log_filter::LogFilter,
-    ratelimit_store::{FailureMode, RateLimitStore, StoreParser},
-    wasm::WasmCommand,
-};
+use super::{admin_addr::AdminAddr, log_filter::LogFilter, ratelimit_store::StoreOptions, wasm::WasmCommand};
 #[cfg(feature = "kubernetes")]
 use crate::{controller::ServiceKind, source::kube::AddressPool};
 use crate::{fetch::SourceNetworks, gates::FeatureGates, ir::ControllerName, listen::TrustedProxies};
@@ -142,23 +137,9 @@ pub(super) struct Common {
     /// address of IPv4, too; `none` disables it.
     #[arg(long, env = "NANTIAN_ADMIN_ADDR", value_name = "ADDR", default_value = "127.0.0.1:19080")]
     pub(super) admin_addr: AdminAddr,
-    /// Where limits are kept: `memory`, or redis://HOST:PORT/DB for limits that several gateways of one
-    /// cluster share; rediss:// over TLS, with a certificate that the system trusts (SSL_CERT_FILE names
-    /// others). Of a Redis or Valkey cluster any node.
-    #[arg(long, env = "NANTIAN_RATELIMIT_STORE", hide_env_values = true, value_name = "STORE",
-          default_value = "memory", value_parser = StoreParser)]
-    pub(super) ratelimit_store: RateLimitStore,
-    /// How many gateways share the limits of the store, this one included, by which each takes its share
-    /// while the store is away; as many as the store has counted by default.
-    #[arg(long, env = "NANTIAN_RATELIMIT_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) ratelimit_replicas: Option<u32>,
-    /// How long a request waits for the store before decisions are made without it, 1ms to 10s: a store that
-    /// takes longer is away.
-    #[arg(long, env = "NANTIAN_RATELIMIT_STORE_TIMEOUT", value_name = "DURATION", default_value = "20ms", value_parser = duration::<1, 10_000>)]
-    pub(super) ratelimit_store_timeout: Duration,
-    /// What becomes of requests within shared limits while the store is away.
-    #[arg(long, env = "NANTIAN_RATELIMIT_STORE_FAILURE_MODE", value_name = "MODE", default_value = "local")]
-    pub(super) ratelimit_store_failure_mode: FailureMode,
+    /// Where limits are kept.
+    #[command(flatten)]
+    pub(super) limits: StoreOptions,
     /// Networks whose proxies are believed what they say of clients (X-Forwarded-*, Forwarded, X-Real-IP,
     /// Client-Cert), such as 10.0.0.0/8,192.168.1.1; from others these headers are replaced or removed. None
     /// by default.
@@ -292,7 +273,7 @@ const HOUR: u64 = 3_600_000;
 const TICK: u64 = 100;
 
 /// Reads a duration such as `500ms`, `30s` or `1m30s` (GEP-2257) of `LEAST` to `MOST` milliseconds.
-fn duration<const LEAST: u64, const MOST: u64>(text: &str) -> Result<Duration, String> {
+pub(super) fn duration<const LEAST: u64, const MOST: u64>(text: &str) -> Result<Duration, String> {
     let duration = text.parse::<nantian_crd::Duration>().map_err(|error| error.to_string())?.as_std();
     let range = Duration::from_millis(LEAST)..=Duration::from_millis(MOST);
     if range.contains(&duration) {
@@ -306,6 +287,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::cli::ratelimit_store::{FailureMode, RateLimitStore};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -323,9 +305,9 @@ mod tests {
         assert_eq!(run.common.admin_addr, AdminAddr::At(([127, 0, 0, 1], 19080).into()));
         assert_eq!(run.common.drain_timeout, Duration::from_secs(30));
         assert_eq!(run.common.feature_gates, FeatureGates::default());
-        assert!(matches!(run.common.ratelimit_store, RateLimitStore::Memory));
-        assert_eq!(run.common.ratelimit_store_timeout, Duration::from_millis(20));
-        assert_eq!(run.common.ratelimit_store_failure_mode, FailureMode::Local);
+        assert!(matches!(run.common.limits.store, RateLimitStore::Memory));
+        assert_eq!(run.common.limits.timeout, Duration::from_millis(20));
+        assert_eq!(run.common.limits.failure_mode, FailureMode::Local);
     }
 
     #[test]
@@ -333,7 +315,7 @@ mod tests {
         let with = |store| {
             let options = ["nantian-gateway", "run", "--manifests", "a", "--ratelimit-store", store];
             Cli::try_parse_from(options).map(|cli| match cli.command {
-                Command::Run(run) => run.common.ratelimit_store,
+                Command::Run(run) => run.common.limits.store,
                 _ => panic!("not run"),
             })
         };

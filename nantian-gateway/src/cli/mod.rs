@@ -11,6 +11,7 @@ mod log_filter;
 mod offline_check;
 mod ratelimit_store;
 mod run;
+mod store_files;
 mod validate;
 mod wasm;
 

@@ -4,7 +4,6 @@ use std::{env, io, num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
 use anyhow::Context as _;
 use nantian_ai::BodyMemory;
-use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -18,7 +17,6 @@ use super::{
     args::{AccessLogFormat, Common, Run},
     changes::{Changes, WithKeyFile},
     log::{Log, lost_lines},
-    ratelimit_store::RateLimitStore,
 };
 use crate::{
     admin,
@@ -30,9 +28,9 @@ use crate::{
     ir::ControllerName,
     listen::{Timeouts, bind_alone},
     metrics::Metrics,
-    observe::{self, AccessLog},
+    observe::AccessLog,
     policy::{OwnIdentities, PluginNews, PluginResources, Tokens},
-    runtime::{TaskThread, WorkerConfig, Workers, raise_open_files},
+    runtime::{WorkerConfig, Workers, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
     telemetry::{ExportersDone, Telemetry},
@@ -136,7 +134,7 @@ pub(super) async fn serve(
     let config = worker_config(common, access_log, &roots, source.tenancy())?;
     metrics.show_body_memory(config.body_memory.clone());
     let tls = Arc::clone(&config.client.tls);
-    let (store, _driver) = start_store(common, Arc::clone(&tls), &metrics, &store_changed)?.unzip();
+    let (store, _driver) = common.limits.start(&roots, &metrics, &store_changed)?.unzip();
     let (networks, tenancy) = (common.plugin_sources.clone(), config.client.tenancy);
     let modules = Modules::new(FetchConfig { networks, tenancy, tls });
     let mut workers = Workers::start(count.get(), &config, &metrics)?;
@@ -194,29 +192,6 @@ async fn end(
         tracing::warn!("the last lines of the access log are lost, nobody reads them");
     }
     Ok(())
-}
-
-/// Connects the store of the limits, if they are not kept here; `changed` is told when it comes or goes. It
-/// is heard on a thread of its own, which nothing that takes long holds up: every decision of every worker
-/// waits for it.
-fn start_store(
-    common: &Common,
-    tls: Arc<rustls::ClientConfig>,
-    metrics: &Metrics,
-    changed: &Arc<Notify>,
-) -> anyhow::Result<Option<(RedisStore, TaskThread)>> {
-    let RateLimitStore::Redis(url) = &common.ratelimit_store else { return Ok(None) };
-    let builder = RedisStore::builder(url.clone()).tls(tls).command_timeout(common.ratelimit_store_timeout);
-    let builder = builder.on_outage(common.ratelimit_store_failure_mode.into());
-    let builder = match common.ratelimit_replicas {
-        Some(replicas) => builder.replicas(replicas),
-        None => builder,
-    };
-    let (store, driver) = builder.build();
-    metrics.show_store(store.clone());
-    let driver = TaskThread::start("limits-store", driver.run())?;
-    crate::runtime::spawn(observe::store(store.clone(), Arc::clone(changed)));
-    Ok(Some((store, driver)))
 }
 
 /// What changes besides the objects.

@@ -34,6 +34,9 @@ pub(crate) use self::{
     failover::FailoverLayer,
     sent_to::SentTo,
     service::Connect,
-    tls::{ClientIdentity, Roots, UpstreamTls, client_config as tls_client_config},
+    tls::{
+        ClientIdentity, Roots, UpstreamTls, client_config as tls_client_config,
+        client_config_presenting as tls_client_config_presenting,
+    },
     tunnel::{TunnelBytes, Upgrade, count_tunnel},
 };

@@ -12,7 +12,7 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::verifier::SubjectNameVerifier;
 use crate::ir::{Authorities, BackendTls};
@@ -59,6 +59,22 @@ pub(crate) fn client_config(roots: &Roots) -> Result<Arc<ClientConfig>, rustls::
     Ok(Arc::new(config))
 }
 
+/// The same, with a certificate for servers that ask for one.
+///
+/// # Errors
+/// When the key is not that of the certificate, or the provider offers none of the default protocol versions.
+pub(crate) fn client_config_presenting(
+    roots: &Roots,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(Arc::clone(&roots.0))
+        .with_client_auth_cert(chain, key)?;
+    Ok(Arc::new(config))
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -85,13 +101,24 @@ impl Roots {
         Self(Arc::new(roots))
     }
 
+    /// These and no others.
+    ///
+    /// # Errors
+    /// When one can vouch for nobody.
+    pub(crate) fn of<'a>(
+        certificates: impl IntoIterator<Item = CertificateDer<'a>>,
+    ) -> Result<Self, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots.add(certificate)?;
+        }
+        Ok(Self(Arc::new(roots)))
+    }
+
     fn or(&self, authorities: Option<&Authorities>) -> Result<Arc<RootCertStore>, rustls::Error> {
         let Some(authorities) = authorities else { return Ok(Arc::clone(&self.0)) };
-        let mut roots = RootCertStore::empty();
-        for certificate in &authorities.certificates {
-            roots.add(CertificateDer::from(certificate.as_slice()))?;
-        }
-        Ok(Arc::new(roots))
+        let certificates = authorities.certificates.iter().map(Vec::as_slice).map(CertificateDer::from);
+        Ok(Self::of(certificates)?.0)
     }
 }
 

@@ -1,11 +1,12 @@
 //! TokenPolicies whose limits several gateways share.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::support::{
-    Backend, Message, Port, Redis, Running, World, eventually,
+    Backend, Certificate, Message, Port, Redis, Running, World, eventually,
     limits::{ai_service, completion, limits, on_route, post, statuses},
     rule, to, to_ai,
 };
@@ -343,4 +344,44 @@ async fn tokens_that_a_model_used_count_for_all_gateways() {
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
     assert_eq!(refused.status(), 429);
     assert!((1700..=2000).contains(&wait), "five hundred are owed: {wait}");
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_and_gets_another_password_is_used_by_what_files_say() {
+    let (files, tls) = (TempDir::new().unwrap(), Port::reserve());
+    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let certificate = Certificate::new(&["localhost"]);
+    for (name, text) in [
+        ("cert.pem", certificate.pem()),
+        ("key.pem", certificate.key_pem()),
+        ("password", "first\n".to_owned()),
+    ] {
+        fs::write(path(name), text).unwrap();
+    }
+    let redis = Redis::secured("first", files.path(), &tls).await;
+    let store = format!("rediss://localhost:{}/0", tls.address().port());
+    let [cert, key, password] = ["cert.pem", "key.pem", "password"].map(path);
+    let options = [
+        ["--ratelimit-store-ca", &cert],
+        ["--ratelimit-store-cert", &cert],
+        ["--ratelimit-store-key", &key],
+        ["--ratelimit-store-password-file", &password],
+        // A busy machine is no outage.
+        ["--ratelimit-store-timeout", "5s"],
+    ];
+    let backend = Backend::echo("a").await;
+    let gateway =
+        sharing_with(&store, options.as_flattened(), &backend, "requestsPerMinute: 1, burst: 10").await;
+    is_shared(&gateway, 1.0).await;
+    assert_eq!(statuses(&gateway, "/", 3).await, [200; 3]);
+
+    redis.configure("first", "requirepass second").await;
+    redis.disconnect("second").await;
+    is_shared(&gateway, 0.0).await;
+    eventually("it is logged", async || gateway.log.count("the credentials are refused") == 1).await;
+    fs::write(&password, "second\n").unwrap();
+    is_shared(&gateway, 1.0).await;
+    let answered = statuses(&gateway, "/", 10).await;
+    assert_eq!(answered[9], 429, "the server still knows of the three: {answered:?}");
+    assert!(!gateway.log.text().contains("second"));
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -51,6 +52,16 @@ impl Redis {
         nodes
     }
 
+    /// Starts a server that also listens with TLS, to clients that have its own certificate: `cert.pem` and
+    /// `key.pem` in a directory.
+    pub(crate) async fn secured(password: &str, files: &Path, tls: &Port) -> Self {
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| files.join(name).to_str().unwrap().to_owned());
+        let port = tls.address().port().to_string();
+        let options = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
+        let options: Vec<&str> = options.into_iter().chain(["--tls-ca-cert-file", &cert]).collect();
+        Self::start_with(password, &options).await
+    }
+
     async fn start_with(password: &str, options: &[&str]) -> Self {
         let (port, directory) = (Port::reserve(), TempDir::new().unwrap());
         // The port is reserved by a socket that does not listen: the server binds beside it, as it reuses
@@ -77,6 +88,12 @@ impl Redis {
     /// Has it keep to a setting from now on.
     pub(crate) async fn configure(&self, password: &str, setting: &str) {
         self.does(password, &format!("CONFIG SET {setting}")).await;
+    }
+
+    /// Has it leave all that are connected.
+    pub(crate) async fn disconnect(&self, password: &str) {
+        let answers = self.ask(password, "CLIENT KILL TYPE normal").await;
+        assert!(answers.contains(':'), "{answers}");
     }
 
     async fn does(&self, password: &str, command: &str) {
