@@ -130,6 +130,13 @@ pub enum PluginError {
         #[source]
         cause: Cause,
     },
+    /// The guest ended itself without an error in `_start`: it is a program, and what is called later must be a
+    /// library.
+    #[error(
+        "the module is a program that has run to its end in _start, not a library: build it as a reactor \
+         (with Go and TinyGo, -buildmode=c-shared)"
+    )]
+    Program,
     /// The engine has no place for another instance. There is when a plugin is gone, with the last stream
     /// that it has seen.
     #[error("all {max_instances} places for instances of plugins are taken")]

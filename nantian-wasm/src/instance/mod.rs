@@ -54,20 +54,24 @@ impl Instance {
             started(store.cause(&error))
         })?;
         let mut this = Self { store, guest, next_context: ROOT };
-        this.run_start_functions().await.map_err(started)?;
+        this.run_start_functions().await?;
         this.create_root().await?;
         this.store.limit_each_callback(ticks);
         Ok(this)
     }
 
-    async fn run_start_functions(&mut self) -> Result<(), Cause> {
+    async fn run_start_functions(&mut self) -> Result<(), PluginError> {
+        let failed = |cause| PluginError::Start { phase: Phase::Start, cause };
         if let Some(initialize) = &self.guest.initialize {
-            self.store.call(initialize, ()).await?;
+            self.store.call(initialize, ()).await.map_err(failed)?;
             if let Some(main) = &self.guest.main {
-                self.store.call(main, (0, 0)).await?;
+                self.store.call(main, (0, 0)).await.map_err(failed)?;
             }
         } else if let Some(start) = &self.guest.start {
-            self.store.call(start, ()).await?;
+            self.store.call(start, ()).await.map_err(|cause| match cause {
+                Cause::Exit { code: 0 } => PluginError::Program,
+                cause => failed(cause),
+            })?;
         }
         Ok(())
     }

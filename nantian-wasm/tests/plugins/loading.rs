@@ -1,7 +1,7 @@
 //! Which bytes become a plugin, and what the others are told.
 
 use bytes::Bytes;
-use nantian_wasm::{Abi, Digest, Engine, Module, ModuleError, Phase, PluginError};
+use nantian_wasm::{Abi, Cause, Digest, Engine, Module, ModuleError, Phase, PluginError};
 use std::time::Duration;
 
 use crate::support::{get, guest, plugin_of, send};
@@ -157,6 +157,23 @@ fn start_functions_run_in_the_order_of_the_toolchains() {
     let command = format!(r#"(module {MARKER} (func (export "_start") unreachable))"#);
     let refused = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(command).unwrap(), |_| {});
     assert!(matches!(refused, Err(PluginError::Start { phase: Phase::Start, .. })), "{refused:?}");
+}
+
+#[test]
+fn a_program_in_the_place_of_a_library_is_called_one() {
+    let start = |function: &str, code: u32| {
+        let text = format!(
+            r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32))) {MARKER}
+                (func (export "{function}") (call $exit (i32.const {code}))))"#
+        );
+        plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), |_| {}).unwrap_err()
+    };
+    // As Go and TinyGo end `main`.
+    assert_eq!(start("_start", 0), PluginError::Program);
+    for (function, code) in [("_start", 1), ("_initialize", 0)] {
+        let refused = PluginError::Start { phase: Phase::Start, cause: Cause::Exit { code } };
+        assert_eq!(start(function, code), refused, "{function}");
+    }
 }
 
 #[test]
