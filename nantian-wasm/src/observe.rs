@@ -10,6 +10,7 @@ use tracing::{Level, debug, enabled, event, warn};
 
 use crate::error::{Cause, Failure, Phase, PluginError};
 use crate::log_rate::{LogRate, OnceAMinute};
+use crate::proxy_wasm::{CallRefusal, excerpt};
 use crate::sync::lock;
 
 /// Longest log line taken from a guest, in bytes; the rest is cut off.
@@ -46,6 +47,8 @@ pub struct PluginStatus {
     pub failures: u64,
     /// Of these, how many for each [kind](Cause::kind) of cause, also of those that have failed none.
     pub failures_by_cause: BTreeMap<&'static str, u64>,
+    /// Call-outs that were not made, by reason, also by those for which none was refused.
+    pub refused_calls: BTreeMap<&'static str, u64>,
     /// Attempts to replace an instance that ended or asked for it.
     pub rebuilds: u64,
     /// Log lines of guests that were dropped for exceeding a stream's budget or the plugin's.
@@ -135,6 +138,7 @@ pub(crate) struct Counters {
     pub(crate) dropped_queue_items: AtomicU64,
     failures: Mutex<Failures>,
     last_backtrace: Mutex<Vec<String>>,
+    refused_calls: [AtomicU64; CallRefusal::ALL.len()],
 }
 
 /// What the log tells of one version of a plugin: what it has told of the last one says nothing of the next.
@@ -143,7 +147,7 @@ pub(crate) struct PluginLog {
     pub(crate) guest_lines: LogRate,
     trapped: OnceAMinute,
     not_replaced: OnceAMinute,
-    denied_call: OnceAMinute,
+    refused_calls: [OnceAMinute; CallRefusal::ALL.len()],
     ignored_answer: OnceAMinute,
     kept_route: OnceAMinute,
 }
@@ -213,6 +217,18 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes a call-out that is not made.
+    pub(crate) fn refused_call(&self, reason: CallRefusal) {
+        if let Some(count) = self.refused_calls.get(reason as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn refused_calls(&self) -> BTreeMap<&'static str, u64> {
+        let all = CallRefusal::ALL.into_iter().zip(&self.refused_calls);
+        all.map(|(reason, count)| (reason.kind(), count.load(Ordering::Relaxed))).collect()
+    }
+
     /// Notes where a guest was when its call ended.
     pub(crate) fn note_backtrace(&self, frames: Vec<String>) {
         *lock(&self.last_backtrace) = frames;
@@ -259,11 +275,15 @@ impl PluginLog {
         }
     }
 
-    /// Tells of a call-out, at this engine tick, that the sandbox does not allow.
-    pub(crate) fn denied_call(&self, plugin: &str, now: u64) {
-        match self.denied_call.note_at(now) {
-            Some(times) => warn!(plugin, times, "call-out of a plugin without network denied"),
-            None => debug!(plugin, "call-out of a plugin without network denied"),
+    /// Tells of a call-out, at this engine tick, that is not made.
+    pub(crate) fn refused_call(&self, plugin: &str, upstream: &str, reason: CallRefusal, now: u64) {
+        let lines = self.refused_calls.get(reason as usize);
+        match lines.and_then(|lines| lines.note_at(now)) {
+            Some(times) => {
+                let upstream = excerpt(upstream.as_bytes());
+                warn!(plugin, upstream, %reason, times, "call-out not made");
+            }
+            None => debug!(plugin, upstream, %reason, "call-out not made"),
         }
     }
 

@@ -197,6 +197,7 @@ impl Plugin {
             traps: counters.traps(),
             failures: failures.by_cause.values().sum(),
             failures_by_cause: failures.by_cause,
+            refused_calls: counters.refused_calls(),
             rebuilds: counters.rebuilds.load(Ordering::Relaxed),
             dropped_log_lines: counters.dropped_log_lines.load(Ordering::Relaxed),
             dropped_metrics: counters.dropped_metrics.load(Ordering::Relaxed),

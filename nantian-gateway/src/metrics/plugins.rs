@@ -71,6 +71,7 @@ impl Metrics {
             gauges(encoder, name, help, samples)?;
         }
         encode_failures(encoder, &plugins)?;
+        encode_refused_calls(encoder, &plugins)?;
         encode_traps(encoder, &plugins)?;
         encode_guests(encoder, &plugins)
     }
@@ -82,6 +83,18 @@ fn encode_failures(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, Plug
         by_cause.map(move |(cause, count)| ([("plugin", plugin.as_str()), ("cause", *cause)], *count))
     });
     counters(encoder, "nantian_wasm_failures", "Streams that a plugin has failed, by cause", failures)
+}
+
+fn encode_refused_calls(
+    encoder: &mut DescriptorEncoder<'_>,
+    plugins: &[(String, PluginStatus)],
+) -> fmt::Result {
+    let refused = plugins.iter().flat_map(|(plugin, status)| {
+        let by_reason = status.refused_calls.iter();
+        by_reason.map(move |(reason, count)| ([("plugin", plugin.as_str()), ("reason", *reason)], *count))
+    });
+    let help = "Call-outs of a plugin that were not made, by reason";
+    counters(encoder, "nantian_wasm_refused_calls", help, refused)
 }
 
 fn encode_traps(encoder: &mut DescriptorEncoder<'_>, plugins: &[(String, PluginStatus)]) -> fmt::Result {

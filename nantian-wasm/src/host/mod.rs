@@ -113,10 +113,16 @@ pub trait GrpcStream: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The plugin may not call an upstream of this name, or there is none.
-    #[error("unknown upstream")]
+    /// There is no upstream of this name: the guest sees that the argument is bad.
+    #[error("there is no upstream of this name")]
     UnknownUpstream,
-    /// Call-outs are not available now, or the upstream has no endpoint: the guest sees an internal failure.
+    /// The plugin may not call an upstream of this name, be there one or not: the guest sees the same.
+    #[error("the plugin has no grant to call it")]
+    NotAllowed,
+    /// The upstream has no endpoint: the guest sees an internal failure.
+    #[error("the upstream has no endpoints")]
+    NoEndpoint,
+    /// Call-outs are not available now: the guest sees an internal failure.
     #[error("call-outs are not available")]
     Unavailable,
 }

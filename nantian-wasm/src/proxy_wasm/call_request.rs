@@ -5,7 +5,8 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
-use super::abi::{MapKind, Status};
+use super::abi::MapKind;
+use super::call_refusal::CallRefusal;
 use super::edits::excerpt;
 use super::header_interner::HeaderInterner;
 use super::joined::join;
@@ -15,7 +16,7 @@ use crate::host::HttpCallResponse;
 /// Why something is not sent.
 pub(super) enum Unsendable {
     /// The guest is told at once.
-    Told(Status),
+    Told(CallRefusal),
     /// A value is no HTTP. As in Envoy the guest hears of it in the place of a response, or it would wait for
     /// one.
     Untold { name: String },
@@ -38,11 +39,11 @@ pub(super) fn request(
     let (Some(method), Some(path), Some(authority)) =
         (find(b":method"), find(b":path"), find(b":authority").or_else(|| find(b"host")))
     else {
-        return Err(Unsendable::Told(Status::BadArgument));
+        return Err(Unsendable::Told(CallRefusal::Incomplete));
     };
     let splits = |part: &&[u8]| part.iter().any(|byte| SPLITTING.contains(byte));
     if [method, path, authority].iter().any(splits) || method == b"CONNECT" {
-        return Err(Unsendable::Told(Status::InternalFailure));
+        return Err(Unsendable::Told(CallRefusal::Malformed));
     }
     // As in Envoy, it comes first and is what the guest has said.
     let header = HeaderValue::from_bytes(authority).map_err(|_| untold(b":authority"))?;
@@ -90,7 +91,7 @@ fn append(
             Ok(())
         }
         Ok(None) => Ok(()),
-        Err(_) if interner.name(name).is_none() => Err(Unsendable::Told(Status::InternalFailure)),
+        Err(_) if interner.name(name).is_none() => Err(Unsendable::Told(CallRefusal::Malformed)),
         Err(_) => Err(untold(name)),
     }
 }

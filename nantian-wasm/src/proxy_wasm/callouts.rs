@@ -10,15 +10,14 @@ use http::uri::PathAndQuery;
 use wasmtime::Caller;
 
 use super::abi::Status;
+use super::call_refusal::CallRefusal;
 use super::call_request::{Unsendable, fields, request, unsent};
 use super::calls::CallKind;
 use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scratch, slice, view};
 use super::protobuf;
 use super::state::State;
 use crate::error::Cause;
-use crate::host::{
-    CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, ReplyAddress, ReplyRunner,
-};
+use crate::host::{ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, ReplyAddress, ReplyRunner};
 use crate::observe;
 
 /// Longest time of a call-out; also that of one without a time limit of its own.
@@ -26,6 +25,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long after the end of its time a call-out may still be waited for: the guest is to hear of that end,
 /// and its host may have begun later than the guest's callback and be late to tell.
 const GRACE: Duration = Duration::from_secs(1);
+/// What is answered where an upstream is none, over HTTP and over gRPC.
+const UNKNOWN_HTTP: Status = Status::BadArgument;
+const UNKNOWN_GRPC: Status = Status::ParseFailure;
 /// Most call-outs of one stream at a time.
 const MAX_CONCURRENT: usize = 16;
 /// Longest names of upstreams, services, methods and functions, in bytes.
@@ -72,17 +74,20 @@ pub(super) fn http_call(
     let message = match message {
         Ok(message) => Ok(message),
         Err(Unsendable::Untold { name }) => Err(name),
-        Err(Unsendable::Told(status)) => return Err(status.into()),
+        Err(Unsendable::Told(why)) => return Err(refuse(caller.data(), &upstream, why, UNKNOWN_HTTP)),
     };
     let timeout = limited(milliseconds);
-    let (id, address) = begin(caller, CallKind::Http, timeout, block.len() + trailer_block.len())?;
-    let body = counted(caller, body).ok_or(Status::InternalFailure)?;
+    let head = block.len() + trailer_block.len();
+    let (id, address) = begin(caller, CallKind::Http, &upstream, timeout, head)?;
+    let Some(body) = counted(caller, body) else {
+        return Err(refuse(caller.data(), &upstream, CallRefusal::TooMany, UNKNOWN_HTTP));
+    };
     let (state, reply) = (caller.data_mut(), HttpReply::to_guest(address));
     let context = state.caller_context();
     state.calls.insert_http(id, context);
     let sent = match message {
         Ok((request, trailers)) => {
-            let call = HttpCall::new(upstream, request.map(|()| body), trailers, timeout);
+            let call = HttpCall::new(upstream.as_str(), request.map(|()| body), trailers, timeout);
             state.plugin.host.http_call(&state.plugin.name, call, reply)
         }
         Err(name) => {
@@ -92,7 +97,7 @@ pub(super) fn http_call(
     };
     if let Err(error) = sent {
         state.calls.remove_http(id);
-        return Err(refusal(error, Status::BadArgument).into());
+        return Err(refuse(state, &upstream, error.into(), UNKNOWN_HTTP));
     }
     put_u32(caller, return_id, id)
 }
@@ -149,23 +154,26 @@ fn open_grpc(
     let service = name(caller, service, Status::InternalFailure)?;
     let method = name(caller, method, Status::InternalFailure)?;
     let block = read(caller, metadata.0, metadata.1)?;
-    let metadata = fields(&mut caller.data_mut().interner, &block).map_err(|_| Status::InternalFailure)?;
-    PathAndQuery::try_from(format!("/{service}/{method}")).map_err(|_| Status::InternalFailure)?;
+    let metadata = fields(&mut caller.data_mut().interner, &block).ok();
+    let metadata = metadata.filter(|_| PathAndQuery::try_from(format!("/{service}/{method}")).is_ok());
+    let Some(metadata) = metadata else {
+        return Err(refuse(caller.data(), &upstream, CallRefusal::Malformed, UNKNOWN_GRPC));
+    };
     put_u32(caller, return_id, 0)?;
     let kind = if unary.is_some() { CallKind::GrpcCall } else { CallKind::GrpcStream };
     let (message, timeout) = unary.unzip();
-    let (id, address) = begin(caller, kind, timeout.unwrap_or(MAX_TIMEOUT), block.len())?;
-    let message = message.map(|message| counted(caller, message).ok_or(Status::InternalFailure));
-    let message = message.transpose()?;
+    let (id, address) = begin(caller, kind, &upstream, timeout.unwrap_or(MAX_TIMEOUT), block.len())?;
+    let message = message.map(|message| counted(caller, message).ok_or(CallRefusal::TooMany)).transpose();
+    let message = message.map_err(|why| refuse(caller.data(), &upstream, why, UNKNOWN_GRPC))?;
     let state = caller.data_mut();
     let context = state.caller_context();
     state.calls.insert_grpc(id, context);
-    let call = GrpcCall { metadata, message, timeout, ..GrpcCall::new(upstream, service, method) };
+    let call = GrpcCall { metadata, message, timeout, ..GrpcCall::new(upstream.as_str(), service, method) };
     match state.plugin.host.grpc_call(&state.plugin.name, call, GrpcReplies::new(address)) {
         Ok(stream) => state.calls.open_grpc(id, stream),
         Err(error) => {
             state.calls.remove_grpc(id);
-            return Err(refusal(error, Status::ParseFailure).into());
+            return Err(refuse(state, &upstream, error.into(), UNKNOWN_GRPC));
         }
     }
     put_u32(caller, return_id, id)
@@ -261,13 +269,13 @@ pub(super) fn call_foreign_function(
 fn begin(
     caller: &mut Caller<'_, State>,
     kind: CallKind,
+    upstream: &str,
     timeout: Duration,
     head: usize,
 ) -> Result<(u32, ReplyAddress), HostCallError> {
     let state = caller.data_mut();
     if !state.plugin.allow_network {
-        state.plugin.log.denied_call(&state.plugin.name, state.now);
-        return Err(Status::InternalFailure.into());
+        return Err(refuse(state, upstream, CallRefusal::NoNetwork, Status::InternalFailure));
     }
     let of_bodies = state.charged().map_or(0, |exchange| exchange.bytes_come);
     if let Err(cause) = state.usage.affords_call(of_bodies)? {
@@ -275,10 +283,11 @@ fn begin(
         state.fail_charged(cause);
         return Err(Status::InternalFailure.into());
     }
-    if state.calls.count(state.caller_context()) >= MAX_CONCURRENT {
-        return Err(Status::InternalFailure.into());
-    }
-    let permit = state.plugin.shared.callout_limits.begin(head).ok_or(Status::InternalFailure)?;
+    let is_one_too_many = state.calls.count(state.caller_context()) >= MAX_CONCURRENT;
+    let permit = (!is_one_too_many).then(|| state.plugin.shared.callout_limits.begin(head)).flatten();
+    let Some(permit) = permit else {
+        return Err(refuse(state, upstream, CallRefusal::TooMany, Status::InternalFailure));
+    };
     let until = state.now.saturating_add(u64::try_from((timeout + GRACE).as_millis()).unwrap_or(u64::MAX));
     if let Some(plugin_state) = state.exchange_mut().and_then(|exchange| exchange.own()) {
         plugin_state.calls_until = plugin_state.calls_until.max(until);
@@ -313,11 +322,12 @@ fn counted(caller: &Caller<'_, State>, bytes: Vec<u8>) -> Option<Bytes> {
     caller.data().plugin.shared.callout_limits.count(bytes)
 }
 
-fn refusal(error: CallError, unknown: Status) -> Status {
-    match error {
-        CallError::UnknownUpstream => unknown,
-        CallError::Unavailable => Status::InternalFailure,
-    }
+/// Notes a call-out that is not made; what its guest is told.
+fn refuse(state: &State, upstream: &str, why: CallRefusal, unknown: Status) -> HostCallError {
+    let plugin = &state.plugin;
+    plugin.shared.counters.refused_call(why);
+    plugin.log.refused_call(&plugin.name, upstream, why, state.now);
+    why.status(unknown).into()
 }
 
 fn known_grpc(id: u32) -> Result<CallKind, Status> {

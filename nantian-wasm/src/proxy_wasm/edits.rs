@@ -153,7 +153,7 @@ pub(crate) fn status(text: &[u8]) -> Result<StatusCode, Cause> {
 }
 
 /// The first bytes of what a guest wrote, fit for a log.
-pub(super) fn excerpt(bytes: &[u8]) -> String {
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
     bytes.get(..bytes.len().min(64)).unwrap_or_default().escape_ascii().to_string()
 }
 

@@ -3,6 +3,7 @@
 mod abi;
 mod authority;
 mod buffers;
+mod call_refusal;
 mod call_request;
 mod callouts;
 mod calls;
@@ -34,9 +35,10 @@ use wasmtime::{Caller, Extern, ExternType, FuncType, Linker, Store, UnknownImpor
 pub use self::abi::Abi;
 use self::abi::Status;
 pub(crate) use self::abi::{BodyVerdict, HeadersVerdict, MapKind};
+pub(crate) use self::call_refusal::CallRefusal;
 pub(crate) use self::calls::{CallKind, Received};
 pub(crate) use self::contexts::Registered;
-pub(crate) use self::edits::remove as remove_header;
+pub(crate) use self::edits::{excerpt, remove as remove_header};
 pub(crate) use self::guest::{GUEST_EXPORTS, Guest, Headers};
 pub(crate) use self::headers::of_exchange;
 pub(crate) use self::joined::{join, join_cookies};

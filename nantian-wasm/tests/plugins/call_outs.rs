@@ -13,12 +13,15 @@ use nantian_wasm::{
 use crate::limits::calling;
 use crate::support::{Logged, get, guest, plugin_of, send};
 
-/// Notes what it is asked for, and does nothing.
+/// Notes what it is asked for, and does nothing; may not be asked for `/secret`.
 #[derive(Default)]
 struct Asked(Mutex<Vec<HttpCall>>);
 
 impl Host for Asked {
     fn http_call(&self, _: &str, call: HttpCall, _: HttpReply) -> Result<(), CallError> {
+        if call.request.uri().path() == "/secret" {
+            return Err(CallError::NotAllowed);
+        }
         self.0.lock().unwrap().push(call);
         Ok(())
     }
@@ -49,6 +52,14 @@ fn called(headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Vec<u8>, Vec<
 
 /// The same, with a method of gRPC of four bytes.
 fn called_for(method: &str, headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Vec<u8>, Vec<HttpCall>) {
+    let (plugin, host) = caller(method, headers, trailers);
+    let statuses = send([plugin], get("/")).body.unwrap();
+    let calls = std::mem::take(&mut *host.0.lock().unwrap());
+    (statuses, calls)
+}
+
+/// A plugin that makes both calls and answers with their statuses.
+fn caller(method: &str, headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> (Plugin, Arc<Asked>) {
     let ((headers, headers_size), (trailers, trailers_size)) = (block(headers), block(trailers));
     let guest = format!(
         r#"(module
@@ -79,10 +90,7 @@ fn called_for(method: &str, headers: &[(&str, &str)], trailers: &[(&str, &str)])
     let config = PluginConfig::new("probe").with_instances(NonZeroUsize::MIN);
     let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let host = Arc::<Asked>::default();
-    let plugin = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
-    let statuses = send([plugin], get("/")).body.unwrap();
-    let calls = std::mem::take(&mut *host.0.lock().unwrap());
-    (statuses, calls)
+    (Plugin::with_host(&module, config, Arc::clone(&host)).unwrap(), host)
 }
 
 const METHOD: (&str, &str) = (":method", "GET");
@@ -109,6 +117,24 @@ fn call_out_that_would_split_its_request_is_not_made() {
         let (found, calls) = called(&headers, &trailers);
         assert_eq!((found, calls.len()), (statuses.to_vec(), 0), "{headers:?} {trailers:?}");
     }
+}
+
+#[test]
+fn call_outs_that_are_not_made_are_counted_by_reason() {
+    let refused = |headers: &[(&str, &str)], trailers: &[(&str, &str)]| {
+        let (plugin, _) = caller("auth", headers, trailers);
+        let lines = Logged::of_plugins(|| (0..2).for_each(|_| drop(send([plugin.clone()], get("/")))));
+        let counts = plugin.status().refused_calls.into_iter().filter(|(_, count)| *count > 0);
+        (counts.collect::<Vec<_>>(), lines)
+    };
+    let lines = |count| vec!["probe: call-out not made".to_owned(); count];
+    assert_eq!(refused(&[METHOD, AUTHORITY], &[]), (vec![("incomplete", 2)], lines(1)));
+    let secret = [METHOD, (":path", "/secret"), AUTHORITY];
+    assert_eq!(refused(&secret, &[]), (vec![("not_allowed", 2)], lines(1)));
+    // The gRPC call has the trailers for its metadata.
+    let both = refused(&[METHOD, AUTHORITY], &[("x a", "")]);
+    assert_eq!(both, (vec![("incomplete", 2), ("malformed", 2)], lines(2)), "a line for each reason");
+    assert_eq!(refused(&[METHOD, PATH, AUTHORITY], &[]), (vec![], lines(0)));
 }
 
 #[test]
@@ -296,7 +322,7 @@ fn refusals_that_clients_bring_about_are_logged_once_and_again_in_a_minute() {
             (call $answer (i32.const 403) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
                 (i32.const 0) (i32.const 0) (i32.const -1))))"#;
     for (guest, line) in [
-        (guest("call_out"), "probe: call-out of a plugin without network denied"),
+        (guest("call_out"), "probe: call-out not made"),
         (wat::parse_str(answers_from_the_root).unwrap(), "probe: local response outside a stream ignored"),
     ] {
         let plugin =

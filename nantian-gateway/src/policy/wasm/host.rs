@@ -74,8 +74,12 @@ impl PluginHost {
         let (service, port) = parse(name, &self.namespace).ok_or(CallError::UnknownUpstream)?;
         let means = |id: &BackendId| id.service == service && port.is_none_or(|port| port == id.port);
         let found = allowed.upstreams.iter().find(|(id, _)| means(id));
-        let (_, balancer) = found.ok_or(CallError::UnknownUpstream)?;
-        if balancer.is_empty() { Err(CallError::Unavailable) } else { Ok((calls, balancer.clone())) }
+        match found {
+            Some((_, balancer)) if balancer.is_empty() => Err(CallError::NoEndpoint),
+            Some((_, balancer)) => Ok((calls, balancer.clone())),
+            None if service.namespace == self.namespace => Err(CallError::UnknownUpstream),
+            None => Err(CallError::NotAllowed),
+        }
     }
 }
 
@@ -114,9 +118,9 @@ impl Host for PluginHost {
     }
 }
 
-/// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc.cluster.local` and, as the property
-/// `cluster_name` has it, `ns/svc`, each with `:port` or without, and `outbound|port||host` as Istio has it.
-/// Without a port the Service's lowest one is meant.
+/// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc`, the same before whichever domain the cluster
+/// has and, as the property `cluster_name` has it, `ns/svc`, each with `:port` or without, and
+/// `outbound|port||host` as Istio has it. Without a port the Service's lowest one is meant.
 fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
     let (host, port) = match name.strip_prefix("outbound|") {
         Some(rest) => {
@@ -131,9 +135,12 @@ fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
     if let Some((namespace, service)) = host.split_once('/') {
         return Some((ObjectName::new(namespace, service), port));
     }
-    let host = host.strip_suffix(".cluster.local").unwrap_or(host);
-    let host = host.strip_suffix(".svc").unwrap_or(host);
-    let (service, namespace) = host.split_once('.').unwrap_or((host, namespace));
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let (service, rest) = host.split_once('.').unwrap_or((host, namespace));
+    let namespace = match rest.split_once('.') {
+        Some((namespace, domain)) if domain.split('.').next() == Some("svc") => namespace,
+        _ => rest,
+    };
     Some((ObjectName::new(namespace, service), port))
 }
 
@@ -271,12 +278,18 @@ mod tests {
             ("auth.shop:8080", Some(8080)),
             ("auth.shop.svc.cluster.local", None),
             ("outbound|8080||auth.shop.svc.cluster.local", Some(8080)),
+            ("auth.shop.svc", None),
+            ("auth.shop.svc.cluster.local.:8080", Some(8080)),
+            ("outbound|8080||auth.shop.svc.corp.internal", Some(8080)),
+            ("outbound|8080|v2|auth.shop.svc.corp.internal.", Some(8080)),
             ("shop/auth", None),
             ("shop/auth:8080", Some(8080)),
         ] {
             assert_eq!(parse(name, "shop"), auth(port), "{name}");
         }
         assert_eq!(parse("auth.other", "shop"), Some((ObjectName::new("other", "auth"), None)));
+        let elsewhere = parse("auth.shop.example.com", "shop");
+        assert_eq!(elsewhere, Some((ObjectName::new("shop.example.com", "auth"), None)), "no Service has it");
         assert_eq!(parse("auth:port", "shop"), None);
         assert_eq!(parse("outbound|x||auth", "shop"), None);
     }
