@@ -84,9 +84,6 @@
 //!   neither have answers for the root context, or while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * A held body is shown once more, as its end, before trailers.
-//! * A plugin of 0.2.1 that holds headers is not shown the body before it continues them, which it must in
-//!   time: Envoy's `allow_on_headers_stop_iteration`, by which 1 means `StopIteration` and not
-//!   `StopAllIterationAndBuffer`, has no counterpart. Modules of Higress' 0.2.100 say which they mean.
 //! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left
 //!   out. One that it removes is hidden from plugins: without a path or a method a request is answered as in
 //!   Envoy, and it keeps its authority.

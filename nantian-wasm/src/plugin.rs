@@ -2,18 +2,18 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use crate::config::{FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
-use crate::error::{Failure, Phase, PluginError};
+use crate::error::{Failure, PluginError};
 use crate::host::{Host, NoHost};
 use crate::instance::Instance;
 use crate::module::Module;
 use crate::observe::{PluginLog, PluginStatus};
 use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
-use crate::proxy_wasm::{Abi, SharedPlugin};
-use crate::running::{attended, finish};
+use crate::proxy_wasm::{Abi, HeadersVerdict, SharedPlugin};
+use crate::running::{attended, end, finish, tick};
 use crate::sandbox::{Budgets, Peaks, Usage};
 use crate::stream::{Direction, Streaming};
 
@@ -36,6 +36,7 @@ pub(crate) struct Inner {
     module: Module,
     plugin: Arc<SharedPlugin>,
     stream_framing: StreamFraming,
+    allow_on_headers_stop_iteration: bool,
     sandbox: Sandbox,
     failure_policy: FailurePolicy,
     pool: Pool,
@@ -157,6 +158,7 @@ impl Plugin {
             module,
             plugin,
             stream_framing: config.stream_framing,
+            allow_on_headers_stop_iteration: config.allow_on_headers_stop_iteration,
             sandbox: config.sandbox,
             failure_policy: config.failure_policy,
             pool: Pool::new(slots),
@@ -280,6 +282,11 @@ impl Plugin {
         self.inner.stream_framing
     }
 
+    /// What a header callback asks for by its result.
+    pub(crate) fn headers_verdict(&self, code: u32) -> HeadersVerdict {
+        HeadersVerdict::of(code, self.module().abi(), self.inner.allow_on_headers_stop_iteration)
+    }
+
     pub(crate) fn note_failure(&self, failure: &Failure) {
         self.inner.plugin.shared.counters.failed(failure);
     }
@@ -379,22 +386,4 @@ impl Inner {
             this.pool.rebuilt_in(now.saturating_sub(began));
         });
     }
-}
-
-/// Ends an instance whose slot, which is kept meanwhile, another one will have.
-async fn end(worn: Option<Instance>, _cell: InstanceGuard) {
-    if let Some(worn) = worn {
-        worn.end().await;
-    }
-}
-
-/// Lets an instance tick.
-async fn tick(slot: Weak<Slot>, mut cell: InstanceGuard) {
-    let Some(instance) = cell.instance() else { return };
-    let ticked = instance.tick().await;
-    let Some(slot) = slot.upgrade() else { return };
-    if let Err(cause) = ticked {
-        slot.bury(&mut cell, Phase::Tick, &cause);
-    }
-    slot.measure(&mut cell);
 }

@@ -5,7 +5,9 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::pool::Slot;
+use crate::error::Phase;
+use crate::instance::Instance;
+use crate::pool::{InstanceGuard, Slot};
 use crate::sync::lock;
 
 /// A guest call under way, with everything it works on: the locks of its instance and of its exchange among
@@ -129,4 +131,22 @@ pub(crate) fn finish<T>(future: impl Future<Output = T>) -> T {
             return output;
         }
     }
+}
+
+/// Ends an instance whose slot, which is kept meanwhile, another one will have.
+pub(crate) async fn end(worn: Option<Instance>, _cell: InstanceGuard) {
+    if let Some(worn) = worn {
+        worn.end().await;
+    }
+}
+
+/// Lets an instance tick.
+pub(crate) async fn tick(slot: Weak<Slot>, mut cell: InstanceGuard) {
+    let Some(instance) = cell.instance() else { return };
+    let ticked = instance.tick().await;
+    let Some(slot) = slot.upgrade() else { return };
+    if let Err(cause) = ticked {
+        slot.bury(&mut cell, Phase::Tick, &cause);
+    }
+    slot.measure(&mut cell);
 }

@@ -71,6 +71,12 @@ pub struct PluginConfig {
     ///
     /// Default: [`StreamFraming::Frames`]. Source: `WasmPlugin.spec.streamFraming`.
     pub stream_framing: StreamFraming,
+    /// Whether a guest of Proxy-Wasm 0.1.0 to 0.2.1 that holds headers is shown the body meanwhile: as
+    /// `allow_on_headers_stop_iteration` of Envoy says.
+    ///
+    /// Default: false, it is shown nothing before it continues them. Guests of other ABIs say which they
+    /// mean. Source: `WasmPlugin.spec.allowOnHeadersStopIteration`.
+    pub allow_on_headers_stop_iteration: bool,
     /// Limits of every instance.
     ///
     /// Default: 64 MiB, 100 ms, no network. Source: `WasmPlugin.spec.sandbox`.
@@ -128,6 +134,7 @@ impl PluginConfig {
             hooks: Hooks::ALL,
             capabilities: Capabilities::default(),
             stream_framing: StreamFraming::default(),
+            allow_on_headers_stop_iteration: false,
             sandbox: Sandbox::default(),
             failure_policy: FailurePolicy::default(),
             instances: None,
@@ -200,6 +207,13 @@ impl PluginConfig {
         self
     }
 
+    /// Sets [`allow_on_headers_stop_iteration`](Self::allow_on_headers_stop_iteration).
+    #[must_use]
+    pub fn with_allow_on_headers_stop_iteration(mut self, allow: bool) -> Self {
+        self.allow_on_headers_stop_iteration = allow;
+        self
+    }
+
     /// Sets [`sandbox`](Self::sandbox).
     #[must_use]
     pub fn with_sandbox(mut self, sandbox: Sandbox) -> Self {
@@ -236,6 +250,7 @@ impl fmt::Debug for PluginConfig {
             .field("hooks", &self.hooks)
             .field("capabilities", &self.capabilities)
             .field("stream_framing", &self.stream_framing)
+            .field("allow_on_headers_stop_iteration", &self.allow_on_headers_stop_iteration)
             .field("sandbox", &self.sandbox)
             .field("failure_policy", &self.failure_policy)
             .field("instances", &self.instances)

@@ -150,12 +150,12 @@ impl BufferKind {
 // === impl HeadersVerdict ===
 
 impl HeadersVerdict {
-    /// 2 ("continue and end the stream") continues, and 1 stops everything unless the ABI says otherwise: as
-    /// in Envoy.
-    pub(crate) fn of(code: u32, abi: Abi) -> Self {
+    /// 2 ("continue and end the stream") continues, and 1 stops everything unless the ABI or the plugin's
+    /// configuration (`allows_stop`) says otherwise: as in Envoy.
+    pub(crate) fn of(code: u32, abi: Abi, allows_stop: bool) -> Self {
         match code {
             0 | 2 => Self::Continue,
-            1 if matches!(abi, Abi::V0_2_100 | Abi::Pingora) => Self::Stop,
+            1 if allows_stop || matches!(abi, Abi::V0_2_100 | Abi::Pingora) => Self::Stop,
             _ => Self::StopAll,
         }
     }

@@ -192,7 +192,7 @@ impl StreamContext {
                 return Step::Over(action);
             }
             CallOutcome::Skipped => HeadersVerdict::Continue,
-            CallOutcome::Done(code) => HeadersVerdict::of(code, plugin.module().abi()),
+            CallOutcome::Done(code) => plugin.headers_verdict(code),
         };
         match verdict {
             HeadersVerdict::Continue => {

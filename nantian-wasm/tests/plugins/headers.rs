@@ -1,7 +1,7 @@
 //! Request and response headers, answers, and what must never reach the wire.
 
 use http::{Request, Response, Version};
-use nantian_wasm::{Action, Engine, FailurePolicy, Hooks, StreamContext, StreamInfo};
+use nantian_wasm::{Action, Engine, FailurePolicy, Hooks, PluginConfig, StreamContext, StreamInfo};
 
 use crate::support::{Seen, configured, data, exchange, frames, get, plugin, plugin_of, send};
 
@@ -48,6 +48,42 @@ fn plugin_answers_by_itself_and_the_request_goes_nowhere() {
 fn configuration_reaches_the_guest_byte_for_byte() {
     let seen = send([configured("echo_config", b"{\"a\": [1,  2]}")], get("/"));
     assert_eq!(seen.request_header("x-config"), Some("{\"a\": [1,  2]}"));
+}
+
+#[test]
+fn plugin_that_holds_headers_is_shown_the_body_only_where_that_is_allowed() {
+    /// Holds headers, and writes one when the body is there.
+    const GUEST: &str = r#"(module
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "x-bodyseen")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func $headers (param i32 i32 i32) (result i32) (i32.const 1))
+        (func $body (param $map i32) (param $end i32) (result i32)
+            (if (i32.eqz (local.get $end)) (then (return (i32.const 1))))
+            (call $add (local.get $map) (i32.const 16) (i32.const 6) (i32.const 22) (i32.const 4)))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (call $body (i32.const 0) (local.get 2)))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+            (call $body (i32.const 2) (local.get 2)))
+        (export "proxy_on_request_headers" (func $headers))
+        (export "proxy_on_response_headers" (func $headers)))"#;
+    let plugin = |allow: bool| {
+        let guest = wat::parse_str(GUEST).unwrap();
+        let allowing = |config: &mut PluginConfig| config.allow_on_headers_stop_iteration = allow;
+        plugin_of(&Engine::new().unwrap().0, &guest, allowing).unwrap()
+    };
+    let request = Request::post("/").body(frames([data("re"), data("quest")])).unwrap();
+    let response = Response::new(frames([data("re"), data("sponse")]));
+    let seen = exchange([plugin(true)], request, response);
+    assert_eq!((seen.request_header("x-body"), seen.response_header("x-body")), (Some("seen"), Some("seen")));
+    assert_eq!((seen.request_body.as_deref(), seen.text()), (Ok(&b"request"[..]), "response"));
+
+    let held = |allow| {
+        let mut stream = StreamContext::new([plugin(allow)].into(), StreamInfo::default());
+        stream.on_request_headers(&mut Request::new(()).into_parts().0, false)
+    };
+    assert!(matches!((held(true), held(false)), (Action::Hold, Action::Pending)));
 }
 
 #[test]
