@@ -320,6 +320,10 @@ impl Control {
         if self.session_keys.path().is_none() {
             self.tell_of_random_key(translation);
         }
+        for (name, bytes) in self.registry.serving_plugins(&translation.ir) {
+            let object = ObjectRef { kind: Feature::WasmPlugin.name(), name: name.clone() };
+            translation.statuses.remark(&object, ConditionType::Programmed, &bytes);
+        }
         if let Some(remark) = limits_remark(self.registry.limit_store(), self.source.is_replicated()) {
             for name in self.source.objects().token_policies.keys() {
                 let object = ObjectRef { kind: Feature::TokenPolicy.name(), name: name.clone() };

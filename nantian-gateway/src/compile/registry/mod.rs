@@ -207,6 +207,14 @@ impl Registry {
         problems
     }
 
+    /// The plugins of `ir` that run as it has them, and of which bytes.
+    pub(crate) fn serving_plugins<'a>(
+        &'a self,
+        ir: &'a Ir,
+    ) -> impl Iterator<Item = (&'a ObjectName, String)> {
+        self.plugins.serving().filter_map(|(id, bytes)| Some((&ir.plugins.get(id)?.object, bytes)))
+    }
+
     fn update_plugins(&mut self, ir: &Ir) -> Vec<(PolicyId, NotRunning)> {
         let Self { plugins, balancers, .. } = self;
         plugins.update(&ir.plugins, |id| balancers.get(id).and_then(BalancedBackend::usable))

@@ -195,9 +195,9 @@ async fn fetch(modules: Arc<Inner>, module: ModuleKey) {
     let (mut wait, mut kind) = (FIRST_WAIT, AttemptKind::First);
     loop {
         let error = match attempt(&modules, &module, kind).await {
-            Ok(bytes) => {
+            Ok((bytes, sha256)) => {
                 modules.note(&module, Fetched::Ready(bytes));
-                tracing::info!(url = public(&module.url), "module fetched");
+                tracing::info!(url = public(&module.url), %sha256, "module fetched");
                 return;
             }
             Err(error) => error,
@@ -221,7 +221,11 @@ fn next_wait(wait: Duration, error: &FetchError) -> Duration {
 }
 
 /// Fetches a module once there is room for it, which its bytes have until they are dropped.
-async fn attempt(modules: &Inner, module: &ModuleKey, kind: AttemptKind) -> Result<Bytes, FetchError> {
+async fn attempt(
+    modules: &Inner,
+    module: &ModuleKey,
+    kind: AttemptKind,
+) -> Result<(Bytes, Digest), FetchError> {
     let limit = ATTEMPT;
     // In this order a namespace never has more in the lines of all.
     let of_namespace = place(&modules.of_namespace(&module.namespace, kind)).await?;
@@ -236,8 +240,8 @@ async fn attempt(modules: &Inner, module: &ModuleKey, kind: AttemptKind) -> Resu
     };
     let client = Client { silence, ..modules.client.clone() };
     let bytes = timeout(limit, get(&client, module)).await;
-    let bytes = bytes.unwrap_or(Err(FetchError::Timeout { limit }))?;
-    Ok(Bytes::from_owner(PermittedBytes { bytes, _permits: permits }))
+    let (bytes, digest) = bytes.unwrap_or(Err(FetchError::Timeout { limit }))?;
+    Ok((Bytes::from_owner(PermittedBytes { bytes, _permits: permits }), digest))
 }
 
 async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, FetchError> {
@@ -245,7 +249,7 @@ async fn place(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, FetchErr
     place.map_err(|_| FetchError::Timeout { limit: ATTEMPT })
 }
 
-async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
+async fn get(client: &Client, module: &ModuleKey) -> Result<(Bytes, Digest), FetchError> {
     let bytes = match module.url.strip_prefix("oci://") {
         Some(reference) => {
             oci::pull(client, reference, module.credentials.as_ref(), module.sha256.is_some()).await?
@@ -256,13 +260,11 @@ async fn get(client: &Client, module: &ModuleKey) -> Result<Bytes, FetchError> {
     // Of many bytes it takes long, and whoever decides for all replicas is heard on this thread.
     let unpacked = blocking(move || {
         let bytes = unpack::module(bytes)?;
-        let Some(expected) = expected else { return Ok(bytes) };
-        // What is wrong now may be right at the next attempt.
         let actual = Digest::of(&bytes);
-        if expected.parse::<Digest>() == Ok(actual) {
-            Ok(bytes)
-        } else {
-            Err(FetchError::Digest { expected, actual })
+        match expected {
+            // What is wrong now may be right at the next attempt.
+            Some(expected) if expected.parse() != Ok(actual) => Err(FetchError::Digest { expected, actual }),
+            _ => Ok((bytes, actual)),
         }
     });
     unpacked.await.unwrap_or_else(|error| Err(FetchError::Artifact { reason: error.to_string() }))

@@ -69,17 +69,24 @@ impl ManagedPlugin {
         let StartState::Starts(start, _) = &self.state else { return };
         let Some(StartOutcome { module, result }) = start.take() else { return };
         self.module = module;
-        self.state = match result {
+        match result {
             Ok(plugin) => {
-                (self.plugin, self.retry) = (Some(plugin), None);
-                tracing::info!("WasmPlugin {} is served", self.config.object);
-                StartState::Runs
+                (self.plugin, self.retry, self.state) = (Some(plugin), None, StartState::Runs);
+                let bytes = self.serving().unwrap_or_default();
+                tracing::info!("WasmPlugin {} is served: {bytes}", self.config.object);
             }
             Err(StartFailure { why, may_pass }) => {
                 self.retry = may_pass.then(|| Retry::after(self.retry, self.module.as_deref()));
-                StartState::Fails(why)
+                self.state = StartState::Fails(why);
             }
-        };
+        }
+    }
+
+    /// Which bytes run, if the present configuration does.
+    pub(super) fn serving(&self) -> Option<String> {
+        let plugin = self.plugin.as_ref().filter(|_| matches!(self.state, StartState::Runs))?;
+        let pinned = if self.config.sha256.is_some() { "" } else { ", not pinned" };
+        Some(format!("sha256 {}{pinned}", plugin.module().digest()))
     }
 
     pub(super) fn is_to_start(&self) -> bool {

@@ -180,6 +180,11 @@ impl WasmPlugins {
         self.running.get(id).is_some_and(|running| running.plugin.is_some())
     }
 
+    /// The plugins whose present configuration runs, and of which bytes.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (&PolicyId, String)> {
+        self.running.iter().filter_map(|(id, running)| Some((id, running.serving()?)))
+    }
+
     /// Waits until every plugin that is new has started, for each no longer than this since it was let.
     ///
     /// # Cancellation
