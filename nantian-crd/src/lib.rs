@@ -101,8 +101,8 @@ pub use self::{
     token_policy::{InvalidScope, OnLimit, Scope, ScopePart, TokenPolicy, TokenPolicySpec},
     validate::{NantianKind, NantianObject, UnknownKind, validate},
     wasm_plugin::{
-        ConfigMapSource, EnvVar, FailurePolicy, Hook, Sandbox, StreamFraming, VmConfig, WasmPlugin,
-        WasmPluginSpec, WasmSource,
+        ConfigMapSource, EnvVar, EnvVarSource, FailurePolicy, Hook, Sandbox, StreamFraming, VmConfig,
+        WasmPlugin, WasmPluginSpec, WasmSource,
     },
 };
 

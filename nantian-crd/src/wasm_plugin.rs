@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    ai_service::SecretKeyRef,
     schema::{Hint, Rule, enforcing, has, text},
     status::PolicyStatus,
     target_ref::{LIST_RULES, MAX_TARGETS, TargetRef},
@@ -85,6 +86,14 @@ pub struct WasmPluginSpec {
     /// Default: Frames. Source: `spec.streamFraming`.
     #[serde(default)]
     pub stream_framing: StreamFraming,
+    /// Whether a module that holds headers is shown the body meanwhile, as PluginConfig of Envoy says it:
+    /// what decides about requests by their bodies needs it, such as Coraza. Modules made for Higress say
+    /// themselves which they mean.
+    ///
+    /// Default: false, it is shown nothing before it continues them. Source:
+    /// `spec.allowOnHeadersStopIteration`.
+    #[serde(default)]
+    pub allow_on_headers_stop_iteration: bool,
     /// What the module may use.
     ///
     /// Default: 64 MiB, 100 ms, no network, no file system. Source: `spec.sandbox`.
@@ -106,7 +115,8 @@ pub struct WasmPluginSpec {
 #[non_exhaustive]
 pub struct WasmSource {
     /// Address of the module, of a tar archive that contains it, either of them also compressed by gzip, or
-    /// of an OCI artefact that contains it.
+    /// of an OCI artefact that contains it. Its server needs a certificate of an authority that the gateway's
+    /// machine trusts.
     ///
     /// Range: https, http or oci. Source: `spec.wasm.url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,6 +194,12 @@ pub struct VmConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub vm_id: Option<String>,
+    /// Configuration of the virtual machine, handed to the module as it starts (proxy_on_vm_start).
+    ///
+    /// Unit: text. Range: up to 1 MiB. Default: none. Source: `spec.vmConfig.configuration`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1_048_576))]
+    pub configuration: Option<String>,
     /// Environment variables of the module.
     ///
     /// Range: up to 256. Default: none. Source: `spec.vmConfig.env`.
@@ -198,6 +214,7 @@ pub struct VmConfig {
 /// An environment variable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = enforcing(VARIABLE_RULES))]
 #[non_exhaustive]
 pub struct EnvVar {
     /// Its name.
@@ -211,6 +228,23 @@ pub struct EnvVar {
     #[serde(default)]
     #[schemars(length(max = 2048))]
     pub value: String,
+    /// Where its value comes from, in the place of `value`.
+    ///
+    /// Default: none. Source: `spec.vmConfig.env[].valueFrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<EnvVarSource>,
+}
+
+/// Where the value of an environment variable comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct EnvVarSource {
+    /// An entry of a Secret in the namespace of the plugin: text of up to 32 KiB. An edit of it starts the
+    /// plugin again.
+    ///
+    /// Source: `spec.vmConfig.env[].valueFrom.secretKeyRef`.
+    pub secret_key_ref: SecretKeyRef,
 }
 
 /// How the body of a server-sent event stream reaches a module.
@@ -306,6 +340,13 @@ pub(crate) const SOURCE_RULES: &[Rule] = &[
         },
     },
 ];
+
+pub(crate) const VARIABLE_RULES: &[Rule] = &[Rule {
+    cel: "!has(self.valueFrom) || !has(self.value) || self.value == ''",
+    message: "must not be set beside value",
+    field: Some("valueFrom"),
+    holds: |variable| !has(variable, "valueFrom") || text(variable, "value").is_none_or(str::is_empty),
+}];
 
 const URL: &str = r"^(https?|oci)://[^\s/?#@]+(/\S*)?$";
 const BASE64: &str = r"^[A-Za-z0-9+/\s]+={0,2}\s*$";

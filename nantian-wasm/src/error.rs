@@ -130,8 +130,8 @@ pub enum PluginError {
         #[source]
         cause: Cause,
     },
-    /// The guest ended itself without an error in `_start`: it is a program, and what is called later must be a
-    /// library.
+    /// The guest ended itself without an error in `_start`: it is a program, and what is called later must be
+    /// a library.
     #[error(
         "the module is a program that has run to its end in _start, not a library: build it as a reactor \
          (with Go and TinyGo, -buildmode=c-shared)"

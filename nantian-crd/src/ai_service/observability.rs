@@ -106,13 +106,12 @@ pub struct SecretKeyRef {
     /// Name of the Secret.
     ///
     /// Range: 1 to 253 characters. Source: `name` of `spec.observability.langfuse.publicKeyRef` and
-    /// `secretKeyRef`.
+    /// `secretKeyRef` of an AIService, and of `spec.vmConfig.env[].valueFrom.secretKeyRef` of a WasmPlugin.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Entry of the Secret.
     ///
-    /// Range: 1 to 253 characters. Default: its only entry. Source: `key` of
-    /// `spec.observability.langfuse.publicKeyRef` and `secretKeyRef`.
+    /// Range: 1 to 253 characters. Default: its only entry. Source: `key` of the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub key: Option<String>,

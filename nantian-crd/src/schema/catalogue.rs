@@ -20,6 +20,7 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
         target_ref::LIST_RULES,
         token_policy::RULES,
         wasm_plugin::SOURCE_RULES,
+        wasm_plugin::VARIABLE_RULES,
     ]
     .into_iter()
     .flatten()

@@ -152,7 +152,8 @@ pub(super) struct Common {
     pub(super) client_ipv6_prefix: u8,
     /// Private networks that Wasm modules may be fetched from, also over http, such as 10.0.0.0/8; none by
     /// default. A registry there may speak no TLS where no credentials are for it and a sha256 pins the
-    /// module. In a cluster this machine has to be named, too (127.0.0.1).
+    /// module. In a cluster this machine has to be named, too (127.0.0.1). Certificates are verified by the
+    /// authorities that this machine trusts; SSL_CERT_FILE and SSL_CERT_DIR name others.
     #[arg(long, env = "NANTIAN_PLUGIN_SOURCES", value_name = "CIDR,…", default_value = "")]
     pub(super) plugin_sources: SourceNetworks,
     /// Namespaces whose AIServices may use the gateway's own identity at AWS, Azure or Google: those with

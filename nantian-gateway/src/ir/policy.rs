@@ -194,12 +194,18 @@ pub struct Plugin {
     /// not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub vm_id: String,
+    /// `spec.vmConfig.configuration`, verbatim. Only its length is shown, as of `config`.
+    #[serde(skip_serializing_if = "String::is_empty", serialize_with = "length_only")]
+    pub vm_configuration: String,
     /// `spec.vmConfig.env`. The values may be credentials.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub environment: Vec<(String, Secret)>,
     /// `spec.streamFraming`.
     #[serde(serialize_with = "framing")]
     pub stream_framing: StreamFraming,
+    /// `spec.allowOnHeadersStopIteration`: the guest is shown bodies while it holds headers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_on_headers_stop_iteration: bool,
     /// Limits and capabilities.
     pub sandbox: Sandbox,
     /// The Services that the guest may call; none without `allowNetwork`.

@@ -5,7 +5,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
-    Backend, Certificate, Message, Port, Running, Wire, World, chat, plugin, rule, soon, to, to_ai,
+    Backend, Certificate, Message, Port, Running, Wire, World, chat, eventually, plugin, rule, soon, to,
+    to_ai,
 };
 
 /// Puts the property that its configuration names into the request header `x-value`.
@@ -235,6 +236,98 @@ async fn guest_has_the_environment_and_nobody_is_shown_it() {
     let gateway = world(&backend, &inline(ENVIRONMENT), fields).start().await;
     assert_eq!(value(&gateway, &backend).await.as_deref(), Some("MODE=sk-secret"));
     assert!(!gateway.config().await.to_string().contains("sk-secret"));
+}
+
+#[tokio::test]
+async fn variable_of_a_secret_is_there_once_the_secret_is_and_is_shown_to_nobody() {
+    let backend = Backend::echo("a").await;
+    let fields = "vmConfig: {env: [{name: TOKEN, valueFrom: {secretKeyRef: {name: tokens, key: audit}}}]}";
+    let gateway = world(&backend, &inline(ENVIRONMENT), fields).start().await;
+    let tokens = |entry: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: tokens, namespace: demo}}\nstringData: {{{entry}}}"
+        )
+    };
+    let path = "spec.vmConfig.env[0].valueFrom.secretKeyRef: ";
+    for (secret, words) in [
+        (None, "Secret demo/tokens does not exist"),
+        (Some(tokens("other: sk-1")), "Secret demo/tokens has no entry \"audit\""),
+        (Some(tokens(r#"audit: "sk\0""#)), "the entry is no text of up to 32768 bytes"),
+    ] {
+        if let Some(secret) = secret {
+            gateway.edit("secret", &secret).await;
+        }
+        let resolved = gateway.condition("WasmPlugin demo/r", "ResolvedRefs").await;
+        assert_eq!((&resolved["status"], &resolved["reason"]), (&"False".into(), &"SecretNotFound".into()));
+        assert!(resolved["message"].as_str().unwrap().ends_with(&format!("{path}{words}")), "{resolved}");
+        assert_eq!(gateway.get("/").await.status(), 503);
+    }
+    for token in ["sk-old", "sk-new"] {
+        gateway.edit("secret", &tokens(&format!("audit: {token}"))).await;
+        let expected = format!("TOKEN={token}");
+        eventually("the plugin has it", async || value(&gateway, &backend).await.as_ref() == Some(&expected))
+            .await;
+    }
+    gateway.edit("secret", &tokens("other: sk-new")).await;
+    assert_eq!(value(&gateway, &backend).await.as_deref(), Some("TOKEN=sk-new"), "the last good one");
+    for shown in [gateway.config().await.to_string(), gateway.log.text()] {
+        assert!(!shown.contains("sk-old") && !shown.contains("sk-new"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn status_and_log_tell_which_bytes_run() {
+    let backend = Backend::echo("a").await;
+    let digest = nantian_wasm::Digest::of(&wat::parse_str(ENVIRONMENT).unwrap());
+    let pinned = format!("{}, sha256: {digest}", inline(ENVIRONMENT));
+    let gateway = world(&backend, &pinned, "config: ''").start().await;
+    for (edit, told) in [(None, ""), (Some(inline(ENVIRONMENT)), ", not pinned")] {
+        if let Some(wasm) = edit {
+            gateway.edit("plugin", &spec(&wasm, "config: ''")).await;
+        }
+        let message = format!("the module is in force; sha256 {digest}{told}");
+        eventually(&message, async || {
+            gateway.condition("WasmPlugin demo/r", "Programmed").await["message"] == message
+        })
+        .await;
+        assert_eq!(gateway.log.count(&format!("WasmPlugin demo/r is served: sha256 {digest}{told}")), 1);
+    }
+}
+
+#[tokio::test]
+async fn module_is_given_the_configuration_of_its_virtual_machine() {
+    /// Starts only with a configuration of so many bytes.
+    const STARTING: &str = r#"(module
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_vm_start") (param i32 i32) (result i32) (i32.eq (local.get 1) (i32.const 7))))"#;
+    let backend = Backend::echo("a").await;
+    let fields = "vmConfig: {configuration: sk-conf}";
+    let gateway = world(&backend, &inline(STARTING), fields).start().await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    assert!(!gateway.config().await.to_string().contains("sk-conf"));
+}
+
+#[tokio::test]
+async fn module_that_holds_headers_decides_by_the_body_where_it_may() {
+    /// Holds headers, and answers once it has the body.
+    const DECIDING: &str = r#"(module
+        (import "env" "proxy_send_local_response"
+            (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (call $answer (i32.const 403) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                (i32.const 0) (i32.const 0) (i32.const -1))))"#;
+    let backend = Backend::echo("a").await;
+    for (allow, status) in [("true", 403), ("false", 503)] {
+        let fields = format!("allowOnHeadersStopIteration: {allow}\n  sandbox: {{maxPauseMs: 500}}");
+        let gateway = world(&backend, &inline(DECIDING), &fields).start().await;
+        let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(gateway.ask(post).await.status(), status, "{allow}");
+    }
+    assert!(backend.seen().is_empty());
 }
 
 #[tokio::test]

@@ -54,10 +54,12 @@ pub(crate) fn plugin(config: &ir::Plugin) -> PluginConfig {
         .with_configuration(config.config.clone())
         .with_root_id(&config.root_id)
         .with_vm_id(&config.vm_id)
+        .with_vm_configuration(config.vm_configuration.clone())
         .with_environment(environment)
         .with_hooks(hooks(&config.hooks))
         .with_capabilities(capabilities.unwrap_or_default())
         .with_stream_framing(stream_framing)
+        .with_allow_on_headers_stop_iteration(config.allow_on_headers_stop_iteration)
         .with_sandbox(sandbox(&config.sandbox))
         .with_failure_policy(failure_policy)
 }

@@ -118,8 +118,8 @@ impl Host for PluginHost {
     }
 }
 
-/// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc`, the same before whichever domain the cluster
-/// has and, as the property `cluster_name` has it, `ns/svc`, each with `:port` or without, and
+/// The Service and port of a name: `svc`, `svc.ns`, `svc.ns.svc`, the same before whichever domain the
+/// cluster has and, as the property `cluster_name` has it, `ns/svc`, each with `:port` or without, and
 /// `outbound|port||host` as Istio has it. Without a port the Service's lowest one is meant.
 fn parse(name: &str, namespace: &str) -> Option<(ObjectName, Option<u16>)> {
     let (host, port) = match name.strip_prefix("outbound|") {

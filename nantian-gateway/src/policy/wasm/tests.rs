@@ -18,8 +18,10 @@ fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
         config: config.to_owned(),
         root_id: String::new(),
         vm_id: String::new(),
+        vm_configuration: String::new(),
         environment: Vec::new(),
         stream_framing: StreamFraming::Frames,
+        allow_on_headers_stop_iteration: false,
         sandbox: Sandbox {
             max_memory_bytes: 1 << 20,
             max_execution_time: Duration::from_millis(100),

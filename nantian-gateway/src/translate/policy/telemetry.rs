@@ -3,12 +3,12 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nantian_crd::{AiService, Langfuse, Otel, SecretKeyRef};
 
-use super::ai::{only_key, shown};
+use super::secret_key;
 use crate::{
     ir::{Collector, CollectorKind, ObjectName, Secret},
     telemetry,
     translate::{
-        cluster_state::{ClusterState, secret_entry},
+        cluster_state::ClusterState,
         conditions::Reason,
         fault::{Fault, Path},
     },
@@ -125,36 +125,17 @@ fn authorization(
     let public_key = langfuse.public_key.as_ref().map(|key| key.clone().into_bytes());
     let secret_key = langfuse.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
     let entry = |reference: &Option<SecretKeyRef>, field| match reference {
-        Some(reference) => entry(cluster, service, reference, field),
+        Some(reference) => {
+            let path = format!("spec.observability.langfuse.{field}");
+            let entry = secret_key::entry(cluster, &service.namespace, reference, &path)?;
+            Ok(entry.trim_ascii_end().to_vec())
+        }
         None => Ok(Vec::new()),
     };
     let public_key = public_key.map_or_else(|| entry(&langfuse.public_key_ref, "publicKeyRef"), Ok)?;
     let secret_key = secret_key.map_or_else(|| entry(&langfuse.secret_key_ref, "secretKeyRef"), Ok)?;
     let pair = [public_key.as_slice(), b":", &secret_key].concat();
     Ok(Secret(format!("Basic {}", STANDARD.encode(pair)).into_bytes()))
-}
-
-/// What an entry of a Secret holds, which `field` names.
-fn entry(
-    cluster: &ClusterState<'_>,
-    service: &ObjectName,
-    reference: &SecretKeyRef,
-    field: &str,
-) -> Result<Vec<u8>, Fault> {
-    let path = format!("spec.observability.langfuse.{field}");
-    let fault = |problem: String| Fault::at(Reason::SecretNotFound, &path, problem);
-    let name = ObjectName::new(service.namespace.as_str(), reference.name.as_str());
-    let shown = shown(&name);
-    let Some(secret) = cluster.objects.secrets.get(&name) else {
-        return Err(fault(format!("{shown} does not exist")).absent());
-    };
-    let key = match &reference.key {
-        Some(key) => key,
-        None => only_key(secret)
-            .ok_or_else(|| fault(format!("{shown} has not exactly one entry, so key is needed")))?,
-    };
-    let value = secret_entry(secret, key).ok_or_else(|| fault(format!("{shown} has no entry {key:?}")))?;
-    Ok(value.trim_ascii_end().to_vec())
 }
 
 #[cfg(test)]

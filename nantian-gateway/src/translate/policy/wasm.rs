@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use nantian_crd::{ConfigMapSource, FailurePolicy, StreamFraming, WasmPlugin};
+use nantian_crd::{ConfigMapSource, FailurePolicy, SecretKeyRef, StreamFraming, WasmPlugin};
 
 use super::{
     PolicySet, attach,
     outcome::{ModuleState, PolicyOutcome, References},
-    pull_secret,
+    pull_secret, secret_key,
     target::Target,
 };
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
         service,
     },
 };
+
+/// Longest value of an environment variable that a Secret holds, in bytes: plugins may have many.
+const MAX_VARIABLE: usize = 32 << 10;
 
 /// Attaches every WasmPlugin to its targets: they run oldest first.
 pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mut PolicySet) {
@@ -64,6 +67,10 @@ pub(in crate::translate) fn named(cluster: &ClusterState<'_>, name: &ObjectName)
     let plugin = cluster.objects.wasm_plugins.get(name).map(|plugin| &**plugin);
     let plugin = plugin.ok_or_else(|| Fault::new(Reason::Invalid, absent(name)))?;
     attach::validate(plugin).and_then(|()| refuse_the_unserved(plugin))?;
+    // A module can come from elsewhere, a variable cannot.
+    if let (_, Some(fault)) = environment(cluster, &name.namespace, plugin) {
+        return Err(fault);
+    }
     let (_, module) = module(cluster, name, plugin);
     Ok(to_ir(cluster, name, plugin, module))
 }
@@ -110,8 +117,10 @@ pub(super) fn placeholder(name: &ObjectName) -> Plugin {
         config: String::new(),
         root_id: String::new(),
         vm_id: String::new(),
+        vm_configuration: String::new(),
         environment: Vec::new(),
         stream_framing: StreamFraming::default(),
+        allow_on_headers_stop_iteration: false,
         sandbox: sandbox(&nantian_crd::Sandbox::default()),
         upstreams: Vec::new(),
         failure_policy: FailurePolicy::FailClosed,
@@ -125,7 +134,7 @@ pub(super) fn absent(name: &ObjectName) -> String {
 
 fn to_ir(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin, module: Module) -> Plugin {
     let spec = &plugin.spec;
-    let environment = spec.vm_config.iter().flat_map(|vm| &vm.env);
+    let vm = spec.vm_config.as_ref();
     Plugin {
         object: name.clone(),
         source: module.source,
@@ -134,11 +143,11 @@ fn to_ir(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin, mod
         hooks: spec.hooks.clone(),
         config: spec.config.clone().unwrap_or_default(),
         root_id: spec.plugin_name.clone().unwrap_or_default(),
-        vm_id: spec.vm_config.as_ref().and_then(|vm| vm.vm_id.clone()).unwrap_or_default(),
-        environment: environment
-            .map(|variable| (variable.name.clone(), ir::Secret(variable.value.clone().into_bytes())))
-            .collect(),
+        vm_id: vm.and_then(|vm| vm.vm_id.clone()).unwrap_or_default(),
+        vm_configuration: vm.and_then(|vm| vm.configuration.clone()).unwrap_or_default(),
+        environment: module.environment,
         stream_framing: spec.stream_framing,
+        allow_on_headers_stop_iteration: spec.allow_on_headers_stop_iteration,
         sandbox: sandbox(&spec.sandbox),
         upstreams: upstreams(cluster, name, plugin),
         failure_policy: spec.failure_policy,
@@ -157,23 +166,27 @@ fn sandbox(spec: &nantian_crd::Sandbox) -> Sandbox {
     }
 }
 
-/// A module that is there, or why it is not.
+/// A module that is there, or why it is not, and its environment.
 struct Module {
     source: PluginSource,
     credentials: Option<ir::Secret>,
+    environment: Vec<(String, ir::Secret)>,
 }
 
 impl Module {
     fn missing(fault: &Fault) -> Self {
-        Self { source: PluginSource::Missing(fault.message()), credentials: None }
+        let source = PluginSource::Missing(fault.message());
+        Self { source, credentials: None, environment: Vec::new() }
     }
 }
 
 fn module(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin) -> (ModuleState, Module) {
-    match find(cluster, name, plugin) {
-        Ok(module) => (ModuleState::Present, module),
+    let (environment, fault) = environment(cluster, &name.namespace, plugin);
+    let found = fault.map_or_else(|| find(cluster, name, plugin), Err);
+    match found {
+        Ok((source, credentials)) => (ModuleState::Present, Module { source, credentials, environment }),
         Err(fault) => {
-            let module = Module::missing(&fault);
+            let module = Module { environment, ..Module::missing(&fault) };
             match fault.reason {
                 Reason::ConfigMapNotFound | Reason::SecretNotFound => (ModuleState::Missing(fault), module),
                 _ => (ModuleState::Broken(fault), module),
@@ -182,26 +195,70 @@ fn module(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin) ->
     }
 }
 
-fn find(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Result<Module, Fault> {
+/// Where the module comes from, and what its registry is told.
+fn find(
+    cluster: &ClusterState<'_>,
+    name: &ObjectName,
+    plugin: &WasmPlugin,
+) -> Result<(PluginSource, Option<ir::Secret>), Fault> {
     let wasm = &plugin.spec.wasm;
     let path = Path::SPEC.field("wasm");
-    let of_bytes = |bytes| Module { source: PluginSource::Bytes(bytes), credentials: None };
     match (&wasm.url, &wasm.config_map) {
         (Some(url), _) => {
             let credentials = wasm.image_pull_secret.as_deref().map(|secret| {
                 let secret = ObjectName::new(name.namespace.as_str(), secret);
                 pull_secret::credentials(cluster, &secret, url, &path.field("imagePullSecret"))
             });
-            Ok(Module { source: PluginSource::Url(url.clone()), credentials: credentials.transpose()? })
+            Ok((PluginSource::Url(url.clone()), credentials.transpose()?))
         }
         (None, Some(config_map)) => {
-            from_config_map(cluster, &name.namespace, config_map, &path.field("configMap")).map(of_bytes)
+            let path = path.field("configMap");
+            Ok((PluginSource::Bytes(from_config_map(cluster, &name.namespace, config_map, &path)?), None))
         }
         (None, None) => {
             let text = wasm.inline.as_deref().unwrap_or_default();
-            decode(text, &path.field("inline")).map(of_bytes)
+            Ok((PluginSource::Bytes(decode(text, &path.field("inline"))?), None))
         }
     }
+}
+
+/// The environment of a plugin, and why a variable that a Secret should hold is not among it.
+fn environment(
+    cluster: &ClusterState<'_>,
+    namespace: &str,
+    plugin: &WasmPlugin,
+) -> (Vec<(String, ir::Secret)>, Option<Fault>) {
+    let variables = plugin.spec.vm_config.iter().flat_map(|vm| &vm.env);
+    let path = Path::SPEC.field("vmConfig");
+    let path = path.field("env");
+    let mut fault = None;
+    let resolved = variables.enumerate().filter_map(|(index, variable)| {
+        let value = match &variable.value_from {
+            Some(source) => from_secret(cluster, namespace, &source.secret_key_ref, &path.index(index)),
+            None => Ok(variable.value.clone().into_bytes()),
+        };
+        let value = value.map_err(|why| fault = Some(why)).ok()?;
+        Some((variable.name.clone(), ir::Secret(value)))
+    });
+    let resolved = resolved.collect();
+    (resolved, fault)
+}
+
+/// The value of an environment variable: text that WASI can hand over.
+fn from_secret(
+    cluster: &ClusterState<'_>,
+    namespace: &str,
+    source: &SecretKeyRef,
+    path: &Path<'_>,
+) -> Result<Vec<u8>, Fault> {
+    let path = path.field("valueFrom");
+    let path = path.field("secretKeyRef");
+    let value = secret_key::entry(cluster, namespace, source, &path)?;
+    if value.len() > MAX_VARIABLE || value.contains(&0) || std::str::from_utf8(value).is_err() {
+        let problem = format_args!("the entry is no text of up to {MAX_VARIABLE} bytes");
+        return Err(Fault::at(Reason::SecretNotFound, path, problem));
+    }
+    Ok(value.to_vec())
 }
 
 fn from_config_map(
