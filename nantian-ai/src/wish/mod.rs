@@ -123,11 +123,17 @@ impl Wish {
                 words_of(self).iter().any(|words| begins(message, words))
             }
         };
-        // OpenRouter has nobody who sees pictures, and llama.cpp fails.
-        let is_unserved = self == Self::Pictures && matches!(status.as_u16(), 404 | 500);
-        // Bedrock says with 403 that a model keeps nothing.
-        let is_denied = self == Self::Cache && status == StatusCode::FORBIDDEN;
-        (matches!(status.as_u16(), 400 | 422) || is_unserved || is_denied) && is_said()
+        let may_say_it = match status.as_u16() {
+            400 | 422 => true,
+            // Bedrock says so that a model keeps nothing.
+            403 => self == Self::Cache,
+            // OpenRouter has nobody who sees pictures.
+            404 => self == Self::Pictures,
+            // llama.cpp fails.
+            500 => matches!(self, Self::Pictures | Self::Prefill),
+            _ => false,
+        };
+        may_say_it && is_said()
     }
 
     /// Whether an answer to the same request without it says that it is always refused; `streams` is whether
