@@ -31,7 +31,8 @@ fn write(request: &Request, provider: &str, counted: bool) -> Result<(Vec<u8>, L
     let mut losses = Losses::default();
     let thinker = Thinker::of(&request.model);
     let (instructions, messages) = match request.messages.split_first() {
-        Some((first, rest)) if first.role == Role::System => {
+        // Some input there must be.
+        Some((first, rest)) if first.role == Role::System && !rest.is_empty() => {
             (Some(joined_text(&first.content, "\n\n")), rest)
         }
         _ => (None, request.messages.as_slice()),
