@@ -34,6 +34,7 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "in `thinking` block",
             "in `redacted_thinking` block",
             "The encrypted content",
+            "was provided without its required following item",
             // Models of OpenAI and Moonshot at Bedrock, and any there that has no words for it.
             "Encrypted content cannot be used",
             "reasoningContent",

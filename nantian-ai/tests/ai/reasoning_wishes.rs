@@ -197,3 +197,41 @@ async fn a_deployment_that_does_not_think_is_asked_for_no_encrypted_reasoning_an
     assert_eq!(asked(&upstream, "/include"), [json!([ENCRYPTED]), Value::Null, Value::Null]);
     assert_eq!(named, "");
 }
+
+#[tokio::test]
+async fn reasoning_that_a_limit_has_cut_is_left_out_of_responses_for_nothing_comes_after_it() {
+    let thought =
+        |id: &str| json!({"type": "thinking", "thinking": "", "signature": format!("openai.{id}.x")});
+    let body = json!({"model": "any", "max_tokens": 99, "messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [thought("rs_1"), {"type": "text", "text": "b"}, thought("rs_2")]},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": [thought("rs_3"), {"type": "text", "text": ""}]},
+        {"role": "user", "content": "d"},
+    ]});
+    let upstream = Upstream::new().replies(reply(200, OF_RESPONSES));
+    let request = post("/v1/messages", &body.to_string());
+    let (head, answer) = send(layer(responses("openai", "gpt-5")), &upstream, request).await;
+    assert_eq!(head.status, 200, "{answer}");
+    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
+    let input = asked(&upstream, "/input").remove(0);
+    let ids: Vec<_> = input.as_array().unwrap().iter().map(|item| item["id"].as_str()).collect();
+    assert_eq!(ids, [None, Some("rs_1"), None, None, None]);
+}
+
+#[tokio::test]
+async fn reasoning_that_openai_finds_alone_is_left_out_where_it_passes_too() {
+    let body = json!({"model": "any", "input": [
+        {"role": "user", "content": "a"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+        {"role": "user", "content": "b"},
+    ]});
+    let alone = "Item 'rs_1' of type 'reasoning' was provided without its required following item.";
+    let upstream = Upstream::new().replies(refused(alone)).replies(reply(200, OF_RESPONSES));
+    let request = post("/v1/responses", &body.to_string());
+    let config = TargetConfig::new("demo/gpt", "openai", "gpt-5");
+    let (head, answer) = send(layer(config), &upstream, request).await;
+    assert_eq!(head.status, 200, "{answer}");
+    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
+    assert_eq!(asked(&upstream, "/input/1/content"), [Value::Null, json!("b")]);
+}

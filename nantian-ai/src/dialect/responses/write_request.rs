@@ -122,11 +122,15 @@ fn name_the_unknown(request: &Request, sampled: bool, losses: &mut Losses) {
 
 /// Refuses what no item can carry, and names what is left out.
 fn check(message: &Message, losses: &mut Losses) -> Result<(), Invalid> {
-    for block in &message.content {
+    let followed = followed(&message.content).len();
+    for (at, block) in message.content.iter().enumerate() {
         match (message.role, block) {
             (Role::Assistant, Block::Reasoning(reasoning)) => {
-                let own = reasoning.signature.as_deref().and_then(signature::own);
-                if own.is_none() && !reasoning.text.is_empty() {
+                let is_lost = match reasoning.signature.as_deref().and_then(signature::own) {
+                    Some(_) => at >= followed,
+                    None => !reasoning.text.is_empty(),
+                };
+                if is_lost {
                     losses.add("messages.reasoning");
                 }
             }
@@ -231,7 +235,7 @@ fn write_message(list: &mut List<'_>, message: &Message) {
     match message.role {
         Role::System => write_system(list, &joined_text(&message.content, "\n\n")),
         Role::User => write_user(list, &message.content),
-        Role::Assistant => message.content.iter().for_each(|block| write_said(list, block)),
+        Role::Assistant => followed(&message.content).iter().for_each(|block| write_said(list, block)),
     }
 }
 
@@ -316,6 +320,15 @@ fn write_part(list: &mut List<'_>, block: &Block) {
         | Block::ToolCall(_)
         | Block::ToolResult(_) => {}
     }
+}
+
+/// What the model said without what it has only thought, as it has where its limit cuts a turn: reasoning is
+/// refused with nothing after it.
+fn followed(content: &[Block]) -> &[Block] {
+    let is_said =
+        |block: &Block| matches!(block, Block::Text(text) | Block::Refusal(text) if !text.is_empty());
+    let last = content.iter().rposition(|block| is_said(block) || matches!(block, Block::ToolCall(_)));
+    content.get(..last.map_or(0, |at| at + 1)).unwrap_or_default()
 }
 
 /// What the model said: each block an item.
