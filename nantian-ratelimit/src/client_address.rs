@@ -28,9 +28,11 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer.to_canonical();
     let values = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let mut hops = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+    // What the client wrote may be no text; what proxies have added to it is.
+    let mut hops = values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
     while is_trusted(client) {
-        let Some(address) = hops.next().and_then(|hop| address_of(hop.trim())) else { break };
+        let hop = hops.next().and_then(|hop| str::from_utf8(hop.trim_ascii()).ok());
+        let Some(address) = hop.and_then(address_of) else { break };
         client = address.to_canonical();
     }
     client

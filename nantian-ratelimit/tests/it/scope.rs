@@ -143,6 +143,7 @@ fn the_client_is_the_last_hop_that_is_no_trusted_proxy() {
     assert_eq!(client("192.0.2.1", &["203.0.113.1"]), "192.0.2.1", "who is no proxy is not believed");
     assert_eq!(client("10.0.0.1", &["6.6.6.6, 203.0.113.1", "10.0.0.2"]), "203.0.113.1");
     assert_eq!(client("::ffff:10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+    assert_eq!(client("10.0.0.1", &["é, 203.0.113.1"]), "203.0.113.1", "in whatever a client begins with");
     assert_eq!(
         client("10.0.0.1", &["203.0.113.1, unknown, 10.0.0.2"]),
         "10.0.0.2",
