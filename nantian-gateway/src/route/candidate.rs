@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashSet, num::NonZeroU32};
 
 use foldhash::fast::RandomState;
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use regex::Regex;
 
 use super::{
@@ -184,7 +184,7 @@ impl Condition {
             && self
                 .query
                 .iter()
-                .all(|(name, value)| query.first(name).is_some_and(|text| value.matches(text)))
+                .all(|(name, value)| query.first(name).is_some_and(|text| value.matches(text.as_bytes())))
     }
 }
 
@@ -192,7 +192,7 @@ impl Condition {
 fn asked_for<'a>(head: &RequestHead<'a>) -> Option<&'a [u8]> {
     let is_preflight = *head.method == Method::OPTIONS && head.headers.contains_key(header::ORIGIN);
     let method = head.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_preflight);
-    method.map(http::HeaderValue::as_bytes)
+    method.map(HeaderValue::as_bytes)
 }
 
 /// Whether a path is `/service/method`, of whatever service.
@@ -203,13 +203,13 @@ fn calls(path: &str, method: &str) -> bool {
 
 /// Several values of one header are joined as RFC 9110, section 5.3 says.
 fn header_matches(headers: &HeaderMap, name: &HeaderName, value: &Value) -> bool {
-    let mut values = headers.get_all(name).iter().map(|value| value.to_str().ok());
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     match (values.next(), values.next()) {
         (None, _) => false,
-        (Some(only), None) => only.is_some_and(|text| value.matches(text)),
+        (Some(only), None) => value.matches(only),
         (Some(first), Some(second)) => {
-            let all: Option<Vec<&str>> = [first, second].into_iter().chain(values).collect();
-            all.is_some_and(|texts| value.matches(&texts.join(",")))
+            let all: Vec<_> = [first, second].into_iter().chain(values).collect();
+            value.matches(&all.join(&b","[..]))
         }
     }
 }
@@ -224,10 +224,11 @@ impl Value {
         }
     }
 
-    fn matches(&self, text: &str) -> bool {
+    /// An expression sees the replacement character where bytes are no UTF-8: a header may have any.
+    fn matches(&self, bytes: &[u8]) -> bool {
         match self {
-            Self::Exact(expected) => **expected == *text,
-            Self::Regex(regex) => regex.is_match(text),
+            Self::Exact(expected) => expected.as_bytes() == bytes,
+            Self::Regex(regex) => regex.is_match(&String::from_utf8_lossy(bytes)),
         }
     }
 }

@@ -137,6 +137,25 @@ fn repeated_headers_are_one_list() {
 }
 
 #[test]
+fn headers_match_in_any_encoding() {
+    let mut world = World::default();
+    let expression = KeyMatch { value: ValueMatch::Regex("J.s.+".to_owned()), ..key("h", "") };
+    let by_expression = world.rule("", "", RouteMatch { headers: vec![expression], ..prefix("/") });
+    let by_text = world.rule("", "", RouteMatch { headers: vec![key("h", "José")], ..prefix("/exact") });
+    let router = world.build();
+    for (value, expected) in
+        [(&b"Jos\xc3\xa9"[..], [by_text, by_expression]), (b"Jos\xe9", [by_expression; 2])]
+    {
+        let headers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("h"),
+            HeaderValue::from_bytes(value).unwrap(),
+        )]);
+        let found = ["/exact", "/"].map(|path| find_with(&router, "x", path, &Method::GET, &headers));
+        assert_eq!(found, expected.map(Some), "{value:?}");
+    }
+}
+
+#[test]
 fn the_most_specific_host_of_a_route_comes_first_and_the_next_is_tried() {
     let mut world = World::default();
     let any = world.rule("", "", prefix("/"));
