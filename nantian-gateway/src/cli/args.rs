@@ -96,9 +96,9 @@ pub(super) struct ClusterOptions {
         conflicts_with = "manifests"
     )]
     pub(super) gateway_address_pool: Option<AddressPool>,
-    /// Makes a Service of this type for each Gateway that asks for no address, in its namespace and owned by
-    /// it, and tells the address that it is given. Without this and without a pool such Gateways are bound on
-    /// all interfaces, and are not Programmed, for nobody knows their address.
+    /// Makes a Service of this type for each Gateway, in its namespace and owned by it, and tells the address
+    /// that it is given. Without this and without a pool Gateways that ask for no address are bound on all
+    /// interfaces, and are not Programmed, for nobody knows their address.
     #[arg(
         long,
         env = "NANTIAN_GATEWAY_SERVICE",

@@ -8,7 +8,7 @@ use std::{
 
 use crate::ir::{ObjectName, Transport};
 
-/// Where the Gateways are reached that ask for no address.
+/// Where the Gateways are reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Placements {
@@ -24,7 +24,8 @@ pub enum Placements {
         /// They name one that another Gateway has.
         taken: BTreeSet<ObjectName>,
     },
-    /// Through something in front of this process; a Gateway without an entry waits for it.
+    /// Through something in front of this process, whatever address they ask for; a Gateway without an entry
+    /// waits for it.
     InFront(BTreeMap<ObjectName, Placement>),
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{GatewayServiceConfig, ServiceKind};
 use crate::{
     ir::{ObjectName, Transport},
-    source::kube::digest,
+    source::kube::{asked_address, digest},
 };
 
 /// The label that says who takes care of a Service.
@@ -69,6 +69,9 @@ pub(super) fn service(
     if config.kind == ServiceKind::LoadBalancer {
         // The address of the client is kept, and no second hop is made.
         spec.insert("externalTrafficPolicy".to_owned(), "Local".into());
+        if let Some(address) = asked_address(gateway) {
+            spec.insert("loadBalancerIP".to_owned(), address.to_string().into());
+        }
     }
     let owner = json!({
         "apiVersion": "gateway.networking.k8s.io/v1",

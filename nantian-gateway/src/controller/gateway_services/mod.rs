@@ -33,7 +33,7 @@ const AHEAD_FOR_EACH: Duration = Duration::from_millis(5);
 /// Whose fields of an object are ours, as the API server keeps it.
 const FIELD_MANAGER: &str = "nantian-gateway";
 
-/// How Gateways are reached that ask for no address.
+/// How Gateways are reached.
 #[derive(Debug, Clone)]
 pub(crate) struct GatewayServiceConfig {
     /// What their Services are.

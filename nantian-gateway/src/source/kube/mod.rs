@@ -25,8 +25,8 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 pub(crate) use self::api_error::said;
-pub(crate) use self::service::{belongs_to, digest, fronted, listener_ports, placements, service_name};
-pub(crate) use self::unaddressed::names_an_address;
+pub(crate) use self::service::{belongs_to, digest, listener_ports, placements, service_name};
+pub(crate) use self::unaddressed::{asked_address, ours};
 use self::{
     cache::Change,
     unreadable::{PartialObject, Unreadable},
@@ -127,7 +127,7 @@ impl Cluster {
         is_removed || is_put
     }
 
-    /// Finds out where the Gateways are reached that ask for no address. Returns those that have moved.
+    /// Finds out where the Gateways are reached that do not say it themselves. Returns those that have moved.
     fn locate(&mut self) -> Vec<ObjectRef> {
         let status = |kind, name: &ObjectName| {
             let seen = self.cache.get(&ObjectRef { kind, name: name.clone() });

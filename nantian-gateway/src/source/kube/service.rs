@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::unaddressed::{asks_for_none, ours};
+use super::unaddressed::ours;
 use crate::{
     ir::{ObjectName, Transport},
     source::{
@@ -22,12 +22,6 @@ use crate::{
 
 /// The longest name of a Service.
 const MAX_NAME: usize = 63;
-
-/// The Gateways that are reached through a Service of their own, oldest first: those of ours that ask for no
-/// address.
-pub(crate) fn fronted(objects: &Objects) -> impl Iterator<Item = (&ObjectName, &Gateway)> {
-    ours(objects).into_iter().filter(|(_, gateway)| asks_for_none(gateway))
-}
 
 /// The name of a Gateway's Service: `GATEWAY-CLASS` as GEP-1762 has it, and a digest of that where it is no
 /// name of a Service.
@@ -98,7 +92,7 @@ fn claims(
         let ports = ports.filter(|(port, bound)| FRONT_PORTS.contains(bound) && asked.contains(port));
         Some((name, ports.collect::<Vec<_>>()))
     };
-    let claimed: Vec<(&ObjectName, _)> = fronted(objects).filter_map(claimed).collect();
+    let claimed: Vec<(&ObjectName, _)> = ours(objects).into_iter().filter_map(claimed).collect();
     let each =
         claimed.iter().flat_map(|(name, ports)| ports.iter().map(move |(port, bound)| (*name, port, bound)));
     let is_kept = |name, port, bound| {
@@ -140,7 +134,7 @@ pub(crate) fn placements(
         let addresses = addresses(service, &status(&service_name(name, gateway)));
         Some((name.clone(), Placement { ports: claims.remove(name)?, addresses }))
     };
-    fronted(objects).filter_map(place).collect()
+    ours(objects).into_iter().filter_map(place).collect()
 }
 
 fn addresses(service: &Service, status: &Value) -> Vec<PublicAddress> {

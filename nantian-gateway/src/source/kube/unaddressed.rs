@@ -1,4 +1,4 @@
-//! The Gateways that somebody has to find an address for.
+//! The Gateways that have addresses, and those that somebody has to find one for.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use gateway_api::experimental::gateways::{Gateway, GatewayAddresses};
 use crate::{ir::ObjectName, source::objects::Objects, translate::oldest_first};
 
 /// The Gateways of ours, oldest first.
-pub(super) fn ours(objects: &Objects) -> Vec<(&ObjectName, &Gateway)> {
+pub(crate) fn ours(objects: &Objects) -> Vec<(&ObjectName, &Gateway)> {
     let is_ours = |gateway: &Gateway| {
         let class = ObjectName::new("", gateway.spec.gateway_class_name.as_str());
         let class = objects.gateway_classes.get(&class);
@@ -29,8 +29,9 @@ pub(super) fn asks_for_none(gateway: &Gateway) -> bool {
     addresses.is_empty() || addresses.iter().any(leaves_it)
 }
 
-/// Whether a Gateway names an address to be bound on.
-pub(crate) fn names_an_address(gateway: &Gateway) -> bool {
+/// The address that a Gateway asks for.
+pub(crate) fn asked_address(gateway: &Gateway) -> Option<IpAddr> {
     let mut values = gateway.spec.addresses.iter().flatten().filter_map(|address| address.value.as_deref());
-    !asks_for_none(gateway) && values.any(|value| value.parse::<IpAddr>().is_ok())
+    let asked = values.find_map(|value| value.parse().ok()).filter(|_| !asks_for_none(gateway));
+    asked.map(|address: IpAddr| address.to_canonical())
 }

@@ -5,7 +5,6 @@ use std::{collections::HashMap, fmt, net::IpAddr};
 use super::{GatewayState, ListenerState, placement};
 use crate::{
     ir::{HostPattern, ListenerProtocol, ObjectName, SocketProtocol, Transport},
-    source::{FRONT_PORTS, Placements},
     tenancy::Tenancy,
     translate::{cluster_state::ClusterState, conditions::Reason, fault::Fault},
 };
@@ -140,9 +139,6 @@ fn conflict_elsewhere(
 ) -> Option<String> {
     if cluster.tenancy == Tenancy::Single || addresses.contains(&None) {
         return None;
-    }
-    if matches!(cluster.objects.placements, Placements::InFront(_)) && FRONT_PORTS.contains(&port) {
-        return Some(format!("port {port} is for Services of Gateways, as are all of {FRONT_PORTS:?}"));
     }
     let others = everywhere?.hostnames.values();
     let other = others.filter(|other| other.namespace != name.namespace).min()?;

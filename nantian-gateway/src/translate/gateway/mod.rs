@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     ir::{Certificate, ListenerId, ListenerProtocol, ObjectName, SocketProtocol, Transport},
-    source::ObjectRef,
+    source::{ObjectRef, Placements},
 };
 
 /// The Gateways that are ours, oldest first.
@@ -136,14 +136,12 @@ impl<'a> GatewayState<'a> {
         class: &Result<(), Fault>,
         sets: &'a ListenerSets<'a>,
     ) -> Self {
-        let (addresses, bindable) = match addresses(gateway) {
+        let (asked, bindable) = match addresses(gateway, &cluster.objects.placements) {
             Ok(addresses) => (addresses, Ok(())),
             Err(fault) => (vec![None], Err(fault)),
         };
-        let placed = match addresses.as_slice() {
-            [None] => Placed::find(&cluster.objects.placements, name),
-            _ => Placed::as_asked(&cluster.objects.placements, name),
-        };
+        let placed = Placed::find(&cluster.objects.placements, name, &asked);
+        let addresses = if matches!(placed, Placed::InFront { .. }) { vec![None] } else { asked };
         let verdict = class_verdict(gateway, class).and_then(|()| parameters(gateway)).and(bindable);
         let own = ListenerParent { gateway: name, spec: gateway, set: None };
         let mut listeners = listener::read(cluster, &own, &gateway.spec.listeners);
@@ -242,9 +240,9 @@ fn parameters(gateway: &Gateway) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The addresses to bind. An entry without a value leaves the choice to the gateway, and so does one that
-/// names none in particular.
-fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
+/// The addresses that a Gateway asks for. An entry without a value leaves the choice to the gateway, and so
+/// does one that names none in particular.
+fn addresses(gateway: &Gateway, placements: &Placements) -> Result<Vec<Option<IpAddr>>, Fault> {
     let root = Path::SPEC.field("addresses");
     let mut addresses = Vec::new();
     for (index, address) in gateway.spec.addresses.iter().flatten().enumerate() {
@@ -272,6 +270,10 @@ fn addresses(gateway: &Gateway) -> Result<Vec<Option<IpAddr>>, Fault> {
     // A socket on all interfaces covers every single address.
     if addresses.is_empty() || addresses.contains(&None) {
         addresses = vec![None];
+    }
+    if matches!(placements, Placements::InFront(_)) && addresses.len() > 1 {
+        let message = "a Service can be asked for one address alone";
+        return Err(Fault::at(Reason::UnsupportedAddress, root, message));
     }
     Ok(addresses)
 }

@@ -1,5 +1,7 @@
 //! Where a Gateway is bound and reached.
 
+use std::net::IpAddr;
+
 use crate::{
     ir::{ObjectName, Transport},
     source::{Placement, Placements, PublicAddress},
@@ -18,28 +20,27 @@ pub(super) enum Placed<'a> {
     /// Nowhere: it names an address that another Gateway has.
     Taken,
     /// Through what stands in front of the process; nothing does yet where there is none.
-    InFront(Option<&'a Placement>),
+    InFront {
+        placement: Option<&'a Placement>,
+        /// The address that it asks for.
+        asked: Option<IpAddr>,
+    },
 }
 
 // === impl Placed ===
 
 impl<'a> Placed<'a> {
-    /// That of a Gateway which asks for no address.
-    pub(super) fn find(placements: &'a Placements, gateway: &ObjectName) -> Self {
+    /// That of a Gateway which asks for these addresses, `None` being any.
+    pub(super) fn find(placements: &'a Placements, gateway: &ObjectName, asked: &[Option<IpAddr>]) -> Self {
+        let asked = asked.iter().copied().flatten().next();
         match placements {
+            Placements::InFront(known) => Self::InFront { placement: known.get(gateway), asked },
+            Placements::Assigned { taken, .. } if taken.contains(gateway) => Self::Taken,
+            _ if asked.is_some() => Self::AsAsked,
             Placements::Here => Self::AsAsked,
             Placements::Nowhere => Self::Unknown,
             Placements::Assigned { exhausted, .. } if exhausted.contains(gateway) => Self::Exhausted,
             Placements::Assigned { .. } => Self::Unknown,
-            Placements::InFront(known) => Self::InFront(known.get(gateway)),
-        }
-    }
-
-    /// That of a Gateway which names addresses.
-    pub(super) fn as_asked(placements: &Placements, gateway: &ObjectName) -> Self {
-        match placements {
-            Placements::Assigned { taken, .. } if taken.contains(gateway) => Self::Taken,
-            _ => Self::AsAsked,
         }
     }
 
@@ -48,13 +49,18 @@ impl<'a> Placed<'a> {
         matches!(self, Self::Exhausted | Self::Taken)
     }
 
-    /// Why the Gateway is reached nowhere as long as it has no address; `None` if it is.
+    /// Why the Gateway is not reached where it should be; `None` if it is.
     pub(super) fn unreached(self) -> Option<(Reason, &'static str)> {
         match self {
             Self::AsAsked => None,
             Self::Exhausted => Some((Reason::AddressNotAssigned, "no address of the pool is free")),
             Self::Taken => Some((Reason::AddressNotUsable, "another Gateway has this address")),
-            Self::Unknown | Self::InFront(_) => {
+            Self::InFront { placement: Some(placement), asked } if !placement.addresses.is_empty() => {
+                let has = |address| placement.addresses.contains(&PublicAddress::Ip(address));
+                let message = "its Service has another address than the one that it asks for";
+                asked.filter(|asked| !has(*asked)).map(|_| (Reason::AddressNotUsable, message))
+            }
+            Self::Unknown | Self::InFront { .. } => {
                 Some((Reason::AddressNotAssigned, "no address is assigned to it yet"))
             }
         }
@@ -63,7 +69,7 @@ impl<'a> Placed<'a> {
     /// Where clients find it, beside the addresses that it asks for.
     pub(super) fn addresses(self) -> impl Iterator<Item = GatewayAddress> + 'a {
         let placement = match self {
-            Self::InFront(placement) => placement,
+            Self::InFront { placement, .. } => placement,
             Self::AsAsked | Self::Unknown | Self::Exhausted | Self::Taken => None,
         };
         placement.into_iter().flat_map(|placement| &placement.addresses).map(|address| match address {
@@ -78,6 +84,6 @@ pub(super) fn bound_port(placed: Placed<'_>, transport: Transport, port: u16) ->
     match placed {
         Placed::AsAsked | Placed::Unknown => Some(port),
         Placed::Exhausted | Placed::Taken => None,
-        Placed::InFront(placement) => placement?.ports.get(&(transport, port)).copied(),
+        Placed::InFront { placement, .. } => placement?.ports.get(&(transport, port)).copied(),
     }
 }

@@ -41,7 +41,7 @@ pub struct GatewayStatus {
     /// The addresses it is reached at; empty where it is bound to all interfaces and nobody has to know them.
     /// What is written names the first 16.
     pub addresses: Vec<GatewayAddress>,
-    /// Why it is reached nowhere as long as it has no address; `None` if it is reached all the same.
+    /// Why it is not reached at an address that it should have; `None` if it is.
     #[serde(skip)]
     pub unreached: Option<(Reason, &'static str)>,
     /// The conditions of the Gateway itself.
@@ -204,7 +204,7 @@ impl GatewayStatus {
         let total = self.listeners.len();
         let served = self.listeners.iter().filter(|listener| listener.is_programmed()).count();
         let waits = || served > 0 || self.listeners.iter().any(ListenerStatus::is_pending);
-        let unreached = self.unreached.filter(|_| self.addresses.is_empty() && waits());
+        let unreached = self.unreached.filter(|_| waits());
         let condition = if let Some((reason, message)) = unreached {
             Condition::fails(ConditionType::Programmed, reason, message)
         } else if served > 0 {

@@ -81,9 +81,18 @@ async fn a_gateway_is_reached_through_its_service_and_tells_the_address_of_that(
     let idle: Vec<_> = writes.iter().filter(|write| !write.has_changed).collect();
     // One may be written before the news of the one before it has come.
     assert!(idle.len() <= 2 && !idle.iter().any(|write| write.path.ends_with("/status")), "{idle:?}");
-    server.apply(&manifests::gateway(&[running.listener("http", "protocol: HTTP")]));
-    eventually("the Service is gone", async || server.get("services", "demo", "demo-nantian").is_none())
+    for (named, told) in [("192.0.2.7", "Programmed"), ("192.0.2.8", "AddressNotUsable")] {
+        let before = server.get("services", "demo", "demo-nantian").unwrap();
+        server.apply(&gateway(&format!("addresses: [{{value: {named}}}]")));
+        eventually("the Service asks for the address", async || {
+            let service = server.get("services", "demo", "demo-nantian").unwrap();
+            service["metadata"]["uid"] == before["metadata"]["uid"]
+                && service["spec"]["loadBalancerIP"] == named
+        })
         .await;
+        eventually("it is told whether it has it", async || programmed(&server).1 == told).await;
+        assert_eq!(running.get("/").await.status(), 200, "it is reached through its Service all the same");
+    }
 }
 
 #[tokio::test]
@@ -165,7 +174,11 @@ async fn an_edit_of_a_gateway_that_is_refused_costs_it_no_service() {
     let mut wire = running.connect().await;
     assert_eq!(wire.get("/").await.status(), 200);
     let (before, deletions) = (service()["spec"].clone(), server.deletions("services"));
-    for address in ["{type: Hostname, value: a.example.org}", "{type: example.com/Odd, value: x}"] {
+    for address in [
+        "{type: Hostname, value: a.example.org}",
+        "{type: example.com/Odd, value: x}",
+        "{value: 192.0.2.7}, {value: 192.0.2.8}",
+    ] {
         let edited = gateway(&format!("addresses: [{address}]")).replace("port: 80,", "port: 8080,");
         server.apply(&edited);
         eventually("the refusal is told", async || {

@@ -15,7 +15,7 @@ use crate::{
     ir::{ObjectName, Transport},
     source::{
         FRONT_PORTS, Objects, Placements,
-        kube::{belongs_to, digest, fronted, listener_ports, names_an_address, service_name},
+        kube::{belongs_to, digest, listener_ports, ours, service_name},
     },
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Plan {
     pub(super) services: Vec<Desired>,
     /// EndpointSlices to create or to change.
     pub(super) slices: Vec<Desired>,
-    /// Services to delete, whose Gateways want none any more.
+    /// Services to delete, whose Gateways have others.
     pub(super) delete: Vec<ObjectName>,
     /// What keeps Gateways from being reached.
     pub(super) obstacles: Vec<Obstacle>,
@@ -63,12 +63,13 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
         Placements::InFront(placed) => placed.get(name).map(|placement| &placement.ports),
         _ => None,
     };
-    let all = fronted(objects).filter_map(|(name, _)| bound(name)).flatten();
+    let gateways = ours(objects);
+    let all = gateways.iter().filter_map(|(name, _)| bound(name)).flatten();
     let mut taken: BTreeSet<(Transport, u16)> =
         all.map(|((transport, _), bound)| (*transport, *bound)).collect();
     let replicas = replicas(objects, &config.own_service);
     let mut kept = BTreeSet::new();
-    for (name, gateway) in fronted(objects) {
+    for (name, gateway) in gateways {
         let service_name = service_name(name, gateway);
         let present = objects.services.get(&service_name);
         if present.is_some_and(|service| !belongs_to(service, gateway)) {
@@ -176,11 +177,10 @@ fn leads_to(service: &Service) -> Option<ObjectName> {
     Some(ObjectName::new(namespace, name))
 }
 
-/// Whether the Gateway of a Service of ours is there and wants none, or has another one by the name of
-/// another class, which has an address. That of a Gateway with another controller is so only if it leads to
-/// our replicas, for it may be that of another installation. With one that is gone the cluster takes its
-/// Service away; to lose sight of a Gateway or its class is no reason to give up an address, nor is an edit
-/// that cannot be served.
+/// Whether the Gateway of a Service of ours has another one by the name of another class, which has an
+/// address. That of a Gateway with another controller goes only if it leads to our replicas, for it may be
+/// that of another installation. With one that is gone the cluster takes its Service away; to lose sight of a
+/// Gateway or its class is no reason to give up an address.
 fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service, own: &ObjectName) -> bool {
     let owners = service.metadata.owner_references.iter().flatten();
     owners.map(|owner| ObjectName::new(&*name.namespace, owner.name.as_str())).any(|owner| {
@@ -191,7 +191,7 @@ fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service, own: &Ob
         let Some(class) = objects.gateway_classes.get(&class) else { return false };
         let has_another = || service_name(&owner, gateway) != *name && has_address(objects, &owner);
         match objects.is_ours(class) {
-            true => names_an_address(gateway) || has_another(),
+            true => has_another(),
             false => leads_to(service).is_some_and(|replicas| replicas == *own),
         }
     })

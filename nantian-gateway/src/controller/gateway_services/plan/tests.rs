@@ -298,7 +298,7 @@ fn two_installations_do_not_take_a_service_from_each_other() {
 }
 
 #[test]
-fn a_service_goes_when_its_gateway_wants_none_and_not_when_that_is_out_of_sight() {
+fn a_service_stays_when_its_gateway_is_out_of_sight_or_names_an_address() {
     let mut objects = world();
     carry_out(&mut objects);
     let (classes, gateways) = (objects.gateway_classes.clone(), objects.gateways.clone());
@@ -312,11 +312,18 @@ fn a_service_goes_when_its_gateway_wants_none_and_not_when_that_is_out_of_sight(
         let mut asking = Gateway::clone(gateway);
         asking.spec.addresses = serde_json::from_value(json!([address])).unwrap();
         *gateway = Arc::new(asking);
-        plan(&objects, &config()).delete
+        carry_out(&mut objects)
     };
     let unsupported = json!({ "type": "Hostname", "value": "a.example.org" });
-    assert_eq!(ask_for(unsupported), [], "what is not served replaces nothing");
-    assert_eq!(ask_for(json!({ "value": "10.0.0.9" })), [ObjectName::new("demo", "web-ours")]);
+    let refused = ask_for(unsupported);
+    assert!(refused.services.is_empty() && refused.delete.is_empty(), "what is not served replaces nothing");
+    let named = ask_for(json!({ "value": "192.0.2.7" }));
+    assert_eq!(
+        (named.delete, &named.services[0].body["spec"]["loadBalancerIP"]),
+        (vec![], &json!("192.0.2.7"))
+    );
+    let named = ask_for(json!({}));
+    assert!(named.services[0].body["spec"]["loadBalancerIP"].is_null(), "any will do again");
 }
 
 #[test]
