@@ -166,6 +166,32 @@ spec:
     assert_eq!(told(&statuses), (none.to_owned(), Value::Null), "and no set is attached");
 }
 
+#[test]
+fn a_listener_set_is_accepted_while_it_waits_for_its_certificate() {
+    let world =
+        WORLD.replace("  listeners:\n", "  allowedListeners: { namespaces: { from: Same } }\n  listeners:\n");
+    let set = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: { name: more }
+spec:
+  parentRef: { name: web }
+  listeners:
+  - { name: c, port: 443, protocol: HTTPS, tls: { certificateRefs: [{ name: later }] } }
+";
+    for (reference, accepted, attached) in
+        [("{ name: later }", "True", json!(1)), ("{ name: later, namespace: others }", "False", Value::Null)]
+    {
+        let set = set.replace("{ name: later }", reference);
+        let world = load::objects(&format!("{world}{set}"));
+        let statuses = shown(&translate(&world, FeatureGates::all()).statuses);
+        let conditions = &statuses["ListenerSet default/more"]["conditions"];
+        let told = [0, 1].map(|index| conditions[index]["status"].as_str().unwrap());
+        assert_eq!(told, [accepted, "False"], "Accepted and Programmed: {conditions}");
+        assert_eq!(statuses["Gateway default/web"]["attachedListenerSets"], attached);
+    }
+}
+
 /// A class, and Gateways of these namespaces on these addresses, port 80, from the oldest to the youngest.
 fn gateways(of: &[(&str, &str)]) -> String {
     let class = WORLD.split("---").next().unwrap().to_owned();

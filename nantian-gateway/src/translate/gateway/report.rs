@@ -9,7 +9,7 @@ use crate::{
         grants::GroupKind,
         status::{
             GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus, RouteKind,
-            listeners_accepted, listeners_valid,
+            listeners_accepted, set_accepted,
         },
     },
 };
@@ -17,11 +17,13 @@ use crate::{
 /// Writes the status of every Gateway of ours, once its routes are attached.
 pub(in crate::translate) fn report(gateways: &Gateways<'_>, report: &mut Report) {
     for gateway in gateways.iter() {
+        let sets: Vec<_> = gateway.sets.iter().map(|set| (set.name, set_status(gateway, set))).collect();
+        let attached = sets.iter().filter(|(_, set)| set.conditions.holds(ConditionType::Accepted)).count();
         let object = ObjectRef { kind: "Gateway", name: gateway.name.clone() };
-        report.status(object, ObjectStatus::Gateway(gateway_status(gateway)));
-        for set in &gateway.sets {
-            let object = ObjectRef { kind: GroupKind::LISTENER_SET.kind, name: set.name.clone() };
-            report.status(object, ObjectStatus::ListenerSet(set_status(gateway, set)));
+        report.status(object, ObjectStatus::Gateway(gateway_status(gateway, attached)));
+        for (name, set) in sets {
+            let object = ObjectRef { kind: GroupKind::LISTENER_SET.kind, name: name.clone() };
+            report.status(object, ObjectStatus::ListenerSet(set));
         }
     }
 }
@@ -31,27 +33,16 @@ fn set_status(gateway: &GatewayState<'_>, set: &SetState<'_>) -> ListenerSetStat
     let declared = gateway.declared_by(Some(set.name));
     let listeners = declared.map(|(_, listener)| listener_status(gateway, set.generation, listener));
     let listeners: Vec<_> = listeners.collect();
-    conditions.set(set_accepted(gateway, set, &listeners));
+    conditions.set(match &set.verdict {
+        Ok(()) => set_accepted(&listeners),
+        Err(fault) => fault.condition(ConditionType::Accepted),
+    });
     let mut status = ListenerSetStatus { conditions, listeners };
     status.refresh_programmed();
     status
 }
 
-fn set_accepted(gateway: &GatewayState<'_>, set: &SetState<'_>, listeners: &[ListenerStatus]) -> Condition {
-    if let Err(fault) = &set.verdict {
-        return fault.condition(ConditionType::Accepted);
-    }
-    let valid = gateway.declared_by(Some(set.name)).filter(|(_, listener)| listener.is_servable());
-    let valid: Vec<_> = valid.map(|(_, listener)| listener.id.name.as_str()).collect();
-    listeners_valid(&valid, listeners)
-}
-
-/// Whether a ListenerSet takes effect.
-fn is_attached(gateway: &GatewayState<'_>, set: &SetState<'_>) -> bool {
-    set.verdict.is_ok() && gateway.declared_by(Some(set.name)).any(|(_, listener)| listener.is_servable())
-}
-
-fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
+fn gateway_status(gateway: &GatewayState<'_>, attached_listener_sets: usize) -> GatewayStatus {
     let listeners = gateway.declared_by(None);
     let listeners = listeners.map(|(_, listener)| listener_status(gateway, gateway.generation, listener));
     let listeners: Vec<_> = listeners.collect();
@@ -73,7 +64,6 @@ fn gateway_status(gateway: &GatewayState<'_>) -> GatewayStatus {
     let asked = asked.copied().map(GatewayAddress::from);
     let addresses = asked.chain(gateway.placed.addresses()).collect();
     let unreached = gateway.placed.unreached();
-    let attached_listener_sets = gateway.sets.iter().filter(|set| is_attached(gateway, set)).count();
     let mut status = GatewayStatus { addresses, unreached, conditions, listeners, attached_listener_sets };
     status.refresh_programmed();
     status

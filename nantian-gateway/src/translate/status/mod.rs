@@ -11,7 +11,7 @@ pub use self::shape::{
     AncestorStatus, GatewayAddress, GatewayStatus, ListenerSetStatus, ListenerStatus, ObjectStatus,
     ParentStatus, PlainStatus, PolicyStatus, RouteKind, RouteStatus,
 };
-pub(super) use self::shape::{listeners_accepted, listeners_valid};
+pub(super) use self::shape::{listeners_accepted, set_accepted};
 use super::{
     conditions::{Condition, ConditionType, Conditions, Reason},
     grants::GroupKind,

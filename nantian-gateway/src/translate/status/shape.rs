@@ -230,11 +230,9 @@ impl ListenerSetStatus {
     /// Derives the Accepted condition of the set from those of its listeners, where it has no other reason.
     pub(super) fn refresh_accepted(&mut self) {
         let reason = self.conditions.get(ConditionType::Accepted).map(|accepted| accepted.reason);
-        let Some(Reason::Accepted | Reason::ListenersNotValid) = reason else { return };
-        let valid = self.listeners.iter().filter(|listener| listener.is_valid());
-        let valid: Vec<_> = valid.map(|listener| listener.name.as_str()).collect();
-        let accepted = listeners_valid(&valid, &self.listeners);
-        self.conditions.set(accepted);
+        if let Some(Reason::Accepted | Reason::ListenersNotValid) = reason {
+            self.conditions.set(set_accepted(&self.listeners));
+        }
     }
 
     /// Derives the Programmed condition of the set from those of its listeners.
@@ -263,11 +261,15 @@ impl ListenerStatus {
         self.conditions.holds(ConditionType::Programmed)
     }
 
-    /// Whether it is accepted and its references resolve.
+    /// Whether it is accepted, and not kept from being served by a reference that nobody permits.
+    ///
+    /// One to something that is not there is no fault of the listener: who issues certificates may wait for
+    /// the ListenerSet to be accepted.
     fn is_valid(&self) -> bool {
-        let programmed = self.conditions.get(ConditionType::Programmed);
+        let is = |kind, reason| self.conditions.get(kind).is_some_and(|condition| condition.reason == reason);
         self.conditions.holds(ConditionType::Accepted)
-            && programmed.is_none_or(|programmed| programmed.reason != Reason::Invalid)
+            && !(is(ConditionType::ResolvedRefs, Reason::RefNotPermitted)
+                && is(ConditionType::Programmed, Reason::Invalid))
     }
 
     /// Whether it would be served if a port led to it.
@@ -306,8 +308,15 @@ pub(in crate::translate) fn listeners_accepted(listeners: &[ListenerStatus]) -> 
     listeners_valid(&accepted, listeners)
 }
 
+/// Whether a ListenerSet is accepted whose listeners have these statuses.
+pub(in crate::translate) fn set_accepted(listeners: &[ListenerStatus]) -> Condition {
+    let valid = listeners.iter().filter(|listener| listener.is_valid());
+    let valid: Vec<_> = valid.map(|listener| listener.name.as_str()).collect();
+    listeners_valid(&valid, listeners)
+}
+
 /// Whether what declares these listeners is accepted, of which those called so are `valid`.
-pub(in crate::translate) fn listeners_valid(valid: &[&str], listeners: &[ListenerStatus]) -> Condition {
+fn listeners_valid(valid: &[&str], listeners: &[ListenerStatus]) -> Condition {
     let mut message = format!("{} of {} listeners valid", valid.len(), listeners.len());
     let conflicts = listeners.iter().filter(|listener| listener.conditions.holds(ConditionType::Conflicted));
     let conflicts: Vec<_> = conflicts.map(|listener| listener.name.as_str()).collect();
