@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct Connect {
     client: Client,
     tls: Option<UpstreamTls>,
-    /// The route is one of calls of gRPC.
+    /// The route is one of calls of gRPC: its backends take them, and speak HTTP/2 whatever is said of them.
     is_of_calls: bool,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct ConnectTo {
 
 impl Connect {
     /// Uses the connections of `client`, and `tls` in the place of that of the endpoints. `is_of_calls`: the
-    /// route says that its backends take calls of gRPC, which on others are what a client makes of them.
+    /// route says that its backends take calls of gRPC; on other routes a client alone says so.
     pub(crate) fn new(client: Client, tls: Option<UpstreamTls>, is_of_calls: bool) -> Self {
         Self { client, tls, is_of_calls }
     }
@@ -70,15 +70,19 @@ impl Service<Routed<Destination, Request<Body>>> for Connect {
             told.set(*address);
         }
         let Routed { mut target, request, .. } = routed;
+        let is_call = grpc::is_call(request.version(), request.headers());
+        if self.is_of_calls {
+            // Servers of gRPC break off what comes over HTTP/1.1, and know how to answer here.
+            target.protocol = Protocol::H2c;
+        }
         let chosen_by_client = match target.protocol {
             Protocol::H2c if request.extensions().get::<Upgrade>().is_some() => {
                 // Few servers take one over HTTP/2 (RFC 8441), and many speak both versions on one port.
                 target.protocol = Protocol::Http1;
                 Some("HTTP/1.1, as upgrades do")
             }
-            Protocol::Http1 if !self.is_of_calls && grpc::is_call(request.version(), request.headers()) => {
-                Some("HTTP/2, as calls of gRPC do")
-            }
+            Protocol::H2c if self.is_of_calls && !is_call => Some("HTTP/2 without calls of gRPC"),
+            Protocol::Http1 if is_call => Some("HTTP/2, as calls of gRPC do"),
             _ => None,
         };
         let exchange = self.client.send(target, request);

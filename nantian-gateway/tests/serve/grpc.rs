@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 
 use crate::support::{
-    Backend, Port, World, after,
+    Backend, Port, Running, World, after,
     http2::{Body, client},
     limits::limits,
     rule, soon, to,
@@ -349,10 +349,31 @@ async fn who_calls_what_takes_no_calls_ejects_nobody() {
         }
     }
     for backend in [a, b] {
-        let ejections = format!(
-            "nantian_endpoint_ejections_total{{backend=\"demo/a:80\",endpoint=\"{}\"}}",
-            backend.address
-        );
-        assert_eq!(gateway.metric(&ejections).await, Some(0.0));
+        assert_eq!(ejections(&gateway, &backend).await, 0.0);
     }
+}
+
+#[tokio::test]
+async fn who_asks_what_takes_calls_for_something_else_ejects_nobody() {
+    let (a, b) = (server("a").await, server("b").await);
+    let rules = format!("{{{}}}", to("a"));
+    let world = World::new().service("a", &[&a, &b]);
+    let gateway = world.manifest("route", &route("r", "example.org", &rules)).start().await;
+    for _ in 0..12 {
+        let post = "POST /a.B/C HTTP/1.1\r\nHost: example.org\r\nContent-Length: 1\r\n\r\n1";
+        let reply = soon(gateway.ask(post)).await;
+        assert_eq!((reply.status(), reply.text()), (200, "1".to_owned()), "the backend answers as it likes");
+        let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+        let upgrade = format!("GET /a.B/C HTTP/1.1\r\nHost: example.org\r\n{upgrade}\r\n");
+        assert_eq!(soon(gateway.ask(upgrade)).await.status(), 502);
+    }
+    for backend in [a, b] {
+        assert_eq!(ejections(&gateway, &backend).await, 0.0);
+    }
+}
+
+/// How often an endpoint of the Service `a` was ejected.
+async fn ejections(gateway: &Running, backend: &Backend) -> f64 {
+    let labels = format!("backend=\"demo/a:80\",endpoint=\"{}\"", backend.address);
+    gateway.metric(&format!("nantian_endpoint_ejections_total{{{labels}}}")).await.unwrap()
 }
