@@ -14,7 +14,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::verifier::SubjectNameVerifier;
+use super::verifier::BackendVerifier;
 use crate::ir::{Authorities, BackendTls};
 
 /// Sessions with one backend that can be resumed.
@@ -139,14 +139,10 @@ impl UpstreamTls {
             let roots = system.or(policy.authorities.as_ref())?;
             let provider = provider();
             let algorithms = provider.signature_verification_algorithms;
+            let verifier = Arc::new(BackendVerifier::new(roots, algorithms, policy));
             let builder =
                 ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-            let builder = match policy.subject_names.as_slice() {
-                [] => builder.with_root_certificates(roots),
-                names => builder.dangerous().with_custom_certificate_verifier(Arc::new(
-                    SubjectNameVerifier::new(roots, algorithms, names),
-                )),
-            };
+            let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
             let mut config = builder.with_no_client_auth();
             config.resumption = Resumption::in_memory_sessions(SESSIONS);
             Ok(config)

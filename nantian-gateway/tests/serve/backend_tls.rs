@@ -51,6 +51,43 @@ async fn a_backend_is_asked_over_tls_by_its_name_and_only_if_it_is_who_it_should
 }
 
 #[tokio::test]
+async fn a_certificate_that_the_policy_names_itself_is_trusted_though_it_is_an_authority() {
+    let (own, other) =
+        (Certificate::of_authority("a.example.org"), Certificate::of_authority("a.example.org"));
+    let old = Certificate::of_authority_expired("a.example.org");
+    let (backend, expired) = (Backend::tls(own.server()).await, Backend::tls(old.server()).await);
+    let gateway = world(&own, &backend, &["good", "listed", "misnamed", "unlisted", "other"])
+        .service("expired", &[&expired])
+        .route("expired", &[rule("/expired", &to("expired"))])
+        .manifest("other", &other.authority("other"))
+        .manifest("old", &old.authority("old"))
+        .manifest("good-tls", &policy("good", "", &trusting("ca", "a.example.org")))
+        .manifest("misnamed-tls", &policy("misnamed", "", &trusting("ca", "b.example.org")))
+        .manifest("other-tls", &policy("other", "", &trusting("other", "a.example.org")))
+        .manifest("expired-tls", &policy("expired", "", &trusting("old", "a.example.org")))
+        .manifest("listed-tls", &policy("listed", "", &listing("a.example.org")))
+        .manifest("unlisted-tls", &policy("unlisted", "", &listing("b.example.org")))
+        .start()
+        .await;
+    for (path, expected) in [
+        ("/good", 200),
+        ("/listed", 200),
+        ("/misnamed", 502),
+        ("/unlisted", 502),
+        ("/other", 502),
+        ("/expired", 502),
+    ] {
+        assert_eq!(status(&gateway, path).await, expected, "{path}");
+    }
+}
+
+/// Trusts the authority `ca` for whoever has this name.
+fn listing(name: &str) -> String {
+    let ca = trusting("ca", "asked.example.org");
+    format!("{ca}, subjectAltNames: [{{type: Hostname, hostname: {name}}}]")
+}
+
+#[tokio::test]
 async fn a_policy_that_cannot_be_read_lets_nothing_through_in_clear_text() {
     let certificate = Certificate::new(&["a.example.org"]);
     let (plain, backend) = (Backend::echo("plain").await, Backend::tls(certificate.server()).await);

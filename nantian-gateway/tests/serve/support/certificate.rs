@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, CertifiedKey, KeyPair, SanType, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedKey, IsCa, KeyPair, SanType, date_time_ymd};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureScheme, crypto::aws_lc_rs,
     server::WebPkiClientVerifier,
@@ -32,6 +32,24 @@ impl Certificate {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.not_after = date_time_ymd(2020, 1, 1);
+        let signing_key = KeyPair::generate().unwrap();
+        Self(CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key })
+    }
+
+    /// A certificate for this name that may issue others, as `openssl req -x509` makes them.
+    pub(crate) fn of_authority(name: &str) -> Self {
+        Self::of_authority_until(name, 4096)
+    }
+
+    /// The same, valid until 2020.
+    pub(crate) fn of_authority_expired(name: &str) -> Self {
+        Self::of_authority_until(name, 2020)
+    }
+
+    fn of_authority_until(name: &str, year: i32) -> Self {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(year, 1, 1);
         let signing_key = KeyPair::generate().unwrap();
         Self(CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key })
     }
