@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use nantian_lb::session::{
-    CookieConfig, CookieLifetime, InvalidSession, SameSite, SessionCarrier, SessionConfig, SessionKeys,
-    SessionName, Sessions,
+    CookieConfig, CookieLifetime, InvalidSession, SessionCarrier, SessionConfig, SessionKeys, SessionName,
+    Sessions,
 };
 
 use crate::{
@@ -65,7 +65,7 @@ impl SessionScope {
                 let lifetime = if *permanent { CookieLifetime::Permanent } else { CookieLifetime::Session };
                 let path = path.as_deref().unwrap_or(EVERY_PATH);
                 let cookie = CookieConfig::default().with_lifetime(lifetime).with_path(path);
-                SessionCarrier::Cookie(cookie.with_secure(self.is_secure).with_same_site(SameSite::Lax))
+                SessionCarrier::Cookie(cookie.with_secure(self.is_secure))
             }
             ir::SessionCarrier::Header => SessionCarrier::Header,
         };

@@ -104,7 +104,7 @@ async fn replicas_with_one_key_file_keep_the_same_sessions() {
         let first = client.get(&one, "/").await;
         let cookie = first.header("set-cookie").unwrap();
         assert!(
-            cookie.starts_with("stay=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax"),
+            cookie.starts_with("stay=") && cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"),
             "{cookie}"
         );
         assert!(!cookie.contains("127.0.0.1") && !cookie.contains("demo"));
@@ -397,7 +397,7 @@ async fn a_policy_may_have_the_later_shape_with_a_path() {
     let first = client.get(&gateway, "/shop/cart").await;
     let set = first.header("set-cookie").unwrap();
     assert!(
-        set.starts_with("stay=") && set.ends_with("; Path=/shop; Max-Age=3600; HttpOnly; SameSite=Lax"),
+        set.starts_with("stay=") && set.ends_with("; Path=/shop; Max-Age=3600; HttpOnly; SameSite=Strict"),
         "{set}"
     );
     for _ in 0..5 {

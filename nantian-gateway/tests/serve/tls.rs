@@ -360,7 +360,7 @@ async fn the_cookie_of_a_session_is_secure() {
         .await;
     let stream = handshake(&gateway, "example.org", &[&certificate], &[]).await.unwrap();
     let reply = Wire::over(stream).ask("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").await;
-    assert!(reply.header("set-cookie").unwrap().ends_with("; SameSite=Lax; Secure"));
+    assert!(reply.header("set-cookie").unwrap().ends_with("; SameSite=Strict; Secure"));
 }
 
 #[tokio::test]
