@@ -256,13 +256,22 @@ impl Counters {
 // === impl PluginLog ===
 
 impl PluginLog {
-    /// Tells of an instance that ended at this engine tick.
-    pub(crate) fn trapped(&self, plugin: &str, phase: Phase, cause: &Cause, backtrace: &[String], now: u64) {
+    /// Tells of an instance that ended at this engine tick; the backtrace is asked for if it is told.
+    pub(crate) fn trapped(
+        &self,
+        plugin: &str,
+        phase: Phase,
+        cause: &Cause,
+        backtrace: impl FnOnce() -> Vec<String>,
+        now: u64,
+    ) {
         let Some(times) = self.trapped.note_at(now) else {
             debug!(plugin, %phase, %cause, "plugin instance ended");
             return;
         };
-        let backtrace = backtrace.get(..LOGGED_FRAMES).unwrap_or(backtrace).join(", ");
+        let mut backtrace = backtrace();
+        backtrace.truncate(LOGGED_FRAMES);
+        let backtrace = backtrace.join(", ");
         warn!(plugin, %phase, %cause, backtrace, times, "plugin instance ended");
     }
 

@@ -244,7 +244,7 @@ impl Slot {
     pub(crate) fn bury(&self, cell: &mut InstanceCell, phase: Phase, cause: &Cause) {
         let SharedPlugin { name, shared, clock, log, .. } = &*self.plugin;
         shared.counters.trapped(cause);
-        log.trapped(name, phase, cause, &shared.counters.last_backtrace(), clock.ticks());
+        log.trapped(name, phase, cause, || shared.counters.last_backtrace(), clock.ticks());
         if cell.instance.take_if(|instance| !instance.is_alive()).is_none() {
             return;
         }
