@@ -308,7 +308,11 @@ where
             }
             ((parts, Source::Upstream { body }), own.is_some())
         }
-        (None, Err(error)) => return Next::Over(Err(error)),
+        (None, Err(error)) => {
+            drop(shared);
+            stream.stop_waiting();
+            return Next::Over(Err(error));
+        }
     };
     let end = is_bodiless || source.is_end_stream();
     drop(shared);
