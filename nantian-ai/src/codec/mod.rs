@@ -55,7 +55,7 @@ use crate::dialect::{
     ClientDialect, DETAIL, Dialect, GUARDRAIL, anthropic, bedrock, gemini, ollama, openai, responses,
 };
 use crate::estimate::Weight;
-use crate::ir::{Block, Fault, Losses, Reply, Request, ToolChoice, ToolIds};
+use crate::ir::{Block, Fault, Losses, Reply, Request, Role, ToolChoice, ToolIds};
 use crate::outbound::ANTHROPIC_BETA;
 
 // === impl Dialect ===
@@ -89,8 +89,10 @@ impl Dialect {
             let problem = format!("names `{name}`, which is no tool that the client runs");
             return Err(Invalid::new("tool_choice", problem));
         }
-        if !matches!(self, Self::Gemini | Self::OpenAi) && request.has_audio() {
-            return Err(Invalid::new("messages.content.type", "`input_audio` is not translated"));
+        let hears = matches!(self, Self::Gemini | Self::OpenAi);
+        if request.has_audio_of(|role| !hears || role != Role::User) {
+            let of_whom = if hears { "translated of a user alone" } else { "not translated" };
+            return Err(Invalid::new("messages.content.type", format!("`input_audio` is {of_whom}")));
         }
         let (body, mut losses) = match self {
             Self::Anthropic => anthropic::encode_request(request),

@@ -323,24 +323,17 @@ impl Request {
         self.pictures().filter_map(|picture| picture.detail).any(is_lacking)
     }
 
-    /// Whether there is something to be heard.
-    pub(crate) fn has_audio(&self) -> bool {
-        self.shown().any(|block| matches!(block, Block::Audio(_)))
+    /// Whether one of these says something that is to be heard.
+    pub(crate) fn has_audio_of(&self, is_asked_for: impl Fn(Role) -> bool) -> bool {
+        let mut messages = self.messages.iter().filter(|message| is_asked_for(message.role));
+        messages.any(|message| shown(&message.content).any(|block| matches!(block, Block::Audio(_))))
     }
 
     fn pictures(&self) -> impl Iterator<Item = &Image> {
-        self.shown().filter_map(|block| match block {
+        let shown = self.messages.iter().flat_map(|message| shown(&message.content));
+        shown.filter_map(|block| match block {
             Block::Image(image) => Some(image),
             _ => None,
-        })
-    }
-
-    /// What is said, and in the place of results of tools what is in them.
-    fn shown(&self) -> impl Iterator<Item = &Block> {
-        let blocks = self.messages.iter().flat_map(|message| &message.content);
-        blocks.flat_map(|block| match block {
-            Block::ToolResult(result) => result.content.as_slice(),
-            block => std::slice::from_ref(block),
         })
     }
 
@@ -364,4 +357,12 @@ impl Request {
         self.tools.iter().any(|tool| tool.cached.is_some())
             || self.messages.iter().any(|message| !message.cache_points.is_empty())
     }
+}
+
+/// What is said, and in the place of results of tools what is in them.
+fn shown(content: &[Block]) -> impl Iterator<Item = &Block> {
+    content.iter().flat_map(|block| match block {
+        Block::ToolResult(result) => result.content.as_slice(),
+        block => std::slice::from_ref(block),
+    })
 }

@@ -53,6 +53,21 @@ async fn what_the_other_dialect_cannot_carry_is_refused_by_its_field() {
 }
 
 #[tokio::test]
+async fn sound_is_refused_of_anybody_but_a_user() {
+    for (role, said) in [("system", ""), ("developer", ""), ("assistant", r#"{"type":"text","text":"Hm"},"#)]
+    {
+        let recording = format!(
+            r#"{{"messages":[{{"role":"{role}","content":[{said}{{"type":"input_audio","input_audio":{{"data":"AAAA","format":"wav"}}}}]}},{{"role":"user","content":"Hi"}}]}}"#
+        );
+        let gemini = TargetConfig::new("demo/gemini", "gemini", "gemini-2.5-flash");
+        let (status, body) = refusal(gemini, post("/v1/chat/completions", &recording)).await;
+        assert_eq!((status, body["error"]["code"].as_str()), (400, Some("untranslatable")), "{role}");
+        let message = "`messages.content.type` `input_audio` is translated of a user alone";
+        assert_eq!(body["error"]["message"], message);
+    }
+}
+
+#[tokio::test]
 async fn a_conversation_that_only_its_provider_has_stored_is_refused_by_others() {
     let more = r#"{"previous_response_id":"resp_1","input":"And?"}"#;
     for config in [
