@@ -131,7 +131,7 @@ impl Target {
         let at_vertex = self.uri_at_vertex(surface.operation(), facts.stream);
         head.uri = at_vertex.or_else(|| self.uri(surface.path(), query)).ok_or(Error::MalformedQuery)?;
         head.headers = upstream_headers(&head.headers);
-        self.introduce(&mut head);
+        self.introduce(&mut head, surface.operation());
         if has_body {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             head.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
@@ -250,7 +250,7 @@ impl Target {
         for name in theirs {
             head.headers.remove(name);
         }
-        self.introduce(&mut head);
+        self.introduce(&mut head, client.operation());
         if self.dialect() == Dialect::Bedrock {
             head.headers.insert(ACCEPT, bedrock::accept(translation.is_stream()));
         }
@@ -373,8 +373,9 @@ impl Target {
         self.provider().is_none_or(|provider| provider.asks_for_usage)
     }
 
-    /// Writes what the upstream wants to see of this side, but for a signature.
-    fn introduce(&self, head: &mut Parts) {
+    /// Writes what the upstream wants to see of this side, but for a signature, and leaves out what it
+    /// refuses.
+    fn introduce(&self, head: &mut Parts, operation: Operation) {
         head.version = Version::HTTP_11;
         let headers = &mut head.headers;
         headers.insert(HOST, self.endpoint().host().clone());
@@ -382,6 +383,10 @@ impl Target {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if self.dialect() == Dialect::Anthropic {
             headers.entry("anthropic-version").or_insert(anthropic::VERSION);
+        }
+        // Of a count it refuses features that it takes of a chat.
+        if operation == Operation::CountTokens && self.is_claude_at_vertex() {
+            headers.remove(ANTHROPIC_BETA);
         }
         self.stamp(0, headers);
     }

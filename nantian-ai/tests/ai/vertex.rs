@@ -63,7 +63,10 @@ async fn claude_at_vertex_ai_is_named_by_the_path_and_told_its_version_by_the_bo
         assert_eq!(body, sent, "{path}");
         assert_eq!(head.headers["content-length"], body.len().to_string());
         assert_eq!(head.headers["authorization"], "Bearer ya29.ours");
-        assert_eq!(head.headers["anthropic-beta"], "interleaved-thinking-2025-05-14");
+        // For counts it takes fewer features than for answers.
+        let is_count = at == "count-tokens:rawPredict";
+        let features = head.headers.get("anthropic-beta").map(|value| value.to_str().unwrap());
+        assert_eq!(features, (!is_count).then_some("interleaved-thinking-2025-05-14"), "{path}");
     }
 }
 
@@ -81,4 +84,23 @@ async fn what_claude_at_vertex_ai_refuses_is_left_out_as_it_is_at_anthropic() {
         again,
         r#"{"anthropic_version":"vertex-2023-10-16","max_tokens":9,"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":"b"}]},{"role":"user","content":"c"}]}"#
     );
+}
+
+#[tokio::test]
+async fn what_vertex_ai_denies_the_credential_does_not_name_the_project_to_clients() {
+    const DENIED: &str = r#"{"error":{"code":403,"message":"Permission 'aiplatform.endpoints.predict' denied on resource '//aiplatform.googleapis.com/projects/ours'","status":"PERMISSION_DENIED"}}"#;
+    let openapi = "https://aiplatform.googleapis.com/v1/projects/ours/locations/global/endpoints/openapi";
+    let gemini = TargetConfig::new("demo/gemini", "openai", "google/gemini-2.5-pro").with_endpoint(openapi);
+    for (config, path) in [
+        (claude(), "/v1/messages"),
+        (claude(), "/v1/messages/count_tokens"),
+        (claude(), "/v1/chat/completions"),
+        (gemini, "/v1/chat/completions"),
+    ] {
+        let upstream = Upstream::new().replies(reply(403, DENIED));
+        let asked = r#"{"model":"any","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+        let (head, body) = send(layer(config), &upstream, post(path, asked)).await;
+        assert_eq!(head.status, 502, "{path}: {body}");
+        assert!(body.contains("the provider refused the configured credential"), "{path}: {body}");
+    }
 }
