@@ -11,6 +11,8 @@ pub(crate) struct Wishes {
     bits: u32,
     /// What the client has said of whether and how much the model is to think.
     thinking: Option<Thinking>,
+    /// What is to be kept, the client has said by a key alone.
+    keeps_all: bool,
     /// A model's template may refuse to go on with what it has said, and does only while it thinks; others
     /// refuse it always.
     may_have_template: bool,
@@ -26,7 +28,8 @@ impl Wishes {
         let has_template = openai::tells_templates(&target.config().provider);
         let is_unknown = target.dialect() == Dialect::OpenAi && target.provider().is_none();
         let may_have_template = has_template || is_unknown;
-        let mut wishes = Self { bits: 0, thinking: request.thinking, may_have_template };
+        let mut wishes =
+            Self { bits: 0, thinking: request.thinking, keeps_all: request.keeps_all(), may_have_template };
         let mut add = |wish, is_asked: bool| {
             if is_asked {
                 wishes.add(wish);
@@ -52,7 +55,7 @@ impl Wishes {
                 add(Wish::Strict, has_strict && !strict);
                 add(Wish::Prefill, ends_with_the_model && !strict);
                 add(Wish::Sampling, draws && !strict);
-                add(Wish::Cache, !strict);
+                add(Wish::Cache, (request.is_to_be_cached() || request.keeps_all()) && !strict);
                 add(Wish::Stop, !request.stop.is_empty() && !strict);
                 add(Wish::MustCall, request.must_call() && !strict);
                 add(Wish::Stream, request.stream && !request.tools.is_empty());
@@ -155,6 +158,7 @@ impl Wishes {
             (Wish::MustCall | Wish::ToolChoice, _) => &["tool_choice"],
             (Wish::Schema, _) => &["response_format.json_schema"],
             (Wish::Strict, _) => &["tools.strict"],
+            (Wish::Cache, _) if self.keeps_all => &["prompt_cache_key"],
             (Wish::Cache, _) => &["cache_control"],
             (Wish::Pictures, _) => &["messages.content.image"],
             (Wish::Prefill, _) => &["messages.prefill"],

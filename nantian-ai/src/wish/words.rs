@@ -1,6 +1,7 @@
 //! The words by which providers refuse what was wished.
 
 use super::Wish;
+use crate::dialect::bedrock;
 
 /// How models refuse a say in how tokens are drawn.
 const NO_SAMPLING: [&str; 8] = [
@@ -84,7 +85,7 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "This model does not support response format `json_schema`",
             "Invalid parameter: 'response_format' of type 'json_schema' is not supported",
         ],
-        Wish::Cache => &["You invoked an unsupported model or your request did not allow prompt caching"],
+        Wish::Cache => &[bedrock::KEEPS_NOTHING],
         Wish::Stop => &["This model doesn't support the stopSequences field"],
         Wish::Stream => &["This model doesn't support tool use in streaming mode"],
         Wish::OlderLimit => &["Unsupported parameter: 'max_tokens'"],

@@ -186,15 +186,21 @@ fn keys_that_are_none_and_a_header_for_a_signature_are_refused() {
     Target::new(elsewhere).unwrap();
 }
 
+const ANSWER: &str = r#"{"output":{"message":{"role":"assistant","content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":3,"outputTokens":4}}"#;
+const KEEPING: &str = r#"{"model":"any","max_tokens":9,"system":[{"type":"text","text":"Be brief.","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":"Hi"}]}"#;
+const KEEPS_NOTHING: &str = r#"{"message":"You invoked an unsupported model or your request did not allow prompt caching. See the documentation for more information."}"#;
+
+/// An inference profile of one's own, whose name says nothing of its model.
+fn profile() -> TargetConfig {
+    let own = "arn:aws:bedrock:eu-central-1:1:application-inference-profile/x";
+    TargetConfig::new("demo/own", "bedrock", own).with_region("eu-central-1")
+}
+
 #[tokio::test]
 async fn a_profile_whose_name_says_nothing_keeps_what_it_is_told_until_it_refuses() {
-    const ANSWER: &str = r#"{"output":{"message":{"role":"assistant","content":[{"text":"Hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":3,"outputTokens":4}}"#;
-    const REFUSAL: &str = r#"{"message":"You invoked an unsupported model or your request did not allow prompt caching. See the documentation for more information."}"#;
-    let own = "arn:aws:bedrock:eu-central-1:1:application-inference-profile/x";
-    let layer = layer(TargetConfig::new("demo/own", "bedrock", own).with_region("eu-central-1"));
-    let asked = r#"{"model":"any","max_tokens":9,"system":[{"type":"text","text":"Be brief.","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":"Hi"}]}"#;
+    let layer = layer(profile());
     let upstream = Upstream::new().replies(reply(200, ANSWER));
-    let (head, _) = send(layer.clone(), &upstream, post("/v1/messages", asked)).await;
+    let (head, _) = send(layer.clone(), &upstream, post("/v1/messages", KEEPING)).await;
     assert_eq!((head.status.as_u16(), head.headers.get("x-nantian-dropped")), (200, None));
     let parsed = |body: &Bytes| serde_json::from_slice::<Value>(body).unwrap();
     let system = |body: &Bytes| parsed(body)["system"].clone();
@@ -202,13 +208,32 @@ async fn a_profile_whose_name_says_nothing_keeps_what_it_is_told_until_it_refuse
     let kept = json!([said, {"cachePoint": {"type": "default"}}]);
     assert_eq!(system(&upstream.request().1), kept);
 
-    let upstream = Upstream::new().replies(reply(403, REFUSAL)).replies(reply(200, ANSWER));
-    let (head, body) = send(layer.clone(), &upstream, post("/v1/messages", asked)).await;
+    let upstream = Upstream::new().replies(reply(403, KEEPS_NOTHING)).replies(reply(200, ANSWER));
+    let (head, body) = send(layer.clone(), &upstream, post("/v1/messages", KEEPING)).await;
     assert_eq!(head.status, 200, "{body}");
     assert_eq!(head.headers["x-nantian-dropped"], "cache_control");
     assert_eq!(system(&upstream.all()[1].1), json!([said]));
     let upstream = Upstream::new().replies(reply(200, ANSWER));
-    let (head, _) = send(layer, &upstream, post("/v1/messages", asked)).await;
+    let (head, _) = send(layer, &upstream, post("/v1/messages", KEEPING)).await;
     assert_eq!(head.headers["x-nantian-dropped"], "cache_control");
     assert_eq!(system(&upstream.request().1), json!([said]));
+}
+
+#[tokio::test]
+async fn a_strict_client_is_told_that_a_profile_keeps_nothing() {
+    let upstream = Upstream::new().replies(reply(403, KEEPS_NOTHING));
+    let layer = layer(profile().with_strict(true));
+    let (head, body) = send(layer, &upstream, post("/v1/messages", KEEPING)).await;
+    assert_eq!(head.status, 400, "{body}");
+    assert!(body.contains("did not allow prompt caching"), "{body}");
+}
+
+#[tokio::test]
+async fn a_key_under_which_a_profile_keeps_nothing_is_named_as_lost() {
+    let upstream = Upstream::new().replies(reply(403, KEEPS_NOTHING)).replies(reply(200, ANSWER));
+    let asked = r#"{"model":"any","prompt_cache_key":"k","messages":[{"role":"user","content":"Hi"}]}"#;
+    let (head, body) = send(layer(profile()), &upstream, post("/v1/chat/completions", asked)).await;
+    assert_eq!(head.status, 200, "{body}");
+    assert_eq!(head.headers["x-nantian-dropped"], "prompt_cache_key");
+    assert!(!String::from_utf8_lossy(&upstream.all()[1].1).contains("cachePoint"));
 }

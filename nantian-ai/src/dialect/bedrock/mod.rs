@@ -31,6 +31,10 @@ pub(super) const OF_BEDROCK: &str = "aws.";
 /// Where a model is told what is its maker's own.
 pub(crate) const OWN: &str = "additionalModelRequestFields";
 
+/// With which 403 is of the model: that it keeps no beginnings of conversations.
+pub(crate) const KEEPS_NOTHING: &str =
+    "You invoked an unsupported model or your request did not allow prompt caching";
+
 /// The event of a stream that a frame holds.
 const EVENT_TYPE: &str = ":event-type";
 
@@ -98,8 +102,10 @@ pub(crate) fn usage(name: &str, data: &[u8]) -> Reported {
 /// Reads what Bedrock says with a status that is no success.
 pub(crate) fn fault(status: StatusCode, body: &[u8]) -> Fault {
     match status.as_u16() {
-        // Always about what the configured credential may do, and with the names of its account.
-        401 | 403 => fault::refused_credential(),
+        // Else about what the configured credential may do, and with the names of its account.
+        401 | 403 => message(body)
+            .filter(|said| said.starts_with(KEEPS_NOTHING))
+            .map_or_else(fault::refused_credential, |said| Fault::new(FaultKind::Unsupported, said)),
         // The model has failed, not the request.
         424 => {
             Fault::new(FaultKind::Upstream, message(body).unwrap_or_else(|| "the model failed".to_owned()))
