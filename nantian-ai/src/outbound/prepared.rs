@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH, HeaderValue};
+use http::request::Parts;
 use http::{Extensions, Request, StatusCode};
 
 use super::{Prepared, Way, answer_model};
 use crate::body::RequestBody;
-use crate::dialect::{anthropic, bedrock};
+use crate::dialect::{Operation, anthropic, bedrock};
 use crate::facts::RequestFacts;
 use crate::ir::Losses;
 use crate::outbound::lowered_limit::lowered;
@@ -161,16 +162,26 @@ impl Prepared {
 
     /// The request, once more.
     pub fn request(&self) -> Request<RequestBody> {
-        self.clone().into_request()
+        sent(self.head.clone(), self.body.clone(), self.at_vertex())
     }
 
     /// The request, for the last time.
-    pub fn into_request(mut self) -> Request<RequestBody> {
-        if self.is_at_vertex {
-            let (_, operation) = self.asked;
-            self.body = anthropic::vertex::body(operation, self.body.joined()).into();
-            self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        }
-        Request::from_parts(self.head, self.body)
+    pub fn into_request(self) -> Request<RequestBody> {
+        let at_vertex = self.at_vertex();
+        sent(self.head, self.body, at_vertex)
     }
+
+    /// What Claude at Vertex AI is asked for.
+    fn at_vertex(&self) -> Option<Operation> {
+        self.is_at_vertex.then_some(self.asked.1)
+    }
+}
+
+/// A request in the form that Claude has at Vertex AI, if it is asked there.
+fn sent(mut head: Parts, mut body: RequestBody, at_vertex: Option<Operation>) -> Request<RequestBody> {
+    if let Some(operation) = at_vertex {
+        body = anthropic::vertex::body(operation, body.joined()).into();
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    Request::from_parts(head, body)
 }

@@ -1,10 +1,13 @@
 //! Claude at Vertex AI, which takes Messages otherwise than Anthropic: the path names the model and says
 //! whether the answer is a stream, the body says the version.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::dialect::{Operation, segment};
 use crate::edit::Object;
+use crate::edit::cut::cut_out;
 
 /// How its base URLs end, at whatever host.
 pub(crate) const BASE: &str = "/publishers/anthropic";
@@ -28,10 +31,11 @@ pub(crate) fn path(operation: Operation, model: &str, streams: bool) -> Option<S
 
 /// A body of Messages as it is taken there: a count alone names its model in it.
 pub(crate) fn body(operation: Operation, body: Bytes) -> Vec<Bytes> {
-    let version = |body: &Bytes| Some(Object::parse(body).ok()?.set(body, &[("anthropic_version", VERSION)]));
-    let left = match operation {
-        Operation::Chat => Object::parse(&body).map(|object| object.without("model").concat().into()),
-        _ => Ok(body.clone()),
-    };
-    left.ok().and_then(|left| version(&left)).unwrap_or_else(|| vec![body])
+    let Ok(object) = Object::parse(&body) else { return vec![body] };
+    let mut cuts = Vec::new();
+    if operation == Operation::Chat {
+        let is_model = |at: &Range<usize>| object.keys("model").any(|key| key.start - 1 == at.start);
+        cut_out(object.members().map(|(_, at)| (at.clone(), is_model(&at))), 0, &mut cuts);
+    }
+    object.set_and(&body, &[("anthropic_version", VERSION)], cuts)
 }
