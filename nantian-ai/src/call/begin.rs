@@ -73,7 +73,7 @@ impl<O: UsageObserver> LayerParts<O> {
             turn: fastrand::usize(..self.target.secrets().max(1)),
             retries: 0,
             withdrawn,
-            lowered: false,
+            fitted: false,
             budgeted: Some(self.target.budget().begin()),
         })
     }

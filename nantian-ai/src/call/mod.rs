@@ -73,8 +73,8 @@ pub(crate) struct Call<K: UsageSink> {
     retries: u32,
     /// What the provider has refused, and is asked without.
     withdrawn: Wishes,
-    /// A lower limit has been asked for than the client's.
-    lowered: bool,
+    /// Another limit has been asked for than the client's.
+    fitted: bool,
     /// Gone once it is kept for another ask.
     budgeted: Option<BudgetedCall>,
 }
@@ -86,8 +86,8 @@ impl<K: UsageSink> Call<K> {
     pub(crate) fn attempt(&mut self, target: &Target) -> Option<Request<RequestBody>> {
         let config = target.config();
         self.watch = Watch::new(config.timeouts, self.deadline, self.streaming);
-        let may_lower = !self.lowered && self.prepared.as_ref().is_some_and(Prepared::may_lower);
-        let may_ask_anew = may_lower || self.prepared.as_ref().is_some_and(Prepared::may_be_refused);
+        let may_fit = !self.fitted && self.prepared.as_ref().is_some_and(Prepared::may_fit);
+        let may_ask_anew = may_fit || self.prepared.as_ref().is_some_and(Prepared::may_be_refused);
         let may_ask_anew = may_ask_anew || self.has_other_secret(target);
         let may_repeat = self.repeats() < config.retry.max_retries || may_ask_anew;
         let mut request =
@@ -374,7 +374,7 @@ impl<K: UsageSink> Call<K> {
 
     /// How often the provider has been asked.
     fn attempts(&self) -> u32 {
-        self.retries + 1 + self.withdrawn.count() + u32::from(self.lowered)
+        self.retries + 1 + self.withdrawn.count() + u32::from(self.fitted)
     }
 
     fn may_repeat(&mut self, target: &Target) -> bool {

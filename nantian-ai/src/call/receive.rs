@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
@@ -177,6 +179,13 @@ where
                 joined.freeze()
             }
         }
+    }
+
+    /// With an answer in the place of all that has come and comes.
+    pub(crate) fn answered(mut self, answer: Bytes) -> Self {
+        self.head.status = StatusCode::OK;
+        self.head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self { rest: Rest(None), size: answer.len(), held: VecDeque::from([answer]), ..self }
     }
 
     /// The head, what has come, and what comes.

@@ -16,7 +16,7 @@ use crate::dialect::{Dialect, gemini};
 use crate::error::{BoxError, Error};
 use crate::ir::FaultKind;
 use crate::outbound::Way;
-use crate::outbound::lowered_limit::most_allowed;
+use crate::outbound::fitted_limit::Bound;
 use crate::retry::Failure;
 use crate::target::Target;
 use crate::usage::UsageSink;
@@ -72,8 +72,13 @@ impl<K: UsageSink> Call<K> {
     {
         let said = receiving.joined();
         let status = receiving.head.status;
-        if self.withdraws(status, &said) || self.lowers(status, &said) {
+        if self.withdraws(status, &said) || self.fits(status, &said) {
             return Step::Again(Duration::ZERO);
+        }
+        if let Way::Translated(translation) = &self.way
+            && let Some(answer) = translation.unfinished(status, &said)
+        {
+            return self.unfinished(target, receiving.answered(answer));
         }
         let mut fault = target.decode_fault(status, &said);
         // It cannot but think: it calls tools at Responses alone. What has been learnt was of the model
@@ -129,17 +134,29 @@ impl<K: UsageSink> Call<K> {
         Step::Refused(Failed::of(target, fault, &receiving.head.headers))
     }
 
-    /// Asks for as many tokens as the provider allows, if it says so and has been asked for more; once, as
-    /// that is no retry.
-    fn lowers(&mut self, status: StatusCode, said: &[u8]) -> bool {
-        let Some(most) = most_allowed(status, said) else { return false };
-        let (Some(prepared), false) = (&mut self.prepared, self.lowered) else { return false };
-        self.lowered = prepared.lower(most);
-        if self.lowered {
+    /// Takes the refusal of a model that has thought for as long as its answer may be for an answer. It was
+    /// not free.
+    fn unfinished<B>(&mut self, target: &Target, answer: Receiving<B>) -> Step<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        self.metering.begin(answer.head.status, &answer.head.headers);
+        self.metering.meter_mut().push(&answer.joined());
+        self.whole(target, answer)
+    }
+
+    /// Asks for as many tokens as the provider allows, if it says so and has been asked for more or for
+    /// fewer; once, as that is no retry.
+    fn fits(&mut self, status: StatusCode, said: &[u8]) -> bool {
+        let Some(bound) = Bound::of_refusal(status, said) else { return false };
+        let (Some(prepared), false) = (&mut self.prepared, self.fitted) else { return false };
+        self.fitted = prepared.fit(bound);
+        if self.fitted {
             self.way = prepared.way().clone();
             self.metering.note_losses(prepared.losses());
         }
-        self.lowered
+        self.fitted
     }
 
     /// Asks without what the provider refuses, if it can be left out. That is no retry: it says nothing of

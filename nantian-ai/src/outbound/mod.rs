@@ -1,9 +1,9 @@
 //! A client's request made into the request that the upstream gets, without IO.
 
 pub(crate) mod answer_model;
+pub(crate) mod fitted_limit;
 pub(crate) mod foreign;
 mod headers;
-pub(crate) mod lowered_limit;
 mod prepared;
 
 use std::ops::Range;
@@ -47,8 +47,8 @@ pub struct Prepared {
     way: Way,
     /// What the provider may refuse, and is asked without then.
     wishes: Wishes,
-    /// A limit on the tokens of the answer may be lowered.
-    may_lower: bool,
+    /// A limit on the tokens of the answer may become another one.
+    may_fit: bool,
     lost: Losses,
 }
 
@@ -138,7 +138,7 @@ impl Target {
         }
         let is_at_vertex = has_body && self.is_claude_at_vertex();
         let mut prepared =
-            Prepared { head, body, is_at_vertex, facts, asked, wishes, may_lower: false, way, lost };
+            Prepared { head, body, is_at_vertex, facts, asked, wishes, may_fit: false, way, lost };
         // What is sent is filled, of which something may have been cut.
         if wishes.has(Wish::Silence) && self.forgoes(Wish::Silence) {
             prepared.leave_out(Wish::Silence);
@@ -261,7 +261,7 @@ impl Target {
             head,
             body: RequestBody::from(vec![body]),
             is_at_vertex: self.is_claude_at_vertex(),
-            may_lower: !strict && facts.max_tokens.is_some(),
+            may_fit: !strict && facts.max_tokens.is_some(),
             facts,
             asked: (self.dialect(), translation.operation()),
             wishes,

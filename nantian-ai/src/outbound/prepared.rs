@@ -12,7 +12,7 @@ use crate::body::RequestBody;
 use crate::dialect::{Operation, anthropic, bedrock};
 use crate::facts::RequestFacts;
 use crate::ir::Losses;
-use crate::outbound::lowered_limit::lowered;
+use crate::outbound::fitted_limit::{Bound, fitted};
 use crate::translate::Translation;
 use crate::usage::Meter;
 use crate::wish::{Wish, Wishes};
@@ -127,12 +127,12 @@ impl Prepared {
         true
     }
 
-    /// Asks for no more tokens than this; false if that is what has been asked for, or the client must get
-    /// what it has asked for.
-    pub(crate) fn lower(&mut self, most: u64) -> bool {
+    /// Asks for as many tokens as the bound leaves; false if that is what has been asked for, or the client
+    /// must get what it has asked for.
+    pub(crate) fn fit(&mut self, bound: Bound) -> bool {
         const LOST: &str = "max_tokens";
-        let (true, Way::Translated(translation)) = (self.may_lower, &mut self.way) else { return false };
-        let Some(body) = lowered(&self.body.joined(), most) else { return false };
+        let (true, Way::Translated(translation)) = (self.may_fit, &mut self.way) else { return false };
+        let Some(body) = fitted(&self.body.joined(), bound) else { return false };
         self.body = RequestBody::from(vec![body]);
         self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         self.lost.add(LOST);
@@ -140,9 +140,9 @@ impl Prepared {
         true
     }
 
-    /// Whether it may be asked with a lower limit.
-    pub(crate) fn may_lower(&self) -> bool {
-        self.may_lower
+    /// Whether it may be asked with another limit.
+    pub(crate) fn may_fit(&self) -> bool {
+        self.may_fit
     }
 
     /// What the provider is not told of the request: in its own dialect that is reasoning of another family.

@@ -47,7 +47,9 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
 use http::response::Parts;
 
 use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder, decode_count};
-use crate::dialect::{ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, responses};
+use crate::dialect::{
+    ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, openai, responses,
+};
 use crate::edit::{Object, model_of};
 use crate::error::Error;
 use crate::facts::RequestFacts;
@@ -70,6 +72,8 @@ pub struct Translation {
     /// The model as the client has named it, where the answer must name it so.
     named: Option<String>,
     input_estimate: u64,
+    /// The most tokens of the answer, if the client has named them.
+    max_output: Option<u64>,
     echo: Echo,
 }
 
@@ -156,6 +160,7 @@ impl Translation {
                 _ => None,
             },
             input_estimate: facts.input_estimate,
+            max_output: facts.max_output(),
         };
         Ok((translation, body))
     }
@@ -253,6 +258,13 @@ impl Translation {
             StreamEncoder::new(self.client, self.defaults(), names),
             self.named.clone(),
         )
+    }
+
+    /// The answer of the provider that a refusal stands for: one without a word, for the model has thought
+    /// for as long as the client lets it answer.
+    pub(crate) fn unfinished(&self, status: StatusCode, said: &[u8]) -> Option<Bytes> {
+        let is_chat = self.operation() == Operation::Chat && self.upstream == Dialect::OpenAi;
+        openai::unfinished(status, said, self.max_output.filter(|_| is_chat)?)
     }
 
     /// What the client is told of a status that is no success.

@@ -73,6 +73,8 @@ mod translation;
 #[cfg(test)]
 mod troubles;
 #[cfg(test)]
+mod unfinished;
+#[cfg(test)]
 mod untyped;
 #[cfg(test)]
 mod usage;

@@ -1,5 +1,6 @@
-//! The most tokens of an answer, as providers name it that refuse to be asked for more: coding agents name
-//! one limit, and models have many.
+//! The most tokens of an answer, within the bounds that providers name who refuse to be asked for more or
+//! for fewer: coding agents name one limit, and models have many; and they ask for one token to learn whether
+//! a model is there.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -31,34 +32,58 @@ const BEFORE_THE_MOST: [&str; 7] = [
     "Requests with max_tokens > ",
 ];
 
-/// A body that asks for no more tokens than this; `None` if none does ask for more.
-pub(crate) fn lowered(body: &Bytes, most: u64) -> Option<Bytes> {
+/// Words of OpenAI and Azure before the least that some of their models take.
+const BEFORE_THE_LEAST: &str = "Expected a value >= ";
+
+/// What a provider says of the limits that it takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bound {
+    /// None above this.
+    Most(u64),
+    /// None below this.
+    Least(u64),
+}
+
+/// A body whose limit is within the bound; `None` if no other one is asked for.
+pub(crate) fn fitted(body: &Bytes, bound: Bound) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
-    let limit = most.to_string();
-    let lower = |object: &Object<'_>, body: &Bytes, name: &str| {
-        let asks_more = object.number(name).is_some_and(|asked| asked > most);
-        asks_more.then(|| Bytes::from(object.set(body, &[(name, &limit)]).concat()))
+    let fit = |object: &Object<'_>, body: &Bytes, name: &str| {
+        let limit = bound.instead_of(object.number(name)?)?.to_string();
+        Some(Bytes::from(object.set(body, &[(name, &limit)]).concat()))
     };
     LIMITS.into_iter().find_map(|(outer, name)| {
-        let Some(outer) = outer else { return lower(&object, body, name) };
+        let Some(outer) = outer else { return fit(&object, body, name) };
         let inner = Bytes::copy_from_slice(object.value(outer)?);
-        let inner = lower(&Object::parse(&inner).ok()?, &inner, name)?;
+        let inner = fit(&Object::parse(&inner).ok()?, &inner, name)?;
         Some(Bytes::from(object.set(body, &[(outer, std::str::from_utf8(&inner).ok()?)]).concat()))
     })
 }
 
-/// What a refusal allows, if it is one of a limit, says so and leaves room for an answer. It may quote the
-/// client, and counts for its request alone.
-pub(crate) fn most_allowed(status: StatusCode, said: &[u8]) -> Option<u64> {
-    if !matches!(status.as_u16(), 400 | 422) {
-        return None;
+// === impl Bound ===
+
+impl Bound {
+    /// What a refusal allows, if it is one of a limit, says so and leaves room for an answer. It may quote
+    /// the client, and counts for its request alone.
+    pub(crate) fn of_refusal(status: StatusCode, said: &[u8]) -> Option<Self> {
+        if !matches!(status.as_u16(), 400 | 422) {
+            return None;
+        }
+        let said = std::str::from_utf8(said).ok()?;
+        let mut words = LIMITS.iter().map(|(_, name)| name).chain(&OF_A_LIMIT);
+        if !words.any(|words| said.contains(words)) {
+            return None;
+        }
+        let most = of_model(said).or_else(|| of_request(said)).filter(|most| *most > 0);
+        most.map(Self::Most).or_else(|| number_after(said, BEFORE_THE_LEAST).map(Self::Least))
     }
-    let said = std::str::from_utf8(said).ok()?;
-    let mut words = LIMITS.iter().map(|(_, name)| name).chain(&OF_A_LIMIT);
-    if !words.any(|words| said.contains(words)) {
-        return None;
+
+    /// What is to be asked for, if it is another limit.
+    fn instead_of(self, asked: u64) -> Option<u64> {
+        match self {
+            Self::Most(most) => (asked > most).then_some(most),
+            Self::Least(least) => (asked < least).then_some(least),
+        }
     }
-    of_model(said).or_else(|| of_request(said)).filter(|most| *most > 0)
 }
 
 /// The most that a model ever writes.
@@ -94,56 +119,57 @@ fn number_after(text: &str, words: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::Bound::{Least, Most};
     use super::*;
 
     #[test]
     fn the_limit_is_read_of_the_words_of_each_provider() {
-        for (said, most) in [
+        for (said, bound) in [
             (
                 "max_tokens is too large: 32000. This model supports at most 16384 completion tokens, whereas you provided 32000.",
-                Some(16_384),
+                Some(Most(16_384)),
             ),
             (
                 "max_tokens: 64000 > 8192, which is the maximum allowed number of output tokens for claude-3-5-haiku",
-                Some(8192),
+                Some(Most(8192)),
             ),
             (
                 "'max_tokens' or 'max_completion_tokens' is too large: 64000. This model's maximum context length is 64001 tokens and your request has 24235 input tokens (64000 > 64001 - 24235).",
-                Some(39_766),
+                Some(Most(39_766)),
             ),
             (
                 "This model's maximum context length is 16385 tokens. However, you requested 20000 tokens (5000 in the messages, 15000 in the completion). Please reduce the length of the messages or completion.",
-                Some(11_385),
+                Some(Most(11_385)),
             ),
             (
                 "`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less than the `context_window` for this model",
-                Some(8192),
+                Some(Most(8192)),
             ),
-            ("max_tokens for `llama` must be less than or equal to 8000", Some(8000)),
-            ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", Some(8192)),
+            ("max_tokens for `llama` must be less than or equal to 8000", Some(Most(8000))),
+            ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", Some(Most(8192))),
             (
                 "max_tokens (1048576) exceeds model's maximum output tokens (65536) for model deepseek",
-                Some(65_536),
+                Some(Most(65_536)),
             ),
             (
                 "Requests with max_tokens > 4096 must have stream=true, or the connection may time out",
-                Some(4096),
+                Some(Most(4096)),
             ),
             (
                 "The maximum tokens you requested exceeds the model limit of 10000. Try again with a maximum tokens value that is lower than 10000.",
-                Some(10_000),
+                Some(Most(10_000)),
             ),
             (
                 "Unable to submit request because it has a maxOutputTokens value of 32000 but the supported range is from 1 (inclusive) to 8193 (exclusive). Update the value and try again.",
-                Some(8192),
+                Some(Most(8192)),
             ),
             (
                 "Invalid 'max_output_tokens': integer above maximum value. Expected a value <= 16384, but got 32000 instead.",
-                Some(16_384),
+                Some(Most(16_384)),
             ),
             (
                 "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 1 instead.",
-                None,
+                Some(Least(16)),
             ),
             // The conversation itself is too long, or leaves nothing.
             (
@@ -167,13 +193,13 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(most_allowed(StatusCode::BAD_REQUEST, said.as_bytes()), most, "{said}");
-            assert_eq!(most_allowed(StatusCode::OK, said.as_bytes()), None);
+            assert_eq!(Bound::of_refusal(StatusCode::BAD_REQUEST, said.as_bytes()), bound, "{said}");
+            assert_eq!(Bound::of_refusal(StatusCode::OK, said.as_bytes()), None);
         }
     }
 
     #[test]
-    fn a_limit_is_lowered_where_each_dialect_has_it_and_nothing_else_changes() {
+    fn a_limit_is_changed_where_each_dialect_has_it_and_nothing_else_changes() {
         for (body, expected) in [
             (r#"{"max_tokens": 9,"a":1}"#, Some(r#"{"max_tokens": 5,"a":1}"#)),
             (
@@ -192,8 +218,11 @@ mod tests {
             (r#"{"max_tokens":5,"options":{"num_predict":4}}"#, None),
             (r#"{"messages":[]}"#, None),
         ] {
-            let lowered = lowered(&Bytes::from_static(body.as_bytes()), 5);
+            let lowered = fitted(&Bytes::from_static(body.as_bytes()), Most(5));
             assert_eq!(lowered.as_deref(), expected.map(str::as_bytes), "{body}");
         }
+        let raised = fitted(&Bytes::from_static(br#"{"max_completion_tokens":1}"#), Least(16));
+        assert_eq!(raised.as_deref(), Some(br#"{"max_completion_tokens":16}"#.as_slice()));
+        assert_eq!(fitted(&Bytes::from_static(br#"{"max_tokens":16}"#), Least(16)), None);
     }
 }
