@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::ir::{Block, Document, Message, Source};
+use crate::ir::{Block, Document, Source};
 
 /// The texts of a message, as one.
 pub(crate) fn joined_text(content: &[Block], separator: &str) -> String {
@@ -26,10 +26,9 @@ pub(crate) fn said_by_user(text: &str) -> String {
 }
 
 /// Whether the word JSON is in what is said, in letters of any case.
-pub(crate) fn says_json(messages: &[Message]) -> bool {
+pub(crate) fn says_json<'a>(mut said: impl Iterator<Item = &'a Block>) -> bool {
     let is_in = |text: &str| text.as_bytes().windows(4).any(|word| word.eq_ignore_ascii_case(b"json"));
-    let mut blocks = messages.iter().flat_map(|message| &message.content);
-    blocks.any(|block| matches!(block, Block::Text(text) if is_in(text)))
+    said.any(|block| matches!(block, Block::Text(text) if is_in(text)))
 }
 
 /// What a user says first where nobody does, and a provider wants somebody to.

@@ -167,6 +167,9 @@ impl Target {
         };
         if !is_strict && foreign::has_thoughts(surface, object) {
             wishes.add(Wish::Reasoning);
+            if surface.dialect() == ClientDialect::Responses {
+                wishes.add(Wish::Afterthought);
+            }
         }
         let is_messages =
             (surface.dialect(), surface.operation()) == (ClientDialect::Anthropic, Operation::Chat);

@@ -36,6 +36,8 @@ macro_rules! wishes {
 wishes! {
     /// Bedrock: features of Claude by their names, of which each model knows others.
     Betas,
+    /// Responses: reasoning after which nothing comes.
+    Afterthought,
     /// Chat Completions: what stands for signatures of Gemini in calls that have none.
     StandIn,
     /// Anthropic, Bedrock and Responses: that the model takes reasoning back. Who else speaks this dialect
@@ -112,7 +114,8 @@ impl Wish {
         let is_anywhere =
             |wish| words_of(wish).iter().any(|words| memmem::find(said, words.as_bytes()).is_some());
         let is_said = || match self {
-            Self::Betas | Self::Pictures | Self::StandIn | Self::Thinking | Self::Usage => is_anywhere(self),
+            Self::Afterthought | Self::Betas | Self::Pictures => is_anywhere(self),
+            Self::StandIn | Self::Thinking | Self::Usage => is_anywhere(self),
             // Who misses it names it, too.
             Self::Reasoning => is_anywhere(self) && !is_anywhere(Self::Silence),
             // These hold for all clients from then on, and further on a refusal may quote what one has
@@ -142,7 +145,8 @@ impl Wish {
     pub(crate) fn is_given_up(self, streams: bool) -> bool {
         match self {
             // Another model may see them: it is asked first.
-            Self::Betas | Self::MustCall | Self::Pictures | Self::Reasoning | Self::StandIn => false,
+            Self::Betas | Self::MustCall | Self::Pictures => false,
+            Self::Afterthought | Self::Reasoning | Self::StandIn => false,
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
@@ -158,6 +162,7 @@ impl Wish {
     pub(crate) fn farewell(self) -> &'static str {
         match self {
             Self::Betas => "the provider refuses `anthropic_beta`: features are left out",
+            Self::Afterthought => "the provider refuses reasoning after which nothing comes: it is left out",
             Self::StandIn => "the provider refuses what stands for signatures of Gemini: it is left out",
             Self::Reasoning => "the provider refuses reasoning of another one: it is left out",
             Self::Thinking => "the model does not think: `think` is left out",
@@ -189,6 +194,7 @@ impl Wish {
     pub(crate) fn taken_out(self, body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
         let object = Object::parse(body).ok()?;
         let left = match self {
+            Self::Afterthought => return foreign::without_afterthoughts(body),
             Self::Betas => return left_out::without_inner(body, bedrock::OWN, "anthropic_beta"),
             Self::MustCall => return left_out::without_inner(body, "toolConfig", "toolChoice"),
             Self::Summary => return left_out::without_inner(body, "reasoning", "summary"),

@@ -150,7 +150,7 @@ impl Wishes {
     pub(crate) fn losses(self, wish: Wish) -> &'static [&'static str] {
         match (wish, self.thinking) {
             (Wish::Betas, _) => &["anthropic-beta"],
-            (Wish::Reasoning, _) => &["messages.reasoning"],
+            (Wish::Afterthought | Wish::Reasoning, _) => &["messages.reasoning"],
             (Wish::Thinking, _) => &["thinking"],
             (Wish::Effort | Wish::ForcedTool | Wish::Template, None | Some(Thinking::Off)) => &[],
             (Wish::Effort | Wish::ForcedTool | Wish::Template, Some(_)) => &["thinking"],

@@ -15,6 +15,9 @@ const NO_SAMPLING: [&str; 8] = [
     "This model doesn't support the topP field",
 ];
 
+/// How OpenAI refuses reasoning after which nothing comes.
+const NOTHING_FOLLOWS: &str = "was provided without its required following item";
+
 /// How models refuse penalties.
 const NO_PENALTIES: [&str; 7] = [
     "Penalty is not enabled",
@@ -29,13 +32,14 @@ const NO_PENALTIES: [&str; 7] = [
 /// What refusals of a wish say, of which one is enough. Those that teach something about others begin so.
 pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
     match wish {
+        Wish::Afterthought => &[NOTHING_FOLLOWS],
         Wish::Betas => &["invalid beta flag"],
         Wish::StandIn => &["extra_content"],
         Wish::Reasoning => &[
             "in `thinking` block",
             "in `redacted_thinking` block",
             "The encrypted content",
-            "was provided without its required following item",
+            NOTHING_FOLLOWS,
             // Models of OpenAI and Moonshot at Bedrock, and any there that has no words for it.
             "Encrypted content cannot be used",
             "reasoningContent",

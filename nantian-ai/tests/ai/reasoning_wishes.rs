@@ -220,18 +220,90 @@ async fn reasoning_that_a_limit_has_cut_is_left_out_of_responses_for_nothing_com
 }
 
 #[tokio::test]
-async fn reasoning_that_openai_finds_alone_is_left_out_where_it_passes_too() {
-    let body = json!({"model": "any", "input": [
+async fn reasoning_stays_where_the_next_message_of_the_model_goes_on() {
+    let thought =
+        |id: &str| json!({"type": "thinking", "thinking": "", "signature": format!("openai.{id}.x")});
+    let body = json!({"model": "any", "max_tokens": 99, "messages": [
         {"role": "user", "content": "a"},
-        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
-        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": [thought("rs_1")]},
+        {"role": "assistant", "content": [thought("rs_2")]},
+        {"role": "assistant", "content": [{"type": "text", "text": "b"}, thought("rs_3")]},
+        {"role": "user", "content": "c"},
     ]});
-    let alone = "Item 'rs_1' of type 'reasoning' was provided without its required following item.";
-    let upstream = Upstream::new().replies(refused(alone)).replies(reply(200, OF_RESPONSES));
-    let request = post("/v1/responses", &body.to_string());
-    let config = TargetConfig::new("demo/gpt", "openai", "gpt-5");
-    let (head, answer) = send(layer(config), &upstream, request).await;
+    let upstream = Upstream::new().replies(reply(200, OF_RESPONSES));
+    let request = post("/v1/messages", &body.to_string());
+    let (head, answer) = send(layer(responses("openai", "gpt-5")), &upstream, request).await;
     assert_eq!(head.status, 200, "{answer}");
-    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning");
-    assert_eq!(asked(&upstream, "/input/1/content"), [Value::Null, json!("b")]);
+    assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning", "of the last one");
+    let input = asked(&upstream, "/input").remove(0);
+    let ids: Vec<_> = input.as_array().unwrap().iter().map(|item| item["id"].as_str()).collect();
+    assert_eq!(ids, [None, Some("rs_1"), Some("rs_2"), None, None]);
+}
+
+#[tokio::test]
+async fn some_input_is_left_where_the_model_has_only_thought() {
+    let thought = json!({"type": "thinking", "thinking": "", "signature": "openai.rs_1.x"});
+    let messages = json!([{"role": "assistant", "content": [thought]}]);
+    for (system, input) in [
+        (json!("Answer."), json!({"role": "system", "content": "Answer."})),
+        (json!([]), json!({"role": "user", "content": "Begin."})),
+    ] {
+        let body = json!({"model": "any", "max_tokens": 99, "system": system, "messages": messages});
+        let upstream = Upstream::new().replies(reply(200, OF_RESPONSES));
+        let request = post("/v1/messages", &body.to_string());
+        let (head, answer) = send(layer(responses("openai", "gpt-5")), &upstream, request).await;
+        assert_eq!(head.status, 200, "{answer}");
+        assert_eq!(asked(&upstream, "/input"), [json!([input])]);
+        assert_eq!(asked(&upstream, "/instructions"), [Value::Null]);
+    }
+}
+
+/// What OpenAI is asked in turn for a body that passes, after refusals with these words.
+async fn passed(input: &Value, refusals: &[&str]) -> (u16, Vec<Value>) {
+    let mut upstream = Upstream::new();
+    for refusal in refusals {
+        upstream = upstream.replies(refused(refusal));
+    }
+    let upstream = upstream.replies(reply(200, OF_RESPONSES));
+    let request = post("/v1/responses", &json!({"model": "any", "input": input}).to_string());
+    let config = TargetConfig::new("demo/gpt", "openai", "gpt-5");
+    let (head, _) = send(layer(config), &upstream, request).await;
+    let named = head.headers.get("x-nantian-dropped").map(|it| it.to_str().unwrap());
+    assert_eq!(named, (head.status == 200).then_some("messages.reasoning"));
+    (head.status.as_u16(), asked(&upstream, "/input"))
+}
+
+const ALONE: &str = "Item 'rs_2' of type 'reasoning' was provided without its required following item.";
+
+#[tokio::test]
+async fn reasoning_that_openai_finds_alone_is_left_out_where_it_passes_and_no_other() {
+    let thought = |id: &str| json!({"type": "reasoning", "id": id, "summary": [], "encrypted_content": "x"});
+    let [first, alone] = ["rs_1", "rs_2"].map(thought);
+    let called =
+        json!({"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"});
+    let result = json!({"type": "function_call_output", "call_id": "c", "output": "1"});
+    let user = json!({"role": "user", "content": "a"});
+    let input = json!([user, first, called, alone, result, alone, user, alone]);
+    let left = json!([user, first, called, result, user]);
+    assert_eq!(passed(&input, &[ALONE]).await, (200, vec![input.clone(), left.clone()]));
+
+    // The account has changed as well.
+    let foreign = "The encrypted content x could not be verified.";
+    let mut unnamed = called.clone();
+    unnamed.as_object_mut().unwrap().remove("id");
+    let none = json!([user, unnamed, result, user]);
+    assert_eq!(passed(&input, &[ALONE, foreign]).await, (200, vec![input.clone(), left, none]));
+
+    // What it came with is not what comes after it.
+    let input = json!([user, first, called, result]);
+    assert_eq!(passed(&input, &[ALONE]).await, (200, vec![input.clone(), json!([user, unnamed, result])]));
+}
+
+#[tokio::test]
+async fn no_input_is_emptied_of_reasoning_that_passes() {
+    let thought = json!({"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "x"});
+    for refusal in [ALONE, "The encrypted content x could not be verified."] {
+        let input = json!([thought]);
+        assert_eq!(passed(&input, &[refusal]).await, (400, vec![input]));
+    }
 }

@@ -45,13 +45,14 @@ enum UserPart<'r> {
 impl<'r> Turns<'r> {
     pub(super) fn of(request: &'r Request, profile: Profile, losses: &mut Losses) -> Result<Self, Invalid> {
         let mut turns = Vec::with_capacity(request.messages.len() + 1);
+        let said = request.messages.iter().flat_map(|message| &message.content);
         let is_enforced = profile.takes_schema && enforced(request, profile).is_some();
         match &request.output {
             Some(Output::Schema { schema, .. }) if !is_enforced => {
                 turns.push(Turn::System(format!("{OF_SCHEMA}{schema}")));
             }
             // Many refuse to answer in JSON if nobody has said the word.
-            Some(Output::Json) if !says_json(&request.messages) => {
+            Some(Output::Json) if !says_json(said) => {
                 turns.push(Turn::System(ONLY_JSON.to_owned()));
             }
             _ => {}

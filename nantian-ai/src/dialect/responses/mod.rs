@@ -7,6 +7,7 @@ mod read_request;
 mod read_stream;
 mod signature;
 mod tools;
+mod turn;
 mod write_reply;
 mod write_request;
 mod write_stream;

@@ -1,7 +1,8 @@
 //! The common form into a Responses request.
 
+use super::turn::Turn;
 use super::{LOGPROBS, signature};
-use crate::codec::{Invalid, List, Object, joined_text, object, says_json, titled_text_of};
+use crate::codec::{BEGINNING, Invalid, List, Object, joined_text, object, says_json, titled_text_of};
 use crate::dialect::anthropic::ONLY_JSON;
 use crate::dialect::openai::{
     FAILED, Thinker, ThinkingBy, holds_answers, is_strict, loses_strictness, options, result_text,
@@ -30,16 +31,18 @@ pub(crate) fn encode_count(request: &Request, provider: &str) -> Result<(Vec<u8>
 fn write(request: &Request, provider: &str, counted: bool) -> Result<(Vec<u8>, Losses), Invalid> {
     let mut losses = Losses::default();
     let thinker = Thinker::of(&request.model);
-    let (instructions, messages) = match request.messages.split_first() {
-        // Some input there must be.
-        Some((first, rest)) if first.role == Role::System && !rest.is_empty() => {
-            (Some(joined_text(&first.content, "\n\n")), rest)
-        }
-        _ => (None, request.messages.as_slice()),
-    };
-    for message in messages {
-        check(message, &mut losses)?;
+    let turns = Turn::all(&request.messages);
+    for (message, turn) in request.messages.iter().zip(&turns) {
+        check(message, turn, &mut losses)?;
     }
+    // Some input there must be.
+    let (instructions, turns) = match turns.split_first() {
+        Some((first, rest)) if first.role == Role::System && rest.iter().any(Turn::says) => {
+            (Some(joined_text(first.content, "\n\n")), rest)
+        }
+        _ => (None, turns.as_slice()),
+    };
+    let is_silent = !turns.iter().any(Turn::says);
     // A deployment of Azure may be named anything, and xAI tells few of its models how much to think.
     let is_azure = provider.eq_ignore_ascii_case(azure::NAME);
     let may_think = thinker.is_some() || is_azure || provider.eq_ignore_ascii_case("xai");
@@ -54,7 +57,8 @@ fn write(request: &Request, provider: &str, counted: bool) -> Result<(Vec<u8>, L
         losses.add("verbosity");
     }
     // OpenAI refuses to answer in JSON if nobody has said the word; instructions do not count.
-    let must_say_json = matches!(request.output, Some(Output::Json)) && !says_json(messages);
+    let must_say_json = matches!(request.output, Some(Output::Json))
+        && !says_json(turns.iter().flat_map(|turn| turn.content));
     let body = object(|body| {
         body.text("model", &request.model);
         body.some_text("instructions", instructions.as_deref());
@@ -62,7 +66,10 @@ fn write(request: &Request, provider: &str, counted: bool) -> Result<(Vec<u8>, L
             if must_say_json {
                 write_system(list, ONLY_JSON);
             }
-            messages.iter().for_each(|message| write_message(list, message));
+            turns.iter().for_each(|turn| write_turn(list, turn));
+            if is_silent {
+                write_user(list, &[Block::Text(BEGINNING.to_owned())]);
+            }
         });
         write_tools(body, request);
         write_output(body, request.output.as_ref(), verbosity);
@@ -121,13 +128,12 @@ fn name_the_unknown(request: &Request, sampled: bool, losses: &mut Losses) {
 }
 
 /// Refuses what no item can carry, and names what is left out.
-fn check(message: &Message, losses: &mut Losses) -> Result<(), Invalid> {
-    let followed = followed(&message.content).len();
+fn check(message: &Message, turn: &Turn<'_>, losses: &mut Losses) -> Result<(), Invalid> {
     for (at, block) in message.content.iter().enumerate() {
         match (message.role, block) {
             (Role::Assistant, Block::Reasoning(reasoning)) => {
                 let is_lost = match reasoning.signature.as_deref().and_then(signature::own) {
-                    Some(_) => at >= followed,
+                    Some(_) => at >= turn.content.len(),
                     None => !reasoning.text.is_empty(),
                 };
                 if is_lost {
@@ -231,11 +237,11 @@ fn write_format(format: &mut Object<'_>, output: &Output) {
     }
 }
 
-fn write_message(list: &mut List<'_>, message: &Message) {
-    match message.role {
-        Role::System => write_system(list, &joined_text(&message.content, "\n\n")),
-        Role::User => write_user(list, &message.content),
-        Role::Assistant => followed(&message.content).iter().for_each(|block| write_said(list, block)),
+fn write_turn(list: &mut List<'_>, turn: &Turn<'_>) {
+    match turn.role {
+        Role::System => write_system(list, &joined_text(turn.content, "\n\n")),
+        Role::User => write_user(list, turn.content),
+        Role::Assistant => turn.content.iter().for_each(|block| write_said(list, block)),
     }
 }
 
@@ -320,15 +326,6 @@ fn write_part(list: &mut List<'_>, block: &Block) {
         | Block::ToolCall(_)
         | Block::ToolResult(_) => {}
     }
-}
-
-/// What the model said without what it has only thought, as it has where its limit cuts a turn: reasoning is
-/// refused with nothing after it.
-fn followed(content: &[Block]) -> &[Block] {
-    let is_said =
-        |block: &Block| matches!(block, Block::Text(text) | Block::Refusal(text) if !text.is_empty());
-    let last = content.iter().rposition(|block| is_said(block) || matches!(block, Block::ToolCall(_)));
-    content.get(..last.map_or(0, |at| at + 1)).unwrap_or_default()
 }
 
 /// What the model said: each block an item.

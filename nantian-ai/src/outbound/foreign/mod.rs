@@ -204,17 +204,39 @@ fn of_input(object: &Object<'_>, cut: Cut) -> Option<Vec<Edit>> {
     }
     let mut input = items(json, std::str::from_utf8(json).ok()?)?;
     input.iter_mut().for_each(|item| item.is_cut = cut.takes_item(&Block::of(item.json)));
-    if !input.iter().any(|item| item.is_cut) {
-        return None;
-    }
     let mut cuts = Vec::new();
     for item in input.iter().filter(|item| matches!(cut, Cut::All) && Block::of(item.json).needs_no_id()) {
         let Ok(object) = Object::parse(item.json.as_bytes()) else { continue };
         let members = object.members().map(|(name, range)| (range, name == b"id"));
         cut_out(members, at + item.range.start, &mut cuts);
     }
-    cut_out(input.into_iter().map(Item::place), at, &mut cuts);
+    cut_items(input, at, &mut cuts)?;
     Some(cuts)
+}
+
+/// A body for Responses without the reasoning after which nothing comes, as where a limit has cut a turn; `None`
+/// if there is none, or nothing else.
+pub(crate) fn without_afterthoughts(body: &Bytes) -> Option<Bytes> {
+    let object = Object::parse(body).ok()?;
+    let (at, json) = object.place("input")?;
+    let mut input = items(json, std::str::from_utf8(json).ok()?)?;
+    let mut goes_on = false;
+    for item in input.iter_mut().rev() {
+        let block = Block::of(item.json);
+        match &*block.kind {
+            "reasoning" => item.is_cut = !goes_on,
+            _ => goes_on = block.is_of_the_model(),
+        }
+    }
+    let mut cuts = Vec::new();
+    cut_items(input, at, &mut cuts)?;
+    Some(object.set_and(body, &[], cuts).concat().into())
+}
+
+/// Cuts items out of an `input`; `None` if nothing is to go, or nothing would stay, which is refused, too.
+fn cut_items(input: Vec<Item<'_>>, at: usize, cuts: &mut Vec<Edit>) -> Option<()> {
+    let gone = input.iter().filter(|item| item.is_cut).count();
+    (0 < gone && gone < input.len()).then(|| cut_out(input.into_iter().map(Item::place), at, cuts))
 }
 
 /// Whether a text begins so. Within one its quote would be escaped.
@@ -299,6 +321,17 @@ impl<'a> Block<'a> {
             _ => return false,
         };
         anthropic::FOREIGN.iter().any(|mark| said.starts_with(mark))
+    }
+
+    /// Whether an item is something that the model has said or done. One without a type is a message, or a
+    /// reference to an item.
+    fn is_of_the_model(&self) -> bool {
+        match (&*self.kind, self.role.as_deref()) {
+            ("", None) => true,
+            ("" | "message", role) => role == Some("assistant"),
+            ("additional_tools" | "agent_message" | "mcp_approval_response", _) => false,
+            (kind, _) => !kind.ends_with("_output"),
+        }
     }
 
     /// Whether an item may be given back without its id. A message need not say that it is one, nor a
