@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use nantian_ratelimit::redis::{OnOutage, RedisStore, StoreStatus};
+use nantian_ratelimit::redis::{OnOutage, RedisStore, StoreFault, StoreStatus};
 use tokio::{
     sync::Notify,
     time::{MissedTickBehavior, interval},
@@ -59,6 +59,12 @@ fn remark(status: &StoreStatus) -> Option<&'static str> {
     })
 }
 
+/// Whether a store is away until somebody mends something.
+fn lasts(fault: Option<StoreFault>) -> bool {
+    use StoreFault::{Credentials, Database, Scripts, Tls, Unreadable};
+    matches!(fault, Some(Credentials | Unreadable | Tls | Scripts | Database))
+}
+
 /// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when another
 /// remark is due.
 pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
@@ -87,7 +93,9 @@ pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
         }
         let reason = fault.map(tracing::field::display);
         match (remark, before) {
-            (Some(_), Some((false, .., before))) if !status.is_reachable && lost <= before.len() => {
+            (Some(_), Some((false, _, told, before)))
+                if !status.is_reachable && lost <= before.len() && (fault == told || !lasts(fault)) =>
+            {
                 tracing::debug!(store = %store.url(), reason, away, "the store is still away");
             }
             (Some(remark), _) => tracing::warn!(store = %store.url(), reason, away, "{remark}"),

@@ -378,7 +378,7 @@ async fn a_server_that_asks_for_a_certificate_and_gets_another_password_is_used_
     redis.configure("first", "requirepass second").await;
     redis.disconnect("second").await;
     is_shared(&gateway, 0.0).await;
-    eventually("it is logged", async || gateway.log.count("the credentials are refused") == 1).await;
+    eventually("it is logged", async || gateway.log.count("the credentials are refused") > 0).await;
     fs::write(&password, "second\n").unwrap();
     is_shared(&gateway, 1.0).await;
     let answered = statuses(&gateway, "/", 10).await;
