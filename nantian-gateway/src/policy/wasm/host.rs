@@ -160,7 +160,7 @@ pub(super) async fn send(
     let endpoints = ServiceBuilder::new()
         .layer(FailoverLayer::new(balancer.clone()))
         .layer(balance_layer(balancer, None))
-        .service(Connect::new(client, None, true));
+        .service(Connect::new(client, None, false));
     let response = endpoints.oneshot(request).await?;
     let is_of_endpoint = response.extensions().get::<LoggedError>().is_none();
     Ok(is_of_endpoint.then(|| response.map(Body::from)))
