@@ -34,6 +34,13 @@ pub enum Error {
         /// The methods the operation takes.
         allowed: &'static [Method],
     },
+    /// The client offers to go on over a WebSocket, which nobody does here. Maps to 426, by which Codex knows
+    /// to ask over HTTP at once.
+    #[error("nothing is served here over a WebSocket, use {}", words(allowed))]
+    NoWebSocket {
+        /// The methods the operation takes.
+        allowed: &'static [Method],
+    },
     /// The client asks in its dialect for an operation that is not translated into the upstream's. Maps to
     /// 400.
     #[error("{operation} of the {client} dialect cannot be asked of a provider that speaks {upstream}")]
@@ -251,6 +258,7 @@ impl Error {
             Self::MethodNotAllowed { .. } => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", INVALID, INVALID)
             }
+            Self::NoWebSocket { .. } => (StatusCode::UPGRADE_REQUIRED, "no_websocket", INVALID, INVALID),
             Self::UnsupportedPair { .. } => {
                 (StatusCode::BAD_REQUEST, "unsupported_dialect", INVALID, INVALID)
             }

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method};
+use http::Method;
+use http::header::{HeaderMap, SEC_WEBSOCKET_KEY};
 
 use super::ClientDialect;
 use crate::error::Error;
@@ -105,7 +106,7 @@ impl Surface {
     ///
     /// # Errors
     /// [`Error::UnknownPath`] for any other path, [`Error::MethodNotAllowed`] for a method that the
-    /// operation does not take.
+    /// operation does not take, [`Error::NoWebSocket`] if that is to open a WebSocket.
     pub fn detect(method: &Method, path: &str, headers: &HeaderMap) -> Result<Self, Error> {
         let surface =
             Self::of_path(path, headers).ok_or_else(|| Error::UnknownPath { path: path.to_owned() })?;
@@ -119,6 +120,7 @@ impl Surface {
                 operation: Operation::Models,
                 path: Cow::Owned(model.to_owned()),
             }),
+            None if headers.contains_key(SEC_WEBSOCKET_KEY) => Err(Error::NoWebSocket { allowed }),
             None => Err(Error::MethodNotAllowed { method: method.clone(), allowed }),
         }
     }
@@ -362,5 +364,8 @@ mod tests {
             assert!(matches!(detect(Method::POST, path), Err(Error::UnknownPath { .. })), "{path}");
         }
         assert!(matches!(detect(Method::GET, "/v1/chat/completions"), Err(Error::MethodNotAllowed { .. })));
+        let offer = HeaderMap::from_iter([(SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ==".parse().unwrap())]);
+        let refused = Surface::detect(&Method::GET, "/v1/responses", &offer).unwrap_err();
+        assert_eq!(refused.to_string(), "nothing is served here over a WebSocket, use POST");
     }
 }

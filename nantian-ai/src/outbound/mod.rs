@@ -82,8 +82,8 @@ impl Target {
     /// Decides from its head whether a request can be served; its body need not be read if not.
     ///
     /// # Errors
-    /// [`Error::UnknownPath`], [`Error::MethodNotAllowed`], [`Error::UnsupportedPair`],
-    /// [`Error::UnsupportedEncoding`].
+    /// [`Error::UnknownPath`], [`Error::MethodNotAllowed`], [`Error::NoWebSocket`],
+    /// [`Error::UnsupportedPair`], [`Error::UnsupportedEncoding`].
     pub fn admit(&self, head: &Parts) -> Result<Surface, Error> {
         let surface = Surface::detect(&head.method, head.uri.path(), &head.headers)?;
         // Tokens are counted here where the provider counts none.

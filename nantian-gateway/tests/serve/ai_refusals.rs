@@ -290,3 +290,22 @@ async fn clients_are_told_of_the_gateways_limits_alone_and_whose_limit_they_have
         }
     }
 }
+
+#[tokio::test]
+async fn responses_over_a_websocket_are_refused_by_the_status_after_which_codex_uses_http() {
+    const OFFER: &str = "GET /v1/responses HTTP/1.1\r\nHost: llm.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+        OpenAI-Beta: responses_websockets=2026-02-06\r\n\r\n";
+    let provider = provider(r#"{"object":"response"}"#, STREAM).await;
+    let gateway = llm(&provider, "").start().await;
+    let mut wire = gateway.connect().await;
+    let reply = wire.ask(OFFER).await;
+    assert_eq!((reply.status(), reply.header("content-type")), (426, Some("application/json")));
+    assert_eq!(reply.json()["error"]["code"], "no_websocket", "{reply:?}");
+    assert!(provider.seen().is_empty());
+    let reply = wire.ask(post("/v1/responses", r#"{"model":"any","input":"Hi"}"#)).await;
+    assert_eq!(reply.status(), 200, "{reply:?}");
+
+    let reply = gateway.ask("GET /v1/responses HTTP/1.1\r\nHost: llm.example\r\n\r\n").await;
+    assert_eq!((reply.status(), reply.header("allow")), (405, Some("POST")), "{reply:?}");
+}
