@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::abi::MapKind;
 use super::header_interner::HeaderInterner;
 use super::headers::{Pseudo, is_pseudo};
-use super::{authority, joined};
+use super::{authority, joined, text};
 use crate::error::Cause;
 use crate::stream::{Direction, Exchange, RemovedPseudoHeaders, RequestHead};
 
@@ -180,6 +180,7 @@ fn replace(
     value: &[u8],
 ) -> Result<(), EditError> {
     let Some((name, value)) = interner.field(name, value).map_err(EditError::Invalid)? else { return Ok(()) };
+    let value = text::restored(map, &name, value.as_bytes()).unwrap_or(value);
     remove(map, &name);
     map.try_append(name, value).map(drop).map_err(|_| EditError::TooMany)
 }
@@ -225,6 +226,7 @@ fn set_all(
             new.try_append(name.clone(), value.clone()).map_err(|_| EditError::TooMany)?;
         }
     }
+    let mut replaced = text::Replaced::of(&old);
     if let Some(map) = map_mut(exchange, kind) {
         *map = new;
     }
@@ -234,7 +236,10 @@ fn set_all(
         } else if let Some(map) = map_mut(exchange, kind) {
             match length.take_if(|_| name.eq_ignore_ascii_case(b"content-length")) {
                 Some(length) => drop(map.insert(CONTENT_LENGTH, length)),
-                None => add(map, interner, joined::names(kind), (*name, *value))?,
+                None => {
+                    let value = replaced.take(name, value);
+                    add(map, interner, joined::names(kind), (*name, value))?;
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::abi::MapKind;
 use super::state::State;
-use super::{authority, pairs};
+use super::{authority, pairs, text};
 use crate::stream::{Exchange, ResponseHead};
 
 /// A header map to look at.
@@ -56,7 +56,7 @@ pub(crate) fn of_exchange(exchange: &Exchange, kind: MapKind) -> Option<Fields<'
 // === impl Fields ===
 
 impl<'a> Fields<'a> {
-    /// The first value of a name.
+    /// The first value of a name, in its own bytes.
     pub(crate) fn get(self, name: &[u8]) -> Option<&'a [u8]> {
         let map = match self {
             Self::Request(exchange) if is_pseudo(true, name) => return request_pseudo(exchange, name),
@@ -69,7 +69,7 @@ impl<'a> Fields<'a> {
         std::str::from_utf8(name).ok().and_then(|name| map.get(name)).map(HeaderValue::as_bytes)
     }
 
-    /// The first value of a name that is a header's.
+    /// The first value of a name that is a header's, in its own bytes.
     pub(crate) fn get_known(self, name: &HeaderName) -> Option<&'a [u8]> {
         let map = match self {
             Self::Request(exchange) if *name == HOST => return request_pseudo(exchange, b"host"),
@@ -122,12 +122,16 @@ impl<'a> Fields<'a> {
 
     /// Bytes of the block of all pairs.
     pub(super) fn block_length(self) -> usize {
-        4 + self.pairs().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>()
+        4 + self.pairs().map(|(name, value)| name.len() + text::shown(value).len() + 10).sum::<usize>()
     }
 
-    /// Puts the block of all pairs into `out`.
+    /// Puts the block of all pairs into `out`, each value as guests are shown it.
     pub(crate) fn encode(self, out: &mut Vec<u8>) {
-        pairs::encode(|| self.pairs(), out);
+        if self.pairs().all(|(_, value)| text::is_text(value)) {
+            return pairs::encode(|| self.pairs(), out);
+        }
+        let shown: Vec<_> = self.pairs().map(|(name, value)| (name, text::shown(value))).collect();
+        pairs::encode(|| shown.iter().map(|(name, value)| (*name, &**value)), out);
     }
 
     /// Puts the block of all pairs into `out`, with the values of a name, which stand beside one another, in

@@ -10,6 +10,7 @@ use super::memory::{
 };
 use super::pairs;
 use super::state::State;
+use super::text;
 use crate::error::{Cause, Phase};
 
 /// Bytes of all names and values: the size Envoy gives.
@@ -65,7 +66,7 @@ pub(super) fn get_value(
         let fields = headers::fields(state, kind);
         let is_logged = state.exchange().is_some_and(|exchange| exchange.is_logged);
         match fields.map(|fields| known.map_or_else(|| fields.get(name), |known| fields.get_known(known))) {
-            Some(Some(found)) => value.extend_from_slice(found),
+            Some(Some(found)) => value.extend_from_slice(&text::shown(found)),
             // What a call-out did not bring is missing: an SDK guest would abort for a bad argument.
             None if !(is_logged || is_about_call(state, kind)) => return Err(Status::BadArgument.into()),
             _ if state.abi == Abi::V0_1_0 => {}

@@ -26,6 +26,7 @@ mod shared;
 mod shim;
 mod space;
 mod state;
+mod text;
 mod wasi;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use super::edits::{Edit, EditError};
 use super::header_interner::HeaderInterner;
 use super::memory::{self, HostCallError, put, read, slice, view};
 use super::state::State;
-use super::{headers, maps};
+use super::{headers, maps, text};
 use crate::config::Hooks;
 use crate::error::{Cause, Phase};
 use crate::sandbox::HostTrap;
@@ -255,7 +255,7 @@ fn value_of(caller: &mut Caller<'_, State>, name: u32, length: u32) -> Option<Ve
     let (memory, state) = view(caller).ok()?;
     let name = slice(memory, name, length).ok()?;
     let fields = headers::of_exchange(state.exchange()?, MapKind::RequestHeaders)?;
-    fields.get(name).map(<[u8]>::to_vec)
+    fields.get(name).map(|value| text::shown(value).into_owned())
 }
 
 /// Sets a header of the response: that which is there, or, of a request's hook, that which will be.

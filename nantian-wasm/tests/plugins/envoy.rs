@@ -2,12 +2,13 @@
 //! says it.
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Action, ClientCertificate, Digest, Engine, FailurePolicy, Hooks, Plugin, PluginConfig, StreamContext,
     StreamInfo, UpstreamAddress, WasmLayer, body::RequestBody,
 };
+use proptest::prelude::*;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{
@@ -372,25 +373,48 @@ fn client_with_many_headers_does_not_use_up_what_a_guest_may_add() {
     assert_eq!(adds.status().traps.total(), 0);
 }
 
+/// Reads all headers and writes them back, of both messages.
+const BACK: &str = r#"(module
+    (import "env" "proxy_get_header_map_pairs" (func $get (param i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_header_map_pairs" (func $set (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 32)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func $back (param $map i32) (result i32)
+        (drop (call $get (local.get $map) (i32.const 0) (i32.const 4)))
+        (drop (call $set (local.get $map) (i32.const 1024) (i32.load (i32.const 4))))
+        (i32.const 0))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $back (i32.const 0)))
+    (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (call $back (i32.const 2))))"#;
+
 #[test]
 fn guest_that_writes_all_headers_back_loses_none_of_them() {
-    let guest = r#"(module
-        (import "env" "proxy_get_header_map_pairs" (func $get (param i32 i32 i32) (result i32)))
-        (import "env" "proxy_set_header_map_pairs" (func $set (param i32 i32 i32) (result i32)))
-        (memory (export "memory") 32)
-        (func (export "proxy_abi_version_0_2_1"))
-        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
-        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-            (drop (call $get (i32.const 0) (i32.const 0) (i32.const 4)))
-            (drop (call $set (i32.const 0) (i32.const 1024) (i32.load (i32.const 4))))
-            (i32.const 0)))"#;
     let mut request = get("/");
     for _ in 0..2_000 {
         request.headers_mut().append("x-many", "and a value that is as long as forty chars".parse().unwrap());
     }
-    let back = of_text(guest);
+    let back = of_text(BACK);
     let seen = send([back.clone(), back.clone()], request);
     assert_eq!((seen.status(), all(&seen, "x-many").len(), back.status().traps.total()), (200, 2_000, 0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn bytes_that_are_no_text_pass_guests_unchanged(
+        values in prop::collection::vec(prop::collection::vec(160_u8..=255, 0..6), 1..6),
+    ) {
+        let (mut request, mut response) = (get("/"), Response::new(frames([])));
+        for value in &values {
+            request.headers_mut().append("x-bytes", HeaderValue::from_bytes(value).unwrap());
+            response.headers_mut().append("x-bytes", HeaderValue::from_bytes(value).unwrap());
+        }
+        let seen = exchange([of_text(BACK)], request, response);
+        for headers in [&seen.request.as_ref().unwrap().headers, seen.response.headers()] {
+            prop_assert!(headers.get_all("x-bytes").iter().map(HeaderValue::as_bytes).eq(&values));
+        }
+    }
 }
 
 #[test]

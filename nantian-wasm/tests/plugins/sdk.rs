@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use nantian_wasm::{
     Action, Cause, Engine, FailurePolicy, Module, Plugin, PluginConfig, StreamContext, StreamFraming,
     StreamInfo,
@@ -161,6 +161,24 @@ fn headers_are_edited_and_keep_their_order() {
     let names: Vec<_> = parts.headers.keys().map(|name| name.as_str()).collect();
     assert_eq!(names, ["host", "x-last", "x-names", "x-first", "x-added"]);
     assert_eq!(seen.response_header("x-guest"), Some("stream 2"), "the root context is 1");
+}
+
+#[test]
+fn bytes_that_are_no_text_end_no_instance_and_are_the_backends_to_judge() {
+    let bytes = HeaderValue::from_bytes(b"caf\xe9").unwrap();
+    let request = || {
+        let request = Request::get("/things").header("host", "example.com").header("x-last", &bytes);
+        request.header("user-agent", &bytes).body(frames([])).unwrap()
+    };
+    let guest = quiet("headers");
+    let seen = send([guest.clone()], request());
+    assert_eq!((seen.status(), guest.status().traps.total()), (200, 0));
+    assert_eq!(seen.request.unwrap().headers["x-last"], bytes);
+    let guest = quiet("light 1");
+    let seen = send([guest.clone()], request());
+    assert_eq!((seen.status(), guest.status().traps.total()), (200, 0));
+    let headers = seen.request.unwrap().headers;
+    assert_eq!((headers["x-plugin"].as_bytes(), &headers["user-agent"]), ("caf\u{e9}".as_bytes(), &bytes));
 }
 
 #[test]
