@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
 use crate::stream::{Action, Direction, StreamContext};
+use crate::sync::lock;
 
 /// One owner's way to a stream. Most streams have one owner at a time, who needs no lock.
 pub(crate) struct StreamHandle {
@@ -22,7 +23,7 @@ enum Owner {
     Alone(Box<StreamState>),
     /// The lock is held for one step of a poll, never across a pending one.
     OneOfSome {
-        shared: Arc<Mutex<StreamState>>,
+        shared: Arc<SharedStream>,
         waiting: Option<OwnedMutexLockFuture<StreamState>>,
     },
     /// Somebody else has it.
@@ -36,11 +37,37 @@ pub(crate) struct StreamState {
     pub(crate) refusal: Option<Box<Action>>,
 }
 
+struct SharedStream {
+    state: Arc<Mutex<StreamState>>,
+    /// What owners have noted and the stream does not know yet. Nobody waits to note something, and whoever
+    /// has the stream meanwhile passes it on.
+    notes: std::sync::Mutex<Vec<Note>>,
+}
+
+/// What an owner says of a stream without taking a step with it.
+enum Note {
+    /// Nobody polls what waits with this message any more.
+    StopWaiting(Direction),
+    /// Bytes of a body that no plugin was shown.
+    Count(Direction, usize),
+    /// The response has broken off on its way here.
+    Broken,
+}
+
 /// A stream that an owner takes a step with.
 pub(crate) enum StreamGuard<'a> {
     Alone(&'a mut StreamState),
-    Locked(OwnedMutexGuard<StreamState>),
+    Locked(LockedStream<'a>),
 }
+
+/// The lock of a stream. Fields are dropped in their order: what others have noted meanwhile is passed on
+/// when it is free.
+pub(crate) struct LockedStream<'a> {
+    state: OwnedMutexGuard<StreamState>,
+    _catch_up: CatchUp<'a>,
+}
+
+struct CatchUp<'a>(&'a SharedStream);
 
 // === impl StreamHandle ===
 
@@ -55,7 +82,7 @@ impl StreamHandle {
     /// The way to the same stream of another owner, who waits with the message of this direction.
     pub(crate) fn share(&mut self, direction: Direction) -> Self {
         let shared = match std::mem::replace(&mut self.owner, Owner::Gone) {
-            Owner::Alone(alone) => Arc::new(Mutex::new(*alone)),
+            Owner::Alone(alone) => Arc::new(SharedStream::new(*alone)),
             Owner::OneOfSome { shared, .. } => shared,
             Owner::Gone => return Self { owner: Owner::Gone, ..*self },
         };
@@ -82,22 +109,14 @@ impl StreamHandle {
             Owner::Gone => return Poll::Pending,
         };
         if waiting.is_none()
-            && let Some(locked) = shared.try_lock_owned()
+            && let Some(state) = shared.state.try_lock_owned()
         {
-            return Poll::Ready(StreamGuard::Locked(locked));
+            return Poll::Ready(StreamGuard::Locked(shared.locked(state)));
         }
-        let locked = ready!(waiting.get_or_insert_with(|| Arc::clone(shared).lock_owned()).poll_unpin(cx));
+        let lock = waiting.get_or_insert_with(|| Arc::clone(&shared.state).lock_owned());
+        let state = ready!(lock.poll_unpin(cx));
         *waiting = None;
-        Poll::Ready(StreamGuard::Locked(locked))
-    }
-
-    /// Takes hold of the stream, unless another task takes a step with it or it is gone.
-    fn try_lock(&mut self) -> Option<StreamGuard<'_>> {
-        match &mut self.owner {
-            Owner::Alone(alone) => Some(StreamGuard::Alone(alone)),
-            Owner::OneOfSome { shared, .. } => shared.try_lock_owned().map(StreamGuard::Locked),
-            Owner::Gone => None,
-        }
+        Poll::Ready(StreamGuard::Locked(shared.locked(state)))
     }
 
     /// Waits for nothing any more: a wait that nobody polls keeps those behind it waiting.
@@ -105,29 +124,29 @@ impl StreamHandle {
         if let Owner::OneOfSome { waiting, .. } = &mut self.owner {
             *waiting = None;
         }
-        let direction = self.direction;
-        self.note(|context| context.stop_waiting(direction));
+        self.note(Note::StopWaiting(self.direction));
     }
 
     /// Counts bytes of a body that no plugin was shown.
     pub(crate) fn count(&mut self, direction: Direction, bytes: usize) {
         if bytes > 0 {
-            self.note(|context| context.count_unseen(direction, bytes));
+            self.note(Note::Count(direction, bytes));
         }
     }
 
     /// Notes that the response has broken off on its way here.
     pub(crate) fn note_broken(&mut self) {
-        const UPSTREAM_PROTOCOL_ERROR: u32 = 1 << 23;
-        self.note(|context| {
-            let details = "upstream_reset_after_response_started{protocol_error}";
-            context.explain(details, UPSTREAM_PROTOCOL_ERROR);
-        });
+        self.note(Note::Broken);
     }
 
-    fn note(&mut self, note: impl FnOnce(&mut StreamContext)) {
-        if let Some(mut shared) = self.try_lock() {
-            note(&mut shared.context);
+    fn note(&mut self, note: Note) {
+        match &mut self.owner {
+            Owner::Alone(alone) => note.pass_on(&mut alone.context),
+            Owner::OneOfSome { shared, .. } => {
+                lock(&shared.notes).push(note);
+                shared.catch_up();
+            }
+            Owner::Gone => {}
         }
     }
 }
@@ -135,6 +154,55 @@ impl StreamHandle {
 impl Drop for StreamHandle {
     fn drop(&mut self) {
         self.stop_waiting();
+    }
+}
+
+// === impl SharedStream ===
+
+impl SharedStream {
+    fn new(state: StreamState) -> Self {
+        Self { state: Arc::new(Mutex::new(state)), notes: std::sync::Mutex::default() }
+    }
+
+    /// A step with the stream, which knows what was noted before it.
+    fn locked(&self, mut state: OwnedMutexGuard<StreamState>) -> LockedStream<'_> {
+        self.pass_on(&mut state);
+        LockedStream { state, _catch_up: CatchUp(self) }
+    }
+
+    /// Passes on what was noted, unless somebody has the stream, who does so when it is free again.
+    fn catch_up(&self) {
+        while !lock(&self.notes).is_empty() {
+            let Some(mut state) = self.state.try_lock() else { return };
+            self.pass_on(&mut state);
+        }
+    }
+
+    fn pass_on(&self, state: &mut StreamState) {
+        let notes = std::mem::take(&mut *lock(&self.notes));
+        notes.into_iter().for_each(|note| note.pass_on(&mut state.context));
+    }
+}
+
+// === impl Note ===
+
+impl Note {
+    fn pass_on(self, context: &mut StreamContext) {
+        const UPSTREAM_PROTOCOL_ERROR: u32 = 1 << 23;
+        match self {
+            Self::StopWaiting(direction) => context.stop_waiting(direction),
+            Self::Count(direction, bytes) => context.count_unseen(direction, bytes),
+            Self::Broken => context
+                .explain("upstream_reset_after_response_started{protocol_error}", UPSTREAM_PROTOCOL_ERROR),
+        }
+    }
+}
+
+// === impl CatchUp ===
+
+impl Drop for CatchUp<'_> {
+    fn drop(&mut self) {
+        self.0.catch_up();
     }
 }
 
@@ -146,7 +214,7 @@ impl Deref for StreamGuard<'_> {
     fn deref(&self) -> &StreamState {
         match self {
             Self::Alone(shared) => shared,
-            Self::Locked(shared) => shared,
+            Self::Locked(locked) => &locked.state,
         }
     }
 }
@@ -155,7 +223,7 @@ impl DerefMut for StreamGuard<'_> {
     fn deref_mut(&mut self) -> &mut StreamState {
         match self {
             Self::Alone(shared) => shared,
-            Self::Locked(shared) => shared,
+            Self::Locked(locked) => &mut locked.state,
         }
     }
 }

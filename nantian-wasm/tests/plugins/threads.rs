@@ -5,15 +5,18 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::join;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Engine, Module, Plugin, PluginConfig, Sandbox, WasmLayer,
+    body::{RequestBody, ResponseBody},
     host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{data, frames, get, send};
+use crate::support::{Frames, data, frames, get, send};
 
 /// Keeps replies until somebody brings them, and notes on which threads the guest was when it called a
 /// foreign function.
@@ -129,4 +132,55 @@ fn what_a_plugin_has_begun_ends_although_nobody_has_the_engine() {
     drop(plugin);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(host.ran_on().len(), 2, "it was told that it is deleted");
+}
+
+/// Drops the body of a response while a guest runs with the same stream.
+#[derive(Default)]
+struct Leaving(Mutex<Option<ResponseBody<Frames>>>);
+
+impl Host for Leaving {
+    fn foreign_function(&self, _: &str, _: &str, _: &[u8]) -> Option<Result<Vec<u8>, ForeignError>> {
+        drop(self.0.lock().unwrap().take());
+        None
+    }
+}
+
+#[test]
+fn response_that_ends_while_another_thread_has_its_stream_is_logged_with_its_size() {
+    let text = r#"(module
+        (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_record_metric" (func $record (param i32 i64) (result i32)))
+        (import "env" "proxy_call_foreign_function" (func $foreign (param i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "response\00size")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (i32.eqz (call $define (i32.const 1) (i32.const 25) (i32.const 4) (i32.const 8))))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (drop (call $foreign (i32.const 16) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 4)))
+            (i32.const 0))
+        (func (export "proxy_on_log") (param i32)
+            (drop (call $get (i32.const 16) (i32.const 13) (i32.const 0) (i32.const 4)))
+            (drop (call $record (i32.load (i32.const 8)) (i64.load (i32.const 1024))))))"#;
+    let engine = Engine::new().unwrap().0;
+    let module = Module::compile(&engine, &wat::parse_str(text).unwrap(), None).unwrap();
+    let config = PluginConfig::new("leaving").with_instances(NonZeroUsize::MIN);
+    let host = Arc::<Leaving>::default();
+    let plugin = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
+    let kept = Mutex::<Option<RequestBody<Frames>>>::default();
+    let inner = service_fn(|request: Request<RequestBody<Frames>>| {
+        *kept.lock().unwrap() = Some(request.into_body());
+        std::future::ready(Ok::<_, String>(Response::new(frames([data("four"), data("more")]))))
+    });
+    let request = Request::post("/").header("host", "example.com").body(frames([data("body")])).unwrap();
+    let response = WasmLayer::new([plugin.clone()]).layer(inner).oneshot(request).now_or_never();
+    let mut response = response.unwrap().unwrap().into_body();
+    response.frame().now_or_never().unwrap().unwrap().unwrap();
+    *host.0.lock().unwrap() = Some(response);
+    let request = kept.lock().unwrap().take().unwrap();
+    request.collect().now_or_never().unwrap().unwrap();
+    assert!(host.0.lock().unwrap().is_none());
+    assert_eq!(plugin.status().metrics.iter().map(|metric| metric.value).collect::<Vec<_>>(), [4]);
 }
