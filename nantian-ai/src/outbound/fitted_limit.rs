@@ -34,6 +34,8 @@ const BEFORE_THE_MOST: [&str; 7] = [
 
 /// Words of OpenAI and Azure before the least that some of their models take.
 const BEFORE_THE_LEAST: &str = "Expected a value >= ";
+/// No model takes only more than this. What a refusal quotes of a client must not raise its limit further.
+const LEAST_AT_MOST: u64 = 1024;
 
 /// What a provider says of the limits that it takes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,7 +76,8 @@ impl Bound {
             return None;
         }
         let most = of_model(said).or_else(|| of_request(said)).filter(|most| *most > 0);
-        most.map(Self::Most).or_else(|| number_after(said, BEFORE_THE_LEAST).map(Self::Least))
+        let least = || number_after(said, BEFORE_THE_LEAST).filter(|least| *least <= LEAST_AT_MOST);
+        most.map(Self::Most).or_else(|| least().map(Self::Least))
     }
 
     /// What is to be asked for, if it is another limit.
@@ -170,6 +173,10 @@ mod tests {
             (
                 "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 1 instead.",
                 Some(Least(16)),
+            ),
+            (
+                "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 100000, but got 1 instead.",
+                None,
             ),
             // The conversation itself is too long, or leaves nothing.
             (

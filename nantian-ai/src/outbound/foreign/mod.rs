@@ -214,8 +214,8 @@ fn of_input(object: &Object<'_>, cut: Cut) -> Option<Vec<Edit>> {
     Some(cuts)
 }
 
-/// A body for Responses without the reasoning after which nothing comes, as where a limit has cut a turn; `None`
-/// if there is none, or nothing else.
+/// A body for Responses without the reasoning after which nothing comes, as where a limit has cut a turn;
+/// `None` if there is none, or nothing else.
 pub(crate) fn without_afterthoughts(body: &Bytes) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
     let (at, json) = object.place("input")?;
