@@ -5,34 +5,35 @@
 -- is where the second begins, `$size` bytes of the last. Calls of the server are what costs here, then numbers that become
 -- text, then strings; of arithmetic there is next to nothing.
 --
--- KEYS[1]  the state: the signature of the limits, its time, the time until which it is kept, what is used of each limit
--- ARGV[1]  the signature, four bytes for each limit, then for each limit: items refilled in a microsecond, the level above
+-- KEYS[1]  the state: the signature of the limits, the milliseconds that it had left when it was written, what was used of
+--          each limit. What it has left now tells the time that is between, for less than TIME costs.
+-- ARGV[1]  the signature, four bytes for each limit, then for each limit: items refilled in a millisecond, the level above
 --          which there is no room for the cost, the cost; then for each the most that can be in use
 -- ARGV[2]  may be absent; for each limit: correction, most that can be owed
--- returns  the state, with its time below zero if the cost was not charged
+-- returns  the state, with what it has left below zero if the cost was not charged
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local key, corrections = KEYS[1], ARGV[2]
-local time, state = call('TIME'), call('GET', key)
-local now, kept, fits, stale = time[1] * 1000000 + time[2], 0, true, false
+local left, state = call('PTTL', key), call('GET', key)
+local fits, stale, lasts = true, false, false
 local signature, {speed@, room@, cost@} = unpack('$terms', ARGV[1])
 local level@ = 0
 if state then
   local known, at
   if #state == $size then
-    known, at, kept, {level@} = unpack('$state', state)
+    known, at, {level@} = unpack('$state', state)
   end
-  if known ~= signature then
+  lasts = known == signature
+  if not lasts then
     -- Other limits than last time: each is known by its four bytes.
     level@ = 0
-    kept = 0
-    local width = (#state - 16) / 3
+    local width = (#state - 8) / 3
     at = unpack('<d', state, width + 1)
     for other = 1, width, 4 do
-      local name, level = string.sub(state, other, other + 3), unpack('<d', state, width + other * 2 + 15)
+      local name, level = string.sub(state, other, other + 3), unpack('<d', state, width + other * 2 + 7)
       if name == string.sub(signature, @ * 4 - 3, @ * 4) then level@ = level end
     end
   end
-  local elapsed = now - at
+  local elapsed = at - left
   if elapsed > 0 then
     level@ = level@ - elapsed * speed@
     if level@ < 0 then level@ = 0 end
@@ -54,21 +55,19 @@ else
   if level@ > most@ then level@, stale = most@, true end
 end
 if fits or corrections or stale then
-  local left = kept - now
-  local lasts = left > 0
   if level@ > left * speed@ then lasts = false end
   if lasts then
     -- Written in place: the server's note of when it ends stays as it is.
-    state = pack('$state', signature, now, kept, {level@})
+    state = pack('$state', signature, left, {level@})
     call('SETRANGE', key, '0', state)
   else
     local full = 0
     if level@ > full * speed@ then full = level@ / speed@ end
     -- Twice as long as it takes to refill, so that few decisions of a busy key come here; and a second.
-    kept = now + full * 2
-    state = pack('$state', signature, now, kept, {level@})
-    call('SET', key, state, 'PX', math.ceil(full / 500) + 1000)
+    left = math.floor(full * 2) + 1000
+    state = pack('$state', signature, left, {level@})
+    call('SET', key, state, 'PX', left)
   end
   if fits then return state end
 end
-return pack('$state', signature, fits and now or -now, kept, {level@})
+return pack('$state', signature, -1, {level@})

@@ -49,7 +49,7 @@
 //! (`+select` for another database than 0):
 //!
 //! ```text
-//! ~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire
+//! ~nrl:* ~nrl3:* +eval +evalsha +script|load +time +pttl +get +set +setrange +zadd +zremrangebyscore +zcard +expire
 //! ```
 //!
 //! Of a cluster `+cluster|slots +asking`, too, on each node.
@@ -66,13 +66,12 @@
 //!
 //! # What is on the server
 //!
-//! A key of a policy is one string, `nrl2:{<digest>}`, of numbers with a fixed width, little-endian:
+//! A key of a policy is one string, `nrl3:{<digest>}`, of numbers with a fixed width, little-endian:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 4 for each limit | its unit and window, by which its level is found again after an edit of the policy |
-//! | 8 | the time of the levels in microseconds, as a double |
-//! | 8 | the time until which the string is kept; the server may keep it a second longer |
+//! | 8 | milliseconds that the string had left (`PTTL`) at the time of the levels, as a double |
 //! | 8 for each limit | items in use, as a double |
 //!
 //! A decision reads it once and writes it once: in place, as long as it is kept until all that is used has
@@ -104,8 +103,8 @@
 //!
 //! # How much may pass
 //!
-//! With `L` for what a limit lets through in some time, its bucket included, and `R` for the number of
-//! replicas:
+//! With `L` for what a limit lets through in some time and a millisecond, which is what the server counts,
+//! its bucket included, and `R` for the number of replicas:
 //!
 //! - While the server answers, all replicas together admit at most `L`, unless it evicts keys: each decision
 //!   is one step of the server.

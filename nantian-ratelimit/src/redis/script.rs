@@ -1,5 +1,7 @@
 //! The script that decides, what it is told, and what it answers.
 
+use std::time::Duration;
+
 use crate::clock::{Timestamp, nanos};
 use crate::cost::Cost;
 use crate::limit::{Limit, Unit};
@@ -17,8 +19,8 @@ const NUMBER: usize = 8;
 const TERMS: usize = 3;
 /// Numbers that a correction is made of: what it is, and where it ends.
 const CORRECTION: usize = 2;
-/// Numbers of a state besides the levels: its time, and until when it is kept.
-const TIMES: usize = 2;
+/// Numbers of a state before the levels: the milliseconds that it had left.
+const LEFT: usize = 1;
 
 /// What doubles round away.
 const ROUNDING: f64 = 1e-6;
@@ -63,7 +65,7 @@ impl Order {
             let room = if cost == 0 { f64::INFINITY } else { (capacity - cost) as f64 + ROUNDING };
             // A limit that denies all keeps what was used before.
             let most = if limit.max() == 0 { f64::INFINITY } else { capacity.saturating_add(max) as f64 };
-            write(&mut numbers, [per_microsecond(limit), room, cost as f64]);
+            write(&mut numbers, [per_millisecond(limit), room, cost as f64]);
             write(&mut ceilings, [most]);
             let correction = correction(limit);
             is_corrected |= correction != 0;
@@ -85,7 +87,7 @@ fn write<const COUNT: usize>(bytes: &mut Vec<u8>, numbers: [f64; COUNT]) {
 pub(super) fn decide(limits: usize) -> String {
     let signature = format!("<c{}", limits * SIGNATURE);
     let numbers = |count: usize| "d".repeat(count);
-    let state = format!("{signature}{}", numbers(TIMES + limits));
+    let state = format!("{signature}{}", numbers(LEFT + limits));
     let terms = format!("{signature}{}", numbers(limits * TERMS));
     let (most, rest) = (format!("<{}", numbers(limits)), limits * (SIGNATURE + TERMS * NUMBER) + 1);
     let corrections = format!("<{}", numbers(limits * CORRECTION));
@@ -115,7 +117,7 @@ pub(super) fn decide(limits: usize) -> String {
 
 /// Bytes of a state.
 const fn state_size(limits: usize) -> usize {
-    limits * (SIGNATURE + NUMBER) + TIMES * NUMBER
+    limits * (SIGNATURE + NUMBER) + LEFT * NUMBER
 }
 
 /// What `limit` counts of `cost`; a cost above the capacity asks for a full bucket and takes all of it.
@@ -123,7 +125,7 @@ pub(super) fn charge(limit: &Limit, cost: Cost) -> u64 {
     cost.of(limit.unit()).min(limit.capacity().max(1))
 }
 
-/// Which limit keeps `cost` out longest, by position, and until when.
+/// Which limit keeps `cost` out longest, by position, and until when: the server counts whole milliseconds.
 pub(super) fn worst<'a>(
     limits: impl Iterator<Item = &'a Limit>,
     used: &[f64],
@@ -131,12 +133,12 @@ pub(super) fn worst<'a>(
     now: Timestamp,
 ) -> (usize, Timestamp) {
     let waits = limits.zip(used).map(|(limit, used)| {
-        if lacks(limit, *used, cost) { missing(limit, *used, cost) / per_microsecond(limit) } else { 0.0 }
+        if lacks(limit, *used, cost) { missing(limit, *used, cost) / per_millisecond(limit) } else { 0.0 }
     });
     let worst = waits.enumerate().fold((0, 0.0), |worst, next| if next.1 > worst.1 { next } else { worst });
     #[expect(clippy::cast_possible_truncation, reason = "float casts saturate")]
-    let micros = worst.1.ceil().max(1.0) as u64;
-    (worst.0, now.saturating_add(std::time::Duration::from_micros(micros)))
+    let millis = worst.1.ceil().max(1.0) as u64;
+    (worst.0, now.saturating_add(Duration::from_millis(millis)))
 }
 
 /// Whether `limit` has no room for `cost` while so much is in use.
@@ -149,9 +151,9 @@ fn missing(limit: &Limit, used: f64, cost: Cost) -> f64 {
     used + charge(limit, cost) as f64 - limit.capacity().max(1) as f64
 }
 
-/// Items that `limit` refills in a microsecond.
-fn per_microsecond(limit: &Limit) -> f64 {
-    limit.max().max(1) as f64 * 1000.0 / nanos(limit.window()).max(1) as f64
+/// Items that `limit` refills in a millisecond.
+fn per_millisecond(limit: &Limit) -> f64 {
+    limit.max().max(1) as f64 * 1e6 / nanos(limit.window()).max(1) as f64
 }
 
 /// Unit and window: seconds need 22 bits, and a window in fractions of one is told apart by its milliseconds.
@@ -178,8 +180,8 @@ impl Answer {
         }
         let (numbers, []) = bytes.get(limits * SIGNATURE..)?.as_chunks::<NUMBER>() else { return None };
         let mut numbers = numbers.iter().map(|number| f64::from_le_bytes(*number));
-        let fits = numbers.next()? > 0.0;
-        let used: Vec<f64> = numbers.skip(TIMES - 1).collect();
+        let fits = numbers.next()? >= 0.0;
+        let used: Vec<f64> = numbers.collect();
         let is_sane = used.iter().all(|level| level.is_finite() && *level >= 0.0);
         is_sane.then_some(Self { fits, used })
     }
@@ -188,8 +190,6 @@ impl Answer {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::limit::LimitName;
 
@@ -215,11 +215,10 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_not_read() {
         assert_eq!(Answer::read(b"", 0), None);
-        assert_eq!(Answer::read(&[0; 27], 1), None);
-        assert_eq!(Answer::read(&[0; 40], 1), None);
-        let answer = |time: f64, level: f64| {
-            [&b"sign"[..], &time.to_le_bytes(), &[0; 8], &level.to_le_bytes()].concat()
-        };
+        assert_eq!(Answer::read(&[0; 19], 1), None);
+        assert_eq!(Answer::read(&[0; 32], 1), None);
+        let answer =
+            |left: f64, level: f64| [&b"sign"[..], &left.to_le_bytes(), &level.to_le_bytes()].concat();
         assert_eq!(Answer::read(&answer(1.0, f64::NAN), 1), None);
         assert_eq!(Answer::read(&answer(1.0, -1.0), 1), None);
         assert_eq!(Answer::read(&answer(1.0, 2.5), 1), Some(Answer { fits: true, used: vec![2.5] }));
@@ -234,8 +233,8 @@ mod tests {
             "local signature, speed1, room1, cost1, speed2, room2, cost2 = unpack('<c8dddddd', ARGV[1])",
             "  local most1, most2 = unpack('<dd', ARGV[1], 57)",
             "local level2 = 0",
-            "  if #state == 40 then",
-            "    known, at, kept, level1, level2 = unpack('<c8dddd', state)",
+            "  if #state == 32 then",
+            "    known, at, level1, level2 = unpack('<c8ddd', state)",
             "  local correction1, ceiling1, correction2, ceiling2 = unpack('<dddd', corrections)",
         ] {
             assert!(script.lines().any(|written| written == line), "{line}\n{script}");

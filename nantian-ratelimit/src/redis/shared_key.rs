@@ -26,7 +26,7 @@ pub struct SharedKey {
 /// The name of levels on the server, whole within its hash tag. Its number is that of their packing, so that
 /// processes of another release do not misread them.
 pub(super) fn name_of(levels: u128) -> String {
-    format!("nrl2:{{{levels:032x}}}")
+    format!("nrl3:{{{levels:032x}}}")
 }
 
 // === impl SharedKey ===

@@ -169,12 +169,12 @@ async fn a_key_is_followed_while_its_slot_moves_and_afterwards() {
     let limiter = replica.store.limiter("quota", policy([per_day(100)]));
     let mut known = String::new();
     for node in &cluster.nodes {
-        known += &node.ask("KEYS nrl2:*").await;
+        known += &node.ask("KEYS nrl3:*").await;
     }
     let source = cluster.node_of(&limiter, "alice").await;
     let (source, target) = (&cluster.nodes[source], &cluster.nodes[(source + 1) % 3]);
-    let keys = source.ask("KEYS nrl2:*").await;
-    let key = keys.lines().find(|line| line.starts_with("nrl2:") && !known.contains(line)).unwrap();
+    let keys = source.ask("KEYS nrl3:*").await;
+    let key = keys.lines().find(|line| line.starts_with("nrl3:") && !known.contains(line)).unwrap();
     let slot = source.ask(&format!("CLUSTER KEYSLOT {key}")).await;
     let slot = slot.trim().trim_start_matches(':');
     let (from, to) = (source.cluster_id().await, target.cluster_id().await);

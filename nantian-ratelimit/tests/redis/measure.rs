@@ -102,7 +102,7 @@ async fn send_all(server: &Server, command: impl Fn(String) -> Cmd) {
     let tasks = (0..16).map(|task| {
         let mut connection = connection.clone();
         let commands: Vec<_> =
-            keys().skip(task).step_by(16).map(|key| command(format!("nrl2:{{{key:032x}}}"))).collect();
+            keys().skip(task).step_by(16).map(|key| command(format!("nrl3:{{{key:032x}}}"))).collect();
         tokio::spawn(async move {
             for command in commands {
                 connection.send_packed_command(&command).await.unwrap();

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::server::{Replica, Server, admit, admitted, eventually, policy};
 
 /// What the documentation says that a user must be permitted.
-pub(crate) const PERMITTED: &str = "~nrl:* ~nrl2:* +eval +evalsha +script|load +time +get +set +setrange +zadd +zremrangebyscore +zcard +expire";
+pub(crate) const PERMITTED: &str = "~nrl:* ~nrl3:* +eval +evalsha +script|load +time +pttl +get +set +setrange +zadd +zremrangebyscore +zcard +expire";
 
 /// A replica that is a user with these permissions, and may not be connected.
 async fn permitted(server: &Server, permissions: &str) -> Replica {
