@@ -1,6 +1,11 @@
 //! Why the server is away.
 
+#[cfg(feature = "redis-tls")]
+use std::{error::Error, io, sync::Arc};
+
 use redis::{ErrorKind, RedisError, ServerErrorKind};
+#[cfg(feature = "redis-tls")]
+use tokio_rustls::rustls;
 
 /// Why the last attempt to reach the server failed. It shows neither an address nor a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -12,7 +17,8 @@ pub enum StoreFault {
     /// Nobody listens at the address, or its host is not known.
     #[error("no connection can be opened")]
     Connect,
-    /// TLS is not told how, or the server's certificate is not trusted, or it answers with something else.
+    /// TLS is not told how, or the server's certificate is not trusted, or it trusts none of this process, or
+    /// it answers with something else.
     #[error("TLS cannot be agreed on")]
     Tls,
     /// What tells the password, or what TLS needs, has failed.
@@ -62,6 +68,7 @@ impl From<&RedisError> for StoreFault {
                 Self::ReadOnly
             }
             (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => Self::Loading,
+            _ if is_of_tls(error) => Self::Tls,
             _ if error.is_timeout() => Self::Timeout,
             _ if error.is_connection_refusal() => Self::Connect,
             _ if error.is_connection_dropped() => Self::Broken,
@@ -86,6 +93,20 @@ fn is_forbidden(error: &RedisError) -> bool {
 fn is_of_database(error: &RedisError) -> bool {
     let told = told(error);
     told.contains("DB index") || told.contains("SELECT is not allowed")
+}
+
+/// Whether TLS has failed on an open connection: by TLS 1.3 a client that is not trusted hears so from its
+/// first read.
+#[cfg(feature = "redis-tls")]
+fn is_of_tls(error: &RedisError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let io = source.and_then(|source| source.downcast_ref::<io::Error>());
+    io.and_then(io::Error::get_ref).is_some_and(|cause| cause.is::<rustls::Error>())
+}
+
+#[cfg(not(feature = "redis-tls"))]
+fn is_of_tls(_: &RedisError) -> bool {
+    false
 }
 
 /// What the server says besides the code.

@@ -75,9 +75,14 @@ impl Secured {
 
     /// Trusts this server, and has its certificate, too.
     fn trust_and_present(&self) -> Arc<ClientConfig> {
-        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        self.trust_as(&self.certificate, &self.key)
+    }
+
+    /// Trusts this server, and has a certificate.
+    fn trust_as(&self, certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Arc<ClientConfig> {
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let key =
-            CertifiedKey::from_der(vec![self.certificate.der().clone()], key, &aws_lc_rs::default_provider());
+            CertifiedKey::from_der(vec![certificate.der().clone()], key, &aws_lc_rs::default_provider());
         let mut config = ClientConfig::clone(&self.trust());
         config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(key.unwrap()));
         Arc::new(config)
@@ -128,6 +133,18 @@ async fn a_server_that_proves_nothing_is_not_asked() {
 }
 
 #[tokio::test]
+async fn a_server_that_trusts_no_certificate_of_ours_is_told_apart_from_one_that_is_away() {
+    let secured = Secured::start_with(1, &["--tls-auth-clients", "yes"]).await;
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for tls in [secured.trust(), secured.trust_as(&other.cert, &other.signing_key)] {
+        let (store, driver) = secured.store("localhost", Some(tls));
+        let driver = tokio::spawn(driver.run());
+        eventually(|| store.status().fault == Some(StoreFault::Tls)).await;
+        driver.abort();
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_for_the_server_may_come_later() {
     let secured = Secured::start_with(1, &["--tls-auth-clients", "yes"]).await;
     let current = Arc::new(Mutex::new(Ok(secured.trust())));
@@ -137,7 +154,7 @@ async fn a_certificate_for_the_server_may_come_later() {
     let (store, driver) =
         builder.tls_from(move || read.lock().unwrap().clone().map_err(io::Error::from)).build();
     let driver = tokio::spawn(driver.run());
-    eventually(|| store.status().fault.is_some()).await;
+    eventually(|| store.status().fault == Some(StoreFault::Tls)).await;
     *current.lock().unwrap() = Err(io::ErrorKind::NotFound);
     eventually(|| store.status().fault == Some(StoreFault::Unreadable)).await;
     *current.lock().unwrap() = Ok(secured.trust_and_present());
