@@ -119,8 +119,11 @@
 //!   lost its data, or whose successor has not yet seen the last changes, has forgotten what was used until
 //!   then, and may admit that much again, a bucket at most.
 //! - A request whose answer was lost may have been charged on the server all the same: on the safe side.
-//! - What was settled counts twice, as debt or as what is given back, where its answer is lost with the
-//!   connection, or takes longer than [`RedisStoreBuilder::connect_timeout`].
+//! - What the server is told afterwards, of debt and of what was used without it, is told again and counts
+//!   twice where the answer is lost with the connection or late: after
+//!   [`RedisStoreBuilder::connect_timeout`], and where a decision tells it after
+//!   [`RedisStoreBuilder::command_timeout`]. What is given back is told once; if that does not arrive, it
+//!   refills.
 
 mod agreed_secret;
 mod ask;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::ask::{bytes, carry_out, unexpected_answer};
 use super::fault::StoreFault;
 use super::layout::slot_of;
-use super::node::{DriverTask, Link, Node};
+use super::node::{DriverTask, Link, Node, Route};
 use super::script::{GREET, Order};
 use super::settle::Correction;
 use super::shared_key::name_of;
@@ -163,6 +163,8 @@ impl NodeDriver {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
+                // A greeting that is due comes first: each batch for a silent server takes its time, too.
+                biased;
                 () = sleep_until(next) => {}
                 () = node.tripped.notified() => look_due = Instant::now(),
                 () = store.moved.notified(), if self.is_alone => return End::IsCluster,
@@ -345,16 +347,22 @@ impl NodeDriver {
         let answers = connection.send_packed_commands(&commands, 0, batch.len());
         // What is carried out and not heard of would be told once more: nobody waits for this.
         let Ok(Ok(answers)) = timeout(self.store.patience(), answers).await else { return };
+        let mut refused = Vec::new();
         for (correction, answer) in batch.into_iter().zip(answers) {
-            if bytes(Ok(answer)).is_ok() {
-                correction.done();
-                continue;
+            match bytes(Ok(answer)) {
+                Ok(_) => correction.done(),
+                Err(_) => refused.push(correction),
             }
-            // It may have lost the script, or the key.
+        }
+        // They have one time together: a server that is silent now has greetings to miss.
+        let _ = timeout(self.store.patience(), self.send_again(&route, refused)).await;
+    }
+
+    /// Sends corrections one by one to a server that may have lost the script, or their keys.
+    async fn send_again(&self, route: &Route, refused: Vec<Correction>) {
+        for correction in refused {
             let (name, order, mut route) = (correction.name(), correction.order(), route.clone());
-            let decided = self.store.decide(&mut route, &name, &order);
-            let answer = timeout(self.store.patience(), decided).await;
-            if matches!(answer, Ok(Ok(_))) {
+            if self.store.decide(&mut route, &name, &order).await.is_ok() {
                 correction.done();
             }
         }
@@ -375,3 +383,7 @@ fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
 fn timed_out() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
