@@ -3,7 +3,7 @@
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use serde::de::IgnoredAny;
 
-use crate::dialect::{ClientDialect, Operation, Surface};
+use crate::dialect::{ClientDialect, Operation, Surface, openai};
 use crate::edit::Object;
 use crate::edit::lookalike;
 use crate::error::Error;
@@ -159,7 +159,11 @@ fn max_tokens(dialect: ClientDialect, object: &Object<'_>) -> Option<u64> {
         ClientDialect::Ollama => most(&Object::parse(object.value("options")?).ok()?, &["num_predict"]),
         ClientDialect::Responses => most(object, &["max_output_tokens"]),
         ClientDialect::Anthropic => most(object, &["max_tokens"]),
-        // Some providers obey the one, some the other, and llama.cpp the last before all.
+        // Some providers obey the one, some the other, and llama.cpp the third before all. Cursor names the
+        // last.
+        ClientDialect::OpenAi if openai::has_form_of_responses(object) => {
+            most(object, &["max_completion_tokens", "max_tokens", "n_predict", "max_output_tokens"])
+        }
         ClientDialect::OpenAi => most(object, &["max_completion_tokens", "max_tokens", "n_predict"]),
     }
 }
@@ -206,6 +210,9 @@ mod tests {
             ("/v1/chat/completions", r#"{"max_tokens":1,"n_predict":-1}"#, None),
             ("/v1/chat/completions", r#"{"max_tokens":1,"n_predict":500}"#, Some(500)),
             ("/v1/chat/completions", r#"{"max_tokens":1,"MAX_TOKENS":500}"#, None),
+            ("/v1/chat/completions", r#"{"input":"x","max_output_tokens":9}"#, Some(9)),
+            ("/v1/chat/completions", r#"{"input":"x","max_output_tokens":9,"max_tokens":10}"#, Some(10)),
+            ("/v1/chat/completions", r#"{"input":"x","max_output_tokens":9,"messages":[]}"#, None),
             ("/v1/chat/completions", "{}", None),
             ("/v1/embeddings", r#"{"input":"x"}"#, Some(0)),
         ] {

@@ -7,9 +7,10 @@ use memchr::memmem;
 use serde_json::value::RawValue;
 
 use super::{Fields, Object};
-use crate::dialect::responses::{Called, OwnName, Tools, is_run_by_client};
+use crate::dialect::openai;
+use crate::dialect::responses::{Called, OwnName, Tools, is_run_by_client, text_of};
 use crate::edit;
-use crate::ir::{Json, Losses};
+use crate::ir::{Json, Losses, ToolCall};
 
 /// The kinds of items in which a client tells tools in the midst of a conversation.
 const TELLING: [&str; 2] = ["additional_tools", "tool_search_output"];
@@ -33,7 +34,7 @@ const REPEATED: [&str; 13] = [
 
 /// What an answer of Responses repeats of its request: what was asked for and has been passed on.
 ///
-/// It calls tools as the client does. Other dialects repeat nothing.
+/// It calls tools as the client does, and so does one of Chat Completions. Other dialects repeat nothing.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Echo(Arc<Repeated>);
 
@@ -65,6 +66,17 @@ impl Echo {
         Self(Arc::new(Repeated { members: members.collect(), own_names: own_names(&request) }))
     }
 
+    /// Reads the body of a request for a chat, whose answer repeats nothing but calls tools as Cursor does.
+    pub(crate) fn of_chat(body: &[u8]) -> Self {
+        let may_tell_some = memmem::find(body, b"\"custom\"").is_some();
+        match edit::Object::parse(body) {
+            Ok(request) if may_tell_some => {
+                Self(Arc::new(Repeated { members: Vec::new(), own_names: openai::own_names(&request) }))
+            }
+            _ => Self::default(),
+        }
+    }
+
     /// What the client calls a tool of this name, where that is more than the name.
     pub(crate) fn own_name(&self, name: &str) -> Option<&OwnName> {
         self.0.own_names.get(name)
@@ -73,6 +85,11 @@ impl Echo {
     /// As what the client knows calls of a tool of this name.
     pub(crate) fn called(&self, name: &str) -> Called {
         self.own_name(name).map_or(Called::Function, |own| own.called)
+    }
+
+    /// The text of a call, where the tool takes any text instead of arguments.
+    pub(crate) fn text_of(&self, call: &ToolCall) -> Option<String> {
+        (self.called(&call.name) == Called::Custom).then(|| text_of(&call.arguments))
     }
 
     /// Writes a member as it was asked for, else what stands for it.

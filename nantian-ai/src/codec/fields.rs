@@ -89,6 +89,11 @@ impl Fields {
         last.filter(|value| !value.is_null())
     }
 
+    /// Whether there is a member that says anything.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.iter().rfind(|(known, _)| known == name).is_some_and(|(_, value)| !value.is_null())
+    }
+
     /// The text of a member, which stays where it is.
     pub(crate) fn peek(&self, name: &str) -> Option<&str> {
         match self.members.iter().rfind(|(known, _)| known == name) {

@@ -333,6 +333,7 @@ impl Target {
             (ClientDialect::Anthropic, Operation::Chat | Operation::CountTokens) => {
                 anthropic::is_for_another(object, self.model())
             }
+            (ClientDialect::OpenAi, Operation::Chat) => openai::is_of_cursor(object),
             (ClientDialect::Responses, Operation::Chat) => {
                 self.is_xai() && responses::is_for_openai_alone(object)
             }

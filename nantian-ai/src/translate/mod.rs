@@ -147,6 +147,7 @@ impl Translation {
         let translation = Self {
             echo: match spoken {
                 ClientDialect::Responses => Echo::of_responses(request, &losses),
+                ClientDialect::OpenAi => Echo::of_chat(request),
                 _ => Echo::default(),
             },
             client: spoken,

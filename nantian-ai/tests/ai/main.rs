@@ -9,6 +9,8 @@ mod chat_wishes;
 #[cfg(test)]
 mod codex;
 #[cfg(test)]
+mod cursor;
+#[cfg(test)]
 mod deadline;
 #[cfg(test)]
 mod depth;

@@ -1,6 +1,7 @@
 //! OpenAI: Chat Completions, Completions, Embeddings, and what is compatible with them.
 
 mod allowed_tools;
+mod cursor;
 mod delta;
 mod details;
 pub(crate) mod embeddings;
@@ -24,6 +25,7 @@ mod write_request;
 mod write_stream;
 
 pub(super) use self::allowed_tools::read_allowed;
+pub(crate) use self::cursor::{has_form_of_responses, is_of_cursor, own_names};
 pub(super) use self::details::{OF_OPENROUTER, is_of_openrouter};
 pub(crate) use self::names::{known_names, limit_renamed};
 pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns, tells_templates};

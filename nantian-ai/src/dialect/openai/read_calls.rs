@@ -1,9 +1,10 @@
 //! The calls that a client gives back, each with its signature where it is one of Gemini's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::signatures;
 use crate::codec::{Fields, Invalid, Value};
+use crate::dialect::responses::arguments_of;
 use crate::ir::{Block, Losses, Reasoning, ToolCall, given_arguments};
 
 /// What a model has thought before it calls. A signature that stands at a call is taken from here, where the
@@ -13,8 +14,10 @@ pub(super) struct Thoughts {
     by_signature: HashMap<String, usize>,
 }
 
+/// Reads calls; those of `text_tools` have any text for their arguments.
 pub(super) fn read_calls(
     calls: Vec<Value>,
+    text_tools: &HashSet<String>,
     thoughts: &mut Thoughts,
     losses: &mut Losses,
 ) -> Result<Vec<Block>, Invalid> {
@@ -30,7 +33,10 @@ pub(super) fn read_calls(
             .ok_or_else(|| Invalid::new("messages.tool_calls.function", "is missing"))?;
         let name = function.required_text("name")?;
         let text = function.text("arguments")?.unwrap_or_default();
-        let arguments = given_arguments(&text, "messages.tool_calls.function.arguments", losses);
+        let arguments = match text_tools.contains(&name) {
+            true => arguments_of(&text),
+            false => given_arguments(&text, "messages.tool_calls.function.arguments", losses),
+        };
         let signature = signatures::take(&mut call, "messages.tool_calls.extra_content", losses);
         read.extend(signature.map(|signature| thoughts.signed(signature)));
         read.push(Block::ToolCall(ToolCall { id, name, arguments }));

@@ -1,7 +1,9 @@
 //! A Chat Completions request into the common form.
 
+use std::collections::HashSet;
+
 use super::read_calls::{Thoughts, read_calls};
-use super::{options, read_allowed};
+use super::{cursor, options, read_allowed};
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::{GUARDRAIL, anthropic};
 use crate::ir::{
@@ -20,18 +22,20 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     if fields.count("n")?.is_some_and(|answers| answers != 1) {
         return Err(Invalid::new("n", "asks for several answers, which this provider cannot give"));
     }
-    let messages = fields.required_list("messages")?;
+    let Some(messages) = fields.list("messages")? else { return cursor::decode(fields) };
     let newer_limit = fields.count("max_completion_tokens")?;
     let older_limit = fields.count("max_tokens")?;
     let logprobs = match fields.flag("logprobs")? {
         Some(true) => Some(fields.count("top_logprobs")?.unwrap_or(0)),
         _ => None,
     };
-    let mut tools = read_tools(fields.list("tools")?.unwrap_or_default(), &mut losses)?;
+    let tools = fields.list("tools")?.unwrap_or_default();
+    let text_tools = cursor::text_names(&tools);
+    let mut tools = read_tools(tools, &mut losses)?;
     let tool_choice = read_tool_choice(&mut fields, &mut tools, &mut losses)?;
     let mut request = Request {
         model: fields.text("model")?.unwrap_or_default(),
-        messages: read_messages(messages, &mut losses)?,
+        messages: read_messages(messages, &text_tools, &mut losses)?,
         tools,
         tool_choice,
         parallel_tools: fields.flag("parallel_tool_calls")?,
@@ -111,6 +115,10 @@ pub(crate) fn read_verbosity(
 pub(crate) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<Tool>, Invalid> {
     let mut read = Vec::with_capacity(tools.len());
     for tool in tools {
+        if cursor::is_flat(&tool) {
+            read.extend(cursor::read_tool(tool, losses)?);
+            continue;
+        }
         let mut tool = Fields::of(tool, "tools")?;
         let kind = tool.text("type")?;
         if let Some(kind) = kind.filter(|kind| kind != "function") {
@@ -215,7 +223,11 @@ fn read_thinking(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Thin
     Ok(known)
 }
 
-fn read_messages(messages: Vec<Value>, losses: &mut Losses) -> Result<Vec<Message>, Invalid> {
+fn read_messages(
+    messages: Vec<Value>,
+    text_tools: &HashSet<String>,
+    losses: &mut Losses,
+) -> Result<Vec<Message>, Invalid> {
     let mut read: Vec<Message> = Vec::with_capacity(messages.len());
     let mut after_result = false;
     for message in messages {
@@ -225,7 +237,7 @@ fn read_messages(messages: Vec<Value>, losses: &mut Losses) -> Result<Vec<Messag
         match role.as_str() {
             "system" | "developer" => read.push(plain(Role::System, &mut fields, losses)?),
             "user" => read.push(plain(Role::User, &mut fields, losses)?),
-            "assistant" => read.push(assistant(&mut fields, losses)?),
+            "assistant" => read.push(assistant(&mut fields, text_tools, losses)?),
             "tool" => {
                 let said = plain(Role::User, &mut fields, losses)?;
                 let cached = said.cache_points.last().map(|point| point.life);
@@ -256,9 +268,14 @@ fn plain(role: Role, fields: &mut Fields, losses: &mut Losses) -> Result<Message
     Ok(message)
 }
 
-fn assistant(fields: &mut Fields, losses: &mut Losses) -> Result<Message, Invalid> {
+fn assistant(
+    fields: &mut Fields,
+    text_tools: &HashSet<String>,
+    losses: &mut Losses,
+) -> Result<Message, Invalid> {
     let mut thoughts = Thoughts::of(read_reasoning(fields, losses));
-    let calls = read_calls(fields.list("tool_calls")?.unwrap_or_default(), &mut thoughts, losses)?;
+    let calls = fields.list("tool_calls")?.unwrap_or_default();
+    let calls = read_calls(calls, text_tools, &mut thoughts, losses)?;
     let mut message = Message::new(Role::Assistant, thoughts.into_blocks());
     read_content(fields.take("content"), &mut message, losses)?;
     let refusal = fields.text("refusal")?.filter(|text| !text.is_empty());

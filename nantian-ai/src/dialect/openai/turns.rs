@@ -7,7 +7,9 @@ use super::write_reply::write_calls;
 use super::write_request::enforced;
 use crate::codec::{Invalid, List, Object, joined_text, said_by_user, says_json, titled_text_of};
 use crate::dialect::anthropic::ONLY_JSON;
-use crate::ir::{Block, Detail, Image, Losses, Media, Message, Output, Request, Role, Source, ToolResult};
+use crate::ir::{
+    Block, Detail, Image, Losses, Media, Message, Output, Request, Role, Source, ToolCall, ToolResult,
+};
 
 /// How a message says that its tool failed: there is no field for it.
 pub(crate) const FAILED: &str = "[tool error] ";
@@ -231,7 +233,8 @@ impl Turn<'_> {
                 }
                 let is_call = |block: &Block| matches!(block, Block::ToolCall(_));
                 let first = said.content.iter().position(is_call);
-                write_calls(message, &said.content, id_of, |at| {
+                let arguments_of = |call: &ToolCall| call.arguments.to_string();
+                write_calls(message, &said.content, id_of, arguments_of, |at| {
                     let own = Signature::before(&said.content, at).filter(|_| profile.takes_signatures);
                     let is_missed = profile.wants_signatures && Some(at) == first;
                     own.or(is_missed.then_some(Signature::STAND_IN))

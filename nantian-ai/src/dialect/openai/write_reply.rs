@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::signatures::Signature;
-use crate::codec::{Defaults, Object, object};
-use crate::ir::{Block, Json, Reply, Stop, Tokens, safe_id};
+use crate::codec::{Defaults, Echo, Object, object};
+use crate::ir::{Block, Json, Reply, Stop, Tokens, ToolCall, safe_id};
 
 pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
     object(|body| {
@@ -12,7 +12,7 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
         body.list("choices", |choices| {
             choices.object(|choice| {
                 choice.count("index", 0);
-                choice.object("message", |message| write_message(message, &reply.content));
+                choice.object("message", |message| write_message(message, &reply.content, &defaults.echo));
                 write_logprobs(choice, &reply.logprobs);
                 choice.text("finish_reason", stop_name(&reply.stop));
             });
@@ -46,7 +46,7 @@ pub(super) fn head(
     body.text("model", model.unwrap_or(&defaults.model));
 }
 
-fn write_message(message: &mut Object<'_>, content: &[Block]) {
+fn write_message(message: &mut Object<'_>, content: &[Block], echo: &Echo) {
     message.text("role", "assistant");
     let mut text = String::new();
     let mut refusal = String::new();
@@ -86,7 +86,8 @@ fn write_message(message: &mut Object<'_>, content: &[Block]) {
             }
         });
     }
-    write_calls(message, content, safe_id, |at| Signature::before(content, at));
+    let arguments_of = |call: &ToolCall| echo.text_of(call).unwrap_or_else(|| call.arguments.to_string());
+    write_calls(message, content, safe_id, arguments_of, |at| Signature::before(content, at));
 }
 
 /// A block of reasoning as Anthropic has it, so that a client can give it back with its signature.
@@ -111,6 +112,7 @@ pub(super) fn write_calls<'c>(
     message: &mut Object<'_>,
     content: &'c [Block],
     id_of: fn(&str) -> Cow<'_, str>,
+    arguments_of: impl Fn(&ToolCall) -> String,
     signature_of: impl Fn(usize) -> Option<Signature<'c>>,
 ) {
     let calls: Vec<_> = content
@@ -131,7 +133,7 @@ pub(super) fn write_calls<'c>(
                 item.text("type", "function");
                 item.object("function", |function| {
                     function.text("name", &call.name);
-                    function.text("arguments", call.arguments.as_str());
+                    function.text("arguments", &arguments_of(call));
                 });
                 if let Some(signature) = signature {
                     signature.write(item);

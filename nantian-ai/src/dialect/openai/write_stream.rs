@@ -3,7 +3,8 @@
 use super::signatures::Signature;
 use super::write_reply::{head, stop_name, write_logprobs, write_thinking_block, write_tokens};
 use crate::codec::{Defaults, Object, append, fault};
-use crate::ir::{Block, Event, Json, Part, Reasoning, Stop, Tokens, safe_id};
+use crate::dialect::responses::{Called, text_of};
+use crate::ir::{Block, Event, Json, Part, Reasoning, Stop, Tokens, arguments, safe_id};
 use crate::wire::sse::PING;
 
 /// Writes the events of one stream.
@@ -20,6 +21,8 @@ pub(crate) struct StreamWriter {
     of_call: Option<String>,
     /// Whether the open part has said anything.
     said: bool,
+    /// The arguments of the open call so far, where the client wants the text that they hold.
+    held: Option<String>,
     calls: u64,
     /// Those of the text that comes next.
     logprobs: Vec<Json>,
@@ -40,6 +43,7 @@ impl StreamWriter {
             signature: None,
             of_call: None,
             said: false,
+            held: None,
             calls: 0,
             logprobs: Vec::new(),
             stop: Stop::End,
@@ -79,6 +83,7 @@ impl StreamWriter {
         let signature = self.of_call.take();
         match &part {
             Part::ToolCall { id, name } => {
+                self.held = (self.defaults.echo.called(name) == Called::Custom).then(String::new);
                 let at = self.calls;
                 self.delta(out, |delta| {
                     delta.list("tool_calls", |list| {
@@ -106,7 +111,10 @@ impl StreamWriter {
     fn say(&mut self, text: &str, out: &mut Vec<u8>) {
         self.said = true;
         match &self.open {
-            Some(Part::ToolCall { .. }) => self.arguments(text, out),
+            Some(Part::ToolCall { .. }) => match &mut self.held {
+                Some(held) => held.push_str(text),
+                None => self.arguments(text, out),
+            },
             Some(Part::Reasoning) => {
                 self.thought.push_str(text);
                 self.delta(out, |delta| delta.text("reasoning_content", text));
@@ -124,8 +132,10 @@ impl StreamWriter {
         let signature = self.signature.take();
         match self.open.take() {
             Some(Part::ToolCall { .. }) => {
-                if !self.said {
-                    self.arguments("{}", out);
+                match self.held.take() {
+                    Some(held) => self.arguments(&text_of(&arguments(&held)), out),
+                    None if !self.said => self.arguments("{}", out),
+                    None => {}
                 }
                 self.calls += 1;
             }

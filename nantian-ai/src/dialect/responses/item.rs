@@ -2,7 +2,7 @@
 
 use super::read_request::read_content;
 use super::signature::{self, Encrypted};
-use super::tools::{SEARCH, arguments_of, flat_name};
+use super::tools::{SEARCH, Tools, arguments_of, flat_name};
 use crate::codec::{Fields, Invalid, Value};
 use crate::ir::{Block, Losses, Message, Reasoning, Role, ToolCall, ToolResult, given_arguments};
 
@@ -52,8 +52,8 @@ impl Identity {
     }
 }
 
-/// Reads an item of an `input`.
-pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item, Invalid> {
+/// Reads an item of an `input`, in which these tools can be called.
+pub(super) fn read_item(fields: &mut Fields, tools: &Tools, losses: &mut Losses) -> Result<Item, Invalid> {
     let kind = fields.text("type")?;
     let id = fields.text("id")?.unwrap_or_default();
     // How far its provider had come with it.
@@ -68,7 +68,7 @@ pub(super) fn read_item(fields: &mut Fields, losses: &mut Losses) -> Result<Item
             fields.ignore(&["author", "recipient"]);
             Item::Message(read_agent_message(fields, losses)?)
         }
-        Some("function_call") => Item::Said(Block::ToolCall(read_call(fields, losses)?)),
+        Some("function_call") => Item::Said(Block::ToolCall(read_call(fields, tools, losses)?)),
         Some("custom_tool_call") => Item::Said(Block::ToolCall(ToolCall {
             id: fields.required_text("call_id")?,
             name: read_name(fields)?,
@@ -163,11 +163,14 @@ fn read_agent_message(fields: &mut Fields, losses: &mut Losses) -> Result<Messag
     Ok(Message::new(Role::User, content.into_iter().collect()))
 }
 
-fn read_call(fields: &mut Fields, losses: &mut Losses) -> Result<ToolCall, Invalid> {
+fn read_call(fields: &mut Fields, tools: &Tools, losses: &mut Losses) -> Result<ToolCall, Invalid> {
     let id = fields.required_text("call_id")?;
     let name = read_name(fields)?;
     let text = fields.text("arguments")?.unwrap_or_default();
-    let arguments = given_arguments(&text, "input.arguments", losses);
+    let arguments = match tools.takes_text(&name) {
+        true => arguments_of(&text),
+        false => given_arguments(&text, "input.arguments", losses),
+    };
     Ok(ToolCall { id, name, arguments })
 }
 

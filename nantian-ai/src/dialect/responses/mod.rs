@@ -14,11 +14,11 @@ mod write_stream;
 
 pub(crate) use self::openai_alone::{is_for_openai_alone, without_null_contents};
 pub(crate) use self::read_reply::decode as decode_reply;
-pub(crate) use self::read_request::decode as decode_request;
+pub(crate) use self::read_request::{decode as decode_request, decode_fields};
 pub(crate) use self::read_stream::StreamReader;
 pub(super) use self::signature::OF_RESPONSES;
 pub(crate) use self::signature::{MADE_HERE, is_of_responses};
-pub(crate) use self::tools::{Called, OwnName, Tools, is_run_by_client};
+pub(crate) use self::tools::{Called, OwnName, Tools, arguments_of, is_run_by_client, text_of};
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::{ENCRYPTED, encode as encode_request, encode_count};
 pub(crate) use self::write_stream::{StreamWriter, failed};

@@ -12,7 +12,10 @@ use crate::ir::{
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
-    let mut fields = Fields::parse(body)?;
+    decode_fields(Fields::parse(body)?)
+}
+
+pub(crate) fn decode_fields(mut fields: Fields) -> Result<(Request, Losses), Invalid> {
     let mut losses = Losses::default();
     // An answer without the conversation that they stand for would be one to another question.
     for stored in ["previous_response_id", "conversation", "prompt"] {
@@ -98,7 +101,7 @@ fn read_input(
     let mut open = None;
     for item in items {
         let mut fields = Fields::of(item, "input")?;
-        let (role, content, joins) = match read_item(&mut fields, losses)? {
+        let (role, content, joins) = match read_item(&mut fields, tools, losses)? {
             Item::Message(Message { role, content, .. }) => (role, content, role == Role::Assistant),
             Item::Said(block) => (Role::Assistant, vec![block], true),
             Item::Result(result) => (Role::User, vec![Block::ToolResult(result)], true),

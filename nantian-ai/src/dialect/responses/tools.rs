@@ -55,12 +55,12 @@ pub(super) fn flat_name(namespace: Option<&str>, name: &str) -> String {
 }
 
 /// The arguments of a call of a tool that takes any text.
-pub(super) fn arguments_of(text: &str) -> Json {
+pub(crate) fn arguments_of(text: &str) -> Json {
     Json::of(&serde_json::json!({ TEXT: text }))
 }
 
 /// The text of such a call; what the model has written, where it has written something else.
-pub(super) fn text_of(arguments: &Json) -> String {
+pub(crate) fn text_of(arguments: &Json) -> String {
     let text = Fields::parse(arguments.as_str().as_bytes()).ok().and_then(|mut it| it.any_text(TEXT));
     text.unwrap_or_else(|| arguments.to_string())
 }
@@ -179,7 +179,12 @@ impl Tools {
         Ok(Some(flat))
     }
 
-    pub(super) fn into_tools(self) -> Vec<Tool> {
+    /// Whether a tool takes any text instead of arguments.
+    pub(crate) fn takes_text(&self, name: &str) -> bool {
+        self.own_names.get(name).is_some_and(|own| own.called == Called::Custom)
+    }
+
+    pub(crate) fn into_tools(self) -> Vec<Tool> {
         self.read
     }
 
