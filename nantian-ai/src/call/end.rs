@@ -43,7 +43,7 @@ impl<K: UsageSink> Call<K> {
         if status.is_success() {
             return self.finish(shared, answer);
         }
-        let fault = shared.target.decode_fault(status, &[]);
+        let fault = shared.target.refusals().read(status, &[]);
         self.pass_refusal(shared, answer, fault)
     }
 

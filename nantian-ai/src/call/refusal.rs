@@ -54,7 +54,7 @@ impl<K: UsageSink> Call<K> {
             return Step::Refused(Error::UpstreamAuth { target: target.name().to_owned(), status }.into());
         }
         let is_own = !matches!(self.way, Way::Translated(_)) && is_json(response.headers());
-        let passes = is_own && !target.is_denied(status);
+        let passes = is_own && !target.refusals().is_denied(status);
         let aim = match passes {
             true if is_judged_by_words(status) => Aim::Objection,
             true => return Step::Pass(response),
@@ -80,7 +80,7 @@ impl<K: UsageSink> Call<K> {
         {
             return self.unfinished(target, receiving.answered(answer));
         }
-        let mut fault = target.decode_fault(status, &said);
+        let mut fault = target.refusals().read(status, &said);
         // It cannot but think: it calls tools at Responses alone. What has been learnt was of the model
         // before, if there was one.
         let is_learnt = matches!(self.way, Way::Translated(_)) && target.forgoes(Wish::Effort);
@@ -130,7 +130,7 @@ impl<K: UsageSink> Call<K> {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let fault = target.decode_fault(receiving.head.status, &receiving.joined());
+        let fault = target.refusals().read(receiving.head.status, &receiving.joined());
         Step::Refused(Failed::of(target, fault, &receiving.head.headers))
     }
 

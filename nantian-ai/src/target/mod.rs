@@ -7,13 +7,14 @@ pub(crate) mod endpoint;
 mod error;
 mod place;
 pub(crate) mod provider;
+mod refusals;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::header::HeaderMap;
-use http::{Request, StatusCode, Uri};
+use http::{Request, Uri};
 
 use self::calibration::Calibration;
 use self::config::TargetConfig;
@@ -21,14 +22,13 @@ use self::endpoint::Endpoint;
 pub use self::error::InvalidTarget;
 use self::place::{base, check_place, in_its_header, is_azure, unknown};
 use self::provider::Provider;
+pub(crate) use self::refusals::Refusals;
 use crate::body::RequestBody;
 use crate::call::budget::RetryBudget;
-use crate::codec::fault::refused_credential;
 use crate::credential::Scheme;
 use crate::credential::stamp::Stamp;
 use crate::dialect::{ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini};
 use crate::error::Error;
-use crate::ir::Fault;
 use crate::token::{Look, Source, TokenClient, TokenError};
 use crate::wish::Wish;
 
@@ -185,18 +185,9 @@ impl Target {
         self.dialect == Dialect::Anthropic && self.endpoint.prefix().ends_with(anthropic::vertex::BASE)
     }
 
-    /// Whether a status is always about what the configured credential may do, with words of the operator's
-    /// project.
-    pub(crate) fn is_denied(&self, status: StatusCode) -> bool {
-        self.is_vertex() && status == StatusCode::FORBIDDEN
-    }
-
-    /// Reads what the provider says with a status that is no success.
-    pub(crate) fn decode_fault(&self, status: StatusCode, body: &[u8]) -> Fault {
-        match self.is_denied(status) {
-            true => refused_credential(),
-            false => self.dialect.decode_fault(status, body),
-        }
+    /// How the provider refuses.
+    pub(crate) fn refusals(&self) -> Refusals {
+        Refusals { dialect: self.dialect, is_vertex: self.is_vertex() }
     }
 
     /// What is known of the provider.

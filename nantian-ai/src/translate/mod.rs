@@ -56,7 +56,7 @@ use crate::facts::RequestFacts;
 use crate::headers::{DROPPED, TRAILERS};
 use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
 use crate::outbound::{ANTHROPIC_BETA, OPENAI_BETA};
-use crate::target::Target;
+use crate::target::{Refusals, Target};
 use crate::wish::{Wish, Wishes};
 
 pub use self::translator::Translator;
@@ -66,6 +66,7 @@ pub use self::translator::Translator;
 pub struct Translation {
     client: ClientDialect,
     upstream: Dialect,
+    refusals: Refusals,
     asked: Asked,
     losses: Losses,
     model: String,
@@ -152,6 +153,7 @@ impl Translation {
             },
             client: spoken,
             upstream: target.dialect(),
+            refusals: target.refusals(),
             asked,
             losses,
             model: target.model().to_owned(),
@@ -288,7 +290,7 @@ impl Translation {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn refusal(&self, status: StatusCode, body: &[u8]) -> (StatusCode, Bytes) {
-        self.client.encode_fault(&self.upstream.decode_fault(status, body))
+        self.client.encode_fault(&self.refusals.read(status, body))
     }
 
     /// Makes the head of a whole answer the client's: of the provider's headers those are kept that mean

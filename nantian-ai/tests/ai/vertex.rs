@@ -1,6 +1,8 @@
 //! Claude at Vertex AI.
 
-use nantian_ai::{Credential, TargetConfig};
+use http::{HeaderMap, Method, StatusCode};
+use nantian_ai::translate::Translation;
+use nantian_ai::{Credential, Surface, Target, TargetConfig};
 
 use crate::{
     support::{Upstream, json as reply, layer, post, send},
@@ -103,4 +105,12 @@ async fn what_vertex_ai_denies_the_credential_does_not_name_the_project_to_clien
         assert_eq!(head.status, 502, "{path}: {body}");
         assert!(body.contains("the provider refused the configured credential"), "{path}: {body}");
     }
+    // Proxies of callbacks tell their clients no more.
+    let surface = Surface::detect(&Method::POST, "/v1/chat/completions", &HeaderMap::new()).unwrap();
+    let asked = br#"{"model":"any","messages":[{"role":"user","content":"Hi"}]}"#;
+    let (translation, _) =
+        Translation::begin(&Target::new(claude()).unwrap(), &surface, asked, false).unwrap();
+    let (status, body) = translation.refusal(StatusCode::FORBIDDEN, DENIED.as_bytes());
+    assert_eq!(status, 502);
+    assert!(!body.windows(4).any(|word| word == b"ours"), "{body:?}");
 }
