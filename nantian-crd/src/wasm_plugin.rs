@@ -200,7 +200,8 @@ pub struct VmConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_048_576))]
     pub configuration: Option<String>,
-    /// Environment variables of the module.
+    /// Environment variables of the module. Names and values are 128 KiB long together at most, also where they
+    /// come from Secrets.
     ///
     /// Range: up to 256. Default: none. Source: `spec.vmConfig.env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -241,7 +242,7 @@ pub struct EnvVar {
 #[non_exhaustive]
 pub struct EnvVarSource {
     /// An entry of a Secret in the namespace of the plugin: text of up to 32 KiB. An edit of it starts the
-    /// plugin again.
+    /// plugin again. Secrets of the type kubernetes.io/service-account-token are not seen.
     ///
     /// Source: `spec.vmConfig.env[].valueFrom.secretKeyRef`.
     pub secret_key_ref: SecretKeyRef,

@@ -98,7 +98,8 @@ pub struct Langfuse {
     pub release: Option<String>,
 }
 
-/// An entry of a Secret in the namespace of the object.
+/// An entry of a Secret in the namespace of the object. Gateways do not see Secrets of the type
+/// kubernetes.io/service-account-token or helm.sh/release.v1.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

@@ -276,6 +276,30 @@ async fn variable_of_a_secret_is_there_once_the_secret_is_and_is_shown_to_nobody
 }
 
 #[tokio::test]
+async fn variables_that_are_too_long_together_keep_the_plugin_shut() {
+    let backend = Backend::echo("a").await;
+    let from = "valueFrom: {secretKeyRef: {name: tokens}}";
+    let fields = |count: usize| {
+        let all: Vec<_> = (0..count).map(|index| format!("{{name: T{index}, {from}}}")).collect();
+        format!("vmConfig: {{env: [{}]}}", all.join(", "))
+    };
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: tokens, namespace: demo}}\nstringData: {{all: {}}}",
+        "a".repeat(32_766)
+    );
+    let gateway = world(&backend, &inline(ENVIRONMENT), &fields(5)).manifest("secret", &secret).start().await;
+    let programmed = gateway.condition("WasmPlugin demo/r", "Programmed").await;
+    let words = "spec.vmConfig.env: the names and values are longer than 131072 bytes together";
+    assert!(programmed["message"].as_str().unwrap().ends_with(words), "{programmed}");
+    assert_eq!(gateway.get("/").await.status(), 503);
+    gateway.edit("plugin", &spec(&inline(ENVIRONMENT), &fields(4))).await;
+    eventually("they are not too long", async || {
+        gateway.condition("WasmPlugin demo/r", "Programmed").await["status"] == "True"
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn status_and_log_tell_which_bytes_run() {
     let backend = Backend::echo("a").await;
     let digest = nantian_wasm::Digest::of(&wat::parse_str(ENVIRONMENT).unwrap());

@@ -28,6 +28,10 @@ use crate::{
 /// Longest value of an environment variable that a Secret holds, in bytes: plugins may have many.
 const MAX_VARIABLE: usize = 32 << 10;
 
+/// Most bytes of the names and values of all variables together: each version of a plugin that runs has a
+/// copy, and each of its instances another one.
+const MAX_ENVIRONMENT: usize = 128 << 10;
+
 /// Attaches every WasmPlugin to its targets: they run oldest first.
 pub(super) fn read(cluster: &ClusterState<'_>, gateways: &Gateways<'_>, set: &mut PolicySet) {
     for (name, plugin) in oldest_first(&cluster.objects.wasm_plugins) {
@@ -222,7 +226,8 @@ fn find(
     }
 }
 
-/// The environment of a plugin, and why a variable that a Secret should hold is not among it.
+/// The environment of a plugin, and why a variable is not among it: the Secret that should hold it does not,
+/// or there are too many.
 fn environment(
     cluster: &ClusterState<'_>,
     namespace: &str,
@@ -231,16 +236,22 @@ fn environment(
     let variables = plugin.spec.vm_config.iter().flat_map(|vm| &vm.env);
     let path = Path::SPEC.field("vmConfig");
     let path = path.field("env");
-    let mut fault = None;
+    let (mut fault, mut room) = (None, Some(MAX_ENVIRONMENT));
     let resolved = variables.enumerate().filter_map(|(index, variable)| {
         let value = match &variable.value_from {
             Some(source) => from_secret(cluster, namespace, &source.secret_key_ref, &path.index(index)),
             None => Ok(variable.value.clone().into_bytes()),
         };
         let value = value.map_err(|why| fault = Some(why)).ok()?;
+        room = room.and_then(|room| room.checked_sub(variable.name.len() + value.len()));
+        room?;
         Some((variable.name.clone(), ir::Secret(value)))
     });
     let resolved = resolved.collect();
+    if room.is_none() {
+        let problem = format_args!("the names and values are longer than {MAX_ENVIRONMENT} bytes together");
+        fault = Some(Fault::at(Reason::Invalid, path, problem));
+    }
     (resolved, fault)
 }
 
