@@ -35,8 +35,8 @@ pub use self::{
     },
     name::{HostPattern, ObjectName, PolicyId},
     policy::{
-        AiAuth, AiService, Collector, CollectorKind, Plugin, PluginSource, RateLimit, Retry, RetryBackoff,
-        Sandbox, Secret,
+        AiAuth, AiService, CallGrants, Collector, CollectorKind, Plugin, PluginSource, RateLimit, Retry,
+        RetryBackoff, Sandbox, Secret,
     },
     route::{
         KeyMatch, Mirror, PathMatch, Policies, Route, RouteId, RouteKind, RouteMatch, RouteRetry, Rule,

@@ -1,6 +1,6 @@
 //! The four kinds, resolved and validated.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use nantian_crd::{AuthType, FailurePolicy, Format, Hook, OnLimit, StreamFraming};
 use serde::{Serialize, Serializer};
@@ -210,8 +210,20 @@ pub struct Plugin {
     pub sandbox: Sandbox,
     /// The Services that the guest may call; none without `allowNetwork`.
     pub upstreams: Vec<BackendId>,
+    /// What else it may refer to, for who asks why a call is not made.
+    #[serde(skip)]
+    pub grants: CallGrants,
     /// What a failing plugin does to the request.
     pub failure_policy: FailurePolicy,
+}
+
+/// The Services that a guest may refer to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallGrants {
+    /// Those that are there, whether or not they have a port that it can call.
+    pub services: BTreeSet<ObjectName>,
+    /// Those that ReferenceGrants name, be they there or not: namespace and name, which is absent for all.
+    pub granted: BTreeSet<(String, Option<String>)>,
 }
 
 /// Where a module comes from.

@@ -100,6 +100,19 @@ impl<'a> Grants<'a> {
         Self { permitted: permitted.collect() }
     }
 
+    /// What of the kind `to` objects of the kind `from` may refer to in other namespaces: namespace and name,
+    /// which is absent for all.
+    pub(super) fn of(
+        &self,
+        (from, from_namespace): (GroupKind<'_>, &str),
+        to: GroupKind<'_>,
+    ) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+        let is_of = move |permit: &&Permit<'_>| {
+            (permit.from, permit.from_namespace, permit.to) == (from, from_namespace, to)
+        };
+        self.permitted.iter().filter(is_of).map(|permit| (permit.to_namespace, permit.name))
+    }
+
     /// Whether objects of the kind `from` in `from_namespace` may refer to `name` in `to_namespace`.
     ///
     /// A reference within one namespace needs no grant.

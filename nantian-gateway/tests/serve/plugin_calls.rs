@@ -99,6 +99,44 @@ async fn call_to_a_service_without_endpoints_fails_at_once_as_in_envoy() {
 }
 
 #[tokio::test]
+async fn metrics_tell_why_a_service_cannot_be_called() {
+    let backend = Backend::echo("a").await;
+    let module = format!("inline: {}", BASE64_STANDARD.encode(asking_over_http(10_000)));
+    let asking = |upstream: &str| {
+        let network = format!("sandbox: {{allowNetwork: true}}\n  config: {upstream}\n  wasm:");
+        plugin("r", &module).replace("wasm:", &network)
+    };
+    let grant = "apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: g, namespace: granted}
+spec:
+  from: [{group: gateway.nantian.dev, kind: WasmPlugin, namespace: demo}]
+  to: [{group: '', kind: Service}]";
+    let gateway = World::new()
+        .service("a", &[&backend])
+        .route("r", &[rule("/", &to("a"))])
+        .manifest("grant", grant)
+        .manifest("plugin", &asking("nobody"))
+        .start()
+        .await;
+    for (upstream, reason) in [
+        ("none", "unknown_upstream"),
+        ("\"a:81\"", "unusable_upstream"),
+        ("a.elsewhere", "not_allowed"),
+        ("a.granted", "unknown_upstream"),
+    ] {
+        gateway.edit("plugin", &asking(upstream)).await;
+        let name = format!("nantian_wasm_refused_calls_total{{plugin=\"demo/r\",reason=\"{reason}\"}}");
+        let before = gateway.metric(&name).await.unwrap_or_default();
+        eventually(&name, async || {
+            gateway.get("/").await;
+            gateway.metric(&name).await.unwrap_or_default() > before
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn plugin_calls_what_the_property_cluster_name_says() {
     let module = include_str!("../../../nantian-wasm/tests/guests/call_out.wat")
         .replace(

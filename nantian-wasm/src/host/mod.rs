@@ -116,6 +116,9 @@ pub enum CallError {
     /// There is no upstream of this name: the guest sees that the argument is bad.
     #[error("there is no upstream of this name")]
     UnknownUpstream,
+    /// The upstream cannot be called at this port, or at any: the guest sees that the argument is bad.
+    #[error("the upstream has no such port that can be called")]
+    UnusableUpstream,
     /// The plugin may not call an upstream of this name, be there one or not: the guest sees the same.
     #[error("the plugin has no grant to call it")]
     NotAllowed,

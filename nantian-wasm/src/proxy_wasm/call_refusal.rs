@@ -13,6 +13,7 @@ pub(crate) enum CallRefusal {
     Malformed,
     TooMany,
     UnknownUpstream,
+    UnusableUpstream,
     NotAllowed,
     NoEndpoint,
     Unavailable,
@@ -21,12 +22,13 @@ pub(crate) enum CallRefusal {
 // === impl CallRefusal ===
 
 impl CallRefusal {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::NoNetwork,
         Self::Incomplete,
         Self::Malformed,
         Self::TooMany,
         Self::UnknownUpstream,
+        Self::UnusableUpstream,
         Self::NotAllowed,
         Self::NoEndpoint,
         Self::Unavailable,
@@ -40,6 +42,7 @@ impl CallRefusal {
             Self::Malformed => "malformed",
             Self::TooMany => "too_many",
             Self::UnknownUpstream => "unknown_upstream",
+            Self::UnusableUpstream => "unusable_upstream",
             Self::NotAllowed => "not_allowed",
             Self::NoEndpoint => "no_endpoint",
             Self::Unavailable => "unavailable",
@@ -50,7 +53,7 @@ impl CallRefusal {
     pub(super) fn status(self, unknown: Status) -> Status {
         match self {
             Self::Incomplete => Status::BadArgument,
-            Self::UnknownUpstream | Self::NotAllowed => unknown,
+            Self::UnknownUpstream | Self::UnusableUpstream | Self::NotAllowed => unknown,
             Self::NoNetwork | Self::Malformed | Self::TooMany | Self::NoEndpoint | Self::Unavailable => {
                 Status::InternalFailure
             }
@@ -66,6 +69,7 @@ impl fmt::Display for CallRefusal {
             Self::Malformed => return f.write_str("a part of the request is no HTTP"),
             Self::TooMany => return f.write_str("too many or too large ones are under way"),
             Self::UnknownUpstream => CallError::UnknownUpstream,
+            Self::UnusableUpstream => CallError::UnusableUpstream,
             Self::NotAllowed => CallError::NotAllowed,
             Self::NoEndpoint => CallError::NoEndpoint,
             Self::Unavailable => CallError::Unavailable,
@@ -78,6 +82,7 @@ impl From<CallError> for CallRefusal {
     fn from(error: CallError) -> Self {
         match error {
             CallError::UnknownUpstream => Self::UnknownUpstream,
+            CallError::UnusableUpstream => Self::UnusableUpstream,
             CallError::NotAllowed => Self::NotAllowed,
             CallError::NoEndpoint => Self::NoEndpoint,
             CallError::Unavailable => Self::Unavailable,

@@ -91,6 +91,7 @@ pub(super) fn http_call(
             state.plugin.host.http_call(&state.plugin.name, call, reply)
         }
         Err(name) => {
+            note_refused(state, &upstream, CallRefusal::Malformed);
             reply.send(Ok(unsent(&name)));
             Ok(())
         }
@@ -324,10 +325,14 @@ fn counted(caller: &Caller<'_, State>, bytes: Vec<u8>) -> Option<Bytes> {
 
 /// Notes a call-out that is not made; what its guest is told.
 fn refuse(state: &State, upstream: &str, why: CallRefusal, unknown: Status) -> HostCallError {
+    note_refused(state, upstream, why);
+    why.status(unknown).into()
+}
+
+fn note_refused(state: &State, upstream: &str, why: CallRefusal) {
     let plugin = &state.plugin;
     plugin.shared.counters.refused_call(why);
     plugin.log.refused_call(&plugin.name, upstream, why, state.now);
-    why.status(unknown).into()
 }
 
 fn known_grpc(id: u32) -> Result<CallKind, Status> {

@@ -152,9 +152,10 @@ pub(crate) fn status(text: &[u8]) -> Result<StatusCode, Cause> {
         .ok_or_else(|| Cause::InvalidStatus { value: excerpt(text) })
 }
 
-/// The first bytes of what a guest wrote, fit for a log.
+/// The first bytes of what a guest wrote, fit for a log: a host's name is whole, and so are its port and what
+/// Istio writes before it.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
-    bytes.get(..bytes.len().min(64)).unwrap_or_default().escape_ascii().to_string()
+    bytes.get(..bytes.len().min(320)).unwrap_or_default().escape_ascii().to_string()
 }
 
 /// Adds a value behind those that are there; to the one that is there, if the name is one of `joined`.

@@ -134,6 +134,9 @@ fn call_outs_that_are_not_made_are_counted_by_reason() {
     // The gRPC call has the trailers for its metadata.
     let both = refused(&[METHOD, AUTHORITY], &[("x a", "")]);
     assert_eq!(both, (vec![("incomplete", 2), ("malformed", 2)], lines(2)), "a line for each reason");
+    // The guest hears of a 503, and nobody else would.
+    let no_path = [METHOD, (":path", "no path"), AUTHORITY];
+    assert_eq!(refused(&no_path, &[]), (vec![("malformed", 2)], lines(1)));
     assert_eq!(refused(&[METHOD, PATH, AUTHORITY], &[]), (vec![], lines(0)));
 }
 

@@ -20,7 +20,7 @@ use tower::{ServiceBuilder, ServiceExt as _};
 use super::{foreign, grpc};
 use crate::{
     body::Body,
-    ir::{BackendId, ObjectName},
+    ir::{BackendId, CallGrants, ObjectName},
     policy::balance_layer,
     respond::LoggedError,
     runtime::CallThread,
@@ -43,6 +43,7 @@ struct Allowed {
     /// Absent for a plugin that may not call out.
     calls: Option<CallThread>,
     upstreams: BTreeMap<BackendId, Balancer<Destination>>,
+    grants: CallGrants,
 }
 
 // === impl PluginHost ===
@@ -62,8 +63,9 @@ impl PluginHost {
         &self,
         calls: Option<CallThread>,
         upstreams: BTreeMap<BackendId, Balancer<Destination>>,
+        grants: CallGrants,
     ) {
-        *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = Allowed { calls, upstreams };
+        *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = Allowed { calls, upstreams, grants };
     }
 
     /// Who makes the call, and the balancer of the Service that the guest means. As in Envoy, a call to one
@@ -77,9 +79,22 @@ impl PluginHost {
         match found {
             Some((_, balancer)) if balancer.is_empty() => Err(CallError::NoEndpoint),
             Some((_, balancer)) => Ok((calls, balancer.clone())),
+            None if allowed.grants.services.contains(&service) => Err(CallError::UnusableUpstream),
             None if service.namespace == self.namespace => Err(CallError::UnknownUpstream),
+            None if allowed.may_refer_to(service) => Err(CallError::UnknownUpstream),
             None => Err(CallError::NotAllowed),
         }
+    }
+}
+
+// === impl Allowed ===
+
+impl Allowed {
+    /// Whether a ReferenceGrant lets the plugin refer to a Service of this name, be there one or not.
+    fn may_refer_to(&self, ObjectName { namespace, name }: ObjectName) -> bool {
+        let granted = &self.grants.granted;
+        let all = (namespace.clone(), None);
+        granted.contains(&all) || granted.contains(&(namespace, Some(name)))
     }
 }
 

@@ -52,6 +52,7 @@ impl ManagedPlugin {
     /// credentials for a module that has come with those before.
     pub(super) fn take_over(&mut self, config: &ir::Plugin) {
         self.config.upstreams.clone_from(&config.upstreams);
+        self.config.grants.clone_from(&config.grants);
         let key = module_key(&self.config);
         if self.module.as_ref().zip(key).is_some_and(|(module, key)| module.is_what(&key)) {
             self.config.credentials.clone_from(&config.credentials);

@@ -148,7 +148,8 @@ impl WasmPlugins {
             };
             let calls = if config.sandbox.allow_network { self.calls() } else { None };
             let upstreams = config.upstreams.iter();
-            host.allow(calls, upstreams.filter_map(|id| Some((id.clone(), upstream(id)?))).collect());
+            let upstreams = upstreams.filter_map(|id| Some((id.clone(), upstream(id)?))).collect();
+            host.allow(calls, upstreams, config.grants.clone());
             if let Some(running) = &mut known {
                 running.take_over(config);
             }

@@ -32,6 +32,7 @@ fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
             allow_file_system: false,
         },
         upstreams: Vec::new(),
+        grants: ir::CallGrants::default(),
         failure_policy: FailurePolicy::FailClosed,
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     gates::Feature,
-    ir::{self, BackendId, ObjectName, Plugin, PluginSource, Sandbox, Transport},
+    ir::{self, BackendId, CallGrants, ObjectName, Plugin, PluginSource, Sandbox, Transport},
     source::ObjectRef,
     translate::{
         cluster_state::{ClusterState, oldest_first},
@@ -90,15 +90,25 @@ fn refuse_the_unserved(plugin: &WasmPlugin) -> Result<(), Fault> {
 
 /// The ports of every Service that a plugin may call: those of its namespace, and those that a ReferenceGrant
 /// lets it refer to.
-fn upstreams(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin) -> Vec<BackendId> {
+fn upstreams(
+    cluster: &ClusterState<'_>,
+    name: &ObjectName,
+    plugin: &WasmPlugin,
+) -> (Vec<BackendId>, CallGrants) {
     if !plugin.spec.sandbox.allow_network {
-        return Vec::new();
+        return (Vec::new(), CallGrants::default());
     }
     let from = (GroupKind::WASM_PLUGIN, name.namespace.as_str());
     let may_call = |to: &ObjectName| {
         cluster.grants.permit(from, (GroupKind::SERVICE, to.namespace.as_str(), to.name.as_str()))
     };
+    let granted = cluster.grants.of(from, GroupKind::SERVICE);
+    let owned = |(namespace, name): (&str, Option<&str>)| (namespace.to_owned(), name.map(str::to_owned));
     let services = cluster.objects.services.iter().filter(|(to, _)| may_call(to));
+    let grants = CallGrants {
+        services: services.clone().map(|(to, _)| to.clone()).collect(),
+        granted: granted.map(owned).collect(),
+    };
     let ports = services.flat_map(|(to, service)| {
         let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         ports.iter().filter_map(|port| {
@@ -107,7 +117,7 @@ fn upstreams(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin)
             Some(BackendId { service: to.clone(), port: number, transport: Transport::Tcp })
         })
     });
-    ports.collect()
+    (ports.collect(), grants)
 }
 
 /// A plugin that a filter names and that does not exist: it fails every request.
@@ -127,6 +137,7 @@ pub(super) fn placeholder(name: &ObjectName) -> Plugin {
         allow_on_headers_stop_iteration: false,
         sandbox: sandbox(&nantian_crd::Sandbox::default()),
         upstreams: Vec::new(),
+        grants: CallGrants::default(),
         failure_policy: FailurePolicy::FailClosed,
     }
 }
@@ -139,6 +150,7 @@ pub(super) fn absent(name: &ObjectName) -> String {
 fn to_ir(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin, module: Module) -> Plugin {
     let spec = &plugin.spec;
     let vm = spec.vm_config.as_ref();
+    let (upstreams, grants) = upstreams(cluster, name, plugin);
     Plugin {
         object: name.clone(),
         source: module.source,
@@ -153,7 +165,8 @@ fn to_ir(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin, mod
         stream_framing: spec.stream_framing,
         allow_on_headers_stop_iteration: spec.allow_on_headers_stop_iteration,
         sandbox: sandbox(&spec.sandbox),
-        upstreams: upstreams(cluster, name, plugin),
+        upstreams,
+        grants,
         failure_policy: spec.failure_policy,
     }
 }
