@@ -213,6 +213,9 @@ pub struct Plugin {
     /// What else it may refer to, for who asks why a call is not made.
     #[serde(skip)]
     pub grants: CallGrants,
+    /// Whether its object says which bytes run: by a digest, or by having them.
+    #[serde(skip)]
+    pub is_pinned: bool,
     /// What a failing plugin does to the request.
     pub failure_policy: FailurePolicy,
 }

@@ -304,8 +304,14 @@ async fn status_and_log_tell_which_bytes_run() {
     let backend = Backend::echo("a").await;
     let digest = nantian_wasm::Digest::of(&wat::parse_str(ENVIRONMENT).unwrap());
     let pinned = format!("{}, sha256: {digest}", inline(ENVIRONMENT));
-    let gateway = world(&backend, &pinned, "config: ''").start().await;
-    for (edit, told) in [(None, ""), (Some(inline(ENVIRONMENT)), ", not pinned")] {
+    let text = inline(ENVIRONMENT);
+    let map = text.replace(
+        "inline:",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m, namespace: demo}\ndata:\n  m:",
+    );
+    let gateway = world(&backend, &pinned, "config: ''").manifest("map", &map).start().await;
+    let by_name = "configMap: {name: m, key: m}".to_owned();
+    for (edit, told, starts) in [(None, "", 1), (Some(by_name), ", not pinned", 1), (Some(text), "", 2)] {
         if let Some(wasm) = edit {
             gateway.edit("plugin", &spec(&wasm, "config: ''")).await;
         }
@@ -314,7 +320,7 @@ async fn status_and_log_tell_which_bytes_run() {
             gateway.condition("WasmPlugin demo/r", "Programmed").await["message"] == message
         })
         .await;
-        assert_eq!(gateway.log.count(&format!("WasmPlugin demo/r is served: sha256 {digest}{told}")), 1);
+        assert_eq!(gateway.log.count(&format!("WasmPlugin demo/r is served: sha256 {digest}{told}")), starts);
     }
 }
 

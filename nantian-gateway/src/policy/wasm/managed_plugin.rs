@@ -53,6 +53,7 @@ impl ManagedPlugin {
     pub(super) fn take_over(&mut self, config: &ir::Plugin) {
         self.config.upstreams.clone_from(&config.upstreams);
         self.config.grants.clone_from(&config.grants);
+        self.config.is_pinned = config.is_pinned;
         let key = module_key(&self.config);
         if self.module.as_ref().zip(key).is_some_and(|(module, key)| module.is_what(&key)) {
             self.config.credentials.clone_from(&config.credentials);
@@ -86,7 +87,7 @@ impl ManagedPlugin {
     /// Which bytes run, if the present configuration does.
     pub(super) fn serving(&self) -> Option<String> {
         let plugin = self.plugin.as_ref().filter(|_| matches!(self.state, StartState::Runs))?;
-        let pinned = if self.config.sha256.is_some() { "" } else { ", not pinned" };
+        let pinned = if self.config.is_pinned { "" } else { ", not pinned" };
         Some(format!("sha256 {}{pinned}", plugin.module().digest()))
     }
 

@@ -33,6 +33,7 @@ fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
         },
         upstreams: Vec::new(),
         grants: ir::CallGrants::default(),
+        is_pinned: false,
         failure_policy: FailurePolicy::FailClosed,
     }
 }

@@ -88,8 +88,8 @@ fn refuse_the_unserved(plugin: &WasmPlugin) -> Result<(), Fault> {
     Err(Fault::at(Reason::Unsupported, path.field("allowFileSystem"), "true is not served yet"))
 }
 
-/// The ports of every Service that a plugin may call: those of its namespace, and those that a ReferenceGrant
-/// lets it refer to.
+/// The ports of every Service that a plugin may call, and to which Services it may refer: those of its
+/// namespace, and those that a ReferenceGrant names.
 fn upstreams(
     cluster: &ClusterState<'_>,
     name: &ObjectName,
@@ -120,6 +120,13 @@ fn upstreams(
     (ports.collect(), grants)
 }
 
+/// Whether a plugin says which bytes run: by a digest, or by having them.
+fn is_pinned(module: &nantian_crd::WasmSource) -> bool {
+    let url = module.url.as_deref().and_then(|url| url.strip_prefix("oci://"));
+    let has_digest = url.is_some_and(|reference| reference.contains('@'));
+    module.sha256.is_some() || has_digest || module.inline.is_some()
+}
+
 /// A plugin that a filter names and that does not exist: it fails every request.
 pub(super) fn placeholder(name: &ObjectName) -> Plugin {
     Plugin {
@@ -138,6 +145,7 @@ pub(super) fn placeholder(name: &ObjectName) -> Plugin {
         sandbox: sandbox(&nantian_crd::Sandbox::default()),
         upstreams: Vec::new(),
         grants: CallGrants::default(),
+        is_pinned: true,
         failure_policy: FailurePolicy::FailClosed,
     }
 }
@@ -167,6 +175,7 @@ fn to_ir(cluster: &ClusterState<'_>, name: &ObjectName, plugin: &WasmPlugin, mod
         sandbox: sandbox(&spec.sandbox),
         upstreams,
         grants,
+        is_pinned: is_pinned(&spec.wasm),
         failure_policy: spec.failure_policy,
     }
 }
