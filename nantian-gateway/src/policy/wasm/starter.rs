@@ -1,6 +1,7 @@
 //! Plugins are compiled and started apart from reloads: compiled one after the other, started side by side.
 
 use std::{
+    error::Error,
     future::poll_fn,
     io,
     num::NonZeroUsize,
@@ -47,6 +48,8 @@ pub(super) struct Compiled {
     pub(super) key: Option<ModuleKey>,
     /// The module, or why the bytes of this digest are none.
     pub(super) result: Result<Module, (Digest, ModuleError)>,
+    /// It was started and is a program: no plugin is made of it.
+    pub(super) is_program: bool,
 }
 
 /// Starts plugins.
@@ -213,13 +216,20 @@ impl StartRequest {
                 return StartOutcome { module: None, result: Err(StartFailure { why, may_pass: false }) };
             }
         };
-        let result = match &module.result {
-            Ok(module) => this.run(module).await,
-            // What is somewhere else may be a module the next time.
-            Err((_, error)) => Err(StartFailure {
-                why: invalid(format!("spec.wasm: {}", ErrorChain(error))),
-                may_pass: this.key.is_some(),
-            }),
+        // What is somewhere else may be a module the next time.
+        let why = |error: &(dyn Error + 'static)| invalid(format!("spec.wasm: {}", ErrorChain(error)));
+        let (module, result) = match &module.result {
+            Ok(compiled) => match this.run(compiled).await {
+                Err(error @ PluginError::Program) => {
+                    let may_pass = this.key.is_some() && !this.config.is_pinned;
+                    (module.as_program(), Err(StartFailure { why: why(&error), may_pass }))
+                }
+                started => (Arc::clone(&module), started.map_err(StartFailure::of)),
+            },
+            Err((_, error)) => {
+                let failure = StartFailure { why: why(error), may_pass: this.key.is_some() };
+                (Arc::clone(&module), Err(failure))
+            }
         };
         StartOutcome { module: Some(module), result }
     }
@@ -265,10 +275,10 @@ impl StartRequest {
         }
         let module = Module::compile(&self.engine, bytes, expected);
         let result = module.map_err(|error| (Digest::of(bytes), error));
-        Ok(Arc::new(Compiled { key: self.key.clone(), result }))
+        Ok(Arc::new(Compiled { key: self.key.clone(), result, is_program: false }))
     }
 
-    async fn run(&self, module: &Module) -> Result<Plugin, StartFailure> {
+    async fn run(&self, module: &Module) -> Result<Plugin, PluginError> {
         let mut settings = config::plugin(&self.config).with_shared_space(self.space.clone());
         settings.instances = Some(self.instances);
         let host = self.host.clone().map(|host| -> Arc<dyn Host> { host });
@@ -283,19 +293,28 @@ impl StartRequest {
                 }
             }
         });
-        plugin.await.map_err(|error| match error {
-            PluginError::Full { .. } => StartFailure {
+        plugin.await
+    }
+}
+
+// === impl StartFailure ===
+
+impl StartFailure {
+    /// What a module has come to that may be started again as it is.
+    fn of(error: PluginError) -> Self {
+        match error {
+            PluginError::Full { .. } => Self {
                 why: NotRunning {
                     reason: Reason::NoResources,
                     message: format!("{error} (--max-plugin-instances)"),
                 },
                 may_pass: true,
             },
-            error => StartFailure {
+            error => Self {
                 may_pass: matches!(error, PluginError::Start { .. } | PluginError::Rejected { .. }),
                 why: invalid(format!("spec: {}", ErrorChain(&error))),
             },
-        })
+        }
     }
 }
 
@@ -305,16 +324,29 @@ impl Compiled {
     /// Whether this is what would be fetched: from the same place, or by its digest. With which credentials
     /// it came makes no other module of it.
     pub(super) fn is_what(&self, wanted: &ModuleKey) -> bool {
-        let Ok(module) = &self.result else { return false };
+        let Some(module) = self.result.as_ref().ok().filter(|_| !self.is_program) else { return false };
         let is_pinned = wanted.sha256.as_deref().is_some_and(|sha256| sha256.parse() == Ok(module.digest()));
         let is_same = |key: &ModuleKey| (&key.url, &key.sha256) == (&wanted.url, &wanted.sha256);
         is_pinned || self.key.as_ref().is_some_and(is_same)
     }
 
-    /// Whether these are the bytes that have turned out to be no module.
+    /// The same, of which has turned out that no plugin is made of it.
+    fn as_program(&self) -> Arc<Self> {
+        Arc::new(Self { key: self.key.clone(), result: self.result.clone(), is_program: true })
+    }
+
+    /// Whether no plugin is made of these bytes, as far as is known.
+    pub(super) fn is_none(&self) -> bool {
+        self.result.is_err() || self.is_program
+    }
+
+    /// Whether these are the bytes that have turned out to be no module, or a program.
     fn cannot_be(&self, bytes: &[u8]) -> bool {
-        let Err((digest, error)) = &self.result else { return false };
-        !matches!(error, ModuleError::Digest { .. }) && *digest == Digest::of(bytes)
+        match &self.result {
+            Ok(module) => self.is_program && module.digest() == Digest::of(bytes),
+            Err((_, ModuleError::Digest { .. })) => false,
+            Err((digest, _)) => *digest == Digest::of(bytes),
+        }
     }
 }
 
@@ -324,7 +356,7 @@ impl Retry {
     /// After one more failure with this module: soon at first, then ever more seldom.
     pub(super) fn after(last: Option<Self>, module: Option<&Compiled>) -> Self {
         // What is none is fetched anew.
-        let is_none = module.is_some_and(|module| module.result.is_err());
+        let is_none = module.is_some_and(Compiled::is_none);
         let longest = if is_none { LONGEST_WAIT_FOR_OTHER_BYTES } else { LONGEST_WAIT };
         let wait = last.map_or(FIRST_WAIT, |last| (last.wait * 2).min(longest));
         Self { at: Instant::now() + wait, wait }

@@ -117,11 +117,38 @@ async fn other_credentials_restart_nothing_that_runs() {
     remote.credentials = Some(ir::Secret(b"robot:old".to_vec()));
     let result = Ok(Module::compile(process.plugins.engine.as_ref().unwrap(), &bytes, None).unwrap());
     let running = process.plugins.running.get_mut(&process.id).unwrap();
-    running.module = Some(Arc::new(Compiled { key: module_key(&remote), result }));
+    running.module = Some(Arc::new(Compiled { key: module_key(&remote), result, is_program: false }));
     running.config = remote.clone();
     remote.credentials = Some(ir::Secret(b"robot:new".to_vec()));
     assert_eq!(process.reload(&remote), None);
     assert!(matches!(process.running().state, StartState::Runs));
+}
+
+#[tokio::test]
+async fn program_is_fetched_again_as_what_is_no_module_is() {
+    let mut process = Process::new();
+    let bytes = wat::parse_str(
+        r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+            (func (export "_start") (call $exit (i32.const 0))))"#,
+    )
+    .unwrap();
+    let why = process.reload_and_wait(&plugin(bytes.clone(), "")).await.unwrap();
+    assert!(why.message.starts_with("spec.wasm: the module is a program"), "{why:?}");
+    assert!(process.running().due().is_none(), "its bytes are in the object");
+
+    let mut remote = plugin(Vec::new(), "");
+    remote.source = PluginSource::Url("https://modules.test/p.wasm".to_owned());
+    let key = module_key(&remote);
+    let result = Ok(Module::compile(process.plugins.engine.as_ref().unwrap(), &bytes, None).unwrap());
+    let running = process.plugins.running.get_mut(&process.id).unwrap();
+    running.module = Some(Arc::new(Compiled { key: key.clone(), result, is_program: false }));
+    running.config = remote.clone();
+    running.state = StartState::Waits(managed_plugin::starting());
+    assert_eq!(process.reload_and_wait(&remote).await.map(|why| why.reason), Some(Reason::ModuleInvalid));
+    let running = process.running();
+    assert!(running.due().is_some(), "it may be a library the next time");
+    assert!(!running.module.as_ref().unwrap().is_what(&key.unwrap()), "nothing else is to be fetched");
 }
 
 #[tokio::test]
@@ -208,7 +235,8 @@ fn what_was_fetched_and_is_no_module_is_tried_again_ever_more_seldom() {
     let (engine, _threads) = Engine::new().unwrap();
     let waits = |bytes: &[u8]| {
         let module = Module::compile(&engine, bytes, None);
-        let module = Compiled { key: None, result: module.map_err(|error| (Digest::of(bytes), error)) };
+        let result = module.map_err(|error| (Digest::of(bytes), error));
+        let module = Compiled { key: None, result, is_program: false };
         let retry = (0..16).fold(None, |last, _| Some(Retry::after(last, Some(&module))));
         (retry.unwrap().at - Instant::now()).as_secs() / 10
     };
