@@ -200,8 +200,8 @@ pub struct VmConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_048_576))]
     pub configuration: Option<String>,
-    /// Environment variables of the module. Names and values are 128 KiB long together at most, also where they
-    /// come from Secrets.
+    /// Environment variables of the module. Names and values are 128 KiB long together at most, also where
+    /// they come from Secrets.
     ///
     /// Range: up to 256. Default: none. Source: `spec.vmConfig.env`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
