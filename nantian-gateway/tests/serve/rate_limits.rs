@@ -61,6 +61,10 @@ async fn a_policy_on_an_ai_service_counts_the_tokens_of_its_replies() {
     let series = "nantian_rate_limit_limit{policy=\"demo/limits\",limit=\"tokens-per-minute\"}";
     assert_eq!(gateway.metric(series).await, Some(100.0));
     assert_eq!(gateway.metric("nantian_rate_limit_live_keys{policy=\"demo/limits\"}").await, Some(1.0));
+    let raised = limits("limits", "kind: AIService, name: llm", "tokensPerMinute: 300, scope: model");
+    gateway.edit("limits", &raised).await;
+    assert_eq!(gateway.metric(series).await, Some(300.0));
+    assert_eq!(ask().await.status(), 200);
 }
 
 #[tokio::test]
