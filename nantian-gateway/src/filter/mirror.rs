@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
 use tokio::time::{Instant, timeout_at};
@@ -23,7 +23,7 @@ use crate::{
     ir::Share,
     listen::RequestInfo,
     metrics::{MirrorResult, RouteMetrics},
-    respond::LocalReplyText,
+    respond::{ErrorChain, LocalReplyText, LoggedError},
     runtime::spawn_local,
     upstream::Upgrade,
 };
@@ -201,10 +201,7 @@ impl Mirror {
         spawn_local(async move {
             let end = Instant::now() + LIMIT;
             let answer = timeout_at(end, place.0.service.call(request)).await;
-            let answer = answer.map_err(BoxError::from).flatten();
-            let answer = answer.inspect_err(|error| tracing::debug!(%error, "a mirrored request failed"));
-            // An answer of the gateway's own is none of the mirror.
-            let answer = answer.ok().filter(|answer| answer.extensions().get::<LocalReplyText>().is_none());
+            let answer = of_mirror(answer.map_err(BoxError::from).flatten());
             place.0.count(if answer.is_some() { MirrorResult::Answered } else { MirrorResult::Failed });
             if let Some(answer) = answer {
                 let _ = timeout_at(end, Limited::new(answer.into_body(), DRAINED).collect()).await;
@@ -217,6 +214,15 @@ impl Mirror {
             shard.mirrored(result);
         }
     }
+}
+
+/// What the mirror has answered. An answer of the gateway's own is none.
+fn of_mirror(answer: Result<Response<Body>, BoxError>) -> Option<Response<Body>> {
+    let failed = |why: &dyn fmt::Display| tracing::debug!(error = %why, "a mirrored request failed");
+    let answer = answer.inspect_err(|error| failed(&ErrorChain(error.as_ref()))).ok()?;
+    let Some(LocalReplyText(text)) = answer.extensions().get() else { return Some(answer) };
+    failed(answer.extensions().get().map_or(text, |LoggedError(why)| why));
+    None
 }
 
 /// A copy on its way.

@@ -116,6 +116,21 @@ async fn a_mirror_that_hangs_or_is_gone_changes_nothing() {
 }
 
 #[tokio::test]
+async fn why_a_mirror_has_failed_is_logged() {
+    let backend = Backend::echo("a").await;
+    let closing = Backend::raw(async |wire| drop(wire)).await;
+    for (mirrored, why) in [("closing", "the exchange with"), ("empty", "no endpoint")] {
+        let rule = rule("/", &format!("filters: [{}], {}", mirror(mirrored, ""), to("a")));
+        let world = World::new().service("a", &[&backend]).service("closing", &[&closing]);
+        let world = world.service("empty", &[]).route("r", &[rule]);
+        let gateway = world.options(&["--log-level", "info,nantian_gateway::filter=debug"]).start().await;
+        assert_eq!(gateway.get("/").await.status(), 200);
+        let line = gateway.log.more("a mirrored request failed", 0).await;
+        assert!(line.contains(why), "{mirrored}: {line}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_long_or_breaks_off_or_is_refused_is_not_mirrored() {
     let (backend, mirrored) = (Backend::echo("a").await, Backend::echo("m").await);
     let rule = rule("/", &format!("filters: [{}], {}", mirror("m", ""), to("a")));
