@@ -9,6 +9,7 @@ use std::{
 use futures_util::future::Either;
 use http::{HeaderValue, Request, Response, header, request::Parts};
 use nantian_wasm::respond::LocalReply;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 use tower::{Layer, Service};
 
 use super::rewrite::rewritten;
@@ -99,6 +100,8 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
         location.push('?');
         location.push_str(query);
     }
+    // A URI is ASCII (RFC 9110, section 10.2.2), and a query may have come that is not.
+    let location = utf8_percent_encode(&location, CONTROLS).to_string();
     let mut response = Response::new(Body::empty());
     *response.status_mut() = redirect.status;
     if let Ok(location) = HeaderValue::try_from(location) {
@@ -146,6 +149,14 @@ mod tests {
         assert_eq!(location(&filter(), "/a?b=c", false, 80), "http://example.org/a?b=c");
         assert_eq!(location(&filter(), "/a", false, 8080), "http://example.org:8080/a");
         assert_eq!(location(&filter(), "/a", true, 443), "https://example.org/a");
+    }
+
+    #[test]
+    fn what_is_not_ascii_is_sent_in_escapes() {
+        assert_eq!(
+            location(&filter(), "/%c3%a9?q=\u{e9}%20\u{20ac}", false, 80),
+            "http://example.org/%c3%a9?q=%C3%A9%20%E2%82%AC"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use http::{HeaderName, HeaderValue, StatusCode, uri::PathAndQuery};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::{
     cors,
@@ -236,7 +237,7 @@ fn path_rewrite(
     path: &Path<'_>,
 ) -> Result<PathRewrite, Fault> {
     match spec {
-        PathSpec::Full(full) if is_path(full) => Ok(PathRewrite::Full(full.to_owned())),
+        PathSpec::Full(full) if is_path(full) => Ok(PathRewrite::Full(escaped(full))),
         PathSpec::Full(full) => {
             Err(Fault::unsupported(&path.field("replaceFullPath"), format_args!("{full:?} is not a path")))
         }
@@ -265,7 +266,12 @@ fn prefix_rewrite(
     if !replacement.is_empty() && !is_path(replacement) {
         return Err(Fault::unsupported(path, format_args!("{replacement:?} is not a path")));
     }
-    Ok(PathRewrite::Prefix { matched: matched.to_owned(), replacement: replacement.to_owned() })
+    Ok(PathRewrite::Prefix { matched: matched.to_owned(), replacement: escaped(replacement) })
+}
+
+/// What is not ASCII as the escapes of its UTF-8, as it is in the paths of requests.
+fn escaped(path: &str) -> String {
+    utf8_percent_encode(path, CONTROLS).to_string()
 }
 
 /// Whether the text is an absolute path without query and fragment.
