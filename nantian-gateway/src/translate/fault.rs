@@ -97,6 +97,11 @@ impl Faults {
         self.0.is_empty()
     }
 
+    /// Puts those of this reason first, so that it is the reason of all.
+    pub(super) fn begin_with(&mut self, reason: Reason) {
+        self.0.sort_by_key(|fault| fault.reason != reason);
+    }
+
     /// Keeps the value of a result, and its fault apart.
     pub(super) fn keep<T>(&mut self, result: Result<T, Fault>) -> Option<T> {
         result.map_err(|fault| self.push(fault)).ok()

@@ -179,9 +179,17 @@ spec:
   listeners:
   - { name: c, port: 443, protocol: HTTPS, tls: { certificateRefs: [{ name: later }] } }
 ";
-    for (reference, accepted, attached) in
-        [("{ name: later }", "True", json!(1)), ("{ name: later, namespace: others }", "False", Value::Null)]
-    {
+    for (reference, accepted, attached) in [
+        ("{ name: later }", "True", json!(1)),
+        ("{ name: later, namespace: others }", "False", Value::Null),
+        ("{ name: later }, { name: later, namespace: others }", "False", Value::Null),
+        ("{ name: later, namespace: others }, { name: later }", "False", Value::Null),
+        (
+            "{ name: later, namespace: others }] }, allowedRoutes: { kinds: [{ kind: Odd }",
+            "False",
+            Value::Null,
+        ),
+    ] {
         let set = set.replace("{ name: later }", reference);
         let world = load::objects(&format!("{world}{set}"));
         let statuses = shown(&translate(&world, FeatureGates::all()).statuses);

@@ -127,6 +127,8 @@ fn read_one<'a>(
         Some(protocol) if protocol.ends_tls() => certificates(cluster, declarer, spec, path, &mut unresolved),
         _ => Vec::new(),
     };
+    // It keeps a ListenerSet from being accepted, whatever else it may wait for.
+    unresolved.begin_with(Reason::RefNotPermitted);
     ListenerState {
         id: ListenerId {
             gateway: declarer.gateway.clone(),
