@@ -24,9 +24,9 @@ use serde::Serialize;
 
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::cluster_state::oldest_first;
-#[cfg(feature = "kubernetes")]
-pub(crate) use self::gateway::added_listeners;
 pub(crate) use self::gateway::certificate_fault;
+#[cfg(feature = "kubernetes")]
+pub(crate) use self::gateway::{added_listeners, asked_addresses, asked_of_service};
 use self::{
     cluster_state::{ClusterState, Report},
     gateway::{Gateways, ListenerSets},

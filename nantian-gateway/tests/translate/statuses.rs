@@ -2,9 +2,9 @@
 
 use nantian_gateway::{
     gates::FeatureGates,
-    ir::{ListenerId, ObjectName},
+    ir::{ListenerId, ObjectName, Transport},
     pattern::Patterns,
-    source::ObjectRef,
+    source::{ObjectRef, Placement, Placements, PublicAddress},
     tenancy::Tenancy,
     translate::{
         Environment, Locality,
@@ -236,6 +236,26 @@ fn nobody_takes_clients_from_gateways_of_others_by_naming_an_address() {
         });
         assert_eq!(seen, programmed, "{tenancy:?} {of:?}");
     }
+}
+
+#[test]
+fn a_gateway_with_a_service_is_told_whether_that_has_the_address_which_it_asks_for() {
+    let told = |asked: &str, has: &[[u8; 4]]| {
+        let mut objects = load::objects(&gateways(&[("a", asked)]));
+        let addresses = has.iter().map(|address| PublicAddress::Ip((*address).into())).collect();
+        let placement = Placement { ports: [((Transport::Tcp, 80), 10_080)].into(), addresses };
+        objects.placements = Placements::InFront([(ObjectName::new("a", "g"), placement)].into());
+        let shown = shown(&translate(&objects, FeatureGates::all()).statuses);
+        let conditions = &shown["Gateway a/g"]["conditions"];
+        [0, 1].map(|index| conditions[index]["reason"].as_str().unwrap().to_owned())
+    };
+    let one = "{ value: 10.96.0.5 }";
+    assert_eq!(told(one, &[]), ["Accepted", "AddressNotAssigned"]);
+    assert_eq!(told(one, &[[10, 96, 0, 9]]), ["Accepted", "AddressNotUsable"]);
+    assert_eq!(told(one, &[[10, 96, 0, 9], [10, 96, 0, 5]]), ["Accepted", "Programmed"]);
+    assert_eq!(told("{ value: '::' }", &[[10, 96, 0, 9]]), ["Accepted", "Programmed"]);
+    let several = "{ value: 10.96.0.5 }, { value: 10.96.0.6 }";
+    assert_eq!(told(several, &[[10, 96, 0, 5]]), ["UnsupportedAddress", "Invalid"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The objects in front of a Gateway, as they should be.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use gateway_api::experimental::gateways::Gateway;
 use k8s_openapi::{api::discovery::v1::Endpoint, apimachinery::pkg::apis::meta::v1::ObjectMeta};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{GatewayServiceConfig, ServiceKind};
 use crate::{
     ir::{ObjectName, Transport},
-    source::kube::{asked_address, digest},
+    source::kube::digest,
 };
 
 /// The label that says who takes care of a Service.
@@ -37,12 +37,13 @@ pub(super) fn is_ours(metadata: &ObjectMeta) -> bool {
         && metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Gateway")
 }
 
-/// The Service of a Gateway.
+/// The Service of a Gateway, which asks for this address if it asks for one.
 pub(super) fn service(
     gateway_name: &ObjectName,
     gateway: &Gateway,
     name: &ObjectName,
     config: &GatewayServiceConfig,
+    address: Option<IpAddr>,
     ports: &BTreeMap<(Transport, u16), u16>,
 ) -> Value {
     let infrastructure = gateway.spec.infrastructure.as_ref();
@@ -69,7 +70,7 @@ pub(super) fn service(
     if config.kind == ServiceKind::LoadBalancer {
         // The address of the client is kept, and no second hop is made.
         spec.insert("externalTrafficPolicy".to_owned(), "Local".into());
-        if let Some(address) = asked_address(gateway) {
+        if let Some(address) = address {
             spec.insert("loadBalancerIP".to_owned(), address.to_string().into());
         }
     }

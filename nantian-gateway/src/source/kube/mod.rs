@@ -9,9 +9,9 @@ mod cache;
 mod client;
 mod discovery;
 mod follow;
+mod ours;
 mod pool;
 mod service;
-mod unaddressed;
 mod unreadable;
 
 use std::{
@@ -25,8 +25,8 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 pub(crate) use self::api_error::said;
+pub(crate) use self::ours::ours;
 pub(crate) use self::service::{belongs_to, digest, listener_ports, placements, service_name};
-pub(crate) use self::unaddressed::{asked_address, ours};
 use self::{
     cache::Change,
     unreadable::{PartialObject, Unreadable},

@@ -10,10 +10,11 @@ use std::{
 use gateway_api::experimental::gateways::{Gateway, GatewayAddresses};
 use ipnet::IpNet;
 
-use super::unaddressed::{asks_for_none, ours};
+use super::ours::ours;
 use crate::{
     ir::ObjectName,
     source::{objects::Objects, placement::Placements},
+    translate::asked_addresses,
 };
 
 /// Addresses of this machine, of which each Gateway that asks for none gets one.
@@ -41,8 +42,9 @@ impl AddressPool {
         known: impl Fn(&ObjectName) -> Option<IpAddr>,
         assigned: &mut BTreeMap<ObjectName, IpAddr>,
     ) -> Objects {
+        let asks_for_any = |gateway| asked_addresses(gateway).is_ok_and(|asked| asked.is_empty());
         let (asking, naming): (Vec<_>, Vec<_>) =
-            ours(objects).into_iter().partition(|(_, gateway)| asks_for_none(gateway));
+            ours(objects).into_iter().partition(|(_, gateway)| asks_for_any(gateway));
         let mut taken: BTreeSet<IpAddr> = naming
             .iter()
             .flat_map(|(name, gateway)| asked_for(gateway).filter(|address| known(name) == Some(*address)))
@@ -94,7 +96,8 @@ impl AddressPool {
     }
 }
 
-/// The addresses that a Gateway asks for itself.
+/// The addresses that a Gateway asks for itself, also beside others for which it is refused: until that edit is
+/// taken back they are nobody else's.
 fn asked_for(gateway: &Gateway) -> impl Iterator<Item = IpAddr> {
     let values = gateway.spec.addresses.iter().flatten().filter_map(|address| address.value.as_deref());
     values.filter_map(|value| value.parse().ok()).map(|address: IpAddr| address.to_canonical())

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::unaddressed::ours;
+use super::ours::ours;
 use crate::{
     ir::{ObjectName, Transport},
     source::{

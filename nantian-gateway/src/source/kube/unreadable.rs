@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::unaddressed::ours;
+use super::ours::ours;
 use crate::{
     ir::ObjectName,
     source::{

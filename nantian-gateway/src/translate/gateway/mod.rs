@@ -1,5 +1,6 @@
 //! Gateway: sockets and listeners.
 
+mod addresses;
 mod certificate;
 mod clash;
 mod clients;
@@ -14,9 +15,12 @@ use std::{collections::HashMap, net::IpAddr};
 
 use gateway_api::experimental::gateways::Gateway;
 
-pub(crate) use self::certificate::fault as certificate_fault;
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::set::added_listeners;
+pub(crate) use self::{
+    addresses::{asked_addresses, asked_of_service},
+    certificate::fault as certificate_fault,
+};
 use self::{listener::ListenerParent, placement::Placed, set::SetState};
 pub(super) use self::{
     listener::ListenerState,
@@ -136,12 +140,16 @@ impl<'a> GatewayState<'a> {
         class: &Result<(), Fault>,
         sets: &'a ListenerSets<'a>,
     ) -> Self {
-        let (asked, bindable) = match addresses(gateway, &cluster.objects.placements) {
-            Ok(addresses) => (addresses, Ok(())),
-            Err(fault) => (vec![None], Err(fault)),
+        let (asked, bindable) = match asked(gateway, &cluster.objects.placements) {
+            Ok(asked) => (asked, Ok(())),
+            Err(fault) => (Vec::new(), Err(fault)),
         };
         let placed = Placed::find(&cluster.objects.placements, name, &asked);
-        let addresses = if matches!(placed, Placed::InFront { .. }) { vec![None] } else { asked };
+        let addresses = match placed {
+            _ if asked.is_empty() => vec![None],
+            Placed::InFront { .. } => vec![None],
+            _ => asked.into_iter().map(Some).collect(),
+        };
         let verdict = class_verdict(gateway, class).and_then(|()| parameters(gateway)).and(bindable);
         let own = ListenerParent { gateway: name, spec: gateway, set: None };
         let mut listeners = listener::read(cluster, &own, &gateway.spec.listeners);
@@ -240,42 +248,13 @@ fn parameters(gateway: &Gateway) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The addresses that a Gateway asks for. An entry without a value leaves the choice to the gateway, and so
-/// does one that names none in particular.
-fn addresses(gateway: &Gateway, placements: &Placements) -> Result<Vec<Option<IpAddr>>, Fault> {
-    let root = Path::SPEC.field("addresses");
-    let mut addresses = Vec::new();
-    for (index, address) in gateway.spec.addresses.iter().flatten().enumerate() {
-        let path = root.index(index);
-        let unsupported =
-            |field, message: String| Fault::at(Reason::UnsupportedAddress, path.field(field), message);
-        match address.r#type.as_deref() {
-            None | Some("IPAddress") => {}
-            Some(other) => {
-                return Err(unsupported("type", format!("{other:?} is not supported, only IPAddress is")));
-            }
-        }
-        let value = address.value.as_deref().filter(|value| !value.is_empty());
-        let parsed = value.map(str::parse).transpose();
-        let parsed = parsed.map_err(|_| {
-            unsupported("value", format!("{:?} is not an IP address", value.unwrap_or_default()))
-        })?;
-        // An IPv4 address in the spelling of IPv6 is bound as what it is.
-        let parsed = parsed.map(|address: IpAddr| address.to_canonical());
-        let parsed = parsed.filter(|address| !address.is_unspecified());
-        if !addresses.contains(&parsed) {
-            addresses.push(parsed);
-        }
-    }
-    // A socket on all interfaces covers every single address.
-    if addresses.is_empty() || addresses.contains(&None) {
-        addresses = vec![None];
-    }
-    if matches!(placements, Placements::InFront(_)) && addresses.len() > 1 {
-        let message = "a Service can be asked for one address alone";
-        return Err(Fault::at(Reason::UnsupportedAddress, root, message));
-    }
-    Ok(addresses)
+/// The addresses that a Gateway asks for, of whoever can give it one; any will do where there are none.
+fn asked(gateway: &Gateway, placements: &Placements) -> Result<Vec<IpAddr>, Fault> {
+    let asked = match placements {
+        Placements::InFront(_) => asked_of_service(gateway).map(|asked| asked.into_iter().collect()),
+        _ => asked_addresses(gateway),
+    };
+    asked.map_err(|error| Fault::of_policy(Reason::UnsupportedAddress, &error))
 }
 
 /// Fields that change nothing in what is served, so that they are no reason to refuse the Gateway.

@@ -30,9 +30,9 @@ pub(super) enum Placed<'a> {
 // === impl Placed ===
 
 impl<'a> Placed<'a> {
-    /// That of a Gateway which asks for these addresses, `None` being any.
-    pub(super) fn find(placements: &'a Placements, gateway: &ObjectName, asked: &[Option<IpAddr>]) -> Self {
-        let asked = asked.iter().copied().flatten().next();
+    /// That of a Gateway which asks for these addresses, or for any.
+    pub(super) fn find(placements: &'a Placements, gateway: &ObjectName, asked: &[IpAddr]) -> Self {
+        let asked = asked.first().copied();
         match placements {
             Placements::InFront(known) => Self::InFront { placement: known.get(gateway), asked },
             Placements::Assigned { taken, .. } if taken.contains(gateway) => Self::Taken,

@@ -17,6 +17,7 @@ use crate::{
         FRONT_PORTS, Objects, Placements,
         kube::{belongs_to, digest, listener_ports, ours, service_name},
     },
+    translate::asked_of_service,
 };
 
 /// The label that ties an EndpointSlice to its Service.
@@ -70,6 +71,8 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
     let replicas = replicas(objects, &config.own_service);
     let mut kept = BTreeSet::new();
     for (name, gateway) in gateways {
+        // What the translator refuses is not served, so that nothing in front of it changes.
+        let Ok(address) = asked_of_service(gateway) else { continue };
         let service_name = service_name(name, gateway);
         let present = objects.services.get(&service_name);
         if present.is_some_and(|service| !belongs_to(service, gateway)) {
@@ -99,7 +102,7 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
             continue;
         }
         kept.insert(service_name.clone());
-        let body = desired::service(name, gateway, &service_name, config, &ports);
+        let body = desired::service(name, gateway, &service_name, config, address, &ports);
         plan.services.extend(desired(name, &service_name, body, present.map(|service| &**service)));
         if let Some(uid) = present.and_then(|service| service.metadata.uid.as_deref()) {
             if replicas.is_empty() {

@@ -307,23 +307,53 @@ fn a_service_stays_when_its_gateway_is_out_of_sight_or_names_an_address() {
     objects.gateways.clear();
     assert!(plan(&objects, &config()).delete.is_empty());
     (objects.gateway_classes, objects.gateways) = (classes, gateways);
-    let mut ask_for = |address: Value| {
-        let gateway = objects.gateways.values_mut().next().unwrap();
-        let mut asking = Gateway::clone(gateway);
-        asking.spec.addresses = serde_json::from_value(json!([address])).unwrap();
-        *gateway = Arc::new(asking);
-        carry_out(&mut objects)
-    };
-    let unsupported = json!({ "type": "Hostname", "value": "a.example.org" });
-    let refused = ask_for(unsupported);
-    assert!(refused.services.is_empty() && refused.delete.is_empty(), "what is not served replaces nothing");
-    let named = ask_for(json!({ "value": "192.0.2.7" }));
+    ask_for(&mut objects, json!([{ "value": "192.0.2.7" }]));
+    let named = carry_out(&mut objects);
     assert_eq!(
         (named.delete, &named.services[0].body["spec"]["loadBalancerIP"]),
         (vec![], &json!("192.0.2.7"))
     );
-    let named = ask_for(json!({}));
+    ask_for(&mut objects, json!([{}]));
+    let named = carry_out(&mut objects);
     assert!(named.services[0].body["spec"]["loadBalancerIP"].is_null(), "any will do again");
+}
+
+fn ask_for(objects: &mut Objects, addresses: Value) {
+    let gateway = objects.gateways.values_mut().next().unwrap();
+    let mut asking = Gateway::clone(gateway);
+    asking.spec.addresses = serde_json::from_value(addresses).unwrap();
+    *gateway = Arc::new(asking);
+}
+
+#[test]
+fn nothing_changes_in_front_of_a_gateway_that_is_refused_for_its_addresses() {
+    for refused in [
+        json!([{ "type": "Hostname", "value": "a.example.org" }]),
+        json!([{ "value": "192.0.2.7" }, { "type": "Hostname", "value": "a.example.org" }]),
+        json!([{ "value": "192.0.2.7" }, { "value": "192.0.2.8" }]),
+        json!([{ "value": "a.example.org" }]),
+    ] {
+        let mut objects = world();
+        ask_for(&mut objects, refused.clone());
+        assert!(plan(&objects, &config()).is_empty(), "no Service is made: {refused}");
+        ask_for(&mut objects, json!([]));
+        carry_out(&mut objects);
+        carry_out(&mut objects);
+        gateway(&mut objects, "web", &[("HTTP", 8080)], json!({}));
+        ask_for(&mut objects, refused.clone());
+        let planned = carry_out(&mut objects);
+        assert!(planned.is_empty() && planned.obstacles.is_empty(), "{refused}: {planned:?}");
+    }
+}
+
+#[test]
+fn the_cluster_is_not_asked_for_an_address_of_its_own() {
+    let mut objects = world();
+    ask_for(&mut objects, json!([{ "value": "10.96.0.7" }]));
+    let config = GatewayServiceConfig { kind: ServiceKind::ClusterIp, ..config() };
+    let spec = plan(&objects, &config).services.remove(0).body["spec"].take();
+    let asked = (&spec["type"], &spec["clusterIP"], &spec["loadBalancerIP"]);
+    assert_eq!(asked, (&json!("ClusterIP"), &Value::Null, &Value::Null));
 }
 
 #[test]
