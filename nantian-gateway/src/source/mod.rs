@@ -27,6 +27,7 @@ mod versions;
 mod watch;
 mod yaml;
 
+pub(crate) use self::versions::FORMER_SERVES;
 pub use self::{
     fault::{Fault, SourceLocation, Subject},
     files::{Files, Load},
@@ -36,4 +37,3 @@ pub use self::{
     refusal::{Cause, Refusal, refusals, verdict},
     watch::{WatchError, Watcher},
 };
-pub(crate) use self::{placement::FRONT_PORTS, versions::FORMER_SERVES};

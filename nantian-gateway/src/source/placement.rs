@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    ops::RangeInclusive,
 };
 
 use crate::ir::{ObjectName, Transport};
@@ -28,10 +27,6 @@ pub enum Placements {
     /// waits for it.
     InFront(BTreeMap<ObjectName, Placement>),
 }
-
-/// The ports that are bound for listeners of Gateways with a Service: below those from which Linux takes
-/// ports for connections to others, and below that of the admin server.
-pub(crate) const FRONT_PORTS: RangeInclusive<u16> = 10_000..=18_999;
 
 /// What stands in front of the process for one Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

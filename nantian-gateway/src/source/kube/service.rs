@@ -1,6 +1,9 @@
 //! The Service through which a Gateway is reached.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use gateway_api::experimental::gateways::{Gateway, GatewayListeners};
 use k8s_openapi::{
@@ -15,10 +18,14 @@ use crate::{
     ir::{ObjectName, Transport},
     source::{
         objects::Objects,
-        placement::{FRONT_PORTS, Placement, PublicAddress},
+        placement::{Placement, PublicAddress},
     },
     translate::added_listeners,
 };
+
+/// The ports that are bound for listeners of Gateways with a Service: below those from which Linux takes
+/// ports for connections to others, and below that of the admin server.
+pub(crate) const FRONT_PORTS: RangeInclusive<u16> = 10_000..=18_999;
 
 /// The longest name of a Service.
 const MAX_NAME: usize = 63;

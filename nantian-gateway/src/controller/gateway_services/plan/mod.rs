@@ -14,8 +14,8 @@ use super::{GatewayServiceConfig, desired};
 use crate::{
     ir::{ObjectName, Transport},
     source::{
-        FRONT_PORTS, Objects, Placements,
-        kube::{belongs_to, digest, listener_ports, ours, service_name},
+        Objects, Placements,
+        kube::{FRONT_PORTS, belongs_to, digest, listener_ports, ours, service_name},
     },
     translate::asked_of_service,
 };

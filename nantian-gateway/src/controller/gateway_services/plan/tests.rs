@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     controller::ServiceKind,
-    source::{ByName, FRONT_PORTS, PublicAddress, kube::placements},
+    source::{ByName, PublicAddress, kube::placements},
 };
 
 fn config() -> GatewayServiceConfig {
