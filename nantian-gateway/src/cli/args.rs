@@ -97,9 +97,9 @@ pub(super) struct ClusterOptions {
     )]
     pub(super) gateway_address_pool: Option<AddressPool>,
     /// Makes a Service of this type for each Gateway, in its namespace and owned by it, and tells the address
-    /// that it is given; a load balancer is asked for the one that the Gateway names. Without this and without
-    /// a pool Gateways that ask for no address are bound on all interfaces, and are not Programmed, for nobody
-    /// knows their address.
+    /// that it is given; a load balancer is asked for the one that the Gateway names. Without this and
+    /// without a pool Gateways that ask for no address are bound on all interfaces, and are not Programmed,
+    /// for nobody knows their address.
     #[arg(
         long,
         env = "NANTIAN_GATEWAY_SERVICE",

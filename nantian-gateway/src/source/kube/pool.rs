@@ -96,8 +96,8 @@ impl AddressPool {
     }
 }
 
-/// The addresses that a Gateway asks for itself, also beside others for which it is refused: until that edit is
-/// taken back they are nobody else's.
+/// The addresses that a Gateway asks for itself, also beside others for which it is refused: until that edit
+/// is taken back they are nobody else's.
 fn asked_for(gateway: &Gateway) -> impl Iterator<Item = IpAddr> {
     let values = gateway.spec.addresses.iter().flatten().filter_map(|address| address.value.as_deref());
     values.filter_map(|value| value.parse().ok()).map(|address: IpAddr| address.to_canonical())

@@ -15,8 +15,8 @@ pub(crate) enum UnsupportedAddress {
     Several,
 }
 
-/// The addresses that a Gateway asks to be bound on; any will do where it names none. An entry without a value
-/// leaves the choice to the gateway, and so does one that names none in particular.
+/// The addresses that a Gateway asks to be bound on; any will do where it names none. An entry without a
+/// value leaves the choice to the gateway, and so does one that names none in particular.
 ///
 /// # Errors
 /// [`UnsupportedAddress`] for the first entry that is of another type, or no address.
