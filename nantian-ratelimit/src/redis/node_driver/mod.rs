@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, Value};
 use tokio::sync::mpsc;
@@ -358,14 +359,16 @@ impl NodeDriver {
         let _ = timeout(self.store.patience(), self.send_again(&route, refused)).await;
     }
 
-    /// Sends corrections one by one to a server that may have lost the script, or their keys.
+    /// Sends each correction by itself to a server that may have lost the script, or their keys; all at once,
+    /// so that one that is far away is told of as many as one that is near.
     async fn send_again(&self, route: &Route, refused: Vec<Correction>) {
-        for correction in refused {
+        let sent = refused.into_iter().map(async |correction| {
             let (name, order, mut route) = (correction.name(), correction.order(), route.clone());
             if self.store.decide(&mut route, &name, &order).await.is_ok() {
                 correction.done();
             }
-        }
+        });
+        join_all(sent).await;
     }
 }
 
