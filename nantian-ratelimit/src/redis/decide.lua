@@ -63,8 +63,9 @@ if fits or corrections or stale then
   else
     local full = 0
     if level@ > full * speed@ then full = level@ / speed@ end
-    -- Twice as long as it takes to refill, so that few decisions of a busy key come here; and a second.
-    left = math.floor(full * 2) + 1000
+    -- Twice as long as it takes to refill, so that few decisions of a busy key come here; and a second. Thirty
+    -- thousand years at most: a number that is much larger is written with an exponent, which SET does not take.
+    left = math.floor(math.min(full * 2, 1e15)) + 1000
     state = pack('$state', signature, left, {level@})
     call('SET', key, state, 'PX', left)
   end

@@ -195,6 +195,25 @@ async fn a_limit_below_what_was_used_keeps_the_caller_out_for_two_windows_at_mos
 }
 
 #[tokio::test]
+async fn a_large_limit_that_is_closed_keeps_what_was_used() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let per_month = |max| {
+        let name = LimitName::new("tokens-per-month").unwrap();
+        policy([Limit::new(name, Unit::Tokens, max, Limit::MAX_WINDOW)])
+    };
+    let limiter = replica.store.limiter("quota", per_month(30_000_000));
+    admit(&limiter, "alice", Cost::tokens(20_000_000)).await.unwrap();
+    // Refilling one item a window it would take longer than the server counts.
+    let closed = limiter.successor(per_month(0));
+    admit(&closed, "alice", Cost::tokens(0)).await.unwrap();
+    assert_eq!(replica.store.status().failures, 0);
+    let reopened = closed.successor(per_month(30_000_000));
+    let left = remaining(&reopened, "alice").await[0];
+    assert!((10_000_000..10_010_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
 async fn whoever_is_denied_gets_something_back_from_the_moment_on_at_which_a_clock_was_set_back() {
     const WINDOW: Duration = Duration::from_secs(1);
     let server = Server::start().await;
