@@ -34,11 +34,13 @@ if state then
     end
   end
   local elapsed = at - left
+  -- Nothing tells the time of a state that does not end.
+  if left < 0 then elapsed = -1 end
   if elapsed > 0 then
     level@ = level@ - elapsed * speed@
     if level@ < 0 then level@ = 0 end
   end
-  -- The clock was set back: from now on it refills.
+  -- The clock was set back, or the end taken away: from now on it refills.
   stale = elapsed < 0
 end
 if corrections then

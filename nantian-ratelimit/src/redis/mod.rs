@@ -75,7 +75,8 @@
 //! | 8 for each limit | items in use, as a double |
 //!
 //! A decision reads it once and writes it once: in place, as long as it is kept until all that is used has
-//! refilled, else with an end that is twice as far away. The number in the name is that of this packing:
+//! refilled, else with an end that is twice as far away; one whose end is taken away (`PERSIST`) is as it was
+//! until the next decision, and ends again. The number in the name is that of this packing:
 //! releases with different ones do not misread each other, and count apart while both run.
 //!
 //! Replicas may have different amounts of a limit while an edit rolls out. A replica that knows fewer limits

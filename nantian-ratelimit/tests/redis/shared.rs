@@ -214,6 +214,20 @@ async fn a_large_limit_that_is_closed_keeps_what_was_used() {
 }
 
 #[tokio::test]
+async fn levels_whose_end_was_taken_away_are_kept_and_end_again() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([per_day(2)]));
+    assert_eq!(admitted(&limiter, "alice", 2).await, 2);
+    let (key, _) = kept_longest(&server).await;
+    assert_eq!(server.ask(&format!("PERSIST {key}")).await, ":1\r\n");
+    assert_eq!(admitted(&limiter, "alice", 1).await, 0);
+    let left = server.ask(&format!("PTTL {key}")).await;
+    let left: i64 = left.trim_start_matches(':').trim_end().parse().unwrap();
+    assert!((86_400_000..=172_801_000).contains(&left), "it refills from now on: {left}");
+}
+
+#[tokio::test]
 async fn whoever_is_denied_gets_something_back_from_the_moment_on_at_which_a_clock_was_set_back() {
     const WINDOW: Duration = Duration::from_secs(1);
     let server = Server::start().await;
