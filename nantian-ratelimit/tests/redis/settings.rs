@@ -39,7 +39,7 @@ async fn a_user_needs_no_more_than_the_documented_permissions() {
 
 #[tokio::test]
 async fn limits_are_not_said_to_be_shared_where_the_server_permits_no_decision() {
-    for lacking in [" -setrange", " -set", " -get", " resetkeys ~nrl:*"] {
+    for lacking in [" -setrange", " -set", " -get", " -pttl", " resetkeys ~nrl:*"] {
         let server = Server::start().await;
         let replica = permitted(&server, &format!("{PERMITTED}{lacking}")).await;
         eventually(|| replica.store.status().fault == Some(StoreFault::Credentials)).await;
