@@ -65,6 +65,28 @@ fn lasts(fault: Option<StoreFault>) -> bool {
     matches!(fault, Some(Credentials | Unreadable | Tls | Scripts | Database))
 }
 
+/// What has been warned of since a store was reachable.
+#[derive(Debug, Default)]
+struct Outage {
+    /// How many of its nodes are away; nothing while it is reachable.
+    lost: Option<usize>,
+    /// Why it is away until somebody mends something.
+    lasting: Option<StoreFault>,
+}
+
+impl Outage {
+    /// Whether that many nodes being away, the last one for this reason, is worth another warning. A reason
+    /// that passes is none, and the one that lasts is the same after it.
+    fn worsens(&mut self, lost: usize, fault: Option<StoreFault>) -> bool {
+        let is_more = self.lost.replace(lost).is_none_or(|before| lost > before);
+        let is_other = lasts(fault) && fault != self.lasting;
+        if is_other {
+            self.lasting = fault;
+        }
+        is_more || is_other
+    }
+}
+
 /// Logs each change of a store's reachability, and why it is away, for ever; `changed` is told when another
 /// remark is due.
 pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
@@ -72,7 +94,7 @@ pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is now: a server that is there needs a moment.
     ticks.tick().await;
-    let mut known = None;
+    let (mut known, mut outage) = (None, Outage::default());
     loop {
         ticks.tick().await;
         let status = store.status();
@@ -88,18 +110,37 @@ pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
         if before.as_ref().is_none_or(|(_, before, ..)| *before != remark) {
             changed.notify_one();
         }
-        if status.is_reachable {
+        let is_news = if status.is_reachable {
             tracing::info!(store = %store.url(), replicas = status.replicas, "limits are shared");
-        }
+            outage = Outage::default();
+            true
+        } else {
+            outage.worsens(lost, fault)
+        };
         let reason = fault.map(tracing::field::display);
-        match (remark, before) {
-            (Some(_), Some((false, _, told, before)))
-                if !status.is_reachable && lost <= before.len() && (fault == told || !lasts(fault)) =>
-            {
-                tracing::debug!(store = %store.url(), reason, away, "the store is still away");
-            }
-            (Some(remark), _) => tracing::warn!(store = %store.url(), reason, away, "{remark}"),
-            (None, _) => {}
+        match remark {
+            Some(remark) if is_news => tracing::warn!(store = %store.url(), reason, away, "{remark}"),
+            Some(_) => tracing::debug!(store = %store.url(), reason, away, "the store is still away"),
+            None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_that_lasts_is_warned_of_once_while_others_pass() {
+        use StoreFault::{Credentials, Timeout, Tls};
+        let mut outage = Outage::default();
+        let mut warned = |lost, fault| outage.worsens(lost, Some(fault));
+        assert!(warned(1, Timeout));
+        assert!(!warned(1, StoreFault::Connect), "it is away all the same");
+        assert_eq!([Tls, Timeout, Tls, Timeout].map(|fault| warned(1, fault)), [true, false, false, false]);
+        assert!(warned(1, Credentials));
+        assert!(!warned(1, Credentials));
+        assert_eq!([2, 2, 1].map(|lost| warned(lost, Timeout)), [true, false, false]);
+        assert!(Outage::default().worsens(1, Some(Credentials)), "it was reachable meanwhile");
     }
 }
