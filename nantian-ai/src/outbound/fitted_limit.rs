@@ -46,18 +46,19 @@ pub(crate) enum Bound {
     Least(u64),
 }
 
-/// A body whose limit is within the bound; `None` if no other one is asked for.
-pub(crate) fn fitted(body: &Bytes, bound: Bound) -> Option<Bytes> {
+/// A body whose limit is within the bound, and that limit; `None` if no other one is asked for.
+pub(crate) fn fitted(body: &Bytes, bound: Bound) -> Option<(Bytes, u64)> {
     let object = Object::parse(body).ok()?;
     let fit = |object: &Object<'_>, body: &Bytes, name: &str| {
-        let limit = bound.instead_of(object.number(name)?)?.to_string();
-        Some(Bytes::from(object.set(body, &[(name, &limit)]).concat()))
+        let limit = bound.instead_of(object.number(name)?)?;
+        Some((Bytes::from(object.set(body, &[(name, &limit.to_string())]).concat()), limit))
     };
     LIMITS.into_iter().find_map(|(outer, name)| {
         let Some(outer) = outer else { return fit(&object, body, name) };
         let inner = Bytes::copy_from_slice(object.value(outer)?);
-        let inner = fit(&Object::parse(&inner).ok()?, &inner, name)?;
-        Some(Bytes::from(object.set(body, &[(outer, std::str::from_utf8(&inner).ok()?)]).concat()))
+        let (inner, limit) = fit(&Object::parse(&inner).ok()?, &inner, name)?;
+        let inner = std::str::from_utf8(&inner).ok()?;
+        Some((Bytes::from(object.set(body, &[(outer, inner)]).concat()), limit))
     })
 }
 
@@ -226,10 +227,11 @@ mod tests {
             (r#"{"messages":[]}"#, None),
         ] {
             let lowered = fitted(&Bytes::from_static(body.as_bytes()), Most(5));
-            assert_eq!(lowered.as_deref(), expected.map(str::as_bytes), "{body}");
+            let expected = expected.map(|body| (Bytes::from_static(body.as_bytes()), 5));
+            assert_eq!(lowered, expected, "{body}");
         }
         let raised = fitted(&Bytes::from_static(br#"{"max_completion_tokens":1}"#), Least(16));
-        assert_eq!(raised.as_deref(), Some(br#"{"max_completion_tokens":16}"#.as_slice()));
+        assert_eq!(raised, Some((Bytes::from_static(br#"{"max_completion_tokens":16}"#), 16)));
         assert_eq!(fitted(&Bytes::from_static(br#"{"max_tokens":16}"#), Least(16)), None);
     }
 }

@@ -132,11 +132,13 @@ impl Prepared {
     pub(crate) fn fit(&mut self, bound: Bound) -> bool {
         const LOST: &str = "max_tokens";
         let (true, Way::Translated(translation)) = (self.may_fit, &mut self.way) else { return false };
-        let Some(body) = fitted(&self.body.joined(), bound) else { return false };
+        let Some((body, limit)) = fitted(&self.body.joined(), bound) else { return false };
         self.body = RequestBody::from(vec![body]);
         self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         self.lost.add(LOST);
-        Arc::make_mut(translation).lose(self.lost.clone());
+        let translation = Arc::make_mut(translation);
+        translation.lose(self.lost.clone());
+        translation.limit(limit);
         true
     }
 

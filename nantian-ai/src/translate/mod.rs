@@ -73,7 +73,7 @@ pub struct Translation {
     /// The model as the client has named it, where the answer must name it so.
     named: Option<String>,
     input_estimate: u64,
-    /// The most tokens of the answer, if the client has named them.
+    /// The most tokens of the answer that are asked for, if the client has named them.
     max_output: Option<u64>,
     echo: Echo,
 }
@@ -184,6 +184,11 @@ impl Translation {
     /// Notes what is not asked for any more.
     pub(crate) fn lose(&mut self, losses: Losses) {
         self.losses.extend(losses);
+    }
+
+    /// Notes that so many tokens are asked for.
+    pub(crate) fn limit(&mut self, most: u64) {
+        self.max_output = Some(most);
     }
 
     /// Whether the client asked for a stream.

@@ -85,6 +85,18 @@ async fn a_limit_below_the_least_that_a_provider_takes_is_raised_to_it_and_named
 }
 
 #[tokio::test]
+async fn who_thinks_for_as_long_as_a_raised_limit_lets_it_is_paid_for_all_of_that() {
+    let upstream = Upstream::new().replies(reply(400, TOO_FEW)).replies(reply(400, NOTHING_LEFT));
+    let reports = Reports::default();
+    let layer = layer(own()).observer(reports.clone());
+    let (head, body) = send(layer, &upstream, post("/v1/messages", PROBE)).await;
+    assert_eq!(head.status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["usage"]["output_tokens"], 16, "{body}");
+    assert_eq!(reports.only().usage.output, 16);
+}
+
+#[tokio::test]
 async fn the_refusal_is_told_where_the_client_speaks_as_the_provider_or_has_named_no_limit() {
     let upstream = Upstream::new().replies(reply(400, NOTHING_LEFT));
     let (head, body) = send(layer(openai()), &upstream, post("/v1/chat/completions", PROBE)).await;
