@@ -75,12 +75,12 @@ impl<K: UsageSink> Call<K> {
         if self.withdraws(status, &said) || self.fits(status, &said) {
             return Step::Again(Duration::ZERO);
         }
+        let mut fault = target.refusals().read(status, &said);
         if let Way::Translated(translation) = &self.way
-            && let Some(answer) = translation.unfinished(status, &said)
+            && let Some(answer) = translation.unfinished(status, &fault.message)
         {
             return self.unfinished(target, receiving.answered(answer));
         }
-        let mut fault = target.refusals().read(status, &said);
         // It cannot but think: it calls tools at Responses alone. What has been learnt was of the model
         // before, if there was one.
         let is_learnt = matches!(self.way, Way::Translated(_)) && target.forgoes(Wish::Effort);

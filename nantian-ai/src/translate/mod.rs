@@ -269,10 +269,12 @@ impl Translation {
     }
 
     /// The answer of the provider that a refusal stands for: one without a word, for the model has thought
-    /// for as long as the client lets it answer.
-    pub(crate) fn unfinished(&self, status: StatusCode, said: &[u8]) -> Option<Bytes> {
+    /// for as long as it may answer. Clients of the same API know the refusal.
+    pub(crate) fn unfinished(&self, status: StatusCode, message: &str) -> Option<Bytes> {
         let is_chat = self.operation() == Operation::Chat && self.upstream == Dialect::OpenAi;
-        openai::unfinished(status, said, self.max_output.filter(|_| is_chat)?)
+        let stands =
+            is_chat && self.client != ClientDialect::OpenAi && openai::is_unfinished(status, message);
+        self.max_output.filter(|_| stands).map(openai::unfinished)
     }
 
     /// What the client is told of a status that is no success.

@@ -97,10 +97,27 @@ async fn who_thinks_for_as_long_as_a_raised_limit_lets_it_is_paid_for_all_of_tha
 }
 
 #[tokio::test]
+async fn a_refusal_that_quotes_the_conversation_is_told() {
+    let quoting = NOTHING_LEFT.replace("Could not", "Invalid value: 'Could not");
+    let (upstream, reports) = (Upstream::new().replies(reply(400, &quoting)), Reports::default());
+    let layer = layer(own()).observer(reports.clone());
+    let (head, body) = send(layer, &upstream, post("/v1/messages", PROBE)).await;
+    assert!(head.status == 400 && body.contains("Invalid value"), "{body}");
+    let report = reports.only();
+    assert_eq!((report.outcome, report.usage.output), (Outcome::NotServed, 0));
+}
+
+#[tokio::test]
 async fn the_refusal_is_told_where_the_client_speaks_as_the_provider_or_has_named_no_limit() {
     let upstream = Upstream::new().replies(reply(400, NOTHING_LEFT));
     let (head, body) = send(layer(openai()), &upstream, post("/v1/chat/completions", PROBE)).await;
     assert_eq!((head.status.as_u16(), &*body), (400, NOTHING_LEFT));
+
+    // Cursor asks so for Chat Completions, which is said anew.
+    let upstream = Upstream::new().replies(reply(400, NOTHING_LEFT));
+    let cursor = r#"{"model":"any","max_output_tokens":16,"input":"Hi"}"#;
+    let (head, body) = send(layer(own()), &upstream, post("/v1/chat/completions", cursor)).await;
+    assert!(head.status == 400 && body.contains("Could not finish"), "{body}");
 
     let upstream = Upstream::new().replies(reply(400, NOTHING_LEFT));
     let unlimited = post("/v1/responses", r#"{"model":"any","input":"Hi"}"#);

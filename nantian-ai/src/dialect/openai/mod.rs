@@ -38,7 +38,7 @@ pub(crate) use self::strict::{holds_answers, is_strict, loses_strictness};
 pub(crate) use self::thinkers::{Thinker, may_be_off};
 pub(crate) use self::thinking::ThinkingBy;
 pub(crate) use self::turns::{ACKNOWLEDGED, FAILED, OF_SCHEMA, result_text};
-pub(crate) use self::unfinished::unfinished;
+pub(crate) use self::unfinished::{is_unfinished, unfinished};
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::{encode as encode_request, write_tools};
 pub(crate) use self::write_stream::StreamWriter;
