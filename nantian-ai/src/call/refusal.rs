@@ -12,7 +12,7 @@ use crate::call::attempt::{Answer, Failed, Step, is_json};
 use crate::call::chunk_path::ChunkPath;
 use crate::call::receive::{Aim, Receiving};
 use crate::codec::fault::{is_refused_credential, refuses_credential};
-use crate::dialect::{Dialect, gemini};
+use crate::dialect::{Dialect, gemini, openai};
 use crate::error::{BoxError, Error};
 use crate::ir::FaultKind;
 use crate::outbound::Way;
@@ -80,6 +80,10 @@ impl<K: UsageSink> Call<K> {
             && let Some(answer) = translation.unfinished(status, &fault.message)
         {
             return self.unfinished(target, receiving.answered(answer));
+        }
+        // The thoughts are paid for, whoever is told of them.
+        if target.dialect() == Dialect::OpenAi && openai::is_unfinished(status, &fault.message) {
+            self.metering.meter_mut().mark_sent();
         }
         // It cannot but think: it calls tools at Responses alone. What has been learnt was of the model
         // before, if there was one.

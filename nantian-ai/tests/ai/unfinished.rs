@@ -124,3 +124,19 @@ async fn the_refusal_is_told_where_the_client_speaks_as_the_provider_or_has_name
     let (head, body) = send(layer(own()), &upstream, unlimited).await;
     assert!(head.status == 400 && body.contains("Could not finish"), "{body}");
 }
+
+#[tokio::test]
+async fn a_refusal_that_is_told_is_paid_for_if_the_model_has_thought() {
+    for (path, body) in [
+        ("/v1/chat/completions", PROBE),
+        ("/v1/chat/completions", r#"{"model":"any","max_output_tokens":16,"input":"Hi"}"#),
+        ("/v1/responses", r#"{"model":"any","input":"Hi"}"#),
+    ] {
+        let (upstream, reports) = (Upstream::new().replies(reply(400, NOTHING_LEFT)), Reports::default());
+        let (head, _) = send(layer(own()).observer(reports.clone()), &upstream, post(path, body)).await;
+        assert_eq!(head.status, 400, "{path}");
+        let report = reports.only();
+        assert_eq!(report.outcome, Outcome::Truncated, "{path}");
+        assert!(report.usage.estimated && report.usage.input > 0, "{path}");
+    }
+}
