@@ -100,7 +100,7 @@ impl RequestFacts {
             operation: Some(operation),
             model: object.text("model").map(Into::into),
             stream: Self::streams(surface, object),
-            max_tokens: if operation.generates() { max_tokens(surface.dialect(), object) } else { Some(0) },
+            max_tokens: if operation.generates() { max_tokens(surface, object) } else { Some(0) },
             choices: choices(surface, object),
             refers: operation.spends() && references::refers(surface.dialect(), object, body),
             background: surface.dialect() == ClientDialect::Responses && says(object, "background"),
@@ -150,18 +150,19 @@ fn prompts(json: &[u8]) -> u64 {
     }
 }
 
-fn max_tokens(dialect: ClientDialect, object: &Object<'_>) -> Option<u64> {
+fn max_tokens(surface: &Surface, object: &Object<'_>) -> Option<u64> {
     // A backend in Go may find a limit by another spelling.
     if lookalike::any(object) {
         return None;
     }
-    match dialect {
+    let is_chat = surface.operation() == Operation::Chat;
+    match surface.dialect() {
         ClientDialect::Ollama => most(&Object::parse(object.value("options")?).ok()?, &["num_predict"]),
         ClientDialect::Responses => most(object, &["max_output_tokens"]),
         ClientDialect::Anthropic => most(object, &["max_tokens"]),
         // Some providers obey the one, some the other, and llama.cpp the third before all. Cursor names the
         // last.
-        ClientDialect::OpenAi if openai::has_form_of_responses(object) => {
+        ClientDialect::OpenAi if is_chat && openai::has_form_of_responses(object) => {
             most(object, &["max_completion_tokens", "max_tokens", "n_predict", "max_output_tokens"])
         }
         ClientDialect::OpenAi => most(object, &["max_completion_tokens", "max_tokens", "n_predict"]),
@@ -213,6 +214,7 @@ mod tests {
             ("/v1/chat/completions", r#"{"input":"x","max_output_tokens":9}"#, Some(9)),
             ("/v1/chat/completions", r#"{"input":"x","max_output_tokens":9,"max_tokens":10}"#, Some(10)),
             ("/v1/chat/completions", r#"{"input":"x","max_output_tokens":9,"messages":[]}"#, None),
+            ("/v1/completions", r#"{"prompt":"x","input":"x","max_output_tokens":9}"#, None),
             ("/v1/chat/completions", "{}", None),
             ("/v1/embeddings", r#"{"input":"x"}"#, Some(0)),
         ] {

@@ -46,7 +46,7 @@ impl Responder for DialectResponder {
         };
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Error::MethodNotAllowed { allowed, .. } = error {
+        if let Error::MethodNotAllowed { allowed, .. } | Error::NoWebSocket { allowed } = error {
             let names: Vec<_> = allowed.iter().map(|method| method.as_str()).collect();
             headers.extend(HeaderValue::from_str(&names.join(", ")).ok().map(|names| (ALLOW, names)));
         }

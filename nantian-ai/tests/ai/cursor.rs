@@ -135,6 +135,19 @@ async fn a_stream_of_another_dialect_comes_as_chunks_of_a_chat() {
 }
 
 #[tokio::test]
+async fn the_largest_limit_is_asked_for_whatever_its_name() {
+    for (name, sent) in [("max_tokens", 1000), ("max_completion_tokens", 1000), ("n_predict", 1)] {
+        let mut body = in_the_form_of_responses(false);
+        body[name] = json!(sent);
+        let upstream = Upstream::new().replies(reply(200, r#"{"choices":[]}"#));
+        send(layer(openai()), &upstream, post("/v1/chat/completions", &body.to_string())).await;
+        let seen: Value = serde_json::from_slice(&upstream.request().1).unwrap();
+        let asked = seen["max_tokens"].as_u64().or(seen["max_completion_tokens"].as_u64());
+        assert_eq!(asked, Some(sent.max(900)), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_in_the_form_of_chats_passes_as_it_is() {
     const NESTED: &str = r#"{"model":"gpt-4o","input":"x","tools":[{"type":"custom","custom":{"name":"a"}}],"messages":[{"role":"user","content":"\"custom\""}]}"#;
     let upstream = Upstream::new().replies(reply(200, r#"{"choices":[]}"#));

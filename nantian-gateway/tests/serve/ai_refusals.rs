@@ -301,7 +301,10 @@ async fn responses_over_a_websocket_are_refused_by_the_status_after_which_codex_
     let mut wire = gateway.connect().await;
     let reply = wire.ask(OFFER).await;
     assert_eq!((reply.status(), reply.header("content-type")), (426, Some("application/json")));
-    assert_eq!(reply.json()["error"]["code"], "no_websocket", "{reply:?}");
+    assert_eq!(
+        (&reply.json()["error"]["code"], reply.header("allow")),
+        (&"no_websocket".into(), Some("POST"))
+    );
     assert!(provider.seen().is_empty());
     let reply = wire.ask(post("/v1/responses", r#"{"model":"any","input":"Hi"}"#)).await;
     assert_eq!(reply.status(), 200, "{reply:?}");

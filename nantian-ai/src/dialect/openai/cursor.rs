@@ -10,6 +10,9 @@ use crate::dialect::responses::{self, OwnName, Tools};
 use crate::edit::Object;
 use crate::ir::{Losses, Request, Tool};
 
+/// What a chat calls the most tokens of its answer.
+const LIMITS: [&str; 3] = ["max_completion_tokens", "max_tokens", "n_predict"];
+
 /// Whether a request for a chat is in the form of Responses.
 pub(crate) fn has_form_of_responses(object: &Object<'_>) -> bool {
     let says = |name: &str| object.value(name).is_some_and(|value| value != b"null");
@@ -37,8 +40,14 @@ pub(super) fn decode(mut fields: Fields) -> Result<(Request, Losses), Invalid> {
     // It means what it means in a chat.
     let options = fields.object("stream_options", "stream_options")?;
     let asks = options.map(|mut options| options.flag("include_usage")).transpose()?.flatten();
+    // Limits of a chat may stand beside its own; a limiter believes the largest.
+    let mut limit = None;
+    for name in LIMITS {
+        limit = limit.max(fields.count(name)?);
+    }
     let (request, losses) = responses::decode_fields(fields)?;
-    Ok((Request { stream_usage: asks.unwrap_or(false), ..request }, losses))
+    let max_output = limit.max(request.max_output);
+    Ok((Request { stream_usage: asks.unwrap_or(false), max_output, ..request }, losses))
 }
 
 /// Whether a tool is in the form of Responses.
