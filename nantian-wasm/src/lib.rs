@@ -54,9 +54,9 @@
 //!
 //! * A header that is no HTTP ends the stream and never reaches the wire: 503 for one of the request, 502 for
 //!   one of a response or of the plugin's own answer.
-//! * A header value that is no UTF-8 is shown as if it were ISO 8859-1, since SDKs give guests strings and
-//!   that of Rust traps where there is none. What is written back as it was shown, with its own name, is what
-//!   it was; properties have the bytes themselves.
+//! * Bytes of a header value that are no UTF-8 are shown as if they were ISO 8859-1, since SDKs give guests
+//!   strings and that of Rust traps where there is none. What is written back as it was shown, by replacing
+//!   it or with all headers, is what it was; properties have the bytes themselves.
 //! * The headers of one connection are not a plugin's to write; such writes are ignored. Removing them is
 //!   honoured.
 //! * A `content-length` that leaves is that of the body that plugins have made: headers that announce one

@@ -1,8 +1,9 @@
 //! Header values as text.
 //!
 //! HTTP lets a value have bytes of no encoding (RFC 9110, section 5.5). SDKs give guests strings, and that of
-//! Rust traps where a value is none: any client could end any instance. So what is no UTF-8 is shown as
-//! ISO 8859-1, which such bytes have meant, and what a guest writes back as it was shown is what it was.
+//! Rust traps where a value is none: any client could end any instance. So bytes that are no UTF-8 are shown
+//! as ISO 8859-1, which they have meant, and what a guest writes back as it was shown is what it was. Text
+//! beside such a byte is shown as it is: none can hide a word from a guest that looks for it.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +21,11 @@ pub(super) fn shown(value: &[u8]) -> Cow<'_, [u8]> {
     if is_text(value) {
         return Cow::Borrowed(value);
     }
-    let text: String = value.iter().map(|byte| char::from(*byte)).collect();
+    let mut text = String::with_capacity(2 * value.len());
+    for chunk in value.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| char::from(*byte)));
+    }
     Cow::Owned(text.into_bytes())
 }
 
@@ -78,6 +83,12 @@ mod tests {
     fn a_value_that_is_no_text_is_shown_as_what_its_bytes_have_meant() {
         assert_eq!(*shown(b"caf\xe9"), *"caf\u{e9}".as_bytes());
         assert_eq!(*shown("caf\u{e9}".as_bytes()), *"caf\u{e9}".as_bytes());
+    }
+
+    #[test]
+    fn no_stray_byte_changes_how_the_text_beside_it_is_shown() {
+        assert_eq!(*shown(b"\xc3\xa9t\xc3\xa9\xff"), *"\u{e9}t\u{e9}\u{ff}".as_bytes());
+        assert_eq!(*shown(b"\xe9\xc3\xa9"), *"\u{e9}\u{e9}".as_bytes());
     }
 
     proptest! {
