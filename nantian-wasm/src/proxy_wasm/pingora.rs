@@ -181,7 +181,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         for (name, value) in
             caller.data().exchange().into_iter().flat_map(|exchange| exchange.request.headers.iter())
         {
-            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+            for part in [name.as_str().as_bytes(), &text::shown(value.as_bytes())] {
                 block.extend_from_slice(part);
                 block.push(0);
             }
