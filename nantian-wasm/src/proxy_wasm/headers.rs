@@ -115,9 +115,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Bytes of all names and values.
+    /// Bytes of all names and values, as guests are shown them.
     pub(crate) fn size(self) -> usize {
-        self.pairs().map(|(name, value)| name.len() + value.len()).sum()
+        self.pairs().map(|(name, value)| name.len() + text::shown(value).len()).sum()
     }
 
     /// Bytes of the block of all pairs.
