@@ -142,10 +142,7 @@ impl StreamHandle {
     fn note(&mut self, note: Note) {
         match &mut self.owner {
             Owner::Alone(alone) => note.pass_on(&mut alone.context),
-            Owner::OneOfSome { shared, .. } => {
-                lock(&shared.notes).push(note);
-                shared.catch_up();
-            }
+            Owner::OneOfSome { shared, .. } => shared.note(note),
             Owner::Gone => {}
         }
     }
@@ -168,6 +165,18 @@ impl SharedStream {
     fn locked(&self, mut state: OwnedMutexGuard<StreamState>) -> LockedStream<'_> {
         self.pass_on(&mut state);
         LockedStream { state, _catch_up: CatchUp(self) }
+    }
+
+    /// Passes a note on behind those before it, at once if nobody has the stream.
+    fn note(&self, note: Note) {
+        match self.state.try_lock() {
+            Some(mut state) => {
+                self.pass_on(&mut state);
+                note.pass_on(&mut state.context);
+            }
+            None => lock(&self.notes).push(note),
+        }
+        self.catch_up();
     }
 
     /// Passes on what was noted, unless somebody has the stream, who does so when it is free again.
