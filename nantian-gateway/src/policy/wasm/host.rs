@@ -175,6 +175,7 @@ pub(super) async fn send(
     let endpoints = ServiceBuilder::new()
         .layer(FailoverLayer::new(balancer.clone()))
         .layer(balance_layer(balancer, None))
+        // A gRPC call is HTTP/2 by itself.
         .service(Connect::new(client, None, false));
     let response = endpoints.oneshot(request).await?;
     let is_of_endpoint = response.extensions().get::<LoggedError>().is_none();
