@@ -30,4 +30,4 @@ pub use self::request::{
 };
 
 pub(crate) use self::names::{ToolIds, own_id, safe_id, safe_item_id, safe_user, short_id};
-pub(crate) use self::pieces::{arguments, given_arguments, is_nothing};
+pub(crate) use self::pieces::{RAW, arguments, given_arguments, is_nothing};

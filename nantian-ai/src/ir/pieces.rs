@@ -130,6 +130,9 @@ impl Part {
     }
 }
 
+/// The member that holds arguments which are no object.
+pub(crate) const RAW: &str = "_raw";
+
 /// The arguments that a model has written. None, or `null`, are an empty object; what is no object, such as
 /// those of a call that was broken off, is kept in one, so that the tool can say what is wrong with it, and a
 /// conversation can go on that has such a call in it.
@@ -158,5 +161,5 @@ fn whole(text: &str) -> Option<Json> {
 }
 
 fn raw(text: &str) -> Json {
-    Json::of(&serde_json::json!({"_raw": text}))
+    Json::of(&serde_json::json!({ RAW: text }))
 }

@@ -157,3 +157,33 @@ async fn what_is_in_the_form_of_chats_passes_as_it_is() {
     let (head, said) = send(layer(claude()), &Upstream::new(), post("/v1/chat/completions", "{}")).await;
     assert!(head.status == 400 && said.contains("messages"), "{said}");
 }
+
+#[tokio::test]
+async fn a_patch_that_is_no_json_comes_as_the_model_has_written_it() {
+    for written in [PATCH, ""] {
+        let call = json!({"index": 0, "id": "b", "type": "function", "function": {"name": "ApplyPatch", "arguments": written}});
+        let choice = json!({"index": 0, "finish_reason": "tool_calls"});
+        let mut whole = choice.clone();
+        whole["message"] = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+        let upstream = Upstream::new().replies(reply(200, &json!({"choices": [whole]}).to_string()));
+        let request = post("/v1/chat/completions", &with_flat_tools(false).to_string());
+        let (_, said) = send(layer(openai()), &upstream, request).await;
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let function = &said["choices"][0]["message"]["tool_calls"][0]["function"];
+        assert_eq!(function, &json!({"name": "ApplyPatch", "arguments": written}));
+
+        let mut last = choice;
+        last["delta"] = json!({"tool_calls": [call]});
+        let chunks = [json!({"choices": [last]}).to_string(), "[DONE]".to_owned()];
+        let chunks = chunks.map(|data| (Duration::ZERO, Some(format!("data: {data}\n\n"))));
+        let upstream = Upstream::new().replies(events("text/event-stream", chunks.to_vec()));
+        let request = post("/v1/chat/completions", &with_flat_tools(true).to_string());
+        let (_, said) = send(layer(openai()), &upstream, request).await;
+        let deltas = said.split("\n\n").filter_map(|event| {
+            let chunk: Value = serde_json::from_str(event.strip_prefix("data: ")?).ok()?;
+            let text = chunk.pointer("/choices/0/delta/tool_calls/0/function/arguments")?.as_str();
+            text.map(str::to_owned)
+        });
+        assert_eq!(deltas.collect::<String>(), written, "{said}");
+    }
+}

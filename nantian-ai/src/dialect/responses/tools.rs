@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::codec::{Fields, Invalid, Value};
-use crate::ir::{Json, Losses, Tool};
+use crate::ir::{Json, Losses, RAW, Tool};
 
 /// The tool that finds others, which the client or the provider runs.
 pub(super) const SEARCH: &str = "tool_search";
@@ -61,7 +61,11 @@ pub(crate) fn arguments_of(text: &str) -> Json {
 
 /// The text of such a call; what the model has written, where it has written something else.
 pub(crate) fn text_of(arguments: &Json) -> String {
-    let text = Fields::parse(arguments.as_str().as_bytes()).ok().and_then(|mut it| it.any_text(TEXT));
+    let Ok(mut fields) = Fields::parse(arguments.as_str().as_bytes()) else { return arguments.to_string() };
+    if fields.is_empty() {
+        return String::new();
+    }
+    let text = fields.any_text(TEXT).or_else(|| fields.any_text(RAW).filter(|_| fields.is_empty()));
     text.unwrap_or_else(|| arguments.to_string())
 }
 
