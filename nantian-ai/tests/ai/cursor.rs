@@ -159,6 +159,34 @@ async fn what_is_in_the_form_of_chats_passes_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_choice_of_tools_is_read_in_their_form() {
+    let of = |kind: &str, name: &str| json!({"type": kind, "name": name});
+    for (choice, names, chosen) in [
+        (
+            of("custom", "ApplyPatch"),
+            vec!["Read", "ApplyPatch"],
+            json!({"type": "tool", "name": "ApplyPatch"}),
+        ),
+        (
+            json!({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [of("custom", "ApplyPatch")]}}),
+            vec!["ApplyPatch"],
+            json!({"type": "any"}),
+        ),
+    ] {
+        let mut body = with_flat_tools(false);
+        body["tool_choice"] = choice;
+        let upstream = Upstream::new().replies(reply(200, r#"{"content":[]}"#));
+        let request = post("/v1/chat/completions", &body.to_string());
+        let (head, _) = send(layer(claude()), &upstream, request).await;
+        assert_eq!(head.headers["x-nantian-dropped"], "tools.format");
+        let seen: Value = serde_json::from_slice(&upstream.request().1).unwrap();
+        let told: Vec<_> = seen["tools"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+        assert_eq!(told, names);
+        assert_eq!(seen["tool_choice"], chosen);
+    }
+}
+
+#[tokio::test]
 async fn a_patch_that_is_no_json_comes_as_the_model_has_written_it() {
     for written in [PATCH, ""] {
         let call = json!({"index": 0, "id": "b", "type": "function", "function": {"name": "ApplyPatch", "arguments": written}});

@@ -163,25 +163,29 @@ fn read_tool_choice(
                 choice.ignore(&["type"]);
                 choice.rest(losses);
                 return read_allowed(allowed, tools, losses, |tool, losses| {
-                    let Some(mut function) = tool.object("function", "tool_choice.tools")? else {
-                        return Ok(None);
-                    };
-                    let name = function.required_text("name")?;
-                    function.rest(losses);
-                    Ok(Some(name))
+                    read_chosen(tool, "tool_choice.tools", losses)
                 });
             }
-            let Some(mut function) = choice.object("function", "tool_choice.function")? else {
+            let Some(name) = read_chosen(&mut choice, "tool_choice.function", losses)? else {
                 losses.add("tool_choice");
                 return Ok(None);
             };
-            let name = function.required_text("name")?;
-            function.rest(losses);
             choice.ignore(&["type"]);
             choice.rest(losses);
             Some(ToolChoice::Tool(name))
         }
     })
+}
+
+/// The name of a tool that may be called, which stands where the tool has its own.
+fn read_chosen(tool: &mut Fields, at: &'static str, losses: &mut Losses) -> Result<Option<String>, Invalid> {
+    let Some(mut function) = tool.object("function", at)? else {
+        let is_flat = matches!(tool.peek("type"), Some("custom" | "function"));
+        return if is_flat { tool.text("name") } else { Ok(None) };
+    };
+    let name = function.required_text("name")?;
+    function.rest(losses);
+    Ok(Some(name))
 }
 
 fn read_output(fields: &mut Fields, losses: &mut Losses) -> Result<Option<Output>, Invalid> {
