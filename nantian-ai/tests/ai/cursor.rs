@@ -159,6 +159,19 @@ async fn what_is_in_the_form_of_chats_passes_as_it_is() {
 }
 
 #[tokio::test]
+async fn functions_alone_are_said_as_chats_have_them() {
+    let mut body = with_flat_tools(false);
+    body["tools"].as_array_mut().unwrap().pop();
+    body["tool_choice"] = json!({"type": "function", "name": "Read"});
+    let upstream = Upstream::new().replies(reply(200, r#"{"choices":[]}"#));
+    let _ = send(layer(openai()), &upstream, post("/v1/chat/completions", &body.to_string())).await;
+    let seen: Value = serde_json::from_slice(&upstream.request().1).unwrap();
+    let function = json!({"name": "Read", "parameters": tools()[0]["parameters"]});
+    assert_eq!(seen["tools"], json!([{"type": "function", "function": function}]));
+    assert_eq!(seen["tool_choice"], json!({"type": "function", "function": {"name": "Read"}}));
+}
+
+#[tokio::test]
 async fn a_choice_of_tools_is_read_in_their_form() {
     let of = |kind: &str, name: &str| json!({"type": kind, "name": name});
     for (choice, names, chosen) in [
