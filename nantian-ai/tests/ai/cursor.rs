@@ -6,6 +6,7 @@ use nantian_ai::TargetConfig;
 use serde_json::{Value, json};
 
 use crate::support::{Upstream, events, json as reply, layer, openai, post, send};
+use crate::taught::strict;
 
 const PATCH: &str = "*** Begin Patch\n*** End Patch";
 
@@ -156,6 +157,19 @@ async fn what_is_in_the_form_of_chats_passes_as_it_is() {
 
     let (head, said) = send(layer(claude()), &Upstream::new(), post("/v1/chat/completions", "{}")).await;
     assert!(head.status == 400 && said.contains("messages"), "{said}");
+}
+
+#[tokio::test]
+async fn what_may_lose_nothing_passes_as_it_is() {
+    for body in [in_the_form_of_responses(false), with_flat_tools(false)] {
+        let body = body.to_string();
+        let upstream = Upstream::new().replies(reply(200, r#"{"choices":[]}"#));
+        let request = strict(post("/v1/chat/completions", &body));
+        let (head, said) = send(layer(openai()), &upstream, request).await;
+        assert_eq!(head.status, 200, "{said}");
+        let (_, seen) = upstream.request();
+        assert_eq!(String::from_utf8_lossy(&seen), body.replace("\"any\"", "\"gpt-4o\""));
+    }
 }
 
 #[tokio::test]
