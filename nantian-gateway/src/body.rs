@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use nantian_ai::{body::RequestBody as Held, route::RouteBody};
 use nantian_lb::body::ResponseBody as Balanced;
 use nantian_wasm::body::{RequestBody as Shown, ResponseBody as Watched};
@@ -17,6 +17,9 @@ use crate::{listen::ClientBody, upstream::UpstreamBody};
 
 /// Any error that ends a body or a service.
 pub(crate) use tower::BoxError;
+
+/// The most bytes that are read of an answer to keep its connection.
+const DRAINED: usize = 65_536;
 
 /// The body of every request and response between the listener and the upstream connection.
 ///
@@ -50,7 +53,13 @@ impl Body {
         B: http_body::Body<Data = Bytes> + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Kind::Boxed(Box::pin(http_body_util::BodyExt::map_err(body, Into::into))))
+        Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
+    }
+
+    /// Reads an answer that nobody wants, so that its connection is kept: whether it could be read to its end
+    /// shows in that.
+    pub(crate) async fn drain(self) {
+        let _ = Limited::new(self, DRAINED).collect().await;
     }
 }
 

@@ -29,28 +29,31 @@ const NO_PENALTIES: [&str; 7] = [
     "Unsupported parameter: 'presence_penalty'",
 ];
 
+/// What refusals of earlier reasoning say.
+const NO_REASONING: [&str; 11] = [
+    "in `thinking` block",
+    "in `redacted_thinking` block",
+    "The encrypted content",
+    NOTHING_FOLLOWS,
+    // Models of OpenAI and Moonshot at Bedrock, and any there that has no words for it.
+    "Encrypted content cannot be used",
+    "reasoningContent",
+    "encrypted_content",
+    "extra_content",
+    // Chat Completions, in any words: each provider has its own, and who is behind it is quoted.
+    "reasoning_content",
+    // Fireworks; Groq and Cerebras.
+    ".reasoning'",
+    "'reasoning' is unsupported",
+];
+
 /// What refusals of a wish say, of which one is enough. Those that teach something about others begin so.
 pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
     match wish {
         Wish::Afterthought => &[NOTHING_FOLLOWS],
         Wish::Betas => &["invalid beta flag"],
         Wish::StandIn => &["extra_content"],
-        Wish::Reasoning => &[
-            "in `thinking` block",
-            "in `redacted_thinking` block",
-            "The encrypted content",
-            NOTHING_FOLLOWS,
-            // Models of OpenAI and Moonshot at Bedrock, and any there that has no words for it.
-            "Encrypted content cannot be used",
-            "reasoningContent",
-            "encrypted_content",
-            "extra_content",
-            // Chat Completions, in any words: each provider has its own, and who is behind it is quoted.
-            "reasoning_content",
-            // Fireworks; Groq and Cerebras.
-            ".reasoning'",
-            "'reasoning' is unsupported",
-        ],
+        Wish::Reasoning => &NO_REASONING,
         Wish::Pictures => &[
             "unknown variant `image_url`, expected `text`",
             "does not support image input",

@@ -11,7 +11,6 @@ use std::{
 
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Limited};
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
@@ -32,8 +31,6 @@ use crate::{
 const IN_FLIGHT: usize = 128;
 /// How long a mirror may take.
 const LIMIT: Duration = Duration::from_secs(30);
-/// The most bytes that are read of an answer to keep its connection.
-const DRAINED: usize = 65_536;
 
 /// The golden part of a circle of 2^64 points.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -204,7 +201,7 @@ impl Mirror {
             let answer = of_mirror(answer.map_err(BoxError::from).flatten());
             place.0.count(if answer.is_some() { MirrorResult::Answered } else { MirrorResult::Failed });
             if let Some(answer) = answer {
-                let _ = timeout_at(end, Limited::new(answer.into_body(), DRAINED).collect()).await;
+                let _ = timeout_at(end, answer.into_body().drain()).await;
             }
         });
     }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use http::{Request, Response, request::Parts};
-use http_body_util::{BodyExt as _, Limited};
 use nantian_lb::Tried;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service};
@@ -27,8 +26,6 @@ use crate::{
 const LONGEST: u32 = 16;
 /// The most bytes of a body that are kept; a longer one is sent once.
 const KEPT: usize = 1 << 20;
-/// The most bytes that are read of a failed answer to keep its connection.
-const DRAINED: usize = 65_536;
 
 /// Sends a request again that has failed.
 #[derive(Debug, Clone)]
@@ -112,8 +109,7 @@ impl Retry {
             body = next();
             let drained = async {
                 if let Ok(response) = result {
-                    // Whether it could be read to its end shows in whether the connection is kept.
-                    let _ = timeout(wait, Limited::new(response.into_body(), DRAINED).collect()).await;
+                    let _ = timeout(wait, response.into_body().drain()).await;
                 }
             };
             tokio::join!(sleep(jittered(wait)), drained);

@@ -163,7 +163,7 @@ impl TlsServer {
     /// The listener that a client meets who asks for `name`, or for none.
     pub(super) fn profile(&self, name: Option<&str>) -> Option<&TlsProfile> {
         let covering = self.hosts.iter().filter(|(host, _)| name.is_some_and(|name| host.covers(name)));
-        let best = covering.max_by_key(|(host, _)| specificity(host)).or_else(|| self.hosts.first());
+        let best = covering.max_by_key(|(host, _)| host.specificity()).or_else(|| self.hosts.first());
         self.profiles.get(best?.1)
     }
 
@@ -259,22 +259,13 @@ impl ServedCertificate {
     }
 }
 
-/// The more specific, the greater.
-fn specificity(pattern: &HostPattern) -> (u8, usize) {
-    match pattern {
-        HostPattern::Any => (0, 0),
-        HostPattern::Suffix(suffix) => (1, suffix.len()),
-        HostPattern::Exact(name) => (2, name.len()),
-    }
-}
-
 impl SniResolver {
     /// Of the most specific listener that covers the host, the certificate that names it, if possible one
     /// whose signatures the client can verify; else the first.
     fn choose(&self, host: &str, schemes: &[SignatureScheme]) -> Option<&ServedCertificate> {
         let covering = self.served.iter().filter(|served| served.hostname.covers(host));
-        let best = covering.clone().map(|served| specificity(&served.hostname)).max()?;
-        let of_listener = covering.filter(|served| specificity(&served.hostname) == best);
+        let best = covering.clone().map(|served| served.hostname.specificity()).max()?;
+        let of_listener = covering.filter(|served| served.hostname.specificity() == best);
         let naming = of_listener.clone().filter(|served| served.certifies(host));
         let mut fitting = naming.clone().filter(|served| served.key.key.choose_scheme(schemes).is_some());
         fitting.next().or_else(|| naming.chain(of_listener).next())

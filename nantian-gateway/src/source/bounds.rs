@@ -35,6 +35,8 @@ use Limit::{Form, Holds, Items, Length, Number, Numbers, Words};
 
 /// Forms of text, and what to call them.
 pub(super) mod form {
+    use nantian_crd::schema::Hint;
+
     /// `*.example.com` or `www.example.com`.
     pub(in crate::source) const HOST_PATTERN: &str =
         r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -59,17 +61,14 @@ pub(super) mod form {
     /// `spiffe://example.org/service`.
     pub(in crate::source) const URI: &str = r"^[A-Za-z][A-Za-z0-9+.\-]*:.+$";
 
-    /// What matches each form.
-    pub(in crate::source) const MEANINGS: [(&str, &str); 9] = [
-        (HOST_PATTERN, "a host name in lower case, or *. and one"),
-        (DNS_NAME, "a DNS name of lower-case letters, digits, hyphens and dots"),
-        (DNS_LABEL, "a DNS label of lower-case letters, digits and hyphens"),
-        (GROUP, "an API group: empty, or a DNS name"),
-        (KIND, "a kind: letters, digits and hyphens"),
-        (TOKEN, "a header name: letters, digits and !#$%&'*+-.^_`|~"),
-        (DURATION, "a duration such as 500ms, 10s or 1h30m"),
-        (URI, "a URI with a scheme"),
-        (CONTROLLER, "a domain and a path such as example.com/controller"),
+    /// What matches each form that our own kinds do not have.
+    pub(in crate::source) const HINTS: [Hint; 6] = [
+        Hint::new(HOST_PATTERN, "a host name in lower case, or *. and one"),
+        Hint::new(DNS_LABEL, "a DNS label of lower-case letters, digits and hyphens"),
+        Hint::new(KIND, "a kind: letters, digits and hyphens"),
+        Hint::new(TOKEN, "a header name: letters, digits and !#$%&'*+-.^_`|~"),
+        Hint::new(URI, "a URI with a scheme"),
+        Hint::new(CONTROLLER, "a domain and a path such as example.com/controller"),
     ];
 }
 
