@@ -79,10 +79,16 @@ pub(crate) fn never_asked(address: IpAddr) -> Option<&'static str> {
             address.is_unicast_link_local()
                 || address.is_unspecified()
                 || address.is_multicast()
-                // AWS, Google.
                 || matches!(
                     address.segments(),
-                    [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+                    // AWS, with the agent of EKS Pod Identity; Google, Oracle, Scaleway, Akamai and
+                    // Alibaba.
+                    [0xfd00, 0xec2, ..]
+                        | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+                        | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+                        | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42]
+                        | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1]
+                        | [0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200]
                 )
         }
     };
@@ -101,12 +107,17 @@ impl From<Forbidden> for io::Error {
 mod tests {
     use super::*;
 
-    const METADATA: [&str; 10] = [
+    const METADATA: [&str; 15] = [
         "169.254.169.254",
         "169.254.170.23",
         "fe80::1",
         "fd00:ec2::254",
+        "fd00:ec2::23",
         "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+        "fd00:a9fe:a9fe::1",
+        "fd00:100::100:200",
         "100.100.100.200",
         "192.0.0.192",
         "168.63.129.16",
@@ -132,7 +143,9 @@ mod tests {
 
     #[test]
     fn the_networks_of_a_cluster_and_the_internet_are_dialled() {
-        for address in ["10.0.0.7", "192.168.1.1", "172.16.0.1", "100.64.0.1", "fd12::1", "93.184.216.34"] {
+        for address in
+            ["10.0.0.7", "192.168.1.1", "172.16.0.1", "100.64.0.1", "fd12::1", "fd00:42::43", "93.184.216.34"]
+        {
             assert_eq!(Tenancy::Shared.judge(ip(address)), Ok(()), "{address}");
         }
     }
