@@ -19,6 +19,9 @@ use crate::{
     tenancy::Tenancy,
 };
 
+/// The `addressType` of endpoints that are names.
+const FQDN: &str = "FQDN";
+
 /// A port of a Service.
 pub(super) struct Port<'a> {
     pub(super) number: u16,
@@ -66,13 +69,14 @@ pub(super) fn endpoints(cluster: &ClusterState<'_>, id: &BackendId) -> Vec<Endpo
     let Some(service) = cluster.objects.services.get(&id.service) else { return Vec::new() };
     let Some(port) = port(service, id.port, id.transport) else { return Vec::new() };
     if let Some(name) = external_name(service) {
-        if !is_followed(service, cluster.tenancy) {
+        if cluster.tenancy == Tenancy::Shared {
             return Vec::new();
         }
         let number = port.target_number().unwrap_or(id.port);
         return vec![named(name.to_owned(), number)];
     }
     let mut slices = cluster.slices(&id.service).to_vec();
+    slices.retain(|slice| cluster.tenancy == Tenancy::Single || !has_names(slice));
     let families = service.spec.as_ref().and_then(|spec| spec.ip_families.as_deref());
     if let Some(preferred) = families.and_then(<[_]>::first) {
         // Of the addresses of a pod the first one counts.
@@ -134,11 +138,29 @@ pub(super) fn affinity<'a>(cluster: &ClusterState<'a>, name: &ObjectName) -> Opt
     spec.session_affinity.as_deref().filter(|affinity| *affinity != "None")
 }
 
-/// Whether requests go where a Service leads: in a cluster not to a mere name, by which whoever writes a
-/// Service would reach what no ReferenceGrant lets him refer to (Gateway API, `BackendObjectReference`;
-/// CVE-2021-25740).
-pub(super) fn is_followed(service: &Service, tenancy: Tenancy) -> bool {
-    tenancy == Tenancy::Single || external_name(service).is_none()
+/// Why requests do not go where a Service leads: in a cluster to no mere name, by which whoever writes a
+/// Service or its endpoints would reach what no ReferenceGrant lets him refer to (Gateway API,
+/// `BackendObjectReference`; CVE-2021-25740).
+pub(super) fn not_followed(
+    cluster: &ClusterState<'_>,
+    name: &ObjectName,
+    service: &Service,
+) -> Option<&'static str> {
+    if cluster.tenancy == Tenancy::Single {
+        return None;
+    }
+    let slices = cluster.slices(name);
+    if external_name(service).is_some() {
+        Some("is of type ExternalName, which is not served in a cluster")
+    } else if !slices.is_empty() && slices.iter().all(|slice| has_names(slice)) {
+        Some("has EndpointSlices of addressType FQDN alone, which are not served in a cluster")
+    } else {
+        None
+    }
+}
+
+fn has_names(slice: &EndpointSlice) -> bool {
+    slice.address_type == FQDN
 }
 
 fn external_name(service: &Service) -> Option<&str> {
@@ -170,7 +192,7 @@ fn collect<'s>(
 }
 
 fn at(address: &str, port: u16, kind: &str) -> Option<Endpoint> {
-    if kind == "FQDN" {
+    if kind == FQDN {
         return Some(named(address.to_owned(), port));
     }
     let address = SocketAddr::new(address.parse().ok()?, port);

@@ -108,9 +108,8 @@ fn port_of_service(
     let service = cluster.objects.services.get(&name);
     let service = service
         .ok_or_else(|| fault(Reason::BackendNotFound, format!("Service {name} does not exist")).absent())?;
-    if !service::is_followed(service, cluster.tenancy) {
-        let message = format!("Service {name} is of type ExternalName, which is not served in a cluster");
-        return Err(fault(Reason::InvalidKind, message).absent());
+    if let Some(why) = service::not_followed(cluster, &name, service) {
+        return Err(fault(Reason::InvalidKind, format!("Service {name} {why}")).absent());
     }
     let path_of_port = path.field("port");
     let Some(number) = port else {

@@ -45,7 +45,7 @@ async fn no_reference_in_a_cluster_leads_to_the_gateways_own_machine() {
         cluster.server.apply(&manifests::route(name, "", &[rule]));
     }
     cluster.becomes("/named", 500).await;
-    cluster.becomes("/fqdn", 502).await;
+    cluster.becomes("/fqdn", 500).await;
     eventually("the AIService is asked", async || {
         cluster.gateway.connect().await.ask(chat("h", false)).await.status() == 502
     })
@@ -58,10 +58,20 @@ async fn no_reference_in_a_cluster_leads_to_the_gateways_own_machine() {
     })
     .await;
     assert_eq!(inside.connections(), 0);
-    let told = cluster.gateway.config().await["conditions"]["HTTPRoute demo/named"].to_string();
-    let why = "Service demo/named is of type ExternalName, which is not served in a cluster";
-    assert!(told.contains("InvalidKind") && told.contains(why), "{told}");
+    let conditions = cluster.gateway.config().await["conditions"].clone();
+    for (route, why) in [
+        ("named", "Service demo/named is of type ExternalName, which is not served in a cluster"),
+        (
+            "fqdn",
+            "Service demo/fqdn has EndpointSlices of addressType FQDN alone, which are not served in a cluster",
+        ),
+    ] {
+        let told = conditions[format!("HTTPRoute demo/{route}")].to_string();
+        assert!(told.contains("InvalidKind") && told.contains(why), "{told}");
+    }
 
-    cluster.server.apply(&manifests::service("named", "http", &[&inside]));
-    cluster.becomes("/named", 200).await;
+    for name in ["named", "fqdn"] {
+        cluster.server.apply(&manifests::service(name, "http", &[&inside]));
+        cluster.becomes(&format!("/{name}"), 200).await;
+    }
 }
