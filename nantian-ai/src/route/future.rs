@@ -154,6 +154,50 @@ where
     }
 }
 
+impl<S, B, B2> RouteFuture<S, B>
+where
+    S: Service<Request<RequestBody>, Response = Response<B2>> + Clone,
+    B2: Body<Data = Bytes>,
+{
+    /// What the client gets, if this answer ends the request; `None` if another model is to be asked.
+    fn heard(self: Pin<&mut Self>, mut response: Response<B2>) -> Option<Response<RouteBody<B2>>> {
+        let this = self.project();
+        let judged = Judged::of(&response, operation(this.surface));
+        if let Some(instead) = this.instead.take_if(|_| judged.is_unheard) {
+            return Some(own(instead));
+        }
+        let said = response.extensions().get::<Onward>().copied();
+        let permit = response.extensions_mut().remove();
+        if let (None, Some(later)) = (&this.later, said.and_then(|said| said.later)) {
+            (*this.later, *this.permit) = (Some((*this.asked, later)), permit);
+        }
+        if !judged.goes_on(this.onward.more, this.left, this.later.is_some()) {
+            let mut response = match this.failed.take() {
+                Some((by, earlier)) if by != *this.asked && is_refusal(&response) => {
+                    in_place_of(response, earlier)
+                }
+                _ => response,
+            };
+            if *this.tried {
+                response.extensions_mut().insert(StandIn);
+            }
+            return Some(response.map(RouteBody::of_model));
+        }
+        if let Some(before) = said {
+            this.onward.sent |= before.sent;
+            *this.tried = true;
+        }
+        if this.failed.is_none() && judged.counts {
+            *this.failed = Some((*this.asked, response));
+        }
+        if judged.binds {
+            this.left.retain(|at| this.route.are_alike(*at, *this.asked));
+        }
+        tracing::debug!(left = this.left.len(), "asking another model");
+        None
+    }
+}
+
 impl<S, B, B2> Future for RouteFuture<S, B>
 where
     S: Service<Request<RequestBody>, Response = Response<B2>> + Clone,
@@ -204,39 +248,10 @@ where
                     continue;
                 }
                 StateProj::Asking { answer } => {
-                    let mut response = ready!(answer.poll(cx))?;
-                    let judged = Judged::of(&response, operation(this.surface));
-                    if let Some(instead) = this.instead.take_if(|_| judged.is_unheard) {
-                        return Poll::Ready(Ok(own(instead)));
+                    let response = ready!(answer.poll(cx))?;
+                    if let Some(last) = self.as_mut().heard(response) {
+                        return Poll::Ready(Ok(last));
                     }
-                    let said = response.extensions().get::<Onward>().copied();
-                    let permit = response.extensions_mut().remove();
-                    if let (None, Some(later)) = (&this.later, said.and_then(|said| said.later)) {
-                        (*this.later, *this.permit) = (Some((*this.asked, later)), permit);
-                    }
-                    if !judged.goes_on(this.onward.more, this.left, this.later.is_some()) {
-                        let mut response = match this.failed.take() {
-                            Some((by, earlier)) if by != *this.asked && is_refusal(&response) => {
-                                in_place_of(response, earlier)
-                            }
-                            _ => response,
-                        };
-                        if *this.tried {
-                            response.extensions_mut().insert(StandIn);
-                        }
-                        return Poll::Ready(Ok(response.map(RouteBody::of_model)));
-                    }
-                    if let Some(before) = said {
-                        this.onward.sent |= before.sent;
-                        *this.tried = true;
-                    }
-                    if this.failed.is_none() && judged.counts {
-                        *this.failed = Some((*this.asked, response));
-                    }
-                    if judged.binds {
-                        this.left.retain(|at| this.route.are_alike(*at, *this.asked));
-                    }
-                    tracing::debug!(left = this.left.len(), "asking another model");
                 }
             }
             if self.as_mut().turn().is_none() {
