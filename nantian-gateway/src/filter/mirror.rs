@@ -185,6 +185,7 @@ impl Mirror {
         metrics: Arc<RouteMetrics>,
         worker: usize,
     ) -> Self {
+        metrics.has_mirror();
         let sample = Sample { share, point: Cell::new(fastrand::u64(..)) };
         Self { sample, service, metrics, worker, in_flight: Cell::new(0) }
     }

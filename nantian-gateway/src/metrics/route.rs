@@ -1,7 +1,7 @@
 //! Counters of one route.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -54,6 +54,7 @@ impl MirrorResult {
 #[derive(Debug)]
 pub(crate) struct RouteMetrics {
     shards: Box<[Shard]>,
+    mirrors: AtomicBool,
 }
 
 /// One worker's part; alone on its cache lines.
@@ -76,12 +77,21 @@ pub(super) struct Totals {
     pub(super) seconds: f64,
     pub(super) in_flight: i64,
     pub(super) retries: u64,
-    pub(super) mirrored: [u64; MirrorResult::NAMES.len()],
+    /// None where no rule has had a mirror.
+    pub(super) mirrored: Option<[u64; MirrorResult::NAMES.len()]>,
 }
 
 impl RouteMetrics {
     pub(super) fn new(workers: usize) -> Self {
-        Self { shards: (0..workers.max(1)).map(|_| Shard::default()).collect() }
+        Self {
+            shards: (0..workers.max(1)).map(|_| Shard::default()).collect(),
+            mirrors: AtomicBool::new(false),
+        }
+    }
+
+    /// A rule of the route has a mirror: copies are counted from none on.
+    pub(crate) fn has_mirror(&self) {
+        self.mirrors.store(true, Relaxed);
     }
 
     /// The shard of a worker.
@@ -91,14 +101,16 @@ impl RouteMetrics {
 
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
+        let mut mirrored = [0; MirrorResult::NAMES.len()];
         for shard in &self.shards {
             add(&mut totals.classes, &shard.classes);
             add(&mut totals.buckets, &shard.buckets);
             totals.seconds += Duration::from_micros(shard.micros.load(Relaxed)).as_secs_f64();
             totals.in_flight += shard.in_flight.load(Relaxed);
             totals.retries += shard.retries.load(Relaxed);
-            add(&mut totals.mirrored, &shard.mirrored);
+            add(&mut mirrored, &shard.mirrored);
         }
+        totals.mirrored = self.mirrors.load(Relaxed).then_some(mirrored);
         totals
     }
 }

@@ -24,13 +24,17 @@ async fn health_metrics_and_configuration_are_served() {
     let failed = format!("{requests}{{route=\"demo/r\",code_class=\"5xx\"}}");
     assert_eq!(gateway.metric(&failed).await, Some(0.0), "so that the first one is an increase");
     assert_eq!(gateway.metric(&format!("{requests}{{route=\"\",code_class=\"4xx\"}}")).await, Some(50.0));
+    let unused = gateway.admin("/metrics").await.text();
+    for series in ["nantian_http_request_duration_seconds_bucket", "nantian_http_mirrored_requests_total"] {
+        assert!(!unused.contains(&format!("{series}{{route=\"demo/r\"")), "{unused}");
+    }
+    assert_eq!(wire.get("/a").await.status(), 200);
     let before = gateway.admin("/metrics").await.text();
     for number in 0..50 {
         let request =
             format!("M{number} /a/{number} HTTP/1.1\r\nHost: h{number}\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(wire.ask(request).await.status(), 200);
     }
-    assert_eq!(wire.get("/a").await.status(), 200);
     let after = gateway.admin("/metrics").await.text();
     assert_eq!(
         gateway.metric(&format!("{requests}{{route=\"demo/r\",code_class=\"2xx\"}}")).await,
