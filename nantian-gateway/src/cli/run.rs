@@ -301,6 +301,7 @@ fn worker_config(
         max_request_body: common.max_request_body_bytes,
         body_memory: BodyMemory::new(common.max_body_memory_bytes),
         trusted_proxies: common.trusted_proxies.clone(),
+        proxy_protocol_from: common.proxy_protocol_from.clone(),
         client: ClientConfig {
             connect_timeout: common.connect_timeout,
             idle_timeout: UPSTREAM_IDLE,

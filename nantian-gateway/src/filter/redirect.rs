@@ -127,7 +127,7 @@ mod tests {
         let info = RequestInfo {
             client: [127, 0, 0, 1].into(),
             peer: ([127, 0, 0, 1], 4000).into(),
-            local: ([127, 0, 0, 1], port).into(),
+            destination: ([127, 0, 0, 1], port).into(),
             connection: 1,
             tls,
             is_secure: tls,

@@ -23,8 +23,16 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    accept::PortKey, connections::Registration, forward::Peer, io::HeadScanIo, service::ConnectionService,
-    socket::ClientSocket, stall_timer::StreamExecutor, state::ConnectionCommand, unread::UnreadBody,
+    accept::PortKey,
+    connections::Registration,
+    forward::Peer,
+    io::HeadScanIo,
+    preamble::{self, Ends},
+    service::ConnectionService,
+    socket::ClientSocket,
+    stall_timer::StreamExecutor,
+    state::ConnectionCommand,
+    unread::UnreadBody,
 };
 use crate::{
     body::BoxError, respond::ErrorChain, runtime::Worker, snapshot::PortProtocol, socket::unanswered,
@@ -45,21 +53,23 @@ fn connection_id(worker: usize, number: u64) -> u64 {
 
 /// Serves a connection until it ends, is told to, or its client is too slow.
 pub(super) async fn serve(
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     key: PortKey,
     worker: Rc<Worker>,
     place: OwnedSemaphorePermit,
 ) {
     let registration = worker.connections.add(place, worker.config.max_connection_age);
-    let snapshot = worker.snapshot();
     // One that has no address any more is gone.
     let Ok(local) = stream.local_addr() else { return };
+    let own = Ends { client: peer, destination: local };
+    let Some(ends) = preamble::ends(&mut stream, own, key, &worker, &registration).await else { return };
+    let snapshot = worker.snapshot();
     let Some(port) = snapshot.port_of(&key, local.ip().to_canonical()) else { return };
     let (spoken, is_tls) = (port.spoken().clone(), port.is_tls());
     drop(snapshot);
-    let client = peer;
-    let mut peer = Peer::new(peer, local, is_tls, &worker.config.trusted_proxies);
+    let client = ends.client;
+    let mut peer = Peer::new(ends, local, is_tls, &worker.config.trusted_proxies);
     peer.connection = connection_id(worker.index(), worker.connections.number());
     let mut session = Session { key, worker: Rc::clone(&worker), registration, client, local, peer };
     let served = match spoken {
@@ -84,7 +94,7 @@ pub(super) async fn serve(
     }
 }
 
-/// One connection, its client and where it came in.
+/// One connection, its client, who may be behind a proxy, and where it came in.
 pub(super) struct Session {
     pub(super) key: PortKey,
     pub(super) worker: Rc<Worker>,

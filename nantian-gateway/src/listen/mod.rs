@@ -16,6 +16,7 @@ mod header_order;
 mod hop_by_hop;
 mod io;
 mod normalize;
+mod preamble;
 mod refusal;
 mod reply;
 mod response_head;

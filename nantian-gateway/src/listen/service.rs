@@ -104,7 +104,7 @@ impl ConnectionService {
             let info = RequestInfo {
                 client: self.peer.client(&parts.headers, &self.worker.config.trusted_proxies),
                 peer: self.peer.address,
-                local: self.peer.local,
+                destination: self.peer.destination,
                 connection: self.peer.connection,
                 tls: self.peer.tls,
                 is_secure: self.peer.is_secure(&parts.headers),

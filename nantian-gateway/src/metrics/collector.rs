@@ -28,6 +28,7 @@ impl Collector for Metrics {
         #[cfg(target_os = "linux")]
         super::process::encode(&mut encoder, self.started)?;
         self.encode_tls(&mut encoder)?;
+        self.encode_preambles(&mut encoder)?;
         self.encode_limits(&mut encoder)?;
         self.encode_ai(&mut encoder)?;
         self.encode_plugins(&mut encoder)

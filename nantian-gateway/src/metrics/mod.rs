@@ -10,6 +10,7 @@ mod config;
 mod endpoints;
 mod family;
 mod plugins;
+mod preamble;
 #[cfg(target_os = "linux")]
 mod process;
 mod rate_limits;
@@ -36,12 +37,13 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     ai::AiMetrics,
+    preamble::PreambleFailure,
     rate_limits::{Keys, LimitMetrics, Limited, counted},
     route::{MirrorResult, RouteMetrics},
     stream::{StreamMetrics, StreamShard},
     tls::HandshakeFailure,
 };
-use self::{config::ConfigMetrics, tls::TlsMetrics};
+use self::{config::ConfigMetrics, preamble::PreambleMetrics, tls::TlsMetrics};
 use crate::{ir::BackendId, sync::lock, upstream::Destination};
 
 /// Every metric of the process.
@@ -72,6 +74,7 @@ pub struct Metrics {
     lost_log_lines: Arc<AtomicU64>,
     config: ConfigMetrics,
     tls: TlsMetrics,
+    preambles: PreambleMetrics,
     plugins: Mutex<Vec<Plugin>>,
     /// The endpoints of each backend, which tell themselves how they are.
     balancers: Mutex<Vec<(BackendId, Balancer<Destination>)>>,
@@ -97,6 +100,7 @@ impl Metrics {
             lost_log_lines: Arc::default(),
             config: ConfigMetrics::default(),
             tls: TlsMetrics::default(),
+            preambles: PreambleMetrics::default(),
             plugins: Mutex::default(),
             balancers: Mutex::default(),
         }

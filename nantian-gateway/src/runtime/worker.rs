@@ -34,6 +34,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) body_memory: BodyMemory,
     /// Whose `X-Forwarded-For` is believed. Default: nobody's.
     pub(crate) trusted_proxies: TrustedProxies,
+    /// Whose connections begin with a PROXY preamble. Default: nobody's.
+    pub(crate) proxy_protocol_from: TrustedProxies,
     /// Connections to backends.
     pub(crate) client: ClientConfig,
     /// Limits of sessions of datagrams.

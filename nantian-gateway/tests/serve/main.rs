@@ -43,6 +43,7 @@ mod plugin_streams;
 mod plugin_swaps;
 mod plugins;
 mod policies;
+mod proxy_protocol;
 mod rate_limits;
 mod refused;
 mod reload;

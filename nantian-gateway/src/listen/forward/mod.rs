@@ -15,6 +15,7 @@ use nantian_wasm::{ClientCertificate, FilterState, UpstreamAddress};
 use super::{
     header_order::Order,
     hop_by_hop::{HopHeaders, remove_claims},
+    preamble::Ends,
 };
 use crate::{ir::ClientValidation, tenancy::InvalidNetwork};
 
@@ -58,10 +59,10 @@ impl FromStr for TrustedProxies {
 pub(crate) struct RequestInfo {
     /// The client: the peer, or what a trusted proxy says of it.
     pub(crate) client: IpAddr,
-    /// The other end of the connection.
+    /// The other end of the connection, or what a PROXY preamble says.
     pub(crate) peer: SocketAddr,
-    /// This end of it.
-    pub(crate) local: SocketAddr,
+    /// Where the client has connected to: this end of it, or what a PROXY preamble says.
+    pub(crate) destination: SocketAddr,
     /// A number that no other connection of this process has.
     pub(crate) connection: u64,
     /// Whether the peer spoke TLS.
@@ -104,6 +105,8 @@ pub(super) struct Peer {
     pub(super) tls: bool,
     /// This end of the connection.
     pub(super) local: SocketAddr,
+    /// Where the client has connected to: this end, or what a PROXY preamble says.
+    pub(super) destination: SocketAddr,
     /// A number that no other connection of this process has.
     pub(super) connection: u64,
     /// The name that a client with TLS has asked for, in lower case.
@@ -116,14 +119,15 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(address: SocketAddr, local: SocketAddr, tls: bool, proxies: &TrustedProxies) -> Self {
+    pub(super) fn new(ends: Ends, local: SocketAddr, tls: bool, proxies: &TrustedProxies) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let address = canonical(address);
+        let address = canonical(ends.client);
         Self {
             address,
             trusted: proxies.contains(address.ip()),
             tls,
             local: canonical(local),
+            destination: canonical(ends.destination),
             connection: 0,
             server_name: None,
             session: None,

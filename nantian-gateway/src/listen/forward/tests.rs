@@ -9,7 +9,9 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn peer(address: &str, proxies: &TrustedProxies) -> Peer {
-    Peer::new(SocketAddr::new(address.parse().unwrap(), 4000), ([127, 0, 0, 1], 8080).into(), false, proxies)
+    let local = SocketAddr::from(([127, 0, 0, 1], 8080));
+    let client = SocketAddr::new(address.parse().unwrap(), 4000);
+    Peer::new(Ends { client, destination: local }, local, false, proxies)
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl PluginPlace {
         // A trusted proxy tells the client's address, not its port.
         let port = if info.client == info.peer.ip() { info.peer.port() } else { 0 };
         stream.source = Some(SocketAddr::new(info.client, port));
-        stream.destination = Some(info.local);
+        stream.destination = Some(info.destination);
         stream.connection_id = Some(info.connection);
         stream.tls = info.tls;
         if let Some(session) = &info.session {
