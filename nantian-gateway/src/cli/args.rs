@@ -5,9 +5,9 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nantian_crd::NantianKind;
 
-use super::{admin_addr::AdminAddr, log_filter::LogFilter, ratelimit_store::StoreOptions, wasm::WasmCommand};
 #[cfg(feature = "kubernetes")]
-use crate::{controller::ServiceKind, source::kube::AddressPool};
+use super::addressing::AddressOptions;
+use super::{admin_addr::AdminAddr, log_filter::LogFilter, ratelimit_store::StoreOptions, wasm::WasmCommand};
 use crate::{fetch::SourceNetworks, gates::FeatureGates, ir::ControllerName, listen::TrustedProxies};
 
 /// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
@@ -87,30 +87,9 @@ pub(super) struct ClusterOptions {
     /// How to reach the API server; by default as KUBECONFIG says, else as a pod of the cluster does.
     #[arg(long, env = "NANTIAN_KUBECONFIG", value_name = "FILE", conflicts_with = "manifests")]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// Addresses of this machine, as a network (10.0.0.0/28) or a range (10.0.0.1-10.0.0.9): each Gateway
-    /// that asks for none is bound on one of its own.
-    #[arg(
-        long,
-        env = "NANTIAN_GATEWAY_ADDRESS_POOL",
-        value_name = "CIDR|RANGE",
-        conflicts_with = "manifests"
-    )]
-    pub(super) gateway_address_pool: Option<AddressPool>,
-    /// Makes a Service of this type for each Gateway, in its namespace and owned by it, and tells the address
-    /// that it is given; a load balancer is asked for the one that the Gateway names. Without this and
-    /// without a pool Gateways that ask for no address are bound on all interfaces, and are not Programmed,
-    /// for nobody knows their address.
-    #[arg(
-        long,
-        env = "NANTIAN_GATEWAY_SERVICE",
-        value_name = "TYPE",
-        conflicts_with_all = ["manifests", "gateway_address_pool"]
-    )]
-    pub(super) gateway_service: Option<ServiceKind>,
-    /// The Service, in the namespace of this process, whose endpoints are the replicas of the gateway: the
-    /// Services of --gateway-service lead to them.
-    #[arg(long, env = "NANTIAN_OWN_SERVICE", value_name = "NAME", default_value = "nantian-gateway")]
-    pub(super) own_service: String,
+    /// How Gateways get their addresses.
+    #[command(flatten)]
+    pub(super) addresses: AddressOptions,
 }
 
 /// Options of `demo`.

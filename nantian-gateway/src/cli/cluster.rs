@@ -14,19 +14,17 @@ use tokio::{
 };
 
 use super::{
+    addressing::StartGatewayServices,
     args::{ClusterOptions, Common},
     changes::Changes,
     run::serve,
 };
 use crate::{
     control::View,
-    controller::{GatewayServiceConfig, GatewayServices, Lease, Writer, supported},
-    ir::{ControllerName, ObjectName},
+    controller::{GatewayServices, Lease, Writer, supported},
+    ir::ControllerName,
     metrics::Metrics,
-    source::{
-        Objects,
-        kube::{Addressing, Cluster, ObjectCache, connect, follow},
-    },
+    source::kube::{Cluster, ObjectCache, connect, follow},
 };
 
 /// Serves what is in the cluster until SIGTERM or SIGINT.
@@ -44,7 +42,7 @@ pub(super) async fn serve_cluster(
     let cache = Arc::new(ObjectCache::default());
     let view = View::default();
     let (stop, stopped) = watch::channel(false);
-    let (addressing, gateway_services) = addressing(options, &client);
+    let (addressing, gateway_services) = options.addresses.addressing(&client);
     let features = supported(&addressing);
     let lease = Lease::new(client.clone(), controller.clone(), identity());
     let (tell_up, is_up) = watch::channel(false);
@@ -60,20 +58,6 @@ pub(super) async fn serve_cluster(
     reporting.await?;
     served
 }
-
-/// Who gives addresses to Gateways, and what takes care of that.
-fn addressing(options: &ClusterOptions, client: &Client) -> (Addressing, Option<StartGatewayServices>) {
-    if let Some(pool) = &options.gateway_address_pool {
-        return (Addressing::Pool(pool.clone()), None);
-    }
-    let Some(kind) = options.gateway_service else { return (Addressing::Nobody, None) };
-    let own_service = ObjectName::new(client.default_namespace(), options.own_service.as_str());
-    let (show, objects) = watch::channel(Arc::new(Objects::default()));
-    (Addressing::Services(show), Some((GatewayServiceConfig { kind, own_service }, objects)))
-}
-
-/// How Services are made, and for which objects.
-type StartGatewayServices = (GatewayServiceConfig, watch::Receiver<Arc<Objects>>);
 
 /// Writes status, events and what stands in front of Gateways while this replica leads, until it drains.
 fn report(

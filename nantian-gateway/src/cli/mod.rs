@@ -1,5 +1,7 @@
 //! The commands.
 
+#[cfg(feature = "kubernetes")]
+mod addressing;
 mod admin_addr;
 mod args;
 mod changes;

@@ -6,7 +6,7 @@ use crate::source::kube::Addressing;
 pub fn supported(addressing: &Addressing) -> Vec<&'static str> {
     let more: &[&str] = match addressing {
         Addressing::Nobody => &["GatewayStaticAddresses"],
-        Addressing::Pool(_) => &["GatewayAddressEmpty", "GatewayStaticAddresses"],
+        Addressing::Pool(_) | Addressing::Known(_) => &["GatewayAddressEmpty", "GatewayStaticAddresses"],
         Addressing::Services(_) => &["GatewayAddressEmpty", "GatewayInfrastructurePropagation"],
     };
     let mut all = [SUPPORTED.as_slice(), more].concat();

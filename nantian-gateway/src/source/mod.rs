@@ -32,7 +32,7 @@ pub use self::{
     fault::{Fault, SourceLocation, Subject},
     files::{Files, Load},
     objects::{ByName, ObjectRef, Objects},
-    placement::{Placement, Placements, PublicAddress},
+    placement::{InvalidPublicAddress, Placement, Placements, PublicAddress},
     reading::{Reading, Source},
     refusal::{Cause, Refusal, refusals, verdict},
     watch::{WatchError, Watcher},

@@ -3,9 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    str::FromStr,
 };
 
-use crate::ir::{ObjectName, Transport};
+use crate::{
+    ir::{ObjectName, Transport},
+    translate::hostname,
+};
 
 /// Where the Gateways are reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub enum Placements {
     Here,
     /// On all interfaces, under addresses that nobody knows.
     Nowhere,
+    /// On all interfaces, under these addresses.
+    Known(Vec<PublicAddress>),
     /// On addresses that are assigned, but for these Gateways, which are not served.
     Assigned {
         /// None was left for them.
@@ -45,4 +51,26 @@ pub enum PublicAddress {
     Ip(IpAddr),
     /// A name.
     Host(String),
+}
+
+/// What clients find nothing by.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither an address nor a host name")]
+#[non_exhaustive]
+pub struct InvalidPublicAddress(pub String);
+
+impl FromStr for PublicAddress {
+    type Err = InvalidPublicAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // An address that is misspelt is no name.
+        let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse::<IpAddr>() {
+            Ok(address) if !address.is_unspecified() => Ok(Self::Ip(address.to_canonical())),
+            Err(_) if hostname::is_name(text) && !text.rsplit('.').next().is_some_and(is_number) => {
+                Ok(Self::Host(text.to_ascii_lowercase()))
+            }
+            _ => Err(InvalidPublicAddress(text.to_owned())),
+        }
+    }
 }

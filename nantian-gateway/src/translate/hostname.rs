@@ -17,7 +17,7 @@ pub(super) fn pattern(text: &str) -> Option<HostPattern> {
 }
 
 /// Whether the text is a host name without a wildcard, and not an IP address.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= LONGEST && text.split('.').all(is_label) && text.parse::<Ipv4Addr>().is_err()
 }
 

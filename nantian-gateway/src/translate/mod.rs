@@ -10,7 +10,7 @@ mod fault;
 mod gateway;
 mod gateway_class;
 mod grants;
-mod hostname;
+pub(crate) mod hostname;
 mod locality;
 mod policy;
 mod route;

@@ -42,7 +42,7 @@ use super::{
     kind::Kind,
     objects::{ObjectRef, Objects},
     placeholder::placeholder,
-    placement::{Placement, Placements},
+    placement::{Placement, Placements, PublicAddress},
     reading::{Reading, Source},
     versions::Versions,
 };
@@ -76,6 +76,8 @@ pub struct Cluster {
 pub enum Addressing {
     /// Nobody.
     Nobody,
+    /// Nobody: all of them are reached under these.
+    Known(Vec<PublicAddress>),
     /// The gateway itself.
     Pool(AddressPool),
     /// The Services of the Gateways, which whoever follows these objects takes care of.
@@ -86,7 +88,10 @@ impl Cluster {
     /// Hands out what is in `cache`.
     pub fn new(cache: Arc<ObjectCache>, addressing: Addressing) -> Self {
         let mut versions = Versions::default();
-        versions.place(Placements::Nowhere);
+        versions.place(match &addressing {
+            Addressing::Known(addresses) => Placements::Known(addresses.clone()),
+            _ => Placements::Nowhere,
+        });
         Self {
             cache,
             checker: Checker::lenient(),
@@ -134,7 +139,7 @@ impl Cluster {
             seen.map(|seen| seen.status).unwrap_or_default()
         };
         match &self.addressing {
-            Addressing::Nobody => Vec::new(),
+            Addressing::Nobody | Addressing::Known(_) => Vec::new(),
             Addressing::Pool(pool) => {
                 let known = |gateway: &ObjectName| {
                     status("Gateway", gateway).pointer("/addresses/0/value")?.as_str()?.parse().ok()

@@ -15,6 +15,8 @@ pub(super) enum Placed<'a> {
     AsAsked,
     /// On all interfaces, and nobody knows where that is.
     Unknown,
+    /// On all interfaces, and clients find it there.
+    Known(&'a [PublicAddress]),
     /// Nowhere: no address was left for it.
     Exhausted,
     /// Nowhere: it names an address that another Gateway has.
@@ -39,6 +41,7 @@ impl<'a> Placed<'a> {
             _ if asked.is_some() => Self::AsAsked,
             Placements::Here => Self::AsAsked,
             Placements::Nowhere => Self::Unknown,
+            Placements::Known(addresses) => Self::Known(addresses),
             Placements::Assigned { exhausted, .. } if exhausted.contains(gateway) => Self::Exhausted,
             Placements::Assigned { .. } => Self::Unknown,
         }
@@ -52,7 +55,7 @@ impl<'a> Placed<'a> {
     /// Why the Gateway is not reached where it should be; `None` if it is.
     pub(super) fn unreached(self) -> Option<(Reason, &'static str)> {
         match self {
-            Self::AsAsked => None,
+            Self::AsAsked | Self::Known(_) => None,
             Self::Exhausted => Some((Reason::AddressNotAssigned, "no address of the pool is free")),
             Self::Taken => Some((Reason::AddressNotUsable, "another Gateway has this address")),
             Self::InFront { placement: Some(placement), asked } if !placement.addresses.is_empty() => {
@@ -68,11 +71,12 @@ impl<'a> Placed<'a> {
 
     /// Where clients find it, beside the addresses that it asks for.
     pub(super) fn addresses(self) -> impl Iterator<Item = GatewayAddress> + 'a {
-        let placement = match self {
-            Self::InFront { placement, .. } => placement,
-            Self::AsAsked | Self::Unknown | Self::Exhausted | Self::Taken => None,
+        let known = match self {
+            Self::InFront { placement: Some(placement), .. } => &*placement.addresses,
+            Self::Known(addresses) => addresses,
+            _ => &[],
         };
-        placement.into_iter().flat_map(|placement| &placement.addresses).map(|address| match address {
+        known.iter().map(|address| match address {
             PublicAddress::Ip(address) => GatewayAddress::from(*address),
             PublicAddress::Host(name) => GatewayAddress::host(name.clone()),
         })
@@ -82,7 +86,7 @@ impl<'a> Placed<'a> {
 /// The port to bind for a listener's port; `None` as long as nobody has said which.
 pub(super) fn bound_port(placed: Placed<'_>, transport: Transport, port: u16) -> Option<u16> {
     match placed {
-        Placed::AsAsked | Placed::Unknown => Some(port),
+        Placed::AsAsked | Placed::Known(_) | Placed::Unknown => Some(port),
         Placed::Exhausted | Placed::Taken => None,
         Placed::InFront { placement, .. } => placement?.ports.get(&(transport, port)).copied(),
     }

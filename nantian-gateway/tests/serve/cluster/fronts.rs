@@ -127,6 +127,38 @@ async fn a_gateway_whose_address_nobody_knows_is_not_programmed() {
 }
 
 #[tokio::test]
+async fn gateways_on_all_interfaces_tell_the_addresses_that_they_are_told() {
+    let backend = Backend::echo("a").await;
+    let server = ApiServer::start().await;
+    let port = Port::reserve();
+    let gateway = manifests::gateway(&[port.listener("http", "protocol: HTTP")]);
+    let asking =
+        |addresses: &str| gateway.replace("addresses: [{type: IPAddress, value: 127.0.0.1}]", addresses);
+    server.apply(&asking(""));
+    server.apply(&manifests::service("a", "http", &[&backend]));
+    server.apply(&route(&rule("/", &to("a"))));
+    let world = World::of_cluster(port, &server.kubeconfig());
+    let running = world.options(&["--gateway-status-address", "192.0.2.7,edge.example.com"]).start().await;
+    let told = json!([
+        { "type": "IPAddress", "value": "192.0.2.7" }, { "type": "Hostname", "value": "edge.example.com" },
+    ]);
+    let own = json!([{ "type": "IPAddress", "value": "127.0.0.1" }]);
+    for (asked, addresses) in [
+        ("", &told),
+        ("addresses: [{type: IPAddress, value: 127.0.0.1}]", &own),
+        ("addresses: [{type: IPAddress}]", &told),
+    ] {
+        server.apply(&asking(asked));
+        eventually("the addresses are told", async || {
+            server.status("gateways", "demo", "demo")["addresses"] == *addresses
+        })
+        .await;
+        eventually("it is Programmed", async || programmed(&server).0 == "True").await;
+        assert_eq!(running.get("/").await.status(), 200, "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_that_the_server_refuses_is_told_once_and_not_tried_at_once() {
     let server = ApiServer::start().await;
     server.refuse_mixed_protocols();
