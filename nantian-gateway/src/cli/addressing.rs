@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use anyhow::ensure;
 use clap::Args;
 use kube::Client;
 use tokio::sync::watch;
 
 use crate::{
-    controller::{GatewayServiceConfig, ServiceKind},
+    controller::{GatewayServiceConfig, ServiceKind, TrafficPolicy},
     ir::ObjectName,
     source::{
         Objects, PublicAddress,
@@ -48,6 +49,27 @@ pub(super) struct AddressOptions {
         conflicts_with_all = ["manifests", "gateway_address_pool"]
     )]
     gateway_service: Option<ServiceKind>,
+    /// The externalTrafficPolicy of these Services, where they are of type LoadBalancer. With Local, the
+    /// default, the address of the client is kept, and a balancer sends to the machines with a replica; with
+    /// Cluster it sends to all, and replicas see the address of a machine.
+    #[arg(
+        long,
+        env = "NANTIAN_GATEWAY_SERVICE_TRAFFIC_POLICY",
+        value_name = "POLICY",
+        requires = "gateway_service",
+        conflicts_with_all = ["manifests", "gateway_address_pool", "gateway_status_address"]
+    )]
+    gateway_service_traffic_policy: Option<TrafficPolicy>,
+    /// The loadBalancerClass of the Services of type LoadBalancer that are made from now on: those that are
+    /// there keep theirs, which cannot be changed. By default none, which is the cluster's own balancer.
+    #[arg(
+        long,
+        env = "NANTIAN_GATEWAY_SERVICE_LOAD_BALANCER_CLASS",
+        value_name = "NAME",
+        requires = "gateway_service",
+        conflicts_with_all = ["manifests", "gateway_address_pool", "gateway_status_address"]
+    )]
+    gateway_service_load_balancer_class: Option<String>,
     /// The Service, in the namespace of this process, whose endpoints are the replicas of the gateway: the
     /// Services of --gateway-service lead to them.
     #[arg(long, env = "NANTIAN_OWN_SERVICE", value_name = "NAME", default_value = "nantian-gateway")]
@@ -59,18 +81,38 @@ pub(super) type StartGatewayServices = (GatewayServiceConfig, watch::Receiver<Ar
 
 impl AddressOptions {
     /// Who gives addresses to Gateways, and what takes care of that.
-    pub(super) fn addressing(&self, client: &Client) -> (Addressing, Option<StartGatewayServices>) {
+    ///
+    /// # Errors
+    /// When an option is for Services of another type.
+    pub(super) fn addressing(
+        &self,
+        client: &Client,
+    ) -> anyhow::Result<(Addressing, Option<StartGatewayServices>)> {
         if let Some(pool) = &self.gateway_address_pool {
-            return (Addressing::Pool(pool.clone()), None);
+            return Ok((Addressing::Pool(pool.clone()), None));
         }
         if !self.gateway_status_address.is_empty() {
-            return (Addressing::Known(self.gateway_status_address.clone()), None);
+            return Ok((Addressing::Known(self.gateway_status_address.clone()), None));
         }
-        let Some(kind) = self.gateway_service else { return (Addressing::Nobody, None) };
-        let own_service = ObjectName::new(client.default_namespace(), self.own_service.as_str());
-        let config = GatewayServiceConfig { kind, own_service };
+        let Some(kind) = self.gateway_service else { return Ok((Addressing::Nobody, None)) };
+        let config = self.services(kind, client.default_namespace())?;
         let (show, objects) = watch::channel(Arc::new(Objects::default()));
-        (Addressing::Services(show), Some((config, objects)))
+        Ok((Addressing::Services(show), Some((config, objects))))
+    }
+
+    fn services(&self, kind: ServiceKind, namespace: &str) -> anyhow::Result<GatewayServiceConfig> {
+        ensure!(
+            kind == ServiceKind::LoadBalancer
+                || self.gateway_service_traffic_policy.is_none()
+                    && self.gateway_service_load_balancer_class.is_none(),
+            "--gateway-service-traffic-policy and -load-balancer-class are for --gateway-service LoadBalancer"
+        );
+        Ok(GatewayServiceConfig {
+            kind,
+            own_service: ObjectName::new(namespace, self.own_service.as_str()),
+            traffic_policy: self.gateway_service_traffic_policy.unwrap_or(TrafficPolicy::Local),
+            load_balancer_class: self.gateway_service_load_balancer_class.clone(),
+        })
     }
 }
 
@@ -96,6 +138,19 @@ mod tests {
             ["--manifests", "a"],
         ] {
             assert!(parsed(&[KNOWN, others].concat()).is_err(), "{others:?}");
+        }
+        for (option, value) in [
+            ("--gateway-service-traffic-policy", "Cluster"),
+            ("--gateway-service-load-balancer-class", "example.com/internal"),
+        ] {
+            assert!(parsed(&[option, value]).is_err(), "{option} without Services");
+            for others in [KNOWN, ["--gateway-address-pool", "10.0.0.0/28"], ["--manifests", "a"]] {
+                assert!(parsed(&[others, [option, value]].concat()).is_err(), "{option} beside {others:?}");
+            }
+            let of = |kind| parsed(&[option, value, "--gateway-service", kind]).unwrap();
+            assert!(of("LoadBalancer").services(ServiceKind::LoadBalancer, "a").is_ok());
+            let error = of("ClusterIP").services(ServiceKind::ClusterIp, "a").unwrap_err().to_string();
+            assert!(error.ends_with("are for --gateway-service LoadBalancer"), "{error}");
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) async fn serve_cluster(
     let cache = Arc::new(ObjectCache::default());
     let view = View::default();
     let (stop, stopped) = watch::channel(false);
-    let (addressing, gateway_services) = options.addresses.addressing(&client);
+    let (addressing, gateway_services) = options.addresses.addressing(&client)?;
     let features = supported(&addressing);
     let lease = Lease::new(client.clone(), controller.clone(), identity());
     let (tell_up, is_up) = watch::channel(false);

@@ -16,7 +16,7 @@ mod writer;
 
 pub use self::features::supported;
 pub(crate) use self::{
-    gateway_services::{GatewayServiceConfig, GatewayServices, ServiceKind},
+    gateway_services::{GatewayServiceConfig, GatewayServices, ServiceKind, TrafficPolicy},
     lease::Lease,
     writer::Writer,
 };

@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use gateway_api::experimental::gateways::Gateway;
-use k8s_openapi::{api::discovery::v1::Endpoint, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::{core::v1::Service, discovery::v1::Endpoint},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{GatewayServiceConfig, ServiceKind};
+use super::{GatewayServiceConfig, ServiceKind, TrafficPolicy};
 use crate::{
     ir::{ObjectName, Transport},
     source::kube::digest,
@@ -37,7 +40,7 @@ pub(super) fn is_ours(metadata: &ObjectMeta) -> bool {
         && metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Gateway")
 }
 
-/// The Service of a Gateway, which asks for this address if it asks for one.
+/// The Service of a Gateway, which asks for this address if it asks for one, in the place of the `present`.
 pub(super) fn service(
     gateway_name: &ObjectName,
     gateway: &Gateway,
@@ -45,6 +48,7 @@ pub(super) fn service(
     config: &GatewayServiceConfig,
     address: Option<IpAddr>,
     ports: &BTreeMap<(Transport, u16), u16>,
+    present: Option<&Service>,
 ) -> Value {
     let infrastructure = gateway.spec.infrastructure.as_ref();
     let asked = infrastructure.and_then(|infrastructure| infrastructure.labels.as_ref());
@@ -68,8 +72,10 @@ pub(super) fn service(
     spec.insert("type".to_owned(), kind_name(config.kind).into());
     spec.insert("ports".to_owned(), ports.collect());
     if config.kind == ServiceKind::LoadBalancer {
-        // The address of the client is kept, and no second hop is made.
-        spec.insert("externalTrafficPolicy".to_owned(), "Local".into());
+        spec.insert("externalTrafficPolicy".to_owned(), policy_name(config.traffic_policy).into());
+        if let Some(class) = load_balancer_class(config, present) {
+            spec.insert("loadBalancerClass".to_owned(), class.into());
+        }
         if let Some(address) = address {
             spec.insert("loadBalancerIP".to_owned(), address.to_string().into());
         }
@@ -93,6 +99,18 @@ pub(super) fn service(
         },
         "spec": spec,
     }))
+}
+
+/// The class of the load balancer, which nobody may change, nor add, once the Service is for one.
+fn load_balancer_class<'a>(
+    config: &'a GatewayServiceConfig,
+    present: Option<&'a Service>,
+) -> Option<&'a str> {
+    let spec = present.and_then(|service| service.spec.as_ref());
+    match spec.filter(|spec| spec.type_.as_deref() == Some("LoadBalancer")) {
+        Some(spec) => spec.load_balancer_class.as_deref(),
+        None => config.load_balancer_class.as_deref(),
+    }
 }
 
 /// The name of the EndpointSlice of a Service for one family of addresses.
@@ -189,6 +207,13 @@ const fn protocol(transport: Transport) -> &'static str {
     match transport {
         Transport::Tcp => "TCP",
         Transport::Udp => "UDP",
+    }
+}
+
+const fn policy_name(policy: TrafficPolicy) -> &'static str {
+    match policy {
+        TrafficPolicy::Local => "Local",
+        TrafficPolicy::Cluster => "Cluster",
     }
 }
 

@@ -40,6 +40,10 @@ pub(crate) struct GatewayServiceConfig {
     pub(crate) kind: ServiceKind,
     /// The Service whose endpoints are the replicas of this gateway.
     pub(crate) own_service: ObjectName,
+    /// Where load balancers send to. Default: to machines with a replica.
+    pub(crate) traffic_policy: TrafficPolicy,
+    /// The class of load balancers for new Services; `None` is the cluster's own. Default: none.
+    pub(crate) load_balancer_class: Option<String>,
 }
 
 /// The type of a Service.
@@ -52,6 +56,17 @@ pub(crate) enum ServiceKind {
     /// An address inside of the cluster.
     #[value(name = "ClusterIP")]
     ClusterIp,
+}
+
+/// Where a load balancer sends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[clap(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub(crate) enum TrafficPolicy {
+    /// To machines with a replica: the address of the client is kept, and no second hop is made.
+    Local,
+    /// To all machines of the cluster, of which one without a replica sends on in its own name.
+    Cluster,
 }
 
 /// Takes care of them: of the Services while this replica leads, of the EndpointSlices in any case.

@@ -102,8 +102,9 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
             continue;
         }
         kept.insert(service_name.clone());
-        let body = desired::service(name, gateway, &service_name, config, address, &ports);
-        plan.services.extend(desired(name, &service_name, body, present.map(|service| &**service)));
+        let service = present.map(|service| &**service);
+        let body = desired::service(name, gateway, &service_name, config, address, &ports, service);
+        plan.services.extend(desired(name, &service_name, body, service));
         if let Some(uid) = present.and_then(|service| service.metadata.uid.as_deref()) {
             if replicas.is_empty() {
                 let own = &config.own_service;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    controller::ServiceKind,
+    controller::{ServiceKind, TrafficPolicy},
     source::{ByName, PublicAddress, kube::placements},
 };
 
@@ -14,6 +14,8 @@ fn config() -> GatewayServiceConfig {
     GatewayServiceConfig {
         kind: ServiceKind::LoadBalancer,
         own_service: ObjectName::new("system", "nantian-gateway"),
+        traffic_policy: TrafficPolicy::Local,
+        load_balancer_class: None,
     }
 }
 
@@ -354,6 +356,48 @@ fn the_cluster_is_not_asked_for_an_address_of_its_own() {
     let spec = plan(&objects, &config).services.remove(0).body["spec"].take();
     let asked = (&spec["type"], &spec["clusterIP"], &spec["loadBalancerIP"]);
     assert_eq!(asked, (&json!("ClusterIP"), &Value::Null, &Value::Null));
+}
+
+#[test]
+fn a_service_has_the_policy_that_is_asked_for_and_the_balancer_that_it_was_made_with() {
+    let asking = |class: &str| GatewayServiceConfig {
+        traffic_policy: TrafficPolicy::Cluster,
+        load_balancer_class: Some(class.to_owned()),
+        ..config()
+    };
+    let mut objects = world();
+    let spec = |objects: &Objects, config: &GatewayServiceConfig| {
+        let [service] = &plan(objects, config).services[..] else { panic!("one is written") };
+        let spec = &service.body["spec"];
+        (spec["externalTrafficPolicy"].clone(), spec["loadBalancerClass"].clone())
+    };
+    assert_eq!(spec(&objects, &config()), (json!("Local"), Value::Null));
+    assert_eq!(spec(&objects, &asking("a.example/one")), (json!("Cluster"), json!("a.example/one")));
+    carry_out(&mut objects);
+    assert_eq!(
+        spec(&objects, &asking("a.example/one")),
+        (json!("Cluster"), Value::Null),
+        "it has a balancer"
+    );
+    let name = ObjectName::new("demo", "web-ours");
+    let class = |objects: &mut Objects, kind: &str, class: Option<&str>| {
+        let mut service = Service::clone(&objects.services[&name]);
+        let spec = service.spec.as_mut().unwrap();
+        (spec.type_, spec.load_balancer_class) = (Some(kind.to_owned()), class.map(str::to_owned));
+        objects.services.insert(name.clone(), Arc::new(service));
+    };
+    class(&mut objects, "LoadBalancer", Some("a.example/one"));
+    assert_eq!(spec(&objects, &asking("a.example/two")), (json!("Cluster"), json!("a.example/one")));
+    assert_eq!(
+        spec(&objects, &config()),
+        (json!("Local"), json!("a.example/one")),
+        "it cannot be taken away"
+    );
+    class(&mut objects, "ClusterIP", None);
+    assert_eq!(spec(&objects, &asking("a.example/two")), (json!("Cluster"), json!("a.example/two")));
+    let inner = GatewayServiceConfig { kind: ServiceKind::ClusterIp, ..config() };
+    objects.services.clear();
+    assert_eq!(spec(&objects, &inner), (Value::Null, Value::Null));
 }
 
 #[test]
