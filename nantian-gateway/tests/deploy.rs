@@ -7,7 +7,7 @@ use std::{env, fs, path::Path};
 use gateway_api::gatewayclasses::GatewayClass;
 use k8s_openapi::{
     api::{
-        apps::v1::Deployment,
+        apps::v1::{DaemonSet, Deployment},
         autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{Namespace, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
@@ -30,6 +30,7 @@ fn read(object: &Value) -> Result<Value, serde_json::Error> {
         ("v1", "Namespace") => through::<Namespace>(object),
         ("v1", "Service") => through::<Service>(object),
         ("v1", "ServiceAccount") => through::<ServiceAccount>(object),
+        ("apps/v1", "DaemonSet") => through::<DaemonSet>(object),
         ("apps/v1", "Deployment") => through::<Deployment>(object),
         ("autoscaling/v2", "HorizontalPodAutoscaler") => through::<HorizontalPodAutoscaler>(object),
         ("networking.k8s.io/v1", "NetworkPolicy") => through::<NetworkPolicy>(object),

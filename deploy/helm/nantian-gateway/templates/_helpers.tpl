@@ -56,7 +56,7 @@ nantian-gateway
 {{- join "," $gates -}}
 {{- end -}}
 
-{{- /* Pods in the network of their machine are as many as there are machines for them, whatever the load is. */ -}}
+{{- /* Pods in the network of their machine, or of each machine, are as many as there are machines for them. */ -}}
 {{- define "nantian.isScaled" -}}
-{{- if and .Values.autoscaling.enabled (not .Values.hostNetwork) }}true{{ end -}}
+{{- if and .Values.autoscaling.enabled (not .Values.hostNetwork) (eq .Values.kind "Deployment") }}true{{ end -}}
 {{- end -}}
