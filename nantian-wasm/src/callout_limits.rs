@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+use crate::sync::take;
+
 /// Most call-outs of a plugin at a time: as many requests as Envoy lets wait for a cluster by default.
 const MAX_CALLS: usize = 1_024;
 
@@ -62,12 +64,6 @@ impl CalloutLimits {
         let has_room = take(&self.bytes, bytes.len(), MAX_BYTES);
         has_room.then(|| Bytes::from_owner(Counted { bytes, callout_limits: Arc::clone(self) }))
     }
-}
-
-/// Adds to a number that may not grow beyond this; false if it would.
-fn take(number: &AtomicUsize, more: usize, most: usize) -> bool {
-    let sum = |present: usize| present.checked_add(more).filter(|sum| *sum <= most);
-    number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
 }
 
 // === impl CalloutPermit ===

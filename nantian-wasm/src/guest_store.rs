@@ -5,7 +5,7 @@ use std::time::Duration;
 use wasmtime::{Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 
 use crate::engine::Engine;
-use crate::error::{Cause, Phase};
+use crate::error::{Cause, Phase, PluginError};
 use crate::proxy_wasm::{EpochAction, ROOT, State};
 use crate::sandbox::{self, Usage};
 
@@ -82,7 +82,7 @@ impl GuestStore {
         if self.is_started {
             state.tally.count_call();
             (state.ran, state.may_run) = (0, self.limit);
-            state.limits.has_refused_memory = false;
+            state.limits.begin_callback();
             self.inner.set_epoch_deadline(NEXT_BEAT);
         }
         let result = function.call_async(&mut self.inner, params).await;
@@ -95,6 +95,11 @@ impl GuestStore {
             self.inner.data().plugin.shared.counters.note_backtrace(backtrace);
             self.cause(&error)
         })
+    }
+
+    /// What the guest lacked as it started, if that explains why it has not.
+    pub(crate) fn shortage(&self) -> Option<PluginError> {
+        self.inner.data().limits.shortage()
     }
 
     /// Why a call of the guest ended.

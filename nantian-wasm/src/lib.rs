@@ -160,6 +160,7 @@ mod inbox;
 mod instance;
 mod layer;
 mod limits;
+mod linear_memory;
 mod log_rate;
 mod module;
 mod pending_message;

@@ -1,23 +1,36 @@
 //! What one instance may have of memory, tables and instances.
 
+use std::sync::Arc;
+
 use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
 
 use crate::config::Sandbox;
-use crate::error::Cause;
+use crate::error::{Cause, PluginError};
+use crate::linear_memory::{LinearMemory, MemoryShare};
 use crate::sandbox::{INSTANCES, MAX_TABLE_ELEMENTS, TABLES};
 
 /// Memory, tables and instances of one store.
 pub(crate) struct Limits {
     store: StoreLimits,
     max_memory: usize,
-    /// The guest has asked for more memory, and been refused, in the callback that runs.
-    pub(crate) has_refused_memory: bool,
+    /// Its part of what all instances have together.
+    memory: MemoryShare,
+    /// Where the guest has asked for more memory, and been refused, in the callback that runs.
+    refused_memory: Option<MemoryLimit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MemoryLimit {
+    /// Of one instance.
+    Own,
+    /// Of all instances together.
+    Shared,
 }
 
 // === impl Limits ===
 
 impl Limits {
-    pub(crate) fn of(sandbox: &Sandbox) -> Self {
+    pub(crate) fn of(sandbox: &Sandbox, memory: &Arc<LinearMemory>) -> Self {
         let store = StoreLimitsBuilder::new()
             .memory_size(sandbox.max_memory)
             .memories(1)
@@ -25,18 +38,30 @@ impl Limits {
             .tables(TABLES as usize)
             .instances(INSTANCES as usize)
             .build();
-        Self { store, max_memory: sandbox.max_memory, has_refused_memory: false }
+        Self { store, max_memory: sandbox.max_memory, memory: memory.begin(), refused_memory: None }
+    }
+
+    /// Another callback begins.
+    pub(crate) fn begin_callback(&mut self) {
+        self.refused_memory = None;
+    }
+
+    /// That there has not been enough memory for all instances together, if so: what a guest that starts
+    /// fails by then.
+    pub(crate) fn shortage(&self) -> Option<PluginError> {
+        let is_short = self.refused_memory == Some(MemoryLimit::Shared);
+        is_short.then(|| PluginError::NoMemory { max_memory: self.memory.limit() })
     }
 
     /// Says beside a trap that there was no memory: a guest that gets none often ends so.
     pub(crate) fn explain(&self, cause: Cause) -> Cause {
-        match cause {
-            Cause::Trap(text) if self.has_refused_memory => Cause::Trap(format!(
-                "{text}, after memory.grow was refused at the limit of {} bytes",
-                self.max_memory
-            )),
-            cause => cause,
-        }
+        let Cause::Trap(text) = cause else { return cause };
+        let limit = match self.refused_memory {
+            Some(MemoryLimit::Own) => format!("{} bytes", self.max_memory),
+            Some(MemoryLimit::Shared) => format!("{} bytes for all plugins together", self.memory.limit()),
+            None => return Cause::Trap(text),
+        };
+        Cause::Trap(format!("{text}, after memory.grow was refused at the limit of {limit}"))
     }
 }
 
@@ -47,9 +72,14 @@ impl ResourceLimiter for Limits {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let is_granted = self.store.memory_growing(current, desired, maximum)?;
-        self.has_refused_memory |= !is_granted;
-        Ok(is_granted)
+        if !self.store.memory_growing(current, desired, maximum)? {
+            self.refused_memory = Some(MemoryLimit::Own);
+        } else if !self.memory.grow(current, desired) {
+            self.refused_memory = Some(MemoryLimit::Shared);
+        } else {
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     fn table_growing(

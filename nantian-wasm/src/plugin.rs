@@ -380,7 +380,8 @@ impl Inner {
                     // It has found one, if it lacked any.
                     this.pool.takes_place();
                 }
-                Err(PluginError::Full { .. }) if this.pool.give_place(now) => {}
+                Err(PluginError::Full { .. } | PluginError::NoMemory { .. }) if this.pool.give_place(now) => {
+                }
                 Err(error) => this.plugin.log.not_replaced(&this.plugin.name, &error, now),
             }
             this.pool.rebuilt_in(now.saturating_sub(began));

@@ -204,6 +204,12 @@ pub(super) struct Common {
     /// at most 4096.
     #[arg(long, env = "NANTIAN_MAX_PLUGIN_INSTANCES", value_name = "N")]
     pub(super) max_plugin_instances: Option<NonZeroU32>,
+    /// The most bytes of memory that the instances of all Wasm plugins have together, at least 4194304,
+    /// whatever the `sandbox.maxMemoryBytes` of each. A plugin is refused more, and one, or an edit of one,
+    /// that finds too little is not started. The last quarter is for instances of at most 16777216 bytes.
+    #[arg(long, env = "NANTIAN_MAX_PLUGIN_MEMORY_BYTES", value_name = "BYTES", default_value_t = 536_870_912,
+          value_parser = clap::value_parser!(u64).range(4_194_304..))]
+    pub(super) max_plugin_memory_bytes: u64,
     /// The most client connections of the process, at least 1; further ones wait until another one ends.
     #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(1..))]

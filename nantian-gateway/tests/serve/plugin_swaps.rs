@@ -20,11 +20,14 @@ const EDITS: usize = 50;
 /// A module that copies its configuration into the request header `x-config`; its bytes are others in each
 /// version.
 fn module(version: usize) -> String {
-    let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/echo_config.wat");
-    let mut bytes = wat::parse_file(guest).unwrap();
+    let mut bytes = wat::parse_str(echo_config()).unwrap();
     // A custom section without a name.
     bytes.extend([0, 2, 0, u8::try_from(version % 128).unwrap()]);
     BASE64_STANDARD.encode(bytes)
+}
+
+fn echo_config() -> &'static str {
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../nantian-wasm/tests/guests/echo_config.wat"))
 }
 
 /// The plugins, each configured with the version; the first one has new bytes, too. A machine that is busy
@@ -116,14 +119,29 @@ async fn a_thousand_swaps_under_load_lose_no_request_and_leave_nothing_behind() 
 
 #[tokio::test]
 async fn edit_for_which_no_place_is_left_is_told_and_the_last_one_serves_on() {
+    let cores = std::thread::available_parallelism().unwrap();
+    edit_for_which_there_is_too_little(&module(0), "--max-plugin-instances", cores.get()).await;
+}
+
+#[tokio::test]
+async fn edit_for_which_no_memory_is_left_is_told_and_the_last_one_serves_on() {
+    let cores = std::thread::available_parallelism().unwrap();
+    // An instance has 3 MiB.
+    let guest = echo_config().replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 48)");
+    let module = BASE64_STANDARD.encode(wat::parse_str(guest).unwrap());
+    let bytes = cores.get() * (4 << 20);
+    edit_for_which_there_is_too_little(&module, "--max-plugin-memory-bytes", bytes).await;
+}
+
+/// Edits a plugin of this module where the option leaves room for its instances and for none beside them.
+async fn edit_for_which_there_is_too_little(module: &str, option: &str, value: usize) {
     let backend = telling().await;
     let edited = |version: usize| {
-        let plugin = plugin("r", &format!("inline: {}", module(0)));
+        let plugin = plugin("r", &format!("inline: {module}"));
         plugin.replace("wasm:", &format!("config: '{version}'\n  wasm:"))
     };
-    let cores = std::thread::available_parallelism().unwrap().to_string();
     let gateway = World::new()
-        .options(&["--max-plugin-instances", &cores])
+        .options(&[option, &value.to_string()])
         .service("a", &[&backend])
         .route("r", &[rule("/", &to("a"))])
         .manifest("plugin", &edited(1))
@@ -133,6 +151,6 @@ async fn edit_for_which_no_place_is_left_is_told_and_the_last_one_serves_on() {
     let condition = gateway.condition("WasmPlugin demo/r", "Programmed").await;
     assert_eq!((&condition["status"], &condition["reason"]), (&"False".into(), &"NoResources".into()));
     let message = condition["message"].as_str().unwrap();
-    assert!(message.contains("--max-plugin-instances"), "{message}");
+    assert!(message.contains(option), "{message}");
     assert_eq!(gateway.get("/").await.header("x-config"), Some("1"));
 }

@@ -11,6 +11,7 @@ use crate::held_bodies::BodyMemory;
 #[must_use]
 pub struct EngineBuilder {
     pub(super) max_instances: NonZeroU32,
+    pub(super) max_memory: usize,
     pub(super) body_memory: Option<BodyMemory>,
 }
 
@@ -27,6 +28,18 @@ impl EngineBuilder {
     /// most 4096.
     pub fn max_instances(mut self, most: NonZeroU32) -> Self {
         self.max_instances = most;
+        self
+    }
+
+    /// Sets how much linear memory all instances of all plugins have together, beside what each may have
+    /// ([`Sandbox::max_memory`](crate::Sandbox::max_memory)). What one starts with counts, whether the guest
+    /// has touched it or not. Where there is no more, a guest's `memory.grow` fails, and an instance does not
+    /// start ([`PluginError::NoMemory`](crate::PluginError::NoMemory)). The last quarter is for instances of
+    /// at most 16 MiB.
+    ///
+    /// Unit: bytes. Range: any. Default: no limit.
+    pub fn max_memory(mut self, bytes: usize) -> Self {
+        self.max_memory = bytes;
         self
     }
 
@@ -66,7 +79,7 @@ impl Default for EngineBuilder {
         let instances = threads.saturating_mul(128).clamp(1024, 4096);
         let max_instances =
             u32::try_from(instances).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        Self { max_instances, body_memory: None }
+        Self { max_instances, max_memory: usize::MAX, body_memory: None }
     }
 }
 
@@ -74,6 +87,7 @@ impl fmt::Debug for EngineBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EngineBuilder")
             .field("max_instances", &self.max_instances)
+            .field("max_memory", &self.max_memory)
             .field("body_memory", &self.body_memory.is_some())
             .finish()
     }

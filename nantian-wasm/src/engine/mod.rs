@@ -17,6 +17,7 @@ pub(crate) use self::clock::Clock;
 pub use self::threads::{EngineThread, EngineThreads};
 use crate::error::EngineError;
 use crate::held_bodies::BodyMemory;
+use crate::linear_memory::LinearMemory;
 use crate::module::ModuleCache;
 use crate::plugin;
 use crate::pool::Slot;
@@ -50,6 +51,7 @@ struct Inner {
     allocation: Allocation,
     max_instances: NonZeroU32,
     host_functions: HostFunctions,
+    linear_memory: Arc<LinearMemory>,
     body_memory: Option<BodyMemory>,
     clock: Clock,
     modules: ModuleCache,
@@ -76,7 +78,7 @@ impl Engine {
     }
 
     fn of(builder: EngineBuilder) -> Result<Self, EngineError> {
-        let EngineBuilder { max_instances, body_memory } = builder;
+        let EngineBuilder { max_instances, max_memory, body_memory } = builder;
         let failed = |error| EngineError { reason: format!("{error:#}") };
         let (wasmtime, allocation) = allocation::engine(max_instances).map_err(failed)?;
         let host_functions = HostFunctions::new(&wasmtime).map_err(failed)?;
@@ -86,6 +88,7 @@ impl Engine {
                 allocation,
                 max_instances,
                 host_functions,
+                linear_memory: LinearMemory::new(max_memory),
                 body_memory,
                 clock: Clock::default(),
                 modules: ModuleCache::default(),
@@ -174,6 +177,10 @@ impl Engine {
 
     pub(crate) fn host_functions(&self) -> &HostFunctions {
         &self.inner.host_functions
+    }
+
+    pub(crate) fn linear_memory(&self) -> &Arc<LinearMemory> {
+        &self.inner.linear_memory
     }
 
     pub(crate) fn body_memory(&self) -> Option<&BodyMemory> {

@@ -146,6 +146,13 @@ pub enum PluginError {
         /// [`EngineBuilder::max_instances`](crate::EngineBuilder::max_instances).
         max_instances: NonZeroU32,
     },
+    /// There is not enough linear memory for another instance, or for what a guest wants as it starts. There
+    /// may be when another instance is gone.
+    #[error("too little is left of the {max_memory} bytes of memory that plugins have together")]
+    NoMemory {
+        /// [`EngineBuilder::max_memory`](crate::EngineBuilder::max_memory).
+        max_memory: usize,
+    },
     /// The guest answered that it does not want this configuration.
     #[error("plugin refused its configuration in {phase}")]
     Rejected {

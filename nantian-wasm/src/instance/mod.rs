@@ -39,7 +39,8 @@ impl Instance {
         slot: &Arc<Slot>,
     ) -> impl Future<Output = Result<Self, PluginError>> + Send + use<> {
         let plugin = slot.plugin();
-        let state = State::new(Arc::clone(plugin), module.abi(), Limits::of(sandbox), slot);
+        let limits = Limits::of(sandbox, module.engine().linear_memory());
+        let state = State::new(Arc::clone(plugin), module.abi(), limits, slot);
         let store = GuestStore::new(module.engine(), state, sandbox.start_ticks());
         Self::start_in(module.clone(), store, sandbox.ticks())
     }
@@ -51,13 +52,19 @@ impl Instance {
             if engine::is_full(&error) {
                 return PluginError::Full { max_instances: module.engine().max_instances() };
             }
-            started(store.cause(&error))
+            store.shortage().unwrap_or_else(|| started(store.cause(&error)))
         })?;
         let mut this = Self { store, guest, next_context: ROOT };
-        this.run_start_functions().await?;
-        this.create_root().await?;
+        if let Err(error) = this.configure().await {
+            return Err(this.store.shortage().unwrap_or(error));
+        }
         this.store.limit_each_callback(ticks);
         Ok(this)
+    }
+
+    async fn configure(&mut self) -> Result<(), PluginError> {
+        self.run_start_functions().await?;
+        self.create_root().await
     }
 
     async fn run_start_functions(&mut self) -> Result<(), PluginError> {

@@ -39,6 +39,54 @@ fn plugin_that_finds_no_place_is_refused_and_the_one_it_was_to_replace_serves_on
 }
 
 #[test]
+fn plugins_share_the_memory_of_their_engine() {
+    let engine = Engine::builder().max_memory(6 << 20).build().unwrap().0;
+    // The first begins with 2 MiB and takes one more each time it is asked, the other has 3 MiB.
+    let growing = module(
+        r#"(memory (export "memory") 32)
+           (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+               (if (i32.lt_s (memory.grow (i32.const 16)) (i32.const 0)) (then unreachable))
+               (i32.const 0))"#,
+    );
+    let large = module(r#"(memory (export "memory") 48)"#);
+    let growing = plugin_of(&engine, &growing, instances(1)).unwrap();
+    assert_eq!(send([growing.clone()], get("/")).status(), 200);
+    let refused = PluginError::NoMemory { max_memory: 6 << 20 };
+    assert_eq!(plugin_of(&engine, &large, instances(2)).unwrap_err(), refused);
+    let other = plugin_of(&engine, &large, instances(1)).unwrap();
+
+    assert_eq!(send([growing.clone()], get("/")).status(), 503);
+    let cause = growing.status().last_failure.unwrap().cause.to_string();
+    assert!(
+        cause.ends_with("memory.grow was refused at the limit of 6291456 bytes for all plugins together"),
+        "{cause}"
+    );
+    // The instance that has ended has given back what it had.
+    drop(other);
+    engine.maintain();
+    engine.maintain();
+    for _ in 0..4 {
+        assert_eq!(send([growing.clone()], get("/")).status(), 200);
+    }
+    engine.maintain();
+    assert_eq!(growing.status().memory, 6 << 20);
+}
+
+#[test]
+fn guest_that_lacks_memory_as_it_starts_is_not_what_is_wrong() {
+    let engine = Engine::builder().max_memory(1 << 20).build().unwrap().0;
+    let greedy = module(
+        r#"(memory (export "memory") 1)
+           (func (export "_initialize")
+               (if (i32.lt_s (memory.grow (i32.const 16)) (i32.const 0)) (then unreachable)))"#,
+    );
+    let refused = plugin_of(&engine, &greedy, |_| {}).unwrap_err();
+    assert_eq!(refused, PluginError::NoMemory { max_memory: 1 << 20 });
+    let own = plugin_of(&engine, &greedy, |config| config.sandbox.max_memory = 1 << 19).unwrap_err();
+    assert!(matches!(own, PluginError::Start { .. }), "{own:?}");
+}
+
+#[test]
 fn instance_that_ends_is_replaced_where_every_place_is_taken() {
     let engine = engine_of(1);
     let bytes = module(

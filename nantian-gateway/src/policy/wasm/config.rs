@@ -1,22 +1,19 @@
 //! From the IR to the configuration of a plugin.
 
-use std::num::NonZeroU32;
-
-use nantian_ai::{BodyMemory, Error};
+use nantian_ai::Error;
 use nantian_crd::Hook;
 use nantian_wasm::{
     Allocation, Capabilities, Cause, Engine, EngineError, EngineThreads, FailurePolicy, Hooks, PluginConfig,
     Sandbox, StreamFraming,
 };
 
+use super::PluginResources;
 use crate::ir;
 
 /// An engine whose plugins hold bodies where AIServices do.
-pub(super) fn engine(
-    max_instances: Option<NonZeroU32>,
-    memory: BodyMemory,
-) -> Result<(Engine, EngineThreads), EngineError> {
-    let mut builder = Engine::builder().body_memory(move || {
+pub(super) fn engine(resources: &PluginResources) -> Result<(Engine, EngineThreads), EngineError> {
+    let memory = resources.body_memory.clone();
+    let mut builder = Engine::builder().max_memory(resources.max_memory).body_memory(move || {
         let held = memory.begin();
         move |bytes: u64| {
             held.hold(bytes).map_err(|error| match error {
@@ -27,7 +24,7 @@ pub(super) fn engine(
             })
         }
     });
-    if let Some(most) = max_instances {
+    if let Some(most) = resources.max_instances {
         builder = builder.max_instances(most);
     }
     let (engine, threads) = builder.build()?;

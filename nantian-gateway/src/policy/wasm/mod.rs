@@ -69,6 +69,8 @@ pub(crate) struct PluginResources {
     pub(crate) workers: NonZeroUsize,
     /// The most instances of all plugins together; `None` is the engine's own default.
     pub(crate) max_instances: Option<NonZeroU32>,
+    /// The most bytes of linear memory of all instances together.
+    pub(crate) max_memory: usize,
 }
 
 /// Why a plugin's configuration does not run.
@@ -90,6 +92,7 @@ impl PluginResources {
             body_memory: BodyMemory::new(1 << 20),
             workers: NonZeroUsize::MIN,
             max_instances: None,
+            max_memory: usize::MAX,
         }
     }
 }
@@ -115,8 +118,7 @@ impl WasmPlugins {
         if self.engine.is_some() {
             return Ok(None);
         }
-        let (engine, threads) =
-            config::engine(self.resources.max_instances, self.resources.body_memory.clone())?;
+        let (engine, threads) = config::engine(&self.resources)?;
         self.engine = Some(engine);
         Ok(Some(threads))
     }

@@ -302,14 +302,13 @@ impl StartRequest {
 impl StartFailure {
     /// What a module has come to that may be started again as it is.
     fn of(error: PluginError) -> Self {
+        let lacks = |option: &str| Self {
+            why: NotRunning { reason: Reason::NoResources, message: format!("{error} ({option})") },
+            may_pass: true,
+        };
         match error {
-            PluginError::Full { .. } => Self {
-                why: NotRunning {
-                    reason: Reason::NoResources,
-                    message: format!("{error} (--max-plugin-instances)"),
-                },
-                may_pass: true,
-            },
+            PluginError::Full { .. } => lacks("--max-plugin-instances"),
+            PluginError::NoMemory { .. } => lacks("--max-plugin-memory-bytes"),
             error => Self {
                 may_pass: matches!(error, PluginError::Start { .. } | PluginError::Rejected { .. }),
                 why: invalid(format!("spec: {}", ErrorChain(&error))),
