@@ -1,4 +1,4 @@
-//! Call-outs of one plugin that are under way, and what of them is in memory.
+//! Call-outs that are under way, and what of them is in memory: those of one plugin, and those of all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,11 +16,23 @@ const MAX_BYTES: usize = 64 << 20;
 /// Longest body of one that ever finds room, with a head of a mebibyte.
 pub(crate) const MAX_BODY: usize = MAX_BYTES - (1 << 20);
 
-/// The call-outs of all instances of a plugin, those of its predecessors among them.
-#[derive(Debug, Default)]
+/// How many times as much the plugins of an engine have together: whoever writes many must not decide how
+/// many sockets and how much memory that takes.
+const PLUGINS: usize = 4;
+
+/// The call-outs of all instances of a plugin, those of its predecessors among them, or of all plugins.
+#[derive(Debug)]
 pub(crate) struct CalloutLimits {
-    calls: AtomicUsize,
-    bytes: AtomicUsize,
+    calls: Bounded,
+    bytes: Bounded,
+    /// Those of all plugins, beside a plugin's.
+    all: Option<Arc<Self>>,
+}
+
+#[derive(Debug)]
+struct Bounded {
+    present: AtomicUsize,
+    most: usize,
 }
 
 /// The place of one call-out; it is free again when this is dropped.
@@ -42,14 +54,29 @@ struct Counted {
 // === impl CalloutLimits ===
 
 impl CalloutLimits {
+    /// Those of all plugins together.
+    pub(crate) fn of_engine() -> Arc<Self> {
+        Arc::new(Self::of(PLUGINS, None))
+    }
+
+    /// Those of one of these plugins.
+    pub(crate) fn of_plugin(all: Arc<Self>) -> Arc<Self> {
+        Arc::new(Self::of(1, Some(all)))
+    }
+
+    fn of(times: usize, all: Option<Arc<Self>>) -> Self {
+        let bounded = |most: usize| Bounded { present: AtomicUsize::new(0), most: most * times };
+        Self { calls: bounded(MAX_CALLS), bytes: bounded(MAX_BYTES), all }
+    }
+
     /// A place for a call-out whose head takes so many bytes; none if there is no room for it.
     pub(crate) fn begin(self: &Arc<Self>, head: usize) -> Option<CalloutPermit> {
-        if !take(&self.calls, 1, MAX_CALLS) {
+        if !self.take(1, |limits| &limits.calls) {
             return None;
         }
         let mut permit =
             CalloutPermit { callout_limits: Arc::clone(self), head: 0, read: AtomicUsize::new(0) };
-        if !take(&self.bytes, head, MAX_BYTES) {
+        if !self.take_bytes(head) {
             return None;
         }
         permit.head = head;
@@ -61,8 +88,36 @@ impl CalloutLimits {
         if bytes.is_empty() {
             return Some(Bytes::new());
         }
-        let has_room = take(&self.bytes, bytes.len(), MAX_BYTES);
+        let has_room = self.take_bytes(bytes.len());
         has_room.then(|| Bytes::from_owner(Counted { bytes, callout_limits: Arc::clone(self) }))
+    }
+
+    fn take_bytes(&self, bytes: usize) -> bool {
+        self.take(bytes, |limits| &limits.bytes)
+    }
+
+    fn give_bytes(&self, bytes: usize) {
+        self.give(bytes, |limits| &limits.bytes);
+    }
+
+    /// Takes so much of the plugin's and of what all have; nothing, and false, if either is not there.
+    fn take(&self, more: usize, of: fn(&Self) -> &Bounded) -> bool {
+        let Bounded { present, most } = of(self);
+        if !take(present, more, *most) {
+            return false;
+        }
+        let has_room = self.all.as_ref().is_none_or(|all| all.take(more, of));
+        if !has_room {
+            present.fetch_sub(more, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    fn give(&self, less: usize, of: fn(&Self) -> &Bounded) {
+        of(self).present.fetch_sub(less, Ordering::Relaxed);
+        if let Some(all) = &self.all {
+            all.give(less, of);
+        }
     }
 }
 
@@ -72,11 +127,11 @@ impl CalloutPermit {
     /// Notes how many bytes of its response the call holds now; false if there is no room for them.
     pub(crate) fn holds(&self, bytes: usize) -> bool {
         let before = self.read.load(Ordering::Relaxed);
-        if bytes > before && !take(&self.callout_limits.bytes, bytes - before, MAX_BYTES) {
+        if bytes > before && !self.callout_limits.take_bytes(bytes - before) {
             return false;
         }
         if bytes < before {
-            self.callout_limits.bytes.fetch_sub(before - bytes, Ordering::Relaxed);
+            self.callout_limits.give_bytes(before - bytes);
         }
         self.read.store(bytes, Ordering::Relaxed);
         true
@@ -86,8 +141,8 @@ impl CalloutPermit {
 impl Drop for CalloutPermit {
     fn drop(&mut self) {
         let held = self.head + *self.read.get_mut();
-        self.callout_limits.bytes.fetch_sub(held, Ordering::Relaxed);
-        self.callout_limits.calls.fetch_sub(1, Ordering::Relaxed);
+        self.callout_limits.give_bytes(held);
+        self.callout_limits.give(1, |limits| &limits.calls);
     }
 }
 
@@ -101,7 +156,7 @@ impl AsRef<[u8]> for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.callout_limits.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.callout_limits.give_bytes(self.bytes.len());
     }
 }
 
@@ -111,14 +166,36 @@ mod tests {
 
     use super::*;
 
+    fn of_one_plugin() -> Arc<CalloutLimits> {
+        CalloutLimits::of_plugin(CalloutLimits::of_engine())
+    }
+
     #[test]
     fn place_is_had_by_so_many_calls_and_is_free_again_after_each() {
-        let callout_limits = Arc::<CalloutLimits>::default();
+        let callout_limits = of_one_plugin();
         let mut permits: Vec<_> = (0..MAX_CALLS).map(|_| callout_limits.begin(100).unwrap()).collect();
         assert!(callout_limits.begin(0).is_none());
         permits.pop();
         assert!(callout_limits.begin(MAX_BYTES).is_none(), "there is no room for its head");
         assert!(callout_limits.begin(100).is_some(), "and that has cost no place");
+    }
+
+    #[test]
+    fn plugins_have_four_times_as_much_together_and_what_finds_no_room_costs_none() {
+        let engine = CalloutLimits::of_engine();
+        let plugins: Vec<_> = (0..5).map(|_| CalloutLimits::of_plugin(Arc::clone(&engine))).collect();
+        let mut bodies: Vec<_> = plugins.iter().map(|plugin| plugin.count(vec![0; MAX_BYTES])).collect();
+        assert_eq!(bodies.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, true, true, false]);
+        assert!(plugins[4].begin(1).is_none(), "there is no room for its head");
+        bodies.remove(0);
+        let permits: Vec<_> = (0..MAX_CALLS).map_while(|_| plugins[4].begin(1)).collect();
+        assert_eq!(permits.len(), MAX_CALLS);
+        assert!(permits[0].holds(MAX_BYTES - MAX_CALLS) && !permits[1].holds(1));
+        drop((bodies, permits));
+        let left = [&engine].into_iter().chain(&plugins).map(|limits| {
+            (limits.calls.present.load(Ordering::Relaxed), limits.bytes.present.load(Ordering::Relaxed))
+        });
+        assert_eq!(left.collect::<Vec<_>>(), [(0, 0); 6]);
     }
 
     proptest! {
@@ -128,7 +205,7 @@ mod tests {
         fn bytes_are_counted_while_they_are_there(
             steps in prop::collection::vec((0..4_u8, 0..30_usize << 20), 0..60),
         ) {
-            let callout_limits = Arc::<CalloutLimits>::default();
+            let callout_limits = of_one_plugin();
             let (mut bodies, mut permits) = (Vec::new(), Vec::new());
             for (step, bytes) in steps {
                 let held = |permits: &[(CalloutPermit, usize, usize)]| {
@@ -146,9 +223,9 @@ mod tests {
                     _ => drop((bodies.pop(), permits.pop())),
                 }
                 let present = bodies.iter().map(Bytes::len).sum::<usize>() + held(&permits);
-                prop_assert_eq!(callout_limits.bytes.load(Ordering::Relaxed), present);
+                prop_assert_eq!(callout_limits.bytes.present.load(Ordering::Relaxed), present);
                 prop_assert!(present <= MAX_BYTES);
-                prop_assert_eq!(callout_limits.calls.load(Ordering::Relaxed), permits.len());
+                prop_assert_eq!(callout_limits.calls.present.load(Ordering::Relaxed), permits.len());
             }
         }
     }

@@ -72,9 +72,10 @@
 //!   call-outs. The reason that a plugin gives for its answer is cut at 256 bytes.
 //! * Call-outs are over in 60 s at most. A stream makes sixteen at a time, and 64 of them and one for each
 //!   KiB of its bodies; a plugin makes 1024 at a time, with 64 MiB of requests to be sent and responses to be
-//!   read. One too many at a time is an internal failure, as where Envoy's circuit breaker is open. What is
-//!   sent is twice [`Sandbox::max_buffered_body`] long at most, but no more than 63 MiB, and 1 MiB in any
-//!   case; a response is 4 MiB.
+//!   read, and all plugins of an engine have four times as much together. One too many at a time is an
+//!   internal failure, as where Envoy's circuit breaker is open. What is sent is twice
+//!   [`Sandbox::max_buffered_body`] long at most, but no more than 63 MiB, and 1 MiB in any case; a response
+//!   is 4 MiB.
 //! * A call-out whose path, method or authority is no HTTP, though it has no CR, LF or NUL, is not sent: the
 //!   guest hears of a 503, as of a header of which the value is none.
 //! * A message may be held for [`Sandbox::max_pause`], or until a second after the time limit of a call-out

@@ -12,7 +12,7 @@ use crate::instance::Instance;
 use crate::module::Module;
 use crate::observe::{PluginLog, PluginStatus};
 use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
-use crate::proxy_wasm::{Abi, HeadersVerdict, SharedPlugin};
+use crate::proxy_wasm::{Abi, HeadersVerdict, SharedPlugin, SharedStore};
 use crate::running::{attended, end, finish, tick};
 use crate::sandbox::{Budgets, Peaks, Usage};
 use crate::stream::{Direction, Streaming};
@@ -137,7 +137,10 @@ impl Plugin {
             budgets: Budgets::of(&config.sandbox),
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
             clock: module.engine().clock().clone(),
-            shared: last.map(|last| Arc::clone(&last.shared)).unwrap_or_default(),
+            shared: last.map_or_else(
+                || Arc::new(SharedStore::new(module.engine().callout_limits())),
+                |last| Arc::clone(&last.shared),
+            ),
             space,
             vm,
             life: Arc::default(),

@@ -15,6 +15,7 @@ pub(crate) use self::allocation::is_full;
 pub use self::builder::EngineBuilder;
 pub(crate) use self::clock::Clock;
 pub use self::threads::{EngineThread, EngineThreads};
+use crate::callout_limits::CalloutLimits;
 use crate::error::EngineError;
 use crate::held_bodies::BodyMemory;
 use crate::linear_memory::LinearMemory;
@@ -52,6 +53,7 @@ struct Inner {
     max_instances: NonZeroU32,
     host_functions: HostFunctions,
     linear_memory: Arc<LinearMemory>,
+    callout_limits: Arc<CalloutLimits>,
     body_memory: Option<BodyMemory>,
     clock: Clock,
     modules: ModuleCache,
@@ -89,6 +91,7 @@ impl Engine {
                 max_instances,
                 host_functions,
                 linear_memory: LinearMemory::new(max_memory),
+                callout_limits: CalloutLimits::of_engine(),
                 body_memory,
                 clock: Clock::default(),
                 modules: ModuleCache::default(),
@@ -181,6 +184,10 @@ impl Engine {
 
     pub(crate) fn linear_memory(&self) -> &Arc<LinearMemory> {
         &self.inner.linear_memory
+    }
+
+    pub(crate) fn callout_limits(&self) -> &Arc<CalloutLimits> {
+        &self.inner.callout_limits
     }
 
     pub(crate) fn body_memory(&self) -> Option<&BodyMemory> {

@@ -47,6 +47,7 @@ pub(crate) use self::pingora::{
     EXPORTS as PINGORA_EXPORTS, GET_BODY, MODULE as PINGORA, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, Step,
     carry_out, set_kept,
 };
+pub(crate) use self::shared::SharedStore;
 use self::shim::Shim;
 pub use self::space::SharedSpace;
 pub(crate) use self::state::{EpochAction, ROOT, SharedPlugin, State};

@@ -23,7 +23,6 @@ const MAX_DATA_BYTES: usize = 4 << 20;
 
 /// What one plugin has in common with those that take its place. Its locks are held for an access each, never
 /// while a guest runs.
-#[derive(Default)]
 pub(crate) struct SharedStore {
     pub(crate) counters: Counters,
     pub(crate) tallies: Tallies,
@@ -53,6 +52,16 @@ struct Entry {
 // === impl SharedStore ===
 
 impl SharedStore {
+    /// That of a plugin which begins; `all` are the call-outs of all plugins.
+    pub(crate) fn new(all: &Arc<CalloutLimits>) -> Self {
+        Self {
+            counters: Counters::default(),
+            tallies: Tallies::default(),
+            metrics: Mutex::default(),
+            callout_limits: CalloutLimits::of_plugin(Arc::clone(all)),
+        }
+    }
+
     /// The metrics the guest defined, in the order of their definition.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
         lock(&self.metrics).named().cloned().collect()
