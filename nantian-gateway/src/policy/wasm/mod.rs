@@ -22,7 +22,7 @@ use nantian_ai::BodyMemory;
 use nantian_crd::FailurePolicy;
 use nantian_lb::Balancer;
 use nantian_wasm::{Engine, EngineError, EngineThreads, Plugin, SharedSpace};
-use tokio::time::sleep_until;
+use tokio::{sync::Semaphore, time::sleep_until};
 
 use crate::{
     fetch::{FetchConfig, Fetched, ModuleKey, Modules, SourceNetworks},
@@ -52,8 +52,17 @@ pub(crate) struct WasmPlugins {
     calls: Option<CallThread>,
     starter: PluginStarter,
     running: BTreeMap<PolicyId, ManagedPlugin>,
-    /// What plugins share, by their namespace: no tenant reaches another's.
-    spaces: BTreeMap<String, SharedSpace>,
+    namespaces: BTreeMap<String, PluginNamespace>,
+}
+
+/// What the plugins of a namespace have together.
+#[derive(Debug, Clone)]
+struct PluginNamespace {
+    /// What they share: no tenant reaches another's.
+    space: SharedSpace,
+    /// Whose module is compiled, or waits in the line of all: one at a time, so that no namespace waits for
+    /// all plugins of another.
+    turn: Arc<Semaphore>,
 }
 
 /// What plugins run with.
@@ -106,7 +115,7 @@ impl WasmPlugins {
             calls: None,
             starter: PluginStarter::default(),
             running: BTreeMap::new(),
-            spaces: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
         }
     }
 
@@ -140,7 +149,7 @@ impl WasmPlugins {
     ) -> Vec<(PolicyId, NotRunning)> {
         self.running.retain(|id, _| plugins.contains_key(id));
         let namespaces: BTreeSet<_> = plugins.values().map(|plugin| &plugin.object.namespace).collect();
-        self.spaces.retain(|namespace, _| namespaces.contains(namespace));
+        self.namespaces.retain(|namespace, _| namespaces.contains(namespace));
         for (id, config) in plugins {
             let mut known = self.running.remove(id);
             // That of the last good one too: what an edit forbids is forbidden whether it starts or not.
@@ -230,6 +239,8 @@ impl WasmPlugins {
         let fetched = if is_known { Ok(None) } else { self.fetched(&running.config, key.as_ref()) };
         let started = fetched.and_then(|fetched| {
             let engine = self.engine.clone();
+            let namespace = self.namespaces.entry(running.config.object.namespace.clone()).or_default();
+            let PluginNamespace { space, turn } = namespace.clone();
             let wanted = StartRequest {
                 engine: engine.ok_or_else(|| invalid("this machine cannot run WebAssembly"))?,
                 config: running.config.clone(),
@@ -238,7 +249,8 @@ impl WasmPlugins {
                 key,
                 last_good: running.plugin.clone(),
                 host: running.reachable(),
-                space: self.spaces.entry(running.config.object.namespace.clone()).or_default().clone(),
+                space,
+                turn,
                 instances: self.resources.workers,
             };
             self.starter.begin(wanted).map_err(|error| NotRunning {
@@ -291,6 +303,14 @@ impl WasmPlugins {
             }
         }
         (!plugins.is_empty()).then(|| Plugins::run(plugins, place))
+    }
+}
+
+// === impl PluginNamespace ===
+
+impl Default for PluginNamespace {
+    fn default() -> Self {
+        Self { space: SharedSpace::default(), turn: Arc::new(Semaphore::new(1)) }
     }
 }
 

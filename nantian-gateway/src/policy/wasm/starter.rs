@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError, SharedSpace, host::Host};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task::AbortHandle,
     time::{Instant, sleep_until},
 };
@@ -95,6 +95,8 @@ pub(super) struct StartRequest {
     pub(super) host: Option<Arc<PluginHost>>,
     /// Where it finds what the plugins of its namespace share.
     pub(super) space: SharedSpace,
+    /// Whose turn it is to have a module compiled among them.
+    pub(super) turn: Arc<Semaphore>,
     /// How many instances it has.
     pub(super) instances: NonZeroUsize,
 }
@@ -251,9 +253,11 @@ impl StartRequest {
 
     /// The plugin's module, or why there is none, when its turn has come. The bytes are let go then.
     async fn compiled(self: &Arc<Self>, fetched: Option<Bytes>) -> Result<Arc<Compiled>, NotRunning> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
         // What is dropped before its turn is not compiled.
         let waits = Arc::downgrade(self);
         let compiled = blocking(move || {
+            let _turn = turn;
             let this = waits.upgrade()?;
             match (&fetched, &this.config.source) {
                 (Some(bytes), _) => Some(this.compile(bytes)),

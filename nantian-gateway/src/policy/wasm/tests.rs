@@ -230,6 +230,30 @@ async fn plugin_that_takes_long_to_start_keeps_no_other_waiting() {
     assert!(matches!(plugins.running[&first].state, StartState::Starts(..)), "is being started");
 }
 
+#[tokio::test]
+async fn modules_of_one_namespace_do_not_keep_out_another() {
+    let mut plugins = plugins();
+    let _threads = plugins.start_engine().unwrap();
+    // Each takes some milliseconds to be compiled.
+    let long = |number: usize| module(&format!("(func (result i32) (i32.const {number}))").repeat(2_000));
+    let mut wanted: BTreeMap<_, _> =
+        (0..20).map(|number| (PolicyId(format!("many/{number}")), plugin(long(number), ""))).collect();
+    for plugin in wanted.values_mut() {
+        plugin.object.namespace = "many".to_owned();
+    }
+    let few = PolicyId("other/few".to_owned());
+    let mut other = plugin(module(""), "");
+    other.object.namespace = "other".to_owned();
+    wanted.insert(few.clone(), other);
+    while !plugins.is_running(&few) {
+        plugins.update(&wanted, |_| None);
+        plugins.news().arrived().await;
+        plugins.update(&wanted, |_| None);
+    }
+    let before = plugins.running().count() - 1;
+    assert!(before < 10, "it has waited for {before}");
+}
+
 #[test]
 fn what_was_fetched_and_is_no_module_is_tried_again_ever_more_seldom() {
     let (engine, _threads) = Engine::new().unwrap();
