@@ -1,6 +1,18 @@
-//! A thread that calls out, apart from the data path.
+//! Threads that call out, apart from the data path.
 
-use std::{fmt, future::Future, io, pin::Pin, thread, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -22,6 +34,15 @@ type Call = Box<dyn FnOnce(Client) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 pub(crate) struct CallThread {
     calls: mpsc::UnboundedSender<Call>,
 }
+
+/// Several of them, which call out in turn.
+#[derive(Debug, Clone)]
+pub(crate) struct CallThreads {
+    threads: Arc<[CallThread]>,
+    turn: Arc<AtomicUsize>,
+}
+
+// === impl CallThread ===
 
 impl CallThread {
     /// Starts a thread of this name.
@@ -54,6 +75,30 @@ impl fmt::Debug for CallThread {
     }
 }
 
+// === impl CallThreads ===
+
+impl CallThreads {
+    /// Starts so many threads of this name and a number.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub(crate) fn start(name: &str, count: NonZeroUsize, config: &ClientConfig) -> io::Result<Self> {
+        let thread = |number| CallThread::start(&format!("{name}-{number}"), config.clone());
+        Ok(Self { threads: (0..count.get()).map(thread).collect::<io::Result<_>>()?, turn: Arc::default() })
+    }
+
+    /// Makes a call-out on the thread whose turn it is.
+    pub(crate) fn run<F>(&self, call: impl FnOnce(Client) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.threads.len();
+        if let Some(thread) = self.threads.get(turn) {
+            thread.run(call);
+        }
+    }
+}
+
 async fn serve(client: Client, mut inbox: mpsc::UnboundedReceiver<Call>) {
     let mut sweep = interval(SWEEP);
     loop {
@@ -64,5 +109,26 @@ async fn serve(client: Client, mut inbox: mpsc::UnboundedReceiver<Call>) {
             },
             _ = sweep.tick() => client.sweep(Instant::now()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn thread_that_is_busy_holds_up_no_call_of_another() {
+        let config = ClientConfig::bare().unwrap();
+        let threads = CallThreads::start("calls", NonZeroUsize::new(2).unwrap(), &config).unwrap();
+        let (free, busy) = mpsc::channel::<()>();
+        threads.run(|_| async move {
+            let _ = busy.recv();
+        });
+        let (made, calls) = mpsc::channel();
+        threads.run(|_| async move { made.send(()).unwrap() });
+        calls.recv_timeout(Duration::from_secs(60)).unwrap();
+        drop(free);
     }
 }

@@ -10,7 +10,7 @@ mod worker;
 mod workers;
 
 pub(crate) use self::{
-    calls::CallThread,
+    calls::{CallThread, CallThreads},
     job_thread::JobThread,
     local::LocalSnapshot,
     open_files::raise_open_files,

@@ -20,7 +20,7 @@ use tokio::{
 use super::host;
 use crate::{
     body::{Body, BoxError},
-    runtime::CallThread,
+    runtime::CallThreads,
     upstream::{Client, Destination},
 };
 
@@ -71,9 +71,9 @@ struct Ended {
     message: String,
 }
 
-/// Opens a call on the thread of call-outs.
+/// Opens a call on a thread of call-outs.
 pub(super) fn open(
-    calls: &CallThread,
+    calls: &CallThreads,
     balancer: Balancer<Destination>,
     mut call: GrpcCall,
     replies: GrpcReplies,

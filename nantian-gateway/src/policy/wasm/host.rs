@@ -23,7 +23,7 @@ use crate::{
     ir::{BackendId, CallGrants, ObjectName},
     policy::balance_layer,
     respond::LoggedError,
-    runtime::CallThread,
+    runtime::CallThreads,
     upstream::{Client, Connect, Destination, FailoverLayer, UpstreamError},
 };
 
@@ -41,7 +41,7 @@ pub(super) struct PluginHost {
 #[derive(Debug, Default)]
 struct Allowed {
     /// Absent for a plugin that may not call out.
-    calls: Option<CallThread>,
+    calls: Option<CallThreads>,
     upstreams: BTreeMap<BackendId, Balancer<Destination>>,
     grants: CallGrants,
 }
@@ -61,7 +61,7 @@ impl PluginHost {
     /// Replaces who makes its calls, if it may make any, and the Services; calls under way are not touched.
     pub(super) fn allow(
         &self,
-        calls: Option<CallThread>,
+        calls: Option<CallThreads>,
         upstreams: BTreeMap<BackendId, Balancer<Destination>>,
         grants: CallGrants,
     ) {
@@ -70,7 +70,7 @@ impl PluginHost {
 
     /// Who makes the call, and the balancer of the Service that the guest means. As in Envoy, a call to one
     /// without endpoints fails at once.
-    fn find(&self, name: &str) -> Result<(CallThread, Balancer<Destination>), CallError> {
+    fn find(&self, name: &str) -> Result<(CallThreads, Balancer<Destination>), CallError> {
         let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
         let calls = allowed.calls.clone().ok_or(CallError::Unavailable)?;
         let (service, port) = parse(name, &self.namespace).ok_or(CallError::UnknownUpstream)?;
@@ -99,7 +99,7 @@ impl Allowed {
 }
 
 impl Host for PluginHost {
-    /// One thread makes the calls of all plugins.
+    /// Few threads make the calls of all plugins.
     fn may_run_guests(&self) -> bool {
         false
     }

@@ -27,7 +27,7 @@ use tokio::{sync::Semaphore, time::sleep_until};
 use crate::{
     fetch::{FetchConfig, Fetched, ModuleKey, Modules, SourceNetworks},
     ir::{self, BackendId, PluginSource, PolicyId},
-    runtime::CallThread,
+    runtime::CallThreads,
     translate::conditions::Reason,
     upstream::{ClientConfig, Destination},
 };
@@ -49,7 +49,7 @@ pub(crate) struct WasmPlugins {
     engine: Option<Engine>,
     resources: PluginResources,
     /// Started when the first plugin may call out.
-    calls: Option<CallThread>,
+    calls: Option<CallThreads>,
     starter: PluginStarter,
     running: BTreeMap<PolicyId, ManagedPlugin>,
     namespaces: BTreeMap<String, PluginNamespace>,
@@ -221,9 +221,11 @@ impl WasmPlugins {
     }
 
     /// Who makes call-outs, if anybody can.
-    fn calls(&mut self) -> Option<CallThread> {
+    fn calls(&mut self) -> Option<CallThreads> {
         if self.calls.is_none() {
-            let started = CallThread::start("wasm-calls", self.resources.client.clone());
+            let PluginResources { workers, client, .. } = &self.resources;
+            let count = NonZeroUsize::new(workers.get() / 2).unwrap_or(NonZeroUsize::MIN);
+            let started = CallThreads::start("wasm-calls", count, client);
             self.calls = started.inspect_err(|error| tracing::error!(%error, "plugins cannot call out")).ok();
         }
         self.calls.clone()
