@@ -242,7 +242,8 @@ pub struct EnvVar {
 #[non_exhaustive]
 pub struct EnvVarSource {
     /// An entry of a Secret in the namespace of the plugin: text of up to 32 KiB. An edit of it starts the
-    /// plugin again. Secrets of the type kubernetes.io/service-account-token are not seen.
+    /// plugin again. Secrets of the types kubernetes.io/service-account-token and helm.sh/release.v1 are not
+    /// seen.
     ///
     /// Source: `spec.vmConfig.env[].valueFrom.secretKeyRef`.
     pub secret_key_ref: SecretKeyRef,

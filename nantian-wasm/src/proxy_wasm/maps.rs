@@ -13,7 +13,7 @@ use super::state::State;
 use super::text;
 use crate::error::{Cause, Phase};
 
-/// Bytes of all names and values: the size Envoy gives.
+/// Bytes of all names and values as guests are shown them: the size Envoy gives, where all of them are UTF-8.
 pub(super) fn get_size(
     caller: &mut Caller<'_, State>,
     kind: u32,

@@ -2,8 +2,9 @@
 //!
 //! HTTP lets a value have bytes of no encoding (RFC 9110, section 5.5). SDKs give guests strings, and that of
 //! Rust traps where a value is none: any client could end any instance. So bytes that are no UTF-8 are shown
-//! as ISO 8859-1, which they have meant, and what a guest writes back as it was shown is what it was. Text
-//! beside such a byte is shown as it is: none can hide a word from a guest that looks for it.
+//! as ISO 8859-1, which they have meant, and what a guest writes back as it was shown is what it was, except
+//! for `:authority`, which cannot have such bytes. Text beside one is shown as it is: none can hide a word
+//! from a guest that looks for it.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};

@@ -48,7 +48,7 @@ pub(super) struct Compiled {
     pub(super) key: Option<ModuleKey>,
     /// The module, or why the bytes of this digest are none.
     pub(super) result: Result<Module, (Digest, ModuleError)>,
-    /// It was started and is a program: no plugin is made of it.
+    /// It was started last and is a program: no plugin is made of it.
     pub(super) is_program: bool,
 }
 
@@ -222,9 +222,10 @@ impl StartRequest {
         let why = |error: &(dyn Error + 'static)| invalid(format!("spec.wasm: {}", ErrorChain(error)));
         let (module, result) = match &module.result {
             Ok(compiled) => match this.run(compiled).await {
+                Ok(plugin) => (module.known_as(false), Ok(plugin)),
                 Err(error @ PluginError::Program) => {
                     let may_pass = this.key.is_some() && !this.config.is_pinned;
-                    (module.as_program(), Err(StartFailure { why: why(&error), may_pass }))
+                    (module.known_as(true), Err(StartFailure { why: why(&error), may_pass }))
                 }
                 started => (Arc::clone(&module), started.map_err(StartFailure::of)),
             },
@@ -333,9 +334,12 @@ impl Compiled {
         is_pinned || self.key.as_ref().is_some_and(is_same)
     }
 
-    /// The same, of which has turned out that no plugin is made of it.
-    fn as_program(&self) -> Arc<Self> {
-        Arc::new(Self { key: self.key.clone(), result: self.result.clone(), is_program: true })
+    /// The same, of which has turned out whether a plugin is made of it: its environment may decide.
+    fn known_as(self: &Arc<Self>, is_program: bool) -> Arc<Self> {
+        if self.is_program == is_program {
+            return Arc::clone(self);
+        }
+        Arc::new(Self { key: self.key.clone(), result: self.result.clone(), is_program })
     }
 
     /// Whether no plugin is made of these bytes, as far as is known.

@@ -152,6 +152,25 @@ async fn program_is_fetched_again_as_what_is_no_module_is() {
 }
 
 #[tokio::test]
+async fn module_that_was_a_program_without_its_environment_is_one_no_more() {
+    let mut process = Process::new();
+    let bytes = wat::parse_str(
+        r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+            (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+            (func (export "_start")
+                (drop (call $sizes (i32.const 0) (i32.const 4)))
+                (if (i32.eqz (i32.load (i32.const 0))) (then (call $exit (i32.const 0))))))"#,
+    );
+    let mut plugin = plugin(bytes.unwrap(), "");
+    assert!(process.reload_and_wait(&plugin).await.is_some());
+    assert!(process.running().module.as_ref().unwrap().is_none());
+    plugin.environment = vec![("MODE".to_owned(), ir::Secret(b"library".to_vec()))];
+    assert_eq!(process.reload_and_wait(&plugin).await, None);
+    assert!(!process.running().module.as_ref().unwrap().is_none(), "it is not fetched again at each edit");
+}
+
+#[tokio::test]
 async fn gateway_waits_for_plugins_that_fail_closed_until_they_run_or_cannot_be_had() {
     let mut process = Process::new();
     let closed = plugin(module(""), "");
