@@ -34,6 +34,16 @@ async fn gateway(module: &[u8], protocol: &str, endpoints: &[&Backend]) -> Runni
         .await
 }
 
+/// An endpoint that answers each call over gRPC with one message.
+async fn answering_over_grpc() -> Backend {
+    Backend::h2c(|_| async {
+        let ended = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from(0))]);
+        let frames = [Frame::data(Bytes::from_static(&[0, 0, 0, 0, 1, b'x'])), Frame::trailers(ended)];
+        http::Response::new(StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>))))
+    })
+    .await
+}
+
 /// How often an endpoint of `auth` was left out.
 async fn ejections(gateway: &Running, endpoint: &Backend) -> Option<f64> {
     let labels = format!("backend=\"demo/auth:80\",endpoint=\"{}\"", endpoint.address);
@@ -45,12 +55,7 @@ async fn call_out_that_reaches_no_endpoint_goes_to_another_one_and_the_first_is_
     let closed = Port::reserve();
     let closed = Backend::at(closed.address());
     let over_http = Backend::answering(|_| ok(b"")).await;
-    let over_grpc = Backend::h2c(|_| async {
-        let ended = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from(0))]);
-        let frames = [Frame::data(Bytes::from_static(&[0, 0, 0, 0, 1, b'x'])), Frame::trailers(ended)];
-        http::Response::new(StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>))))
-    })
-    .await;
+    let over_grpc = answering_over_grpc().await;
     let grpc = wat::parse_str(ASKING).unwrap();
     for (module, protocol, well) in
         [(asking_over_http(10_000), "http", over_http), (grpc, "kubernetes.io/h2c", over_grpc)]
@@ -61,6 +66,23 @@ async fn call_out_that_reaches_no_endpoint_goes_to_another_one_and_the_first_is_
             ejections(&gateway, &closed).await == Some(1.0)
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn call_out_is_made_in_the_http_of_its_service_and_over_grpc_in_http2() {
+    let over_http = asking_over_http(10_000);
+    let over_grpc = wat::parse_str(ASKING).unwrap();
+    let http1 = Backend::answering(|_| ok(b"")).await;
+    let h2c = Backend::h2c(|_| async { http::Response::new(Empty::<Bytes>::new()) }).await;
+    let says_nothing = "null";
+    for (module, protocol, endpoint) in [
+        (&over_http, says_nothing, http1),
+        (&over_http, "kubernetes.io/h2c", h2c),
+        (&over_grpc, says_nothing, answering_over_grpc().await),
+    ] {
+        let gateway = gateway(module, protocol, &[&endpoint]).await;
+        assert_eq!(gateway.get("/").await.status(), 200, "{protocol}");
     }
 }
 

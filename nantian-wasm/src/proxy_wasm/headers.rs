@@ -115,8 +115,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Bytes of all names and values, as guests are shown them.
+    /// Bytes of all names and values.
     pub(crate) fn size(self) -> usize {
+        self.pairs().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// The same of the values as guests are shown them.
+    pub(crate) fn shown_size(self) -> usize {
         self.pairs().map(|(name, value)| name.len() + text::shown(value).len()).sum()
     }
 

@@ -30,7 +30,7 @@ pub(super) fn get_size(
     );
     let is_logged = caller.data().exchange().is_some_and(|exchange| exchange.is_logged);
     let fields = headers::fields(caller.data(), kind).filter(|_| may_change && !is_logged);
-    let size = fields.ok_or(Status::BadArgument)?.size();
+    let size = fields.ok_or(Status::BadArgument)?.shown_size();
     put_u32(caller, return_size, u32::try_from(size).unwrap_or(u32::MAX))
 }
 

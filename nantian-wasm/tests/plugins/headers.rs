@@ -1,6 +1,6 @@
 //! Request and response headers, answers, and what must never reach the wire.
 
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version};
 use nantian_wasm::{Action, Engine, FailurePolicy, Hooks, PluginConfig, StreamContext, StreamInfo};
 
 use crate::support::{Seen, configured, data, exchange, frames, get, plugin, plugin_of, send};
@@ -373,4 +373,33 @@ fn core_runs_without_a_service_around_it() {
     let (mut parts, ()) = Request::get("/wasm-teapot").body(()).unwrap().into_parts();
     let Action::Respond(answer) = stream.on_request_headers(&mut parts, true) else { panic!("no answer") };
     assert_eq!((answer.status.as_u16(), answer.details.as_str()), (418, "teapot"));
+}
+
+#[test]
+fn size_of_a_map_is_that_of_the_values_that_are_shown_and_totals_count_what_has_come() {
+    // A count, and of each pair two lengths and two ends.
+    let guest = r#"(module
+        (import "env" "proxy_get_header_map_pairs" (func $pairs (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_header_map_size" (func $size (param i32 i32) (result i32)))
+        (import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "request\00headers_bytes")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (local $size i32) (local $count i32)
+            (drop (call $size (i32.const 0) (i32.const 8)))
+            (local.set $size (i32.load (i32.const 8)))
+            (drop (call $pairs (i32.const 0) (i32.const 8) (i32.const 12)))
+            (local.set $count (i32.load (i32.load (i32.const 8))))
+            (if (i32.ne (i32.load (i32.const 12)) (i32.add (i32.add (i32.const 4)
+                (i32.mul (i32.const 10) (local.get $count))) (local.get $size))) (then unreachable))
+            (drop (call $property (i32.const 100) (i32.const 21) (i32.const 8) (i32.const 12)))
+            (if (i32.ne (i32.load (i32.load (i32.const 8))) (i32.sub (local.get $size) (i32.const 1)))
+                (then unreachable))
+            (i32.const 0)))"#;
+    let guest = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
+    let mut request = get("/");
+    request.headers_mut().insert("x-last", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+    assert_eq!(send([guest], request).status(), 200);
 }

@@ -1,6 +1,6 @@
 //! Modules of the `pingora` ABI: five functions, three hooks, a verdict from each.
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use nantian_wasm::{
     Abi, Capabilities, Cause, Engine, FailurePolicy, Hooks, Inventory, Module, ModuleError, Plugin,
     PluginConfig,
@@ -81,6 +81,15 @@ fn what_a_hook_sets_is_a_header_of_the_response() {
 }
 
 #[test]
+fn all_headers_are_text_for_a_hook() {
+    let mut request = keyed(&[]);
+    request.headers_mut().insert("x-last", HeaderValue::from_bytes(b"caf\xe9").unwrap());
+    let seen = sent(plugin(|_| {}), request);
+    let told = seen.response.headers()["x-headers"].as_bytes();
+    assert_eq!(told, "host example.com x-api-key k x-last caf\u{e9} ".as_bytes());
+}
+
+#[test]
 fn hook_of_the_request_sees_its_whole_body() {
     let seen = sent(plugin(|_| {}), keyed(&["a forbid", "den word"]));
     assert_eq!(seen.status(), 422);
@@ -113,7 +122,7 @@ fn stream_is_cut_before_the_part_that_is_refused_under_either_policy() {
 fn response_whose_client_would_have_a_stream_is_shown_as_a_whole_where_it_is_waited_for() {
     let sent = |hooks: Hooks, parts: [&'static str; 2]| {
         let mut request = keyed(&[]);
-        request.headers_mut().insert("accept", http::HeaderValue::from_static("text/event-stream"));
+        request.headers_mut().insert("accept", HeaderValue::from_static("text/event-stream"));
         let response = Response::new(frames(parts.map(data)));
         exchange([plugin(|config| config.hooks = hooks)], request, response)
     };
@@ -138,7 +147,7 @@ fn hooks_that_are_off_let_pass() {
 fn header_that_is_no_http_ends_the_request_and_framing_is_left_out() {
     let set = |text: &'static str| {
         let mut request = keyed(&[]);
-        request.headers_mut().insert("x-set", http::HeaderValue::from_static(text));
+        request.headers_mut().insert("x-set", HeaderValue::from_static(text));
         sent(plugin(|_| {}), request)
     };
     assert_eq!(set("x-set=fine").response_header("x-set"), Some("fine"));
