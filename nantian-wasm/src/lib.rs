@@ -109,10 +109,13 @@
 //!   4 MiB of it, and so do queues. [`PluginStatus`](observe::PluginStatus) counts what is lost.
 //! * A body too large to be held, or for which there is no memory, or made longer than one that may be held,
 //!   and an answer that is no response, end the stream under either failure policy.
-//! * Properties of the request stay readable in the response's phases; `route_name` and `cluster_name` are
-//!   answered. Declaring a property (`declare_property`) is answered by `Ok` however often and has no effect:
-//!   those that guests set are bytes and last as long as their stream. `proxy_get_status` says how a call-out
-//!   ended to the stream that made it, too, not to the root alone.
+//! * Properties of the request stay readable in the response's phases; `route_name`, `cluster_name` and
+//!   `listener_direction` are answered without `xds`, too. Declaring a property (`declare_property`) is
+//!   answered by `Ok` however often and has no effect: those that guests set are bytes and last as long as
+//!   their stream. `proxy_get_status` says how a call-out ended to the stream that made it, too, not to the
+//!   root alone. A header of headers or trailers that a call-out has not brought is not found (1), which
+//!   Envoy answers by a bad argument (2).
+//! * A module without an allocator runs, where Envoy loads none.
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
 //! * A plugin that did not see the request does not see its end either, and one that answers as its context
 //!   is created is not shown the request.

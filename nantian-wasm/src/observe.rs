@@ -317,7 +317,6 @@ impl PluginLog {
 
 /// The part of a guest's log line that is written: a longer one is cut.
 pub(crate) fn written(line: &[u8]) -> &[u8] {
-    let line = line.trim_ascii_end();
     line.get(..line.len().min(MAX_LOG_LINE)).unwrap_or_default()
 }
 
@@ -365,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_guest_cannot_forge_a_second_log_line() {
-        assert_eq!(printable(b"hello\r\nERROR root logged in\n"), "hello  ERROR root logged in");
+        assert_eq!(printable(b"hello\r\nERROR root logged in\n"), "hello  ERROR root logged in ");
         assert_eq!(printable(&[b'a'; 10_000]).len(), MAX_LOG_LINE);
         assert_eq!(printable(&[b'a', 0xff]), "a\u{fffd}");
     }

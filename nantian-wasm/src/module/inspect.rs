@@ -77,6 +77,8 @@ struct Survey<'a> {
     /// Type index of each function, imported ones first.
     functions: Vec<u32>,
     markers: Vec<Abi>,
+    has_initialize: bool,
+    main: Option<u32>,
     has_memory: bool,
     reads_exchange: bool,
     reads_properties: bool,
@@ -231,6 +233,8 @@ impl Survey<'_> {
 
     fn visit_function(&mut self, name: &str, index: u32) -> Result<(), ModuleError> {
         match name {
+            "_initialize" => self.has_initialize = true,
+            "main" => self.main = Some(index),
             "proxy_on_request_body" | "proxy_on_request_trailers" => self.has_request_body = true,
             "proxy_on_response_body" | "proxy_on_response_trailers" => self.has_response_body = true,
             _ => {}
@@ -272,8 +276,7 @@ impl Survey<'_> {
     }
 
     fn conclude(self) -> Result<Traits, ModuleError> {
-        // A module with several markers is served under the newest: it promises to understand each.
-        let Some(abi) = self.markers.iter().max() else {
+        let Some(abi) = Abi::of_markers(self.markers.iter().copied()) else {
             if self.is_pingora {
                 return self.conclude_pingora();
             }
@@ -282,8 +285,12 @@ impl Survey<'_> {
         if !self.has_memory {
             return Err(ModuleError::MissingExport { name: "memory" });
         }
+        // Beside `_start` nobody calls it.
+        if let (true, Some(main)) = (self.has_initialize, self.main) {
+            self.expect_type("main", main, &[(2, 1)])?;
+        }
         Ok(Traits {
-            abi: *abi,
+            abi,
             reads_exchange: self.reads_exchange,
             reads_properties: self.reads_properties,
             outlives_request: self.outlives_request,

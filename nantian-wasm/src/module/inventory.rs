@@ -21,7 +21,7 @@ const PAGE: u64 = 64 << 10;
 pub struct Inventory {
     /// SHA-256 of the bytes.
     pub digest: Digest,
-    /// The ABI its marker stands for, the newest one of several.
+    /// The ABI its marker stands for: of several, the first that Envoy knows.
     pub abi: Option<Abi>,
     /// Functions it imports, as `module.name`, in its own order.
     pub imports: Vec<String>,
@@ -115,7 +115,7 @@ impl Inventory {
                 for export in section {
                     let export = export?;
                     if export.kind == ExternalKind::Func {
-                        self.abi = self.abi.max(Abi::from_marker(export.name));
+                        self.abi = Abi::of_markers(self.abi.into_iter().chain(Abi::from_marker(export.name)));
                         if GUEST_EXPORTS.iter().chain(PINGORA_EXPORTS).any(|(known, _)| *known == export.name)
                         {
                             self.callbacks.push(export.name.to_owned());

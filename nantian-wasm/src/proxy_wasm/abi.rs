@@ -98,6 +98,13 @@ impl Abi {
             _ => None,
         }
     }
+
+    /// The ABI of a module with these markers: the first that Envoy knows, as there, or else Higress'.
+    pub(crate) fn of_markers(markers: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut markers = markers.into_iter();
+        let first = markers.next()?;
+        Some([first].into_iter().chain(markers).find(|abi| *abi != Self::V0_2_100).unwrap_or(first))
+    }
 }
 
 impl fmt::Display for Abi {

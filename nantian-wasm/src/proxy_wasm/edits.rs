@@ -99,15 +99,16 @@ pub(crate) fn edit(
     }
 }
 
-/// Whose trailers a change would be the first of: the guest is shown the end of a body that came without.
-fn added_trailers(exchange: &mut Exchange, kind: MapKind) -> Option<Direction> {
-    let direction = match kind {
-        MapKind::RequestTrailers => Direction::Request,
-        MapKind::ResponseTrailers => Direction::Response,
+/// Whose trailers a change would be the first of: the guest is shown the end of a body that came without, or
+/// holds it.
+pub(super) fn added_trailers(exchange: &Exchange, kind: MapKind) -> Option<Direction> {
+    let (direction, trailers) = match kind {
+        MapKind::RequestTrailers => (Direction::Request, &exchange.request_trailers),
+        MapKind::ResponseTrailers => (Direction::Response, &exchange.response_trailers),
         _ => return None,
     };
-    let may_add = exchange.own()?.message(direction).may_add_trailers;
-    (may_add && exchange.trailers_mut(direction).is_none()).then_some(direction)
+    let may_add = exchange.own_ref()?.message_ref(direction).may_add_trailers;
+    (may_add && trailers.is_none()).then_some(direction)
 }
 
 /// Notes that a guest has written a content-length. It is not kept: the right one is known when the body is.

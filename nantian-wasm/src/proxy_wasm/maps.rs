@@ -28,9 +28,14 @@ pub(super) fn get_size(
             | MapKind::ResponseHeaders
             | MapKind::ResponseTrailers
     );
-    let is_logged = caller.data().exchange().is_some_and(|exchange| exchange.is_logged);
+    let exchange = caller.data().exchange();
+    let is_logged = exchange.is_some_and(|exchange| exchange.is_logged);
     let fields = headers::fields(caller.data(), kind).filter(|_| may_change && !is_logged);
-    let size = fields.ok_or(Status::BadArgument)?.shown_size();
+    let size = match fields {
+        Some(fields) => fields.shown_size(),
+        None if exchange.is_some_and(|exchange| edits::added_trailers(exchange, kind).is_some()) => 0,
+        None => return Err(Status::BadArgument.into()),
+    };
     put_u32(caller, return_size, u32::try_from(size).unwrap_or(u32::MAX))
 }
 

@@ -24,8 +24,8 @@ const REBUILD: &[u8] = b"wasm_need_rebuild";
 /// A map without entries.
 const NO_ENTRIES: &str = "\0\0\0\0";
 
-/// `listener_direction`: traffic comes in.
-const INBOUND: i64 = 1;
+/// `listener_direction` of a listener that says none, as they are by default.
+const UNSPECIFIED: i64 = 0;
 
 pub(super) fn get(
     caller: &mut Caller<'_, State>,
@@ -110,9 +110,13 @@ fn resolve(state: &State, memory: usize, path: &[u8], out: &mut Vec<u8>) -> Resu
         (b"plugin_root_id", None) => text(out, &state.plugin.root_id),
         (b"plugin_vm_id", None) => text(out, &state.plugin.vm_id),
         (b"plugin_vm_memory", None) => int(out, i64::try_from(memory).unwrap_or(i64::MAX)),
-        (b"listener_direction", None) => int(out, INBOUND),
-        (b"metadata", None) => Ok(()),
-        (b"metadata", Some(b"filter_metadata")) if third.is_none() => text(out, NO_ENTRIES),
+        (b"listener_direction", None) => int(out, UNSPECIFIED),
+        (b"metadata", None) if state.exchange().is_some() => Ok(()),
+        (b"metadata", Some(b"filter_metadata")) if third.is_none() && state.exchange().is_some() => {
+            text(out, NO_ENTRIES)
+        }
+        // What has groups and values cannot be written as one value.
+        (b"xds", None) => Err(Status::SerializationFailure),
         _ => {
             let exchange = state.exchange().ok_or(Status::NotFound)?;
             match stream(exchange, first, second, third, out) {
@@ -175,13 +179,26 @@ fn stream(
         (b"connection", Some(b"tls_version")) => named(&info.tls_version, out),
         (b"route_name", None) | (b"xds", Some(b"route_name")) => named(&info.route, out),
         (b"cluster_name", None) | (b"xds", Some(b"cluster_name")) => named(&info.cluster, out),
-        (b"xds", Some(b"listener_direction")) => int(out, INBOUND),
+        (b"xds", Some(b"listener_direction")) => int(out, UNSPECIFIED),
+        (b"xds", Some(b"filter_chain_name")) => Ok(()),
         (b"filter_state", Some(name)) => {
             left_behind(exchange, name.strip_prefix(b"wasm.").ok_or(Status::NotFound)?, out)
         }
+        (b"upstream_filter_state", None)
+            if info.upstream.as_ref().and_then(UpstreamAddress::get).is_none() =>
+        {
+            Err(Status::NotFound)
+        }
         // A whole group cannot be written as one value.
         (
-            b"request" | b"response" | b"source" | b"destination" | b"connection" | b"upstream" | b"xds",
+            b"request"
+            | b"response"
+            | b"source"
+            | b"destination"
+            | b"connection"
+            | b"upstream"
+            | b"filter_state"
+            | b"upstream_filter_state",
             None,
         ) => Err(Status::SerializationFailure),
         _ => Err(Status::NotFound),
@@ -198,8 +215,8 @@ fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u
     match name {
         b"path" => field(b":path", out),
         b"url_path" | b"query" | b"protocol" if !exchange.has_request => Err(Status::NotFound),
-        b"url_path" => text(out, exchange.request.uri.path()),
-        b"query" => text(out, exchange.request.uri.query().unwrap_or_default()),
+        b"url_path" => text(out, target(exchange).0),
+        b"query" => text(out, target(exchange).1),
         b"host" => field(b":authority", out),
         b"scheme" => field(b":scheme", out),
         b"method" => field(b":method", out),
@@ -255,6 +272,14 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
         },
         _ => Err(Status::NotFound),
     }
+}
+
+/// Path and query as `:path` has them now: nothing if a guest has taken it away.
+fn target(exchange: &Exchange) -> (&str, &str) {
+    let fields = headers::of_exchange(exchange, MapKind::RequestHeaders);
+    let path = fields.and_then(|fields| std::str::from_utf8(fields.get(b":path")?).ok());
+    let path = path.unwrap_or_default();
+    path.split_once('?').unwrap_or((path, ""))
 }
 
 fn address(address: Option<SocketAddr>, name: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {

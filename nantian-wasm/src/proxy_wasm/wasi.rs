@@ -236,7 +236,10 @@ fn write(
         return Err(WasiError::Errno(INVAL));
     }
     let line = gather(caller, vectors, count)?;
-    caller.data_mut().log(level, &line);
+    // As in Envoy.
+    if !line.is_empty() {
+        caller.data_mut().log(level, line.strip_suffix(b"\n").unwrap_or(&line));
+    }
     Ok(put_u32(caller, written, u32::try_from(line.len()).unwrap_or(u32::MAX))?)
 }
 

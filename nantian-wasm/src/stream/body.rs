@@ -349,13 +349,7 @@ impl StreamContext {
         if let Some(message) = self.message_of(cursor.index, cursor.direction) {
             message.may_add_trailers = end && !is_last;
         }
-        let visit = self.visit(cursor, cell, call);
-        if let Some(message) =
-            self.message_of(cursor.index, cursor.direction).filter(|_| !matches!(visit, CallOutcome::Pending))
-        {
-            message.may_add_trailers = false;
-        }
-        match visit {
+        match self.visit(cursor, cell, call) {
             CallOutcome::Pending => BodyOutcome::Instead(Step::Over(Action::Pending)),
             CallOutcome::Done(code) => BodyOutcome::Verdict(BodyVerdict::of(code)),
             CallOutcome::Skipped => BodyOutcome::Instead(Step::Next),

@@ -251,6 +251,7 @@ impl StreamContext {
             exchange.forget_body(index, direction);
             if let Some(message) = exchange.message_of(index, direction) {
                 (message.pause, message.waits_for_body) = (Pause::None, false);
+                message.may_add_trailers = false;
             }
         }
         self.set_holds(index, direction, false);

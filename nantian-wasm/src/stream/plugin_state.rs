@@ -37,7 +37,7 @@ pub(crate) struct PluginMessage {
     pub(crate) has_headers: bool,
     /// The guest has the trailers.
     pub(crate) has_trailers: bool,
-    /// The guest is shown the end of a body without trailers, and may add some.
+    /// The guest is shown the end of a body without trailers, or holds it, and may add some.
     pub(crate) may_add_trailers: bool,
     /// Bytes the guest can look at.
     pub(crate) window: Option<BodyBuffer>,

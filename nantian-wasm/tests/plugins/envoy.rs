@@ -485,10 +485,12 @@ fn asking_for(path: &str, first: &str, act: &str) -> Plugin {
         (import "env" "proxy_close_stream" (func $close (param i32) (result i32)))
         (import "env" "proxy_send_local_response"
             (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_remove_header_map_value" (func $remove (param i32 i32 i32) (result i32)))
         (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
         (data (i32.const 64) "PATH")
         (data (i32.const 128) "too late")
+        (data (i32.const 160) ":path")
         (func (export "proxy_abi_version_0_2_1"))
         (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1025))
         (func $tell (local $status i32)
@@ -543,4 +545,92 @@ fn details_of_a_stream_that_a_guest_ends_are_those_that_are_there() {
     ] {
         assert_eq!(told_of(path, first, act).last().map(String::as_str), Some(details), "{first} {act}");
     }
+}
+
+#[test]
+fn parts_of_a_path_are_those_that_it_has_now() {
+    let removes = "(drop (call $remove (i32.const 0) (i32.const 160) (i32.const 5)))";
+    let told = |path| told_of(path, "proxy_on_request_headers", removes);
+    assert_eq!(told(r"request\00url_path"), ["0/", "0"]);
+    assert_eq!(told(r"request\00query"), ["0", "0"]);
+}
+
+#[test]
+fn groups_of_properties_are_no_values_and_a_root_context_has_few() {
+    let told = |path| told_of(path, "proxy_on_request_headers", "").remove(0);
+    let statuses = ["filter_state", "upstream_filter_state", "xds", r"xds\00filter_chain_name"].map(told);
+    assert_eq!(statuses, ["3", "1", "3", "0"], "there is no backend yet");
+    let root = r#"(module
+        (import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "metadata")
+        (data (i32.const 80) "xds")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (i32.and
+                (i32.eq (call $property (i32.const 64) (i32.const 8) (i32.const 0) (i32.const 4)) (i32.const 1))
+                (i32.eq (call $property (i32.const 80) (i32.const 3) (i32.const 0) (i32.const 4))
+                    (i32.const 3)))))"#;
+    of_text(root);
+}
+
+#[test]
+fn trailers_can_be_added_while_the_end_of_a_body_is_held() {
+    let guest = r#"(module
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_header_map_size" (func $size (param i32 i32) (result i32)))
+        (import "env" "proxy_set_tick_period_milliseconds" (func $period (param i32) (result i32)))
+        (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
+        (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "x-added")
+        (global $held (mut i32) (i32.const 0))
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (i32.eqz (call $period (i32.const 10))))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (global.set $held (local.get 0))
+            (i32.const 1))
+        (func (export "proxy_on_tick") (param i32)
+            (if (i32.eqz (global.get $held)) (then (return)))
+            (drop (call $become (global.get $held)))
+            (i32.store (i32.const 8) (i32.const 7))
+            (if (i32.or (call $size (i32.const 1) (i32.const 8)) (i32.load (i32.const 8))) (then unreachable))
+            (drop (call $add (i32.const 1) (i32.const 16) (i32.const 7) (i32.const 16) (i32.const 7)))
+            (drop (call $continue (i32.const 0)))
+            (global.set $held (i32.const 0))))"#;
+    let engine = Engine::new().unwrap().0;
+    let plugin = plugin_of(&engine, &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
+    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+    let mut parts = Request::post("/").body(()).unwrap().into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
+    let mut chunk = Bytes::from_static(b"part");
+    assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Pending));
+    (0..20).for_each(|_| engine.tick());
+    engine.maintain();
+    assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Continue));
+    assert_eq!(chunk, "part");
+    assert_eq!(stream.take_request_trailers().unwrap()["x-added"], "x-added");
+}
+
+#[test]
+fn what_a_guest_prints_is_logged_without_its_last_line_break_and_nothing_is_logged_of_nothing() {
+    let guest = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "printed  \n")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func $print (param i32)
+            (i32.store (i32.const 0) (i32.const 16))
+            (i32.store (i32.const 4) (local.get 0))
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (call $print (i32.const 0))
+            (call $print (i32.const 10))
+            (drop (call $log (i32.const 2) (i32.const 16) (i32.const 8)))
+            (i32.const 0)))"#;
+    let lines = Logged::during(|| drop(send([of_text(guest)], get("/"))));
+    assert_eq!(lines, ["probe: printed  ", "probe: printed "]);
 }

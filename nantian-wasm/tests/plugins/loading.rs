@@ -1,7 +1,7 @@
 //! Which bytes become a plugin, and what the others are told.
 
 use bytes::Bytes;
-use nantian_wasm::{Abi, Cause, Digest, Engine, Module, ModuleError, Phase, PluginError};
+use nantian_wasm::{Abi, Cause, Digest, Engine, Inventory, Module, ModuleError, Phase, PluginError};
 use std::time::Duration;
 
 use crate::support::{get, guest, plugin_of, send};
@@ -27,6 +27,29 @@ fn abi_is_found_in_the_bytes() {
         let text = format!(r#"(module (func (export "{marker}")) (memory (export "memory") 1))"#);
         assert_eq!(compile(&text).unwrap().abi(), abi);
     }
+}
+
+#[test]
+fn of_several_markers_the_first_counts_that_envoy_knows() {
+    for (markers, abi) in [
+        (["0_2_0", "0_2_1"], Abi::V0_2_0),
+        (["0_2_1", "0_1_0"], Abi::V0_2_1),
+        (["0_2_100", "0_2_1"], Abi::V0_2_1),
+        (["0_3_0", "0_2_100"], Abi::V0_2_100),
+    ] {
+        let markers = markers.map(|version| format!(r#"(func (export "proxy_abi_version_{version}"))"#));
+        let text = format!(r#"(module {} (memory (export "memory") 1))"#, markers.concat());
+        assert_eq!(compile(&text).unwrap().abi(), abi, "{text}");
+        assert_eq!(Inventory::of(&wat::parse_str(&text).unwrap()).unwrap().abi, Some(abi), "{text}");
+    }
+}
+
+#[test]
+fn main_that_cannot_be_called_is_refused_where_it_would_be() {
+    let main = r#"(func (export "main") (result i32) (i32.const 0))"#;
+    let refusal = refusal(&format!(r#"(module {MARKER} {main} (func (export "_initialize")))"#));
+    assert_eq!(refusal, "export main has type () -> (i32), expected (i32, i32) -> (i32)");
+    assert!(compile(&format!(r#"(module {MARKER} {main} (func (export "_start")))"#)).is_ok());
 }
 
 #[test]

@@ -402,7 +402,7 @@ fn properties_are_those_of_the_exchange_and_what_guests_leave() {
             "request.headers.x-one=1",
             "request.nothing=none",
             "plugin_name=probe",
-            r"listener_direction=\x01\x00\x00\x00\x00\x00\x00\x00",
+            r"listener_direction=\x00\x00\x00\x00\x00\x00\x00\x00",
             "left=none",
             "left.behind=none",
             r"connection.mtls=\x00",
