@@ -250,30 +250,11 @@ mod tests {
     use crate::plugin::Plugin;
     use crate::stream::StreamInfo;
 
-    /// Counts streams whose end says why their response is what it is, and bytes of requests.
-    const LOGGING: &str = r#"(module
-        (import "env" "proxy_get_property" (func $property (param i32 i32 i32 i32) (result i32)))
-        (import "env" "proxy_define_metric" (func $define (param i32 i32 i32 i32) (result i32)))
-        (import "env" "proxy_increment_metric" (func $add (param i32 i64) (result i32)))
-        (memory (export "memory") 1)
-        (data (i32.const 100) "response\00code_details")
-        (data (i32.const 150) "request\00size")
-        (func (export "proxy_abi_version_0_2_1"))
-        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
-        (func (export "proxy_on_configure") (param i32 i32) (result i32)
-            (drop (call $define (i32.const 0) (i32.const 109) (i32.const 12) (i32.const 0)))
-            (drop (call $define (i32.const 0) (i32.const 158) (i32.const 4) (i32.const 4)))
-            (i32.const 1))
-        (func (export "proxy_on_log") (param i32)
-            (if (i32.eqz (call $property (i32.const 100) (i32.const 21) (i32.const 8) (i32.const 12)))
-                (then (drop (call $add (i32.load (i32.const 0)) (i64.const 1)))))
-            (if (i32.eqz (call $property (i32.const 150) (i32.const 12) (i32.const 8) (i32.const 12)))
-                (then (drop (call $add (i32.load (i32.const 4)) (i64.load (i32.load (i32.const 8)))))))))"#;
-
     #[test]
     fn what_is_noted_while_another_owner_takes_a_step_is_known_after_it() {
         let (engine, _threads) = Engine::new().unwrap();
-        let module = Module::compile(&engine, &wat::parse_str(LOGGING).unwrap(), None).unwrap();
+        let guest = include_str!("../tests/guests/log_notes.wat");
+        let module = Module::compile(&engine, &wat::parse_str(guest).unwrap(), None).unwrap();
         let plugin = Plugin::new(&module, PluginConfig::new("logging")).unwrap();
         let mut context = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
         let mut parts = Request::new(()).into_parts().0;

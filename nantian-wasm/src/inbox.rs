@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::host::{CallFailure, GrpcEvent, HttpCallResponse};
 use crate::pool::{InstanceCell, Slot};
-use crate::stream::SharedExchange;
+use crate::stream::{PendingNotes, SharedExchange};
 use crate::sync::lock;
 
 /// Bytes of replies and messages that wait for one instance: as many as one stream may await, 16 replies of 4
@@ -47,6 +47,8 @@ pub(crate) enum Job {
         context: u32,
         exchange: SharedExchange,
         is_logged: bool,
+        /// What the exchange does not know yet.
+        notes: PendingNotes,
     },
     HttpReply {
         id: u32,

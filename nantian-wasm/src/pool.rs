@@ -16,7 +16,7 @@ use crate::instance::Instance;
 use crate::proxy_wasm::SharedPlugin;
 use crate::rebuild_budget::RebuildBudget;
 use crate::sandbox::Peaks;
-use crate::stream::{ReusableFuture, SharedExchange};
+use crate::stream::{PendingNotes, ReusableFuture, SharedExchange};
 use crate::tally::Tally;
 
 /// The instances of a plugin.
@@ -360,8 +360,14 @@ impl Lease {
     }
 
     /// Leaves a stream to whoever uses the instance next.
-    pub(crate) fn orphan(&self, context: u32, exchange: SharedExchange, is_logged: bool) {
-        self.slot.post(self.generation, Job::Close { context, exchange, is_logged });
+    pub(crate) fn orphan(
+        &self,
+        context: u32,
+        exchange: SharedExchange,
+        is_logged: bool,
+        notes: PendingNotes,
+    ) {
+        self.slot.post(self.generation, Job::Close { context, exchange, is_logged, notes });
     }
 }
 

@@ -193,8 +193,9 @@ impl Instance {
     /// Whether the exchange a job works on can be had now; it is kept for the job then.
     pub(crate) fn prepare(&mut self, job: &Job) -> bool {
         match job {
-            Job::Close { context, exchange, .. } => {
+            Job::Close { context, exchange, notes, .. } => {
                 let Some(mut exchange) = exchange.try_lock_owned() else { return false };
+                notes.tell(&mut exchange);
                 let plugin_index = self
                     .store
                     .inner

@@ -6,8 +6,8 @@ use super::StreamContext;
 use super::active_plugin::ActivePlugin;
 use super::call::Call;
 use super::direction::Direction;
-use super::exchange::Exchange;
 use super::guest_call::{GuestCall, GuestCallResult};
+use super::notes::Notes;
 use super::plugin_state::PluginState;
 use crate::pool::Slot;
 use crate::running::{ReleaseInstance as _, Started};
@@ -31,7 +31,7 @@ impl StreamContext {
             let slot = lease.slot();
             let exchange = exchange.take().or_else(|| self.shared.try_lock_owned());
             let (Some(mut cell), Some(mut exchange)) = (slot.try_lock(), exchange) else {
-                lease.orphan(context, Arc::clone(&self.shared), is_logged);
+                lease.orphan(context, Arc::clone(&self.shared), is_logged, self.pending_notes.clone());
                 slot.settle();
                 continue;
             };
@@ -39,6 +39,7 @@ impl StreamContext {
                 note_cost(slot, exchange.plugins.get(index));
                 continue;
             }
+            self.pending_notes.tell(&mut exchange);
             exchange.begin(index, false);
             let call = Call::Close { is_logged };
             let_end(slot, GuestCall { cell, exchange, call, context }.begin(slot));
@@ -48,24 +49,24 @@ impl StreamContext {
 
     /// Counts bytes of a body that no plugin was shown.
     pub(crate) fn count_unseen(&mut self, direction: Direction, bytes: usize) {
-        self.note(|exchange| exchange.count_bytes(direction, bytes));
+        self.note(Notes::of_unseen(direction, bytes));
     }
 
     /// Says why the response is what it is, unless something has been said of it.
     pub(crate) fn explain(&mut self, details: &str, flags: u32) {
-        self.note(|exchange| {
-            if exchange.details.is_none() {
-                (exchange.details, exchange.flags) = (Some(details.to_owned()), flags);
-            }
-        });
+        self.note(Notes::of_explanation(details, flags));
     }
 
     /// Notes something for those who log the stream.
-    fn note(&mut self, note: impl FnOnce(&mut Exchange)) {
-        if let Some(exchange) = &mut self.exchange {
-            note(exchange);
-        } else if let Some(mut exchange) = self.shared.try_lock() {
-            note(&mut exchange);
+    fn note(&mut self, notes: Notes) {
+        let Self { exchange, shared, pending_notes, .. } = self;
+        if let Some(exchange) = exchange {
+            notes.tell(exchange);
+        } else if let Some(mut exchange) = shared.try_lock() {
+            pending_notes.tell(&mut exchange);
+            notes.tell(&mut exchange);
+        } else {
+            pending_notes.keep(notes);
         }
     }
 
@@ -80,6 +81,7 @@ impl StreamContext {
         if cell.instance_of(slot, lease.generation()).is_none() {
             return;
         }
+        self.pending_notes.tell(&mut exchange);
         exchange.begin(index, false);
         let guest_call = GuestCall { cell, exchange, call: Call::Log, context: active.context };
         let_end(slot, guest_call.begin(slot));
@@ -109,5 +111,52 @@ fn let_end(slot: &Arc<Slot>, begun: Started<GuestCallResult>) {
 fn note_cost(slot: &Slot, plugin_state: Option<&PluginState>) {
     if let Some(plugin_state) = plugin_state {
         slot.peaks().note(&plugin_state.usage);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::config::PluginConfig;
+    use crate::engine::Engine;
+    use crate::module::Module;
+    use crate::plugin::Plugin;
+    use crate::stream::{Action, StreamInfo};
+
+    /// What a plugin logs of a stream of which something is noted while a guest has the exchange, until after
+    /// the end of the stream or not.
+    fn logged_of(is_busy_at_the_end: bool) -> Vec<(String, u64)> {
+        let (engine, _threads) = Engine::new().unwrap();
+        let guest = include_str!("../../tests/guests/log_notes.wat");
+        let module = Module::compile(&engine, &wat::parse_str(guest).unwrap(), None).unwrap();
+        let plugin = Plugin::new(&module, PluginConfig::new("logging")).unwrap();
+        let mut context = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+        let mut parts = Request::new(()).into_parts().0;
+        assert!(matches!(context.on_request_headers(&mut parts, true), Action::Continue));
+        context.exchange = None;
+        let busy = context.shared.try_lock_owned().unwrap();
+        context.count_unseen(Direction::Request, 3);
+        context.explain("first", 0);
+        context.count_unseen(Direction::Request, 4);
+        context.explain("second", 0);
+        if is_busy_at_the_end {
+            drop(context);
+            drop(busy);
+            engine.maintain();
+        } else {
+            drop(busy);
+            drop(context);
+        }
+        plugin.status().metrics.into_iter().map(|metric| (metric.name, metric.value)).collect()
+    }
+
+    #[test]
+    fn what_is_noted_while_a_guest_has_the_exchange_is_known_when_the_stream_is_logged() {
+        for is_busy_at_the_end in [false, true] {
+            let expected = [("code_details".to_owned(), 1), ("size".to_owned(), 7)];
+            assert_eq!(logged_of(is_busy_at_the_end), expected, "{is_busy_at_the_end}");
+        }
     }
 }

@@ -14,6 +14,7 @@ mod guest_call;
 mod headers;
 mod info;
 mod memory;
+mod notes;
 mod plugin_state;
 mod release;
 mod removed_pseudo_headers;
@@ -43,6 +44,7 @@ pub(crate) use self::exchange::{Exchange, RequestHead, ResponseHead, SharedExcha
 pub use self::filter_state::FilterState;
 pub(crate) use self::guest_call::ReusableFuture;
 pub use self::info::{ClientCertificate, StreamInfo};
+pub(crate) use self::notes::PendingNotes;
 pub(crate) use self::plugin_state::{BodyBuffer, BodyBytes};
 pub(crate) use self::removed_pseudo_headers::RemovedPseudoHeaders;
 pub use self::upstream::UpstreamAddress;
@@ -91,6 +93,8 @@ pub struct StreamContext {
     is_event_stream: bool,
     waits: ByDirection<Option<Wait>>,
     calls: StreamCalls,
+    /// What the exchange does not know yet.
+    pending_notes: PendingNotes,
     /// What its plugins hold of bodies, as the embedder counts it.
     held: Option<HeldBodies>,
     /// The memory of what the last step let go of that.
@@ -153,6 +157,7 @@ impl StreamContext {
             is_event_stream: false,
             waits: ByDirection::default(),
             calls: StreamCalls::default(),
+            pending_notes: PendingNotes::default(),
             held: None,
             passing: None,
         }

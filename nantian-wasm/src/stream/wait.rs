@@ -63,9 +63,10 @@ impl StreamContext {
 
     /// Takes the exchange, or notes that the direction waits for it: a guest may have it for many slices.
     fn take_exchange(&mut self, direction: Direction) -> Option<OwnedMutexGuard<Exchange>> {
-        let exchange = self.exchange.take().or_else(|| self.shared.try_lock_owned());
-        if exchange.is_none() {
-            *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned()));
+        let mut exchange = self.exchange.take().or_else(|| self.shared.try_lock_owned());
+        match &mut exchange {
+            Some(exchange) => self.pending_notes.tell(exchange),
+            None => *self.waits.of(direction) = Some(Wait::Exchange(Arc::clone(&self.shared).lock_owned())),
         }
         exchange
     }
