@@ -75,6 +75,16 @@ struct Outage {
 }
 
 impl Outage {
+    /// Notes how a store is. Returns whether that is worth a line: that it is reachable, with which all that
+    /// was warned of is over, or another warning.
+    fn note(&mut self, is_reachable: bool, lost: usize, fault: Option<StoreFault>) -> bool {
+        if is_reachable {
+            *self = Self::default();
+            return true;
+        }
+        self.worsens(lost, fault)
+    }
+
     /// Whether that many nodes being away, the last one for this reason, is worth another warning. A reason
     /// that passes is none, and the one that lasts is the same after it.
     fn worsens(&mut self, lost: usize, fault: Option<StoreFault>) -> bool {
@@ -110,13 +120,10 @@ pub(crate) async fn store(store: RedisStore, changed: Arc<Notify>) {
         if before.as_ref().is_none_or(|(_, before, ..)| *before != remark) {
             changed.notify_one();
         }
-        let is_news = if status.is_reachable {
+        let is_news = outage.note(status.is_reachable, lost, fault);
+        if status.is_reachable {
             tracing::info!(store = %store.url(), replicas = status.replicas, "limits are shared");
-            outage = Outage::default();
-            true
-        } else {
-            outage.worsens(lost, fault)
-        };
+        }
         let reason = fault.map(tracing::field::display);
         match remark {
             Some(remark) if is_news => tracing::warn!(store = %store.url(), reason, away, "{remark}"),
@@ -134,13 +141,22 @@ mod tests {
     fn a_fault_that_lasts_is_warned_of_once_while_others_pass() {
         use StoreFault::{Credentials, Timeout, Tls};
         let mut outage = Outage::default();
-        let mut warned = |lost, fault| outage.worsens(lost, Some(fault));
+        let mut warned = |lost, fault| outage.note(false, lost, Some(fault));
         assert!(warned(1, Timeout));
         assert!(!warned(1, StoreFault::Connect), "it is away all the same");
         assert_eq!([Tls, Timeout, Tls, Timeout].map(|fault| warned(1, fault)), [true, false, false, false]);
         assert!(warned(1, Credentials));
         assert!(!warned(1, Credentials));
         assert_eq!([2, 2, 1].map(|lost| warned(lost, Timeout)), [true, false, false]);
-        assert!(Outage::default().worsens(1, Some(Credentials)), "it was reachable meanwhile");
+    }
+
+    #[test]
+    fn an_outage_is_warned_of_again_once_the_store_was_back() {
+        let mut outage = Outage::default();
+        for _ in 0..2 {
+            assert!(outage.note(false, 2, Some(StoreFault::Credentials)));
+            assert!(!outage.note(false, 1, Some(StoreFault::Credentials)), "it is away all the same");
+            assert!(outage.note(true, 0, None));
+        }
     }
 }
