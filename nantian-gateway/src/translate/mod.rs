@@ -26,7 +26,7 @@ use serde::Serialize;
 pub(crate) use self::cluster_state::oldest_first;
 pub(crate) use self::gateway::certificate_fault;
 #[cfg(feature = "kubernetes")]
-pub(crate) use self::gateway::{added_listeners, asked_addresses, asked_of_service};
+pub(crate) use self::gateway::{added_listeners, asked_addresses, asked_of_service, has_parameters};
 use self::{
     cluster_state::{ClusterState, Report},
     gateway::{Gateways, ListenerSets},

@@ -26,7 +26,9 @@ use tokio::sync::watch;
 
 pub(crate) use self::api_error::said;
 pub(crate) use self::ours::ours;
-pub(crate) use self::service::{FRONT_PORTS, belongs_to, digest, listener_ports, placements, service_name};
+pub(crate) use self::service::{
+    FRONT_PORTS, belongs_to, digest, front_ports, listener_ports, placements, service_name,
+};
 use self::{
     cache::Change,
     unreadable::{PartialObject, Unreadable},

@@ -95,8 +95,7 @@ fn claims(
     let claimed = |(name, gateway)| {
         let service = service_of(objects, name, gateway)?;
         let asked = listener_ports(objects, name, gateway);
-        let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).filter_map(bound_port);
-        let ports = ports.filter(|(port, bound)| FRONT_PORTS.contains(bound) && asked.contains(port));
+        let ports = front_ports(service).filter(|(port, _)| asked.contains(port));
         Some((name, ports.collect::<Vec<_>>()))
     };
     let claimed: Vec<(&ObjectName, _)> = ours(objects).into_iter().filter_map(claimed).collect();
@@ -116,6 +115,12 @@ fn claims(
         claims.insert(name.clone(), ports.into_iter().filter(is_own).collect());
     }
     claims
+}
+
+/// The ports of the process that a Service leads to, each for one of its own.
+pub(crate) fn front_ports(service: &Service) -> impl Iterator<Item = ((Transport, u16), u16)> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).filter_map(bound_port);
+    ports.filter(|(_, bound)| FRONT_PORTS.contains(bound))
 }
 
 fn bound_port(port: &ServicePort) -> Option<((Transport, u16), u16)> {

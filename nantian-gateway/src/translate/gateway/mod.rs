@@ -13,6 +13,8 @@ mod set;
 
 use std::{collections::HashMap, net::IpAddr};
 
+#[cfg(feature = "kubernetes")]
+use gateway_api::experimental::gatewayclasses::GatewayClass;
 use gateway_api::experimental::gateways::Gateway;
 
 #[cfg(feature = "kubernetes")]
@@ -236,6 +238,12 @@ fn class_verdict(gateway: &Gateway, class: &Result<(), Fault>) -> Result<(), Fau
     class
         .clone()
         .map_err(|fault| Fault::new(fault.reason, format!("GatewayClass {name}: {}", fault.message())))
+}
+
+/// Whether a Gateway of this class is refused for parameters, of its own or of the class.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn has_parameters(gateway: &Gateway, class: &GatewayClass) -> bool {
+    parameters(gateway).is_err() || class.spec.parameters_ref.is_some()
 }
 
 fn parameters(gateway: &Gateway) -> Result<(), Fault> {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::IpAddr,
 };
 
 use gateway_api::experimental::gateways::Gateway;
@@ -15,9 +16,9 @@ use crate::{
     ir::{ObjectName, Transport},
     source::{
         Objects, Placements,
-        kube::{FRONT_PORTS, belongs_to, digest, listener_ports, ours, service_name},
+        kube::{FRONT_PORTS, belongs_to, digest, front_ports, listener_ports, ours, service_name},
     },
-    translate::asked_of_service,
+    translate::{asked_of_service, has_parameters},
 };
 
 /// The label that ties an EndpointSlice to its Service.
@@ -71,10 +72,22 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
     let replicas = replicas(objects, &config.own_service);
     let mut kept = BTreeSet::new();
     for (name, gateway) in gateways {
-        // What the translator refuses is not served, so that nothing in front of it changes.
-        let Ok(address) = asked_of_service(gateway) else { continue };
         let service_name = service_name(name, gateway);
         let present = objects.services.get(&service_name);
+        let uid = present.and_then(|service| service.metadata.uid.as_deref());
+        // What the translator refuses is not served, so that nothing in front of it changes but where the
+        // replicas are, some of which may serve the version before.
+        let Some(address) = asked_address(objects, gateway) else {
+            let own = present.filter(|service| {
+                belongs_to(service, gateway)
+                    && other_replicas(objects, service, &config.own_service).is_none()
+            });
+            if let (Some(service), Some(uid)) = (own, uid) {
+                let ports = front_ports(service).collect();
+                plan.lead_to(&replicas, objects, name, (&service_name, uid), &ports);
+            }
+            continue;
+        };
         if present.is_some_and(|service| !belongs_to(service, gateway)) {
             // Nobody's Service is changed but ours.
             plan.obstacle(name, format!("Service {service_name} exists and belongs to somebody else"));
@@ -105,7 +118,7 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
         let service = present.map(|service| &**service);
         let body = desired::service(name, gateway, &service_name, config, address, &ports, service);
         plan.services.extend(desired(name, &service_name, body, service));
-        if let Some(uid) = present.and_then(|service| service.metadata.uid.as_deref()) {
+        if let Some(uid) = uid {
             if replicas.is_empty() {
                 let own = &config.own_service;
                 plan.obstacle(
@@ -113,19 +126,7 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
                     format!("its Service leads nowhere, for Service {own} has no EndpointSlice"),
                 );
             }
-            for family in FAMILIES {
-                let slice =
-                    ObjectName::new(&*service_name.namespace, desired::slice_name(&service_name, family));
-                let present = objects.endpoint_slices.get(&slice).map(|slice| &**slice);
-                let endpoints = match (replicas.get(family), present) {
-                    (Some(endpoints), _) => endpoints.as_slice(),
-                    // There is none any more that has such an address.
-                    (None, Some(_)) if !replicas.is_empty() => &[],
-                    (None, _) => continue,
-                };
-                let body = desired::slice(&service_name, uid, &slice, family, endpoints, &ports);
-                plan.slices.extend(desired(name, &slice, body, present));
-            }
+            plan.lead_to(&replicas, objects, name, (&service_name, uid), &ports);
         }
     }
     let left_over = objects.services.iter().filter(|(name, service)| {
@@ -144,6 +145,29 @@ impl Plan {
         Self { slices: self.slices, ..Self::default() }
     }
 
+    /// Adds the slices of the Service of a Gateway, which has this UID: by these ports to the replicas.
+    fn lead_to(
+        &mut self,
+        replicas: &BTreeMap<String, Vec<Endpoint>>,
+        objects: &Objects,
+        gateway: &ObjectName,
+        (service, uid): (&ObjectName, &str),
+        ports: &BTreeMap<(Transport, u16), u16>,
+    ) {
+        for family in FAMILIES {
+            let slice = ObjectName::new(&*service.namespace, desired::slice_name(service, family));
+            let present = objects.endpoint_slices.get(&slice).map(|slice| &**slice);
+            let endpoints = match (replicas.get(family), present) {
+                (Some(endpoints), _) => endpoints.as_slice(),
+                // There is none any more that has such an address.
+                (None, Some(_)) if !replicas.is_empty() => &[],
+                (None, _) => continue,
+            };
+            let body = desired::slice(service, uid, &slice, family, endpoints, ports);
+            self.slices.extend(desired(gateway, &slice, body, present));
+        }
+    }
+
     fn obstacle(&mut self, gateway: &ObjectName, text: String) {
         self.obstacles.push(Obstacle { gateway: Some(gateway.clone()), text });
     }
@@ -156,6 +180,17 @@ impl fmt::Display for Obstacle {
         }
         f.write_str(&self.text)
     }
+}
+
+/// The address that the Service of a Gateway is asked for, if any in particular; nothing at all where the
+/// Gateway is refused.
+fn asked_address(objects: &Objects, gateway: &Gateway) -> Option<Option<IpAddr>> {
+    let class =
+        objects.gateway_classes.get(&ObjectName::new("", gateway.spec.gateway_class_name.as_str()))?;
+    if has_parameters(gateway, class) {
+        return None;
+    }
+    asked_of_service(gateway).ok()
 }
 
 /// `body` as something to write, unless `present` is as it says.

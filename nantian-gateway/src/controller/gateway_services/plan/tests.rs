@@ -345,7 +345,29 @@ fn nothing_changes_in_front_of_a_gateway_that_is_refused_for_its_addresses() {
         ask_for(&mut objects, refused.clone());
         let planned = carry_out(&mut objects);
         assert!(planned.is_empty() && planned.obstacles.is_empty(), "{refused}: {planned:?}");
+        let ports = |objects: &Objects| {
+            let slice = &objects.endpoint_slices[&ObjectName::new("demo", "web-ours-ipv4")];
+            slice.ports.iter().flatten().filter_map(|port| port.port).collect::<Vec<_>>()
+        };
+        let before = ports(&objects);
+        replace_replicas(&mut objects, "IPv4", &["10.0.0.3"]);
+        let planned = carry_out(&mut objects);
+        assert_eq!((planned.services.len(), planned.slices.len()), (0, 1), "{refused}");
+        assert_eq!(planned.slices[0].body["endpoints"], json!([{ "addresses": ["10.0.0.3"] }]));
+        assert_eq!((ports(&objects), before.len()), (before, 2), "of the version before");
     }
+}
+
+#[test]
+fn a_gateway_that_is_refused_for_parameters_is_given_no_service() {
+    let parameters = json!({ "group": "example.com", "kind": "Parameters", "name": "p" });
+    let mut objects = world();
+    gateway(&mut objects, "web", &[("HTTP", 80)], json!({ "parametersRef": parameters.clone() }));
+    assert!(plan(&objects, &config()).is_empty());
+    let mut objects = world();
+    let spec = json!({ "controllerName": objects.controller, "parametersRef": parameters });
+    put(&mut objects.gateway_classes, json!({ "metadata": { "name": "ours" }, "spec": spec }));
+    assert!(plan(&objects, &config()).is_empty());
 }
 
 #[test]
