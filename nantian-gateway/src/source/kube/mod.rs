@@ -62,8 +62,10 @@ pub struct Cluster {
     versions: Versions<Option<String>>,
     unreadable: BTreeMap<ObjectRef, Unreadable>,
     addressing: Addressing,
-    /// The addresses of the pool that are taken.
+    /// The addresses of the pool that are taken,
     assigned: BTreeMap<ObjectName, IpAddr>,
+    /// and those that were when what was handed out stood last.
+    held: BTreeMap<ObjectName, IpAddr>,
     /// The objects with the addresses of the pool, where there is one.
     addressed: Option<Objects>,
     /// Where the Gateways with a Service were reached when what was handed out stood last.
@@ -101,6 +103,7 @@ impl Cluster {
             unreadable: BTreeMap::new(),
             addressing,
             assigned: BTreeMap::new(),
+            held: BTreeMap::new(),
             addressed: None,
             placed: BTreeMap::new(),
             is_unshown: false,
@@ -146,9 +149,12 @@ impl Cluster {
                 let known = |gateway: &ObjectName| {
                     status("Gateway", gateway).pointer("/addresses/0/value")?.as_str()?.parse().ok()
                 };
-                let before = self.assigned.clone();
-                self.addressed = Some(pool.assign(self.versions.objects(), known, &mut self.assigned));
-                moved(&before, &self.assigned)
+                // An edit that may be taken back gives nothing away.
+                let mut assigned = self.held.clone();
+                self.addressed = Some(pool.assign(self.versions.objects(), known, &mut assigned));
+                let moved = moved(&self.assigned, &assigned);
+                self.assigned = assigned;
+                moved
             }
             Addressing::Services(_) => {
                 let status = |service: &ObjectName| status("Service", service);
@@ -219,6 +225,7 @@ impl Source for Cluster {
     }
 
     fn stands(&mut self) {
+        self.held.clone_from(&self.assigned);
         let Addressing::Services(show) = &self.addressing else { return };
         let objects = self.versions.objects();
         if let Placements::InFront(placed) = &objects.placements {

@@ -216,6 +216,32 @@ fn a_replica_binds_the_addresses_that_another_one_has_told() {
 }
 
 #[test]
+fn an_edit_that_is_taken_back_costs_a_gateway_no_address() {
+    let mut world = World::default();
+    let pool = "10.0.0.1-10.0.0.2".parse().unwrap();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Pool(pool));
+    for at in [0, 2] {
+        world.edit(Edit::Put(at, 0), &mut cluster);
+    }
+    cluster.read();
+    cluster.stands();
+    let address = |cluster: &Cluster, name: &str| {
+        let gateway = &cluster.objects().gateways[&ObjectName::new("demo", name)];
+        gateway.spec.addresses.as_ref()?.first()?.value.clone()
+    };
+    assert_eq!(address(&cluster, "b").as_deref(), Some("10.0.0.1"));
+    let mut refused = object(2, 0);
+    refused["spec"]["addresses"] = json!([{ "type": "Hostname", "value": "b.example.com" }]);
+    world.written.insert(2, refused);
+    world.put(2);
+    world.edit(Edit::Put(1, 0), &mut cluster);
+    cluster.read();
+    assert!(cluster.reject(&ObjectRef { kind: "Gateway", name: ObjectName::new("demo", "b") }));
+    cluster.stands();
+    assert_eq!(["a", "b"].map(|name| address(&cluster, name).unwrap()), ["10.0.0.2", "10.0.0.1"]);
+}
+
+#[test]
 fn an_object_that_was_made_anew_takes_over_nothing_of_the_one_before() {
     let mut world = World::default();
     let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
