@@ -79,20 +79,24 @@ fn report(
     };
     let writer = Writer::new(client, cache, view, &lease, features);
     let mut shown = view.watch();
-    let end = async move {
-        let drains = async {
-            // Nothing is shown before the first world is complete, and when the process drains.
-            let _ = shown.wait_for(Option::is_some).await;
-            let _ = shown.wait_for(Option::is_none).await;
-        };
+    let leading = async move {
+        // Nothing is shown before the first world is complete: another replica may have more to write.
         tokio::select! {
-            () = drains => {}
-            _ = stopped.wait_for(|stopped| *stopped) => {}
+            _ = shown.wait_for(Option::is_some) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
         }
+        let end = async move {
+            tokio::select! {
+                // The process drains.
+                _ = shown.wait_for(Option::is_none) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+        };
+        lease.run(end).await;
     };
     crate::runtime::spawn(async move {
         tokio::select! {
-            () = lease.run(end) => {}
+            () = leading => {}
             () = writer.run() => {}
             () = gateway_services => {}
         }

@@ -1,6 +1,6 @@
 //! Which of the replicas writes.
 
-use super::{ApiServer, Cluster};
+use super::{ApiServer, Cluster, apply_gateway};
 use crate::support::{Backend, Port, World, eventually, manifests, rule, to};
 
 /// Whether an HTTPRoute was told what became of it.
@@ -29,6 +29,21 @@ async fn the_lease_is_given_back_at_the_end_and_another_replica_writes() {
     cluster.server.apply(&manifests::route("late", "", &[rule("/late", &to("a"))]));
     eventually("it writes", async || is_told(&cluster.server, "late")).await;
     drop(second);
+}
+
+#[tokio::test]
+async fn a_replica_that_serves_nothing_takes_no_lease() {
+    let server = ApiServer::start().await;
+    server.set_starting(true);
+    let port = apply_gateway(&server);
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start_unready();
+    eventually("it asks the server twice", async || server.requests("/readyz") > 1).await;
+    let of_lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/nantian-gateway";
+    assert_eq!(server.requests(of_lease), 0);
+    server.set_starting(false);
+    eventually("it leads", async || server.all("leases").len() == 1).await;
+    assert!(server.requests(of_lease) > 0);
+    assert_eq!(gateway.admin("/readyz").await.status(), 200, "it serves before it leads");
 }
 
 #[tokio::test]
