@@ -3,6 +3,7 @@
 mod backoff;
 mod engine_threads;
 mod log_once;
+mod news;
 mod reload;
 mod session_keys;
 mod startup_gate;

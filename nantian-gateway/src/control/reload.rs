@@ -5,8 +5,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    ConfigView, SessionKeySource, View, backoff::Backoff, engine_threads::start_engine_threads,
-    log_once::log_once, startup_gate::StartupGate,
+    ConfigView, SessionKeySource, View,
+    backoff::Backoff,
+    engine_threads::start_engine_threads,
+    log_once::log_once,
+    news::{News, is_ours},
+    startup_gate::StartupGate,
 };
 use crate::{
     compile::{Problem, Registry, compile},
@@ -147,6 +151,7 @@ impl Control {
             let (faults, took) = (source_faults.len() + self.rejected.len(), begun.elapsed());
             return Reload { changed, faults, installed: false, took };
         }
+        let faults_before = self.faults();
         let mut translation = self.translate(&changed);
         let first = self.generation == 0;
         let anew = first || retry || has_new_keys;
@@ -162,12 +167,17 @@ impl Control {
         self.source_faults = source_faults;
         self.unserved = unserved;
         let faults = self.faults();
-        let is_news = installed || !changed.is_empty() || !is_told;
+        let says = |view: &Arc<ConfigView>| view.translation.statuses == translation.statuses;
+        let has_other_statuses = !self.view.get().as_ref().is_some_and(says);
+        let news = News {
+            counts: installed || faults != faults_before,
+            is_told: installed || !is_told || has_other_statuses || is_ours(&changed),
+        };
         let reload = Reload { changed, faults: faults.len(), installed, took: begun.elapsed() };
         let translation = Arc::new(translation);
         // Who reads of the reload in the log finds it in the view.
         self.show(&translation);
-        self.report(&reload, is_news, &faults, &translation);
+        self.report(&reload, &news, &faults, &translation);
         reload
     }
 
@@ -350,8 +360,8 @@ impl Control {
     }
 
     /// Says what happened: one line a reload that is news, and each fault and problem once.
-    fn report(&mut self, reload: &Reload, is_news: bool, faults: &[String], translation: &Translation) {
-        self.metrics.reloaded(reload.took, reload.installed, reload.faults);
+    fn report(&mut self, reload: &Reload, news: &News, faults: &[String], translation: &Translation) {
+        self.metrics.reloaded(reload.took, news.counts, reload.faults);
         self.metrics.set_ignored(translation.ignored.iter().map(|object| object.feature));
         let mut said = Vec::new();
         said.extend(faults.iter().cloned());
@@ -374,26 +384,10 @@ impl Control {
         let passing = self.problems.iter().filter(|problem| problem.reason == Reason::Pending);
         log_once(&said, &self.said, &passing.map(ToString::to_string).collect::<Vec<_>>());
         self.said = said;
-        if !is_news {
-            tracing::debug!("nothing has changed that is served");
-            return;
-        }
-        let changed: Vec<_> = reload.changed.iter().take(LISTED).map(ToString::to_string).collect();
-        tracing::info!(
-            generation = self.generation,
-            changed = reload.changed.len(),
-            objects = changed.join(", "),
-            faults = reload.faults,
-            installed = reload.installed,
-            took_ms = reload.took.as_secs_f64() * 1e3,
-            "reloaded"
-        );
+        news.say(reload, self.generation);
     }
 }
 
 /// What is to be known of sessions without a key file.
 const RANDOM_KEY: &str = "sessions end with this process and are not shared with others, for their key is random: \
      --session-key-file keeps and shares them";
-
-/// Changed objects that a reload's line names.
-const LISTED: usize = 8;

@@ -41,11 +41,12 @@ impl Metrics {
         let _ = self.config.cluster.set([is_up, leads]);
     }
 
-    /// Notes a reload, how long it took, and how many faults its sources have.
-    pub(crate) fn reloaded(&self, took: Duration, changed: bool, faults: usize) {
+    /// Notes a reload, how long it took, and how many faults its sources have. It counts if what is served,
+    /// or what is wrong, is something else than before.
+    pub(crate) fn reloaded(&self, took: Duration, counts: bool, faults: usize) {
         let config = &self.config;
         let counter = if faults == 0 { &config.reloads } else { &config.rejected_reloads };
-        if changed || faults > 0 {
+        if counts {
             counter.fetch_add(1, Relaxed);
         }
         config.reload_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);

@@ -243,6 +243,25 @@ async fn secrets_that_are_none_of_its_business_are_not_read() {
 }
 
 #[tokio::test]
+async fn what_changes_nothing_that_is_served_or_told_is_no_reload() {
+    let backend = Backend::echo("a").await;
+    let cluster = Cluster::start_with(&backend, &["--log-level", "debug"]).await;
+    let (log, reloaded) = (&cluster.gateway.log, "\"reloaded\"");
+    let known = log.count(reloaded);
+    let unknown = "filters: [{type: Sorcery, sorcery: {}}],";
+    cluster.server.apply(&manifests::route("odd", "", &[rule("/odd", &format!("{unknown} {}", to("a")))]));
+    log.more(reloaded, known).await;
+    let counter = "nantian_config_reloads_total{result=\"with_faults\"}";
+    let counted = cluster.gateway.metric(counter).await;
+    assert_eq!(counted, Some(1.0));
+    for round in 0..3 {
+        cluster.server.apply(&manifests::service(&format!("idle-{round}"), "http", &[&backend]));
+        log.more("nothing has changed that is served or told", round).await;
+    }
+    assert_eq!((log.count(reloaded), cluster.gateway.metric(counter).await), (known + 1, counted));
+}
+
+#[tokio::test]
 async fn a_kind_is_served_when_its_crd_appears_and_forgotten_when_it_goes() {
     let backend = Backend::echo("a").await;
     let cluster = Cluster::start(&backend).await;
