@@ -40,7 +40,8 @@ pub(super) async fn serve_cluster(
     tracing::info!(server = %config.cluster_url, "serving the objects of a cluster");
     let client = connect(config).context("the API server")?;
     let cache = Arc::new(ObjectCache::default());
-    let view = View::default();
+    let (tell_unread, unread) = watch::channel(String::new());
+    let view = View::awaiting(unread);
     let (stop, stopped) = watch::channel(false);
     let (addressing, gateway_services) = options.addresses.addressing(&client)?;
     let features = supported(&addressing);
@@ -49,7 +50,7 @@ pub(super) async fn serve_cluster(
     let leads = lease.holds();
     let reporting =
         report(client.clone(), Arc::clone(&cache), &view, lease, features, gateway_services, stopped);
-    let following = crate::runtime::spawn(follow(client, Arc::clone(&cache), tell_up));
+    let following = crate::runtime::spawn(follow(client, Arc::clone(&cache), tell_up, tell_unread));
     let cluster = Cluster::new(Arc::clone(&cache), addressing).answering_for(controller.clone());
     let changes = ClusterChanges { cache, following, is_up, leads };
     let served = serve(cluster, changes, common.feature_gates, common, &view, || {}).await;

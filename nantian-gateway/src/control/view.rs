@@ -1,8 +1,11 @@
 //! What the admin server tells about the configuration.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use nantian_lb::Balancer;
@@ -40,9 +43,17 @@ pub(crate) struct View {
     present: Arc<watch::Sender<Option<Arc<ConfigView>>>>,
     /// Whether nothing is shown any more.
     is_cleared: Arc<AtomicBool>,
+    /// What is still to be read before anything is shown, and why it is not.
+    unread: Option<watch::Receiver<String>>,
 }
 
 impl View {
+    /// Of a source that tells what of it is still to be read.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn awaiting(unread: watch::Receiver<String>) -> Self {
+        Self { unread: Some(unread), ..Self::default() }
+    }
+
     /// Shows `config` from now on.
     pub(crate) fn set(&self, config: ConfigView) {
         self.present.send_replace(Some(Arc::new(config)));
@@ -55,11 +66,16 @@ impl View {
     }
 
     /// Why the process is not ready, if it is not.
-    pub(crate) fn unready(&self) -> Option<&'static str> {
+    pub(crate) fn unready(&self) -> Option<Cow<'static, str>> {
         match self.get() {
-            Some(config) => config.unready(),
-            None if self.is_cleared.load(Relaxed) => Some("the process ends"),
-            None => Some("the configuration is not read yet"),
+            Some(config) => config.unready().map(Cow::Borrowed),
+            None if self.is_cleared.load(Relaxed) => Some("the process ends".into()),
+            None => {
+                let unread = self.unread.as_ref().map(|unread| unread.borrow().clone());
+                let unread = unread.filter(|unread| !unread.is_empty());
+                let unread = unread.map_or_else(String::new, |unread| format!(": {unread}"));
+                Some(format!("the configuration is not read yet{unread}").into())
+            }
         }
     }
 

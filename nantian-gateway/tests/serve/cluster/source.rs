@@ -189,7 +189,11 @@ async fn it_is_ready_when_the_first_world_is_complete() {
     let gateway = World::of_cluster(port, &server.kubeconfig()).start_unready();
     let unready = gateway.admin("/readyz").await;
     assert_eq!(unready.status(), 503);
-    assert_eq!(unready.text(), "not ready: the configuration is not read yet\n");
+    assert!(unready.text().starts_with("not ready: the configuration is not read yet"), "{}", unready.text());
+    eventually("it is told why", async || {
+        gateway.admin("/readyz").await.text().contains("not read yet: which kinds are served (")
+    })
+    .await;
     assert_eq!(gateway.admin("/healthz").await.status(), 200);
     server.start_again();
     eventually("ready", async || gateway.admin("/readyz").await.status() == 200).await;
@@ -259,6 +263,18 @@ async fn what_changes_nothing_that_is_served_or_told_is_no_reload() {
         log.more("nothing has changed that is served or told", round).await;
     }
     assert_eq!((log.count(reloaded), cluster.gateway.metric(counter).await), (known + 1, counted));
+}
+
+#[tokio::test]
+async fn it_tells_which_kinds_it_cannot_read() {
+    let server = ApiServer::start().await;
+    server.set_hidden(&["secrets"]);
+    let port = apply_gateway(&server);
+    let gateway = World::of_cluster(port, &server.kubeconfig()).start_unready();
+    let why = "not ready: the configuration is not read yet: Secret (secrets is forbidden)\n";
+    eventually("it is told", async || gateway.admin("/readyz").await.text() == why).await;
+    server.set_hidden(&[]);
+    eventually("ready", async || gateway.admin("/readyz").await.status() == 200).await;
 }
 
 #[tokio::test]

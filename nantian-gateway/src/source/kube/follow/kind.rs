@@ -16,7 +16,7 @@ use tokio::{
 use super::server::{Pause, Server, is_ready};
 use crate::source::{
     kind::Kind,
-    kube::{cache::ObjectCache, discovery::served},
+    kube::{cache::ObjectCache, discovery::served, said},
 };
 
 /// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along
@@ -43,6 +43,7 @@ pub(super) async fn follow_kind(
         resource = next;
     }
     server.forget(&resource.kind);
+    server.read(&resource.kind);
     kind
 }
 
@@ -82,6 +83,7 @@ async fn follow_version(
                     Event::InitDone => {
                         cache.retain(kind, &listed);
                         done.send_replace(true);
+                        server.read(&resource.kind);
                         server.over(&mut pause, &resource.kind);
                     }
                     Event::Apply(object) => {
@@ -94,6 +96,7 @@ async fn follow_version(
             }
             Ok(Some(Err(error))) => error,
         };
+        server.miss(&resource.kind, &said(&error));
         may_be_well = goes_on(&error);
         if is_expiry(&error) {
             continue;
@@ -251,7 +254,10 @@ mod tests {
         };
         let (is_up, mut shown) = watch::channel(false);
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
-        let (client, server) = (Client::new(service_fn(answer), "default"), Arc::new(Server::new(is_up)));
+        let (client, server) = (
+            Client::new(service_fn(answer), "default"),
+            Arc::new(Server::new(is_up, watch::Sender::default())),
+        );
         let (done, _) = watch::channel(false);
         let following = follow_kind(client, Kind::Service, resource, Arc::default(), server, done);
         let seen = async {

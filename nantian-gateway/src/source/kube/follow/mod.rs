@@ -19,7 +19,7 @@ use self::{
     kind::follow_kind,
     server::{Pause, Server, is_ready},
 };
-use super::{cache::ObjectCache, discovery::served};
+use super::{cache::ObjectCache, discovery::served, said};
 use crate::source::kind::Kind;
 
 /// How often kinds that are not served are looked for.
@@ -29,27 +29,39 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// of those whose CRDs are deleted. As long as the server cannot be reached, the cache stays as it is.
 ///
 /// `is_up` is told whether all of it is followed: not before the server was first found, while it is away, or
-/// while a kind cannot be watched.
+/// while a kind cannot be watched. `unread` is told what is still to be read for the first time, and why it
+/// could not be.
 ///
 /// # Cancellation
 /// Dropping the future ends the watches; the cache stays as it is.
-pub async fn follow(client: Client, cache: Arc<ObjectCache>, is_up: watch::Sender<bool>) {
-    let mut following = FollowedKinds::new(client.clone(), Arc::clone(&cache), Arc::new(Server::new(is_up)));
-    let server = Arc::clone(&following.server);
+pub async fn follow(
+    client: Client,
+    cache: Arc<ObjectCache>,
+    is_up: watch::Sender<bool>,
+    unread: watch::Sender<String>,
+) {
+    let server = Arc::new(Server::new(is_up, unread));
+    let mut following = FollowedKinds::new(client.clone(), Arc::clone(&cache), Arc::clone(&server));
+    server.expect(KINDS);
     let mut pause = Pause::default();
     loop {
         let wanted = following.wanted();
         // A server that is starting may not know the kinds of its CRDs yet.
         let needs_to_know = !cache.is_complete() || server.is_lost();
         let wait = match following.until(discover(&client, &wanted, needs_to_know)).await {
-            Discovered::Starting => pause.next(),
+            Discovered::Starting => {
+                server.miss(KINDS, "the API server is starting");
+                pause.next()
+            }
             Discovered::Found(found) => {
                 server.find();
+                server.read(KINDS);
                 following.add(&wanted, found);
                 server.over(&mut pause, ALL);
                 LOOK_AGAIN
             }
             Discovered::Failed(error, is_there) => {
+                server.miss(KINDS, &said(&error));
                 match is_there {
                     true => server.tell(&mut pause, ALL, &error),
                     false => server.lost(&pause, &error),
@@ -63,6 +75,8 @@ pub async fn follow(client: Client, cache: Arc<ObjectCache>, is_up: watch::Sende
 
 /// What is said in the place of a kind where none can be looked for.
 const ALL: &str = "all";
+/// What is read before any kind is.
+const KINDS: &str = "which kinds are served";
 
 /// What a look for kinds has shown.
 enum Discovered {
@@ -112,6 +126,7 @@ impl FollowedKinds {
         self.cache.set_absent(wanted.iter().copied().filter(|kind| !is_found(kind)).collect());
         for (kind, resource) in found {
             tracing::debug!(kind = resource.kind, version = resource.version, "kind is served");
+            self.server.expect(&resource.kind);
             let (done, is_listed) = watch::channel(false);
             self.listed.insert(kind, is_listed);
             let (cache, server) = (Arc::clone(&self.cache), Arc::clone(&self.server));

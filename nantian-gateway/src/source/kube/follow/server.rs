@@ -1,7 +1,7 @@
 //! Whether the API server is there, and what is said about it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Mutex, MutexGuard},
     time::Duration,
@@ -39,6 +39,8 @@ pub(super) struct Server {
     is_back: Notify,
     /// Whether all that it serves is followed.
     is_up: watch::Sender<bool>,
+    /// What is still to be read for the first time, and why it is not.
+    unread: watch::Sender<String>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,8 @@ struct Seen {
     found: Option<Instant>,
     /// The kinds that cannot be watched, as has been said.
     unwatched: BTreeSet<String>,
+    /// What is still to be read for the first time, and the last error about it, or nothing.
+    unread: BTreeMap<String, String>,
 }
 
 impl Seen {
@@ -57,9 +61,33 @@ impl Seen {
 }
 
 impl Server {
-    /// Tells `is_up` whether all is followed.
-    pub(super) fn new(is_up: watch::Sender<bool>) -> Self {
-        Self { is_up, ..Self::default() }
+    /// Tells `is_up` whether all is followed, and `unread` what is still to be read for the first time.
+    pub(super) fn new(is_up: watch::Sender<bool>, unread: watch::Sender<String>) -> Self {
+        Self { is_up, unread, ..Self::default() }
+    }
+
+    /// Something is to be read for the first time.
+    pub(super) fn expect(&self, what: &str) {
+        let mut seen = self.seen();
+        seen.unread.entry(what.to_owned()).or_default();
+        self.show(&seen);
+    }
+
+    /// It could not be read.
+    pub(super) fn miss(&self, what: &str, error: &str) {
+        let mut seen = self.seen();
+        if let Some(last) = seen.unread.get_mut(what) {
+            error.clone_into(last);
+            self.show(&seen);
+        }
+    }
+
+    /// It was read, or need not be.
+    pub(super) fn read(&self, what: &str) {
+        let mut seen = self.seen();
+        if seen.unread.remove(what).is_some() {
+            self.show(&seen);
+        }
     }
 
     pub(super) fn is_lost(&self) -> bool {
@@ -118,6 +146,11 @@ impl Server {
     fn show(&self, seen: &Seen) {
         let is_up = !seen.is_lost && seen.unwatched.is_empty();
         self.is_up.send_if_modified(|shown| mem::replace(shown, is_up) != is_up);
+        let unread = seen.unread.iter().map(|(what, error)| match error.as_str() {
+            "" => what.clone(),
+            error => format!("{what} ({error})"),
+        });
+        self.unread.send_replace(unread.collect::<Vec<_>>().join(", "));
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -183,7 +216,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_is_up_while_it_is_there_and_every_kind_is_watched() {
         let (is_up, shown) = watch::channel(false);
-        let server = Server::new(is_up);
+        let server = Server::new(is_up, watch::Sender::default());
         server.find();
         assert!(*shown.borrow());
         let error = std::io::Error::other("forbidden");
@@ -202,5 +235,21 @@ mod tests {
         assert!(!*shown.borrow());
         server.find();
         assert!(*shown.borrow());
+    }
+
+    #[test]
+    fn what_is_not_read_yet_is_told_with_the_last_error() {
+        let (unread, told) = watch::channel(String::new());
+        let server = Server::new(watch::Sender::default(), unread);
+        for kind in ["ConfigMap", "Secret"] {
+            server.expect(kind);
+        }
+        server.miss("Secret", "away");
+        server.miss("Secret", "forbidden");
+        assert_eq!(*told.borrow(), "ConfigMap, Secret (forbidden)");
+        server.read("ConfigMap");
+        server.read("Secret");
+        server.miss("Secret", "away");
+        assert_eq!(*told.borrow(), "", "what is read again later is not in the way");
     }
 }

@@ -59,6 +59,9 @@ pub(super) async fn answer(store: &Arc<Store>, request: Request<Incoming>) -> Re
         return text_response(404, "404 page not found\n");
     };
     if request.method() == Method::GET {
+        if store.state().hidden.contains(&target.kind.plural) {
+            return refuse(&Refusal(403, "Forbidden", format!("{} is forbidden", target.kind.plural)));
+        }
         if target.name.is_none() && query.get("watch").is_some_and(|watch| watch == "1" || watch == "true") {
             return watch::watch(store, &target, &query);
         }

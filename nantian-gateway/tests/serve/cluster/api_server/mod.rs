@@ -144,6 +144,12 @@ impl ApiServer {
         self.store.change(|state| state.guarded.insert(plural.to_owned()));
     }
 
+    /// Lets nobody read these kinds, and all others.
+    pub(crate) fn set_hidden(&self, plurals: &[&str]) {
+        let hidden = plurals.iter().map(|plural| (*plural).to_owned()).collect();
+        self.store.change(|state| state.hidden = hidden);
+    }
+
     /// Drops a field of the status of a kind, as an older release of its CRD does.
     pub(crate) fn prune_status(&self, plural: &str, field: &'static str) {
         self.store.change(|state| state.pruned.insert(plural.to_owned(), field));

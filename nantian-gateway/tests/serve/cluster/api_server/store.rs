@@ -39,6 +39,8 @@ pub(super) struct State {
     writes: Vec<Write>,
     /// The kinds whose status nobody may write, by plural.
     pub(super) guarded: BTreeSet<String>,
+    /// The kinds that nobody may read, by plural.
+    pub(super) hidden: BTreeSet<String>,
     /// The fields of a status that the CRDs do not know, by plural.
     pub(super) pruned: BTreeMap<String, &'static str>,
     /// The paths that were asked for.
@@ -82,6 +84,7 @@ impl Default for Store {
             applied: BTreeMap::new(),
             writes: Vec::new(),
             guarded: BTreeSet::new(),
+            hidden: BTreeSet::new(),
             pruned: BTreeMap::new(),
             requests: Vec::new(),
         };
