@@ -148,6 +148,12 @@ impl Kind {
         matches!(self, Self::AiService | Self::TokenPolicy | Self::WasmPlugin | Self::BackendLbPolicy)
     }
 
+    /// Whether an object is read only once another one refers to it: a cluster may have many that are large.
+    #[cfg(feature = "kubernetes")]
+    pub(super) const fn is_read_on_reference(self) -> bool {
+        matches!(self, Self::Secret | Self::ConfigMap)
+    }
+
     /// Whether the name of an object has to be one DNS label, for other names are made of it.
     pub(super) const fn is_named_by_a_label(self) -> bool {
         matches!(self, Self::Namespace | Self::Service)

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 /// An HTTPS listener for `host` with the certificates of `secrets`.
-fn https(port: &Port, name: &str, host: &str, secrets: &[&str]) -> String {
+pub(crate) fn https(port: &Port, name: &str, host: &str, secrets: &[&str]) -> String {
     let refs: Vec<String> = secrets.iter().map(|secret| format!("{{name: {secret}}}")).collect();
     let refs = refs.join(", ");
     port.listener(
@@ -26,7 +26,7 @@ fn https(port: &Port, name: &str, host: &str, secrets: &[&str]) -> String {
 }
 
 /// Opens TLS to `host` and trusts `certificates`.
-async fn handshake(
+pub(crate) async fn handshake(
     gateway: &Running,
     host: &str,
     certificates: &[&Certificate],
@@ -38,7 +38,8 @@ async fn handshake(
     soon(TlsConnector::from(config).connect(name, stream)).await
 }
 
-fn presented(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+/// The certificate that the other side has shown.
+pub(crate) fn presented(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
 }
 

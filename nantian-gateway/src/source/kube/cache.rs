@@ -14,6 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::{references::references, values::Values};
 use crate::{
     ir::ObjectName,
     source::{kind::Kind, objects::ObjectRef},
@@ -25,6 +26,8 @@ use crate::{
 pub struct ObjectCache {
     state: Mutex<State>,
     changed: Notify,
+    /// Told whenever there may be a Secret or ConfigMap to read.
+    wants: Notify,
     reported: watch::Sender<()>,
     is_complete: watch::Sender<bool>,
 }
@@ -33,6 +36,9 @@ pub struct ObjectCache {
 struct State {
     seen: BTreeMap<ObjectRef, Seen>,
     changes: BTreeMap<ObjectRef, Change>,
+    /// Those that wait for what the object refers to, which was never read.
+    withheld: BTreeMap<ObjectRef, Change>,
+    values: Values,
     /// The kinds that the server does not serve.
     absent: BTreeSet<Kind>,
 }
@@ -63,6 +69,8 @@ pub(super) enum Change {
     Seen(Kind, Map<String, Value>),
     /// It is not there any more.
     Gone,
+    /// Nothing refers to it any more.
+    Unwanted,
 }
 
 /// A change is told when nothing more has happened for this long,
@@ -169,24 +177,32 @@ impl ObjectCache {
             owner: owner(kind, &name, &object.data),
             status: object.data.get("status").cloned().unwrap_or_default(),
         };
-        let change = Change::Seen(kind, plain(kind, object));
         let mut state = self.state();
         let before = state.seen.insert(name.clone(), seen);
         if before.is_some_and(|before| Some(&before) == state.seen.get(&name)) {
             // Listed again, and the same.
             return Some(name);
         }
-        state.changes.insert(name.clone(), change);
-        drop(state);
-        self.tell();
+        let State { seen, values, .. } = &mut *state;
+        if kind.is_read_on_reference() {
+            values.look_at(&name, seen);
+        } else {
+            values.refer(&name, references(kind, &name.name.namespace, &object.data), seen);
+            state.note(name.clone(), Change::Seen(kind, plain(kind, object)));
+            drop(state);
+            self.tell();
+        }
+        self.wants.notify_one();
         Some(name)
     }
 
     pub(super) fn remove(&self, kind: Kind, metadata: &ObjectMeta) {
         let Some(name) = name(kind, metadata) else { return };
         let mut state = self.state();
-        if state.seen.remove(&name).is_some() {
-            state.changes.insert(name, Change::Gone);
+        // The one that was made in its place may have been read before it was told of.
+        let is_it = |seen: &Seen| !kind.is_read_on_reference() || seen.uid == metadata.uid;
+        if state.seen.get(&name).is_some_and(is_it) {
+            state.forget(kind, &name);
         }
         drop(state);
         self.tell();
@@ -198,11 +214,85 @@ impl ObjectCache {
         let is_gone = |name: &&ObjectRef| name.kind == kind.info().name && !listed.contains(name);
         let gone: Vec<ObjectRef> = state.seen.keys().filter(is_gone).cloned().collect();
         for name in gone {
-            state.seen.remove(&name);
-            state.changes.insert(name, Change::Gone);
+            state.forget(kind, &name);
         }
         drop(state);
         self.tell();
+    }
+
+    /// Up to `limit` Secrets and ConfigMaps to read, other than `those`, each with the version that was seen.
+    pub(super) fn wanted(
+        &self,
+        limit: usize,
+        those: &BTreeSet<ObjectRef>,
+    ) -> Vec<(ObjectRef, Option<String>)> {
+        let state = self.state();
+        let wanted = state.values.stale().iter().filter(|name| !those.contains(name)).take(limit);
+        let version = |name: &ObjectRef| Some((name.clone(), state.seen.get(name)?.resource_version.clone()));
+        wanted.filter_map(version).collect()
+    }
+
+    /// Waits until there may be more to read.
+    pub(super) async fn wants(&self) {
+        self.wants.notified().await;
+    }
+
+    /// Notes what a Secret or ConfigMap is, or that it is not there, as was asked after `version` was seen.
+    ///
+    /// It may have changed in between, of which the watch has told already, or has not yet.
+    pub(super) fn put_value(
+        &self,
+        name: &ObjectRef,
+        version: &Option<String>,
+        object: Option<(Kind, DynamicObject)>,
+    ) {
+        let mut state = self.state();
+        let State { seen, values, .. } = &mut *state;
+        let Some(known) = seen.get_mut(name) else { return };
+        let is_last = known.resource_version == *version;
+        let Some((kind, object)) = object else {
+            if is_last {
+                state.lose(name);
+                drop(state);
+                self.tell();
+            }
+            return;
+        };
+        let ObjectMeta { uid, resource_version, .. } = object.metadata.clone();
+        if is_last {
+            (known.uid, known.resource_version) = (uid, resource_version.clone());
+        } else if known.uid != uid {
+            // Whether it is the older one or the younger one is known when it is read again.
+            return;
+        }
+        if values.is_wanted(name) && values.read(name, &resource_version) {
+            state.changes.insert(name.clone(), Change::Seen(kind, plain(kind, object)));
+        }
+        let State { seen, values, .. } = &mut *state;
+        values.look_at(name, seen);
+        state.release(name);
+        drop(state);
+        self.tell();
+    }
+
+    /// Whether every Secret and ConfigMap that is there and referred to was read.
+    pub(super) fn is_read(&self) -> bool {
+        self.state().values.stale().is_empty()
+    }
+
+    /// Waits for that.
+    pub(super) async fn values_read(&self) {
+        let mut reports = self.reports();
+        while !self.is_read() && reports.changed().await.is_ok() {}
+    }
+
+    /// Notes what the versions refer to that serve.
+    pub(super) fn serve(&self, references: BTreeSet<ObjectRef>) {
+        let mut state = self.state();
+        let State { seen, values, changes, .. } = &mut *state;
+        changes.extend(values.serve(references, seen).into_iter().map(|name| (name, Change::Unwanted)));
+        drop(state);
+        self.wants.notify_one();
     }
 
     fn tell(&self) {
@@ -212,6 +302,44 @@ impl ObjectCache {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+impl State {
+    /// Notes a change, which may have to wait.
+    fn note(&mut self, name: ObjectRef, change: Change) {
+        self.withheld.remove(&name);
+        let changes = if self.values.awaits(&name) { &mut self.withheld } else { &mut self.changes };
+        changes.insert(name, change);
+    }
+
+    /// Notes that an object is not there any more.
+    fn forget(&mut self, kind: Kind, name: &ObjectRef) {
+        if kind.is_read_on_reference() {
+            self.lose(name);
+            return;
+        }
+        self.seen.remove(name);
+        self.values.refer(name, BTreeSet::new(), &self.seen);
+        self.note(name.clone(), Change::Gone);
+    }
+
+    /// The same of a Secret or ConfigMap.
+    fn lose(&mut self, name: &ObjectRef) {
+        self.seen.remove(name);
+        if self.values.forget(name) {
+            self.changes.insert(name.clone(), Change::Gone);
+        }
+        self.release(name);
+    }
+
+    /// Lets go what has waited for a Secret or ConfigMap, and for no other one.
+    fn release(&mut self, value: &ObjectRef) {
+        for referrer in self.values.referrers(value) {
+            if let Some(change) = self.withheld.remove(&referrer) {
+                self.note(referrer, change);
+            }
+        }
     }
 }
 

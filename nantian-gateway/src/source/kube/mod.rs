@@ -11,8 +11,10 @@ mod discovery;
 mod follow;
 mod ours;
 mod pool;
+mod references;
 mod service;
 mod unreadable;
+mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +33,7 @@ pub(crate) use self::service::{
 };
 use self::{
     cache::Change,
+    references::{references_of_all, refers_by_name},
     unreadable::{PartialObject, Unreadable},
 };
 pub use self::{
@@ -70,6 +73,8 @@ pub struct Cluster {
     addressed: Option<Objects>,
     /// Where the Gateways with a Service were reached when what was handed out stood last.
     placed: BTreeMap<ObjectName, Placement>,
+    /// Whether what serves may refer to other Secrets and ConfigMaps than the cache was told.
+    refers_anew: bool,
     /// Whether something has changed that who makes the Services was not shown.
     is_unshown: bool,
 }
@@ -106,6 +111,7 @@ impl Cluster {
             held: BTreeMap::new(),
             addressed: None,
             placed: BTreeMap::new(),
+            refers_anew: false,
             is_unshown: false,
         }
     }
@@ -180,8 +186,13 @@ impl Source for Cluster {
         let (mut changed, mut is_idle) = (BTreeSet::new(), true);
         for (name, change) in self.cache.take() {
             let before = self.unreadable.remove(&name);
+            self.refers_anew |= refers_by_name(name.kind);
             let has_changed = match change {
                 Change::Gone => self.versions.remove(&name),
+                Change::Unwanted => {
+                    self.versions.remove(&name);
+                    false
+                }
                 Change::Seen(kind, object) => self.take_in(kind, &name, object),
             };
             is_idle &= self.unreadable.get(&name) == before.as_ref();
@@ -219,6 +230,7 @@ impl Source for Cluster {
     fn reject(&mut self, refused: &ObjectRef) -> bool {
         let is_rejected = self.versions.reject([refused]);
         if is_rejected {
+            self.refers_anew = true;
             self.locate();
         }
         is_rejected
@@ -226,6 +238,9 @@ impl Source for Cluster {
 
     fn stands(&mut self) {
         self.held.clone_from(&self.assigned);
+        if mem::take(&mut self.refers_anew) {
+            self.cache.serve(references_of_all(self.versions.objects()));
+        }
         let Addressing::Services(show) = &self.addressing else { return };
         let objects = self.versions.objects();
         if let Placements::InFront(placed) = &objects.placements {

@@ -1,6 +1,9 @@
 //! A cluster gives what its manifests would give.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs,
+};
 
 use gateway_api::experimental::gateways::Gateway;
 use kube::api::{ApiResource, DynamicObject};
@@ -24,6 +27,12 @@ enum Edit {
     Touch(usize),
     /// A kind is listed anew.
     Relist(usize),
+    /// The watch of Secrets tells the next thing that has happened.
+    Tell,
+    /// The server is asked for the Secrets that are wanted.
+    Ask,
+    /// Its first answer is heard.
+    Answer,
     /// The gateway takes in what has changed.
     Read,
 }
@@ -31,7 +40,7 @@ enum Edit {
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 
 /// The objects that may be there: kind, namespace and name.
-const OBJECTS: [(Kind, &str, &str); 10] = [
+const OBJECTS: [(Kind, &str, &str); 12] = [
     (Kind::GatewayClass, "", "nantian"),
     (Kind::Gateway, "demo", "a"),
     (Kind::Gateway, "demo", "b"),
@@ -42,6 +51,8 @@ const OBJECTS: [(Kind, &str, &str); 10] = [
     (Kind::EndpointSlice, "demo", "x-1"),
     (Kind::ReferenceGrant, "demo", "g"),
     (Kind::Namespace, "", "other"),
+    (Kind::Secret, "demo", "c"),
+    (Kind::Secret, "demo", "d"),
 ];
 
 fn object(at: usize, variant: u8) -> Value {
@@ -58,10 +69,15 @@ fn object(at: usize, variant: u8) -> Value {
         }
         Kind::Gateway => {
             let from = ["Same", "All"][usize::from(variant % 2)];
-            let listener = json!({
+            let mut listener = json!({
                 "name": "http", "protocol": "HTTP", "port": 8000 + u16::from(variant),
                 "allowedRoutes": { "namespaces": { "from": from } },
             });
+            if variant > 0 {
+                listener["protocol"] = "HTTPS".into();
+                let secret = ["c", "d"][usize::from(variant % 2)];
+                listener["tls"] = json!({ "certificateRefs": [{ "name": secret }] });
+            }
             (GATEWAY_API, json!({ "spec": { "gatewayClassName": "nantian", "listeners": [listener] } }))
         }
         Kind::HttpRoute => {
@@ -84,6 +100,11 @@ fn object(at: usize, variant: u8) -> Value {
                 json!([{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "other" }]);
             (GATEWAY_API, json!({ "spec": { "from": from, "to": [{ "group": "", "kind": "Service" }] } }))
         }
+        Kind::Secret => {
+            let pem = |what: &str| format!("-----BEGIN {what}-----\nAAA{variant}\n-----END {what}-----\n");
+            let data = json!({ "tls.crt": pem("CERTIFICATE"), "tls.key": pem("PRIVATE KEY") });
+            ("v1", json!({ "type": "kubernetes.io/tls", "stringData": data }))
+        }
         _ => ("v1", json!({})),
     };
     fields["apiVersion"] = api_version.into();
@@ -92,12 +113,21 @@ fn object(at: usize, variant: u8) -> Value {
     fields
 }
 
+/// An object, or none.
+type Answer = Option<(Kind, DynamicObject)>;
+
 /// A cluster, and the manifests that were last written to it.
 #[derive(Default)]
 struct World {
     cache: Arc<ObjectCache>,
     written: BTreeMap<usize, Value>,
     version: u64,
+    /// The Secrets as the server has them,
+    secrets: BTreeMap<usize, DynamicObject>,
+    /// what has happened to them that the watch has not told, and whether they are gone,
+    untold: VecDeque<(Kind, DynamicObject, bool)>,
+    /// and what the server has answered that was not heard, for the version that was asked for.
+    answers: VecDeque<(ObjectRef, Option<String>, Answer)>,
 }
 
 impl World {
@@ -111,7 +141,14 @@ impl World {
     }
 
     fn put(&mut self, at: usize) -> Option<ObjectRef> {
-        let object = self.shown(at)?;
+        let mut object = self.shown(at)?;
+        if OBJECTS[at].0 == Kind::Secret {
+            let known = self.secrets.get(&at).and_then(|known| known.metadata.uid.clone());
+            object.metadata.uid = known.or_else(|| Some(self.version.to_string()));
+            self.secrets.insert(at, object.clone());
+            self.untold.push_back((Kind::Secret, object, false));
+            return None;
+        }
         let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
         self.cache.put(OBJECTS[at].0, &resource, object)
     }
@@ -126,7 +163,37 @@ impl World {
             Edit::Delete(at) => {
                 if let Some(object) = self.shown(at) {
                     self.written.remove(&at);
-                    self.cache.remove(OBJECTS[at].0, &object.metadata);
+                    match self.secrets.remove(&at) {
+                        Some(secret) => self.untold.push_back((Kind::Secret, secret, true)),
+                        None => self.cache.remove(OBJECTS[at].0, &object.metadata),
+                    }
+                }
+            }
+            Edit::Relist(at) if OBJECTS[at].0 == Kind::Secret => {
+                self.untold.clear();
+                let put =
+                    |secret: &DynamicObject| self.cache.put(Kind::Secret, &secret_resource(), secret.clone());
+                let listed: BTreeSet<ObjectRef> = self.secrets.values().filter_map(put).collect();
+                self.cache.retain(Kind::Secret, &listed);
+            }
+            Edit::Tell => match self.untold.pop_front() {
+                Some((kind, secret, true)) => self.cache.remove(kind, &secret.metadata),
+                Some((kind, secret, false)) => drop(self.cache.put(kind, &secret_resource(), secret)),
+                None => {}
+            },
+            Edit::Ask => {
+                let asked = self.answers.iter().map(|(name, ..)| name.clone()).collect();
+                for (name, version) in self.cache.wanted(1, &asked) {
+                    let at = OBJECTS.iter().position(|(kind, _, known)| {
+                        kind.info().name == name.kind && *known == &*name.name.name
+                    });
+                    let now = self.secrets.get(&at.unwrap()).map(|secret| (Kind::Secret, secret.clone()));
+                    self.answers.push_back((name, version, now));
+                }
+            }
+            Edit::Answer => {
+                if let Some((name, version, object)) = self.answers.pop_front() {
+                    self.cache.put_value(&name, &version, object);
                 }
             }
             Edit::Relist(at) => {
@@ -135,9 +202,25 @@ impl World {
                 let listed: BTreeSet<ObjectRef> = of_kind.filter_map(|at| self.put(at)).collect();
                 self.cache.retain(kind, &listed);
             }
-            Edit::Read => drop(cluster.read()),
+            Edit::Read => {
+                cluster.read();
+                cluster.stands();
+            }
         }
     }
+
+    /// Goes on until all is told and answered.
+    fn settle(&mut self, cluster: &mut Cluster) {
+        while !self.untold.is_empty() || !self.answers.is_empty() || !self.cache.is_read() {
+            for edit in [Edit::Tell, Edit::Ask, Edit::Answer] {
+                self.edit(edit, cluster);
+            }
+        }
+    }
+}
+
+fn secret_resource() -> ApiResource {
+    ApiResource::erase::<k8s_openapi::api::core::v1::Secret>(&())
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -148,11 +231,12 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => at().prop_map(Edit::Touch),
         1 => at().prop_map(Edit::Relist),
         2 => Just(Edit::Read),
+        3 => select(&[Edit::Tell, Edit::Ask, Edit::Answer][..]),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn any_edits_end_in_what_the_final_manifests_say(edits in vec(edit(), 0..60)) {
@@ -165,6 +249,7 @@ proptest! {
         for edit in edits {
             world.edit(edit, &mut cluster);
         }
+        world.settle(&mut cluster);
         let reading = cluster.read();
         prop_assert!(reading.faults.is_empty(), "{:?}", reading.faults);
 
@@ -180,6 +265,36 @@ proptest! {
         prop_assert_eq!(translate(&here, gates), translate(&standalone.objects, gates));
         prop_assert!(cluster.read().is_idle);
     }
+}
+
+#[test]
+fn a_gateway_stays_as_it_was_until_the_certificate_is_read_that_it_newly_refers_to() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    for at in [0, 1, 10, 11] {
+        world.edit(Edit::Put(at, 0), &mut cluster);
+    }
+    world.settle(&mut cluster);
+    world.edit(Edit::Read, &mut cluster);
+    let secrets = |cluster: &Cluster| {
+        cluster.objects().secrets.keys().map(|name| name.name.to_string()).collect::<Vec<_>>()
+    };
+    let port = |cluster: &Cluster| cluster.objects().gateways.values().next().unwrap().spec.listeners[0].port;
+    assert_eq!((port(&cluster), secrets(&cluster)), (8000, vec![]), "nothing refers to any");
+    world.edit(Edit::Put(1, 2), &mut cluster);
+    world.edit(Edit::Read, &mut cluster);
+    assert_eq!((port(&cluster), secrets(&cluster)), (8000, vec![]));
+    for edit in [Edit::Ask, Edit::Answer, Edit::Read] {
+        world.edit(edit, &mut cluster);
+    }
+    assert_eq!((port(&cluster), secrets(&cluster)), (8002, vec!["c".to_owned()]));
+    // The one that is deleted before it is read is none to wait for.
+    world.edit(Edit::Put(1, 1), &mut cluster);
+    world.edit(Edit::Delete(11), &mut cluster);
+    for edit in [Edit::Ask, Edit::Answer, Edit::Read, Edit::Read] {
+        world.edit(edit, &mut cluster);
+    }
+    assert_eq!((port(&cluster), secrets(&cluster)), (8001, vec![]), "and the other one is let go");
 }
 
 /// Writes a status of a Gateway and reads it back as the watch tells it.

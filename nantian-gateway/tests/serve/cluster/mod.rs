@@ -9,6 +9,7 @@ mod plugins;
 mod references;
 mod source;
 mod status;
+mod values;
 
 use serde_json::Value;
 

@@ -1,13 +1,14 @@
 //! Keeps one kind in the cache.
 
-use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use kube::{
     Api, Client, Error,
-    api::{ApiResource, DynamicObject, ListParams},
+    api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta},
     runtime::watcher::{self, Event, watcher},
 };
+use serde_json::Value;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -27,6 +28,8 @@ const WELL_AFTER: Duration = Duration::from_secs(30);
 /// How long the server lets a watch last, in seconds. A connection that is dead and has not said so is given
 /// up then.
 const WATCH_LASTS: u32 = 60;
+/// Objects of a page whose metadata alone may have a megabyte each, such as in annotations.
+const SMALL_PAGE: u32 = 20;
 
 /// Follows one kind until no version of it is served any more.
 pub(super) async fn follow_kind(
@@ -58,7 +61,13 @@ async fn follow_version(
     done: &watch::Sender<bool>,
 ) -> Option<ApiResource> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
-    let mut events = pin!(watcher(api.clone(), selection(kind)));
+    let mut events = match kind.is_read_on_reference() {
+        true => {
+            let api: Api<PartialObjectMeta> = Api::all_with(client.clone(), resource);
+            watcher(api, selection(kind)).map(|event| event.map(outline)).boxed()
+        }
+        false => watcher(api.clone(), selection(kind)).boxed(),
+    };
     let mut listed = BTreeSet::new();
     let (mut pause, mut may_be_well, mut missing) = (Pause::default(), false, None);
     loop {
@@ -133,13 +142,29 @@ async fn follow_version(
     None
 }
 
-/// Which objects of a kind are watched: of Secrets not those that nothing here can refer to, which may be
-/// many and large.
+/// Which objects of a kind are watched, and how many are listed at once: of Secrets not those that nothing
+/// here can refer to, which may be many.
 fn selection(kind: Kind) -> watcher::Config {
     let config = watcher::Config::default().timeout(WATCH_LASTS);
     match kind {
-        Kind::Secret => config.fields("type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"),
+        Kind::Secret => config
+            .fields("type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token")
+            .page_size(SMALL_PAGE),
+        Kind::ConfigMap => config.page_size(SMALL_PAGE),
         _ => config,
+    }
+}
+
+/// An event of the metadata of an object as one of an object without anything else.
+fn outline(event: Event<PartialObjectMeta>) -> Event<DynamicObject> {
+    let object =
+        |PartialObjectMeta { metadata, .. }| DynamicObject { types: None, metadata, data: Value::Null };
+    match event {
+        Event::Apply(outline) => Event::Apply(object(outline)),
+        Event::Delete(outline) => Event::Delete(object(outline)),
+        Event::Init => Event::Init,
+        Event::InitApply(outline) => Event::InitApply(object(outline)),
+        Event::InitDone => Event::InitDone,
     }
 }
 
@@ -199,7 +224,7 @@ mod tests {
 
     use http::{Request, Response};
     use kube::client::Body;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use tower::service_fn;
 
     use super::*;

@@ -2,6 +2,7 @@
 
 mod kind;
 mod server;
+mod values;
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +19,7 @@ use tokio::{sync::watch, time::sleep};
 use self::{
     kind::follow_kind,
     server::{Pause, Server, is_ready},
+    values::read_values,
 };
 use super::{cache::ObjectCache, discovery::served, said};
 use crate::source::kind::Kind;
@@ -41,14 +43,21 @@ pub async fn follow(
     unread: watch::Sender<String>,
 ) {
     let server = Arc::new(Server::new(is_up, unread));
-    let mut following = FollowedKinds::new(client.clone(), Arc::clone(&cache), Arc::clone(&server));
+    tokio::select! {
+        () = read_values(&client, &cache, &server) => {}
+        () = follow_kinds(&client, &cache, &server) => {}
+    }
+}
+
+async fn follow_kinds(client: &Client, cache: &Arc<ObjectCache>, server: &Arc<Server>) {
+    let mut following = FollowedKinds::new(client.clone(), Arc::clone(cache), Arc::clone(server));
     server.expect(KINDS);
     let mut pause = Pause::default();
     loop {
         let wanted = following.wanted();
         // A server that is starting may not know the kinds of its CRDs yet.
         let needs_to_know = !cache.is_complete() || server.is_lost();
-        let wait = match following.until(discover(&client, &wanted, needs_to_know)).await {
+        let wait = match following.until(discover(client, &wanted, needs_to_know)).await {
             Discovered::Starting => {
                 server.miss(KINDS, "the API server is starting");
                 pause.next()
@@ -138,12 +147,12 @@ impl FollowedKinds {
     /// Follows the kinds until something else is done. Returns what that gives.
     async fn until<T>(&mut self, done: impl Future<Output = T>) -> T {
         let mut done = pin!(done);
-        let mut all_listed = pin!(all_listed(self.listed.values().cloned().collect()));
+        let mut all_read = pin!(all_read(self.listed.values().cloned().collect(), Arc::clone(&self.cache)));
         loop {
             tokio::select! {
                 done = &mut done => return done,
                 Some(gone) = self.kinds.next(), if !self.kinds.is_empty() => drop(self.listed.remove(&gone)),
-                () = &mut all_listed, if self.is_discovered && !self.cache.is_complete() => {
+                () = &mut all_read, if self.is_discovered && !self.cache.is_complete() => {
                     let (kinds, objects) = (self.listed.len(), self.cache.len());
                     tracing::info!(kinds, objects, "the cluster is read");
                     self.cache.set_complete();
@@ -153,10 +162,11 @@ impl FollowedKinds {
     }
 }
 
-/// Waits until every kind was listed once, or turned out not to be there.
-async fn all_listed(kinds: Vec<watch::Receiver<bool>>) {
+/// Waits until every kind was listed once, or turned out not to be there, and what is referred to was read.
+async fn all_read(kinds: Vec<watch::Receiver<bool>>, cache: Arc<ObjectCache>) {
     for mut is_listed in kinds {
         // Its sender is dropped when the kind is gone.
         let _ = is_listed.wait_for(|listed| *listed).await;
     }
+    cache.values_read().await;
 }

@@ -28,6 +28,8 @@ pub(super) struct Target {
     pub(super) namespace: Option<String>,
     name: Option<String>,
     subresource: Option<String>,
+    /// Whether objects are shown without all but their metadata.
+    is_outline: bool,
 }
 
 pub(super) type Query = HashMap<String, String>;
@@ -55,9 +57,11 @@ pub(super) async fn answer(store: &Arc<Store>, request: Request<Incoming>) -> Re
     if let Some(document) = discovery::document(&store.state(), &segments) {
         return json_response(200, &document);
     }
-    let Some(target) = target(store, &segments) else {
+    let Some(mut target) = target(store, &segments) else {
         return text_response(404, "404 page not found\n");
     };
+    let accepted = request.headers().get("accept").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    target.is_outline = accepted.contains("as=PartialObjectMetadata");
     if request.method() == Method::GET {
         if store.state().hidden.contains(&target.kind.plural) {
             return refuse(&Refusal(403, "Forbidden", format!("{} is forbidden", target.kind.plural)));
@@ -109,6 +113,7 @@ fn target(store: &Store, segments: &[&str]) -> Option<Target> {
         namespace: namespace.map(str::to_owned),
         name: text(0),
         subresource: text(1),
+        is_outline: false,
     })
 }
 
@@ -119,6 +124,11 @@ impl Target {
 
     /// The object in the version that was asked for.
     pub(super) fn shown(&self, mut object: Value) -> Value {
+        if self.is_outline {
+            let metadata = object["metadata"].take();
+            let kind = "PartialObjectMetadata";
+            return json!({ "apiVersion": "meta.k8s.io/v1", "kind": kind, "metadata": metadata });
+        }
         object["apiVersion"] = self.api_version.clone().into();
         object
     }
