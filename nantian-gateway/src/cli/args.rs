@@ -87,6 +87,16 @@ pub(super) struct ClusterOptions {
     /// How to reach the API server; by default as KUBECONFIG says, else as a pod of the cluster does.
     #[arg(long, env = "NANTIAN_KUBECONFIG", value_name = "FILE", conflicts_with = "manifests")]
     pub(super) kubeconfig: Option<PathBuf>,
+    /// Namespaces whose objects are read, such as team-a,team-b: nothing else that has a namespace is, apart
+    /// from where the replicas are, so that no rights are needed for it. All by default.
+    #[arg(
+        long,
+        env = "NANTIAN_WATCH_NAMESPACES",
+        value_name = "NAMESPACE,…",
+        value_delimiter = ',',
+        conflicts_with = "manifests"
+    )]
+    pub(super) watch_namespaces: Vec<String>,
     /// How Gateways get their addresses.
     #[command(flatten)]
     pub(super) addresses: AddressOptions,

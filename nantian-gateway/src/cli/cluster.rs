@@ -24,7 +24,7 @@ use crate::{
     controller::{GatewayServices, Lease, Writer, supported},
     ir::ControllerName,
     metrics::Metrics,
-    source::kube::{Cluster, ObjectCache, connect, follow},
+    source::kube::{Cluster, ObjectCache, Scope, connect, follow},
 };
 
 /// Serves what is in the cluster until SIGTERM or SIGINT.
@@ -44,13 +44,18 @@ pub(super) async fn serve_cluster(
     let view = View::awaiting(unread);
     let (stop, stopped) = watch::channel(false);
     let (addressing, gateway_services) = options.addresses.addressing(&client)?;
+    let scope = Scope::of(options.watch_namespaces.iter().cloned());
+    let scope = match gateway_services {
+        Some(_) => scope.with_own(client.default_namespace()),
+        None => scope,
+    };
     let features = supported(&addressing);
     let lease = Lease::new(client.clone(), controller.clone(), identity());
     let (tell_up, is_up) = watch::channel(false);
     let leads = lease.holds();
     let reporting =
         report(client.clone(), Arc::clone(&cache), &view, lease, features, gateway_services, stopped);
-    let following = crate::runtime::spawn(follow(client, Arc::clone(&cache), tell_up, tell_unread));
+    let following = crate::runtime::spawn(follow(client, scope, Arc::clone(&cache), tell_up, tell_unread));
     let cluster = Cluster::new(Arc::clone(&cache), addressing).answering_for(controller.clone());
     let changes = ClusterChanges { cache, following, is_up, leads };
     let served = serve(cluster, changes, common.feature_gates, common, &view, || {}).await;

@@ -60,3 +60,57 @@ nantian-gateway
 {{- define "nantian.isScaled" -}}
 {{- if and .Values.autoscaling.enabled (not .Values.hostNetwork) (eq .Values.kind "Deployment") }}true{{ end -}}
 {{- end -}}
+
+{{- /* The rights to what has a namespace. */ -}}
+{{- define "nantian.rules" -}}
+- apiGroups: [""]
+  resources: [services, secrets, configmaps]
+  verbs: [list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+{{- if .Values.addresses.service }}
+# The Services in front of Gateways, and where they lead.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, patch, delete]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [create, patch]
+# What OpenShift asks for besides, where they lead to addresses of the cluster's own network.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices/restricted]
+  verbs: [create]
+{{- end }}
+- apiGroups: [gateway.networking.k8s.io]
+  resources:
+    - gateways
+    - listenersets
+    - httproutes
+    - grpcroutes
+    - tlsroutes
+    - tcproutes
+    - udproutes
+    - referencegrants
+    - backendlbpolicies
+    - backendtlspolicies
+  verbs: [list, watch]
+- apiGroups: [gateway.networking.k8s.io]
+  resources:
+    - gateways/status
+    - listenersets/status
+    - httproutes/status
+    - grpcroutes/status
+    - tlsroutes/status
+    - tcproutes/status
+    - udproutes/status
+    - backendlbpolicies/status
+    - backendtlspolicies/status
+  verbs: [patch]
+- apiGroups: [gateway.nantian.dev]
+  resources: [aiservices, tokenpolicies, wasmplugins]
+  verbs: [list, watch]
+- apiGroups: [gateway.nantian.dev]
+  resources: [aiservices/status, tokenpolicies/status, wasmplugins/status]
+  verbs: [patch]
+{{- end -}}

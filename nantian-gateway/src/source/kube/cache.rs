@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{references::references, values::Values};
+use super::{references::references, scope::Part, values::Values};
 use crate::{
     ir::ObjectName,
     source::{kind::Kind, objects::ObjectRef},
@@ -208,13 +208,13 @@ impl ObjectCache {
         self.tell();
     }
 
-    /// Removes every object of a kind that is not among those that were listed.
-    pub(super) fn retain(&self, kind: Kind, listed: &BTreeSet<ObjectRef>) {
+    /// Removes every object of a part that is not among those that were listed.
+    pub(super) fn retain(&self, part: &Part, listed: &BTreeSet<ObjectRef>) {
         let mut state = self.state();
-        let is_gone = |name: &&ObjectRef| name.kind == kind.info().name && !listed.contains(name);
+        let is_gone = |name: &&ObjectRef| part.has(name) && !listed.contains(name);
         let gone: Vec<ObjectRef> = state.seen.keys().filter(is_gone).cloned().collect();
         for name in gone {
-            state.forget(kind, &name);
+            state.forget(part.kind, &name);
         }
         drop(state);
         self.tell();

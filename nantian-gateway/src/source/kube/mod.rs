@@ -12,6 +12,7 @@ mod follow;
 mod ours;
 mod pool;
 mod references;
+mod scope;
 mod service;
 mod unreadable;
 mod values;
@@ -41,6 +42,7 @@ pub use self::{
     client::connect,
     follow::follow,
     pool::{AddressPool, InvalidPool},
+    scope::Scope,
 };
 use super::{
     check::Checker,

@@ -174,7 +174,7 @@ impl World {
                 let put =
                     |secret: &DynamicObject| self.cache.put(Kind::Secret, &secret_resource(), secret.clone());
                 let listed: BTreeSet<ObjectRef> = self.secrets.values().filter_map(put).collect();
-                self.cache.retain(Kind::Secret, &listed);
+                self.cache.retain(&all(Kind::Secret), &listed);
             }
             Edit::Tell => match self.untold.pop_front() {
                 Some((kind, secret, true)) => self.cache.remove(kind, &secret.metadata),
@@ -200,7 +200,7 @@ impl World {
                 let kind = OBJECTS[at].0;
                 let of_kind = (0..OBJECTS.len()).filter(|other| OBJECTS[*other].0 == kind);
                 let listed: BTreeSet<ObjectRef> = of_kind.filter_map(|at| self.put(at)).collect();
-                self.cache.retain(kind, &listed);
+                self.cache.retain(&all(kind), &listed);
             }
             Edit::Read => {
                 cluster.read();
@@ -217,6 +217,11 @@ impl World {
             }
         }
     }
+}
+
+/// All objects of a kind.
+fn all(kind: Kind) -> scope::Part {
+    scope::Part { kind, namespace: None }
 }
 
 fn secret_resource() -> ApiResource {

@@ -5,6 +5,7 @@ mod fronts;
 mod installations;
 mod kubectl;
 mod leader;
+mod namespaces;
 mod plugins;
 mod references;
 mod source;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream::BoxStream};
 use kube::{
     Api, Client, Error,
     api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta},
@@ -17,7 +17,7 @@ use tokio::{
 use super::server::{Pause, Server, is_ready};
 use crate::source::{
     kind::Kind,
-    kube::{cache::ObjectCache, discovery::served, said},
+    kube::{cache::ObjectCache, discovery::served, said, scope::Part},
 };
 
 /// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along
@@ -31,43 +31,38 @@ const WATCH_LASTS: u32 = 60;
 /// Objects of a page whose metadata alone may have a megabyte each, such as in annotations.
 const SMALL_PAGE: u32 = 20;
 
-/// Follows one kind until no version of it is served any more.
+/// Follows a part of a kind until no version of it is served any more.
 pub(super) async fn follow_kind(
     client: Client,
-    kind: Kind,
+    part: Part,
     mut resource: ApiResource,
     cache: Arc<ObjectCache>,
     server: Arc<Server>,
     done: watch::Sender<bool>,
-) -> Kind {
+) -> Part {
+    let label = part.to_string();
     // What was listed in one version is there in the next one, too.
-    while let Some(next) = follow_version(&client, kind, &resource, &cache, &server, &done).await {
-        server.forget(&resource.kind);
+    while let Some(next) = follow_version(&client, &part, &resource, &cache, &server, &done).await {
+        server.forget(&label);
         resource = next;
     }
-    server.forget(&resource.kind);
-    server.read(&resource.kind);
-    kind
+    server.forget(&label);
+    server.read(&label);
+    part
 }
 
-/// Follows one version of a kind until it is not served any more. Returns the one that is served in its
+/// Follows one version of it until it is not served any more. Returns the one that is served in its
 /// place.
 async fn follow_version(
     client: &Client,
-    kind: Kind,
+    part: &Part,
     resource: &ApiResource,
     cache: &ObjectCache,
     server: &Server,
     done: &watch::Sender<bool>,
 ) -> Option<ApiResource> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), resource);
-    let mut events = match kind.is_read_on_reference() {
-        true => {
-            let api: Api<PartialObjectMeta> = Api::all_with(client.clone(), resource);
-            watcher(api, selection(kind)).map(|event| event.map(outline)).boxed()
-        }
-        false => watcher(api.clone(), selection(kind)).boxed(),
-    };
+    let (kind, label) = (part.kind, part.to_string());
+    let (api, mut events) = (part.api(client, resource), events(client, part, resource));
     let mut listed = BTreeSet::new();
     let (mut pause, mut may_be_well, mut missing) = (Pause::default(), false, None);
     loop {
@@ -75,7 +70,7 @@ async fn follow_version(
         let patience = if may_be_well { WELL_AFTER } else { Duration::MAX };
         let error = match timeout(patience, events.next()).await {
             Err(_) => {
-                server.over(&mut pause, &resource.kind);
+                server.over(&mut pause, &label);
                 may_be_well = false;
                 continue;
             }
@@ -90,14 +85,14 @@ async fn follow_version(
                     Event::Init => listed.clear(),
                     Event::InitApply(object) => listed.extend(cache.put(kind, resource, object)),
                     Event::InitDone => {
-                        cache.retain(kind, &listed);
+                        cache.retain(part, &listed);
                         done.send_replace(true);
-                        server.read(&resource.kind);
-                        server.over(&mut pause, &resource.kind);
+                        server.read(&label);
+                        server.over(&mut pause, &label);
                     }
                     Event::Apply(object) => {
                         cache.put(kind, resource, object);
-                        server.over(&mut pause, &resource.kind);
+                        server.over(&mut pause, &label);
                     }
                     Event::Delete(object) => cache.remove(kind, &object.metadata),
                 }
@@ -105,24 +100,20 @@ async fn follow_version(
             }
             Ok(Some(Err(error))) => error,
         };
-        server.miss(&resource.kind, &said(&error));
+        server.miss(&label, &said(&error));
         may_be_well = goes_on(&error);
         if is_expiry(&error) {
             continue;
         }
         match ask(client, &api, kind, resource).await {
             Answer::Moved(next) => {
-                tracing::info!(
-                    kind = resource.kind,
-                    version = next.version,
-                    "kind is served in another version"
-                );
+                tracing::info!(kind = label, version = next.version, "kind is served in another version");
                 return Some(next);
             }
             Answer::Missing => {
                 if missing.get_or_insert_with(Instant::now).elapsed() >= GONE_AFTER {
-                    tracing::info!(kind = resource.kind, "kind is not served any more");
-                    cache.retain(kind, &BTreeSet::new());
+                    tracing::info!(kind = label, "kind is not served any more");
+                    cache.retain(part, &BTreeSet::new());
                     break;
                 }
             }
@@ -132,7 +123,7 @@ async fn follow_version(
             }
             Answer::Something => {
                 missing = None;
-                server.tell(&mut pause, &resource.kind, &error);
+                server.tell(&mut pause, &label, &error);
             }
         }
         if server.wait(pause.next()).await {
@@ -140,6 +131,21 @@ async fn follow_version(
         }
     }
     None
+}
+
+/// What happens to the objects of a part; of some kinds to their metadata alone.
+fn events(
+    client: &Client,
+    part: &Part,
+    resource: &ApiResource,
+) -> BoxStream<'static, Result<Event<DynamicObject>, watcher::Error>> {
+    let selection = selection(part.kind);
+    match part.kind.is_read_on_reference() {
+        true => watcher(part.api::<PartialObjectMeta>(client, resource), selection)
+            .map(|event| event.map(outline))
+            .boxed(),
+        false => watcher(part.api(client, resource), selection).boxed(),
+    }
 }
 
 /// Which objects of a kind are watched, and how many are listed at once: of Secrets not those that nothing
@@ -229,6 +235,8 @@ mod tests {
 
     use super::*;
 
+    const SERVICES: Part = Part { kind: Kind::Service, namespace: None };
+
     /// A client of a server that answers every path but `/readyz` with 404, and that with `readyz`.
     fn client(readyz: u16) -> Client {
         let answer = move |request: Request<Body>| async move {
@@ -246,7 +254,7 @@ mod tests {
         cache.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
         let (done, _) = watch::channel(false);
         let following =
-            follow_kind(client(readyz), Kind::Service, resource, Arc::clone(&cache), Arc::default(), done);
+            follow_kind(client(readyz), SERVICES, resource, Arc::clone(&cache), Arc::default(), done);
         // It ends only when the kind is gone.
         let _ = timeout(time, following).await;
         !cache.is_empty()
@@ -284,7 +292,7 @@ mod tests {
             Arc::new(Server::new(is_up, watch::Sender::default())),
         );
         let (done, _) = watch::channel(false);
-        let following = follow_kind(client, Kind::Service, resource, Arc::default(), server, done);
+        let following = follow_kind(client, SERVICES, resource, Arc::default(), server, done);
         let seen = async {
             for is_up in [true, false, true] {
                 shown.wait_for(|shown| *shown == is_up).await.unwrap();

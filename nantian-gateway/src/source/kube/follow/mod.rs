@@ -5,7 +5,7 @@ mod server;
 mod values;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
@@ -21,14 +21,20 @@ use self::{
     server::{Pause, Server, is_ready},
     values::read_values,
 };
-use super::{cache::ObjectCache, discovery::served, said};
+use super::{
+    cache::ObjectCache,
+    discovery::served,
+    said,
+    scope::{Part, Scope},
+};
 use crate::source::kind::Kind;
 
 /// How often kinds that are not served are looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// Follows every kind that the API server serves, also those whose CRDs appear later, and forgets the objects
-/// of those whose CRDs are deleted. As long as the server cannot be reached, the cache stays as it is.
+/// of those whose CRDs are deleted; of kinds with a namespace what is in `scope`. As long as the server
+/// cannot be reached, the cache stays as it is.
 ///
 /// `is_up` is told whether all of it is followed: not before the server was first found, while it is away, or
 /// while a kind cannot be watched. `unread` is told what is still to be read for the first time, and why it
@@ -38,6 +44,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 /// Dropping the future ends the watches; the cache stays as it is.
 pub async fn follow(
     client: Client,
+    scope: Scope,
     cache: Arc<ObjectCache>,
     is_up: watch::Sender<bool>,
     unread: watch::Sender<String>,
@@ -45,12 +52,12 @@ pub async fn follow(
     let server = Arc::new(Server::new(is_up, unread));
     tokio::select! {
         () = read_values(&client, &cache, &server) => {}
-        () = follow_kinds(&client, &cache, &server) => {}
+        () = follow_kinds(&client, scope, &cache, &server) => {}
     }
 }
 
-async fn follow_kinds(client: &Client, cache: &Arc<ObjectCache>, server: &Arc<Server>) {
-    let mut following = FollowedKinds::new(client.clone(), Arc::clone(cache), Arc::clone(server));
+async fn follow_kinds(client: &Client, scope: Scope, cache: &Arc<ObjectCache>, server: &Arc<Server>) {
+    let mut following = FollowedKinds::new(client.clone(), scope, Arc::clone(cache), Arc::clone(server));
     server.expect(KINDS);
     let mut pause = Pause::default();
     loop {
@@ -109,24 +116,26 @@ async fn discover(client: &Client, wanted: &[Kind], needs_to_know: bool) -> Disc
 /// The kinds that are followed.
 struct FollowedKinds {
     client: Client,
+    scope: Scope,
     cache: Arc<ObjectCache>,
     server: Arc<Server>,
-    /// Each ends with its kind.
-    kinds: FuturesUnordered<Pin<Box<dyn Future<Output = Kind> + Send>>>,
+    /// Each ends with what it has followed.
+    parts: FuturesUnordered<Pin<Box<dyn Future<Output = Part> + Send>>>,
     /// Whether each was listed once.
-    listed: BTreeMap<Kind, watch::Receiver<bool>>,
+    listed: BTreeMap<Part, watch::Receiver<bool>>,
     is_discovered: bool,
 }
 
 impl FollowedKinds {
-    fn new(client: Client, cache: Arc<ObjectCache>, server: Arc<Server>) -> Self {
-        let (kinds, listed) = Default::default();
-        Self { client, cache, server, kinds, listed, is_discovered: false }
+    fn new(client: Client, scope: Scope, cache: Arc<ObjectCache>, server: Arc<Server>) -> Self {
+        let (parts, listed) = Default::default();
+        Self { client, scope, cache, server, parts, listed, is_discovered: false }
     }
 
-    /// The kinds that are not followed.
+    /// The kinds of which something is not followed.
     fn wanted(&self) -> Vec<Kind> {
-        Kind::ALL.into_iter().filter(|kind| !self.listed.contains_key(kind)).collect()
+        let is_followed = |part: &Part| self.listed.contains_key(part);
+        Kind::ALL.into_iter().filter(|kind| !self.scope.parts(*kind).iter().all(is_followed)).collect()
     }
 
     /// Follows those that were found among the wanted ones, too.
@@ -135,13 +144,24 @@ impl FollowedKinds {
         self.cache.set_absent(wanted.iter().copied().filter(|kind| !is_found(kind)).collect());
         for (kind, resource) in found {
             tracing::debug!(kind = resource.kind, version = resource.version, "kind is served");
-            self.server.expect(&resource.kind);
-            let (done, is_listed) = watch::channel(false);
-            self.listed.insert(kind, is_listed);
-            let (cache, server) = (Arc::clone(&self.cache), Arc::clone(&self.server));
-            self.kinds.push(Box::pin(follow_kind(self.client.clone(), kind, resource, cache, server, done)));
+            for part in self.scope.parts(kind) {
+                self.follow(part, &resource);
+            }
         }
         self.is_discovered = true;
+    }
+
+    /// Follows a part of a kind, unless it is followed already.
+    fn follow(&mut self, part: Part, resource: &ApiResource) {
+        if self.listed.contains_key(&part) {
+            return;
+        }
+        self.server.expect(&part.to_string());
+        let (done, is_listed) = watch::channel(false);
+        self.listed.insert(part.clone(), is_listed);
+        let (cache, server) = (Arc::clone(&self.cache), Arc::clone(&self.server));
+        let (client, resource) = (self.client.clone(), resource.clone());
+        self.parts.push(Box::pin(follow_kind(client, part, resource, cache, server, done)));
     }
 
     /// Follows the kinds until something else is done. Returns what that gives.
@@ -151,9 +171,10 @@ impl FollowedKinds {
         loop {
             tokio::select! {
                 done = &mut done => return done,
-                Some(gone) = self.kinds.next(), if !self.kinds.is_empty() => drop(self.listed.remove(&gone)),
+                Some(gone) = self.parts.next(), if !self.parts.is_empty() => drop(self.listed.remove(&gone)),
                 () = &mut all_read, if self.is_discovered && !self.cache.is_complete() => {
-                    let (kinds, objects) = (self.listed.len(), self.cache.len());
+                    let kinds: BTreeSet<_> = self.listed.keys().map(|part| part.kind).collect();
+                    let (kinds, objects) = (kinds.len(), self.cache.len());
                     tracing::info!(kinds, objects, "the cluster is read");
                     self.cache.set_complete();
                 }

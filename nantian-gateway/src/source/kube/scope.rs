@@ -1,0 +1,102 @@
+//! Where a cluster is looked at.
+
+use std::fmt;
+
+use kube::{Api, Client, Resource, api::ApiResource};
+
+use crate::source::{kind::Kind, objects::ObjectRef};
+
+/// The namespaces whose objects are followed; what has no namespace is followed in any case.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// All where it is empty.
+    namespaces: Vec<String>,
+    /// Where the replicas of the gateway are found besides.
+    own: Option<String>,
+}
+
+/// A kind, everywhere or in one namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part {
+    pub(super) kind: Kind,
+    pub(super) namespace: Option<String>,
+}
+
+// === impl Scope ===
+
+impl Scope {
+    /// These namespaces, or all if there are none.
+    pub fn of(namespaces: impl IntoIterator<Item = String>) -> Self {
+        let namespaces = namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
+        Self { namespaces, own: None }
+    }
+
+    /// Also the Services and EndpointSlices in the namespace of the gateway itself.
+    #[must_use]
+    pub fn with_own(mut self, namespace: &str) -> Self {
+        self.own = Some(namespace.to_owned());
+        self
+    }
+
+    /// What of a kind is followed.
+    pub(super) fn parts(&self, kind: Kind) -> Vec<Part> {
+        if !kind.info().is_namespaced || self.namespaces.is_empty() {
+            return vec![Part { kind, namespace: None }];
+        }
+        let has_own = matches!(kind, Kind::Service | Kind::EndpointSlice);
+        let own = self.own.iter().filter(|own| has_own && !self.namespaces.contains(own));
+        let namespaces = self.namespaces.iter().chain(own);
+        namespaces.map(|namespace| Part { kind, namespace: Some(namespace.clone()) }).collect()
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// Whether an object is one of the part.
+    pub(super) fn has(&self, name: &ObjectRef) -> bool {
+        let is_there = |namespace: &String| *namespace == *name.name.namespace;
+        name.kind == self.kind.info().name && self.namespace.as_ref().is_none_or(is_there)
+    }
+
+    /// The objects of the part, in the version of `resource`.
+    pub(super) fn api<K>(&self, client: &Client, resource: &ApiResource) -> Api<K>
+    where
+        K: Resource<DynamicType = ApiResource, Scope = kube::core::DynamicResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.info().name)?;
+        match &self.namespace {
+            Some(namespace) => write!(f, " in {namespace}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_namespace_is_followed_in_those_that_are_named_alone() {
+        let shown = |scope: &Scope, kind| {
+            let parts = scope.parts(kind);
+            parts.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let all = Scope::of([String::new()]).with_own("system");
+        assert_eq!(shown(&all, Kind::Service), ["Service"]);
+        let some = Scope::of(["a".to_owned(), "b".to_owned()]).with_own("system");
+        assert_eq!(shown(&some, Kind::Secret), ["Secret in a", "Secret in b"]);
+        assert_eq!(shown(&some, Kind::GatewayClass), ["GatewayClass"]);
+        assert_eq!(shown(&some, Kind::Service), ["Service in a", "Service in b", "Service in system"]);
+        assert_eq!(shown(&some.with_own("b"), Kind::EndpointSlice).len(), 2);
+    }
+}

@@ -1,0 +1,42 @@
+//! A gateway of some namespaces of a cluster.
+
+use super::{ApiServer, Cluster};
+use crate::support::{Backend, Port, World, manifests, rule, to};
+
+/// An HTTPRoute of the Gateway `demo` in this namespace, which serves the Service `a` there.
+fn route_in(namespace: &str, path: &str) -> String {
+    let route = manifests::route(namespace, "", &[rule(path, &to("a"))]);
+    let route = route.replace("namespace: demo", &format!("namespace: {namespace}"));
+    route.replace("[{name: demo}]", "[{name: demo, namespace: demo}]")
+}
+
+#[tokio::test]
+async fn nothing_is_read_outside_of_the_namespaces_that_are_watched() {
+    let backend = Backend::echo("a").await;
+    let (server, port) = (ApiServer::start().await, Port::reserve());
+    let listener = port.listener("http", "protocol: HTTP, allowedRoutes: {namespaces: {from: All}}");
+    server.apply(&manifests::gateway(&[listener]));
+    for namespace in ["demo", "second", "hidden"] {
+        let service = manifests::service("a", "http", &[&backend]);
+        server.apply(&service.replace("namespace: demo", &format!("namespace: {namespace}")));
+        server.apply(&route_in(namespace, &format!("/{namespace}")));
+    }
+    let gateway = World::of_cluster(port, &server.kubeconfig());
+    let gateway = gateway.options(&["--watch-namespaces", "demo,second"]).start().await;
+    let cluster = Cluster { server, gateway };
+    for (path, status) in [("/demo", 200), ("/second", 200), ("/hidden", 404)] {
+        assert_eq!(cluster.gateway.get(path).await.status(), status, "{path}");
+    }
+    for all in ["/api/v1/secrets", "/api/v1/services", "/apis/gateway.networking.k8s.io/v1/httproutes"] {
+        assert_eq!(cluster.server.requests(all), 0, "{all}");
+    }
+    // What is listed anew in one of them says nothing about the other one.
+    cluster.server.expire();
+    cluster.server.apply(&route_in("demo", "/new"));
+    cluster.becomes("/new", 200).await;
+    cluster.server.apply(&route_in("second", "/newer"));
+    cluster.becomes("/newer", 200).await;
+    for (path, status) in [("/new", 200), ("/newer", 200), ("/demo", 404), ("/second", 404)] {
+        assert_eq!(cluster.gateway.get(path).await.status(), status, "{path}");
+    }
+}
