@@ -94,7 +94,9 @@ pub(super) struct Usage {
     input_tokens_details: Option<Details>,
     completion_tokens_details: Option<Details>,
     output_tokens_details: Option<Details>,
+    /// DeepSeek and Moonshot tell here what others tell in the details.
     prompt_cache_hit_tokens: Count,
+    cached_tokens: Count,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -163,9 +165,10 @@ impl Usage {
         let output = self.completion_tokens.0.or(self.output_tokens.0);
         let reasoning = of_output(|details| details.reasoning_tokens);
         let total = self.total_tokens.0;
+        let beside = self.prompt_cache_hit_tokens.0.or(self.cached_tokens.0);
         Reported {
             input,
-            cache_read: of_input(|details| details.cached_tokens).or(self.prompt_cache_hit_tokens.0),
+            cache_read: of_input(|details| details.cached_tokens).or(beside),
             cache_written: of_input(|details| details.cache_write_tokens),
             output: all_output(input, output, reasoning, total),
             reasoning,

@@ -172,13 +172,14 @@ pub(super) fn failure(reason: &str) -> Option<FaultKind> {
 pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
     let mut prompt = usage.any_object("prompt_tokens_details");
     let mut completion = usage.any_object("completion_tokens_details");
-    let hits = usage.any_count("prompt_cache_hit_tokens");
+    // DeepSeek and Moonshot tell them beside the details.
+    let [hits, cached] = ["prompt_cache_hit_tokens", "cached_tokens"].map(|name| usage.any_count(name));
     let input = usage.any_count("prompt_tokens");
     let output = usage.any_count("completion_tokens");
     let reasoning = completion.any_count("reasoning_tokens");
     Tokens {
         input,
-        cache_read: prompt.any_count("cached_tokens").or(hits),
+        cache_read: prompt.any_count("cached_tokens").or(hits).or(cached),
         cache_write: prompt.any_count("cache_write_tokens"),
         output: all_output(input, output, reasoning, usage.any_count("total_tokens")),
         reasoning,
@@ -188,6 +189,20 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_cached_is_read_in_the_details_or_beside_them() {
+        for (usage, cached) in [
+            (r#"{"prompt_tokens":9,"prompt_tokens_details":{"cached_tokens":4},"cached_tokens":7}"#, Some(4)),
+            (r#"{"prompt_tokens":9,"prompt_cache_hit_tokens":4}"#, Some(4)),
+            (r#"{"prompt_tokens":9,"cached_tokens":4,"prompt_tokens_details":null}"#, Some(4)),
+            (r#"{"prompt_tokens":9}"#, None),
+        ] {
+            let tokens = read_tokens(&mut Fields::parse(usage.as_bytes()).unwrap());
+            let metered = crate::dialect::openai::usage(usage.as_bytes());
+            assert_eq!((tokens.cache_read, metered.cache_read), (cached, cached), "{usage}");
+        }
+    }
 
     #[test]
     fn why_an_answer_ends_is_read_in_the_words_of_each_provider() {
