@@ -23,8 +23,13 @@ pub(crate) fn unfinished(limit: u64) -> Bytes {
     Bytes::from(answer.to_string())
 }
 
-/// A message without what LiteLLM puts before it, `litellm.BadRequestError: AzureException - `.
+/// A message without what LiteLLM puts before it, `litellm.BadRequestError: AzureException - `, or Portkey,
+/// `azure-openai error: `.
 fn of_the_first(message: &str) -> &str {
+    let is_name = |name: &str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if let Some((_, said)) = message.split_once(" error: ").filter(|(name, _)| is_name(name)) {
+        return said;
+    }
     let behind = message.strip_prefix("litellm.").and_then(|named| named.split_once(" - "));
     match behind {
         Some((name, said)) if name.ends_with("Exception") || name.ends_with("Error") => said,
@@ -44,6 +49,8 @@ mod tests {
             "",
             "litellm.BadRequestError: OpenAIException - ",
             "litellm.BadRequestError: AzureException BadRequestError - ",
+            "openai error: ",
+            "azure-openai error: ",
         ] {
             assert!(of(&format!("{before}{whole}")), "{before}");
         }
@@ -52,6 +59,8 @@ mod tests {
             format!("messages.0 - {whole}"),
             format!("litellm.BadRequestError: OpenAIException - Invalid value: 'a - {whole}'"),
             format!("litellm.BadRequestError: invalid value 'a - {whole}'"),
+            format!("invalid value: error: {whole}"),
+            format!("openai error: invalid value 'a error: {whole}'"),
         ] {
             assert!(!of(&quoting), "{quoting}");
         }
