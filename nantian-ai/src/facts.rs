@@ -160,13 +160,19 @@ fn max_tokens(surface: &Surface, object: &Object<'_>) -> Option<u64> {
         ClientDialect::Ollama => most(&Object::parse(object.value("options")?).ok()?, &["num_predict"]),
         ClientDialect::Responses => most(object, &["max_output_tokens"]),
         ClientDialect::Anthropic => most(object, &["max_tokens"]),
-        // Some providers obey the one, some the other, and llama.cpp the third before all. Cursor names the
-        // last.
+        // Some providers obey the one, some the other. Cursor names the last.
         ClientDialect::OpenAi if is_chat && openai::has_form_of_responses(object) => {
-            most(object, &["max_completion_tokens", "max_tokens", "n_predict", "max_output_tokens"])
+            most_with_llamacpp(object, &["max_completion_tokens", "max_tokens", "max_output_tokens"])
         }
-        ClientDialect::OpenAi => most(object, &["max_completion_tokens", "max_tokens", "n_predict"]),
+        ClientDialect::OpenAi => most_with_llamacpp(object, &["max_completion_tokens", "max_tokens"]),
     }
+}
+
+/// The most that any of `names` allows, and llama.cpp's own, which it obeys before all. Who else serves the
+/// request knows no such name, so that it limits nothing by itself.
+fn most_with_llamacpp(object: &Object<'_>, names: &[&str]) -> Option<u64> {
+    most(object, names)?;
+    most(object, &[names, &["n_predict"]].concat())
 }
 
 /// The most that any of `names` allows. One that is no whole number above 0 may be no limit: Ollama takes 0
@@ -210,6 +216,10 @@ mod tests {
             ("/v1/chat/completions", r#"{"max_completion_tokens":7,"max_tokens":null}"#, Some(7)),
             ("/v1/chat/completions", r#"{"max_tokens":1,"n_predict":-1}"#, None),
             ("/v1/chat/completions", r#"{"max_tokens":1,"n_predict":500}"#, Some(500)),
+            // Most providers do not know the name.
+            ("/v1/chat/completions", r#"{"n_predict":1,"messages":[]}"#, None),
+            ("/v1/chat/completions", r#"{"n_predict":1,"max_tokens":null}"#, None),
+            ("/v1/completions", r#"{"n_predict":1,"prompt":"x"}"#, None),
             ("/v1/chat/completions", r#"{"max_tokens":1,"MAX_TOKENS":500}"#, None),
             ("/v1/chat/completions", r#"{"input":"x","max_output_tokens":9}"#, Some(9)),
             ("/v1/chat/completions", r#"{"input":"x","max_output_tokens":9,"max_tokens":10}"#, Some(10)),
