@@ -1,7 +1,7 @@
 //! How models are told to think, as far as they can be.
 
 use super::levels::{Levels, THREE};
-use super::profile::{begins, is_one, tells_templates};
+use super::profile::{begins, is_mistral, is_one, tells_templates};
 use super::thinkers::Thinker;
 use crate::ir::{Effort, Thinking};
 
@@ -36,6 +36,13 @@ pub(crate) struct Wish {
 const GROK_LEVELS: [&str; 6] =
     ["grok-4.20-multi-agent", "grok-4.3", "grok-4.5", "grok-4.6", "grok-4.7", "grok-5"];
 
+/// Models of Mistral that think if they are asked to, which is all that they can be told.
+const MISTRAL_THINKS: [&str; 4] =
+    ["mistral-medium-3-5", "mistral-medium-latest", "mistral-small-2603", "mistral-small-latest"];
+
+/// One that can be told how much, but not that it shall not.
+const MISTRAL_LEVELS: [&str; 1] = ["mistral-large-4"];
+
 /// Models of others that do not think unless they are asked to; newer ones of Claude do.
 const ASKED_FIRST: [&str; 9] = [
     "claude-3",
@@ -68,6 +75,10 @@ impl ThinkingBy {
             Self::Template
         } else if is("groq") && begins(model, &["qwen"]) {
             Self::Switch
+        } else if is_mistral(provider) && begins(model, &MISTRAL_THINKS) {
+            Self::Effort(Levels { least: Effort::High, can_be_off: true, ..THREE })
+        } else if is_mistral(provider) && begins(model, &MISTRAL_LEVELS) {
+            Self::Effort(THREE)
         } else if let Self::Effort(levels) = Self::by_effort(model) {
             // Only Responses know the highest one.
             Self::Effort(Levels { most: levels.most.min(Effort::XHigh), ..levels })
@@ -151,6 +162,19 @@ mod tests {
             ("xai", "grok-4.5", Thinking::Off, lost),
             ("xai", "grok-4.6", high, effort("high")),
             ("xai", "grok-4.20-multi-agent-0309", high, effort("high")),
+            ("mistral", "mistral-medium-3-5", Thinking::Effort(Effort::Low), effort("high")),
+            ("mistral", "mistral-medium-3-5-2604", Thinking::Budget(9_000), effort("high")),
+            ("mistral", "mistral-small-latest", Thinking::Off, effort("none")),
+            ("mistral", "mistral-small-latest", Thinking::Adaptive, Wish::default()),
+            ("mistral", "mistral-medium-2508", high, lost),
+            ("mistral", "mistral-large-4-0", Thinking::Effort(Effort::Low), effort("low")),
+            ("mistral", "mistral-large-4-0", Thinking::Off, lost),
+            (
+                "vllm",
+                "mistralai/mistral-small-latest",
+                Thinking::Off,
+                Wish { on: Some(false), ..Wish::default() },
+            ),
             ("openrouter", "qwen/qwen3.8-27b", Thinking::Off, lost),
             ("openrouter", "openai/gpt-5.2", Thinking::Off, effort("none")),
             ("together", "meta-llama/Llama-4", Thinking::Adaptive, Wish::default()),
