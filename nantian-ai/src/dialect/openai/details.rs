@@ -1,12 +1,12 @@
-//! What OpenRouter tells of reasoning that the model's maker has encrypted, and wants back: Gemini refuses
-//! its own calls without.
+//! What OpenRouter tells of reasoning that the model's maker has encrypted or signed, and wants back: Gemini
+//! and Claude refuse their own calls without.
 //!
 //! Each piece is carried whole, as encrypted reasoning of a family of its own, which clients of other
-//! dialects give back. It names the call that it belongs to, so that it may stand anywhere: after the calls
-//! it is not taken for the answer.
+//! dialects give back. It names the call that it belongs to, or its place, so that it may stand anywhere:
+//! after the calls it is not taken for the answer.
 
 use crate::codec::{Fields, Object, Value};
-use crate::ir::{Block, Json, Losses};
+use crate::ir::{Block, Json, Losses, Message, Role};
 
 /// What it begins with in the common form. OpenRouter's own answers to Messages have texts that begin with
 /// `openrouter.reasoning:`, which pass.
@@ -15,21 +15,30 @@ pub(in crate::dialect) const OF_OPENROUTER: &str = "openrouter.details.";
 /// Where it stands.
 pub(super) const NAME: &str = "reasoning_details";
 
+/// What the format of a text begins with that its maker signs, in a stream in the end.
+const OF_CLAUDE: &str = "anthropic";
+
+/// The pieces of an answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Details(Vec<Piece>);
+
+/// One that is encrypted, or a text with its signature.
+#[derive(Clone, Debug)]
+struct Piece(Vec<(String, Value)>);
+
 /// Whether reasoning was told so.
 pub(in crate::dialect) fn is_of_openrouter(data: &str) -> bool {
     data.starts_with(OF_OPENROUTER)
 }
 
-/// Takes what is encrypted, as the common form has it. The rest, most of which is told in plain words, too,
-/// is named.
-pub(super) fn take(message: &mut Fields, losses: &mut Losses) -> Vec<String> {
-    let is_encrypted =
-        |detail: &Value| detail.get("type").and_then(Value::as_str) == Some("reasoning.encrypted");
-    let (encrypted, others): (Vec<_>, Vec<_>) = message.any_list(NAME).into_iter().partition(is_encrypted);
-    if !others.is_empty() {
-        losses.add(NAME);
-    }
-    encrypted.iter().map(|detail| format!("{OF_OPENROUTER}{detail}")).collect()
+/// Whether a turn of the model goes on, after results of its calls, that has begun without any of it.
+pub(super) fn are_missed(messages: &[Message]) -> bool {
+    let has = |message: &Message, is_so: fn(&Block) -> bool| message.content.iter().any(is_so);
+    let is_result = |block: &Block| matches!(block, Block::ToolResult(_));
+    let said = messages.iter().rev().filter(|message| message.role != Role::System);
+    let turn = said.take_while(|message| message.role == Role::Assistant || has(message, is_result));
+    let begun = turn.filter(|message| message.role == Role::Assistant).last();
+    begun.is_some_and(|begun| !has(begun, |block| own(block).is_some()))
 }
 
 /// Writes what a message has of it.
@@ -47,5 +56,90 @@ fn own(block: &Block) -> Option<Json> {
             Json::parse(data.strip_prefix(OF_OPENROUTER)?).filter(Json::is_object)
         }
         _ => None,
+    }
+}
+
+// === impl Details ===
+
+impl Details {
+    /// Takes what a message or a chunk has of it, and gives how long that is. The rest, most of which is told
+    /// in plain words, too, is named.
+    pub(super) fn take(&mut self, message: &mut Fields, losses: &mut Losses) -> usize {
+        let mut length = 0;
+        for detail in message.any_list(NAME) {
+            let written = detail.to_string().len();
+            let Some(piece) = Piece::of(detail) else {
+                losses.add(NAME);
+                continue;
+            };
+            length += written;
+            match self.0.last_mut().filter(|last| last.goes_on_with(&piece)) {
+                Some(last) => last.join(piece, losses),
+                None => self.0.push(piece),
+            }
+        }
+        length
+    }
+
+    /// All of it, as the common form has it. A text that nobody has signed is told in plain words alone.
+    pub(super) fn told(self, losses: &mut Losses) -> Vec<String> {
+        let (told, others): (Vec<_>, Vec<_>) = self.0.into_iter().partition(Piece::is_whole);
+        if !others.is_empty() {
+            losses.add(NAME);
+        }
+        told.into_iter().map(|Piece(members)| format!("{OF_OPENROUTER}{}", Value::Object(members))).collect()
+    }
+}
+
+// === impl Piece ===
+
+impl Piece {
+    /// A piece of an answer, if it may be wanted back.
+    fn of(detail: Value) -> Option<Self> {
+        let Value::Object(members) = detail else { return None };
+        let piece = Self(members);
+        let may_be_signed = piece.text("format").starts_with(OF_CLAUDE);
+        (piece.is_whole() || piece.is_text() && may_be_signed).then_some(piece)
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn is_text(&self) -> bool {
+        self.text("type") == "reasoning.text"
+    }
+
+    fn is_signed(&self) -> bool {
+        !self.text("signature").is_empty()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.text("type") == "reasoning.encrypted" || self.is_text() && self.is_signed()
+    }
+
+    /// Whether what comes in a stream is more of this text, or its signature.
+    fn goes_on_with(&self, more: &Self) -> bool {
+        let place = self.get("index");
+        self.is_text() && !self.is_signed() && more.is_text() && place.is_some() && place == more.get("index")
+    }
+
+    /// Takes more of this text. What else is said of it has been said at its beginning.
+    fn join(&mut self, more: Self, losses: &mut Losses) {
+        for (name, value) in more.0 {
+            let known = self.0.iter_mut().find(|(known, _)| *known == name).map(|(_, value)| value);
+            match (known, value) {
+                (Some(Value::String(text)), Value::String(more)) if name == "text" => text.push_str(&more),
+                (_, Value::Null) => {}
+                (Some(known), value) if known.is_null() || name == "signature" => *known = value,
+                (None, value) if matches!(name.as_str(), "text" | "signature") => self.0.push((name, value)),
+                (Some(_), _) => {}
+                (None, _) => losses.add(NAME),
+            }
+        }
     }
 }

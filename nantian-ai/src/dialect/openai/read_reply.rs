@@ -1,8 +1,9 @@
 //! A Chat Completions reply into the common form.
 
+use super::details::{self, Details};
 use super::options::take_logprobs;
 use super::read_request::read_reasoning;
-use super::{all_output, details, signatures};
+use super::{all_output, signatures};
 use crate::codec::{Fields, Value, fault};
 use crate::dialect::gemini;
 use crate::ir::{
@@ -47,7 +48,9 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
     content.extend(read_content(message.take("content"), &mut losses));
     content.extend(message.some_text("refusal").map(Block::Refusal));
     let calls = message.any_list("tool_calls");
-    let encrypted = details::take(&mut message, &mut losses);
+    let mut details = Details::default();
+    details.take(&mut message, &mut losses);
+    let encrypted = details.told(&mut losses);
     calls.into_iter().for_each(|call| read_call(call, &mut content, ids, &mut losses));
     let has_calls = content.iter().any(|block| matches!(block, Block::ToolCall(_)));
     if has_calls {

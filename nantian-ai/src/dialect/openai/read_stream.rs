@@ -3,13 +3,14 @@
 //! Parts come one after the other there, while here chunks of several tool calls may be mixed: what is said
 //! to a call that is not open yet is kept until its turn.
 
+use super::details::{self, Details};
 use super::options::take_logprobs;
 use super::read_reply::{
     ABOUT_ITSELF, ABOUT_THE_PROVIDER, SIGNATURES, read_arguments, read_content, read_end, read_tokens,
     rest_of_call,
 };
+use super::signatures;
 use super::streamed_call::Call;
-use super::{details, signatures};
 use crate::codec::{Fields, Value, fault};
 use crate::dialect::anthropic;
 use crate::ir::{Block, Event, Fault, Losses, Part, Reasoning, Stop, Tokens, ToolIds, is_nothing};
@@ -27,8 +28,8 @@ pub(crate) struct StreamReader {
     started: bool,
     open: Option<Open>,
     calls: Vec<Call>,
-    /// Encrypted reasoning, which waits for the end of the calls.
-    encrypted: Vec<String>,
+    /// Encrypted and signed reasoning, which waits for the end of the calls.
+    details: Details,
     kept: usize,
     stopped: bool,
     tokens: Tokens,
@@ -53,7 +54,7 @@ impl StreamReader {
             started: false,
             open: None,
             calls: Vec::new(),
-            encrypted: Vec::new(),
+            details: Details::default(),
             kept: 0,
             stopped: false,
             tokens: Tokens::default(),
@@ -159,9 +160,7 @@ impl StreamReader {
                 return Err(Fault::unreadable());
             }
         }
-        let encrypted = details::take(&mut delta, &mut self.losses);
-        self.kept += encrypted.iter().map(String::len).sum::<usize>();
-        self.encrypted.extend(encrypted);
+        self.kept += self.details.take(&mut delta, &mut self.losses);
         if self.kept > MOST_KEPT {
             return Err(Fault::unreadable());
         }
@@ -370,7 +369,7 @@ impl StreamReader {
             self.losses.add(SIGNATURES);
         }
         let has_calls = self.calls.iter().any(|call| call.done);
-        let encrypted = std::mem::take(&mut self.encrypted);
+        let encrypted = std::mem::take(&mut self.details).told(&mut self.losses);
         if self.stopped || !has_calls {
             if !encrypted.is_empty() {
                 self.losses.add(details::NAME);

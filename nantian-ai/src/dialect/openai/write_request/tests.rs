@@ -264,14 +264,16 @@ fn a_template_and_groq_are_told_to_think_in_their_own_words() {
 }
 
 #[test]
-fn openrouter_gets_back_what_it_has_told_of_encrypted_reasoning_and_nobody_else_does() {
+fn openrouter_gets_back_what_it_has_told_of_reasoning_and_nobody_else_does() {
     const DETAIL: &str = r#"{"type":"reasoning.encrypted","id":"c","data":"AY8="}"#;
+    const SIGNED: &str = r#"{"type":"reasoning.text","text":"hm","signature":"EqoB","index":0}"#;
     let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
     let said = |data: &str| {
         vec![Block::ToolCall(call.clone()), Block::RedactedReasoning(format!("openrouter.details.{data}"))]
     };
     for (provider, data, told, lost) in [
         ("openrouter", DETAIL, json!([serde_json::from_str::<Value>(DETAIL).unwrap()]), ""),
+        ("openrouter", SIGNED, json!([serde_json::from_str::<Value>(SIGNED).unwrap()]), ""),
         ("openrouter", r#"{}],"model":["#, Value::Null, ""),
         ("vllm", DETAIL, Value::Null, "messages.reasoning"),
     ] {
