@@ -58,6 +58,8 @@ wishes! {
     /// The same of a model that cannot but think, which is known once it refuses not to: that it must call
     /// the tool.
     ToolChoice,
+    /// OpenRouter: that a model does not think, which not every model can but do.
+    Rest,
     /// Bedrock: that a tool must be called, any or the one that is named. Of a model that refuses the one
     /// nothing is learnt of the other.
     MustCall,
@@ -102,6 +104,9 @@ wishes! {
 
 /// What tells a model of DeepSeek or Moonshot not to think.
 const DISABLED: &str = r#"{"type":"disabled"}"#;
+
+/// The same for OpenRouter.
+const AT_REST: &str = r#"{"enabled":false}"#;
 
 /// What Bedrock says before the words of a model's maker.
 const OF_BEDROCK: &str = "The model returned the following errors: ";
@@ -151,7 +156,7 @@ impl Wish {
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
             Self::OlderLimit | Self::NewerLimit | Self::Stop | Self::Stream | Self::Cache => true,
-            Self::Summary | Self::Encryption | Self::Template => true,
+            Self::Rest | Self::Summary | Self::Encryption | Self::Template => true,
             // An answer in one piece says nothing of streams: the provider may have read another request than
             // was read here.
             Self::Usage => streams,
@@ -169,6 +174,7 @@ impl Wish {
             Self::Usage => "the provider refuses `stream_options`: usage of streams is estimated",
             Self::Effort => "the model does not think beside tools in this format: it is told not to",
             Self::ForcedTool => "the model does not think before a call that it must make: it is told not to",
+            Self::Rest => "the model cannot but think: it is not told not to",
             Self::MustCall | Self::ToolChoice => "the model cannot be made to call a tool: it is left to it",
             Self::Sampling => "the model takes no `temperature` and `top_p`: they are left out",
             Self::Silence => {
@@ -215,6 +221,10 @@ impl Wish {
                 let is_off = object.value("thinking") == Some(DISABLED.as_bytes());
                 let left = is_off.then(|| Bytes::from(object.without("thinking").concat()))?;
                 Object::parse(&left).ok()?.set(&left, &[("tool_choice", r#""auto""#)]).concat()
+            }
+            Self::Rest => {
+                let is_off = object.value("reasoning") == Some(AT_REST.as_bytes());
+                is_off.then(|| object.without("reasoning").concat())?
             }
             Self::Sampling => {
                 let names = [("temperature", "temperature"), ("top_p", "top_p"), ("topP", "top_p")];

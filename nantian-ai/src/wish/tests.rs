@@ -52,6 +52,7 @@ fn a_wish_is_taken_out_and_nothing_else() {
             r#"{"thinking":{"type":"disabled"},"tool_choice":"required"}"#,
             r#"{"tool_choice":"auto"}"#,
         ),
+        (Wish::Rest, r#"{"reasoning":{"enabled":false},"model":"m"}"#, r#"{"model":"m"}"#),
         (Wish::Sampling, r#"{"model":"m","temperature":0.5,"top_p":1}"#, r#"{"model":"m"}"#),
         (
             Wish::Silence,
@@ -73,6 +74,7 @@ fn a_wish_is_taken_out_and_nothing_else() {
         (Wish::Effort, r#"{"reasoning_effort":"none"}"#),
         (Wish::ForcedTool, r#"{"thinking":{"type":"disabled"}}"#),
         (Wish::ToolChoice, r#"{"tool_choice":"required"}"#),
+        (Wish::Rest, r#"{"reasoning":{"effort":"low"}}"#),
         (Wish::Sampling, "{}"),
         (Wish::Silence, r#"{"messages":[{"role":"user","content":"a"}]}"#),
     ] {
@@ -119,7 +121,7 @@ fn each_wish_has_a_place_of_its_own() {
         assert!(!wishes.iter().any(|it| it == wish));
         wishes.add(wish);
     }
-    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 25));
+    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 26));
     ALL.iter().for_each(|wish| wishes.remove(*wish));
     assert!(wishes.is_empty());
 }

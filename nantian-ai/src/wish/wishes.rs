@@ -72,6 +72,7 @@ impl Wishes {
                 add(Wish::Effort, has_tools && may_not_think && openai::may_be_off(&request.model));
                 add(Wish::ForcedTool, request.must_call() && may_not_think);
                 add(Wish::ToolChoice, request.must_call() && !strict);
+                add(Wish::Rest, request.thinking == Some(Thinking::Off) && !strict);
                 add(Wish::Sampling, draws && !strict);
                 add(Wish::Penalties, penalises && !strict);
                 add(Wish::Prefill, ends_with_the_model && !strict);
@@ -151,7 +152,7 @@ impl Wishes {
         match (wish, self.thinking) {
             (Wish::Betas, _) => &["anthropic-beta"],
             (Wish::Afterthought | Wish::Reasoning, _) => &["messages.reasoning"],
-            (Wish::Thinking, _) => &["thinking"],
+            (Wish::Rest | Wish::Thinking, _) => &["thinking"],
             (Wish::Effort | Wish::ForcedTool | Wish::Template, None | Some(Thinking::Off)) => &[],
             (Wish::Effort | Wish::ForcedTool | Wish::Template, Some(_)) => &["thinking"],
             (Wish::ToolChoice, Some(Thinking::Off)) => &["thinking", "tool_choice"],

@@ -76,6 +76,7 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
             "tool_choice specified is incompatible with thinking enabled",
         ],
         Wish::ToolChoice => &["invalid thinking: only type=enabled is allowed"],
+        Wish::Rest => &["Reasoning is mandatory for this endpoint"],
         Wish::MustCall => &["This model doesn't support the toolConfig.toolChoice"],
         Wish::Sampling => &NO_SAMPLING,
         Wish::Silence => &[

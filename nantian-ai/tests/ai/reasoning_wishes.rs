@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use nantian_ai::{Dialect, TargetConfig};
+use nantian_ai::{ClientDialect, Dialect, TargetConfig};
 use serde_json::{Value, json};
 
 use crate::{
@@ -112,6 +112,54 @@ async fn reasoning_is_left_out_however_a_provider_or_who_is_behind_it_refuses_it
             (200, vec![json!("Hm."), Value::Null]),
             "{body}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_but_think_is_told_not_to_once() {
+    let config = TargetConfig::new("demo/router", "openrouter", "google/gemini-3-pro");
+    let refusal = "Reasoning is mandatory for this endpoint and cannot be disabled.";
+    let (upstream, named) =
+        taught(config, refusal, OF_CHAT, || messages(r#","thinking":{"type":"disabled"}"#)).await;
+    assert_eq!(named, "thinking");
+    assert_eq!(asked(&upstream, "/reasoning"), [json!({"enabled": false}), Value::Null, Value::Null]);
+}
+
+#[test]
+fn claude_at_openrouter_is_asked_to_think_where_it_can() {
+    let called = json!({"type": "tool_use", "id": "b", "name": "f", "input": {}});
+    let signed = json!({"type": "redacted_thinking", "data": r#"openrouter.details.{"type":"reasoning.text","text":"hm","signature":"EqoB","index":0}"#});
+    let own = json!({"type": "thinking", "thinking": "hm", "signature": "EqoB"});
+    let turn = |content: &Value| {
+        json!([
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": content},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "b", "content": "1"}]},
+        ])
+    };
+    let (asked_anew, effort) = (json!([{"role": "user", "content": "a"}]), json!({"effort": "medium"}));
+    for (model, messages, must_call, told) in [
+        ("claude-sonnet-4.5", &asked_anew, false, &effort),
+        ("claude-sonnet-4.5", &turn(&json!([called, signed])), false, &effort),
+        // A turn that has begun elsewhere.
+        ("claude-sonnet-4.5", &turn(&json!([own, called])), false, &Value::Null),
+        ("claude-opus-4.6", &turn(&json!([own, called])), false, &effort),
+        ("claude-sonnet-4.5", &asked_anew, true, &Value::Null),
+        ("claude-sonnet-5.5", &asked_anew, true, &effort),
+    ] {
+        let choice = if must_call { "any" } else { "auto" };
+        let body = json!({"model": "any", "max_tokens": 20_000, "messages": messages, "temperature": 0.5,
+            "thinking": {"type": "enabled", "budget_tokens": 9_000}, "tool_choice": {"type": choice},
+            "tools": [{"name": "f", "input_schema": {"type": "object"}}]});
+        let (mut request, _) = ClientDialect::Anthropic.decode_request(body.to_string().as_bytes()).unwrap();
+        request.model = format!("anthropic/{model}");
+        let (body, losses) = Dialect::OpenAi.encode_request(&request, "openrouter").unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let lost = losses.to_string();
+        assert_eq!(body.get("reasoning").unwrap_or(&Value::Null), told, "{model} {messages} {lost}");
+        assert_eq!(lost.split(',').any(|it| it == "thinking"), told.is_null(), "{model} {messages} {lost}");
+        // While it thinks, nobody has a say in how tokens are drawn.
+        assert_eq!(body.get("temperature").is_some(), told.is_null(), "{model} {messages} {lost}");
     }
 }
 

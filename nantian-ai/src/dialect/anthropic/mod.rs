@@ -18,7 +18,7 @@ mod write_stream;
 
 pub(crate) use self::enforcement::Enforcement;
 pub(crate) use self::generation::{is_for_another, lowered_limit};
-pub(crate) use self::plan::Plan;
+pub(crate) use self::plan::{LEAST_BUDGET, Plan};
 pub(crate) use self::read_content::{read_block, read_thinking_block, take_cache_control};
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::decode as decode_request;

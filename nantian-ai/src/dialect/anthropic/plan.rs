@@ -6,7 +6,7 @@ use crate::codec::Object;
 use crate::ir::{Block, Effort, Losses, Message, Request, Role, Thinking};
 
 /// The least that Anthropic takes as a budget.
-const LEAST_BUDGET: u64 = 1_024;
+pub(crate) const LEAST_BUDGET: u64 = 1_024;
 
 /// What of the wishes of a request a model of Anthropic's can be told, wherever it runs.
 pub(crate) struct Plan {

@@ -69,6 +69,7 @@ pub(super) struct Profile {
     takes_own_ids: bool,
     /// Lets a user speak only before the model does and after it, not after its tools, and last.
     pub(super) takes_turns: bool,
+    is_claude_at_openrouter: bool,
     /// The model, if it is one of OpenAI that thinks.
     thinker: Option<Thinker>,
     /// Runs OpenAI's models as OpenAI does.
@@ -219,6 +220,7 @@ impl Profile {
             short_ids: mistral,
             takes_own_ids: is(&RUNS_OTHERS),
             takes_turns,
+            is_claude_at_openrouter: is(&["openrouter"]) && begins(model, &["claude-"]),
             thinker,
             is_openai: is(&["openai", azure::NAME]),
         }
@@ -247,9 +249,11 @@ impl Profile {
         })
     }
 
-    /// Whether the model can be told how to draw tokens beside the effort of a wish.
+    /// Whether the model can be told how to draw tokens beside a wish: Claude not while it thinks.
     pub(super) fn takes_sampling(self, wish: Wish) -> bool {
-        self.thinker.is_none_or(|thinker| thinker.takes_sampling(wish.effort))
+        let thinks = wish.effort.is_some() || wish.on == Some(true);
+        let may_be_told = !(self.is_claude_at_openrouter && thinks);
+        may_be_told && self.thinker.is_none_or(|thinker| thinker.takes_sampling(wish.effort))
     }
 }
 

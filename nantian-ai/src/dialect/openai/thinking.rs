@@ -19,6 +19,9 @@ pub(crate) enum ThinkingBy {
     Switch,
     /// DeepSeek: by `thinking` and `reasoning_effort`.
     DeepSeek,
+    /// OpenRouter: by `reasoning`, whoever has made the model; `unasked` is whether it may think unless it is
+    /// told not to.
+    OpenRouter { unasked: bool },
     /// vLLM and llama.cpp: by what the model's chat template reads, and `reasoning_effort`.
     Template,
 }
@@ -43,32 +46,26 @@ const MISTRAL_THINKS: [&str; 4] =
 /// One that can be told how much, but not that it shall not.
 const MISTRAL_LEVELS: [&str; 1] = ["mistral-large-4"];
 
-/// Models of others that do not think unless they are asked to; newer ones of Claude do.
-const ASKED_FIRST: [&str; 9] = [
-    "claude-3",
-    "claude-haiku-4",
-    "claude-opus-4",
-    "claude-sonnet-4",
-    "gemma-3",
-    "gpt-",
-    "llama",
-    "Llama",
-    "Meta-Llama",
-];
+/// Models of others that do not think.
+const SILENT: [&str; 7] = ["claude-3-", "claude-3.5-", "gemma-3", "gpt-", "llama", "Llama", "Meta-Llama"];
 
-/// What is in the names of those among them that think all the same: Nemotron, and what OpenRouter is to have
-/// think.
+/// Models of Claude that do not think unless they are asked to; newer ones do.
+const ASKED_FIRST: [&str; 4] = ["claude-3.7", "claude-haiku-4", "claude-opus-4", "claude-sonnet-4"];
+
+/// What is in the names of those among either that think all the same: Nemotron, and what OpenRouter is to
+/// have think.
 const THINK_UNASKED: [&str; 2] = ["emotron", ":thinking"];
 
 /// Those of whom some think unless they are told not to, in words that differ.
-const RUNS_THINKERS: [&str; 4] = ["fireworks", "moonshot", "openrouter", "together"];
+const RUNS_THINKERS: [&str; 3] = ["fireworks", "moonshot", "together"];
 
 // === impl ThinkingBy ===
 
 impl ThinkingBy {
     pub(super) fn of(provider: &str, model: &str) -> Self {
         let is = |name| is_one(provider, &[name]);
-        let is_silent = begins(model, &ASKED_FIRST) && !THINK_UNASKED.iter().any(|mark| model.contains(mark));
+        let thinks_unasked = THINK_UNASKED.iter().any(|mark| model.contains(mark));
+        let is_silent = begins(model, &SILENT) && !thinks_unasked;
         if is("deepseek") {
             Self::DeepSeek
         } else if tells_templates(provider) {
@@ -82,6 +79,8 @@ impl ThinkingBy {
         } else if let Self::Effort(levels) = Self::by_effort(model) {
             // Only Responses know the highest one.
             Self::Effort(Levels { most: levels.most.min(Effort::XHigh), ..levels })
+        } else if is("openrouter") && !is_silent {
+            Self::OpenRouter { unasked: thinks_unasked || !begins(model, &ASKED_FIRST) }
         } else if is_one(provider, &RUNS_THINKERS) && !is_silent {
             Self::Unguided
         } else {
@@ -117,6 +116,12 @@ impl ThinkingBy {
             // A model that does not think need not be told so.
             Self::Nothing => Wish { is_lost: level.is_some(), ..Wish::default() },
             Self::Unguided => Wish { is_lost: off || level.is_some(), ..Wish::default() },
+            Self::OpenRouter { unasked } if off => Wish { on: unasked.then_some(false), ..Wish::default() },
+            Self::OpenRouter { .. } => Wish {
+                effort: level.map(|level| level.min(Effort::XHigh).name()),
+                on: level.is_none().then_some(true),
+                is_lost: false,
+            },
             Self::Effort(levels) if off => {
                 Wish { effort: levels.off(), is_lost: levels.off().is_none(), on: None }
             }
@@ -142,6 +147,7 @@ mod tests {
     fn each_model_is_told_to_think_as_it_knows_it() {
         let effort = |effort| Wish { effort: Some(effort), ..Wish::default() };
         let lost = Wish { is_lost: true, ..Wish::default() };
+        let switched = |on| Wish { on: Some(on), ..Wish::default() };
         let high = Thinking::Effort(Effort::XHigh);
         for (provider, model, thinking, expected) in [
             ("openai", "gpt-5", high, effort("high")),
@@ -175,16 +181,21 @@ mod tests {
                 Thinking::Off,
                 Wish { on: Some(false), ..Wish::default() },
             ),
-            ("openrouter", "qwen/qwen3.8-27b", Thinking::Off, lost),
+            ("together", "Qwen/Qwen3.8-27b", Thinking::Off, lost),
+            ("openrouter", "qwen/qwen3.8-27b", Thinking::Off, switched(false)),
+            ("openrouter", "qwen/qwen3.8-27b", Thinking::Adaptive, switched(true)),
+            ("openrouter", "qwen/qwen3.8-27b", Thinking::Effort(Effort::Max), effort("xhigh")),
+            ("openrouter", "google/gemini-3-pro", Thinking::Budget(9_000), effort("medium")),
+            ("openrouter", "openai/gpt-4o", high, lost),
             ("openrouter", "openai/gpt-5.2", Thinking::Off, effort("none")),
             ("together", "meta-llama/Llama-4", Thinking::Adaptive, Wish::default()),
             ("together", "meta-llama/Llama-4", Thinking::Off, Wish::default()),
             ("openrouter", "anthropic/claude-haiku-4.5", Thinking::Off, Wish::default()),
-            ("openrouter", "anthropic/claude-haiku-4.5", high, lost),
-            ("openrouter", "anthropic/claude-opus-5.5", Thinking::Off, lost),
-            ("openrouter", "anthropic/claude-sonnet-5", Thinking::Off, lost),
-            ("openrouter", "anthropic/claude-3.7-sonnet:thinking", Thinking::Off, lost),
-            ("openrouter", "nvidia/llama-3.3-nemotron-super-49b-v1.5", Thinking::Off, lost),
+            ("openrouter", "anthropic/claude-haiku-4.5", high, effort("xhigh")),
+            ("openrouter", "anthropic/claude-3.5-haiku", high, lost),
+            ("openrouter", "anthropic/claude-opus-5.5", Thinking::Off, switched(false)),
+            ("openrouter", "anthropic/claude-3.7-sonnet:thinking", Thinking::Off, switched(false)),
+            ("openrouter", "nvidia/llama-3.3-nemotron-super-49b-v1.5", Thinking::Off, switched(false)),
             ("xai", "grok-4.20-reasoning", high, lost),
             ("deepseek", "deepseek-v4-pro", high, Wish { on: Some(true), ..effort("xhigh") }),
             ("deepseek", "deepseek-chat", Thinking::Off, Wish { on: Some(false), ..Wish::default() }),

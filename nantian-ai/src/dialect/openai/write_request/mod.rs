@@ -1,14 +1,16 @@
 //! The common form into a Chat Completions request.
 
-use super::options;
 use super::profile::Profile;
 use super::strict::{is_strict, loses_strictness};
 use super::thinking::{ThinkingBy, Wish};
 use super::turns::Turns;
+use super::{details, options};
 use crate::codec::{Invalid, Object, object};
 use crate::dialect::DETAIL;
+use crate::dialect::anthropic::{LEAST_BUDGET, Traits};
 use crate::ir::{
-    Detail, Json, Losses, OpenAiOptions, Output, Request, Role, Tool, ToolChoice, Verbosity, safe_user,
+    Detail, Json, Losses, OpenAiOptions, Output, Request, Role, Thinking, Tool, ToolChoice, Verbosity,
+    safe_user,
 };
 
 /// The most stop sequences that OpenAI takes.
@@ -19,7 +21,7 @@ pub(crate) fn encode(request: &Request, provider: &str, echoes: bool) -> Result<
     let profile = Profile::of(provider, &request.model);
     let profile = if echoes { profile.echoing() } else { profile };
     let mut losses = Losses::default();
-    let wish = profile.wish(request.thinking);
+    let wish = profile.wish(thinking(request, profile, &mut losses));
     let sampled = profile.takes_sampling(wish);
     let takes_logprobs = profile.takes_logprobs && sampled;
     if !takes_logprobs {
@@ -81,6 +83,23 @@ pub(crate) fn encode(request: &Request, provider: &str, echoes: bool) -> Result<
     Ok((body, losses))
 }
 
+/// What the model is to be told of how to think. Claude does not before a call that it must make, nor, where
+/// it wants a budget, in an answer that is no longer than the least one, or in a turn that has begun without
+/// thoughts of its own.
+fn thinking(request: &Request, profile: Profile, losses: &mut Losses) -> Option<Thinking> {
+    let thinking = request.thinking?;
+    let traits = Traits::of(&request.model);
+    let is_told = matches!(profile.thinking, ThinkingBy::OpenRouter { .. }) && thinking != Thinking::Off;
+    let has_room = request.max_output.is_none_or(|most| most > LEAST_BUDGET);
+    let cannot = traits.takes_forced_tools && request.must_call()
+        || traits.takes_budget && (!has_room || details::are_missed(&request.messages));
+    if is_told && traits.is_claude && cannot {
+        losses.add("thinking");
+        return None;
+    }
+    Some(thinking)
+}
+
 fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mut Losses) {
     let penalises = |penalty: Option<f64>| penalty.is_some_and(|penalty| penalty != 0.0);
     // 1 is what they take anyway.
@@ -132,6 +151,12 @@ fn write_thinking(body: &mut Object<'_>, profile: Profile, wish: Wish) {
         body.text("reasoning_format", "parsed");
     }
     match (profile.thinking, wish.on) {
+        (ThinkingBy::OpenRouter { .. }, on) if wish != Wish::default() => {
+            return body.object("reasoning", |reasoning| {
+                reasoning.some_text("effort", wish.effort);
+                reasoning.some_flag("enabled", on);
+            });
+        }
         (ThinkingBy::DeepSeek, Some(on)) => body.object("thinking", |thinking| {
             thinking.text("type", if on { "enabled" } else { "disabled" });
         }),

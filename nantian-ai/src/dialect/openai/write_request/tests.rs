@@ -226,7 +226,7 @@ fn deepseek_is_told_the_schema_that_it_cannot_be_given() {
     let request = Request {
         model: "deepseek-v4-pro".to_owned(),
         output: Some(Output::Schema { name: None, description: None, schema, strict: None }),
-        thinking: Some(crate::ir::Thinking::Off),
+        thinking: Some(Thinking::Off),
         max_output: Some(9),
         seed: Some(7),
         ..Request::default()
@@ -243,7 +243,7 @@ fn deepseek_is_told_the_schema_that_it_cannot_be_given() {
 
 #[test]
 fn a_template_and_groq_are_told_to_think_in_their_own_words() {
-    let mut request = Request { thinking: Some(crate::ir::Thinking::Off), ..Request::default() };
+    let mut request = Request { thinking: Some(Thinking::Off), ..Request::default() };
     for (provider, model, expected) in [
         (
             "vllm",
