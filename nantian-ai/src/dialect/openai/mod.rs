@@ -10,6 +10,7 @@ mod names;
 pub(crate) mod options;
 mod profile;
 mod read_calls;
+mod read_parts;
 mod read_reply;
 mod read_request;
 mod read_stream;
