@@ -350,18 +350,17 @@ impl Target {
         self.config().strict || headers.get(&STRICT).is_some_and(|value| value == "true")
     }
 
-    /// The members of messages with which the provider refuses a conversation in which reasoning comes back.
-    fn refused_reasoning(&self) -> &'static [&'static str] {
-        let config = self.config();
-        openai::refused_reasoning(&config.provider, self.model(), config.endpoint.as_deref())
-    }
-
     /// What has to change in a chat that passes, for its provider and model.
     fn chat_edits(&self, object: &Object<'_>, lost: &mut Losses) -> Vec<Edit> {
         let is_refused = |wish: Wish| self.forgoes(wish).then_some(wish == Wish::OlderLimit);
         let refuses_older = is_refused(Wish::OlderLimit).or_else(|| is_refused(Wish::NewerLimit));
-        let mut edits = openai::known_names(&self.config().provider, self.model(), refuses_older, object);
-        edits.extend(foreign::without(object, self.refused_reasoning(), lost));
+        let (provider, endpoint) = (&self.config().provider, self.config().endpoint.as_deref());
+        let mut edits = openai::known_names(provider, self.model(), refuses_older, object);
+        let refused = openai::refused_reasoning(provider, self.model(), endpoint);
+        edits.extend(foreign::without(object, refused, lost));
+        if openai::refuses_thought_parts(provider, endpoint) {
+            edits.extend(foreign::without_thought_parts(object, lost));
+        }
         edits
     }
 

@@ -30,7 +30,7 @@ const NO_PENALTIES: [&str; 7] = [
 ];
 
 /// What refusals of earlier reasoning say.
-const NO_REASONING: [&str; 11] = [
+const NO_REASONING: [&str; 13] = [
     "in `thinking` block",
     "in `redacted_thinking` block",
     "The encrypted content",
@@ -42,6 +42,9 @@ const NO_REASONING: [&str; 11] = [
     "extra_content",
     // Chat Completions, in any words: each provider has its own, and who is behind it is quoted.
     "reasoning_content",
+    // Parts that Mistral's models have thought: OpenAI, and servers in Rust.
+    "Invalid value: 'thinking'",
+    "unknown variant `thinking`",
     // Fireworks; Groq and Cerebras.
     ".reasoning'",
     "'reasoning' is unsupported",

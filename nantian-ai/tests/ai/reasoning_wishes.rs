@@ -116,6 +116,40 @@ async fn reasoning_is_left_out_however_a_provider_or_who_is_behind_it_refuses_it
 }
 
 #[tokio::test]
+async fn what_a_model_of_mistral_has_thought_goes_where_it_is_read() {
+    let thought = json!({"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}], "closed": true});
+    let chat = json!({"model": "any", "messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "b"}]},
+        {"role": "user", "content": "c"},
+    ]});
+    let ask = async |config, upstream: &Upstream| {
+        let request = post("/v1/chat/completions", &chat.to_string());
+        let (head, body) = send(layer(config), upstream, request).await;
+        assert_eq!(head.status, 200, "{body}");
+        let dropped = head.headers.get("x-nantian-dropped").map_or("", |it| it.to_str().unwrap());
+        (asked(upstream, "/messages/1/content"), dropped.to_owned())
+    };
+    let (whole, said) = (chat["messages"][1]["content"].clone(), json!([{"type": "text", "text": "b"}]));
+    for (provider, told, named) in
+        [("mistral", &whole, ""), ("vllm", &whole, ""), ("groq", &said, "messages.reasoning")]
+    {
+        let upstream = Upstream::new().replies(reply(200, OF_CHAT));
+        let seen = ask(TargetConfig::new("demo/llm", provider, "m"), &upstream).await;
+        assert_eq!(seen, (vec![told.clone()], named.to_owned()), "{provider}");
+    }
+    let refusal = "Invalid value: 'thinking'. Supported values are: 'text' and 'refusal'.";
+    let upstream = Upstream::new().replies(refused(refusal)).replies(reply(200, OF_CHAT));
+    assert_eq!(ask(acme(), &upstream).await.0, [whole, said]);
+
+    let message = r#"{"content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn"}"#;
+    let upstream = Upstream::new().replies(reply(200, message));
+    let (told, named) = ask(TargetConfig::new("demo/llm", "anthropic", "claude-sonnet-4-5"), &upstream).await;
+    assert!(!told[0].to_string().contains("Hm."), "nobody has signed it: {told:?}");
+    assert_eq!(named, "messages.reasoning");
+}
+
+#[tokio::test]
 async fn a_model_that_cannot_but_think_is_told_not_to_once() {
     let config = TargetConfig::new("demo/router", "openrouter", "google/gemini-3-pro");
     let refusal = "Reasoning is mandatory for this endpoint and cannot be disabled.";

@@ -29,7 +29,9 @@ pub(super) use self::allowed_tools::read_allowed;
 pub(crate) use self::cursor::{has_form_of_responses, is_of_cursor, own_names};
 pub(super) use self::details::{OF_OPENROUTER, is_of_openrouter};
 pub(crate) use self::names::{known_names, limit_renamed};
-pub(crate) use self::profile::{is_mistral, refused_reasoning, takes_turns, tells_templates};
+pub(crate) use self::profile::{
+    is_mistral, refused_reasoning, refuses_thought_parts, takes_turns, tells_templates,
+};
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{
     decode as decode_request, read_detail, read_stop, read_tools, read_verbosity,

@@ -126,6 +126,13 @@ pub(crate) fn refused_reasoning(
     }
 }
 
+/// Whether a provider refuses what models of Mistral have thought, as they tell it: among the parts of what
+/// they have said. vLLM, which runs them, reads it, and an endpoint of the operator's own may.
+pub(crate) fn refuses_thought_parts(provider: &str, endpoint: Option<&str>) -> bool {
+    let may_read = endpoint.is_some() || is_one(provider, &["mistral", "vllm"]);
+    !may_read || is_one(provider, &[azure::NAME])
+}
+
 fn is_gemini(provider: &str, model: &str) -> bool {
     is_one(provider, &["gemini"]) || model.to_ascii_lowercase().contains("gemini")
 }

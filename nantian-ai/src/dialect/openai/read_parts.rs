@@ -1,5 +1,6 @@
 //! The content of a message of a Chat Completions request into the common form.
 
+use super::read_reply::read_thoughts;
 use super::read_request::read_detail;
 use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::anthropic;
@@ -37,6 +38,11 @@ fn read_part(part: Value, losses: &mut Losses) -> Result<(Block, Option<CacheLif
         "file" => file(&mut fields, losses)?,
         "input_audio" => audio(&mut fields, losses)?,
         "document_url" => document_at(&mut fields)?,
+        // Mistral's; a text is one of Anthropic's.
+        "thinking" if fields.has("thinking") && fields.peek("thinking").is_none() => {
+            fields.ignore(&["closed"]);
+            read_thoughts(fields.take("thinking").unwrap_or_default(), losses)
+        }
         // Some clients mix Anthropic's blocks in.
         other => match anthropic::read_block(other, &mut fields, &mut cached, losses)? {
             Some(block) => block,

@@ -92,18 +92,21 @@ pub(super) fn read_content(content: Option<Value>, losses: &mut Losses) -> Vec<B
 
 fn read_part(mut part: Fields, losses: &mut Losses) -> Option<Block> {
     let block = match part.take("thinking") {
-        Some(thinking) => {
-            let said = read_content(Some(thinking), losses).into_iter().filter_map(|block| match block {
-                Block::Text(text) => Some(text),
-                _ => None,
-            });
-            Some(Block::Reasoning(Reasoning { text: said.collect(), signature: None }))
-        }
+        Some(thinking) => Some(read_thoughts(thinking, losses)),
         None => part.some_text("text").map(Block::Text),
     };
     part.ignore(&["closed", "type"]);
     part.rest_below("content", losses);
     block
+}
+
+/// What a model of Mistral has thought: a list of texts, or one.
+pub(super) fn read_thoughts(thinking: Value, losses: &mut Losses) -> Block {
+    let said = read_content(Some(thinking), losses).into_iter().filter_map(|block| match block {
+        Block::Text(text) => Some(text),
+        _ => None,
+    });
+    Block::Reasoning(Reasoning { text: said.collect(), signature: None })
 }
 
 /// Reads a call, with its signature before it. What has neither a name nor arguments is none.

@@ -174,7 +174,11 @@ fn shorten(name: &str, at: usize, object: &Object<'_>, edits: &mut Vec<(Range<us
 }
 
 /// Looks at each message, and where it is, of a conversation in which something is.
-fn each_message(object: &Object<'_>, is_there: impl Fn(&[u8]) -> bool, look: impl FnMut(usize, &Object<'_>)) {
+pub(super) fn each_message(
+    object: &Object<'_>,
+    is_there: impl Fn(&[u8]) -> bool,
+    look: impl FnMut(usize, &Object<'_>),
+) {
     if let Some((at, json)) = object.place("messages").filter(|(_, json)| is_there(json)) {
         each_object(at, json, look);
     }

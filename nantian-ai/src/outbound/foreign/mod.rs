@@ -5,8 +5,10 @@
 //! conversation, so they are cut out in place.
 
 mod chats;
+mod parts;
 
 pub(crate) use self::chats::{filled, for_mistral, without, without_pictures, without_stand_ins};
+pub(crate) use self::parts::without_thought_parts;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -103,7 +105,8 @@ pub(super) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
 /// none in it. What is left out is named.
 pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
     let object = Object::parse(body).ok()?;
-    let of_a_chat = without(&object, &["extra_content", "reasoning_content", "reasoning"], losses);
+    let mut of_a_chat = without(&object, &["extra_content", "reasoning_content", "reasoning"], losses);
+    of_a_chat.extend(without_thought_parts(&object, losses));
     let edits = match object.value("input") {
         _ if !of_a_chat.is_empty() => of_a_chat,
         Some(_) => of_input(&object, Cut::All)?,
