@@ -199,6 +199,11 @@ async fn a_choice_of_tools_is_read_in_their_form() {
             vec!["ApplyPatch"],
             json!({"type": "any"}),
         ),
+        (
+            json!({"type": "allowed_tools", "mode": "required", "tools": [of("function", "Read")]}),
+            vec!["Read"],
+            json!({"type": "any"}),
+        ),
     ] {
         let mut body = with_flat_tools(false);
         body["tool_choice"] = choice;

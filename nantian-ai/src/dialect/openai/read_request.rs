@@ -160,9 +160,18 @@ fn read_tool_choice(
         },
         choice => {
             let mut choice = Fields::of(choice, "tool_choice")?;
-            if let Some(allowed) = choice.object("allowed_tools", "tool_choice.allowed_tools")? {
+            let allowed = choice.object("allowed_tools", "tool_choice.allowed_tools")?;
+            // In the form of Responses they stand beside the type.
+            let is_flat = allowed.is_none() && choice.peek("type") == Some("allowed_tools");
+            if is_flat || allowed.is_some() {
                 choice.ignore(&["type"]);
-                choice.rest(losses);
+                let allowed = match allowed {
+                    None => choice,
+                    Some(allowed) => {
+                        choice.rest(losses);
+                        allowed
+                    }
+                };
                 return read_allowed(allowed, tools, losses, |tool, losses| {
                     read_chosen(tool, "tool_choice.tools", losses)
                 });
