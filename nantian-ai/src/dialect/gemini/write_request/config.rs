@@ -1,10 +1,11 @@
 //! How an answer is to be made.
 
 use super::MOST_STOPS;
+use super::schema::without_neighbours;
 use crate::codec::{Object, object};
 use crate::dialect::gemini::thoughts::Thoughts;
 use crate::dialect::gemini::traits::Traits;
-use crate::ir::{Output, Request};
+use crate::ir::{Losses, Output, Request};
 
 pub(super) fn write(
     body: &mut Object<'_>,
@@ -12,6 +13,7 @@ pub(super) fn write(
     output: Option<&Output>,
     thinking: &Thoughts,
     traits: Traits,
+    losses: &mut Losses,
 ) {
     let is_sampled = !traits.ignores_sampling;
     let config = object(|config| {
@@ -29,7 +31,11 @@ pub(super) fn write(
         if let Some(output) = output {
             config.text("responseMimeType", "application/json");
             if let Output::Schema { schema, .. } = output {
-                config.json("responseJsonSchema", schema);
+                let narrowed = without_neighbours(schema);
+                if narrowed.is_some() {
+                    losses.add("response_format.schema");
+                }
+                config.json("responseJsonSchema", narrowed.as_ref().unwrap_or(schema));
             }
         }
         thinking.write(config);

@@ -1,6 +1,7 @@
 //! The common form into a `generateContent` request.
 
 mod config;
+mod schema;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -38,7 +39,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
         }
         body.list("contents", |list| contents.iter().for_each(|content| content.write(list, traits)));
         write_tools(body, request);
-        config::write(body, request, output, &thinking, traits);
+        config::write(body, request, output, &thinking, traits, &mut losses);
     });
     Ok((body, losses))
 }

@@ -105,3 +105,17 @@ fn newer_models_see_pictures_within_the_results_of_tools() {
         assert_eq!(body["contents"][3]["parts"][1] == data[0], beside, "{model} {media_type}");
     }
 }
+
+#[test]
+fn what_stands_beside_a_reference_in_the_schema_of_an_answer_is_named() {
+    for (beside, lost) in [(r#","description":"d""#, "response_format.schema"), ("", "")] {
+        let schema =
+            format!(r##"{{"properties":{{"a":{{"$ref":"#/$defs/a"{beside}}}}},"$defs":{{"a":{{}}}}}}"##);
+        let schema = Json::parse(&schema).unwrap();
+        let output = Some(Output::Schema { name: None, description: None, schema, strict: None });
+        let (body, losses) = encode(&Request { output, ..Request::default() }).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let told = &body["generationConfig"]["responseJsonSchema"]["properties"]["a"];
+        assert_eq!((told, &*losses.to_string()), (&serde_json::json!({"$ref": "#/$defs/a"}), lost));
+    }
+}

@@ -1,0 +1,65 @@
+//! Schemas of answers as Gemini takes them: beside a `$ref` nothing may stand but other members of that kind.
+
+use memchr::memmem;
+
+use crate::codec::Value;
+use crate::ir::Json;
+
+/// The schema without what stands beside references; `None` if there is nothing.
+pub(super) fn without_neighbours(schema: &Json) -> Option<Json> {
+    memmem::find(schema.as_str().as_bytes(), b"\"$ref\"")?;
+    let mut value = Value::parse(schema.as_str().as_bytes()).ok()?;
+    strip(&mut value).then(|| Json::of(&value))
+}
+
+/// Strips a value of them, and tells whether there were any.
+fn strip(value: &mut Value) -> bool {
+    match value {
+        Value::Array(list) => list.iter_mut().fold(false, |found, value| strip(value) | found),
+        Value::Object(members) => {
+            let refers = members.iter().any(|(name, value)| name == "$ref" && value.as_str().is_some());
+            let before = members.len();
+            // An older name of `$defs`, without which the reference would be to nothing.
+            members.retain(|(name, _)| !refers || name.starts_with('$') || name == "definitions");
+            let is_stripped = members.len() < before;
+            members.iter_mut().fold(is_stripped, |found, (_, value)| strip(value) | found)
+        }
+        Value::Carried(json) => {
+            let stripped = without_neighbours(json);
+            let is_stripped = stripped.is_some();
+            stripped.into_iter().for_each(|stripped| *json = stripped);
+            is_stripped
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_stands_beside_a_reference() {
+        for (schema, left) in [
+            (
+                r##"{"properties":{"a":{"$ref":"#/$defs/a","description":"d","$comment":"c"},"input":{"$ref":"#/$defs/a","title":"t"}},"$defs":{"a":{"type":"string"}}}"##,
+                r##"{"properties":{"a":{"$ref":"#/$defs/a","$comment":"c"},"input":{"$ref":"#/$defs/a"}},"$defs":{"a":{"type":"string"}}}"##,
+            ),
+            (
+                r##"{"$ref":"#/definitions/a","title":"t","definitions":{"a":{"anyOf":[{"$ref":"#/definitions/b","default":1.10}]}}}"##,
+                r##"{"$ref":"#/definitions/a","definitions":{"a":{"anyOf":[{"$ref":"#/definitions/b"}]}}}"##,
+            ),
+        ] {
+            let schema = Json::parse(schema).unwrap();
+            assert_eq!(without_neighbours(&schema).unwrap().as_str(), left);
+        }
+        for whole in [
+            r##"{"properties":{"a":{"$ref":"#/$defs/a"}}}"##,
+            // A property of that name.
+            r#"{"properties":{"$ref":{"type":"string"},"a":{"type":"string"}}}"#,
+            r#"{"type":"object"}"#,
+        ] {
+            assert_eq!(without_neighbours(&Json::parse(whole).unwrap()), None, "{whole}");
+        }
+    }
+}
