@@ -74,6 +74,9 @@ pub enum Outcome {
     Completed,
     /// There was no answer: the upstream refused, or could not be reached. The usage is zero.
     NotServed,
+    /// The upstream refused, though it has the prompt, or one before it has: a model that has thought for as
+    /// long as its answer may be, a server that has waited in vain for one. The usage is estimated.
+    Refused,
     /// The upstream ended the answer early, or did not begin it though it has the prompt: an error inside the
     /// stream, a broken connection, a timeout.
     Truncated,
@@ -123,8 +126,9 @@ pub trait UsageSink {
     ///
     /// Where targets of a [`route`](crate::route) have been asked before, which have [passed
     /// on](Self::pass_on) their calls, the report is what settles for all: if those may have used tokens and
-    /// this one has failed, it is [`Outcome::Truncated`] with the estimate of the input, even if this one
-    /// was sent nothing. Metrics of single targets are to look at [`CallReport::error`], too.
+    /// this one has failed, it is [`Outcome::Truncated`] or [`Outcome::Refused`] with the estimate of the
+    /// input, even if this one was sent nothing. Metrics of single targets are to look at
+    /// [`CallReport::error`], too.
     fn finish(self, report: UsageReport);
 
     /// Called instead of [`finish`](Self::finish) where the call has failed and another target is asked: who

@@ -178,7 +178,7 @@ async fn the_last_failure_is_the_answer_and_says_that_a_prompt_was_sent() {
     let (openai, claude) = (Upstream::new().hangs(), Upstream::new().replies(reply(503, "{}")));
     let (status, body, reports) = ask(&openai, &claude, chat("gpt")).await;
     assert_eq!((status, &body["error"]["code"]), (503, &json!("overloaded")));
-    assert_eq!(reports.only().outcome, Outcome::Truncated);
+    assert_eq!(reports.only().outcome, Outcome::Refused);
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ async fn a_refusal_that_is_told_is_paid_for_if_the_model_has_thought() {
         let (head, _) = send(layer(own()).observer(reports.clone()), &upstream, post(path, body)).await;
         assert_eq!(head.status, 400, "{path}");
         let report = reports.only();
-        assert_eq!(report.outcome, Outcome::Truncated, "{path}");
+        assert_eq!(report.outcome, Outcome::Refused, "{path}");
         assert!(report.usage.estimated && report.usage.input > 0, "{path}");
     }
 }

@@ -191,7 +191,8 @@ async fn a_provider_that_got_the_prompt_and_timed_out_has_been_paid_for_it() {
         if last == Some(200) {
             assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 12));
         } else {
-            assert_eq!(report.outcome, Outcome::Truncated, "{last:?}");
+            let expected = last.map_or(Outcome::Truncated, |_| Outcome::Refused);
+            assert_eq!(report.outcome, expected, "{last:?}");
             assert!(report.usage.estimated && report.usage.input > 0, "{last:?}");
             assert_eq!(report.usage.output, 0, "{last:?}");
         }
@@ -285,9 +286,12 @@ async fn the_length_of_a_request_stands_for_its_input_where_nobody_read_it() {
 
 #[tokio::test]
 async fn a_metered_call_that_fails_or_times_out_may_have_used_its_input() {
-    for upstream in [Upstream::new().breaks_off(), Upstream::new().replies(json(504, "{}"))] {
+    for (upstream, outcome) in [
+        (Upstream::new().breaks_off(), Outcome::Truncated),
+        (Upstream::new().replies(json(504, "{}")), Outcome::Refused),
+    ] {
         let report = metered(&upstream).await;
-        assert_eq!(report.outcome, Outcome::Truncated);
+        assert_eq!(report.outcome, outcome);
         assert_eq!((report.usage.input, report.usage.output), (100, 0));
         assert!(report.usage.estimated);
     }

@@ -89,7 +89,7 @@ impl CallRecord {
         match (self.report.call.error, self.report.outcome) {
             (Some(error), _) => Some(error),
             (None, Outcome::Truncated) => Some("upstream_truncated"),
-            (None, Outcome::NotServed) => Some("upstream_error"),
+            (None, Outcome::NotServed | Outcome::Refused) => Some("upstream_error"),
             (None, _) => None,
         }
     }

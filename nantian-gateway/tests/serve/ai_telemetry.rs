@@ -179,6 +179,28 @@ async fn calls_whose_traces_are_not_recorded_are_counted_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_was_not_free_is_told_as_one() {
+    const NOTHING_LEFT: &str = r#"{"error":{"message":"Could not finish the message because max_tokens or model output limit was reached.","type":"invalid_request_error"}}"#;
+    let refusal = format!(
+        "HTTP/1.1 400 Bad\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{NOTHING_LEFT}",
+        NOTHING_LEFT.len()
+    );
+    let provider = Backend::answering(move |_| refusal.clone().into_bytes()).await;
+    let otel = collector().await;
+    let gateway = world(&provider, &format!("{{otel: {{endpoint: '{}'}}}}", otel.address)).start().await;
+    assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 400);
+    eventually("the collector is told of the call", async || spans(&otel).len() == 1).await;
+    let span = &spans(&otel)[0];
+    assert_eq!(attribute(span, "error.type").as_deref(), Some("upstream_error"), "{span}");
+    let input = attribute(span, "gen_ai.usage.input_tokens").unwrap();
+    assert!(input.parse::<u64>().unwrap() > 0, "the model has thought: {span}");
+    for (outcome, calls) in [("not_served", 1.0), ("truncated", 0.0)] {
+        let counted = format!("nantian_ai_calls_total{{ai_service=\"demo/llm\",outcome=\"{outcome}\"}}");
+        assert_eq!(gateway.metric(&counted).await.unwrap_or(0.0), calls, "{outcome}");
+    }
+}
+
+#[tokio::test]
 async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
     let (provider, otel) = (gpt().await, collector().await);
     let observability =

@@ -111,7 +111,8 @@ impl Meter {
     /// Notes that an upstream may have worked on the prompt though no answer comes of it: after a timeout, or
     /// an error of which nobody knows when it happened.
     ///
-    /// Without an answer the outcome is [`Outcome::Truncated`] then, with the estimate of the input.
+    /// Without an answer the outcome is [`Outcome::Truncated`] then, and after a refusal
+    /// [`Outcome::Refused`], with the estimate of the input.
     pub fn mark_sent(&mut self) {
         self.sent = true;
     }
@@ -323,9 +324,8 @@ impl Meter {
 
     fn outcome(&self, end: End) -> Outcome {
         match (&self.reader, end) {
-            (Reader::Refusal, _) | (Reader::Waiting, End::Failed | End::Finished) if self.sent => {
-                Outcome::Truncated
-            }
+            (Reader::Refusal, _) if self.sent => Outcome::Refused,
+            (Reader::Waiting, End::Failed | End::Finished) if self.sent => Outcome::Truncated,
             (Reader::Refusal, _) | (Reader::Waiting, End::Failed | End::Finished) => Outcome::NotServed,
             _ if self.tally.failed => Outcome::Truncated,
             _ if self.tally.complete => Outcome::Completed,
