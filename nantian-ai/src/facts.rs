@@ -50,6 +50,8 @@ pub struct RequestFacts {
     /// The model is given what the body only refers to: a conversation or a file that the provider has
     /// stored, or what lies behind a URL.
     pub refers: bool,
+    /// The provider runs tools of its own, such as a search, whose results count as a part of the prompt.
+    pub runs_tools: bool,
     /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target)
     /// as its [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.
     pub input_estimate: u64,
@@ -103,6 +105,7 @@ impl RequestFacts {
             max_tokens: if operation.generates() { max_tokens(surface, object) } else { Some(0) },
             choices: choices(surface, object),
             refers: operation.spends() && references::refers(surface.dialect(), object, body),
+            runs_tools: operation.generates() && references::has_tools_of_provider(object),
             background: surface.dialect() == ClientDialect::Responses && says(object, "background"),
             input_estimate: if operation.spends() { estimate_tokens(body) } else { 0 },
             settings: Settings::of_object(surface.dialect(), object),

@@ -42,7 +42,9 @@ impl<O: UsageObserver> LayerParts<O> {
             meter.mark_sent();
         }
         let mut metering = Metering::new(meter, sink);
-        if !facts.refers {
+        // No translation carries tools that the provider would run.
+        let runs_tools = facts.runs_tools && !matches!(way, Way::Translated(_));
+        if !facts.refers && !runs_tools {
             metering.teach(self.target.calibration());
         }
         if !prepared.losses().is_empty() {

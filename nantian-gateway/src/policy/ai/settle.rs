@@ -25,7 +25,7 @@ pub(super) struct Settle {
     asked: Answers,
     /// What the answer may have, if nobody will see its end.
     unseen: Option<u64>,
-    /// The prompt was read, so that estimates of the usage count it.
+    /// All of the prompt was read, so that estimates of the usage count it.
     is_read: bool,
 }
 
@@ -38,6 +38,8 @@ struct Answers {
     most: Option<u64>,
     /// The prompt refers to what is stored elsewhere.
     refers: bool,
+    /// What the prompt has besides what tools find that the provider runs, if it runs any.
+    before_tools: Option<u64>,
 }
 
 // === impl Settle ===
@@ -50,7 +52,7 @@ impl Settle {
             lengths,
             asked: Answers::of(facts),
             unseen: unseen(facts),
-            is_read: facts.operation.is_some(),
+            is_read: facts.operation.is_some() && !facts.refers && !facts.runs_tools,
         }
     }
 
@@ -106,7 +108,9 @@ fn settlement(report: &UsageReport, is_seen: bool) -> Settlement {
 
 impl Answers {
     fn of(facts: &RequestFacts) -> Self {
-        Self { count: facts.choices.max(1), most: facts.max_tokens, refers: facts.refers }
+        let before_tools = (facts.runs_tools && !facts.refers).then_some(facts.input_estimate);
+        let (count, most) = (facts.choices.max(1), facts.max_tokens);
+        Self { count, most, refers: facts.refers, before_tools }
     }
 
     /// Learns from whole answers how long each was, and, where their provider has counted them, whether all
@@ -116,7 +120,7 @@ impl Answers {
         if report.outcome != Outcome::Completed {
             return;
         }
-        let Lengths { outputs, inputs, cached } = lengths;
+        let Lengths { outputs, inputs, found, cached } = lengths;
         let output = report.usage.output.div_ceil(self.count);
         if report.usage.estimated {
             if report.call.stream && !report.call.unseen && !outputs.hides() {
@@ -128,6 +132,10 @@ impl Answers {
         cached.learn(report.usage.cached, report.usage.input);
         if self.refers {
             inputs.learn(report.usage.input, None);
+        }
+        if let Some(before_tools) = self.before_tools {
+            // That nothing was looked for counts, too; zero would not.
+            found.learn(report.usage.input.saturating_sub(before_tools).max(1), None);
         }
         outputs.learn(output, self.most);
         if report.usage.reasoning > 0 {
@@ -212,6 +220,22 @@ mod tests {
         }
         let (_, report) = report("{}", "application/json", COUNTED, End::Finished);
         assert_eq!(settlement(&report, false), Settlement::Used(9009));
+    }
+
+    #[test]
+    fn whoever_leaves_a_stream_pays_what_was_reserved_for_a_prompt_that_is_not_all_in_the_body() {
+        const TEXT: &str = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"four score\"}\n\n";
+        for (request, is_refunded) in [
+            (r#"{"input":"Hi","tools":[{"type":"function"}]}"#, true),
+            (r#"{"input":"Hi","previous_response_id":"resp_1"}"#, false),
+            (r#"{"input":[{"content":[{"type":"input_image","image_url":"https://x/y.png"}]}]}"#, false),
+            (r#"{"input":"Hi","tools":[{"type":"web_search"}]}"#, false),
+        ] {
+            let (facts, report) =
+                report_of("/v1/responses", request, "text/event-stream", TEXT, End::Dropped);
+            let settled = Settle::new(&Extensions::new(), &facts, None).learn(&report);
+            assert_eq!(matches!(settled, Settlement::Used(_)), is_refunded, "{request}: {settled:?}");
+        }
     }
 
     #[test]

@@ -254,6 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn what_tools_find_that_the_provider_runs_is_expected_as_it_was_lately() {
+        let lengths = Arc::new(Lengths::default());
+        let input = |body: &str| {
+            let expected = Expected::new(Vec::new(), Arc::clone(&lengths), BUCKET);
+            estimated(&expected, "/v1/responses", body).0.unwrap() - 7 - estimate_tokens(body.as_bytes())
+        };
+        let [searches, calls] = ["web_search", "function"]
+            .map(|kind| format!(r#"{{"input":"Hi","max_output_tokens":7,"tools":[{{"type":"{kind}"}}]}}"#));
+        assert_eq!((input(&searches), input(&calls)), (1024, 0));
+        (0..2000).for_each(|_| lengths.found.learn(20_000, None));
+        assert_eq!((input(&searches), input(&calls)), (20_000, 0));
+    }
+
+    #[test]
     fn the_beginning_of_a_body_tells_its_picture_apart_from_text() {
         let expected = Expected::new(Vec::new(), Arc::default(), BUCKET);
         let picture = format!(r#"{{"url":"data:image/png;base64,{}"#, "iVBORw0KGgo".repeat(90_000));

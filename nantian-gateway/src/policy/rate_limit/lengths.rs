@@ -12,6 +12,8 @@ pub(crate) struct Lengths {
     pub(crate) outputs: OutputEstimate,
     /// Of prompts that refer to what is stored elsewhere.
     pub(crate) inputs: OutputEstimate,
+    /// Of what the tools find that the provider runs, which is a part of the prompt.
+    pub(crate) found: OutputEstimate,
     /// Of prompts what the provider reads from its cache.
     pub(crate) cached: CachedShare,
 }
@@ -28,7 +30,9 @@ const WHOLE: u64 = 1 << 16;
 impl Lengths {
     /// Tokens to expect of a prompt of which the body has `estimate`.
     pub(super) fn input(&self, facts: &RequestFacts, estimate: u64, bucket: u64) -> u64 {
-        if facts.refers { estimate.max(self.inputs.expect(None, bucket)) } else { estimate }
+        let said = if facts.refers { estimate.max(self.inputs.expect(None, bucket)) } else { estimate };
+        let found = if facts.runs_tools { self.found.expect(None, bucket) } else { 0 };
+        said.saturating_add(found)
     }
 }
 
