@@ -3,10 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A factor of one.
-const ONE: u64 = 1 << 16;
+const ONE: u64 = 1 << 32;
 
-/// How much one report counts against all before it: a sixteenth.
+/// How much a report of a long prompt counts against all before it: a sixteenth.
 const WEIGHT: u64 = 16;
+
+/// Prompts of so many tokens are long. Shorter ones count as much less as they are shorter: what one client
+/// teaches about the prompts of all others costs it that many tokens.
+const LONG: u64 = 8192;
 
 /// Below this, what every request has besides its text says nothing about the text.
 const SMALLEST: u64 = 16;
@@ -17,19 +21,20 @@ const MOST: u64 = 4;
 /// How far estimates are from what the provider of one model counts: tokenizers, languages and prompts
 /// differ.
 ///
-/// Each report moves the factor by a sixteenth of the way, so that a few dozen requests are enough and one
-/// odd request changes little. It stays between a quarter and four.
+/// Each report of a long prompt moves the factor by a sixteenth of the way, so that a few dozen requests are
+/// enough and one odd request changes little; one of a prompt that is short, by the estimate or by what is
+/// reported, by as much less. It stays between a quarter and four.
 ///
 /// ```
 /// use nantian_ai::Calibration;
 ///
 /// let calibration = Calibration::default();
-/// assert_eq!(calibration.apply(100), 100);
+/// assert_eq!(calibration.apply(10_000), 10_000);
 /// for _ in 0..100 {
-///     let estimate = calibration.apply(100);
-///     calibration.learn(estimate, 150);
+///     let estimate = calibration.apply(10_000);
+///     calibration.learn(estimate, 15_000);
 /// }
-/// assert!((148..=152).contains(&calibration.apply(100)));
+/// assert!((14_900..=15_100).contains(&calibration.apply(10_000)));
 /// ```
 #[derive(Debug)]
 pub struct Calibration {
@@ -55,7 +60,8 @@ impl Calibration {
         let factor = self.factor.load(Relaxed);
         let seen = u128::from(factor) * u128::from(reported) / u128::from(estimate);
         let seen = u64::try_from(seen).unwrap_or(u64::MAX).clamp(ONE / MOST, ONE * MOST);
-        let next = (factor * (WEIGHT - 1) + seen) / WEIGHT;
+        let weight = estimate.min(reported).min(LONG);
+        let next = (factor * (WEIGHT * LONG - weight) + seen * weight) / (WEIGHT * LONG);
         self.factor.store(next, Relaxed);
     }
 }
@@ -77,8 +83,18 @@ mod tests {
     #[test]
     fn one_odd_report_changes_little() {
         let calibration = Calibration::default();
-        calibration.learn(1_000, 1_000_000);
+        calibration.learn(10_000, 1_000_000);
         assert_eq!(calibration.apply(1_000), 1_187);
+    }
+
+    #[test]
+    fn what_costs_a_client_little_teaches_little_about_the_prompts_of_others() {
+        for (estimate, reported) in [(16, 64), (16, 1_000_000), (100_000, 16)] {
+            let calibration = Calibration::default();
+            (0..20).for_each(|_| calibration.learn(estimate, reported));
+            let learnt = calibration.apply(1_000);
+            assert!((993..=1_007).contains(&learnt), "{learnt} by {estimate} of {reported}");
+        }
     }
 
     #[test]
@@ -104,7 +120,7 @@ mod tests {
         #[test]
         fn a_constant_ratio_is_learnt(percent in 30_u64..390) {
             let calibration = Calibration::default();
-            for _ in 0..150 {
+            for _ in 0..400 {
                 calibration.learn(calibration.apply(10_000), 100 * percent);
             }
             let learnt = calibration.apply(10_000);

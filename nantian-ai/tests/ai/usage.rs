@@ -23,22 +23,31 @@ fn stream<const N: usize>(chunks: [Option<&'static str>; N]) -> http::Response<B
 
 #[tokio::test]
 async fn estimates_learn_from_what_the_provider_reports() {
-    const ASKED: &str = r#"{"messages":[{"role":"user","content":"How far is the moon from here?"}]}"#;
+    let question = "How far is the moon from here? ".repeat(1200);
+    let asked = |tools: &str| {
+        format!(r#"{{"messages":[{{"role":"user","content":"{question}"}}],"tools":[{tools}]}}"#)
+    };
     let target = Arc::new(Target::new(openai().with_endpoint("http://vllm:8000")).unwrap());
     let count = async || {
-        let request = post("/v1/messages/count_tokens", ASKED);
+        let request = post("/v1/messages/count_tokens", &asked(""));
         let (_, body) = send(AiLayer::new(target.clone()), &Upstream::new(), request).await;
         let counted: serde_json::Value = serde_json::from_str(&body).unwrap();
         counted["input_tokens"].as_u64().unwrap()
     };
     let before = count().await;
-    for _ in 0..100 {
+    let reported = async |tools: &str| {
         let reply =
             format!(r#"{{"choices":[],"usage":{{"prompt_tokens":{},"completion_tokens":1}}}}"#, 2 * before);
-        let upstream = Upstream::new().replies(json(200, &reply));
-        send(AiLayer::new(target.clone()), &upstream, post("/v1/chat/completions", ASKED)).await;
-    }
-    assert!(count().await.abs_diff(2 * before) <= 1);
+        for _ in 0..100 {
+            let upstream = Upstream::new().replies(json(200, &reply));
+            send(AiLayer::new(target.clone()), &upstream, post("/v1/chat/completions", &asked(tools))).await;
+        }
+    };
+    reported(r#"{"type":"web_search"}"#).await;
+    assert_eq!(count().await, before, "nobody knows what it has found");
+    reported("").await;
+    let learnt = count().await;
+    assert!(learnt.abs_diff(2 * before) <= before / 100, "{learnt} of {before}");
 }
 
 #[tokio::test]
