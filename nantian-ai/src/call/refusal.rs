@@ -81,8 +81,10 @@ impl<K: UsageSink> Call<K> {
         {
             return self.unfinished(target, receiving.answered(answer));
         }
-        // The thoughts are paid for, whoever is told of them.
-        if target.dialect() == Dialect::OpenAi && openai::is_unfinished(status, &fault.message) {
+        // The thoughts, and what the model has failed at, are paid for, whoever is told of them.
+        let is_unfinished =
+            target.dialect() == Dialect::OpenAi && openai::is_unfinished(status, &fault.message);
+        if is_unfinished || fault.kind == FaultKind::Unreadable {
             self.metering.meter_mut().mark_sent();
         }
         // It cannot but think: it calls tools at Responses alone. What has been learnt was of the model

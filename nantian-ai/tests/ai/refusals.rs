@@ -5,10 +5,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use nantian_ai::retry::RetryPolicy;
+use nantian_ai::usage::Outcome;
 use nantian_ai::{ClientDialect, Error, TargetConfig, Unasked};
 use serde_json::{Value, json};
 
-use crate::support::{Upstream, chat, json as reply, layer, openai, post, send};
+use crate::support::{Reports, Upstream, chat, json as reply, layer, openai, post, send};
 
 async fn refusal(config: TargetConfig, request: Request<Full<Bytes>>) -> (u16, Value) {
     let upstream = Upstream::new();
@@ -241,8 +242,10 @@ async fn what_the_model_has_failed_at_is_tried_again_and_is_no_fault_of_the_clie
         let (head, body) = send(layer(groq()), &upstream, request()).await;
         assert_eq!((head.status.as_u16(), upstream.requests()), (200, 2), "{body}");
         let upstream = Upstream::new().replies(reply(400, FAILED)).replies(reply(400, FAILED));
-        let (head, _) = send(layer(groq()), &upstream, request()).await;
+        let reports = Reports::default();
+        let (head, _) = send(layer(groq()).observer(reports.clone()), &upstream, request()).await;
         assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
+        assert_eq!(reports.only().outcome, Outcome::Truncated, "it was not free");
     }
 }
 

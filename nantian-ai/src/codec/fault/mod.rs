@@ -1,6 +1,7 @@
 //! Errors of providers, read from any of the shapes they come in and written in each dialect.
 
 use http::StatusCode;
+use memchr::memmem;
 
 use super::{Fields, Object, Value};
 use crate::dialect::{ClientDialect, gemini};
@@ -9,6 +10,9 @@ use crate::ir::{Fault, FaultKind};
 /// What the status for a bad request stands for as well, where it is named: that the conversation is too
 /// long, the model gone, or that the model has failed.
 const OF_OTHERS: [FaultKind; 3] = [FaultKind::ContextLength, FaultKind::NotFound, FaultKind::Unreadable];
+
+/// Groq's names for refusals of what the model has written.
+const OF_AN_ANSWER: [&str; 3] = ["json_validate_failed", "output_parse_failed", "tool_use_failed"];
 
 /// What OpenRouter says for what a provider behind it has said, which stands beside it.
 const OF_ANOTHER: &str = "Provider returned error";
@@ -58,6 +62,11 @@ pub(crate) fn of_error(error: Value) -> Fault {
 pub(crate) fn of_event(event: &mut Fields) -> Fault {
     let members = ["code", "message"].map(|name| (name.to_owned(), event.take(name).unwrap_or_default()));
     of_error(Value::Object(members.into()))
+}
+
+/// Whether an error, as far as it is here, names a refusal of what the model has written, which was not free.
+pub(crate) fn is_of_an_answer(error: &[u8]) -> bool {
+    OF_AN_ANSWER.iter().any(|name| memmem::find(error, format!("\"{name}\"").as_bytes()).is_some())
 }
 
 /// The operator's: a client would blame its own, and need not see what the provider says of it.
@@ -158,8 +167,7 @@ fn kind_of(name: &str) -> Option<FaultKind> {
         "not_found_error" | "not_found" | "model_not_found" | "model_decommissioned" | "invalid_model" => {
             FaultKind::NotFound
         }
-        // Groq, of what the model has written.
-        "tool_use_failed" | "json_validate_failed" | "output_parse_failed" => FaultKind::Unreadable,
+        name if OF_AN_ANSWER.contains(&name) => FaultKind::Unreadable,
         "request_too_large" => FaultKind::TooLarge,
         "rate_limit_error" | "rate_limit_exceeded" | "resource_exhausted" => FaultKind::RateLimit,
         "overloaded_error" | "overloaded" | "server_is_overloaded" | "slow_down" | "unavailable" => {

@@ -62,7 +62,7 @@ impl Meter {
 
     fn counted_output(&self) -> u64 {
         let counted = match &self.reader {
-            Reader::Waiting | Reader::Refusal => Weight::default(),
+            Reader::Waiting | Reader::Refusal(_) => Weight::default(),
             Reader::Frames(_) | Reader::Ndjson(_) | Reader::Sse(_) => self.tally.text,
             Reader::Buffered(_) | Reader::Opaque => Weight::of_bytes(self.tally.bytes),
         };

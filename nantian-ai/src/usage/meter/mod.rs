@@ -14,6 +14,7 @@ use super::about::About;
 use super::format::Format;
 use super::tally::Tally;
 use super::{CallReport, Outcome, Usage, UsageReport};
+use crate::codec::fault;
 use crate::dialect::{Dialect, Operation, Surface, bedrock};
 use crate::facts::RequestFacts;
 use crate::wire::{ndjson, sse};
@@ -137,7 +138,7 @@ impl Meter {
         self.stream = format.is_stream();
         let plain = text(headers.get(CONTENT_ENCODING)).is_none_or(|it| it.eq_ignore_ascii_case("identity"));
         self.reader = match format {
-            _ if !status.is_success() => Reader::Refusal,
+            _ if !status.is_success() => Reader::of_refusal(),
             _ if !plain => Reader::Opaque,
             format => Reader::of(format, self.dialect),
         };
@@ -172,9 +173,10 @@ impl Meter {
     }
 
     fn read(&mut self, chunk: &[u8]) {
-        let Self { dialect, reader, tally, .. } = self;
+        let Self { dialect, reader, tally, sent, .. } = self;
         match reader {
-            Reader::Waiting | Reader::Refusal => {}
+            Reader::Waiting => {}
+            Reader::Refusal(reply) => reply.push(chunk, |_, error| *sent |= fault::is_of_an_answer(error)),
             Reader::Opaque => tally.token = true,
             Reader::Buffered(reply) => {
                 reply.push(chunk, |name, json| tally.member(*dialect, name, json));
@@ -282,7 +284,7 @@ impl Meter {
 
     /// Notes that the reply is no answer, whatever its status says.
     pub(crate) fn refuse(&mut self) {
-        self.reader = Reader::Refusal;
+        self.reader = Reader::of_refusal();
     }
 
     /// The report at the end of the reply.
@@ -318,15 +320,15 @@ impl Meter {
                 item => tally.line(item),
             }),
             Reader::Opaque => tally.complete = true,
-            Reader::Waiting | Reader::Refusal | Reader::Buffered(_) | Reader::Frames(_) => {}
+            Reader::Waiting | Reader::Refusal(_) | Reader::Buffered(_) | Reader::Frames(_) => {}
         }
     }
 
     fn outcome(&self, end: End) -> Outcome {
         match (&self.reader, end) {
-            (Reader::Refusal, _) if self.sent => Outcome::Refused,
+            (Reader::Refusal(_), _) if self.sent => Outcome::Refused,
             (Reader::Waiting, End::Failed | End::Finished) if self.sent => Outcome::Truncated,
-            (Reader::Refusal, _) | (Reader::Waiting, End::Failed | End::Finished) => Outcome::NotServed,
+            (Reader::Refusal(_), _) | (Reader::Waiting, End::Failed | End::Finished) => Outcome::NotServed,
             _ if self.tally.failed => Outcome::Truncated,
             _ if self.tally.complete => Outcome::Completed,
             (_, End::Finished) if self.tally.unread => Outcome::Completed,

@@ -13,8 +13,8 @@ use crate::wire::sse::SseDecoder;
 pub(super) enum Reader {
     /// No reply yet.
     Waiting,
-    /// A reply that is no answer.
-    Refusal,
+    /// A reply that is no answer, and may tell of one.
+    Refusal(Box<Reply>),
     Buffered(Box<Reply>),
     Frames(Box<FrameDecoder>),
     Sse(Box<SseDecoder>),
@@ -26,6 +26,11 @@ pub(super) enum Reader {
 // === impl Reader ===
 
 impl Reader {
+    /// Of a reply that is no answer.
+    pub(super) fn of_refusal() -> Self {
+        Self::Refusal(Box::new(Reply::new(&["error"])))
+    }
+
     /// Of a reply of this format.
     pub(super) fn of(format: Format, dialect: Dialect) -> Self {
         match format {

@@ -218,6 +218,23 @@ fn a_refusal_uses_nothing() {
 }
 
 #[test]
+fn a_refusal_of_what_the_model_has_written_was_not_free() {
+    let written = "x".repeat(100_000);
+    for (error, outcome) in [
+        (format!(r#"{{"code":"json_validate_failed","failed_generation":"{written}"}}"#), Outcome::Truncated),
+        (r#"{"message":"no such model \"tool_use_failed\"","code":"x"}"#.to_owned(), Outcome::NotServed),
+    ] {
+        let body = format!(r#"{{"error":{error}}}"#);
+        for size in [7, body.len()] {
+            let mut meter = meter("/v1/chat/completions", JSON);
+            meter.begin(StatusCode::BAD_REQUEST, &HeaderMap::new());
+            body.as_bytes().chunks(size).for_each(|chunk| meter.push(chunk));
+            assert_eq!(meter.report(End::Finished).outcome, outcome, "{size}");
+        }
+    }
+}
+
+#[test]
 fn a_compressed_reply_is_estimated_by_its_size() {
     let mut meter = meter("/v1/messages", SSE);
     let mut headers = HeaderMap::new();
