@@ -125,19 +125,21 @@ impl Surface {
         }
     }
 
-    /// Like [`detect`](Self::detect), for a backend that may read a path otherwise: take a `%2F` for a slash,
-    /// as servers of ASGI do, or capital letters for small ones, as Express and ASP.NET do.
+    /// Like [`detect`](Self::detect), for a backend that may read a request otherwise: take a `%2F` in its
+    /// path for a slash, as servers of ASGI do, capital letters there for small ones, as Express and ASP.NET
+    /// do, or `post` for `POST`, as Hypercorn and ASP.NET do.
     ///
     /// # Errors
     /// Those of [`detect`](Self::detect).
     pub fn detect_decoded(method: &Method, path: &str, headers: &HeaderMap) -> Result<Self, Error> {
         Self::detect(method, path, headers).or_else(|error| {
             let loosely = path.to_ascii_lowercase().replace("%2f", "/");
-            if loosely == path {
-                Err(error)
-            } else {
-                Self::detect(method, &loosely, headers).map_err(|_| error)
+            let loud = method.as_str().to_ascii_uppercase();
+            if loosely == path && loud == method.as_str() {
+                return Err(error);
             }
+            let Ok(method) = Method::from_bytes(loud.as_bytes()) else { return Err(error) };
+            Self::detect(&method, &loosely, headers).map_err(|_| error)
         })
     }
 
@@ -301,6 +303,19 @@ mod tests {
             );
         }
         Surface::detect_decoded(&Method::POST, "/form%2F%20", &HeaderMap::new()).unwrap_err();
+    }
+
+    #[test]
+    fn a_method_in_small_letters_is_another_one_but_to_some_backends() {
+        for name in ["post", "Post"] {
+            let method = Method::from_bytes(name.as_bytes()).unwrap();
+            detect(method.clone(), "/v1/messages").unwrap_err();
+            for path in ["/v1/messages", "/V1/Messages"] {
+                let surface = Surface::detect_decoded(&method, path, &HeaderMap::new()).unwrap();
+                assert_eq!(surface.operation(), Operation::Chat, "{name} {path}");
+            }
+        }
+        Surface::detect_decoded(&Method::PUT, "/v1/messages", &HeaderMap::new()).unwrap_err();
     }
 
     #[test]

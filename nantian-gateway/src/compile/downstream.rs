@@ -8,7 +8,7 @@ use std::{
 use super::{AiBackend, compiler::Compiler};
 use crate::{
     ir,
-    policy::{Downstream, Models, Upstream},
+    policy::{Downstream, Models, Others, Upstream},
 };
 
 impl Compiler<'_> {
@@ -20,7 +20,11 @@ impl Compiler<'_> {
             is_read: false,
             upstreams: asked(rule).filter_map(|share| self.upstream(&share.target)).collect(),
             is_routed_by_model: rule.is_routed_by_model(),
-            others_spend: rule.backends.iter().any(|share| is_service(share) || self.may_rewrite(share)),
+            others: if rule.backends.iter().any(|share| self.may_rewrite(share)) {
+                Others::All
+            } else {
+                unknown(rule.backends.iter().any(is_service))
+            },
         }
     }
 
@@ -40,7 +44,8 @@ impl Compiler<'_> {
             is_read: is_attempt && rule.is_routed_by_model(),
             upstreams,
             is_routed_by_model: false,
-            others_spend: is_service(share),
+            // Its filters and plugins come before its limits.
+            others: unknown(is_service(share)),
         }
     }
 
@@ -94,6 +99,11 @@ impl Compiler<'_> {
         share.filters.iter().any(|filter| matches!(filter, ir::Filter::UrlRewrite(_)))
             || [&share.policies].into_iter().chain(of_target).any(|policies| !policies.plugins.is_empty())
     }
+}
+
+/// What may use tokens where nothing is rewritten.
+fn unknown(is_service: bool) -> Others {
+    if is_service { Others::Unknown } else { Others::None }
 }
 
 /// The shares of a rule that get requests: what has no weight, or does not resolve beside others, is passed

@@ -17,8 +17,8 @@ pub(crate) use self::{
     },
     load_balancing::{balance_config, balance_layer, endpoints},
     rate_limit::{
-        BeforeBody, Downstream, Lengths, Limiters, Models, PolicyLimiter, RateLimits, Upstream, keep_refusal,
-        mark_upstream, policy as rate_limit_policy,
+        BeforeBody, Downstream, Lengths, Limiters, Models, Others, PolicyLimiter, RateLimits, Upstream,
+        keep_refusal, mark_upstream, policy as rate_limit_policy,
     },
     session::{CookieNames, SessionScope},
     wasm::{

@@ -4,10 +4,16 @@ use std::{
     error::Error,
     future::Future,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http::{Extensions, Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
 use nantian_ai::{Surface, Unasked, Unsent};
 use nantian_ratelimit::{ReservationHandle, Settlement};
 use pin_project_lite::pin_project;
@@ -37,6 +43,15 @@ enum RequestEnd<'a> {
     GivenUp,
 }
 
+/// Counts the bytes of a body.
+struct CountedBody {
+    body: Body,
+    passed: Arc<AtomicU64>,
+}
+
+/// Bytes of a body that nobody can read for each token.
+const BYTES_PER_TOKEN: u64 = 4;
+
 #[derive(Debug, Clone)]
 pub(super) struct VerdictService<S> {
     inner: S,
@@ -47,6 +62,8 @@ pub(super) struct VerdictService<S> {
 #[derive(Debug)]
 struct OpenReservation {
     reservation: Option<ReservationHandle>,
+    /// The bytes of a body that have passed, if nobody knew their number.
+    passed: Option<Arc<AtomicU64>>,
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
 }
 
@@ -65,7 +82,8 @@ pub(super) const UNSENT: VerdictLayer = VerdictLayer {
 };
 
 /// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a
-/// model by its path, and may use tokens all the same.
+/// model by its path, and may use tokens all the same. What its body has, if no header told that, counts
+/// when it has passed.
 pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
     concerns: |request| {
         Surface::detect_decoded(request.method(), request.uri().path(), request.headers()).is_err()
@@ -120,10 +138,16 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let VerdictLayer { concerns, verdict } = self.layer;
         let reservation = request.extensions().get::<ReservationHandle>().filter(|_| concerns(&request));
-        let open = OpenReservation { reservation: reservation.cloned(), verdict };
+        let reservation = reservation.cloned();
+        let is_counted = reservation.is_some() && request.body().size_hint().exact().is_none();
+        let passed = is_counted.then(Arc::<AtomicU64>::default);
+        if let Some(passed) = passed.clone() {
+            request = request.map(|body| Body::boxed(CountedBody { body, passed }));
+        }
+        let open = OpenReservation { reservation, passed, verdict };
         VerdictFuture { answer: self.inner.call(request), open }
     }
 }
@@ -156,6 +180,32 @@ where
     }
 }
 
+impl http_body::Body for CountedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.passed.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 // === impl OpenReservation ===
 
 impl OpenReservation {
@@ -163,7 +213,12 @@ impl OpenReservation {
         if let Some(reservation) = self.reservation.take()
             && let Some(settlement) = (self.verdict)(end)
         {
-            reservation.settle(settlement);
+            reservation.settle(match (settlement, &self.passed) {
+                (Settlement::AsReserved, Some(passed)) => {
+                    Settlement::AtLeast(passed.load(Ordering::Relaxed) / BYTES_PER_TOKEN)
+                }
+                _ => settlement,
+            });
         }
     }
 }

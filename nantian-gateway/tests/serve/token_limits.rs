@@ -189,6 +189,52 @@ async fn no_spelling_of_a_path_and_no_unknown_operation_of_a_service_is_free() {
 }
 
 #[tokio::test]
+async fn no_spelling_of_a_method_and_no_unknown_length_is_free_at_a_service() {
+    let provider = Backend::answering(|_| completion(1400)).await;
+    let long = "word ".repeat(4000);
+    let spelled = |path: &str| chat(path, &long, "").replacen("POST", "post", 1);
+    let chunked = format!(
+        "POST /v1/rerank HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk(&long)
+    );
+    for (request, charge) in [
+        (spelled("/v1/chat/completions"), 1400.0..=1400.0),
+        (spelled("/v1/rerank"), 6000.0..=6200.0),
+        (chunked, 5000.0..=5000.0),
+    ] {
+        let gateway = World::new()
+            .service("plain", &[&provider])
+            .route("web", &[rule("/", &to("plain"))])
+            .manifest("limits", &on_route("tokensPerMinute: 100000"))
+            .start()
+            .await;
+        let start = request.lines().next().unwrap_or_default().to_owned();
+        assert_eq!(gateway.ask(request).await.status(), 200, "{start}");
+        let used = used(&gateway, "limits").await;
+        assert!(charge.contains(&used), "{start}: {used}");
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_spends_nothing_and_is_rewritten_to_one_that_does_is_not_free() {
+    let provider = Backend::answering(|_| completion(1400)).await;
+    let rewrite = "{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /v1/chat/completions}}}";
+    let gateway = World::new()
+        .service("plain", &[&provider])
+        .route(
+            "web",
+            &[rule("/", &format!("backendRefs: [{{name: plain, port: 80, filters: [{rewrite}]}}]"))],
+        )
+        .manifest("limits", &on_route("tokensPerMinute: 1200"))
+        .start()
+        .await;
+    let count = || chat("/v1/messages/count_tokens", "hi", "");
+    assert_eq!(gateway.ask(count()).await.status(), 200);
+    assert_eq!(used(&gateway, "limits").await, 1400.0);
+    assert_eq!(gateway.ask(count()).await.status(), 429, "it is used up");
+}
+
+#[tokio::test]
 async fn what_an_ai_service_was_asked_counts_though_the_limits_of_the_next_one_deny() {
     let busy = Backend::answering(|_| {
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"

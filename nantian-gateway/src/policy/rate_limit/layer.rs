@@ -14,7 +14,7 @@ use super::{
     PolicyLimiter,
     before::BeforeBody,
     body_facts::{BodyFacts, BodyFactsLayer},
-    costs::Costs,
+    costs::{Costs, Others},
     expected::{Expected, Upstream},
     limit_source::LimitResponder,
 };
@@ -50,9 +50,8 @@ pub(crate) struct Downstream {
     pub(crate) is_routed_by_model: bool,
     /// The AIServices.
     pub(crate) upstreams: Vec<Upstream>,
-    /// What is no operation of a model by its path may use tokens all the same: a Service may know more of
-    /// them, filters or plugins may make one of it.
-    pub(crate) others_spend: bool,
+    /// What may use tokens though it does not by its path.
+    pub(crate) others: Others,
 }
 
 /// Which models there are at a place: whoever could invent models would invent buckets.
@@ -105,7 +104,7 @@ impl RateLimits {
             let counted = Counted { object: limiter.object(), metrics: limiter.metrics() };
             let expected = expected.clone().filter(|_| limiter.policy().counts(Unit::Tokens));
             let costs =
-                expected.and_then(|expected| Costs::of(limiter.policy(), downstream.others_spend, expected));
+                expected.and_then(|expected| Costs::of(limiter.policy(), downstream.others, expected));
             let ipv6_prefix = limiter.ipv6_prefix();
             let keys = Keys { values: values.clone(), models: models.clone(), ipv6_prefix };
             let exempt = exempt(limiter.policy(), keys.clone());

@@ -19,6 +19,7 @@ use crate::ir::{self, ObjectName};
 pub(super) use self::expected::{Learns, unseen};
 pub(crate) use self::{
     before::BeforeBody,
+    costs::Others,
     expected::Upstream,
     layer::{Downstream, Models, RateLimits},
     lengths::Lengths,
