@@ -70,6 +70,8 @@ struct Waiter {
     turn: Arc<Notify>,
     /// What it takes of limits of requests.
     requests: u64,
+    /// The bytes that it holds.
+    held: u64,
 }
 
 /// A place in a queue; dropping it lets the next one in.
@@ -77,8 +79,6 @@ struct Waiter {
 pub(crate) struct QueueTicket {
     queues: Arc<WaitQueues>,
     key: QueueKey,
-    /// Bytes that whoever has it holds.
-    held: u64,
     /// Told when the place is the first, and when its turn may have come.
     turn: Arc<Notify>,
 }
@@ -109,7 +109,7 @@ impl WaitQueues {
     }
 
     /// A place at the end of a queue, for a request that takes so many requests and holds so many bytes;
-    /// `None` if the queue, or all queues together, are full.
+    /// `None` if the queue, or all queues together, are full, or its key would hold too much.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: QueueKey,
@@ -118,9 +118,8 @@ impl WaitQueues {
         queue: &Queue,
     ) -> Option<QueueTicket> {
         let mut queues = self.lock();
-        let held_with_it = queues.held.saturating_add(held);
         if self.waiting.load(Ordering::Acquire) >= queue.max_waiting
-            || (held > 0 && held_with_it > queue.max_held_bytes)
+            || !queues.has_room(key.key, held, queue.max_held_bytes)
         {
             return None;
         }
@@ -132,10 +131,10 @@ impl WaitQueues {
         if queue_of_key.is_empty() {
             turn.notify_one();
         }
-        queue_of_key.push_back(Waiter { turn: Arc::clone(&turn), requests });
-        queues.held = held_with_it;
+        queue_of_key.push_back(Waiter { turn: Arc::clone(&turn), requests, held });
+        queues.held = queues.held.saturating_add(held);
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        Some(QueueTicket { queues: Arc::clone(self), key, held, turn })
+        Some(QueueTicket { queues: Arc::clone(self), key, turn })
     }
 
     /// Tells those that are the first to wait for `key` that something was given back.
@@ -144,12 +143,7 @@ impl WaitQueues {
             return;
         }
         let queues = self.lock();
-        for (is_opening, needs_tokens) in [(false, false), (false, true), (true, false), (true, true)] {
-            let queue_of_key = queues.by_key.get(&QueueKey { key, is_opening, needs_tokens });
-            if let Some(first) = queue_of_key.and_then(VecDeque::front) {
-                first.turn.notify_one();
-            }
-        }
+        queues.of_key(key).filter_map(VecDeque::front).for_each(|first| first.turn.notify_one());
     }
 
     /// Tells the first of every queue that the limits have changed.
@@ -175,6 +169,28 @@ impl WaitQueues {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queues {
+    /// The lines of one key.
+    fn of_key(&self, key: Key) -> impl Iterator<Item = &VecDeque<Waiter>> {
+        let lines = [(false, false), (false, true), (true, false), (true, true)].into_iter();
+        lines.filter_map(move |(is_opening, needs_tokens)| {
+            self.by_key.get(&QueueKey { key, is_opening, needs_tokens })
+        })
+    }
+
+    /// Whether one more that holds so many bytes may wait, where all may hold `most`: a key that holds some
+    /// takes half of what others leave at most, so that nobody has all of it.
+    fn has_room(&self, key: Key, held: u64, most: u64) -> bool {
+        if held == 0 {
+            return true;
+        }
+        let of_key = self.of_key(key).flatten().fold(0, |sum: u64, waiting| sum.saturating_add(waiting.held));
+        let left = most.saturating_sub(self.held.saturating_sub(of_key));
+        let with_it = of_key.saturating_add(held);
+        with_it <= if of_key == 0 { left } else { left / 2 }
     }
 }
 
@@ -221,8 +237,9 @@ impl Drop for QueueTicket {
         let Queues { by_key, held } = &mut *queues;
         let Some(queue) = by_key.get_mut(&self.key) else { return };
         let Some(position) = queue.iter().position(|it| Arc::ptr_eq(&it.turn, &self.turn)) else { return };
-        queue.remove(position);
-        *held = held.saturating_sub(self.held);
+        if let Some(left) = queue.remove(position) {
+            *held = held.saturating_sub(left.held);
+        }
         self.queues.waiting.fetch_sub(1, Ordering::AcqRel);
         match queue.front() {
             Some(next) if position == 0 => next.turn.notify_one(),

@@ -247,26 +247,41 @@ async fn lines_are_bounded_for_each_key_and_together() {
 async fn what_those_that_wait_hold_is_bounded() {
     let limiter = limiter(Limit::requests_per_minute(60), Queue::default().with_held_bytes(100));
     let service = service(&limiter);
-    for _ in 0..60 {
-        ask(&service, of("a")).await;
+    for key in ["a", "b", "c", "d"] {
+        for _ in 0..60 {
+            ask(&service, of(key)).await;
+        }
     }
-    let holding = |bytes: u64| {
-        let mut request = of("a");
+    let holding = |key: &str, bytes: u64| {
+        let mut request = of(key);
         request.extensions_mut().insert(HeldBytes(bytes));
         request
     };
     let mut context = Context::from_waker(Waker::noop());
     let mut waiting = Vec::new();
-    for (bytes, waits) in [(101, false), (60, true), (41, false), (40, true), (1, false), (0, true)] {
-        let mut answer = Box::pin(ask(&service, holding(bytes)));
+    for (key, bytes, waits) in [
+        ("a", 101, false),
+        ("a", 30, true),
+        ("a", 21, false),
+        ("a", 20, true),
+        // What others leave is never taken by one of them.
+        ("a", 1, false),
+        ("b", 51, false),
+        ("b", 26, true),
+        ("b", 1, false),
+        ("c", 24, true),
+        ("d", 1, false),
+        ("a", 0, true),
+    ] {
+        let mut answer = Box::pin(ask(&service, holding(key, bytes)));
         match answer.as_mut().poll(&mut context) {
-            Poll::Ready(status) => assert!(!waits && status == 429, "{bytes}"),
-            Poll::Pending => assert!(waits, "{bytes}"),
+            Poll::Ready(status) => assert!(!waits && status == 429, "{key} {bytes}"),
+            Poll::Pending => assert!(waits, "{key} {bytes}"),
         }
         waiting.push(answer);
     }
     drop(waiting);
-    assert_eq!(ask(&service, holding(100)).await, 200, "who leaves makes room");
+    assert_eq!(ask(&service, holding("a", 100)).await, 200, "who leaves makes room");
 }
 
 /// Dropped at every await there is. Loom cannot do this: places wait on tokio's `Notify` and timers, which
