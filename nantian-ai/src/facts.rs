@@ -84,10 +84,11 @@ impl RequestFacts {
         Self { input_estimate: length.map_or(0, |bytes| bytes.div_ceil(BYTES_PER_TOKEN)), ..Self::default() }
     }
 
-    /// Whether the client wants a stream.
+    /// Whether the client wants a stream. Servers in Python take `1` and `"true"` for `true`, too.
     pub(crate) fn streams(surface: &Surface, object: &Object<'_>) -> bool {
-        let asked = || object.flag("stream").unwrap_or_else(|| surface.streams_by_default());
-        surface.operation().generates() && asked()
+        let is_silent = object.value("stream").is_none_or(|value| value == b"null");
+        let asked = if is_silent { surface.streams_by_default() } else { says(object, "stream") };
+        surface.operation().generates() && asked
     }
 
     pub(crate) fn without_body(surface: &Surface) -> Self {
@@ -115,7 +116,7 @@ impl RequestFacts {
 
 /// Whether a member says anything but no.
 fn says(object: &Object<'_>, name: &str) -> bool {
-    object.value(name).is_some_and(|value| !matches!(value, b"null" | b"false"))
+    object.value(name).is_some_and(|value| !matches!(value, b"null" | b"false" | b"0" | b"\"\""))
 }
 
 /// OpenAI's other dialects and those of others give one answer, whatever they are told.
@@ -274,6 +275,25 @@ mod tests {
         assert!(!facts("/api/chat", r#"{"stream":false}"#).stream);
         assert!(!facts("/v1/chat/completions", "{}").stream);
         assert!(!facts("/api/embed", "{}").stream);
+    }
+
+    #[test]
+    fn what_some_server_takes_for_a_stream_is_one() {
+        for (said, is_stream) in [
+            ("true", true),
+            ("1", true),
+            ("\"true\"", true),
+            ("false", false),
+            ("0", false),
+            ("\"\"", false),
+            ("null", false),
+        ] {
+            let body = format!(r#"{{"stream":{said}}}"#);
+            assert_eq!(facts("/v1/chat/completions", &body).stream, is_stream, "{said}");
+            assert_eq!(facts("/api/chat", &body).stream, is_stream || said == "null", "{said}");
+            assert!(!facts("/v1/embeddings", &body).stream, "{said}");
+        }
+        assert!(facts("/v1/chat/completions", "\u{feff}{\"stream\":true}").stream);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct Object<'a> {
 /// is looked at for every name that is looked for.
 const MOST_MEMBERS: usize = 1 << 14;
 
+/// What may stand before a text, and be ignored (RFC 8259, section 8.1), as servers in Python do.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 #[derive(Clone, Debug)]
 struct Member {
     key: Range<usize>,
@@ -43,14 +46,16 @@ impl<'a> Object<'a> {
         let mut scanner = Scanner::new();
         let mut members = Vec::with_capacity(16);
         let mut member = Member { key: 0..0, is_escaped: false, value: 0..0 };
-        scanner.push(body, |mark, at| match mark {
-            Mark::KeyStart => member.key.start = at,
-            Mark::KeyEnd => {
+        let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        let before = body.len() - text.len();
+        scanner.push(text, |mark, at| match (mark, before + at) {
+            (Mark::KeyStart, at) => member.key.start = at,
+            (Mark::KeyEnd, at) => {
                 member.key.end = at;
                 member.is_escaped = body.get(member.key.clone()).is_some_and(|key| key.contains(&b'\\'));
             }
-            Mark::ValueStart => member.value.start = at,
-            Mark::ValueEnd => {
+            (Mark::ValueStart, at) => member.value.start = at,
+            (Mark::ValueEnd, at) => {
                 member.value.end = at;
                 if members.len() <= MOST_MEMBERS {
                     members.push(member.clone());
@@ -268,6 +273,9 @@ mod tests {
         let body = "{ \"b\" : {\"model\":\"inner\"},\n\t\"model\" :\"gpt\" ,\"a\":[\"model\"]}";
         let expected = "{ \"b\" : {\"model\":\"inner\"},\n\t\"model\" :\"x\" ,\"a\":[\"model\"]}";
         assert_eq!(set(body, "\"x\""), expected);
+        let marked = |body: &str| format!("\u{feff}{body}");
+        assert_eq!(set(&marked(body), "\"x\""), marked(expected));
+        assert_eq!(set(&marked("{}"), "\"x\""), marked(r#"{"model":"x"}"#));
     }
 
     #[test]
