@@ -3,6 +3,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 use crate::redis::items::Items;
+use crate::redis::node::Link;
 use crate::redis::shared_key::SharedKey;
 use crate::redis::{RedisStore, SharedLimiter};
 use crate::{Cost, Limit, Policy};

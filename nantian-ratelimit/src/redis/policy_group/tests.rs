@@ -1,0 +1,90 @@
+use std::pin::pin;
+use std::task::{Context, Wake};
+use std::time::Duration;
+
+use super::*;
+use crate::policy::Queue;
+use crate::redis::{RedisStore, Verdict};
+use crate::wait_queue::QueueKey;
+use crate::{Cost, Settlement};
+
+#[tokio::test]
+async fn what_ends_long_after_it_was_charged_in_an_outage_is_learned_and_reported() {
+    let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    let limit = Limit::tokens_per_minute(1000);
+    let limiter = store.limiter("quota", Policy::builder().limit(limit.clone()).build().unwrap());
+    let key = limiter.key(b"alice");
+    let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(100)).await else {
+        panic!("this process decides alone")
+    };
+    // The charge itself has refilled meanwhile.
+    limiter.group().unreported_until.store(0, Ordering::Relaxed);
+    reservation.settle(Settlement::Used(1500));
+    assert_eq!(limiter.typical_tokens(), 1500);
+    let group = limiter.group();
+    assert!(group.unreported_until.load(Ordering::Relaxed) > group.now().as_nanos());
+    assert_eq!(group.current().untold(group.now(), key.own()).of(&limit), 1500);
+}
+
+#[tokio::test]
+async fn a_report_that_is_not_delivered_is_unreported_again() {
+    let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    let limit = Limit::tokens_per_hour(10);
+    let limiter = store.limiter("quota", Policy::builder().limit(limit.clone()).build().unwrap());
+    let (key, group) = (limiter.key(b"alice"), limiter.group());
+    drop(limiter.admit(key.clone(), Cost::tokens(10)).await);
+    assert_eq!(store.0.unreported.drain().count(), 1);
+    let report = group.report(group.now(), &key).expect("the server knows nothing of it");
+    assert_eq!(store.0.unreported.drain().count(), 0);
+    drop(report);
+    // While the server is away it is not told, and remembered all the same.
+    store.0.report();
+    assert_eq!(store.0.unreported.drain().count(), 1);
+    assert_eq!(group.current().untold(group.now(), key.own()).of(&limit), 10);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_whoever_counts_the_levels_anew_for_more_replicas() {
+    let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    let policy = Policy::builder().limit(Limit::tokens_per_minute(100)).build().unwrap();
+    let limiter = store.limiter("quota", policy);
+    let (key, group) = (limiter.key(b"alice"), limiter.group());
+    let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(50)).await else {
+        panic!("this process decides alone")
+    };
+    store.0.replicas.store(2, Ordering::Relaxed);
+    let change = group.change.lock().unwrap();
+    assert_eq!(group.current().replicas, 1);
+    reservation.settle(Settlement::Used(20));
+    let report = group.report(group.now(), &key);
+    assert_eq!(report.map(|report| report.items().is_empty()), Some(false), "nor does a settlement");
+    drop(change);
+    assert_eq!(group.current().replicas, 2);
+}
+
+/// Notes the amount of the limit that was current when it was woken.
+struct Waiter(Arc<PolicyGroup>, Mutex<Vec<u64>>);
+
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        let amounts = self.0.current().limits().map(Limit::max).collect::<Vec<_>>();
+        self.1.lock().unwrap().extend(amounts);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_woken_once_a_new_policy_is_there() {
+    let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    let policy = |max| Policy::builder().limit(Limit::requests_per_minute(max)).build().unwrap();
+    let limiter = store.limiter("quota", policy(2));
+    let (key, whole) = (limiter.key(b"alice").own(), limiter.whole().clone());
+    let queue_key = QueueKey { key, is_opening: false, needs_tokens: false };
+    let place = whole.queues().join(queue_key, 1, 0, &Queue::default()).unwrap();
+    let denies = || std::future::ready(Err::<(), _>(whole.denial(key, Cost::REQUEST)));
+    let mut waiting = pin!(place.wait(Duration::from_secs(60), Duration::from_secs(60), denies));
+    let waiter = Arc::new(Waiter(Arc::clone(limiter.group()), Mutex::default()));
+    let waker = Arc::clone(&waiter).into();
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    limiter.successor(policy(6000));
+    assert_eq!(*waiter.1.lock().unwrap(), [6000]);
+}
