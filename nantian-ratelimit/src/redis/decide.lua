@@ -8,13 +8,14 @@
 -- KEYS[1]  the state: the signature of the limits, the milliseconds that it had left when it was written, what was used of
 --          each limit. What it has left now tells the time that is between, for less than TIME costs.
 -- ARGV[1]  the signature, four bytes for each limit, then for each limit: items refilled in a millisecond, the level above
---          which there is no room for the cost, the cost; then for each the most that can be in use
+--          which there is no room for the cost or, if it costs nothing, the most that can be in use, the cost; then for
+--          each the most that can be in use, and how many milliseconds ago that began to hold for what was used before
 -- ARGV[2]  may be absent; for each limit: correction, most that can be owed
 -- returns  the state, with what it has left below zero if the cost was not charged
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local key, corrections = KEYS[1], ARGV[2]
 local left, state = call('PTTL', key), call('GET', key)
-local fits, stale, lasts = true, false, false
+local fits, stale, lasts, elapsed = true, false, false, 0
 local signature, {speed@, room@, cost@} = unpack('$terms', ARGV[1])
 local level@ = 0
 if state then
@@ -33,7 +34,7 @@ if state then
       if name == string.sub(signature, @ * 4 - 3, @ * 4) then level@ = level end
     end
   end
-  local elapsed = at - left
+  elapsed = at - left
   -- Nothing tells the time of a state that does not end.
   if left < 0 then elapsed = -1 end
   if elapsed > 0 then
@@ -49,12 +50,16 @@ if corrections then
   if correction@ < 0 then level@ = math.max(level@ + correction@, 0) end
 end
 if level@ > room@ then fits = false end
+if not fits then
+  -- More may have been used than an amount that was lowered can owe. What was written since then may be of a replica that
+  -- has not heard of it, and would have room for the rest again.
+  local {most@}, age = unpack('$most', ARGV[1], $rest)
+  fits = true
+  if level@ > most@ and elapsed >= age then level@, stale = most@, true end
+  if level@ > room@ and cost@ > 0 then fits = false end
+end
 if fits then
   level@ = level@ + cost@
-else
-  -- More was used than an amount that was lowered can owe.
-  local {most@} = unpack('$most', ARGV[1], $rest)
-  if level@ > most@ then level@, stale = most@, true end
 end
 if fits or corrections or stale then
   if level@ > left * speed@ then lasts = false end

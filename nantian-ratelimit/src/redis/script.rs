@@ -19,6 +19,8 @@ const NUMBER: usize = 8;
 const TERMS: usize = 3;
 /// Numbers that a correction is made of: what it is, and where it ends.
 const CORRECTION: usize = 2;
+/// Numbers of the terms after the most that can be in use of each limit.
+const AGE: usize = 1;
 /// Numbers of a state before the levels: the milliseconds that it had left.
 const LEFT: usize = 1;
 
@@ -48,10 +50,12 @@ pub(super) struct Answer {
 // === impl Order ===
 
 impl Order {
-    /// Corrects every limit by what `correction` says, then charges `cost` if it fits.
+    /// Corrects every limit by what `correction` says, then charges `cost` if it fits. Of what was used more
+    /// than `age` ago, nobody owes more than these limits let him owe.
     pub(super) fn new<'a>(
         limits: impl Iterator<Item = &'a Limit>,
         cost: Cost,
+        age: Duration,
         mut correction: impl FnMut(&Limit) -> i64,
     ) -> Self {
         let (mut terms, mut numbers, mut corrections) = (Vec::new(), Vec::new(), Vec::new());
@@ -61,10 +65,10 @@ impl Order {
             terms.extend_from_slice(&signature(limit));
             let (max, capacity) = (limit.max().max(1), limit.capacity().max(1));
             let cost = charge(limit, cost);
-            // What costs nothing needs no room: it passes debt too.
-            let room = if cost == 0 { f64::INFINITY } else { (capacity - cost) as f64 + ROUNDING };
             // A limit that denies all keeps what was used before.
             let most = if limit.max() == 0 { f64::INFINITY } else { capacity.saturating_add(max) as f64 };
+            // What costs nothing needs no room: it passes debt too.
+            let room = if cost == 0 { most } else { (capacity - cost) as f64 + ROUNDING };
             write(&mut numbers, [per_millisecond(limit), room, cost as f64]);
             write(&mut ceilings, [most]);
             let correction = correction(limit);
@@ -74,6 +78,8 @@ impl Order {
         let limits = terms.len() / SIGNATURE;
         terms.append(&mut numbers);
         terms.append(&mut ceilings);
+        // Whole milliseconds are what the server counts, too.
+        write(&mut terms, [age.as_millis() as f64]);
         Self { limits, terms, corrections: is_corrected.then_some(corrections) }
     }
 }
@@ -89,7 +95,7 @@ pub(super) fn decide(limits: usize) -> String {
     let numbers = |count: usize| "d".repeat(count);
     let state = format!("{signature}{}", numbers(LEFT + limits));
     let terms = format!("{signature}{}", numbers(limits * TERMS));
-    let (most, rest) = (format!("<{}", numbers(limits)), limits * (SIGNATURE + TERMS * NUMBER) + 1);
+    let (most, rest) = (format!("<{}", numbers(limits + AGE)), limits * (SIGNATURE + TERMS * NUMBER) + 1);
     let corrections = format!("<{}", numbers(limits * CORRECTION));
     let template = DECIDE.lines().filter(|line| !line.trim_start().starts_with("--"));
     let mut script = String::new();
@@ -231,7 +237,7 @@ mod tests {
         let script = decide(2);
         for line in [
             "local signature, speed1, room1, cost1, speed2, room2, cost2 = unpack('<c8dddddd', ARGV[1])",
-            "  local most1, most2 = unpack('<dd', ARGV[1], 57)",
+            "  local most1, most2, age = unpack('<ddd', ARGV[1], 57)",
             "local level2 = 0",
             "  if #state == 32 then",
             "    known, at, level1, level2 = unpack('<c8ddd', state)",

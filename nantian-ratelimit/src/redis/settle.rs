@@ -214,8 +214,9 @@ impl Correction {
     /// What the server is told, in the terms of the newest policy: it forgets limits that it is not asked
     /// about.
     pub(super) fn order(&self) -> Order {
+        let (current, now) = (self.group.current(), self.group.now());
         let cost = Cost { requests: 0, tokens: 0 };
-        Order::new(self.group.current().limits(), cost, |limit| self.items.of(limit))
+        Order::new(current.limits(), cost, current.age(now), |limit| self.items.of(limit))
     }
 
     /// The server has carried it out: whoever waits may find room now.

@@ -181,7 +181,7 @@ impl SharedLimiter {
         let is_clean = route.node.breaker.is_clean();
         let report = if is_clean { group.report(now, &key) } else { None };
         let unreported = |limit: &Limit| report.as_ref().map_or(0, |report| report.items().of(limit));
-        let order = Order::new(current.limits(), cost, unreported);
+        let order = Order::new(current.limits(), cost, current.age(now), unreported);
         let Ok(Answer { fits, used }) = PendingDecision::new(self, route, &key, cost, order, report).await
         else {
             if let Some(unanswered) = unanswered {

@@ -195,6 +195,52 @@ async fn a_limit_below_what_was_used_keeps_the_caller_out_for_two_windows_at_mos
 }
 
 #[tokio::test]
+async fn replicas_that_disagree_on_an_amount_let_a_caller_off_once() {
+    const DAY: u64 = 24 * 3600;
+    let server = Server::start().await;
+    let (one, two) = (server.replica().await, server.replica().await);
+    let limits = |max| policy([per_day(100), tokens_per_day(max)]);
+    let old = [&one, &two].map(|replica| replica.store.limiter("quota", limits(1000)));
+    let late = &old[1];
+    admit(late, "alice", Cost::new(0, 900)).await.unwrap();
+    let lowered = old[0].successor(limits(10));
+    // Who is asked for less than was denied before asks the server each time.
+    let denied = async |tokens| admit(&lowered, "alice", Cost::new(0, tokens)).await.unwrap_err();
+    denied(9).await;
+    // The server counts milliseconds, of which this must be another one.
+    sleep(Duration::from_millis(5)).await;
+    reaches(late, "alice", &[100, 980]).await;
+    admit(late, "alice", Cost::new(0, 980)).await.unwrap();
+    for tokens in [8, 7, 6] {
+        denied(tokens).await;
+        reaches(late, "alice", &[100, 0]).await;
+    }
+    // What costs nothing of a limit writes its level, and lets nobody off either.
+    admit(&lowered, "alice", Cost::REQUEST).await.unwrap().cancel();
+    reaches(late, "alice", &[100, 0]).await;
+    denied(5).await;
+    reaches(late, "alice", &[100, 0]).await;
+
+    let lowered = late.successor(limits(10));
+    let wait = admit(&lowered, "alice", Cost::new(0, 1)).await.unwrap_err().retry_after().unwrap().as_secs();
+    assert!((DAY..=DAY + DAY / 10).contains(&wait), "a bucket and a window: {wait}");
+}
+
+#[tokio::test]
+async fn a_process_that_begins_with_a_lower_amount_lets_a_caller_off() {
+    const DAY: u64 = 24 * 3600;
+    let server = Server::start().await;
+    let (one, two) = (server.replica().await, server.replica().await);
+    let old = one.store.limiter("quota", policy([per_day(100), tokens_per_day(1000)]));
+    admit(&old, "alice", Cost::new(0, 900)).await.unwrap();
+    let new = two.store.limiter("quota", policy([per_day(100), tokens_per_day(10)]));
+    // One who takes nothing of the limit is the first.
+    admit(&new, "alice", Cost::REQUEST).await.unwrap();
+    let wait = admit(&new, "alice", Cost::new(0, 1)).await.unwrap_err().retry_after().unwrap().as_secs();
+    assert!((DAY..=DAY + DAY / 10).contains(&wait), "a bucket and a window: {wait}");
+}
+
+#[tokio::test]
 async fn a_large_limit_that_is_closed_keeps_what_was_used() {
     let server = Server::start().await;
     let replica = server.replica().await;

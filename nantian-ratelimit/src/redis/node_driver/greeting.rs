@@ -101,7 +101,7 @@ impl NodeDriver {
         let script = self.store.scripts.first().map(String::as_str).unwrap_or_default();
         // The second one needs fewer than the first has the levels kept for.
         for tokens in [2, 1] {
-            let order = Order::new(iter::once(&limit), Cost { requests: 0, tokens }, |_| 0);
+            let order = Order::new(iter::once(&limit), Cost { requests: 0, tokens }, Duration::MAX, |_| 0);
             commands.add_command(carry_out("EVAL", script, &key, &order));
         }
     }

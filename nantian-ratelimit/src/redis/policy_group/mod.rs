@@ -3,6 +3,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -45,6 +46,8 @@ pub(super) struct Current {
     /// What the server knows of that: what it has decided, and what it was told. It refills here as it does
     /// there, so that the server is to be told what `local` has beyond it, and nothing refills twice.
     told: Limiter,
+    /// When the limits became these.
+    since: Timestamp,
     pub(super) denials: Arc<Denials>,
 }
 
@@ -61,9 +64,11 @@ impl PolicyGroup {
     pub(super) fn new(store: RedisStore, id: &str, policy: Policy) -> Self {
         let replicas = store.0.replicas();
         let of_one = share_of(&policy, replicas);
+        let whole = Limiter::new(policy);
         let current = Current {
             replicas,
-            whole: Limiter::new(policy),
+            since: whole.now(),
+            whole,
             local: Limiter::new(of_one.clone()),
             told: Limiter::new(of_one),
             denials: Arc::default(),
@@ -102,10 +107,14 @@ impl PolicyGroup {
     /// Makes `policy` the newest, and returns its arithmetic.
     pub(super) fn change(&self, policy: Policy) -> Limiter {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = self.current.load();
-        let whole = current.whole.succeeded_by(current.whole.now(), policy);
-        let next =
-            Current { whole: whole.clone(), ..current.shared_among(self.store.0.replicas(), whole.policy()) };
+        let (current, now) = (self.current.load(), self.now());
+        let is_same = current.whole.policy().limits() == policy.limits();
+        let whole = current.whole.succeeded_by(now, policy);
+        let next = Current {
+            whole: whole.clone(),
+            since: if is_same { current.since } else { now },
+            ..current.shared_among(self.store.0.replicas(), whole.policy())
+        };
         self.current.store(Arc::new(next));
         // Whoever wakes asks by what is current.
         whole.queues().notify_all();
@@ -119,13 +128,7 @@ impl PolicyGroup {
 
     /// The server must be told what `key` has used, from now on.
     pub(super) fn remember_unreported(self: &Arc<Self>, now: Timestamp, key: &SharedKey) {
-        let current = self.current.load();
-        let longest = current.limits().map(|limit| {
-            // A bucket, rounded up, and its debt.
-            let windows = u32::try_from(limit.capacity() / limit.max().max(1)).unwrap_or(u32::MAX);
-            limit.window().saturating_mul(windows.saturating_add(2))
-        });
-        let until = now.saturating_add(longest.max().unwrap_or_default());
+        let until = now.saturating_add(self.current.load().longest_debt());
         self.unreported_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
         self.store.0.unreported.note(self, key);
     }
@@ -185,6 +188,25 @@ impl Current {
         self.whole.policy().limits().iter()
     }
 
+    /// How long it takes at most until all that was used has refilled.
+    fn longest_debt(&self) -> Duration {
+        let longest = self.limits().map(|limit| {
+            // A bucket, rounded up, and its debt.
+            let windows = u32::try_from(limit.capacity() / limit.max().max(1)).unwrap_or(u32::MAX);
+            limit.window().saturating_mul(windows.saturating_add(2))
+        });
+        longest.max().unwrap_or_default()
+    }
+
+    /// How long ago it began to hold for what was used before that nobody owes more than the limits let him
+    /// owe: since they became these, and then anew each time that all of that has refilled. A replica may
+    /// hear of them later than this one, or be gone without having heard of them.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        let round = self.longest_debt().as_nanos().max(1);
+        let age = now.since(self.since).as_nanos() % round;
+        Duration::from_nanos(u64::try_from(age).unwrap_or(u64::MAX))
+    }
+
     /// Takes note of what the server has charged; `None` if the share of this process has no room for it.
     pub(super) fn note(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
         let local = self.local.admit_at(now, key, cost).ok()?.reserve();
@@ -231,6 +253,7 @@ impl Current {
             whole: self.whole.clone(),
             local: self.local.successor_at(now, of_one.clone()),
             told: self.told.successor_at(now, of_one),
+            since: self.since,
             denials: Arc::default(),
         }
     }
