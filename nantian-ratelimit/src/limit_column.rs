@@ -24,6 +24,9 @@ pub(crate) struct LimitColumn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Correction {
     Debit(u64),
+    /// A debit that no cap on debt makes less.
+    #[cfg(feature = "redis")]
+    Owed(u64),
     Refund(u64),
 }
 
@@ -131,9 +134,11 @@ impl LimitColumn {
         self.rate.room_at(tat, self.rate.tick(now), items)
     }
 
-    /// The TAT of the same use in the column `to`, as far as that can owe it.
-    pub(crate) fn converted(&self, tat: u64, to: &Self, now: Timestamp) -> u64 {
-        self.rate.convert(tat, &to.rate, now).min(to.rate.most(to.full(now)))
+    /// The TAT of the same use in the column `to`, as far as that can owe it, or so many like it together.
+    pub(crate) fn converted(&self, tat: u64, to: &Self, now: Timestamp, shares: u32) -> u64 {
+        let most = to.rate.most(0).saturating_mul(u64::from(shares));
+        let most = to.full(now).saturating_add(most).min(SEALED - 1);
+        self.rate.convert(tat, &to.rate, now).min(most)
     }
 
     /// Charges a cell of the slot of `tag` that was overtaken and held `tat` last.
@@ -181,8 +186,20 @@ impl LimitColumn {
                 forgiven = adjusted.forgiven;
                 adjusted.tat
             }
+            #[cfg(feature = "redis")]
+            Correction::Owed(items) => self.rate.owed(tat, tick, items).min(SEALED - 1),
         });
         is_done.then_some(forgiven)
+    }
+}
+
+// === impl Correction ===
+
+impl Correction {
+    /// Takes `items`, or gives them back.
+    #[cfg(feature = "redis")]
+    pub(crate) fn of(items: i64) -> Self {
+        if items < 0 { Self::Refund(items.unsigned_abs()) } else { Self::Debit(items.unsigned_abs()) }
     }
 }
 

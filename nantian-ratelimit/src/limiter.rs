@@ -227,16 +227,17 @@ impl Limiter {
 
     /// [`Limiter::successor`] at a given time.
     pub fn successor_at(&self, now: Timestamp, policy: Policy) -> Self {
-        let next = self.succeeded_by(now, policy);
+        let next = self.succeeded_by(now, policy, 1);
         next.queues().notify_all();
         next
     }
 
-    /// [`Limiter::successor_at`], for whoever wakes those that wait.
-    pub(crate) fn succeeded_by(&self, now: Timestamp, policy: Policy) -> Self {
+    /// [`Limiter::successor_at`], for whoever wakes those that wait. Levels may owe what so many like it can
+    /// owe together.
+    pub(crate) fn succeeded_by(&self, now: Timestamp, policy: Policy, shares: u32) -> Self {
         let history = &self.0.history;
         history.queues().restore();
-        let ledger = history.succeed(now, &policy);
+        let ledger = history.succeed(now, &policy, shares);
         let (secret, history) = (self.0.secret.clone(), Arc::clone(history));
         Self(Arc::new(BoundPolicy { policy, ledger, secret, history }))
     }
@@ -259,17 +260,14 @@ impl Limiter {
         Levels::new(Arc::clone(ledger), now, tats)
     }
 
-    /// Takes what `items` says of each limit, or gives it back.
+    /// Corrects the levels of `key`.
     #[cfg(feature = "redis")]
-    pub(crate) fn correct_at(&self, now: Timestamp, key: Key, items: impl Fn(&Limit) -> i64) {
+    pub(crate) fn correct_at(&self, now: Timestamp, key: Key, correction: impl Fn(&Limit) -> Correction) {
         for column in self.0.ledger.columns() {
-            let items = items(column.limit());
-            let correction = match items {
-                0 => continue,
-                1.. => Correction::Debit(items.unsigned_abs()),
-                _ => Correction::Refund(items.unsigned_abs()),
-            };
-            self.0.ledger.correct_lastingly(now, key, column, correction);
+            let correction = correction(column.limit());
+            if correction != Correction::Debit(0) && correction != Correction::Owed(0) {
+                self.0.ledger.correct_lastingly(now, key, column, correction);
+            }
         }
     }
 

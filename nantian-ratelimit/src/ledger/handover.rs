@@ -56,6 +56,7 @@ impl Ledger {
             table: Table::new(keys, columns.len(), ShardOwner::default),
             columns,
             since: Timestamp::ORIGIN,
+            shares: 1,
             retired: AtomicBool::new(false),
             typical: Arc::default(),
             overflows: Arc::default(),
@@ -145,7 +146,7 @@ impl Ledger {
             let mut columns = self.columns.iter().zip(&mut tats);
             let kept = columns.find(|(column, _)| column.is_heir_of(old));
             if let Some((column, tat)) = kept.filter(|_| taken != SEALED) {
-                *tat = old.converted(taken, column, now);
+                *tat = old.converted(taken, column, now, self.shares);
             }
         }
         tats

@@ -47,15 +47,17 @@ impl LedgerHistory {
         self.latest.load_full()
     }
 
-    /// The ledger for the limits of `policy`, with the levels of the latest.
-    pub(crate) fn succeed(&self, now: Timestamp, policy: &Policy) -> Arc<Ledger> {
+    /// The ledger for the limits of `policy`, with the levels of the latest, which may owe as much as so many
+    /// of its kind.
+    pub(crate) fn succeed(&self, now: Timestamp, policy: &Policy, shares: u32) -> Arc<Ledger> {
         let _succession = lock(&self.handover);
         let latest = self.latest();
         let limits = latest.columns().iter().map(|column| column.limit());
         if limits.eq(policy.limits()) {
             return latest;
         }
-        let next = Arc::new(Ledger::succeeding(&latest, policy.limits(), self.max_keys, now));
+        let next = Ledger::succeeding(&latest, policy.limits(), self.max_keys, now);
+        let next = Arc::new(Ledger { shares, ..next });
         self.latest.store(Arc::clone(&next));
         latest.retire();
         next.take_over(now);

@@ -29,6 +29,8 @@ pub(crate) struct Ledger {
     columns: Box<[LimitColumn]>,
     /// When it took over from its predecessor, if it has one.
     since: Timestamp,
+    /// How many ledgers share what its predecessor's levels may owe, this one included.
+    shares: u32,
     /// Some limit denies all.
     is_closed: bool,
     retired: AtomicBool,
@@ -337,7 +339,7 @@ impl Ledger {
             (Some(slot), _) => Some(slot),
             // Its buckets are full, or it shares one with others whom the refund is not due.
             (None, Correction::Refund(_)) => return Corrected::Done { forgiven: 0 },
-            (None, Correction::Debit(_)) => {
+            (None, _) => {
                 let latest = shard.state.note(now);
                 self.insert(&shard, key, &self.full(latest))
             }

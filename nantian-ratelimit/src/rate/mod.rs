@@ -102,6 +102,12 @@ impl Rate {
         Adjusted { tat: capped, forgiven: items.saturating_sub(taken) }
     }
 
+    /// Takes `items` more, whatever is owed then.
+    #[cfg(feature = "redis")]
+    pub(crate) fn owed(&self, tat: u64, tick: u64, items: u64) -> u64 {
+        tat.max(tick).saturating_add(items.saturating_mul(self.item))
+    }
+
     /// Gives `items` back; a bucket is never more than full.
     pub(crate) fn refund(&self, tat: u64, tick: u64, items: u64) -> u64 {
         let refunded = tat.saturating_sub(items.saturating_mul(self.item));

@@ -287,6 +287,24 @@ async fn a_limiter_works_before_the_server_does() {
     eventually(|| !store.status().is_reachable).await;
 }
 
+#[tokio::test]
+async fn what_was_used_before_the_server_was_met_counts_though_many_share_the_limit() {
+    let server = Server::start().await;
+    let mut others = Vec::new();
+    for _ in 0..9 {
+        others.push(server.replica().await);
+    }
+    let (store, driver) = RedisStore::builder(server.url()).command_timeout(Duration::from_secs(5)).build();
+    let limiter = store.limiter("quota", policy([per_day(100)]));
+    assert_eq!(admitted(&limiter, "alice", 90).await, 90, "it knows of no others yet");
+    let late = Replica::new(store, driver);
+    late.is_reachable(true).await;
+    late.knows(10).await;
+    // Its share is ten now, of which it can owe another ten.
+    reaches(&limiter, "alice", &[10]).await;
+    reaches(&others[0].store.limiter("quota", policy([per_day(100)])), "alice", &[10]).await;
+}
+
 /// What comes from `one` goes to `other` after some time.
 async fn carry(mut one: impl AsyncReadExt + Unpin, mut other: impl AsyncWriteExt + Unpin, delay: Duration) {
     let mut bytes = [0; 65_536];

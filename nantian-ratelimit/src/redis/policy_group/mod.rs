@@ -18,6 +18,7 @@ use crate::cost::Cost;
 use crate::error::Denied;
 use crate::key::Key;
 use crate::limit::Limit;
+use crate::limit_column::Correction;
 use crate::limiter::Limiter;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
@@ -98,7 +99,7 @@ impl PolicyGroup {
         let next = Arc::new(Current {
             whole: current.whole.clone(),
             denials: Arc::clone(&current.denials),
-            ..current.shared_among(self.store.0.replicas(), current.whole.policy())
+            ..self.shared(&current, self.store.0.replicas(), current.whole.policy())
         });
         self.current.store(Arc::clone(&next));
         next
@@ -109,16 +110,33 @@ impl PolicyGroup {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let (current, now) = (self.current.load(), self.now());
         let is_same = current.whole.policy().limits() == policy.limits();
-        let whole = current.whole.succeeded_by(now, policy);
+        let whole = current.whole.succeeded_by(now, policy, 1);
         let next = Current {
             whole: whole.clone(),
             since: if is_same { current.since } else { now },
-            ..current.shared_among(self.store.0.replicas(), whole.policy())
+            ..self.shared(&current, self.store.0.replicas(), whole.policy())
         };
         self.current.store(Arc::new(next));
         // Whoever wakes asks by what is current.
         whole.queues().notify_all();
         whole
+    }
+
+    /// The same levels by another policy, or among another number of replicas. No denial is known yet.
+    ///
+    /// Of what it used beyond its new share this process is let off, unless the server has to be told of it.
+    fn shared(&self, current: &Current, replicas: u32, policy: &Policy) -> Current {
+        let (now, of_one) = (self.now(), share_of(policy, replicas));
+        let is_told = self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos();
+        let shares = if is_told { 1 } else { replicas };
+        Current {
+            replicas,
+            whole: current.whole.clone(),
+            local: current.local.succeeded_by(now, of_one.clone(), shares),
+            told: current.told.succeeded_by(now, of_one, shares),
+            since: current.since,
+            denials: Arc::default(),
+        }
     }
 
     /// The time by which all its limiters count.
@@ -144,7 +162,7 @@ impl PolicyGroup {
         if items.is_empty() {
             return None;
         }
-        current.told.correct_at(now, key.own(), |limit| items.of(limit));
+        current.told.correct_at(now, key.own(), |limit| Correction::Owed(items.of(limit).unsigned_abs()));
         Some(Report { group: Arc::clone(self), key: key.clone(), items })
     }
 
@@ -164,20 +182,20 @@ impl PolicyGroup {
         });
         let told = Items::new(told);
         let settled = settle();
-        current.told.correct_at(now, key.own(), |limit| told.of(limit));
+        current.told.correct_at(now, key.own(), |limit| Correction::of(told.of(limit)));
         (settled, told)
     }
 
     /// Adds what `items` take to what the server has yet to be told; what they give back refills by itself.
     pub(super) fn add_unreported(self: &Arc<Self>, key: &SharedKey, items: &Items) {
         let now = self.now();
-        self.current().told.correct_at(now, key.own(), |limit| -items.of(limit).max(0));
+        self.current().told.correct_at(now, key.own(), |limit| Correction::of(-items.of(limit).max(0)));
         self.remember_unreported(now, key);
     }
 
     /// Takes note of what the server gives `key` back, or takes more.
     pub(super) fn note_correction(&self, now: Timestamp, key: &SharedKey, items: &Items) {
-        self.current().told.correct_at(now, key.own(), |limit| items.of(limit));
+        self.current().told.correct_at(now, key.own(), |limit| Correction::of(items.of(limit)));
     }
 }
 
@@ -210,7 +228,7 @@ impl Current {
     /// Takes note of what the server has charged; `None` if the share of this process has no room for it.
     pub(super) fn note(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
         let local = self.local.admit_at(now, key, cost).ok()?.reserve();
-        self.told.correct_at(now, key, |limit| difference(script::charge(limit, cost), 0));
+        self.told.correct_at(now, key, |limit| Correction::Debit(script::charge(limit, cost)));
         Some(local)
     }
 
@@ -243,19 +261,6 @@ impl Current {
             let mut limits = self.limits().zip(&denial.used);
             limits.any(|(limit, used)| items.of(limit) < 0 && script::lacks(limit, *used, cost))
         });
-    }
-
-    /// The same levels by another policy, or among another number of replicas. No denial is known yet.
-    fn shared_among(&self, replicas: u32, policy: &Policy) -> Self {
-        let (now, of_one) = (self.whole.now(), share_of(policy, replicas));
-        Self {
-            replicas,
-            whole: self.whole.clone(),
-            local: self.local.successor_at(now, of_one.clone()),
-            told: self.told.successor_at(now, of_one),
-            since: self.since,
-            denials: Arc::default(),
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 use std::pin::pin;
 use std::task::{Context, Wake};
-use std::time::Duration;
 
 use super::*;
 use crate::policy::Queue;
@@ -60,6 +59,32 @@ async fn nobody_waits_for_whoever_counts_the_levels_anew_for_more_replicas() {
     assert_eq!(report.map(|report| report.items().is_empty()), Some(false), "nor does a settlement");
     drop(change);
     assert_eq!(group.current().replicas, 2);
+}
+
+#[tokio::test]
+async fn what_was_used_before_others_were_known_is_reported_whole() {
+    let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    let limit = Limit::requests_per_hour(100);
+    let policy = |max| Policy::builder().limit(Limit::requests_per_hour(max)).build().unwrap();
+    let limiter = store.limiter("quota", policy(100));
+    let (key, group) = (limiter.key(b"alice"), limiter.group());
+    for _ in 0..90 {
+        assert!(matches!(limiter.admit(key.clone(), Cost::REQUEST).await, Verdict::Admitted(_)));
+    }
+    store.0.replicas.store(10, Ordering::Relaxed);
+    assert_eq!(group.current().replicas, 10);
+    let report = || group.report(group.now(), &key);
+    let told = |report: &Report| report.items().of(&limit);
+    assert_eq!(report().as_ref().map(told), Some(90), "not only what this process may owe");
+    let undelivered = report().unwrap();
+    assert_eq!(told(&undelivered), 90, "it was not told before");
+    assert!(report().is_none(), "it is told once");
+    drop(undelivered);
+    limiter.successor(policy(99));
+    assert_eq!(report().as_ref().map(told), Some(90));
+    limiter.successor(policy(10));
+    report().unwrap().delivered();
+    assert!(report().is_none());
 }
 
 /// Notes the amount of the limit that was current when it was woken.
