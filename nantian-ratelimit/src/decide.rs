@@ -180,7 +180,15 @@ impl Decider {
             }
             #[cfg(feature = "redis")]
             // What takes nothing need not be asked for.
-            _ if request.part != Part::Rest && !self.charges(request.cost) => Some(Outcome::Unchecked),
+            (Self::Shared(limiter), BucketKey::Shared(key)) if !self.charges(request.cost) => {
+                Some(match request.part {
+                    Part::Rest => {
+                        let nothing = limiter.reserve_nothing(key.clone(), request.cost);
+                        Outcome::Admitted(Charge::Shared(nothing))
+                    }
+                    Part::Opening { .. } => Outcome::Unchecked,
+                })
+            }
             #[cfg(feature = "redis")]
             _ => None,
         }
@@ -312,6 +320,15 @@ impl Charge {
             Self::Process(_, reservation) => reservation.levels(),
             #[cfg(feature = "redis")]
             Self::Shared(reservation) => reservation.levels(),
+        }
+    }
+
+    /// Whether somebody was asked for the levels who knows them.
+    pub(crate) fn knows_levels(&self) -> bool {
+        match self {
+            Self::Process(..) => true,
+            #[cfg(feature = "redis")]
+            Self::Shared(reservation) => reservation.knows_levels(),
         }
     }
 

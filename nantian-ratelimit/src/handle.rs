@@ -205,10 +205,11 @@ impl SettleGuard {
         if !settings.report_levels {
             return;
         }
-        // Clients pace themselves by what they are told, which no rehearsal is to change.
-        match settings.decider.policy().on_limit() {
-            OnLimit::Warn => headers::strip_once(response),
-            _ => headers::admitted(response, self.handle.levels(), self.is_of_anthropic),
+        // Clients pace themselves by what they are told, which no rehearsal is to change, and no guess.
+        if settings.decider.policy().on_limit() == OnLimit::Warn || !self.handle.0.charge.knows_levels() {
+            headers::strip_once(response);
+        } else {
+            headers::admitted(response, self.handle.levels(), self.is_of_anthropic);
         }
     }
 }

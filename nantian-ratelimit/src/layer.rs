@@ -159,8 +159,8 @@ impl RateLimitLayer {
     ///
     /// Without them nobody learns how much there is of what, and those of an upstream stay as they are. When
     /// to come back is told in any case, and which limit was exhausted by the [`Responder`]. Of a policy that
-    /// only warns ([`OnLimit::Warn`](crate::OnLimit::Warn)) nothing is told, and an upstream's are removed as
-    /// elsewhere.
+    /// only warns ([`OnLimit::Warn`](crate::OnLimit::Warn)) nothing is told, nor with a request that no limit
+    /// counts where processes share them, for nobody is asked then; an upstream's are removed as elsewhere.
     ///
     /// Default: true.
     #[must_use]

@@ -39,6 +39,8 @@ pub(super) enum Charged {
     Remotely(Option<Reservation>),
     /// This process alone.
     Locally(Reservation),
+    /// Nobody, for a request that takes nothing.
+    Nothing(Option<Reservation>),
 }
 
 /// A correction on its way to the server.
@@ -74,6 +76,11 @@ impl SharedReservation {
         &self.0.levels
     }
 
+    /// Whether the levels are more than what this process alone knows of those that all have.
+    pub(crate) fn knows_levels(&self) -> bool {
+        !matches!(self.0.charged, Charged::Nothing(_))
+    }
+
     /// Settles the tokens: see [`Reservation::settle`]. What the cap on debt forgives is the server's to
     /// know.
     pub fn settle(self, settlement: impl Into<CachedSettlement>) -> Settled {
@@ -101,7 +108,7 @@ impl SharedReservation {
                 }
                 settled
             }
-            Charged::Remotely(local) => {
+            Charged::Remotely(local) | Charged::Nothing(local) => {
                 if let Some(local) = local {
                     self.note(now, local, of_tokens(settlement));
                     local.settle_once_at(now, settlement);
@@ -130,7 +137,7 @@ impl SharedReservation {
                 self.make_up(local, |_, _| 0, || local.cancel_once_at(now));
                 self.notify();
             }
-            Charged::Remotely(local) => {
+            Charged::Remotely(local) | Charged::Nothing(local) => {
                 if let Some(local) = local {
                     self.note(now, local, |_, _| 0);
                     local.cancel_once_at(now);

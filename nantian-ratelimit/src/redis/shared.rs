@@ -202,6 +202,17 @@ impl SharedLimiter {
         }
     }
 
+    /// The reservation of a request that takes nothing of any limit: nobody is asked. What it turns out to
+    /// have used is settled as that of others is.
+    pub(crate) fn reserve_nothing(&self, key: SharedKey, cost: Cost) -> SharedReservation {
+        let (current, now) = (self.0.group.current(), self.0.group.now());
+        let known: Vec<f64> =
+            current.local.levels_at(now, key.own()).used().map(|(_, used)| used as f64).collect();
+        let levels = current.whole.levels_of(now, &known);
+        let charged = Charged::Nothing(current.note(now, key.own(), cost));
+        SharedReservation::new(self, key, cost, levels, charged)
+    }
+
     /// Decides without the server.
     fn decide_alone(&self, now: Timestamp, key: &SharedKey, cost: Cost) -> Verdict {
         let group = &self.0.group;

@@ -16,6 +16,10 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use crate::server::{Server, eventually, policy};
 
+/// In the extensions of a request: the tokens that it uses.
+#[derive(Clone)]
+struct Used(u64);
+
 /// One that hardly refills while a test runs.
 fn per_day(unit: Unit, max: u64) -> Limit {
     let name = if unit == Unit::Tokens { "tokens-per-day" } else { "requests-per-day" };
@@ -107,6 +111,43 @@ async fn a_closed_outage_is_told_as_such() {
     let response = service.oneshot(Request::new(())).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn what_no_limit_counts_asks_no_server_and_passes_while_there_is_none() {
+    let mut server = Server::start().await;
+    let replica = server.replica_that(OnOutage::Closed, None).await;
+    let limiter = replica.store.limiter("quota", policy([per_day(Unit::Tokens, 100)]));
+    let layer = RateLimitLayer::shared(limiter.clone()).cost_estimator(|_: &_, _| Cost::REQUEST);
+    let service = layer.layer(service_fn(|request: Request<()>| {
+        if let Some(Used(tokens)) = request.extensions().get() {
+            let reservation = request.extensions().get::<ReservationHandle>().unwrap();
+            reservation.settle(Settlement::Used(*tokens));
+        }
+        let response = Response::builder().header("x-ratelimit-remaining-tokens", "7").body(String::new());
+        std::future::ready(Ok::<_, Infallible>(response.unwrap()))
+    }));
+    let (parts, ()) = Request::new(()).into_parts();
+    let key = limiter.key_of(&ScopeValues::new(), &parts).unwrap().unwrap();
+    let left = async || match limiter.admit(key.clone(), Cost::new(0, 0)).await {
+        Verdict::Admitted(seen) => seen.levels().tightest().unwrap().remaining,
+        verdict => panic!("{verdict:?}"),
+    };
+    let response = service.clone().oneshot(Request::new(())).await.unwrap();
+    assert_eq!((response.status(), replica.store.status().answers), (StatusCode::OK, 0));
+    assert!(response.headers().is_empty(), "nobody was asked where the limits stand: {response:?}");
+    assert_eq!(left().await, 100);
+    // What nobody had expected to use tokens may do so all the same.
+    let request = Request::builder().extension(Used(30)).body(()).unwrap();
+    service.clone().oneshot(request).await.unwrap();
+    let begun = Instant::now();
+    while left().await != 70 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the server is not told");
+    }
+    server.kill();
+    replica.is_reachable(false).await;
+    let response = service.oneshot(Request::new(())).await.unwrap();
+    assert_eq!((response.status(), replica.store.status().unasked), (StatusCode::OK, 0));
 }
 
 #[tokio::test]

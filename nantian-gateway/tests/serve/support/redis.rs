@@ -96,6 +96,20 @@ impl Redis {
         assert!(answers.contains(':'), "{answers}");
     }
 
+    /// What is in use of a limit per hour of whoever uses most of it, when it was written last.
+    pub(crate) async fn used_of_an_hour(&self, password: &str) -> u64 {
+        let script = "local used = 0 \
+             for _, key in ipairs(redis.call('KEYS', 'nrl3:*')) do \
+                 local state = redis.call('GET', key) \
+                 local limit, _, level = struct.unpack('>I4<dd', state) \
+                 if limit % 2 ^ 31 == 3600000 then used = math.max(used, level) end \
+             end \
+             return math.floor(used + 0.5)";
+        let answers = self.ask(password, &format!("EVAL \"{script}\" 0")).await;
+        let used = answers.lines().find_map(|line| line.strip_prefix(':')).expect(&answers);
+        used.parse().unwrap()
+    }
+
     async fn does(&self, password: &str, command: &str) {
         assert_eq!(self.ask(password, command).await, "+OK\r\n".repeat(3), "{command}");
     }
