@@ -24,7 +24,8 @@ pub(crate) struct EarlyCharges(Vec<EarlyCharge>);
 #[derive(Debug, Clone)]
 pub(crate) struct EarlyCharge {
     settings: Arc<Settings>,
-    pub(crate) taken: ReservationHandle,
+    /// Nothing, if nobody knew what was left.
+    pub(crate) taken: Option<ReservationHandle>,
     /// How long it took to get it.
     pub(crate) waited: Duration,
 }
@@ -75,27 +76,25 @@ impl RateLimitLayer {
                 (decision.await, begun.elapsed())
             }
         };
-        match outcome {
-            Outcome::Admitted(charge) => {
-                let taken = ReservationHandle::new(charge, Arc::clone(settings));
-                let early_charge = EarlyCharge { settings: Arc::clone(settings), taken, waited };
-                request.extensions.get_or_insert_default::<EarlyCharges>().0.push(early_charge);
-                Ok(())
-            }
+        let taken = match outcome {
+            Outcome::Admitted(charge) => Some(ReservationHandle::new(charge, Arc::clone(settings))),
+            Outcome::Unchecked => None,
             Outcome::Denied(denied) => {
                 cancel(&mut request.extensions);
                 // What a body that nobody has read costs is not told by its length: pictures are long.
                 let typical = settings.decider.typical_tokens();
                 let tokens = if typical == 0 { cost.tokens } else { cost.tokens.min(typical) };
-                Err(settings.refuse(denied.until_fits(Cost { tokens, ..cost }), request))
+                return Err(settings.refuse(denied.until_fits(Cost { tokens, ..cost }), request));
             }
-            Outcome::Unchecked => Ok(()),
             #[cfg(feature = "redis")]
             Outcome::Unavailable => {
                 cancel(&mut request.extensions);
-                Err(settings.refuse_unavailable(request))
+                return Err(settings.refuse_unavailable(request));
             }
-        }
+        };
+        let early_charge = EarlyCharge { settings: Arc::clone(settings), taken, waited };
+        request.extensions.get_or_insert_default::<EarlyCharges>().0.push(early_charge);
+        Ok(())
     }
 }
 
@@ -124,6 +123,6 @@ impl EarlyCharges {
 /// Gives back what was taken for a request that is refused.
 pub(crate) fn cancel(extensions: &mut Extensions) {
     if let Some(EarlyCharges(charges)) = extensions.remove() {
-        charges.iter().for_each(|charge| charge.taken.cancel_own());
+        charges.iter().filter_map(|charge| charge.taken.as_ref()).for_each(ReservationHandle::cancel_own);
     }
 }

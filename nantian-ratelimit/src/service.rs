@@ -102,12 +102,15 @@ where
         let begun = EarlyCharges::take(&mut parts.extensions, settings);
         let cost = settings.cost(&parts);
         let (cost, begun, waited) = match begun {
-            Some(EarlyCharge { taken, .. }) if cost.tokens == 0 => {
+            Some(EarlyCharge { taken: Some(taken), .. }) if cost.tokens == 0 => {
                 let guard = settings.admitted(taken, None, &mut parts);
                 let inner = self.inner.call(Request::from_parts(parts, body));
                 return ResponseFuture::passed(inner, Some(guard), false);
             }
-            Some(EarlyCharge { taken, waited, .. }) => (Cost { requests: 0, ..cost }, Some(taken), waited),
+            Some(EarlyCharge { taken: Some(taken), waited, .. }) => {
+                (Cost { requests: 0, ..cost }, Some(taken), waited)
+            }
+            Some(EarlyCharge { taken: None, waited, .. }) => (cost, None, waited),
             None => (cost, None, Duration::ZERO),
         };
         let held = parts.extensions.get().map_or(0, |HeldBytes(bytes)| *bytes);

@@ -258,6 +258,36 @@ async fn those_that_wait_for_requests_hold_no_body_and_stand_in_nobodys_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_waited_before_the_body_was_read_counts_though_nothing_was_taken() {
+    let queue = Queue::default().with_max_wait(Duration::from_millis(2900));
+    let policy = Policy::builder()
+        .limit(Limit::requests_per_minute(60))
+        .limit(Limit::tokens_per_minute(60))
+        .on_limit(OnLimit::Queue(queue));
+    let limiter = Limiter::builder(policy.build().unwrap()).clock(Paused(Instant::now())).build();
+    let layer = RateLimitLayer::new(limiter.clone());
+    for number in 0..60 {
+        assert_eq!(journey(slice::from_ref(&layer), if number < 59 { 0 } else { 60 }).await.status(), 200);
+    }
+    let mut late = Request::new(()).into_parts().0;
+    let mut waiting = Box::pin(layer.begin(&mut late));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    advance(Duration::from_millis(500)).await;
+    // Its policy is gone for a moment.
+    limiter.lift();
+    assert!(matches!(waiting.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    drop(waiting);
+    limiter.successor(limiter.policy().clone());
+
+    late.extensions.insert(EstimatedTokens(3));
+    let started = Instant::now();
+    let response = layer.layer(service_fn(echo)).oneshot(Request::from_parts(late, ())).await.unwrap();
+    assert_eq!(response.status(), 429, "three tokens take two seconds and a half more, half of one is over");
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_whose_bodies_are_still_to_be_read_have_places_of_their_own() {
     let policy = Policy::builder()
         .limit(Limit::requests_per_minute(3))
