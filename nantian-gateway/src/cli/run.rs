@@ -4,12 +4,13 @@ use std::{env, io, num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
 use anyhow::Context as _;
 use nantian_ai::BodyMemory;
+use nantian_ratelimit::redis::RedisStore;
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, oneshot},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -44,6 +45,12 @@ const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long the end of the process waits for collectors to take the last records.
 const LAST_RECORDS: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// How long the end of the process waits for the store of the limits to take what the last requests used.
+const LAST_USE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How often it is tried.
+const TELLS: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// How long an unused connection to a backend is kept.
 const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -153,6 +160,7 @@ pub(super) async fn serve(
     // The access log ends with the last who can write to it.
     drop(config);
     let client_ipv6_prefix = common.client_ipv6_prefix;
+    let shared_limits = store.clone();
     let outside = Outside { store, client_ipv6_prefix, plugins, telemetry, tokens, roots };
     let registry = Registry::new(Arc::clone(&metrics), session_keys.keys().clone(), outside);
     let plugins = registry.plugin_news().clone();
@@ -172,9 +180,24 @@ pub(super) async fn serve(
         drained = crate::runtime::blocking(move || control.drain()) => drained?,
         () = signals.end() => anyhow::bail!("a second signal ended it before all was drained"),
     }
+    if let Some(store) = shared_limits {
+        settle(&store).await;
+    }
     end(exported, admin, last_line).await?;
     tracing::info!("drained");
     ended
+}
+
+/// Has the store of the limits told what the last requests used.
+async fn settle(store: &RedisStore) {
+    let settled = async {
+        while !store.flush().await {
+            sleep(TELLS).await;
+        }
+    };
+    if timeout(LAST_USE, settled).await.is_err() {
+        tracing::warn!("what the last requests used is lost, the store of the limits does not take it");
+    }
 }
 
 /// Ends what tells of requests, now that there are none.

@@ -341,6 +341,41 @@ async fn tokens_that_a_model_used_count_for_all_gateways() {
 }
 
 #[tokio::test]
+async fn what_streams_used_that_are_cut_at_the_end_of_a_gateway_counts_for_the_others() {
+    let redis = Redis::start("s3cret").await;
+    let provider = Backend::raw(|mut wire| async move {
+        let Ok(_) = wire.message().await else { return };
+        let token = r#"data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
+        let head = "content-type: text/event-stream\r\ntransfer-encoding: chunked";
+        let length = token.len() + 2;
+        wire.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{length:x}\r\n{token}\n\n\r\n")).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut gateway = World::new()
+        .manifest("llm", &ai_service("llm", "m", &provider))
+        .route("web", &[rule("/v1", &to_ai("llm"))])
+        .manifest("limits", &on_route("tokensPerHour: 100000"))
+        .options(&["--ratelimit-store", &redis.store("s3cret"), "--drain-timeout", "100ms"])
+        .start()
+        .await;
+    is_shared(&gateway, 1.0).await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut wire = gateway.connect().await;
+        wire.send(chat("hi", r#""stream":true,"max_tokens":4000,"#)).await;
+        assert_eq!(wire.reply_head().await.status(), 200);
+        streams.push(wire);
+    }
+    let reserved = redis.used_of_an_hour("s3cret").await;
+    assert!(reserved > 300, "{reserved}");
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit().await.code(), Some(0));
+    let used = redis.used_of_an_hour("s3cret").await;
+    assert!((1..100).contains(&used), "{used} of {reserved}");
+}
+
+#[tokio::test]
 async fn a_server_that_asks_for_a_certificate_and_gets_another_password_is_used_by_what_files_say() {
     let (files, tls) = (TempDir::new().unwrap(), Port::reserve());
     let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ask::{bytes, carry_out, unexpected_answer};
 use super::breaker::Breaker;
@@ -54,6 +54,8 @@ pub(super) enum DriverTask {
     Correct(Correction),
     /// Waits for an answer that nobody else waits for.
     Finish(AbandonedDecision),
+    /// Drops this when it is done with all that came before.
+    Flush(oneshot::Sender<()>),
 }
 
 // === impl Node ===
@@ -93,6 +95,14 @@ impl Node {
             return Err(task);
         }
         self.tasks.try_send(task).map_err(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// Waits until the driver is done with all tasks that it was handed, or is gone.
+    pub(super) async fn flush(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.tasks.send(DriverTask::Flush(done)).await.is_ok() {
+            let _ = is_done.await;
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 #[cfg(feature = "redis-tls")]
@@ -147,6 +148,21 @@ impl RedisStore {
     /// policy may have it.
     pub fn limiter(&self, id: &str, policy: Policy) -> SharedLimiter {
         SharedLimiter::new(self.clone(), id, policy)
+    }
+
+    /// Tells the server what has been settled until now, and what was used without it; whether it knows of
+    /// all that then. For whoever ends: the [`RedisDriver`] must still be polled meanwhile.
+    ///
+    /// It waits for one answer at most [`RedisStoreBuilder::connect_timeout`], but there may be many.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it leaves the rest to the driver.
+    pub async fn flush(&self) -> bool {
+        self.0.report();
+        let layout = self.0.layout.load_full();
+        join_all(layout.nodes().iter().map(|node| node.flush())).await;
+        self.0.unreported.is_empty()
     }
 
     /// The address, for messages.

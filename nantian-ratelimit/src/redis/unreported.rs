@@ -37,6 +37,11 @@ impl UnreportedKeys {
         Drain { unreported: self, keys: std::mem::take(&mut *self.lock()).into_values() }
     }
 
+    /// Whether nothing is to be told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     fn remember(&self, unreported: UnreportedKey) {
         let mut keys = self.lock();
         let remote = unreported.1.remote();

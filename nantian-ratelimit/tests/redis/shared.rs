@@ -129,6 +129,32 @@ async fn a_cancelled_request_leaves_no_trace() {
     }
 }
 
+#[tokio::test]
+async fn what_was_settled_is_on_the_server_when_a_process_ends() {
+    let mut server = Server::start().await;
+    let (one, two) = (server.replica().await, server.replica().await);
+    let limiters =
+        [&one, &two].map(|replica| replica.store.limiter("quota", policy([tokens_per_day(10_000)])));
+    let mut reservations = Vec::new();
+    for _ in 0..600 {
+        reservations.push(admit(&limiters[0], "alice", Cost::new(0, 10)).await.unwrap());
+    }
+    for reservation in reservations {
+        reservation.settle(Settlement::Used(2));
+    }
+    assert!(one.store.flush().await);
+    drop(one);
+    assert_eq!(remaining(&limiters[1], "alice").await, [10_000 - 1200]);
+
+    server.kill();
+    two.is_reachable(false).await;
+    admit(&limiters[1], "alice", Cost::new(0, 10)).await.unwrap();
+    assert!(!two.store.flush().await, "nobody takes it");
+    server.restart().await;
+    two.is_reachable(true).await;
+    assert!(two.store.flush().await);
+}
+
 /// Asks and gives up after `pause`, while the server has not answered.
 async fn give_up(server: &Server, limiter: &SharedLimiter, cost: Cost, pause: Duration) {
     server.freeze();

@@ -205,18 +205,20 @@ impl NodeDriver {
     }
 
     async fn run_tasks(&self, tasks: Vec<DriverTask>) {
-        let mut corrections = Vec::new();
+        let (mut corrections, mut flushes) = (Vec::new(), Vec::new());
         for task in tasks {
             match task {
                 DriverTask::Correct(correction) => corrections.push(correction),
                 // Those of one batch were sent at about the same time: they take one timeout together at
                 // most.
                 DriverTask::Finish(abandoned) => corrections.extend(abandoned.finish().await),
+                DriverTask::Flush(done) => flushes.push(done),
             }
         }
         if !corrections.is_empty() {
             self.send(corrections).await;
         }
+        drop(flushes);
     }
 
     /// Sends corrections in one go; what the server does not take is reported later.
