@@ -31,8 +31,7 @@ pub enum StoreFault {
     /// The server wants other credentials, or permits the user too little.
     #[error("the credentials are refused")]
     Credentials,
-    /// The server lets no script use a command that every server has: AWS ElastiCache Serverless does not let
-    /// them ask for the time.
+    /// The server lets no script use some command that every server has, as servers that are managed may do.
     #[error("the server permits too little to scripts")]
     Scripts,
     /// The server has no database of that number.

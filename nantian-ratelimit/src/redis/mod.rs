@@ -54,8 +54,7 @@
 //!
 //! Of a cluster `+cluster|slots +asking`, too, on each node.
 //!
-//! AWS ElastiCache Serverless permits no script to ask for the time, and cannot be the server
-//! ([`StoreFault::Scripts`]); its clusters of nodes can.
+//! No script asks for the time, which some managed servers permit to none, as AWS ElastiCache Serverless.
 //!
 //! Each greeting of the driver, every three seconds, tries a decision: where less is permitted, the server is
 //! away ([`StoreFault::Credentials`]).

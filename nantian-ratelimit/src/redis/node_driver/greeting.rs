@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisError, Value};
+use redis::{Pipeline, RedisError, Value, from_redis_value_ref};
 use tokio::time::Instant;
 
 use super::{NodeDriver, SECRET_KEY};
@@ -45,13 +45,16 @@ impl NodeDriver {
         connection: &MultiplexedConnection,
         looks: bool,
     ) -> Result<Greeted, RedisError> {
-        let (store, node, begun) = (&self.store, &self.node, Instant::now());
-        let mut commands = Pipeline::new();
+        let (store, node) = (&self.store, &self.node);
         let is_home = self.is_home();
-        if is_home {
+        let time = if is_home { Some(self.time(connection).await?) } else { None };
+        let begun = Instant::now();
+        let mut commands = Pipeline::new();
+        if let Some(time) = time {
             let greeting = commands.cmd("EVAL").arg(GREET).arg(2).arg(SECRET_KEY).arg(REPLICAS_KEY);
             // A server that has forgotten the secret is told the one that all replicas still know.
-            greeting.arg(&store.agreed.load().bytes).arg(&store.name.to_le_bytes()[..]).arg(REPLICA_GONE);
+            greeting.arg(&store.agreed.load().bytes).arg(&store.name.to_le_bytes()[..]);
+            greeting.arg(REPLICA_GONE).arg(time);
         }
         self.rehearse(&mut commands);
         commands.cmd("INFO").arg("memory");
@@ -78,6 +81,15 @@ impl NodeDriver {
             node.link.store(Some(Arc::new(Link { connection: connection.clone(), scripts })));
         }
         Ok(Greeted { took, is_linked: is_agreed })
+    }
+
+    /// The server's time, in seconds.
+    async fn time(&self, connection: &MultiplexedConnection) -> Result<u64, RedisError> {
+        let mut commands = Pipeline::new();
+        commands.cmd("TIME");
+        let answers = self.answers(connection, &commands, 1).await?;
+        let [Value::Array(time)] = &answers[..] else { return Err(unexpected_answer()) };
+        time.first().map_or_else(|| Err(unexpected_answer()), |seconds| Ok(from_redis_value_ref(seconds)?))
     }
 
     /// What a node of a cluster answers, if it has the key: one that a key has left is well.
