@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::LengthLimitError;
-use nantian_ratelimit::{Denied, MissingPart, Unavailable};
+use nantian_ratelimit::{Denied, Unavailable};
 use nantian_wasm::respond::LocalReply;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -140,7 +140,7 @@ fn own(response: &Response<Body>) -> Option<LocalReply> {
     if extensions.get::<Denied>().is_some() {
         return Some(LocalReply::new("request_rate_limited", RATE_LIMITED));
     }
-    if extensions.get::<MissingPart>().is_some() || extensions.get::<Unavailable>().is_some() {
+    if extensions.get::<Unavailable>().is_some() {
         return Some(LocalReply::new("direct_response", 0));
     }
     let error = extensions.get::<Arc<nantian_ai::Error>>()?;
