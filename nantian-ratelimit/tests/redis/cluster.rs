@@ -1,13 +1,12 @@
 //! Limits whose keys are on several nodes of a cluster.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use nantian_ratelimit::redis::{OnOutage, RedisStore, SharedLimiter, StoreFault};
 use nantian_ratelimit::{Limit, LimitName, Unit};
 use tokio::time::{Instant, sleep};
 
-use crate::server::{Replica, Server, admitted, eventually, policy, reaches, remaining};
+use crate::server::{Replica, Server, admitted, eventually, held_port, policy, reaches, remaining};
 use crate::settings::PERMITTED;
 
 /// Masters with equal parts of the slots.
@@ -123,12 +122,14 @@ impl Server {
 }
 
 async fn node() -> Server {
-    Server::start_with(|| {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = free.local_addr().unwrap().port().to_string();
-        let options = ["--cluster-enabled", "yes", "--cluster-port", &port, "--cluster-node-timeout", "2000"];
+    Server::start_holding(|| {
+        let (port, held) = held_port();
+        let port = port.to_string();
+        // Longer than a busy machine keeps a node waiting: one that hears of no other refuses all keys.
+        let options =
+            ["--cluster-enabled", "yes", "--cluster-port", &port, "--cluster-node-timeout", "30000"];
         let more = ["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"];
-        options.into_iter().chain(more).map(str::to_owned).collect()
+        (options.into_iter().chain(more).map(str::to_owned).collect(), Some(held))
     })
     .await
 }

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 /// A server that ends with the test.
 pub(crate) struct Server {
     port: u16,
-    /// Bound and not listening: the port is nobody else's while the server is away.
-    _held: TcpSocket,
+    /// Bound and not listening: the ports are nobody else's while the server is away.
+    _held: (TcpSocket, Option<TcpSocket>),
     options: Vec<String>,
     process: Option<Child>,
     directory: TempDir,
@@ -37,10 +37,15 @@ impl Server {
 
     /// Starts a server with more options, which may name a free port of its own.
     pub(crate) async fn start_with(options: impl Fn() -> Vec<String>) -> Self {
+        Self::start_holding(|| (options(), None)).await
+    }
+
+    /// The same where another port among the options must be free when the server comes back.
+    pub(crate) async fn start_holding(options: impl Fn() -> (Vec<String>, Option<TcpSocket>)) -> Self {
         for _ in 0..10 {
             let directory = TempDir::new().unwrap();
-            let (port, held) = held_port();
-            let mut server = Self { port, _held: held, options: options(), process: None, directory };
+            let ((port, held), (options, more)) = (held_port(), options());
+            let mut server = Self { port, _held: (held, more), options, process: None, directory };
             if server.launch().await {
                 return server;
             }
@@ -151,7 +156,8 @@ impl Server {
     }
 }
 
-fn held_port() -> (u16, TcpSocket) {
+/// A free port, and what keeps it so for others.
+pub(crate) fn held_port() -> (u16, TcpSocket) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
