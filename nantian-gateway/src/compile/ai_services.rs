@@ -6,6 +6,7 @@ use super::{Problem, balanced::security, model_stats::ModelStats};
 use crate::{
     ir::{self, Ir, ObjectName},
     metrics::Metrics,
+    pattern::Patterns,
     policy::{AiObserver, Lengths, OwnIdentities, Tokens, ai_target, service_info},
     telemetry::Telemetry,
     translate::conditions::Reason,
@@ -20,6 +21,8 @@ pub(super) struct AiServices {
     metrics: Arc<Metrics>,
     /// Tells collectors of calls.
     telemetry: Telemetry,
+    /// What is blacked out of what they are told.
+    patterns: Patterns,
     /// What credentials are exchanged for.
     tokens: Tokens,
 }
@@ -45,9 +48,14 @@ pub(crate) struct AiBackend {
 
 impl AiServices {
     /// None yet.
-    pub(super) fn new(metrics: Arc<Metrics>, telemetry: Telemetry, tokens: Tokens) -> Self {
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        telemetry: Telemetry,
+        patterns: Patterns,
+        tokens: Tokens,
+    ) -> Self {
         let (by_name, model_stats) = (BTreeMap::new(), ModelStats::default());
-        Self { by_name, model_stats, metrics, telemetry, tokens }
+        Self { by_name, model_stats, metrics, telemetry, patterns, tokens }
     }
 
     /// Who the gateway itself is at the clouds.
@@ -124,7 +132,7 @@ impl AiServices {
     ) -> AiObserver {
         let (service, metrics) = (service_info(name, target), self.metrics.ai_service(&name.to_string()));
         let exports = collectors.iter().filter_map(|collector| {
-            let export = self.telemetry.export(&service, collector, metrics.exports());
+            let export = self.telemetry.export(&service, collector, metrics.exports(), &self.patterns);
             export.inspect_err(|error| tracing::error!(%name, %error, "a collector is told nothing")).ok()
         });
         let exports = exports.collect();

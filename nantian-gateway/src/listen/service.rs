@@ -99,7 +99,9 @@ impl ConnectionService {
             method: &parts.method,
             headers: &parts.headers,
         };
-        let found = snapshot.find(port, &head);
+        let found = snapshot.find(port, &head).map_err(|error| {
+            self.note(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error), &parts)
+        })?;
         if found.as_ref().is_some_and(|found| found.needs_info) || self.worker.config.access_log.is_some() {
             let info = RequestInfo {
                 client: self.peer.client(&parts.headers, &self.worker.config.trusted_proxies),

@@ -4,7 +4,6 @@ use std::{cmp::Reverse, collections::HashSet, num::NonZeroU32};
 
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use regex::Regex;
 
 use super::{
     index::narrow,
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::{
     ir::{KeyMatch, RouteMatch, ValueMatch},
-    pattern::Patterns,
+    pattern::{Effort, InvalidPattern, Patterns, WholeMatch},
 };
 
 /// One match of one rule, without its host and path.
@@ -64,7 +63,7 @@ struct Condition {
 #[derive(Debug)]
 enum Value {
     Exact(Box<str>),
-    Regex(Regex),
+    Regex(WholeMatch),
 }
 
 /// A match whose expression cannot be compiled.
@@ -74,10 +73,10 @@ enum Value {
 pub struct InvalidMatch {
     pattern: String,
     #[source]
-    error: regex::Error,
+    error: InvalidPattern,
 }
 
-pub(super) fn whole_match(pattern: &str, patterns: &Patterns) -> Result<Regex, InvalidMatch> {
+pub(super) fn whole_match(pattern: &str, patterns: &Patterns) -> Result<WholeMatch, InvalidMatch> {
     patterns.whole_match(pattern).map_err(|error| InvalidMatch { pattern: pattern.to_owned(), error })
 }
 
@@ -180,11 +179,13 @@ impl Condition {
         self.method.as_ref().is_none_or(|method| {
             method == head.method || self.crosses && asked_for(head) == Some(method.as_str().as_bytes())
         }) && self.call.as_deref().is_none_or(|method| calls(head.path, method))
-            && self.headers.iter().all(|(name, value)| header_matches(head.headers, name, value))
             && self
-                .query
+                .headers
                 .iter()
-                .all(|(name, value)| query.first(name).is_some_and(|text| value.matches(text.as_bytes())))
+                .all(|(name, value)| header_matches(head.headers, name, value, &query.effort))
+            && self.query.iter().all(|(name, value)| {
+                query.first(name).is_some_and(|text| value.matches(text.as_bytes(), &query.effort))
+            })
     }
 }
 
@@ -202,14 +203,14 @@ fn calls(path: &str, method: &str) -> bool {
 }
 
 /// Several values of one header are joined as RFC 9110, section 5.3 says.
-fn header_matches(headers: &HeaderMap, name: &HeaderName, value: &Value) -> bool {
+fn header_matches(headers: &HeaderMap, name: &HeaderName, value: &Value, effort: &Effort) -> bool {
     let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     match (values.next(), values.next()) {
         (None, _) => false,
-        (Some(only), None) => value.matches(only),
+        (Some(only), None) => value.matches(only, effort),
         (Some(first), Some(second)) => {
             let all: Vec<_> = [first, second].into_iter().chain(values).collect();
-            value.matches(&all.join(&b","[..]))
+            value.matches(&all.join(&b","[..]), effort)
         }
     }
 }
@@ -225,10 +226,10 @@ impl Value {
     }
 
     /// An expression sees the replacement character where bytes are no UTF-8: a header may have any.
-    fn matches(&self, bytes: &[u8]) -> bool {
+    fn matches(&self, bytes: &[u8], effort: &Effort) -> bool {
         match self {
             Self::Exact(expected) => expected.as_bytes() == bytes,
-            Self::Regex(regex) => regex.is_match(&String::from_utf8_lossy(bytes)),
+            Self::Regex(regex) => regex.is_match(&String::from_utf8_lossy(bytes), effort),
         }
     }
 }

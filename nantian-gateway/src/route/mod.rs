@@ -15,5 +15,5 @@ mod server_names;
 pub(crate) use self::server_names::{ServerNames, ServerNamesBuilder};
 pub use self::{
     candidate::InvalidMatch,
-    router::{RequestHead, Router, RouterBuilder, RuleIndex},
+    router::{RequestHead, Router, RouterBuilder, RuleIndex, TooMuchToRead},
 };

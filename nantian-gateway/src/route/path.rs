@@ -2,8 +2,6 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use regex::Regex;
-
 use super::{
     candidate::{Candidate, Candidates, Conditions, InvalidMatch, Ranked, whole_match},
     depths::{Depths, depth},
@@ -13,14 +11,14 @@ use super::{
 };
 use crate::{
     ir::{PathMatch, RouteMatch},
-    pattern::Patterns,
+    pattern::{Patterns, WholeMatch},
 };
 
 /// The matches of routes with one host, while they are gathered.
 #[derive(Debug, Default)]
 pub(super) struct PathTable {
     exact: BTreeMap<String, Vec<Ranked>>,
-    regexes: Vec<(Regex, Ranked)>,
+    regexes: Vec<(WholeMatch, Ranked)>,
     /// By the prefix without a `/` at its end.
     prefixes: BTreeMap<String, Vec<Ranked>>,
 }
@@ -33,7 +31,7 @@ pub(super) struct PathTable {
 pub(super) struct Paths {
     index: Index<Candidates>,
     /// The first list is empty, for hosts without regular expressions.
-    regexes: Vec<Vec<(Regex, Candidate)>>,
+    regexes: Vec<Vec<(WholeMatch, Candidate)>>,
     conditions: Conditions,
     /// The tables of hosts that have several but for the first, by their numbers.
     further: BTreeMap<u32, PathKey>,
@@ -147,7 +145,7 @@ impl Paths {
     fn find_regex(&self, key: &PathKey, head: &RequestHead<'_>, query: &Query<'_>) -> Option<RuleIndex> {
         let mut regexes = self.regexes.get(key.regexes as usize)?.iter();
         let found = regexes.find(|(regex, candidate)| {
-            regex.is_match(head.path) && self.conditions.hold(candidate, head, query)
+            regex.is_match(head.path, &query.effort) && self.conditions.hold(candidate, head, query)
         });
         found.map(|(_, candidate)| candidate.rule)
     }

@@ -4,16 +4,19 @@ use std::{borrow::Cow, cell::OnceCell};
 
 use percent_encoding::percent_decode_str;
 
-/// The query of a request.
+use crate::pattern::Effort;
+
+/// The query of a request, and what expressions may still read of the request.
 #[derive(Debug)]
 pub(super) struct Query<'a> {
     text: &'a str,
     pairs: OnceCell<Vec<(Cow<'a, str>, Cow<'a, str>)>>,
+    pub(super) effort: Effort,
 }
 
 impl<'a> Query<'a> {
     pub(super) fn new(text: Option<&'a str>) -> Self {
-        Self { text: text.unwrap_or_default(), pairs: OnceCell::new() }
+        Self { text: text.unwrap_or_default(), pairs: OnceCell::new(), effort: Effort::default() }
     }
 
     /// The first value of `name`, as Gateway API says of repeated parameters.

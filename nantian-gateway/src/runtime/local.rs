@@ -7,7 +7,7 @@ use http::Request;
 use crate::{
     body::Body,
     compile::{Context, RouteFuture, RouteService, stack},
-    route::RequestHead,
+    route::{RequestHead, RuleIndex, TooMuchToRead},
     snapshot::{Port, Snapshot},
 };
 
@@ -36,8 +36,19 @@ impl LocalSnapshot {
     }
 
     /// The rule that `head` belongs to, or that of its listener for all others, if there is one.
-    pub(crate) fn find(&self, port: &Port, head: &RequestHead<'_>) -> Option<Found<'_>> {
-        let index = port.router.find(head).or_else(|| port.router.unmatched(head.host))?;
+    ///
+    /// # Errors
+    /// [`TooMuchToRead`] where the rule is not known.
+    pub(crate) fn find(
+        &self,
+        port: &Port,
+        head: &RequestHead<'_>,
+    ) -> Result<Option<Found<'_>>, TooMuchToRead> {
+        let index = port.router.find(head)?.or_else(|| port.router.unmatched(head.host));
+        Ok(index.and_then(|index| self.found(index)))
+    }
+
+    fn found(&self, index: RuleIndex) -> Option<Found<'_>> {
         let rule = self.shared.rule(index)?;
         let cell = self.rules.get(usize::try_from(index.0).ok()?)?;
         let service = cell.get_or_init(|| stack::rule(rule, &self.context));

@@ -1,19 +1,22 @@
 //! Contents of requests and answers, as the semantic conventions have them: messages of parts, in JSON. What
 //! is to be blacked out never leaves this process.
 
+use std::ops::Range;
+
 use nantian_ai::{
     ir::{Block, Reply, Role, Stop},
     usage::Content,
 };
-use regex::Regex;
 use serde_json::{Value, json};
+
+use crate::pattern::{Finder, InvalidPattern, Patterns};
 
 /// What stands for what was blacked out.
 const REDACTED: &str = "[redacted]";
 
 /// What is blacked out in contents.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Redaction(Vec<Regex>);
+pub(super) struct Redaction(Vec<Finder>);
 
 /// Contents that may be told.
 #[derive(Debug, Default, PartialEq)]
@@ -29,9 +32,10 @@ pub(super) struct RedactedContent {
 // === impl Redaction ===
 
 impl Redaction {
-    /// Blacks out what any of the patterns matches.
-    pub(super) fn new<'p>(patterns: impl IntoIterator<Item = &'p String>) -> Result<Self, regex::Error> {
-        patterns.into_iter().map(|pattern| Regex::new(pattern)).collect::<Result<_, _>>().map(Self)
+    /// Blacks out what any of the expressions matches.
+    pub(super) fn new(expressions: &[String], patterns: &Patterns) -> Result<Self, InvalidPattern> {
+        let finders = expressions.iter().map(|expression| patterns.finder(expression));
+        finders.collect::<Result<_, _>>().map(Self)
     }
 
     /// What may be told of a call.
@@ -108,8 +112,26 @@ impl Redaction {
         }
     }
 
+    /// All expressions are looked for in what was written; what they match is told as one where it touches.
     fn redact(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, pattern| pattern.replace_all(&text, REDACTED).into_owned())
+        let mut found: Vec<_> = self.0.iter().flat_map(|finder| finder.spans(text)).collect();
+        found.sort_unstable_by_key(|span| span.start);
+        let mut hidden: Vec<Range<usize>> = Vec::new();
+        for span in found {
+            match hidden.last_mut() {
+                Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+                _ => hidden.push(span),
+            }
+        }
+        let (mut told, mut characters, mut at) = (String::new(), text.chars(), 0);
+        for span in hidden {
+            told.extend(characters.by_ref().take(span.start - at));
+            told.push_str(REDACTED);
+            characters.by_ref().take(span.len()).for_each(drop);
+            at = span.end;
+        }
+        told.extend(characters);
+        told
     }
 }
 
@@ -119,9 +141,34 @@ mod tests {
 
     use super::*;
 
+    fn blacking_out(expressions: &[&str]) -> Redaction {
+        let expressions: Vec<_> = expressions.iter().map(|&expression| expression.to_owned()).collect();
+        Redaction::new(&expressions, &Patterns::default()).unwrap()
+    }
+
+    #[test]
+    fn what_several_expressions_match_is_told_as_one() {
+        for (expressions, text, told) in [
+            (&["."; 8][..], "a text", "[redacted]"),
+            (&["b+", "bc", "f"], "abbcdef", "a[redacted]de[redacted]"),
+            (&["ü", "x*"], "für müde xx-Füße", "f[redacted]r m[redacted]de [redacted]-F[redacted]ße"),
+            (&["d]"], "[redacted]", "[redacte[redacted]"),
+            (&[], "a text", "a text"),
+        ] {
+            assert_eq!(blacking_out(expressions).redact(text), told);
+        }
+    }
+
+    #[test]
+    fn the_rest_is_blacked_out_where_it_takes_too_long_to_tell() {
+        let text = "a".repeat(64 << 10);
+        let told = blacking_out(&[".*z|ab?"]).redact(&format!("secret {text}"));
+        assert_eq!(told, format!("secret {REDACTED}"));
+    }
+
     #[test]
     fn escapes_hide_nothing_in_the_arguments_of_a_tool_call() {
-        let redaction = Redaction::new([&"[a-z]+@[a-z.]+".to_owned()]).unwrap();
+        let redaction = blacking_out(&["[a-z]+@[a-z.]+"]);
         let arguments =
             r#"{"to": ["ann\u0040example.org"], "cc": {"bob\u0040example.org": "eve@example.org"}, "n": 1}"#;
         let arguments = Json::parse(arguments).unwrap();

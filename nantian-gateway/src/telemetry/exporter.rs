@@ -100,7 +100,7 @@ impl Exporter {
 
     /// Tells a batch.
     async fn tell(&mut self, client: &Client, batch: &[CallRecord]) {
-        let traces = otlp::traces(batch, (&self.collector, &self.instance), self.redaction.as_ref());
+        let traces = otlp::traces(batch, (&self.collector, &self.instance), self.redaction.as_ref()).await;
         let (attempts, told) = self.insist(client, "traces", Bytes::from(traces.to_string())).await;
         let spans = batch.len() as u64;
         let rejected = told.as_ref().map_or(spans, |taken| taken.rejected.min(spans));

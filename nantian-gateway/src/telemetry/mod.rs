@@ -33,6 +33,7 @@ use self::{
 };
 use crate::{
     ir,
+    pattern::{InvalidPattern, Patterns},
     runtime::CallThread,
     upstream::{ClientConfig, Destination},
 };
@@ -91,7 +92,7 @@ pub(crate) enum InvalidCollector {
     },
     /// What is to be blacked out is no regular expression.
     #[error(transparent)]
-    Redaction(#[from] regex::Error),
+    Redaction(#[from] InvalidPattern),
 }
 
 /// Whether a collector can be told anything at this endpoint.
@@ -133,6 +134,7 @@ impl Telemetry {
         service: &Arc<ServiceInfo>,
         collector: &ir::Collector,
         counts: &Arc<ExportCounts>,
+        patterns: &Patterns,
     ) -> Result<Arc<Export>, InvalidCollector> {
         let known = self.exports.get(&service.name).into_iter().flatten().filter_map(Weak::upgrade);
         let known: Vec<_> = known.filter(|known| known.service == *service).collect();
@@ -140,7 +142,8 @@ impl Telemetry {
             return Ok(Arc::clone(same));
         }
         let place = CollectorEndpoint::of(&collector.endpoint)?;
-        let redaction = collector.redact.as_ref().map(Redaction::new).transpose()?;
+        let redaction =
+            collector.redact.as_ref().map(|redact| Redaction::new(redact, patterns)).transpose()?;
         let (queue, inbox) = mpsc::channel(if redaction.is_some() { FULL_QUEUE } else { QUEUE });
         let shared = known.iter().find_map(|known| known.measures_of(collector));
         let measures =

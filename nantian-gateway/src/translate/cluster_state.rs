@@ -14,7 +14,7 @@ use super::{
 use crate::{
     gates::{Feature, FeatureGates},
     ir::ObjectName,
-    pattern::Patterns,
+    pattern::{Patterns, Shares},
     policy::OwnIdentities,
     source::{ByName, ObjectRef, Objects},
     tenancy::Tenancy,
@@ -25,7 +25,7 @@ pub(super) struct ClusterState<'a> {
     pub(super) objects: &'a Objects,
     pub(super) gates: FeatureGates,
     pub(super) grants: Grants<'a>,
-    pub(super) patterns: &'a Patterns,
+    pub(super) patterns: Shares<'a>,
     /// Where this gateway runs.
     pub(super) here: Cow<'a, Locality>,
     /// Who it is there, if that is known.
@@ -84,6 +84,7 @@ impl<'a> ClusterState<'a> {
             }
         }
         let here = locate(here, objects.endpoint_slices.values().map(|slice| &**slice));
+        let patterns = Shares::new(patterns);
         let grants = Grants::new(&objects.reference_grants);
         Self { objects, gates, grants, patterns, here, identities, tenancy, slices }
     }

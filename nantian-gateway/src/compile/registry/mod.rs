@@ -75,11 +75,12 @@ impl Registry {
     /// Nothing yet; the tokens of sessions are sealed with these keys.
     pub(crate) fn new(metrics: Arc<Metrics>, session_keys: SessionKeys, outside: Outside) -> Self {
         let Outside { store, client_ipv6_prefix, plugins, telemetry, tokens, roots } = outside;
-        let ai_services = AiServices::new(Arc::clone(&metrics), telemetry, tokens);
+        let patterns = Patterns::default();
+        let ai_services = AiServices::new(Arc::clone(&metrics), telemetry, patterns.clone(), tokens);
         Self {
             limiters: Limiters::new(store, client_ipv6_prefix, Arc::clone(&metrics)),
             metrics,
-            patterns: Patterns::default(),
+            patterns,
             session_keys,
             balancers: BTreeMap::new(),
             ai_services,
@@ -105,7 +106,7 @@ impl Registry {
         Ok(Self::new(metrics, session_keys, outside))
     }
 
-    /// The regular expressions of matches.
+    /// The regular expressions of the configuration.
     pub(crate) fn patterns(&self) -> &Patterns {
         &self.patterns
     }

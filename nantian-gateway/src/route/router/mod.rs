@@ -45,6 +45,11 @@ pub struct Router {
     unmatched: Vec<Option<RuleIndex>>,
 }
 
+/// What a request says is too long for the regular expressions that it meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the request is too long for the regular expressions by which it is routed")]
+pub struct TooMuchToRead;
+
 impl Router {
     /// The number of the listener that alone answers for `host`, if there is one.
     pub fn listener(&self, host: &str) -> Option<u32> {
@@ -60,10 +65,16 @@ impl Router {
     ///
     /// The listener with the most specific host alone decides (listener isolation); among its routes a less
     /// specific host is tried when nothing under a more specific one matches.
-    pub fn find(&self, head: &RequestHead<'_>) -> Option<RuleIndex> {
+    ///
+    /// # Errors
+    /// [`TooMuchToRead`] where regular expressions would have to read more of the request than they may: then
+    /// it is not known which rule it belongs to.
+    pub fn find(&self, head: &RequestHead<'_>) -> Result<Option<RuleIndex>, TooMuchToRead> {
         let query = Query::new(head.query);
-        let listener = *self.listeners.covering(0, head.host).next()?;
-        self.hosts.covering(listener, head.host).find_map(|paths| self.paths.find(paths, head, &query))
+        let Some(listener) = self.listeners.covering(0, head.host).next() else { return Ok(None) };
+        let mut hosts = self.hosts.covering(*listener, head.host);
+        let found = hosts.find_map(|paths| self.paths.find(paths, head, &query));
+        if query.effort.is_exhausted() { Err(TooMuchToRead) } else { Ok(found) }
     }
 }
 

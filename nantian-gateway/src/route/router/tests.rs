@@ -61,7 +61,7 @@ fn find_with(router: &Router, host: &str, target: &str, method: &Method, headers
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    router.find(&RequestHead { host, path, query, method, headers }).map(|rule| rule.0)
+    router.find(&RequestHead { host, path, query, method, headers }).unwrap().map(|rule| rule.0)
 }
 
 #[test]
@@ -240,6 +240,26 @@ fn prefixes_of_any_depth_are_found() {
     }
 }
 
+#[test]
+fn what_expressions_cannot_read_falls_to_no_other_rule() {
+    let mut world = World::default();
+    for number in 0..40 {
+        world.rule(
+            "",
+            "",
+            RouteMatch { path: PathMatch::Regex(format!("/é*{number}")), ..RouteMatch::default() },
+        );
+    }
+    let rest = world.rule("", "", RouteMatch::default());
+    let (router, headers) = (world.builder.build(), HeaderMap::new());
+    let find = |path: &str| {
+        let (host, query, method) = ("a", None, &Method::GET);
+        router.find(&RequestHead { host, path, query, method, headers: &headers })
+    };
+    assert_eq!(find("/éé"), Ok(Some(RuleIndex(rest))));
+    assert_eq!(find(&format!("/{}", "é".repeat(64 << 10))), Err(TooMuchToRead));
+}
+
 /// One match with the pattern of its listener and its host.
 type Entry = (HostPattern, RouteHost, RouteMatch);
 
@@ -350,13 +370,13 @@ proptest! {
             builder.add(listener, host, found, false, RuleIndex(number)).unwrap();
         }
         let router = builder.build();
-        let regexes = PATTERNS.map(|pattern| (pattern, crate::pattern::whole_match(pattern).unwrap())).into();
+        let regexes = PATTERNS.map(|pattern| (pattern, Regex::new(&format!("^(?:{pattern})$")).unwrap())).into();
         for (host, path, query, method, header) in requests {
             let mut headers = HeaderMap::new();
             headers.extend(header.map(|value| (http::HeaderName::from_static("k"), HeaderValue::from_static(value))));
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             let head = RequestHead { host, path, query: Some(query), method: &method, headers: &headers };
-            prop_assert_eq!(router.find(&head), naive(&entries, &regexes, &head), "{:?}", head);
+            prop_assert_eq!(router.find(&head).unwrap(), naive(&entries, &regexes, &head), "{:?}", head);
         }
     }
 }

@@ -50,7 +50,7 @@ impl AiServices {
         for (name, service) in &cluster.objects.ai_services {
             let draft = to_ir(service);
             let accepted = attach::validate(&**service)
-                .and_then(|()| telemetry::check(service))
+                .and_then(|()| telemetry::check(cluster.patterns.of(&name.namespace), service))
                 .and_then(|()| usable(name, &draft));
             let (collectors, unobserved) = telemetry::collectors(cluster, name, service);
             let resolved = resolve(cluster, name, service, ir::AiService { collectors, ..draft });

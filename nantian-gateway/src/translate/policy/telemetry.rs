@@ -6,6 +6,7 @@ use nantian_crd::{AiService, Langfuse, Otel, SecretKeyRef};
 use super::secret_key;
 use crate::{
     ir::{Collector, CollectorKind, ObjectName, Secret},
+    pattern::Share,
     telemetry,
     translate::{
         cluster_state::ClusterState,
@@ -26,12 +27,13 @@ const CLOUD: &str = "https://cloud.langfuse.com";
 /// The `service.name` of spans for which nobody gives another.
 const SERVICE: &str = "nantian-gateway";
 
-/// Checks what needs no other object.
-pub(super) fn check(service: &AiService) -> Result<(), Fault> {
+/// Checks what needs no other object, with expressions of this share.
+pub(super) fn check(patterns: Share<'_>, service: &AiService) -> Result<(), Fault> {
     let Some(spec) = &service.spec.observability else { return Ok(()) };
     let path = Path::SPEC.field("observability");
     for (at, pattern) in spec.redact.iter().flatten().enumerate() {
-        regex::Regex::new(pattern)
+        patterns
+            .finder(pattern)
             .map_err(|error| Fault::at(Reason::Invalid, path.field("redact").index(at), error))?;
     }
     if let Some(otel) = &spec.otel {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ir::Rule,
-    pattern::Patterns,
+    pattern,
     translate::fault::{Fault, Faults, Path},
 };
 
@@ -24,11 +24,11 @@ pub(super) struct MethodMatch {
 }
 
 /// The HTTPRoute that `route` is on the wire but for some matches, and what is wrong with its methods.
-pub(super) fn as_http(route: &GrpcRoute, patterns: &Patterns) -> (HttpRoute, Vec<MethodMatch>, Faults) {
+pub(super) fn as_http(route: &GrpcRoute) -> (HttpRoute, Vec<MethodMatch>, Faults) {
     let mut faults = Faults::default();
     let mut calls = Vec::new();
     let spec = serde_json::to_value(&route.spec).and_then(|mut spec| {
-        calls = paths(route, &mut spec, patterns, &mut faults);
+        calls = paths(route, &mut spec, &mut faults);
         serde_json::from_value::<HttpRouteSpec>(spec)
     });
     let spec = spec.unwrap_or_else(|error| {
@@ -51,7 +51,7 @@ pub(super) fn name_calls(rules: &mut [Rule], calls: Vec<MethodMatch>) {
 }
 
 /// Puts paths in the place of methods; every other field is called the same in both kinds.
-fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut Faults) -> Vec<MethodMatch> {
+fn paths(route: &GrpcRoute, spec: &mut Value, faults: &mut Faults) -> Vec<MethodMatch> {
     let mut calls = Vec::new();
     let root = Path::SPEC.field("rules");
     for (index, rule) in route.spec.rules.iter().flatten().enumerate() {
@@ -60,7 +60,7 @@ fn paths(route: &GrpcRoute, spec: &mut Value, patterns: &Patterns, faults: &mut 
         for (number, found) in rule.matches.iter().flatten().enumerate() {
             let Some(method) = &found.method else { continue };
             let path = path.index(number);
-            let read = faults.keep(path_of(method, patterns, &path.field("method")));
+            let read = faults.keep(path_of(method, &path.field("method")));
             if let Some(method) = only_method(method) {
                 calls.push(MethodMatch { rule: index, found: number, method: method.to_owned() });
             }
@@ -82,7 +82,7 @@ fn only_method(spec: &GrpcRouteRulesMatchesMethod) -> Option<&str> {
 }
 
 /// The match of a path that means the same as that of a method.
-fn path_of(spec: &GrpcRouteRulesMatchesMethod, patterns: &Patterns, path: &Path<'_>) -> Result<Value, Fault> {
+fn path_of(spec: &GrpcRouteRulesMatchesMethod, path: &Path<'_>) -> Result<Value, Fault> {
     let part = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let (service, method) = (part(&spec.service), part(&spec.method));
     let is_regex = spec.r#type == Some(MethodType::RegularExpression);
@@ -91,7 +91,7 @@ fn path_of(spec: &GrpcRouteRulesMatchesMethod, patterns: &Patterns, path: &Path<
         let is_name =
             |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' && name == "service";
         if is_regex {
-            patterns.whole_match(text).map_err(|_| {
+            pattern::parse(text).map_err(|_| {
                 Fault::unsupported(&path.field(name), format_args!("{text:?} is no expression"))
             })?;
         } else if !text.bytes().all(is_name) {

@@ -11,7 +11,7 @@ use http::{HeaderName, Method};
 use super::filters::is_path;
 use crate::{
     ir::{self, KeyMatch, PathMatch, RouteMatch, ValueMatch},
-    pattern::Patterns,
+    pattern::Share,
     spelling,
     translate::fault::{Fault, Faults, Path},
 };
@@ -23,7 +23,7 @@ const UNNORMALISED: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 pub(super) fn read(
     matches: &[HttpRouteRulesMatches],
     path: &Path<'_>,
-    patterns: &Patterns,
+    patterns: Share<'_>,
     refused: &mut Faults,
 ) -> Vec<RouteMatch> {
     if matches.is_empty() {
@@ -33,7 +33,7 @@ pub(super) fn read(
     matches.filter_map(|(index, spec)| refused.keep(read_one(spec, &path.index(index), patterns))).collect()
 }
 
-fn read_one(spec: &HttpRouteRulesMatches, path: &Path<'_>, patterns: &Patterns) -> Result<RouteMatch, Fault> {
+fn read_one(spec: &HttpRouteRulesMatches, path: &Path<'_>, patterns: Share<'_>) -> Result<RouteMatch, Fault> {
     Ok(RouteMatch {
         path: match &spec.path {
             Some(spec) => path_match(spec, &path.field("path"), patterns)?,
@@ -49,7 +49,7 @@ fn read_one(spec: &HttpRouteRulesMatches, path: &Path<'_>, patterns: &Patterns) 
 fn path_match(
     spec: &HttpRouteRulesMatchesPath,
     path: &Path<'_>,
-    patterns: &Patterns,
+    patterns: Share<'_>,
 ) -> Result<PathMatch, Fault> {
     let value = spec.value.as_deref().unwrap_or("/");
     let path = path.field("value");
@@ -90,7 +90,7 @@ fn unnormalised_part(value: &str) -> Option<&'static str> {
 fn headers(
     specs: &[HttpRouteRulesMatchesHeaders],
     path: &Path<'_>,
-    patterns: &Patterns,
+    patterns: Share<'_>,
 ) -> Result<Vec<KeyMatch<HeaderName>>, Fault> {
     let mut matches: Vec<KeyMatch<HeaderName>> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
@@ -112,7 +112,7 @@ fn headers(
 fn query(
     specs: &[HttpRouteRulesMatchesQueryParams],
     path: &Path<'_>,
-    patterns: &Patterns,
+    patterns: Share<'_>,
 ) -> Result<Vec<KeyMatch<String>>, Fault> {
     let mut matches: Vec<KeyMatch<String>> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
@@ -148,7 +148,7 @@ fn value_match(
     value: &str,
     is_regex: bool,
     path: &Path<'_>,
-    patterns: &Patterns,
+    patterns: Share<'_>,
 ) -> Result<ValueMatch, Fault> {
     if !is_regex {
         return Ok(ValueMatch::Exact(value.to_owned()));
@@ -174,8 +174,8 @@ fn method(spec: &MethodSpec, path: &Path<'_>) -> Result<Method, Fault> {
 }
 
 /// Refuses what is no regular expression, which is `shown` in its place.
-fn check_pattern(expression: &str, shown: &str, patterns: &Patterns, path: &Path<'_>) -> Result<(), Fault> {
-    patterns.whole_match(expression).map(drop).map_err(|error| {
+fn check_pattern(expression: &str, shown: &str, patterns: Share<'_>, path: &Path<'_>) -> Result<(), Fault> {
+    patterns.whole_match(expression).map_err(|error| {
         // The last line of the error says what is wrong; those before it draw an arrow.
         let error = error.to_string();
         let error = error.lines().last().unwrap_or_default().trim_start_matches("error: ");

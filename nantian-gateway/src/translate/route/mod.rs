@@ -115,7 +115,7 @@ fn written<'a>(cluster: &ClusterState<'a>) -> Vec<AnyRoute<'a>> {
         refused: Faults::default(),
     });
     let grpc = cluster.objects.grpc_routes.iter().map(|(name, route)| {
-        let (route, calls, refused) = grpc::as_http(route, cluster.patterns);
+        let (route, calls, refused) = grpc::as_http(route);
         AnyRoute { id: id(RouteKind::Grpc, name), route: Cow::Owned(route), calls, refused }
     });
     let mut written: Vec<_> = http.chain(grpc).collect();

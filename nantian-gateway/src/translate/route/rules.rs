@@ -86,8 +86,8 @@ impl RuleReader<'_, '_> {
         let timeouts = spec.timeouts.as_ref().map(|spec| timeouts::read(spec, &path.field("timeouts")));
         let timeouts = timeouts.and_then(|timeouts| rules.refused.keep(timeouts)).unwrap_or_default();
         let match_specs = spec.matches.as_deref().unwrap_or_default();
-        let mut matches =
-            matches::read(match_specs, &path.field("matches"), self.cluster.patterns, &mut rules.refused);
+        let share = self.cluster.patterns.of(&self.route.name.namespace);
+        let mut matches = matches::read(match_specs, &path.field("matches"), share, &mut rules.refused);
         if !self.route.kind.is_http() {
             matches.clear();
         }

@@ -1,0 +1,191 @@
+//! Automata of bounded size, and how they are run.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use regex_automata::{
+    Anchored, Input, MatchKind,
+    dfa::{Automaton, StartKind, dense},
+    nfa::thompson::{self, WhichCaptures},
+    util::{primitives::StateID, start},
+};
+use regex_syntax::hir::{Hir, Look};
+
+use super::{Effort, InvalidPattern, alphabet::Alphabet, parse};
+
+/// Most memory that an automaton may take, in bytes.
+pub(super) const MAX_SIZE: usize = 128 << 10;
+
+/// Most memory that making it may take, by which its time is bounded.
+const MAX_WORK: usize = 512 << 10;
+
+/// How much longer a character takes that is not ASCII: it is looked up.
+const FOREIGN: usize = 8;
+
+/// How often a text may be read, on the average, in the search for all that an expression matches.
+const READS: usize = 4;
+
+/// The length below which a text is read as often as if it had this.
+const SHORT: usize = 256;
+
+type Dfa = dense::DFA<Vec<u32>>;
+
+/// A regular expression that matches whole texts.
+#[derive(Clone)]
+pub struct WholeMatch(Arc<Whole>);
+
+struct Whole {
+    expression: Box<str>,
+    alphabet: Alphabet,
+    dfa: Dfa,
+    start: StateID,
+}
+
+/// A regular expression that is looked for within texts.
+#[derive(Clone)]
+pub(crate) struct Finder(Arc<Directions>);
+
+/// Finds where a match ends, and from there where it starts.
+struct Directions {
+    expression: Box<str>,
+    alphabet: Alphabet,
+    forward: Dfa,
+    reverse: Dfa,
+}
+
+// === impl WholeMatch ===
+
+impl WholeMatch {
+    pub(super) fn new(expression: &str) -> Result<Self, InvalidPattern> {
+        let (alphabet, found) = Alphabet::of(&parse(expression)?)?;
+        let whole = Hir::concat(vec![Hir::look(Look::Start), found, Hir::look(Look::End)]);
+        let dfa = compile(&whole, false, dense::Config::new().start_kind(StartKind::Anchored))?;
+        let start = dfa.start_state(&start::Config::new().anchored(Anchored::Yes));
+        let start = start.map_err(|_| InvalidPattern::TooLarge)?;
+        Ok(Self(Arc::new(Whole { expression: expression.into(), alphabet, dfa, start })))
+    }
+
+    /// The expression as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0.expression
+    }
+
+    /// Whether all of `text` is matched; where `effort` is exhausted nothing is.
+    pub fn is_match(&self, text: &str, effort: &Effort) -> bool {
+        if effort.is_exhausted() {
+            return false;
+        }
+        let Whole { alphabet, dfa, start, .. } = &*self.0;
+        let (mut state, mut read) = (*start, 0);
+        for character in text.chars() {
+            state = dfa.next_state(state, alphabet.symbol(character));
+            read += if character.is_ascii() { 1 } else { FOREIGN };
+            if dfa.is_dead_state(state) {
+                break;
+            }
+        }
+        effort.spend(read);
+        dfa.is_match_state(dfa.next_eoi_state(state))
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.0.dfa.memory_usage() + self.0.alphabet.memory()
+    }
+}
+
+impl fmt::Debug for WholeMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WholeMatch").field(&self.0.expression).finish()
+    }
+}
+
+// === impl Finder ===
+
+impl Finder {
+    pub(super) fn new(expression: &str) -> Result<Self, InvalidPattern> {
+        let (alphabet, found) = Alphabet::of(&parse(expression)?)?;
+        let forward = dense::Config::new().start_kind(StartKind::Unanchored);
+        let reverse = dense::Config::new().start_kind(StartKind::Anchored).match_kind(MatchKind::All);
+        Ok(Self(Arc::new(Directions {
+            expression: expression.into(),
+            alphabet,
+            forward: compile(&found, false, forward)?,
+            reverse: compile(&found, true, reverse)?,
+        })))
+    }
+
+    /// What is matched of `text`, as places of characters. Where it takes long to tell, because the text is
+    /// read again and again, all the rest is.
+    pub(crate) fn spans(&self, text: &str) -> Vec<Range<usize>> {
+        let symbols: Vec<_> = text.chars().map(|character| self.0.alphabet.symbol(character)).collect();
+        let mut left = symbols.len().max(SHORT) * READS;
+        let (mut spans, mut at) = (Vec::new(), 0);
+        while let (Some(end), read) = self.0.end(&symbols, at) {
+            if read > left {
+                spans.push(at..symbols.len());
+                break;
+            }
+            left -= read;
+            let start = self.0.start(&symbols, at..end);
+            if start < end {
+                spans.push(start..end);
+            }
+            at = end.max(at + 1);
+        }
+        spans
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.0.forward.memory_usage() + self.0.reverse.memory_usage() + self.0.alphabet.memory()
+    }
+}
+
+impl fmt::Debug for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Finder").field(&self.0.expression).finish()
+    }
+}
+
+// === impl Directions ===
+
+impl Directions {
+    /// Where the first match from `at` on ends, and how many symbols had to be read to tell. A state of the
+    /// automaton says whether something ended before the symbol that led to it.
+    fn end(&self, symbols: &[u8], at: usize) -> (Option<usize>, usize) {
+        let before = at.checked_sub(1).and_then(|before| symbols.get(before)).copied();
+        let start = start::Config::new().anchored(Anchored::No).look_behind(before);
+        let Some((mut state, rest)) = self.forward.start_state(&start).ok().zip(symbols.get(at..)) else {
+            return (None, 0);
+        };
+        let mut end = None;
+        for (read, symbol) in rest.iter().enumerate() {
+            state = self.forward.next_state(state, *symbol);
+            if self.forward.is_match_state(state) {
+                end = Some(at + read);
+            } else if self.forward.is_dead_state(state) {
+                return (end, read + 1);
+            }
+        }
+        if self.forward.is_match_state(self.forward.next_eoi_state(state)) {
+            end = Some(symbols.len());
+        }
+        (end, rest.len())
+    }
+
+    /// Where the match starts that ends with `range`, and no earlier than that.
+    fn start(&self, symbols: &[u8], range: Range<usize>) -> usize {
+        let earliest = range.start;
+        let input = Input::new(symbols).range(range).anchored(Anchored::Yes);
+        self.reverse.try_search_rev(&input).ok().flatten().map_or(earliest, |found| found.offset())
+    }
+}
+
+fn compile(expression: &Hir, reverse: bool, config: dense::Config) -> Result<Dfa, InvalidPattern> {
+    // A symbol is any byte.
+    let limits = thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_SIZE)).reverse(reverse);
+    let limits = limits.which_captures(WhichCaptures::None);
+    let nfa = thompson::Compiler::new().configure(limits).build_from_hir(expression);
+    let nfa = nfa.map_err(|_| InvalidPattern::TooLarge)?;
+    let config =
+        config.accelerate(false).dfa_size_limit(Some(MAX_SIZE)).determinize_size_limit(Some(MAX_WORK));
+    dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(|_| InvalidPattern::TooLarge)
+}
