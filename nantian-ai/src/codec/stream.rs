@@ -202,7 +202,8 @@ impl Reader {
 // === impl StreamEncoder ===
 
 impl StreamEncoder {
-    /// An encoder of one stream. `names` gives tools the names back that the client knows them by.
+    /// An encoder of one stream. `names` gives tools the names back that the client knows them by, and calls
+    /// ids that no others have.
     pub fn new(dialect: ClientDialect, defaults: Defaults, names: ToolNames) -> Self {
         let input_estimate = defaults.input_estimate;
         let writer = match dialect {
@@ -229,7 +230,10 @@ impl StreamEncoder {
             Event::Start { .. } => self.begun = true,
             // A stream begins with its beginning.
             Event::Ping if !self.begun => return,
-            Event::Open(Part::ToolCall { name, .. }) => self.names.restore(name),
+            Event::Open(Part::ToolCall { id, name }) => {
+                self.names.tell_apart(id);
+                self.names.restore(name);
+            }
             Event::Logprobs(_) if matches!(self.writer, Writer::Anthropic(_)) => {
                 self.losses.add("logprobs");
             }

@@ -4,6 +4,7 @@
 //! tool calls, refusals) has a place in an order here. A stream is the same reply in pieces, see [`Event`].
 //! Only what at least two dialects can say has a field; whatever else a request holds is named in [`Losses`].
 
+mod call_ids;
 mod content;
 mod embeddings;
 mod event;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use super::call_ids::CallIds;
 use super::{Block, Reply, Request, ToolChoice};
 
 /// The longest name of a tool that every provider takes.
@@ -11,7 +12,8 @@ const LONGEST: usize = 64;
 /// What the id of a call begins with that is another one, coded in letters that every provider takes.
 const CODED: &str = "ntn_";
 
-/// The names of tools that had to be changed for a provider, and what they were before.
+/// The names of tools that had to be changed for a provider, and what they were before; and the ids of the
+/// calls of a conversation, so that no other call gets one of them.
 ///
 /// OpenAI and Anthropic take 64 letters, digits, `_` and `-`, Gemini no digit and no `-` at the beginning.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -23,6 +25,7 @@ pub struct ToolNames {
 }
 
 /// Makes ids for tool calls of providers that give none.
+    ids: CallIds,
 #[derive(Clone, Debug)]
 pub(crate) struct ToolIds {
     seed: u64,
@@ -33,7 +36,7 @@ pub(crate) struct ToolIds {
 
 impl ToolNames {
     /// Gives every tool of a request a name that every provider takes, and every call the id that its
-    /// provider has given it.
+    /// provider has given it, or another one where an earlier call has that.
     pub fn adapt(request: &mut Request) -> Self {
         let mut names = Self::default();
         let taken: HashSet<String> = request.tools.iter().map(|tool| tool.name.clone()).collect();
@@ -56,6 +59,7 @@ impl ToolNames {
         names
     }
 
+        names.ids = CallIds::of(request);
     /// Gives a tool that the provider names its name back.
     pub fn restore(&self, name: &mut String) {
         if let Some(before) = self.told.get(name) {
@@ -63,15 +67,22 @@ impl ToolNames {
         }
     }
 
-    /// Gives all tools that a reply calls their names back.
+    /// Gives a call of an answer another id where an earlier one of the conversation has its own.
+    pub(crate) fn tell_apart(&mut self, id: &mut String) {
+        self.ids.claim(id);
+    }
+
+    /// Gives all tools that a reply calls their names back, and its calls ids that no earlier ones have.
     pub fn restore_in(&self, reply: &mut Reply) {
         for block in &mut reply.content {
             if let Block::ToolCall(call) = block {
                 self.restore(&mut call.name);
+        let mut ids = self.ids.clone();
             }
         }
     }
 
+                ids.claim(&mut call.id);
     fn replace(&mut self, name: &mut String, taken: &HashSet<String>) {
         if is_safe_name(name) {
             return;

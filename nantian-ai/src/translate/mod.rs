@@ -81,7 +81,7 @@ pub struct Translation {
 /// What was asked for.
 #[derive(Clone, Debug)]
 enum Asked {
-    Chat { stream: bool, stream_usage: bool, names: ToolNames, wishes: Wishes },
+    Chat { stream: bool, stream_usage: bool, names: Box<ToolNames>, wishes: Wishes },
     Count,
     Embeddings { form: VectorForm },
 }
@@ -243,7 +243,7 @@ impl Translation {
             if events { self.collect(body)? } else { self.upstream.decode_reply(body, fastrand::u64(..))? };
         reply.model = self.named.clone().or(reply.model);
         let (body, more) = if stream {
-            let mut encoder = StreamEncoder::new(self.client, defaults, names.clone());
+            let mut encoder = StreamEncoder::new(self.client, defaults, ToolNames::clone(names));
             let mut out = Vec::new();
             pieces(reply).into_iter().for_each(|event| encoder.push(event, &mut out));
             (Bytes::from(out), encoder.losses().cloned().unwrap_or_default())
@@ -258,7 +258,7 @@ impl Translation {
     /// What says a streamed answer anew, chunk by chunk.
     pub fn translator(&self) -> Translator {
         let names = match &self.asked {
-            Asked::Chat { names, .. } => names.clone(),
+            Asked::Chat { names, .. } => ToolNames::clone(names),
             Asked::Count | Asked::Embeddings { .. } => ToolNames::default(),
         };
         Translator::new(
@@ -356,7 +356,7 @@ fn say_chat(
     let (mut request, mut losses) = client.decode_request(body)?;
     request.betas = named_in(headers, ANTHROPIC_BETA).map(str::to_owned).collect();
     target.model().clone_into(&mut request.model);
-    let names = ToolNames::adapt(&mut request);
+    let names = Box::new(ToolNames::adapt(&mut request));
     // Who refuses what the model has said without its reasoning gets it from then on.
     let echoes = target.forgoes(Wish::Silence);
     let (body, more) = target.dialect().encode_echoing(&request, &target.config().provider, echoes)?;

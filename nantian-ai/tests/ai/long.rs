@@ -42,8 +42,9 @@ fn signed(at: usize) -> Value {
     json!({"id": format!("call_{at}"), "function": function, "extra_content": extra})
 }
 
-/// Users who say much, models that say nothing, results in any order, documents of one title, and thoughts.
-fn conversations(length: u32) -> [(ClientDialect, &'static str, Value); 6] {
+/// Users who say much, models that say nothing, results in any order, calls of one id, documents of one
+/// title, and thoughts.
+fn conversations(length: u32) -> [(ClientDialect, &'static str, Value); 7] {
     let length = length as usize;
     let many = |piece: &dyn Fn(usize) -> Value| -> Vec<_> { (0..length).map(piece).collect() };
     let user = |_| json!({"role": "user", "content": "a"});
@@ -51,6 +52,7 @@ fn conversations(length: u32) -> [(ClientDialect, &'static str, Value); 6] {
         |at: usize| json!({"role": if at.is_multiple_of(2) { "user" } else { "assistant" }, "content": ""});
     let result = |at: usize| json!({"role": "tool", "tool_call_id": format!("call_{at}"), "content": "r"});
     let calls = json!({"role": "assistant", "tool_calls": many(&call)});
+    let alike = json!({"role": "assistant", "tool_calls": many(&|_| call(0))});
     let thought =
         |at: usize| json!({"type": "thinking", "thinking": "", "signature": format!("google.{at}")});
     let thoughts =
@@ -63,6 +65,7 @@ fn conversations(length: u32) -> [(ClientDialect, &'static str, Value); 6] {
         chat(many(&silent)),
         chat([calls.clone()].into_iter().chain(many(&result))),
         chat([calls].into_iter().chain(between.take(length))),
+        chat([alike].into_iter().chain(many(&|_| result(0)))),
         chat([user(0), thoughts]),
         (ClientDialect::Anthropic, "/v1/messages", json!({"model": "any", "messages": documents})),
     ]

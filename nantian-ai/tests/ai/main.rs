@@ -57,6 +57,8 @@ mod refusals;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
+mod repeated_calls;
+#[cfg(test)]
 mod route;
 #[cfg(test)]
 mod stored;

@@ -5,7 +5,12 @@
 //! dialects give back. It names the call that it belongs to, or its place, so that it may stand anywhere:
 //! after the calls it is not taken for the answer.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use super::profile::IdOf;
 use crate::codec::{Fields, Object, Value};
+use crate::edit;
 use crate::ir::{Block, Json, Losses, Message, Role};
 
 /// What it begins with in the common form. OpenRouter's own answers to Messages have texts that begin with
@@ -26,6 +31,12 @@ pub(super) struct Details(Vec<Piece>);
 #[derive(Clone, Debug)]
 struct Piece(Vec<(String, Value)>);
 
+/// A piece of a conversation, and the id of the call that it belongs to.
+struct Detail {
+    json: Json,
+    call: Option<String>,
+}
+
 /// Whether reasoning was told so.
 pub(in crate::dialect) fn is_of_openrouter(data: &str) -> bool {
     data.starts_with(OF_OPENROUTER)
@@ -38,24 +49,56 @@ pub(super) fn are_missed(messages: &[Message]) -> bool {
     let said = messages.iter().rev().filter(|message| message.role != Role::System);
     let turn = said.take_while(|message| message.role == Role::Assistant || has(message, is_result));
     let begun = turn.filter(|message| message.role == Role::Assistant).last();
-    begun.is_some_and(|begun| !has(begun, |block| own(block).is_some()))
+    begun.is_some_and(|begun| !has(begun, |block| Detail::of(block).is_some()))
 }
 
-/// Writes what a message has of it.
-pub(super) fn write(message: &mut Object<'_>, content: &[Block]) {
-    let own: Vec<_> = content.iter().filter_map(own).collect();
-    if !own.is_empty() {
-        message.list(NAME, |list| own.iter().for_each(|detail| list.raw(detail.as_str().as_bytes())));
+/// Writes what a message has of it. A piece that names none of its calls names the first that no piece does:
+/// that one had the same id as an earlier call, and has got another.
+pub(super) fn write(message: &mut Object<'_>, content: &[Block], id_of: IdOf) {
+    let own: Vec<_> = content.iter().filter_map(Detail::of).collect();
+    if own.is_empty() {
+        return;
     }
+    let calls = content.iter().filter_map(|block| match block {
+        Block::ToolCall(call) => Some(id_of(&call.id)),
+        _ => None,
+    });
+    let calls: Vec<_> = calls.collect();
+    let known: HashSet<&str> = calls.iter().map(|id| &**id).collect();
+    let named: HashSet<&str> = own.iter().filter_map(|detail| detail.call.as_deref()).collect();
+    let mut unnamed = calls.iter().filter(|id| !named.contains(&***id));
+    message.list(NAME, |list| {
+        for detail in &own {
+            let is_lost = detail.call.as_deref().is_some_and(|call| !known.contains(call));
+            match is_lost.then(|| unnamed.next()).flatten() {
+                Some(id) => list.raw(&detail.of_call(id)),
+                None => list.raw(detail.json.as_str().as_bytes()),
+            }
+        }
+    });
 }
 
-/// What OpenRouter has told, unless the client has made something else of it.
-fn own(block: &Block) -> Option<Json> {
-    match block {
-        Block::RedactedReasoning(data) => {
-            Json::parse(data.strip_prefix(OF_OPENROUTER)?).filter(Json::is_object)
-        }
-        _ => None,
+// === impl Detail ===
+
+impl Detail {
+    /// What OpenRouter has told, unless the client has made something else of it.
+    fn of(block: &Block) -> Option<Self> {
+        let Block::RedactedReasoning(data) = block else { return None };
+        let json = Json::parse(data.strip_prefix(OF_OPENROUTER)?)?;
+        let call = edit::Object::parse(json.as_str().as_bytes()).ok()?.text("id").map(Cow::into_owned);
+        Some(Self { json, call })
+    }
+
+    /// The same of another call.
+    fn of_call(&self, id: &str) -> Vec<u8> {
+        let json = self.json.as_str().as_bytes();
+        let place = edit::Object::parse(json)
+            .ok()
+            .and_then(|object| object.place("id").map(|(at, id)| (at, id.len())));
+        let Some((at, length)) = place else { return json.to_vec() };
+        let (before, after) = (json.get(..at), json.get(at + length..));
+        let id = serde_json::Value::from(id).to_string();
+        [before.unwrap_or_default(), id.as_bytes(), after.unwrap_or_default()].concat()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::target::azure;
 use crate::target::provider::Provider;
 
 /// How an id of a call is written.
-type IdOf = fn(&str) -> Cow<'_, str>;
+pub(super) type IdOf = fn(&str) -> Cow<'_, str>;
 
 /// What a provider takes of a model of this name.
 #[derive(Clone, Copy, Debug)]

@@ -229,7 +229,7 @@ impl Turn<'_> {
                 message.text("role", "assistant");
                 write_assistant(message, &said.content, profile);
                 if profile.takes_details {
-                    details::write(message, &said.content);
+                    details::write(message, &said.content, id_of);
                 }
                 let is_call = |block: &Block| matches!(block, Block::ToolCall(_));
                 let first = said.content.iter().position(is_call);
