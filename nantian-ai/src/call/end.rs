@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body::Body;
 
@@ -151,7 +151,13 @@ impl<K: UsageSink> Call<K> {
             headers.remove("retry-after-ms");
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
+        let told = self.told_in_stream(&failed.error);
         let mut response = shared.answer(failed.error, self.surface.dialect());
+        if let Some(events) = told {
+            *response.status_mut() = StatusCode::OK;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            *response.body_mut() = ResponseBody::local(events);
+        }
         response.extensions_mut().insert(Onward { sent, ..self.onward });
         if let Some(permit) = self.lend() {
             response.extensions_mut().insert(permit);
@@ -164,6 +170,14 @@ impl<K: UsageSink> Call<K> {
         }
         note(self.attempts(), &mut response);
         response
+    }
+
+    /// The stream that tells of a failure, where one was asked for and no status is to tell of it.
+    fn told_in_stream(&self, error: &Error) -> Option<Bytes> {
+        match (&self.way, error) {
+            (Way::Translated(translation), Error::Provider { fault, .. }) => translation.too_long(fault),
+            _ => None,
+        }
     }
 
     /// What is told in place of a count that passes, if the provider has no such operation and nobody else is

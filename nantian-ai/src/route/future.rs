@@ -352,9 +352,10 @@ impl Judged {
     }
 }
 
-/// Whether the request is refused, and would be again.
+/// Whether the request is refused, and would be again. A stream may say so, too.
 fn is_refusal<B>(response: &Response<B>) -> bool {
-    let status = response.status();
+    let error = response.extensions().get::<Arc<Error>>();
+    let status = error.map_or(response.status(), |error| error.status());
     status.is_client_error() && !matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 

@@ -35,6 +35,7 @@
 //! [`Target::prepare`]: crate::Target::prepare
 //! [`Prepared::translation`]: crate::Prepared::translation
 
+mod refusal;
 mod translator;
 
 use std::borrow::Cow;

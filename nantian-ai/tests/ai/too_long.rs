@@ -129,6 +129,57 @@ async fn where_no_model_reads_it_each_client_hears_the_words_that_it_acts_on() {
     }
 }
 
+/// A request of Codex.
+fn of_codex() -> Request<Full<Bytes>> {
+    post("/v1/responses", r#"{"model":"short","input":"Hi","stream":true,"store":false}"#)
+}
+
+#[tokio::test(start_paused = true)]
+async fn codex_hears_it_in_the_stream_that_it_has_asked_for() {
+    for (config, refusal, words) in [
+        (short("anthropic"), ANTHROPIC, "prompt is too long: 208310 tokens"),
+        (short("gemini"), GEMINI, "The input token count"),
+        (short("vllm"), OPENAI, "Your input exceeds"),
+    ] {
+        let upstream = Upstream::new().replies(json(400, refusal));
+        let (head, body) = send(layer(config), &upstream, of_codex()).await;
+        assert_eq!(
+            (head.status.as_u16(), &head.headers["content-type"]),
+            (200, &"text/event-stream".parse().unwrap())
+        );
+        let data = body.lines().filter_map(|line| line.strip_prefix("data: "));
+        let events: Vec<Value> = data.map(|event| serde_json::from_str(event).unwrap()).collect();
+        let types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["response.created", "response.in_progress", "error", "response.failed"]);
+        let response = &events[3]["response"];
+        assert_eq!(
+            (&response["status"], &response["error"]["code"]),
+            (&"failed".into(), &"context_length_exceeded".into())
+        );
+        assert!(response["error"]["message"].as_str().unwrap().starts_with(words), "{body}");
+    }
+    // Anything else that is wrong with its request is told by the status.
+    let upstream = Upstream::new().replies(json(400, r#"{"error":{"message":"no such parameter"}}"#));
+    let (head, _) = send(layer(short("vllm")), &upstream, of_codex()).await;
+    assert_eq!(head.status, 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_says_so_is_a_refusal_to_a_route() {
+    let little = || Upstream::new().replies(json(400, ANTHROPIC));
+    let done = format!(
+        "data: {}\n\n",
+        r#"{"type":"response.completed","response":{"id":"r","status":"completed","output":[]}}"#
+    );
+    let more = Upstream::new().replies(events("text/event-stream", [(Duration::ZERO, Some(done))]));
+    let (status, body, _) = ask("anthropic", [&little(), &more], of_codex()).await;
+    assert!(status == 200 && body.contains("response.completed"), "{status} {body}");
+    let none = Upstream::new().replies(json(400, r#"{"error":{"message":"no such parameter"}}"#));
+    let (status, body, reports) = ask("anthropic", [&little(), &none], of_codex()).await;
+    assert!(status == 200 && body.contains("prompt is too long"), "{status} {body}");
+    assert_eq!(reports.only().outcome, Outcome::NotServed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_in_the_first_frame_of_a_stream_counts_too() {
     let error = format!("data: {OPENAI}\n\n");
