@@ -30,5 +30,7 @@ pub use self::request::{
     Verbosity,
 };
 
-pub(crate) use self::names::{ToolIds, own_id, safe_id, safe_item_id, safe_user, short_id};
+pub(crate) use self::names::{
+    ToolIds, brief_id, brief_safe_id, own_id, safe_id, safe_item_id, safe_user, short_id,
+};
 pub(crate) use self::pieces::{RAW, arguments, given_arguments, is_nothing};

@@ -9,6 +9,9 @@ use super::{Block, Reply, Request, ToolChoice};
 /// The longest name of a tool that every provider takes.
 const LONGEST: usize = 64;
 
+/// The longest id of a call that OpenAI's models take in a chat.
+const BRIEF: usize = 40;
+
 /// What the id of a call begins with that is another one, coded in letters that every provider takes.
 const CODED: &str = "ntn_";
 
@@ -22,10 +25,10 @@ pub struct ToolNames {
     sent: HashMap<String, String>,
     /// The other way round.
     told: HashMap<String, String>,
+    ids: CallIds,
 }
 
 /// Makes ids for tool calls of providers that give none.
-    ids: CallIds,
 #[derive(Clone, Debug)]
 pub(crate) struct ToolIds {
     seed: u64,
@@ -56,10 +59,10 @@ impl ToolNames {
                 _ => {}
             }
         }
+        names.ids = CallIds::of(request);
         names
     }
 
-        names.ids = CallIds::of(request);
     /// Gives a tool that the provider names its name back.
     pub fn restore(&self, name: &mut String) {
         if let Some(before) = self.told.get(name) {
@@ -74,15 +77,15 @@ impl ToolNames {
 
     /// Gives all tools that a reply calls their names back, and its calls ids that no earlier ones have.
     pub fn restore_in(&self, reply: &mut Reply) {
+        let mut ids = self.ids.clone();
         for block in &mut reply.content {
             if let Block::ToolCall(call) = block {
                 self.restore(&mut call.name);
-        let mut ids = self.ids.clone();
+                ids.claim(&mut call.id);
             }
         }
     }
 
-                ids.claim(&mut call.id);
     fn replace(&mut self, name: &mut String, taken: &HashSet<String>) {
         if is_safe_name(name) {
             return;
@@ -179,6 +182,19 @@ pub(crate) fn short_id(id: &str) -> Cow<'_, str> {
     Cow::Owned(digits.collect())
 }
 
+/// An id of a tool call that is not too long for OpenAI's models in a chat: the same for the same id.
+pub(crate) fn brief_id(id: &str) -> Cow<'_, str> {
+    if id.len() <= BRIEF { Cow::Borrowed(id) } else { Cow::Owned(cut(id, BRIEF)) }
+}
+
+/// The same in letters that every provider takes.
+pub(crate) fn brief_safe_id(id: &str) -> Cow<'_, str> {
+    match safe_id(id) {
+        Cow::Borrowed(id) => brief_id(id),
+        Cow::Owned(id) => Cow::Owned(brief_id(&id).into_owned()),
+    }
+}
+
 /// Who asks, as every provider takes it: the same for the same. OpenAI takes 64 letters, and Anthropic
 /// nobody's address or number.
 pub(crate) fn safe_user(user: &str) -> Cow<'_, str> {
@@ -216,12 +232,16 @@ fn is_safe_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// What is left of a name, and a digest of it so that two names stay two.
 fn safe(name: &str) -> String {
+    cut(name, LONGEST)
+}
+
+/// What is left of a name, and a digest of it so that two names stay two.
+fn cut(name: &str, longest: usize) -> String {
     let kept: String = name
         .chars()
         .map(|letter| if letter.is_ascii() && is_safe_byte(letter as u8) { letter } else { '_' })
-        .take(LONGEST - 9)
+        .take(longest - 9)
         .collect();
     let digest =
         name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
@@ -308,6 +328,17 @@ mod tests {
             assert_eq!(short_id(&short_id(id)), short_id(id));
         }
         assert_ne!(short_id("call_1"), short_id("call_2"));
+        let (one, other) = ("chatcmpl-tool-0123456789abcdef0123456789abcdef", format!("{long}:1"));
+        for id in
+            [one, &one.replace("ef0", "ee0"), &other, "ntn_functions-2emcp__playwright__browser_click-3a0"]
+        {
+            let brief = brief_id(id);
+            assert_eq!((brief.len(), brief_id(&brief)), (BRIEF, Cow::Borrowed(&*brief)));
+            assert!(is_safe(&brief_safe_id(id)) && brief_safe_id(id).len() <= BRIEF);
+        }
+        assert_ne!(brief_id(one), brief_id(&one.replace("ef0", "ee0")));
+        assert_eq!(brief_id("functions.read:0"), "functions.read:0");
+        assert_eq!(brief_safe_id("functions.read:0"), safe_id("functions.read:0"));
         let mut ids = ToolIds::new(7);
         assert_ne!(ids.next(), ids.next());
     }

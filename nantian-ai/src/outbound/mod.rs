@@ -224,10 +224,13 @@ impl Target {
         object: &Object<'_>,
         lost: &mut Losses,
     ) -> Vec<(Range<usize>, String)> {
-        let provider = &self.config().provider;
+        let (provider, endpoint) = (&self.config().provider, self.config().endpoint.as_deref());
         match (surface.dialect(), surface.operation()) {
             (ClientDialect::OpenAi, Operation::Chat) if openai::takes_turns(provider, self.model()) => {
                 foreign::for_mistral(object, openai::is_mistral(provider))
+            }
+            (ClientDialect::OpenAi, Operation::Chat) if openai::wants_brief_ids(provider, endpoint) => {
+                foreign::for_openai(object)
             }
             (ClientDialect::Anthropic, Operation::Chat) => {
                 let lowered = anthropic::lowered_limit(object, self.model());

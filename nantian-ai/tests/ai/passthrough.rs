@@ -322,3 +322,35 @@ async fn a_user_does_not_speak_right_after_a_tool_to_a_model_of_mistral_wherever
         assert_eq!((sent.contains("Understood."), sent.matches("call_1").count()), (speaks, 2), "{sent}");
     }
 }
+
+#[tokio::test]
+async fn ids_of_calls_are_as_long_as_openai_takes_them_in_calls_and_results_alike() {
+    const LONG: &str = "chatcmpl-tool-0123456789abcdef0123456789abcdef";
+    let chat = format!(
+        r#"{{"model":"m","messages":[{{"role":"assistant","tool_calls":[{{"id": "{LONG}","type":"function","function":{{"name":"f","arguments":"{{}}"}}}},{{"id":"functions.f:0","type":"function","function":{{"name":"f","arguments":"{{}}"}}}}]}},{{"tool_call_id":"{LONG}","role":"tool","content":"{LONG}"}},{{"role":"tool","tool_call_id":"functions.f:0","content":"2"}}]}}"#
+    );
+    let messages = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":[{"type":"tool_use","id":"LONG","name":"f","input":{}}]},{"role":"user","content":[{"type":"tool_result","tool_use_id":"LONG","content":"1"}]}]}"#.replace("LONG", LONG);
+    let config = |provider| TargetConfig::new("demo/m", provider, "m");
+    let azure = || config("azure-openai").with_endpoint("https://x.openai.azure.com");
+    for (config, is_cut) in [
+        (azure(), true),
+        (config("openai"), true),
+        (config("openai").with_endpoint("http://10.0.0.7:8000/v1"), false),
+        (config("groq"), false),
+    ] {
+        let upstream = Upstream::new().replies(json(200, "{}"));
+        send(layer(config.clone()), &upstream, post("/v1/chat/completions", &chat)).await;
+        let sent = String::from_utf8(upstream.request().1.to_vec()).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&sent).unwrap();
+        let said = &body["messages"];
+        let id = said[0]["tool_calls"][0]["id"].as_str().unwrap();
+        assert_eq!((id == LONG, id.len() <= 40), (!is_cut, is_cut), "{sent}");
+        assert_eq!(sent, chat.replacen(LONG, id, 2), "the rest stays as it is");
+    }
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    send(layer(azure()), &upstream, post("/v1/messages", &messages)).await;
+    let body: serde_json::Value = serde_json::from_slice(&upstream.request().1).unwrap();
+    let said = body["messages"].as_array().unwrap();
+    let id = said[1]["tool_calls"][0]["id"].as_str().unwrap();
+    assert!(id.len() <= 40 && said[2]["tool_call_id"] == id, "{body}");
+}

@@ -30,7 +30,7 @@ pub(crate) use self::cursor::{has_form_of_responses, is_of_cursor, own_names};
 pub(super) use self::details::{OF_OPENROUTER, is_of_openrouter};
 pub(crate) use self::names::{known_names, limit_renamed};
 pub(crate) use self::profile::{
-    is_mistral, refused_reasoning, refuses_thought_parts, takes_turns, tells_templates,
+    is_mistral, refused_reasoning, refuses_thought_parts, takes_turns, tells_templates, wants_brief_ids,
 };
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{

@@ -6,7 +6,7 @@ use super::strict::holds_answers;
 use super::thinkers::Thinker;
 use super::thinking::{ThinkingBy, Wish};
 use crate::dialect::gemini;
-use crate::ir::{Json, Thinking, own_id, safe_id, short_id};
+use crate::ir::{Json, Thinking, brief_safe_id, own_id, safe_id, short_id};
 use crate::target::azure;
 use crate::target::provider::Provider;
 
@@ -147,6 +147,12 @@ pub(crate) fn is_mistral(provider: &str) -> bool {
     is_one(provider, &["mistral"])
 }
 
+/// Whether a provider runs OpenAI's models, which refuse long ids of tool calls in a chat. What is behind an
+/// `endpoint` of the operator's own may be anything, but for Azure.
+pub(crate) fn wants_brief_ids(provider: &str, endpoint: Option<&str>) -> bool {
+    is_one(provider, &[azure::NAME]) || endpoint.is_none() && is_one(provider, &["openai"])
+}
+
 /// Whether a model speaks in turn with the user, also after a tool. Those of Mistral do.
 pub(crate) fn takes_turns(provider: &str, model: &str) -> bool {
     is_mistral(provider) || begins(&model.to_ascii_lowercase(), &MISTRALS)
@@ -169,6 +175,7 @@ impl Profile {
         match self {
             Self { short_ids: true, .. } => short_id,
             Self { takes_own_ids: true, .. } => own_id,
+            Self { is_openai: true, .. } => brief_safe_id,
             _ => safe_id,
         }
     }

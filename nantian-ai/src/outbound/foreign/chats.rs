@@ -1,5 +1,6 @@
 //! Reasoning that comes back in a chat.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memmem;
@@ -9,7 +10,7 @@ use crate::dialect::gemini;
 use crate::dialect::openai::ACKNOWLEDGED;
 use crate::edit::Object;
 use crate::edit::cut::{Edit, cut_out};
-use crate::ir::{Losses, short_id};
+use crate::ir::{Losses, brief_id, short_id};
 
 /// What stands for what the model thought, where it says nothing of it: Moonshot takes an empty text for
 /// none.
@@ -136,8 +137,7 @@ pub(crate) fn for_mistral(object: &Object<'_>, is_mistral: bool) -> Vec<(Range<u
         if !is_mistral {
             return;
         }
-        shorten("tool_call_id", at, message, &mut edits);
-        each_call(message, |within, call| shorten("id", at + within, call, &mut edits));
+        shorten(short_id, at, message, &mut edits);
         if let Some((within, content)) = message.place("content") {
             each_object(at + within, content, |at, part| name_by_url(at, part, &mut edits));
         }
@@ -165,12 +165,30 @@ fn name_by_url(at: usize, part: &Object<'_>, edits: &mut Vec<(Range<usize>, Stri
     }
 }
 
-fn shorten(name: &str, at: usize, object: &Object<'_>, edits: &mut Vec<(Range<usize>, String)>) {
-    let (Some((start, json)), Some(id)) = (object.place(name), object.text(name)) else { return };
-    let short = short_id(&id);
-    if short != id {
-        edits.push((at + start..at + start + json.len(), format!("\"{short}\"")));
-    }
+/// What OpenAI's models refuse of a conversation with tools: longer ids, which another provider has made.
+pub(crate) fn for_openai(object: &Object<'_>) -> Vec<(Range<usize>, String)> {
+    let mut edits = Vec::new();
+    let is_there = |json: &[u8]| memmem::find(json, b"\"tool_call").is_some();
+    each_message(object, is_there, |at, message| shorten(brief_id, at, message, &mut edits));
+    edits
+}
+
+/// Shortens the ids of calls in a message.
+fn shorten(
+    short: fn(&str) -> Cow<'_, str>,
+    at: usize,
+    message: &Object<'_>,
+    edits: &mut Vec<(Range<usize>, String)>,
+) {
+    let mut shorten = |name: &str, at: usize, object: &Object<'_>| {
+        let (Some((start, json)), Some(id)) = (object.place(name), object.text(name)) else { return };
+        let short = short(&id);
+        if short != id {
+            edits.push((at + start..at + start + json.len(), format!("\"{short}\"")));
+        }
+    };
+    shorten("tool_call_id", at, message);
+    each_call(message, |within, call| shorten("id", at + within, call));
 }
 
 /// Looks at each message, and where it is, of a conversation in which something is.

@@ -7,7 +7,7 @@
 mod chats;
 mod parts;
 
-pub(crate) use self::chats::{filled, for_mistral, without, without_pictures, without_stand_ins};
+pub(crate) use self::chats::{filled, for_mistral, for_openai, without, without_pictures, without_stand_ins};
 pub(crate) use self::parts::without_thought_parts;
 
 use std::borrow::Cow;
