@@ -1,4 +1,4 @@
-//! Memory for the bodies that are read whole, of all requests together.
+//! Memory for the bodies that are read whole and for what is kept of streams, of all requests together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,6 +8,9 @@ use crate::error::Error;
 /// The bodies up to this length that the last quarter is kept for.
 const SMALL: u64 = 1 << 20;
 
+/// What may be kept of a stream without counting.
+const LITTLE: usize = 64 << 10;
+
 /// What the bodies that are read whole may take together: each has a limit of its own, and clients may send
 /// any number of them at once, as slowly as they like.
 ///
@@ -15,6 +18,10 @@ const SMALL: u64 = 1 << 20;
 /// waits for room: what finds none is refused with [`Error::TooManyBodies`]. A quarter is left to bodies of
 /// at most a mebibyte, so that a few long ones do not keep out all others; what is longer than the rest never
 /// fits, and is [`Error::BodyTooLarge`].
+///
+/// What is kept of a stream counts, too, if it is more than 64 KiB: an event whose end has not come, and what
+/// the client's dialect says again. An event that finds no room is not metered, and a stream that is
+/// translated ends in an error.
 ///
 /// ```
 /// use nantian_ai::BodyMemory;
@@ -101,6 +108,21 @@ impl HeldMemory {
         Ok(())
     }
 
+    /// Holds what is kept of a stream, which may have become less; a little is not counted.
+    ///
+    /// # Errors
+    /// [`Error::TooManyBodies`] if there is no room; it goes on to hold what it held.
+    pub(crate) fn keep(&self, bytes: usize) -> Result<(), Error> {
+        let counted = if bytes > LITTLE { bytes } else { 0 };
+        let counted = u64::try_from(counted).unwrap_or(u64::MAX);
+        let less = self.0.bytes.load(Relaxed).saturating_sub(counted);
+        if less > 0 {
+            self.0.bytes.fetch_sub(less, Relaxed);
+            self.0.memory.0.held.fetch_sub(less, Relaxed);
+        }
+        self.hold(counted).map_err(|_| Error::TooManyBodies)
+    }
+
     /// Holds at least so many bytes that nobody is refused for: three quarters of the memory are not for
     /// them. Whether there is room.
     pub(crate) fn hold_spare(&self, bytes: usize) -> bool {
@@ -154,6 +176,22 @@ mod tests {
         two.hold(3 << 20).unwrap();
         drop(two);
         assert_eq!((memory.held(), memory.refused()), (0, 2));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_stream_counts_as_long_as_it_is_much() {
+        let memory = BodyMemory::new(4 << 20);
+        let (one, two) = (memory.begin(), memory.begin());
+        one.keep(LITTLE).unwrap();
+        assert_eq!(memory.held(), 0);
+        one.keep(2 << 20).unwrap();
+        assert!(matches!(two.keep(2 << 20), Err(Error::TooManyBodies)));
+        assert!(matches!(two.keep(usize::MAX), Err(Error::TooManyBodies)));
+        assert_eq!(memory.held(), 2 << 20);
+        one.keep(LITTLE + 1).unwrap();
+        assert_eq!(memory.held(), LITTLE as u64 + 1);
+        one.keep(7).unwrap();
+        assert_eq!(memory.held(), 0);
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl<O: UsageObserver> LayerParts<O> {
             meter.mark_sent();
         }
         let mut metering = Metering::new(meter, sink);
+        metering.hold(held.map(HeldMemory::beside));
         // No translation carries tools that the provider would run.
         let runs_tools = facts.runs_tools && !matches!(way, Way::Translated(_));
         if !facts.refers && !runs_tools {

@@ -199,11 +199,7 @@ impl<K: UsageSink> Call<K> {
             Received::Ending => return Step::Refused(Failed::from(Error::Ending)),
             _ if receiving.is_refusal() => return self.objected(target, receiving),
             Received::Broken => return Step::Failed(Failed::of(target, Fault::truncated(), headers)),
-            Received::TooLarge => {
-                let fault =
-                    Fault::new(FaultKind::Unreadable, "the provider's answer is too large to be translated");
-                return Step::Failed(Failed::of(target, fault, headers));
-            }
+            Received::TooLarge => return Step::Failed(Failed::of(target, Fault::too_large(), headers)),
             Received::NoMemory => return Step::Failed(Failed::from(Error::TooManyBodies)),
             Received::Enough => {}
         }
@@ -255,13 +251,14 @@ impl<K: UsageSink> Call<K> {
             head.headers.remove(CONTENT_LENGTH);
             return Answer { head, held: VecDeque::from([begun]), rest: Some((rest, ChunkPath::Pass)) };
         }
+        let room = receiving.memory();
         let (mut head, held, rest) = receiving.into_parts();
         let mut via = match &self.way {
             Way::Same | Way::Renamed(_) => ChunkPath::Pass,
             Way::HidingUsage => ChunkPath::Hide(Box::default()),
             Way::Translated(translation) => {
                 translation.write_stream_head(&mut head);
-                ChunkPath::Translate(Box::new(translation.translator()))
+                ChunkPath::Translate(Box::new(translation.translator().holding(room)))
             }
         };
         // An error may have to be added.

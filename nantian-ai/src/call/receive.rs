@@ -90,6 +90,11 @@ where
         self
     }
 
+    /// The memory that holds what is kept of it.
+    pub(crate) fn memory(&self) -> Option<HeldMemory> {
+        self.memory.clone()
+    }
+
     /// Awaits more than has come.
     pub(crate) fn aiming(self, aim: Aim) -> Self {
         Self { aim, ..self }

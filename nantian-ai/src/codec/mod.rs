@@ -44,7 +44,7 @@ pub use self::stream::{StreamDecoder, StreamEncoder};
 pub(crate) use self::embeddings::read_input;
 pub(crate) use self::fields::Fields;
 pub(crate) use self::out::{List, Object, append, object};
-pub(crate) use self::stream::lost_of_stop;
+pub(crate) use self::stream::{MOST_KEPT, lost_of_stop};
 pub(crate) use self::text::{BEGINNING, joined_text, said_by_user, says_json, text_of, titled_text_of};
 pub(crate) use self::value::Value;
 

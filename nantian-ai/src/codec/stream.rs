@@ -8,6 +8,9 @@ use crate::estimate::Weight;
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolIds, ToolNames};
 use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 
+/// The most that is kept of a streamed answer to be said later, or again at its end, in bytes.
+pub(crate) const MOST_KEPT: usize = 8 * 1024 * 1024;
+
 /// Reads the stream of a provider, in any chunks.
 ///
 /// It gives exactly one last event, whatever the bytes: [`Event::End`] if the provider says that the answer
@@ -29,6 +32,8 @@ pub struct StreamEncoder {
     /// What the provider has told, and what has come.
     told: Tokens,
     said: Weight,
+    /// What is kept of the ids of calls, in bytes.
+    ids: usize,
     losses: Losses,
 }
 
@@ -99,6 +104,15 @@ impl StreamDecoder {
     /// Whether the last event has come.
     pub fn is_ended(&self) -> bool {
         self.ended
+    }
+
+    /// How much is kept of an event whose end has not come, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        match &self.wire {
+            Wire::Frames(decoder) => decoder.kept(),
+            Wire::Sse(decoder) => decoder.kept(),
+            Wire::Ndjson(decoder) => decoder.kept(),
+        }
     }
 
     /// What the common form cannot hold of the stream so far.
@@ -213,7 +227,7 @@ impl StreamEncoder {
             ClientDialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
         };
         let (told, said, losses) = <(Tokens, Weight, Losses)>::default();
-        Self { writer, names, input_estimate, begun: false, told, said, losses }
+        Self { writer, names, input_estimate, begun: false, told, said, ids: 0, losses }
     }
 
     /// The type of the stream.
@@ -232,6 +246,7 @@ impl StreamEncoder {
             Event::Ping if !self.begun => return,
             Event::Open(Part::ToolCall { id, name }) => {
                 self.names.tell_apart(id);
+                self.ids += 2 * size_of::<String>() + id.len();
                 self.names.restore(name);
             }
             Event::Logprobs(_) if matches!(self.writer, Writer::Anthropic(_)) => {
@@ -250,6 +265,11 @@ impl StreamEncoder {
             _ => {}
         }
         self.writer.event(event, out);
+    }
+
+    /// How much is kept of the answer, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.ids + self.writer.kept()
     }
 
     /// Whether a client can be told that there is nothing to say yet.
@@ -285,6 +305,16 @@ impl Writer {
             Self::Ollama(writer) => writer.event(event, out),
             Self::OpenAi(writer) => writer.event(event, out),
             Self::Responses(writer) => writer.event(event, out),
+        }
+    }
+
+    fn kept(&self) -> usize {
+        match self {
+            // It says all at once.
+            Self::Anthropic(_) => 0,
+            Self::Ollama(writer) => writer.kept(),
+            Self::OpenAi(writer) => writer.kept(),
+            Self::Responses(writer) => writer.kept(),
         }
     }
 }

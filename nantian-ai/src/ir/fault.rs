@@ -148,6 +148,11 @@ impl Fault {
         Self::new(FaultKind::Unreadable, "the provider's answer cannot be read")
     }
 
+    /// There is more of the answer than can be said in another dialect.
+    pub(crate) fn too_large() -> Self {
+        Self::new(FaultKind::Unreadable, "the provider's answer is too large to be translated")
+    }
+
     /// The error that a response with this status stands for. `said` is what the provider says about it, if
     /// it says it in its dialect.
     pub(crate) fn of_status(status: StatusCode, said: Option<String>) -> Self {

@@ -49,6 +49,11 @@ impl Json {
         self.0.starts_with('{')
     }
 
+    /// The memory that some take, in bytes.
+    pub(crate) fn weight(all: &[Self]) -> usize {
+        all.iter().map(|json| size_of::<Self>() + json.0.len()).sum()
+    }
+
     /// What is written as JSON without insignificant space.
     pub(crate) fn of(value: &impl fmt::Display) -> Self {
         Self(value.to_string().into())

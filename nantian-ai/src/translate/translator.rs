@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::codec::{StreamDecoder, StreamEncoder};
+use crate::codec::{MOST_KEPT, StreamDecoder, StreamEncoder};
+use crate::error::Error;
 use crate::ir::{Event, Fault, Losses};
+use crate::memory::HeldMemory;
 
 /// Turns a stream of the upstream into one of the client while it passes.
 #[derive(Debug)]
@@ -19,17 +21,28 @@ pub struct Translator {
     spoken: bool,
     ended: bool,
     failed: Option<Fault>,
+    /// Holds what is kept of the stream, if there is a bound for all.
+    room: Option<HeldMemory>,
 }
 
 // === impl Translator ===
 
 impl Translator {
     pub(super) fn new(decoder: StreamDecoder, encoder: StreamEncoder, named: Option<String>) -> Self {
-        Self { decoder, encoder, named, events: VecDeque::new(), spoken: false, ended: false, failed: None }
+        let events = VecDeque::new();
+        Self { decoder, encoder, named, events, spoken: false, ended: false, failed: None, room: None }
+    }
+
+    /// Holds memory for what it keeps.
+    pub(crate) fn holding(self, room: Option<HeldMemory>) -> Self {
+        Self { room, ..self }
     }
 
     /// The next chunk, said anew; may be empty.
     pub fn push(&mut self, chunk: &[u8]) -> Bytes {
+        if self.ended {
+            return Bytes::new();
+        }
         self.decoder.push(chunk, &mut self.events);
         self.write()
     }
@@ -85,16 +98,40 @@ impl Translator {
 
     fn write(&mut self) -> Bytes {
         let mut out = Vec::new();
+        self.say(&mut out);
+        if let Some(fault) = self.lack_of_room() {
+            self.events.push_back(Event::Failed(fault));
+            self.say(&mut out);
+        }
+        Bytes::from(out)
+    }
+
+    /// Why the stream cannot go on, if too much of it is kept.
+    fn lack_of_room(&self) -> Option<Fault> {
+        if self.ended {
+            return None;
+        }
+        let (unread, said) = (self.decoder.kept(), self.encoder.kept());
+        if said > MOST_KEPT {
+            return Some(Fault::too_large());
+        }
+        self.room.as_ref()?.keep(unread + said).err().as_ref().map(Error::fault)
+    }
+
+    fn say(&mut self, out: &mut Vec<u8>) {
         while let Some(mut event) = self.events.pop_front() {
-            self.ended |= event.is_last();
+            // Of a stream that has been ended here more may come.
+            if self.ended {
+                continue;
+            }
+            self.ended = event.is_last();
             match &mut event {
                 Event::Failed(fault) => self.failed = Some(fault.clone()),
                 Event::Start { model, .. } if self.named.is_some() => *model = self.named.take(),
                 Event::Start { .. } | Event::Ping | Event::Tokens(_) => {}
                 _ => self.spoken = true,
             }
-            self.encoder.push(event, &mut out);
+            self.encoder.push(event, out);
         }
-        Bytes::from(out)
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Metering<K: UsageSink> {
     /// When the first and the last token came.
     tokens: Option<(Instant, Instant)>,
     kept: Option<Kept>,
+    /// Holds what the meter keeps of a stream, if there is a bound for all.
+    room: Option<HeldMemory>,
     calibration: Option<Arc<Calibration>>,
 }
 
@@ -194,8 +196,14 @@ impl<K: UsageSink> Metering<K> {
             started: Instant::now(),
             tokens: None,
             kept: None,
+            room: None,
             calibration: None,
         })
+    }
+
+    /// Holds memory for what the meter keeps.
+    pub(crate) fn hold(&mut self, room: Option<HeldMemory>) {
+        self.room = room;
     }
 
     /// Compares the estimate of the input with what the provider reports.
@@ -222,6 +230,11 @@ impl<K: UsageSink> Metering<K> {
     /// Takes the next chunk of the reply's body.
     pub(crate) fn push(&mut self, data: &[u8]) {
         self.meter.push(data);
+        if let Some(room) = &self.room
+            && room.keep(self.meter.kept()).is_err()
+        {
+            self.meter.skip_event();
+        }
         if let Some(kept) = &mut self.kept {
             let left = kept.most.saturating_sub(kept.reply.len());
             let more = data.get(..left).unwrap_or(data);

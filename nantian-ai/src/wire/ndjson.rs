@@ -51,10 +51,20 @@ impl NdjsonDecoder {
         self.flush(&mut sink);
     }
 
+    /// How much is kept of a line whose end has not come, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.line.capacity()
+    }
+
+    /// Skips the line whose end has not come, as one above the limit.
+    pub(crate) fn skip(&mut self) {
+        self.oversized = true;
+        self.line = Vec::new();
+    }
+
     fn keep(&mut self, piece: &[u8]) {
         if self.oversized || self.line.len() + piece.len() > self.limit {
-            self.oversized = true;
-            self.line = Vec::new();
+            self.skip();
         } else {
             self.line.extend_from_slice(piece);
         }
@@ -110,6 +120,18 @@ mod tests {
     fn a_line_above_the_limit_is_skipped_and_said() {
         let items = decode(&[b"123456", b"789\nab\n"]);
         assert_eq!(items, [None, Some(b"ab".to_vec())]);
+    }
+
+    #[test]
+    fn a_line_that_is_skipped_is_said_and_not_kept() {
+        let mut decoder = NdjsonDecoder::new(1 << 20);
+        decoder.push(&[b'x'; 1 << 17], |_| unreachable!());
+        assert!(decoder.kept() >= 1 << 17);
+        decoder.skip();
+        assert_eq!(decoder.kept(), 0);
+        let mut seen = Vec::new();
+        decoder.push(b"x\nab\n", |item| seen.push(item != Item::Oversized));
+        assert_eq!(seen, [false, true]);
     }
 
     proptest! {

@@ -82,7 +82,7 @@ impl SseDecoder {
                 self.keep(line);
                 let mut line = std::mem::take(&mut self.line);
                 self.take_line(&line, &mut sink);
-                line.clear();
+                super::empty(&mut line);
                 self.line = line;
             }
         }
@@ -95,6 +95,19 @@ impl SseDecoder {
         self.dispatch(&mut sink);
     }
 
+    /// How much is kept of an event whose end has not come, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.line.capacity() + self.event.capacity() + self.data.capacity()
+    }
+
+    /// Skips the event whose end has not come, as one above the limit.
+    pub(crate) fn skip(&mut self) {
+        self.skip_event();
+        if !self.line.is_empty() {
+            self.skip_line();
+        }
+    }
+
     /// Keeps the start of a line whose end has not come.
     fn keep(&mut self, piece: &[u8]) {
         if piece.is_empty() {
@@ -104,12 +117,15 @@ impl SseDecoder {
         let mark = if self.at_start { BOM.len() } else { 0 };
         if self.oversized || self.exceeds((self.line.len() + piece.len()).saturating_sub(mark)) {
             self.skip_event();
-            // What is left of the line is a comment: skipped, yet not the blank line that ends an event.
-            self.line.clear();
-            self.line.push(b':');
+            self.skip_line();
         } else {
             self.line.extend_from_slice(piece);
         }
+    }
+
+    /// What is left of the line is a comment: skipped, yet not the blank line that ends an event.
+    fn skip_line(&mut self) {
+        self.line = vec![b':'];
     }
 
     fn exceeds(&self, line: usize) -> bool {
@@ -118,6 +134,7 @@ impl SseDecoder {
 
     fn skip_event(&mut self) {
         self.oversized = true;
+        self.event = Vec::new();
         self.data = Vec::new();
     }
 
@@ -162,7 +179,7 @@ impl SseDecoder {
             sink(Item::Event { event: &self.event, data: &self.data });
         }
         self.has_data = false;
-        self.event.clear();
+        super::empty(&mut self.event);
         super::empty(&mut self.data);
     }
 }
@@ -231,6 +248,27 @@ mod tests {
         assert_eq!(decode(12, &[text]), expected);
         let bytewise: Vec<_> = text.chunks(1).collect();
         assert_eq!(decode(12, &bytewise), expected);
+    }
+
+    #[test]
+    fn nothing_of_a_large_event_is_kept_once_it_is_over_or_skipped() {
+        let long = "x".repeat(1 << 20);
+        for event in [format!("data: {long}"), format!("event: {long}"), format!("data: 1\ndata: {long}\n")] {
+            let (begun, rest) = event.split_at(event.len() - 1);
+            let mut decoder = SseDecoder::new(8 << 20);
+            decoder.push(begun.as_bytes(), |_| unreachable!());
+            assert!(decoder.kept() > 1 << 20);
+            let mut skipping = decoder.clone();
+            decoder.push(format!("{rest}\n\n").as_bytes(), |_| {});
+            assert!(decoder.kept() <= 3 * crate::wire::KEPT);
+            skipping.skip();
+            assert!(skipping.kept() <= crate::wire::KEPT);
+            let mut seen = Vec::new();
+            skipping.push(format!("{rest}\n\ndata: x\n\n").as_bytes(), |item| {
+                seen.push(matches!(item, Item::Oversized));
+            });
+            assert_eq!(seen, [true, false]);
+        }
     }
 
     proptest! {

@@ -30,6 +30,8 @@ mod frames;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod logprobs;
 mod long;
 #[cfg(test)]
@@ -55,9 +57,9 @@ mod reasoning_wishes;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
-mod retries;
-#[cfg(test)]
 mod repeated_calls;
+#[cfg(test)]
+mod retries;
 #[cfg(test)]
 mod route;
 #[cfg(test)]

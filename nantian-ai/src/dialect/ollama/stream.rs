@@ -170,6 +170,11 @@ impl StreamWriter {
         &self.losses
     }
 
+    /// How much is kept to be said later, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.arguments.len()
+    }
+
     fn close(&mut self, out: &mut Vec<u8>) {
         if let Some(Part::ToolCall { id, name }) = self.open.take() {
             let arguments = arguments(&std::mem::take(&mut self.arguments));

@@ -24,8 +24,9 @@ pub(crate) struct StreamWriter {
     /// The arguments of the open call so far, where the client wants the text that they hold.
     held: Option<String>,
     calls: u64,
-    /// Those of the text that comes next.
+    /// Those of the text that comes next, and how long they are.
     logprobs: Vec<Json>,
+    weight: usize,
     stop: Stop,
     tokens: Tokens,
 }
@@ -46,6 +47,7 @@ impl StreamWriter {
             held: None,
             calls: 0,
             logprobs: Vec::new(),
+            weight: 0,
             stop: Stop::End,
             tokens: Tokens::default(),
         }
@@ -64,7 +66,10 @@ impl StreamWriter {
             Event::Open(part) => self.begin(part, out),
             Event::Delta(text) => self.say(&text, out),
             Event::Signature(signature) => self.signature = Some(signature),
-            Event::Logprobs(more) => self.logprobs.extend(more),
+            Event::Logprobs(more) => {
+                self.weight += Json::weight(&more);
+                self.logprobs.extend(more);
+            }
             Event::Close => self.close(out),
             Event::Ping => out.extend_from_slice(PING),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
@@ -76,6 +81,11 @@ impl StreamWriter {
                 out.extend_from_slice(b"\n\n");
             }
         }
+    }
+
+    /// How much is kept to be said later, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.thought.len() + self.held.as_ref().map_or(0, String::len) + self.weight
     }
 
     fn begin(&mut self, part: Part, out: &mut Vec<u8>) {
@@ -122,6 +132,7 @@ impl StreamWriter {
             Some(Part::Refusal) => self.delta(out, |delta| delta.text("refusal", text)),
             Some(Part::Text | Part::RedactedReasoning(_)) | None => {
                 let logprobs = std::mem::take(&mut self.logprobs);
+                self.weight = 0;
                 self.choice(out, |delta| delta.text("content", text), &logprobs, None);
             }
         }

@@ -29,8 +29,9 @@ pub(crate) struct StreamWriter {
     open: Option<Open>,
     /// It is over; whether it is complete is known with what comes next.
     is_closing: bool,
-    /// The log probabilities of the text that comes next.
+    /// The log probabilities of the text that comes next, and how long they are.
     logprobs: Vec<Json>,
+    weight: usize,
     /// The items that are complete, as they stand in a list.
     output: Vec<u8>,
     items: usize,
@@ -79,6 +80,7 @@ impl StreamWriter {
             open: None,
             is_closing: false,
             logprobs: Vec::new(),
+            weight: 0,
             output: Vec::new(),
             items: 0,
             stop: Stop::End,
@@ -105,7 +107,10 @@ impl StreamWriter {
                     open.signature = Some(signature);
                 }
             }
-            Event::Logprobs(more) => self.logprobs.extend(more),
+            Event::Logprobs(more) => {
+                self.weight += Json::weight(&more);
+                self.logprobs.extend(more);
+            }
             Event::Close => self.is_closing = true,
             Event::Ping => out.extend_from_slice(PING),
             Event::Tokens(tokens) => self.tokens.merge(tokens),
@@ -123,6 +128,12 @@ impl StreamWriter {
                 self.fail(names, &fault, out);
             }
         }
+    }
+
+    /// How much is kept to be said again, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| open.text.len() + open.weight.min(MOST_LOGPROBS));
+        self.output.len() + open + self.weight
     }
 
     /// As OpenAI does it: its clients take the one for a failure, or the other.
@@ -179,7 +190,10 @@ impl StreamWriter {
             });
         }
         open.text.push_str(text);
-        let logprobs = if open.part == Part::Text { std::mem::take(&mut self.logprobs) } else { Vec::new() };
+        let (logprobs, weight) = match open.part {
+            Part::Text => (std::mem::take(&mut self.logprobs), std::mem::take(&mut self.weight)),
+            _ => (Vec::new(), 0),
+        };
         self.write(out, kind, |event, index| {
             place(event, &open.id, index, place_in_item);
             event.text("delta", text);
@@ -187,7 +201,7 @@ impl StreamWriter {
                 write_logprobs(event, &logprobs);
             }
         });
-        open.weight += logprobs.iter().map(|token| token.as_str().len()).sum::<usize>();
+        open.weight += weight;
         open.logprobs.extend(logprobs);
         if open.weight > MOST_LOGPROBS {
             open.logprobs = Vec::new();

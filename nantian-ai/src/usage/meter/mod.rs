@@ -25,7 +25,8 @@ use crate::wire::{ndjson, sse};
 /// Reported are the provider's own counts: of a buffered reply, of the last chunk of an OpenAI stream, of
 /// `message_start` and `message_delta`, of Ollama's last line. What the provider does not report is estimated
 /// and flagged: an OpenAI stream without `stream_options.include_usage`, one that ended early, a compressed
-/// reply. An event above 16 MiB passes unread: if it is the last one, the stream counts as complete.
+/// reply. An event above 16 MiB, or for which there is no memory, passes unread: if it is the last one, the
+/// stream counts as complete.
 ///
 /// ```
 /// use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -186,6 +187,22 @@ impl Meter {
             Reader::Frames(decoder) => decoder.push(chunk, |item| tally.frame(item)),
             Reader::Sse(decoder) => decoder.push(chunk, |item| tally.sse(*dialect, item)),
             Reader::Ndjson(decoder) => decoder.push(chunk, |item| tally.line(item)),
+        }
+    }
+
+    /// How much is kept of an event whose end has not come, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.reader.kept()
+    }
+
+    /// Does not read the event whose end has not come.
+    pub(crate) fn skip_event(&mut self) {
+        let Self { reader, tally, .. } = self;
+        match reader {
+            Reader::Frames(decoder) => decoder.skip(|item| tally.frame(item)),
+            Reader::Ndjson(decoder) => decoder.skip(),
+            Reader::Sse(decoder) => decoder.skip(),
+            Reader::Waiting | Reader::Refusal(_) | Reader::Buffered(_) | Reader::Opaque => {}
         }
     }
 

@@ -41,4 +41,14 @@ impl Reader {
             Format::Other => Self::Opaque,
         }
     }
+
+    /// How much is kept of an event whose end has not come, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        match self {
+            Self::Frames(decoder) => decoder.kept(),
+            Self::Ndjson(decoder) => decoder.kept(),
+            Self::Sse(decoder) => decoder.kept(),
+            Self::Waiting | Self::Refusal(_) | Self::Buffered(_) | Self::Opaque => 0,
+        }
+    }
 }

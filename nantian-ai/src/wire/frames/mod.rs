@@ -93,6 +93,21 @@ impl FrameDecoder {
         }
     }
 
+    /// How much is kept of a frame whose end has not come, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.begun.capacity()
+    }
+
+    /// Skips the frame whose end has not come, as one above the limit. Of one of which not even the length is
+    /// known little is kept.
+    pub(crate) fn skip(&mut self, mut sink: impl FnMut(Item<'_>)) {
+        if let Some(prelude) = Prelude::read(&self.begun) {
+            self.skipped = prelude.total.saturating_sub(self.begun.len());
+            self.begun = Vec::new();
+            sink(Item::Oversized);
+        }
+    }
+
     /// Reads a frame from its beginning, in place if all of it is here.
     fn read<'c>(&mut self, chunk: &'c [u8], sink: &mut impl FnMut(Item<'_>)) -> &'c [u8] {
         let Some(prelude) = chunk.get(..PRELUDE) else { return self.keep(chunk) };

@@ -1,0 +1,146 @@
+//! What is kept of streams is bounded, of each and of all together.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use http_body_util::BodyExt as _;
+use nantian_ai::translate::Translation;
+use nantian_ai::usage::Outcome;
+use nantian_ai::{BodyMemory, Surface, Target, TargetConfig};
+use serde_json::json;
+use tower::{Layer as _, ServiceExt as _};
+
+use crate::support::{Reports, Upstream, events, layer, openai, post, send};
+
+/// What each chunk of a stream without an end says.
+const CHUNK: usize = 64 << 10;
+
+const RESPONSES: (&str, &str) = ("/v1/responses", r#"{"model":"m","input":"Hi","stream":true}"#);
+const OLLAMA: (&str, &str) = ("/api/chat", r#"{"model":"m","messages":[{"role":"user","content":"Hi"}]}"#);
+const CHAT: (&str, &str) = (
+    "/v1/chat/completions",
+    r#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"Hi"}]}"#,
+);
+const MESSAGES: (&str, &str) = (
+    "/v1/messages",
+    r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}"#,
+);
+
+/// A chunk of a chat that says this.
+fn said(mut choice: serde_json::Value) -> String {
+    choice["index"] = 0.into();
+    format!("data: {}\n\n", json!({"choices": [choice]}))
+}
+
+#[test]
+fn a_stream_without_an_end_fails_in_the_dialect_of_a_client_that_is_told_things_again() {
+    let much = "x".repeat(CHUNK);
+    let arguments = json!({"index": 0, "id": "c", "function": {"name": "f", "arguments": much}});
+    let token = json!({"token": much, "logprob": 0, "bytes": null, "top_logprobs": []});
+    let text = said(json!({"delta": {"content": much}}));
+    let by_turns = said(json!({"delta": {"reasoning_content": "a", "content": much}}));
+    let calls = said(json!({"delta": {"tool_calls": [arguments]}}));
+    let silent = said(json!({"delta": {"content": ""}, "logprobs": {"content": [token]}}));
+    let begun = "data: {\"type\":\"message_start\",\"message\":{}}\n\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\"}}\n\n";
+    let thought = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": much}});
+    let thought = format!("data: {thought}\n\n");
+    let responses = "\nevent: response.failed\ndata: {\"type\":\"response.failed\"";
+    for (provider, (path, body), begun, chunk, end) in [
+        ("groq", RESPONSES, "", &text, responses),
+        ("groq", RESPONSES, "", &by_turns, responses),
+        ("groq", RESPONSES, "", &calls, responses),
+        ("groq", RESPONSES, "", &silent, responses),
+        ("groq", OLLAMA, "", &calls, "{\"error\":\"the provider's answer is too large to be translated\"}\n"),
+        (
+            "anthropic",
+            CHAT,
+            begun,
+            &thought,
+            "\ndata: {\"error\":{\"message\":\"the provider's answer is too large",
+        ),
+    ] {
+        let target = Target::new(TargetConfig::new("demo/m", provider, "m")).unwrap();
+        let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
+        let (translation, _) = Translation::begin(&target, &surface, body.as_bytes(), false).unwrap();
+        let mut translator = translation.translator();
+        let mut out = vec![translator.push(begun.as_bytes())];
+        let most = (16 << 20) / CHUNK;
+        while !translator.is_ended() && out.len() < most {
+            out.push(translator.push(chunk.as_bytes()));
+        }
+        assert!(translator.has_failed() && out.len() > 64, "{path}: {}", out.len());
+        let last = String::from_utf8(out.concat()).unwrap();
+        assert_eq!(last.matches(end).count(), 1, "{path}");
+        // It has one end, whatever comes.
+        assert_eq!((translator.push(chunk.as_bytes()), translator.finish()), (Bytes::new(), Bytes::new()));
+    }
+}
+
+#[test]
+fn what_is_said_only_once_may_be_as_long_as_it_likes() {
+    let text = said(json!({"delta": {"content": "x".repeat(CHUNK)}}));
+    for (path, body) in [MESSAGES, OLLAMA] {
+        let target = Target::new(TargetConfig::new("demo/m", "groq", "m")).unwrap();
+        let surface = Surface::detect(&Method::POST, path, &HeaderMap::new()).unwrap();
+        let (translation, _) = Translation::begin(&target, &surface, body.as_bytes(), false).unwrap();
+        let mut translator = translation.translator();
+        (0..300).for_each(|_| assert!(translator.push(text.as_bytes()).len() > CHUNK));
+        assert!(!translator.is_ended());
+    }
+}
+
+/// A stream with an event of two mebibytes, in four pieces.
+fn with_a_large_event() -> Vec<String> {
+    let half = "x".repeat(1 << 20);
+    let usage = r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}"#;
+    vec![
+        said(json!({"delta": {"content": "a"}})),
+        format!("data: {{\"choices\":[],\"obfuscation\":\"{half}"),
+        half,
+        format!(
+            "\"}}\n\n{}data: {usage}\n\ndata: [DONE]\n\n",
+            said(json!({"delta": {}, "finish_reason": "stop"}))
+        ),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_has_not_ended_counts_until_it_has() {
+    let memory = BodyMemory::new(64 << 20);
+    let chunks = with_a_large_event().into_iter().map(|chunk| (Duration::from_millis(1), Some(chunk)));
+    let upstream = Upstream::new().replies(events("text/event-stream", chunks));
+    let service = layer(openai()).memory(memory.clone()).layer(upstream);
+    let mut answer = service.oneshot(post(CHAT.0, CHAT.1)).await.unwrap();
+    let mut held = Vec::new();
+    while let Some(frame) = answer.frame().await {
+        if !frame.unwrap().into_data().unwrap().is_empty() {
+            held.push(memory.held() >> 20);
+        }
+    }
+    assert_eq!(held, [0, 1, 2, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_for_which_there_is_no_room_is_not_metered_and_a_translated_stream_ends() {
+    let stream = || {
+        let chunks = with_a_large_event().into_iter().map(|chunk| (Duration::from_millis(1), Some(chunk)));
+        events("text/event-stream", chunks)
+    };
+    let (memory, reports) = (BodyMemory::new(4 << 20), Reports::default());
+    let others = memory.begin();
+    others.hold(2 << 20).unwrap();
+    let service = || layer(openai()).memory(memory.clone()).observer(reports.clone());
+
+    let (_, body) = send(service(), &Upstream::new().replies(stream()), post(CHAT.0, CHAT.1)).await;
+    assert_eq!(body, with_a_large_event().concat());
+    let report = reports.only();
+    assert_eq!((report.outcome, report.usage.total), (Outcome::Completed, 7));
+
+    let (_, body) = send(service(), &Upstream::new().replies(stream()), post(MESSAGES.0, MESSAGES.1)).await;
+    assert!(body.ends_with("\n\n") && body.contains("event: error\n"), "{body}");
+    assert!(body.contains("there is no memory for the body"), "{body}");
+    assert_eq!(reports.all().last().unwrap().outcome, Outcome::Truncated);
+    assert_eq!(memory.held(), 2 << 20);
+    assert!(memory.refused() >= 2);
+}
