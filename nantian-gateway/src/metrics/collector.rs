@@ -80,7 +80,10 @@ impl Metrics {
         )?;
         let mirrored = routes.iter().flat_map(|(route, totals)| {
             let copies = totals.mirrored.map(|counts| MirrorResult::NAMES.into_iter().zip(counts));
-            copies.into_iter().flatten().map(|(result, count)| ([("route", route.as_str()), ("result", result)], count))
+            copies
+                .into_iter()
+                .flatten()
+                .map(|(result, count)| ([("route", route.as_str()), ("result", result)], count))
         });
         counters(
             encoder,
