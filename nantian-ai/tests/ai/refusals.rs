@@ -245,7 +245,7 @@ async fn what_the_model_has_failed_at_is_tried_again_and_is_no_fault_of_the_clie
         let reports = Reports::default();
         let (head, _) = send(layer(groq()).observer(reports.clone()), &upstream, request()).await;
         assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
-        assert_eq!(reports.only().outcome, Outcome::Truncated, "it was not free");
+        assert_eq!(reports.only().outcome, Outcome::Refused, "it was not free");
     }
 }
 

@@ -221,7 +221,7 @@ fn a_refusal_uses_nothing() {
 fn a_refusal_of_what_the_model_has_written_was_not_free() {
     let written = "x".repeat(100_000);
     for (error, outcome) in [
-        (format!(r#"{{"code":"json_validate_failed","failed_generation":"{written}"}}"#), Outcome::Truncated),
+        (format!(r#"{{"code":"json_validate_failed","failed_generation":"{written}"}}"#), Outcome::Refused),
         (r#"{"message":"no such model \"tool_use_failed\"","code":"x"}"#.to_owned(), Outcome::NotServed),
     ] {
         let body = format!(r#"{{"error":{error}}}"#);
