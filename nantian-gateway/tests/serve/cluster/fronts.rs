@@ -61,8 +61,10 @@ async fn a_gateway_is_reached_through_its_service_and_tells_the_address_of_that(
     let slice = slice().unwrap();
     assert_eq!(slice["endpoints"].as_array().map(Vec::len), Some(2));
     assert_eq!(slice["ports"][0]["port"], running.address().port());
-    let service = server.get("services", "demo", "demo-nantian").unwrap();
-    assert_eq!(service["metadata"]["labels"]["team"], "a");
+    eventually("the Service has the label", async || {
+        server.get("services", "demo", "demo-nantian").unwrap()["metadata"]["labels"]["team"] == "a"
+    })
+    .await;
 
     let ingress = json!([{ "ip": "192.0.2.7" }, { "hostname": "lb.example.com" }]);
     server.set_status("services", "demo", "demo-nantian", json!({ "loadBalancer": { "ingress": ingress } }));
