@@ -22,7 +22,7 @@ use crate::{body::BoxError, respond::find, runtime::spawn_local};
 /// A body that breaks off or breaks the rules of its framing. Maps to 400.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of the request cannot be read")]
-pub(crate) struct BrokenBody(#[source] hyper::Error);
+pub(crate) struct BrokenBody(#[source] BoxError);
 
 // === impl BrokenBody ===
 
@@ -36,7 +36,7 @@ impl BrokenBody {
             )
         };
         let is_reset = |error: &h2::Error| error.is_reset() || error.is_io();
-        find(&self.0).is_some_and(is_gone) || find(&self.0).is_some_and(is_reset)
+        find(&*self.0).is_some_and(is_gone) || find(&*self.0).is_some_and(is_reset)
     }
 }
 
@@ -82,7 +82,15 @@ impl Body for ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.waits_for_100 = false;
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let polled = clean_trailers(Pin::new(incoming).poll_frame(cx), Sender::Client);
+        let polled = clean_trailers(Pin::new(&mut *incoming).poll_frame(cx), Sender::Client);
+        // hyper takes a stream that is reset without an error for one that has ended.
+        let is_cut = matches!(polled, Poll::Ready(None)) && !incoming.is_end_stream();
+        if is_cut && self.unread.is_none() {
+            self.timer.upload_goes_on();
+            self.may_go_on = false;
+            let error = io::Error::from(ErrorKind::UnexpectedEof);
+            return Poll::Ready(Some(Err(BrokenBody(error.into()).into())));
+        }
         match &polled {
             Poll::Pending if self.timer.is_late() => {
                 self.may_go_on = false;
@@ -94,7 +102,7 @@ impl Body for ClientBody {
                 self.may_go_on = matches!(frame, Some(Ok(_)));
             }
         }
-        polled.map_err(|error| BrokenBody(error).into())
+        polled.map_err(|error| BrokenBody(error.into()).into())
     }
 
     fn is_end_stream(&self) -> bool {

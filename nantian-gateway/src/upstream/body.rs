@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::{self, ErrorKind},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -94,7 +95,14 @@ impl Body for UpstreamBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = match &mut self.0 {
             Kind::Http1 { incoming, lease } => poll_http1(incoming, lease, cx),
-            Kind::Http2 { incoming, .. } => Pin::new(incoming).poll_frame(cx),
+            Kind::Http2 { incoming, .. } => {
+                let polled = Pin::new(&mut *incoming).poll_frame(cx);
+                // hyper takes a stream that is reset without an error for one that has ended.
+                if matches!(polled, Poll::Ready(None)) && !incoming.is_end_stream() {
+                    return Poll::Ready(Some(Err(io::Error::from(ErrorKind::UnexpectedEof).into())));
+                }
+                polled
+            }
             Kind::Full(body) => return Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         };
         clean_trailers(polled, Sender::Backend).map_err(Into::into)

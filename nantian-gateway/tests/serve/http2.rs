@@ -9,13 +9,17 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::Notify, task::JoinHandle};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 
 use crate::support::{
     Backend, Running, World, after, eventually,
     http2::{
-        Body, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, RST_STREAM, SETTINGS, client, frame, get,
-        raw, reply, upload,
+        Body, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, HEADERS, PREFACE, RST_STREAM, SETTINGS,
+        client, frame, get, next_frame, raw, reply, upload,
     },
     rule, soon, to, when_stuck,
 };
@@ -288,6 +292,52 @@ async fn a_stream_that_is_reset_ends_the_request_to_the_backend() {
         tokio::select! { _ = &mut pending => panic!("nobody answers"), () = asked => {} }
     }
     soon(left.notified()).await;
+}
+
+#[tokio::test]
+async fn half_an_upload_is_no_upload_whatever_it_is_reset_with() {
+    let (told, mut came) = mpsc::unbounded_channel();
+    let backend = Backend::raw(move |mut wire| {
+        let told = told.clone();
+        async move {
+            let Ok(_) = wire.head().await else { return };
+            let _ = told.send(wire.chunk().await.unwrap());
+            let _ = told.send(wire.rest().await);
+        }
+    })
+    .await;
+    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let mut wire = raw(&gateway).await;
+    let post = [&b"\x83"[..], &GET[1..]].concat();
+    wire.send(frame(HEADERS, END_HEADERS, 1, &post)).await;
+    wire.send(frame(DATA, 0, 1, b"half")).await;
+    assert_eq!(soon(came.recv()).await.unwrap(), b"half");
+    wire.send(frame(RST_STREAM, 0, 1, &[0; 4])).await;
+    assert_eq!(soon(came.recv()).await.unwrap(), b"", "there is no last chunk");
+}
+
+#[tokio::test]
+async fn half_an_answer_is_no_answer_whatever_it_is_reset_with() {
+    let backend = Backend::raw(async |mut wire| {
+        let Ok(_) = wire.exactly(PREFACE.len()).await else { return };
+        wire.send(frame(SETTINGS, 0, 0, &[])).await;
+        while let Ok((kind, _, stream)) = next_frame(&mut wire).await {
+            if kind == HEADERS {
+                wire.send(frame(HEADERS, END_HEADERS, stream, b"\x88")).await;
+                wire.send(frame(DATA, 0, stream, b"half")).await;
+                wire.send(frame(RST_STREAM, 0, stream, &[0; 4])).await;
+            }
+        }
+    })
+    .await;
+    let gateway = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]).start().await;
+    let response = soon(client(&gateway).await.send_request(get("/"))).await.unwrap();
+    soon(response.collect()).await.unwrap_err();
+
+    let mut wire = gateway.connect().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let came = wire.rest().await;
+    assert!(came.ends_with(b"4\r\nhalf\r\n"), "{:?}", String::from_utf8_lossy(&came));
 }
 
 /// A literal header in HPACK, without Huffman coding; the lengths are of at most 126 bytes.
