@@ -32,7 +32,12 @@ impl HeaderModifier {
             headers.insert(name, value.clone());
         }
         for (name, value) in &self.add {
-            headers.append(name, value.clone());
+            if name == header::HOST {
+                // There is one at most (RFC 9112, section 3.2).
+                headers.insert(name, value.clone());
+            } else {
+                headers.append(name, value.clone());
+            }
         }
         Order::Kept.remove(headers, |name| self.remove.contains(name));
     }
@@ -77,5 +82,13 @@ mod tests {
         let of = |name| request.get_all(name).iter().collect::<Vec<_>>();
         assert_eq!(of("cookie"), ["a=1; b=2"]);
         assert_eq!(of("x-b"), ["1", "2"]);
+    }
+
+    #[test]
+    fn a_host_that_is_added_takes_the_place_of_the_one_there_is() {
+        let changes = HeaderModifier { add: vec![pair("host", "b")], ..HeaderModifier::default() };
+        let mut request = HeaderMap::from_iter([pair("host", "a")]);
+        changes.apply_to_request(&mut request);
+        assert_eq!(request.get_all(header::HOST).iter().collect::<Vec<_>>(), ["b"]);
     }
 }
