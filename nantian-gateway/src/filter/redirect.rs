@@ -87,9 +87,14 @@ fn redirect(redirect: &ir::Redirect, request: &Parts, info: &RequestInfo) -> Res
     }
     let is_elsewhere = redirect.scheme.is_some() || info.is_secure != info.tls;
     let port = redirect.port.unwrap_or(if is_elsewhere { own_port } else { info.port });
+    // The server as a whole has no path that could follow a host (RFC 9112, section 3.2.4).
+    let asked = match request.uri.path() {
+        "*" => "/",
+        path => path,
+    };
     let path = match &redirect.path {
-        Some(rewrite) => rewritten(rewrite, request.uri.path()),
-        None => request.uri.path().to_owned(),
+        Some(rewrite) => rewritten(rewrite, asked),
+        None => asked.to_owned(),
     };
     let mut location = format!("{scheme}://{host}");
     if port != own_port {
@@ -149,6 +154,11 @@ mod tests {
         assert_eq!(location(&filter(), "/a?b=c", false, 80), "http://example.org/a?b=c");
         assert_eq!(location(&filter(), "/a", false, 8080), "http://example.org:8080/a");
         assert_eq!(location(&filter(), "/a", true, 443), "https://example.org/a");
+    }
+
+    #[test]
+    fn who_asks_about_the_server_as_a_whole_is_sent_to_a_uri() {
+        assert_eq!(location(&filter(), "*", false, 80), "http://example.org/");
     }
 
     #[test]
