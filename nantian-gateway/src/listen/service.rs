@@ -162,8 +162,8 @@ impl ConnectionService {
             forward::join_cookies(&mut parts.headers);
             say_length_once(&mut parts.headers);
         }
-        normalize::one_host(&parts.headers).map_err(Refusal::bad_request)?;
-        normalize::path(&mut parts.uri).map_err(Refusal::bad_request)?;
+        normalize::one_host(&parts.headers, parts.version).map_err(Refusal::bad_request)?;
+        normalize::path(&mut parts.uri, parts.version).map_err(Refusal::bad_request)?;
         Ok(seen)
     }
 

@@ -21,6 +21,7 @@ async fn a_head_that_two_parsers_could_read_differently_is_refused() {
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
     for (what, head, status) in [
         ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
+        ("no host beside a whole URI", "GET http://h/ HTTP/1.1\r\n\r\n", 400),
         ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         ("the same host twice", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
         ("a host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),

@@ -272,6 +272,9 @@ async fn requests_that_a_proxy_must_read_closely_reach_the_right_backend() {
     let reply = wire.ask("GET http://elsewhere.net/ HTTP/1.1\r\nHost: example.org\r\n\r\n").await;
     assert_eq!(reply.status(), 404);
 
+    let reply = wire.ask("GET http://example.org?x=1 HTTP/1.1\r\nHost: example.org\r\n\r\n").await;
+    assert_eq!((reply.status(), backend.last().start.as_str()), (200, "GET /?x=1 HTTP/1.1"));
+
     let reply = wire.ask("OPTIONS * HTTP/1.1\r\nHost: example.org\r\n\r\n").await;
     assert_eq!(reply.status(), 200);
     assert_eq!(backend.last().start, "OPTIONS * HTTP/1.1");

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::Ipv6Addr};
 
-use http::{HeaderMap, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, Uri, Version, header, uri::PathAndQuery};
 
 use crate::spelling::{self, InvalidPath};
 
@@ -15,6 +15,8 @@ pub(super) enum InvalidTarget {
     ManyHosts,
     #[error("the host is not valid")]
     Host,
+    #[error("the request names no path")]
+    NoPath,
     #[error(transparent)]
     Path(#[from] InvalidPath),
 }
@@ -22,11 +24,14 @@ pub(super) enum InvalidTarget {
 /// The longest host name there can be (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 255;
 
-/// Refuses more than one Host header (RFC 9112, section 3.2).
-pub(super) fn one_host(headers: &HeaderMap) -> Result<(), InvalidTarget> {
-    match headers.get_all(header::HOST).iter().nth(1) {
-        Some(_) => Err(InvalidTarget::ManyHosts),
-        None => Ok(()),
+/// Refuses more than one Host header and, over HTTP/1.1, none, whatever the target says (RFC 9112, section
+/// 3.2).
+pub(super) fn one_host(headers: &HeaderMap, version: Version) -> Result<(), InvalidTarget> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_11 => Err(InvalidTarget::NoHost),
+        (_, Some(_)) => Err(InvalidTarget::ManyHosts),
+        _ => Ok(()),
     }
 }
 
@@ -74,9 +79,16 @@ fn without_port(authority: &str) -> Result<&str, InvalidTarget> {
 }
 
 /// Rewrites the path of `uri` to its one spelling; does nothing to the many that have it already, nor to `*`.
-pub(super) fn path(uri: &mut Uri) -> Result<(), InvalidTarget> {
+///
+/// What names a host and then a query has the path `/` (RFC 9110, section 4.2.3); `:path` says it itself (RFC
+/// 9113, section 8.3.1).
+pub(super) fn path(uri: &mut Uri, version: Version) -> Result<(), InvalidTarget> {
     let text = uri.path();
-    if text == "*" || spelling::is_normal(text) {
+    let is_absent = uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?'));
+    if is_absent && version == Version::HTTP_2 {
+        return Err(InvalidTarget::NoPath);
+    }
+    if text == "*" || !is_absent && spelling::is_normal(text) {
         return Ok(());
     }
     let path = spelling::normal(text)?;
