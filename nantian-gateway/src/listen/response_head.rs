@@ -1,6 +1,6 @@
 //! What a response must not say to a client.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use http_body::Body as _;
 
 use super::{
@@ -44,10 +44,12 @@ pub(super) fn say_length_once(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what the backend meant for the gateway; a change of protocol is announced again.
+/// Removes what the backend meant for the gateway; a change of protocol is announced again, and so is, where
+/// the client can ask for it, one that the backend insists on (RFC 9110, section 15.5.22).
 pub(super) fn without_hop_by_hop(
     mut response: Response<ObservedBody>,
     order: Order,
+    version: Version,
 ) -> Response<ObservedBody> {
     let seen = HopHeaders::of(response.headers());
     if seen.transfer_encoding() || response.status() == StatusCode::NO_CONTENT {
@@ -57,7 +59,12 @@ pub(super) fn without_hop_by_hop(
     }
     say_length_once(response.headers_mut());
     let upgrade = remove_hop_by_hop(response.headers_mut(), seen, order);
-    if let Some(protocol) = upgrade.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+    let is_announced = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => true,
+        StatusCode::UPGRADE_REQUIRED => version == Version::HTTP_11,
+        _ => false,
+    };
+    if let Some(protocol) = upgrade.filter(|_| is_announced) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(header::UPGRADE, protocol);
     }

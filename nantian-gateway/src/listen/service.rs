@@ -342,7 +342,7 @@ impl Future for RequestFuture {
         let response = match this.reply.project() {
             ReplyProjection::Route { future } => {
                 let Ok(response) = ready!(future.poll(cx));
-                without_hop_by_hop(response, *this.order)
+                without_hop_by_hop(response, *this.order, *this.version)
             }
             ReplyProjection::Refused { refusal } => refuse(refusal.take()).map(ObservedBody::unobserved),
         };
@@ -377,7 +377,9 @@ impl Future for RequestFuture {
             || ends_with_connection;
         let mut response = response.map(|body| ReplyBody::new(body, timer, guard));
         if is_last && !changes_protocol {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            let upgrades = response.headers().contains_key(header::UPGRADE);
+            let options = if upgrades { "close, upgrade" } else { "close" };
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static(options));
         }
         // A gateway speaks its own version, whatever the backend speaks (RFC 9110, section 2.5). But a client
         // of HTTP/1.0 hyper would then tell besides that the connection is kept, if it wants that.

@@ -155,6 +155,21 @@ async fn a_refused_upgrade_is_a_response_like_any_other() {
 }
 
 #[tokio::test]
+async fn who_must_upgrade_hears_what_to() {
+    let backend = Backend::answering(|_| {
+        "HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade\r\nupgrade: websocket\r\ncontent-length: 0\r\n\r\n"
+    })
+    .await;
+    let gateway = gateway(&backend, &[]).await;
+    let mut wire = gateway.connect().await;
+    for _ in 0..2 {
+        let reply = wire.get("/").await;
+        let told = (reply.header("connection"), reply.header("upgrade"));
+        assert_eq!((reply.status(), told), (426, (Some("upgrade"), Some("websocket"))));
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_goes_over_http_1_1_to_a_service_of_http_2() {
     let both = shouting().await;
     let world = World::new().h2c_service("a", &both).route("r", &[rule("/", &to("a"))]);
