@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -16,13 +17,18 @@ use crate::{
     kept::KeptBytes,
 };
 
+/// Shorter pieces are copied to be kept: what is read is a slice of a buffer, all of which it would keep.
+const COPIED: usize = 4096;
+
 /// A body that is kept while it is sent, so that it can be sent again.
 pub(crate) struct ReplayBuffer(Rc<RefCell<KeptBody>>);
 
 struct KeptBody {
     source: Body,
-    /// What was read of the source so far.
-    parts: Vec<Part>,
+    /// What was read of the source so far, or what is left to send of it if it will not be sent again.
+    parts: VecDeque<Part>,
+    /// The part that the present attempt sends next.
+    next: usize,
     /// How many bytes may be kept, counting what it takes to keep them.
     limit: usize,
     /// How many are.
@@ -45,8 +51,6 @@ enum Part {
 struct AttemptBody {
     kept: Rc<RefCell<KeptBody>>,
     number: u32,
-    /// The part that is sent next.
-    next: usize,
 }
 
 // === impl ReplayBuffer ===
@@ -55,8 +59,8 @@ impl ReplayBuffer {
     /// Keeps up to `limit` bytes of `source`, in which each part counts for what it takes to keep it, lest
     /// clients make a lot of small ones; there is nothing to keep if it is empty.
     pub(crate) fn of(source: Body, limit: usize) -> Option<Self> {
-        let (parts, kept) = (Vec::new(), KeptBytes::default());
-        let kept = KeptBody { source, parts, limit, size: 0, kept, is_whole: true, attempt: 0 };
+        let (parts, kept) = (VecDeque::new(), KeptBytes::default());
+        let kept = KeptBody { source, parts, next: 0, limit, size: 0, kept, is_whole: true, attempt: 0 };
         (!kept.source.is_end_stream()).then(|| Self(Rc::new(RefCell::new(kept))))
     }
 
@@ -69,7 +73,17 @@ impl ReplayBuffer {
     pub(crate) fn next(&self) -> Body {
         let mut kept = self.0.borrow_mut();
         kept.attempt += 1;
-        Body::boxed(AttemptBody { kept: Rc::clone(&self.0), number: kept.attempt, next: 0 })
+        kept.next = 0;
+        Body::boxed(AttemptBody { kept: Rc::clone(&self.0), number: kept.attempt })
+    }
+}
+
+impl Drop for ReplayBuffer {
+    /// There is no further attempt, and the present one may last long without anything more to send.
+    fn drop(&mut self) {
+        if let Ok(mut kept) = self.0.try_borrow_mut() {
+            kept.keep_rest();
+        }
     }
 }
 
@@ -86,16 +100,59 @@ impl KeptBody {
             return;
         }
         if let Some(data) = frame.data_ref() {
-            self.parts.push(Part::Data(data.clone()));
+            let is_short = data.len() < COPIED;
+            let data = if is_short { Bytes::copy_from_slice(data) } else { data.clone() };
+            self.parts.push_back(Part::Data(data));
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.parts.push(Part::Trailers(Box::new(trailers.clone())));
+            self.parts.push_back(Part::Trailers(Box::new(trailers.clone())));
         }
+        self.next = self.parts.len();
+    }
+
+    /// What was kept and the present attempt has yet to send; it stays only if it may be sent again.
+    fn next_part(&mut self) -> Option<Part> {
+        if self.is_whole {
+            let part = self.parts.get(self.next)?.clone();
+            self.next += 1;
+            return Some(part);
+        }
+        let part = self.parts.pop_front()?;
+        self.size = self.size.saturating_sub(part.len() + size_of::<Part>());
+        if self.parts.is_empty() {
+            self.forget();
+        } else {
+            // Less finds room.
+            let _ = self.kept.set(self.size);
+        }
+        Some(part)
+    }
+
+    /// Keeps no more than what the present attempt has yet to send.
+    fn keep_rest(&mut self) {
+        self.is_whole = false;
+        for _ in 0..std::mem::take(&mut self.next) {
+            drop(self.next_part());
+        }
+        self.parts.shrink_to_fit();
     }
 
     fn forget(&mut self) {
         self.is_whole = false;
-        self.parts = Vec::new();
+        self.parts = VecDeque::new();
+        self.next = 0;
         self.kept = KeptBytes::default();
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// Bytes of the content.
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
     }
 }
 
@@ -106,31 +163,22 @@ impl http_body::Body for AttemptBody {
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        let mut kept = this.kept.borrow_mut();
-        if kept.attempt != this.number {
+        let mut kept = self.kept.borrow_mut();
+        if kept.attempt != self.number {
             return Poll::Ready(Some(Err("the request is sent anew".into())));
         }
-        if let Some(part) = kept.parts.get(this.next) {
-            this.next += 1;
-            return Poll::Ready(Some(Ok(match part.clone() {
+        if let Some(part) = kept.next_part() {
+            return Poll::Ready(Some(Ok(match part {
                 Part::Data(data) => Frame::data(data),
                 Part::Trailers(trailers) => Frame::trailers(*trailers),
             })));
         }
         let polled = Pin::new(&mut kept.source).poll_frame(cx);
         match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if Rc::strong_count(&this.kept) == 1 {
-                    // It will not be sent again.
-                    kept.forget();
-                }
-                kept.keep(frame);
-                this.next = kept.parts.len();
-            }
+            Poll::Ready(Some(Ok(frame))) => kept.keep(frame),
             // A source may say of its error once, and that it is over from then on.
             Poll::Ready(Some(Err(_))) => kept.forget(),
             Poll::Ready(None) | Poll::Pending => {}
@@ -140,16 +188,12 @@ impl http_body::Body for AttemptBody {
 
     fn is_end_stream(&self) -> bool {
         let kept = self.kept.borrow();
-        kept.attempt == self.number && self.next >= kept.parts.len() && kept.source.is_end_stream()
+        kept.attempt == self.number && kept.next >= kept.parts.len() && kept.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let kept = self.kept.borrow();
-        let ahead = kept.parts.iter().skip(self.next).map(|part| match part {
-            Part::Data(data) => data.len() as u64,
-            Part::Trailers(_) => 0,
-        });
-        let ahead: u64 = ahead.sum();
+        let ahead: u64 = kept.parts.iter().skip(kept.next).map(|part| part.len() as u64).sum();
         let source = kept.source.size_hint();
         let mut hint = SizeHint::new();
         if let Some(upper) = source.upper() {
@@ -162,7 +206,7 @@ impl http_body::Body for AttemptBody {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::stream;
+    use futures_util::{StreamExt as _, stream};
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
@@ -225,6 +269,45 @@ mod tests {
         attempt.frame().await.unwrap().unwrap();
         assert!(kept.upgrade().unwrap().borrow().parts.is_empty());
         assert!(attempt.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_given_back_though_nothing_more_comes() {
+        let _others = all_but(150);
+        let part = Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'a'; 100])));
+        let silent = Body::boxed(StreamBody::new(stream::iter([part]).chain(stream::pending())));
+        let replay = ReplayBuffer::of(silent, KEPT).unwrap();
+        let mut attempt = replay.next();
+        attempt.frame().await.unwrap().unwrap();
+        let mut more = KeptBytes::default();
+        assert!(!more.set(100), "it may be sent again");
+        drop(replay);
+        assert!(more.set(150));
+    }
+
+    #[tokio::test]
+    async fn what_the_last_attempt_has_yet_to_send_is_kept_until_then() {
+        let _others = all_but(150);
+        let replay = ReplayBuffer::of(Body::full(vec![b'a'; 100]), KEPT).unwrap();
+        replay.next().frame().await.unwrap().unwrap();
+        let mut last = replay.next();
+        drop(replay);
+        let mut more = KeptBytes::default();
+        assert!(!more.set(100) && !last.is_end_stream());
+        assert_eq!(last.size_hint().exact(), Some(100));
+        assert_eq!(last.frame().await.unwrap().unwrap().into_data().unwrap().len(), 100);
+        assert!(more.set(150) && last.is_end_stream());
+        assert!(last.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn short_pieces_do_not_keep_what_they_were_read_into() {
+        let read = Bytes::from(vec![b'a'; 65_536]);
+        let parts = [0, 1, 2].map(|at| Ok::<_, BoxError>(Frame::data(read.slice(at..=at))));
+        let source = Body::boxed(StreamBody::new(stream::iter(parts)));
+        let replay = ReplayBuffer::of(source, KEPT).unwrap();
+        assert_eq!(replay.next().collect().await.unwrap().to_bytes(), "aaa");
+        assert!(replay.is_whole() && read.is_unique());
     }
 
     #[tokio::test]
