@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
@@ -14,6 +14,9 @@ use std::{
 
 /// Lines that may wait for the writer; more are lost and counted.
 const QUEUE: usize = 16_384;
+
+/// Bytes that they may take: clients decide how long the lines of the access log are.
+const QUEUED: usize = 16 << 20;
 
 /// Bytes of lines that are written at once.
 const BATCH: usize = 64 * 1024;
@@ -25,6 +28,8 @@ const RETRY: Duration = Duration::from_millis(10);
 #[derive(Clone)]
 pub(crate) struct LineWriter {
     lines: SyncSender<Vec<u8>>,
+    /// Bytes of the lines that wait.
+    queued: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
 }
 
@@ -39,13 +44,17 @@ impl LineWriter {
         lost: Arc<AtomicU64>,
     ) -> (Self, impl FnOnce() + Send + 'static) {
         let (lines, queue) = sync_channel(QUEUE);
-        let writer = Self { lines, lost: Arc::clone(&lost) };
-        (writer, move || write_lines(name, out, &queue, &lost))
+        let queued = Arc::new(AtomicUsize::new(0));
+        let writer = Self { lines, queued: Arc::clone(&queued), lost: Arc::clone(&lost) };
+        (writer, move || write_lines(name, out, &queue, &queued, &lost))
     }
 
     /// Gives a line, with its end, to the thread that writes it, or loses it if too many wait there.
     pub(crate) fn write(&self, line: Vec<u8>) {
-        if self.lines.try_send(line).is_err() {
+        let bytes = line.capacity();
+        let has_room = self.queued.fetch_add(bytes, Relaxed).saturating_add(bytes) <= QUEUED;
+        if !has_room || self.lines.try_send(line).is_err() {
+            self.queued.fetch_sub(bytes, Relaxed);
             self.lost.fetch_add(1, Relaxed);
         }
     }
@@ -59,14 +68,20 @@ impl fmt::Debug for LineWriter {
 
 /// Writes until the log is gone, as many lines at once as wait. What cannot be written, as on a full disk, is
 /// lost and counted, and later lines are tried again.
-fn write_lines(name: &str, mut out: impl Write, queue: &Receiver<Vec<u8>>, lost: &AtomicU64) {
+fn write_lines(
+    name: &str,
+    mut out: impl Write,
+    queue: &Receiver<Vec<u8>>,
+    queued: &AtomicUsize,
+    lost: &AtomicU64,
+) {
     let (mut lines, mut is_failing, mut told) = (Vec::new(), false, 0);
     while let Ok(line) = queue.recv() {
-        lines.extend(line);
+        gather(&mut lines, line, queued);
         while lines.len() < BATCH
             && let Ok(line) = queue.try_recv()
         {
-            lines.extend(line);
+            gather(&mut lines, line, queued);
         }
         let (written, result) = write_all(&mut out, &lines);
         let rest = lines.split_off(written);
@@ -89,6 +104,12 @@ fn write_lines(name: &str, mut out: impl Write, queue: &Receiver<Vec<u8>>, lost:
         }
         is_failing = result.is_err();
     }
+}
+
+/// Takes a line that no longer waits.
+fn gather(lines: &mut Vec<u8>, line: Vec<u8>, queued: &AtomicUsize) {
+    queued.fetch_sub(line.capacity(), Relaxed);
+    lines.extend(line);
 }
 
 /// Writes all of `lines`, or as much as can be written, and says how much. Somebody who does not take more
@@ -131,19 +152,35 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_wait_are_bounded_by_their_bytes() {
+        let lost = Arc::new(AtomicU64::new(0));
+        let (log, write) = LineWriter::new("log", io::sink(), Arc::clone(&lost));
+        let queued = Arc::clone(&log.queued);
+        for _ in 0..20 {
+            log.write(vec![b'a'; QUEUED / 16]);
+        }
+        assert_eq!((lost.load(Relaxed), queued.load(Relaxed)), (4, QUEUED));
+        drop(log);
+        write();
+        assert_eq!(queued.load(Relaxed), 0, "what was written is room for others");
+    }
+
+    #[test]
     fn a_disk_that_is_full_for_a_while_costs_lines_of_that_while() {
         let (lines, queue) = sync_channel(10);
-        let (lost, mut written) = (AtomicU64::new(7), Vec::new());
+        let (queued, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(7)));
+        let log = LineWriter { lines, queued: Arc::clone(&queued), lost: Arc::clone(&lost) };
+        let mut written = Vec::new();
         let mut first = vec![b'a'; BATCH];
         first.push(b'\n');
         for line in [first, b"second\n".to_vec(), b"third\n".to_vec()] {
-            lines.send(line).unwrap();
+            log.write(line);
         }
-        drop(lines);
+        drop(log);
         let (full, busy) = (Err(io::ErrorKind::StorageFull.into()), Err(io::ErrorKind::WouldBlock.into()));
         let out = Moody { moods: vec![Ok(BATCH - 1), full, busy, Ok(1)], written: &mut written };
-        write_lines("log", out, &queue, &lost);
-        assert_eq!(lost.into_inner(), 8);
+        write_lines("log", out, &queue, &queued, &lost);
+        assert_eq!((lost.load(Relaxed), queued.load(Relaxed)), (8, 0));
         let written = String::from_utf8(written).unwrap();
         let rest = "\nsecond\nthird\n";
         assert_eq!(written.trim_start_matches('a'), rest, "the line that was torn ends");
