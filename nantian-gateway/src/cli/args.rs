@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nantian_crd::NantianKind;
@@ -216,10 +220,11 @@ pub(super) struct Common {
     pub(super) max_plugin_instances: Option<NonZeroU32>,
     /// The most bytes of memory that the instances of all Wasm plugins have together, at least 4194304,
     /// whatever the `sandbox.maxMemoryBytes` of each. A plugin is refused more, and one, or an edit of one,
-    /// that finds too little is not started. The last quarter is for instances of at most 16777216 bytes.
-    #[arg(long, env = "NANTIAN_MAX_PLUGIN_MEMORY_BYTES", value_name = "BYTES", default_value_t = 536_870_912,
+    /// that finds too little is not started. The last quarter is for instances of at most 16777216 bytes. By
+    /// default 33554432 for each worker, at least 536870912.
+    #[arg(long, env = "NANTIAN_MAX_PLUGIN_MEMORY_BYTES", value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(4_194_304..))]
-    pub(super) max_plugin_memory_bytes: u64,
+    pub(super) max_plugin_memory_bytes: Option<u64>,
     /// The most client connections of the process, at least 1; further ones wait until another one ends.
     #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -267,6 +272,14 @@ pub(super) enum AccessLogFormat {
     Json,
 }
 
+impl Common {
+    /// The most bytes of memory that the plugins of so many workers have together.
+    pub(super) fn plugin_memory(&self, workers: NonZeroUsize) -> usize {
+        let told = self.max_plugin_memory_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        told.unwrap_or_else(|| workers.get().saturating_mul(32 << 20).max(512 << 20))
+    }
+}
+
 /// The milliseconds of a day.
 const DAY: u64 = 24 * HOUR;
 /// The milliseconds of an hour.
@@ -310,6 +323,18 @@ mod tests {
         assert!(matches!(run.common.limits.store, RateLimitStore::Memory));
         assert_eq!(run.common.limits.timeout, Duration::from_millis(20));
         assert_eq!(run.common.limits.failure_mode, FailureMode::Local);
+    }
+
+    #[test]
+    fn plugins_have_more_memory_where_each_has_many_instances() {
+        let memory = |options: &[&str], workers| {
+            let run = ["nantian-gateway", "run", "--manifests", "a"];
+            let run = run.into_iter().chain(options.iter().copied());
+            let Cli { command: Command::Run(run) } = Cli::parse_from(run) else { panic!("not run") };
+            run.common.plugin_memory(NonZeroUsize::new(workers).unwrap())
+        };
+        assert_eq!([1, 16, 64].map(|workers| memory(&[], workers)), [512 << 20, 512 << 20, 2 << 30]);
+        assert_eq!(memory(&["--max-plugin-memory-bytes", "4194304"], 64), 4 << 20);
     }
 
     #[test]

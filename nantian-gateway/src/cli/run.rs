@@ -155,7 +155,7 @@ pub(super) async fn serve(
         body_memory: config.body_memory.clone(),
         workers: count,
         max_instances: common.max_plugin_instances,
-        max_memory: usize::try_from(common.max_plugin_memory_bytes)?,
+        max_memory: common.plugin_memory(count),
     };
     // The access log ends with the last who can write to it.
     drop(config);
