@@ -1,12 +1,13 @@
 //! What one instance may have of memory, tables and instances.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
 
 use crate::config::Sandbox;
 use crate::error::{Cause, PluginError};
-use crate::linear_memory::{LinearMemory, MemoryShare};
+use crate::linear_memory::{LinearMemory, MemoryShare, Shortage};
 use crate::sandbox::{INSTANCES, MAX_TABLE_ELEMENTS, TABLES};
 
 /// Memory, tables and instances of one store.
@@ -23,14 +24,15 @@ pub(crate) struct Limits {
 enum MemoryLimit {
     /// Of one instance.
     Own,
-    /// Of all instances together.
-    Shared,
+    /// Of instances together.
+    Shared(Shortage),
 }
 
 // === impl Limits ===
 
 impl Limits {
-    pub(crate) fn of(sandbox: &Sandbox, memory: &Arc<LinearMemory>) -> Self {
+    /// Those of an instance in the space that has taken so much of this memory.
+    pub(crate) fn of(sandbox: &Sandbox, memory: &Arc<LinearMemory>, of_space: &Arc<AtomicUsize>) -> Self {
         let store = StoreLimitsBuilder::new()
             .memory_size(sandbox.max_memory)
             .memories(1)
@@ -38,7 +40,8 @@ impl Limits {
             .tables(TABLES as usize)
             .instances(INSTANCES as usize)
             .build();
-        Self { store, max_memory: sandbox.max_memory, memory: memory.begin(), refused_memory: None }
+        let memory = memory.begin(of_space);
+        Self { store, max_memory: sandbox.max_memory, memory, refused_memory: None }
     }
 
     /// Another callback begins.
@@ -46,11 +49,15 @@ impl Limits {
         self.refused_memory = None;
     }
 
-    /// That there has not been enough memory for all instances together, if so: what a guest that starts
+    /// That there has not been enough memory for instances together, if so: what a guest that starts
     /// fails by then.
     pub(crate) fn shortage(&self) -> Option<PluginError> {
-        let is_short = self.refused_memory == Some(MemoryLimit::Shared);
-        is_short.then(|| PluginError::NoMemory { max_memory: self.memory.limit() })
+        match self.refused_memory {
+            Some(MemoryLimit::Shared(Shortage { limit, .. })) => {
+                Some(PluginError::NoMemory { max_memory: limit })
+            }
+            Some(MemoryLimit::Own) | None => None,
+        }
     }
 
     /// Says beside a trap that there was no memory: a guest that gets none often ends so.
@@ -58,7 +65,7 @@ impl Limits {
         let Cause::Trap(text) = cause else { return cause };
         let limit = match self.refused_memory {
             Some(MemoryLimit::Own) => format!("{} bytes", self.max_memory),
-            Some(MemoryLimit::Shared) => format!("{} bytes for all plugins together", self.memory.limit()),
+            Some(MemoryLimit::Shared(Shortage { limit, of })) => format!("{limit} bytes for {of} together"),
             None => return Cause::Trap(text),
         };
         Cause::Trap(format!("{text}, after memory.grow was refused at the limit of {limit}"))
@@ -74,8 +81,8 @@ impl ResourceLimiter for Limits {
     ) -> wasmtime::Result<bool> {
         if !self.store.memory_growing(current, desired, maximum)? {
             self.refused_memory = Some(MemoryLimit::Own);
-        } else if !self.memory.grow(current, desired) {
-            self.refused_memory = Some(MemoryLimit::Shared);
+        } else if let Err(shortage) = self.memory.grow(current, desired) {
+            self.refused_memory = Some(MemoryLimit::Shared(shortage));
         } else {
             return Ok(true);
         }

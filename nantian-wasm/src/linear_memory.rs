@@ -13,6 +13,8 @@ const SMALL: usize = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct LinearMemory {
     limit: usize,
+    /// What the plugins of a [`SharedSpace`](crate::SharedSpace) have of it.
+    limit_of_space: usize,
     taken: AtomicUsize,
 }
 
@@ -20,47 +22,60 @@ pub(crate) struct LinearMemory {
 #[derive(Debug)]
 pub(crate) struct MemoryShare {
     memory: Arc<LinearMemory>,
+    /// What all of its space have.
+    of_space: Arc<AtomicUsize>,
     held: usize,
+}
+
+/// Which limit leaves no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    /// In bytes.
+    pub(crate) limit: usize,
+    /// Who have so many together.
+    pub(crate) of: &'static str,
 }
 
 // === impl LinearMemory ===
 
 impl LinearMemory {
-    /// So many bytes.
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, taken: AtomicUsize::new(0) })
+    /// So many bytes, and so many of them for one space.
+    pub(crate) fn new(limit: usize, limit_of_space: usize) -> Arc<Self> {
+        Arc::new(Self { limit, limit_of_space, taken: AtomicUsize::new(0) })
     }
 
-    /// A share of nothing yet.
-    pub(crate) fn begin(self: &Arc<Self>) -> MemoryShare {
-        MemoryShare { memory: Arc::clone(self), held: 0 }
+    /// A share of nothing yet, for an instance in the space that has taken so much.
+    pub(crate) fn begin(self: &Arc<Self>, of_space: &Arc<AtomicUsize>) -> MemoryShare {
+        MemoryShare { memory: Arc::clone(self), of_space: Arc::clone(of_space), held: 0 }
     }
 }
 
 // === impl MemoryShare ===
 
 impl MemoryShare {
-    /// Bytes that all instances have together.
-    pub(crate) fn limit(&self) -> usize {
-        self.memory.limit
-    }
-
-    /// Lets a memory grow; false if there is no room.
-    pub(crate) fn grow(&mut self, current: usize, desired: usize) -> bool {
+    /// Lets a memory grow, if there is room.
+    pub(crate) fn grow(&mut self, current: usize, desired: usize) -> Result<(), Shortage> {
         // The system may have refused what there was room for the last time.
         self.shrink(current);
-        let LinearMemory { limit, taken } = &*self.memory;
+        let LinearMemory { limit, limit_of_space, taken } = &*self.memory;
+        let more = desired.saturating_sub(self.held);
         let most = if desired > SMALL { limit - limit / 4 } else { *limit };
-        let is_granted = take(taken, desired.saturating_sub(self.held), most);
-        if is_granted {
-            self.held = desired;
+        if !take(&self.of_space, more, *limit_of_space) {
+            return Err(Shortage { limit: *limit_of_space, of: "the plugins of its space" });
         }
-        is_granted
+        if !take(taken, more, most) {
+            self.of_space.fetch_sub(more, Ordering::Relaxed);
+            return Err(Shortage { limit: *limit, of: "all plugins" });
+        }
+        self.held = desired;
+        Ok(())
     }
 
     fn shrink(&mut self, bytes: usize) {
-        self.memory.taken.fetch_sub(self.held.saturating_sub(bytes), Ordering::Relaxed);
-        self.held = self.held.min(bytes);
+        let less = self.held.saturating_sub(bytes);
+        self.memory.taken.fetch_sub(less, Ordering::Relaxed);
+        self.of_space.fetch_sub(less, Ordering::Relaxed);
+        self.held -= less;
     }
 }
 
@@ -74,14 +89,19 @@ impl Drop for MemoryShare {
 mod tests {
     use super::*;
 
+    /// A share of an instance in a space of its own.
+    fn begin(memory: &Arc<LinearMemory>) -> MemoryShare {
+        memory.begin(&Arc::default())
+    }
+
     #[test]
     fn memory_is_free_again_when_its_share_is_dropped_or_it_has_not_grown_after_all() {
-        let memory = LinearMemory::new(100);
-        let (mut one, mut other) = (memory.begin(), memory.begin());
-        assert!(one.grow(0, 60) && !other.grow(0, 41) && other.grow(0, 40));
-        assert!(!one.grow(60, 61), "there is no more");
+        let memory = LinearMemory::new(100, 100);
+        let (mut one, mut other) = (begin(&memory), begin(&memory));
+        assert!(one.grow(0, 60).is_ok() && other.grow(0, 41).is_err() && other.grow(0, 40).is_ok());
+        assert!(one.grow(60, 61).is_err(), "there is no more");
         drop(other);
-        assert!(one.grow(60, 100) && one.grow(60, 61));
+        assert!(one.grow(60, 100).is_ok() && one.grow(60, 61).is_ok());
         assert_eq!(memory.taken.load(Ordering::Relaxed), 61);
         drop(one);
         assert_eq!(memory.taken.load(Ordering::Relaxed), 0);
@@ -89,11 +109,26 @@ mod tests {
 
     #[test]
     fn last_quarter_is_for_small_instances() {
-        let memory = LinearMemory::new(SMALL * 4);
-        let mut large = memory.begin();
-        assert!(large.grow(0, SMALL * 3) && !large.grow(SMALL * 3, SMALL * 3 + 1));
-        let (mut small, mut another) = (memory.begin(), memory.begin());
-        assert!(!small.grow(0, SMALL + 1) && small.grow(0, SMALL));
-        assert!(!another.grow(0, 1));
+        let memory = LinearMemory::new(SMALL * 4, SMALL * 4);
+        let mut large = begin(&memory);
+        assert!(large.grow(0, SMALL * 3).is_ok() && large.grow(SMALL * 3, SMALL * 3 + 1).is_err());
+        let (mut small, mut another) = (begin(&memory), begin(&memory));
+        assert!(small.grow(0, SMALL + 1).is_err() && small.grow(0, SMALL).is_ok());
+        assert!(another.grow(0, 1).is_err());
+    }
+
+    #[test]
+    fn space_has_no_more_than_its_part_and_what_it_does_not_get_is_not_counted() {
+        let (memory, space) = (LinearMemory::new(100, 60), Arc::new(AtomicUsize::new(0)));
+        let (mut one, mut two, mut other) = (memory.begin(&space), memory.begin(&space), begin(&memory));
+        assert!(one.grow(0, 50).is_ok());
+        assert_eq!(two.grow(0, 11), Err(Shortage { limit: 60, of: "the plugins of its space" }));
+        assert!(other.grow(0, 45).is_ok());
+        assert_eq!(two.grow(0, 6), Err(Shortage { limit: 100, of: "all plugins" }));
+        assert_eq!(space.load(Ordering::Relaxed), 50);
+        drop((one, other));
+        assert!(two.grow(0, 60).is_ok());
+        drop(two);
+        assert_eq!((space.load(Ordering::Relaxed), memory.taken.load(Ordering::Relaxed)), (0, 0));
     }
 }

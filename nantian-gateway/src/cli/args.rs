@@ -220,8 +220,9 @@ pub(super) struct Common {
     pub(super) max_plugin_instances: Option<NonZeroU32>,
     /// The most bytes of memory that the instances of all Wasm plugins have together, at least 4194304,
     /// whatever the `sandbox.maxMemoryBytes` of each. A plugin is refused more, and one, or an edit of one,
-    /// that finds too little is not started. The last quarter is for instances of at most 16777216 bytes. By
-    /// default 33554432 for each worker, at least 536870912.
+    /// that finds too little is not started. The last quarter is for instances of at most 16777216 bytes, and
+    /// in a cluster the plugins of one namespace have half of it. By default 33554432 for each worker, at
+    /// least 536870912.
     #[arg(long, env = "NANTIAN_MAX_PLUGIN_MEMORY_BYTES", value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(4_194_304..))]
     pub(super) max_plugin_memory_bytes: Option<u64>,

@@ -12,6 +12,7 @@ use crate::held_bodies::BodyMemory;
 pub struct EngineBuilder {
     pub(super) max_instances: NonZeroU32,
     pub(super) max_memory: usize,
+    pub(super) max_memory_of_space: usize,
     pub(super) body_memory: Option<BodyMemory>,
 }
 
@@ -40,6 +41,16 @@ impl EngineBuilder {
     /// Unit: bytes. Range: any. Default: no limit.
     pub fn max_memory(mut self, bytes: usize) -> Self {
         self.max_memory = bytes;
+        self
+    }
+
+    /// Sets how much of the linear memory of [all plugins](Self::max_memory) those of a
+    /// [`SharedSpace`](crate::SharedSpace) have together, so that no tenant takes all of it: guests keep what
+    /// they have grown to. A plugin that is in nobody's space has as much.
+    ///
+    /// Unit: bytes. Range: any. Default: no limit.
+    pub fn max_memory_of_space(mut self, bytes: usize) -> Self {
+        self.max_memory_of_space = bytes;
         self
     }
 
@@ -79,7 +90,7 @@ impl Default for EngineBuilder {
         let instances = threads.saturating_mul(128).clamp(1024, 4096);
         let max_instances =
             u32::try_from(instances).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
-        Self { max_instances, max_memory: usize::MAX, body_memory: None }
+        Self { max_instances, max_memory: usize::MAX, max_memory_of_space: usize::MAX, body_memory: None }
     }
 }
 
@@ -88,6 +99,7 @@ impl fmt::Debug for EngineBuilder {
         f.debug_struct("EngineBuilder")
             .field("max_instances", &self.max_instances)
             .field("max_memory", &self.max_memory)
+            .field("max_memory_of_space", &self.max_memory_of_space)
             .field("body_memory", &self.body_memory.is_some())
             .finish()
     }

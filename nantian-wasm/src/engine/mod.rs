@@ -80,7 +80,7 @@ impl Engine {
     }
 
     fn of(builder: EngineBuilder) -> Result<Self, EngineError> {
-        let EngineBuilder { max_instances, max_memory, body_memory } = builder;
+        let EngineBuilder { max_instances, max_memory, max_memory_of_space, body_memory } = builder;
         let failed = |error| EngineError { reason: format!("{error:#}") };
         let (wasmtime, allocation) = allocation::engine(max_instances).map_err(failed)?;
         let host_functions = HostFunctions::new(&wasmtime).map_err(failed)?;
@@ -90,7 +90,7 @@ impl Engine {
                 allocation,
                 max_instances,
                 host_functions,
-                linear_memory: LinearMemory::new(max_memory),
+                linear_memory: LinearMemory::new(max_memory, max_memory_of_space),
                 callout_limits: CalloutLimits::of_engine(),
                 body_memory,
                 clock: Clock::default(),

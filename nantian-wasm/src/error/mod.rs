@@ -150,7 +150,8 @@ pub enum PluginError {
     /// may be when another instance is gone.
     #[error("too little is left of the {max_memory} bytes of memory that plugins have together")]
     NoMemory {
-        /// [`EngineBuilder::max_memory`](crate::EngineBuilder::max_memory).
+        /// [`EngineBuilder::max_memory`](crate::EngineBuilder::max_memory), or
+        /// [`max_memory_of_space`](crate::EngineBuilder::max_memory_of_space).
         max_memory: usize,
     },
     /// The guest answered that it does not want this configuration.

@@ -39,7 +39,7 @@ impl Instance {
         slot: &Arc<Slot>,
     ) -> impl Future<Output = Result<Self, PluginError>> + Send + use<> {
         let plugin = slot.plugin();
-        let limits = Limits::of(sandbox, module.engine().linear_memory());
+        let limits = Limits::of(sandbox, module.engine().linear_memory(), plugin.space.memory());
         let state = State::new(Arc::clone(plugin), module.abi(), limits, slot);
         let store = GuestStore::new(module.engine(), state, sandbox.start_ticks());
         Self::start_in(module.clone(), store, sandbox.ticks())

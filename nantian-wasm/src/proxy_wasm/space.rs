@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::queues::Queues;
@@ -17,7 +17,8 @@ use crate::sync::lock;
 /// tells the instance that was last to register it of its items. A plugin resolves the queues of other VM
 /// ids, puts items in and takes them out; their data it does not see. What a plugin without a VM id has is
 /// its own. Metrics are a plugin's own in any case, and the limits of data and queues are those of each VM
-/// id.
+/// id. How much memory the plugins of a space have together the
+/// [engine](crate::EngineBuilder::max_memory_of_space) limits.
 ///
 /// A cheap handle; its clones are the same space.
 ///
@@ -39,6 +40,8 @@ struct Inner {
     stores: Mutex<HashMap<Vec<u8>, Weak<VmStore>>>,
     /// The token that was given out last: none is given out twice.
     last_token: AtomicU32,
+    /// Bytes of linear memory that instances have.
+    memory: Arc<AtomicUsize>,
 }
 
 /// Data and queues of a VM id, or of one plugin that has none. Its locks are held for an access, never while
@@ -84,6 +87,11 @@ impl SharedSpace {
             return Some(Arc::clone(own));
         }
         lock(&self.inner.stores).values().filter_map(Weak::upgrade).find(has)
+    }
+
+    /// Bytes of linear memory that instances of its plugins have.
+    pub(crate) fn memory(&self) -> &Arc<AtomicUsize> {
+        &self.inner.memory
     }
 
     pub(super) fn next_token(&self) -> Result<u32, HostTrap> {

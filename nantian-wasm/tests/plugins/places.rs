@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::Command;
 
-use nantian_wasm::{Allocation, Engine, Module, Plugin, PluginConfig, PluginError};
+use nantian_wasm::{Allocation, Engine, Module, Plugin, PluginConfig, PluginError, SharedSpace};
 
 use crate::support::{Ticking, get, guest, plugin_of, send};
 
@@ -70,6 +70,26 @@ fn plugins_share_the_memory_of_their_engine() {
     }
     engine.maintain();
     assert_eq!(growing.status().memory, 6 << 20);
+}
+
+#[test]
+fn plugins_of_a_space_leave_memory_to_those_of_others() {
+    let engine = Engine::builder().max_memory(6 << 20).max_memory_of_space(3 << 20).build().unwrap().0;
+    let bytes = module(r#"(memory (export "memory") 32)"#);
+    let started = |space: &SharedSpace| {
+        plugin_of(&engine, &bytes, |config| {
+            config.instances = NonZeroUsize::new(1);
+            config.shared_space = Some(space.clone());
+        })
+    };
+    let (greedy, other) = (SharedSpace::new(), SharedSpace::new());
+    let first = started(&greedy).unwrap();
+    assert_eq!(started(&greedy).unwrap_err(), PluginError::NoMemory { max_memory: 3 << 20 });
+    let _other = started(&other).unwrap();
+    drop(first);
+    engine.maintain();
+    engine.maintain();
+    started(&greedy).unwrap();
 }
 
 #[test]

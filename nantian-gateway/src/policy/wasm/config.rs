@@ -8,7 +8,7 @@ use nantian_wasm::{
 };
 
 use super::PluginResources;
-use crate::ir;
+use crate::{ir, tenancy::Tenancy};
 
 /// An engine whose plugins hold bodies where AIServices do.
 pub(super) fn engine(resources: &PluginResources) -> Result<(Engine, EngineThreads), EngineError> {
@@ -24,6 +24,9 @@ pub(super) fn engine(resources: &PluginResources) -> Result<(Engine, EngineThrea
             })
         }
     });
+    if resources.client.tenancy == Tenancy::Shared {
+        builder = builder.max_memory_of_space(resources.max_memory / 2);
+    }
     if let Some(most) = resources.max_instances {
         builder = builder.max_instances(most);
     }
