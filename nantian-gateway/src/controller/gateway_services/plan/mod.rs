@@ -83,7 +83,7 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
                     && other_replicas(objects, service, &config.own_service).is_none()
             });
             if let (Some(service), Some(uid)) = (own, uid) {
-                let ports = front_ports(service).collect();
+                let ports = own_ports(objects, name, service);
                 plan.lead_to(&replicas, objects, name, (&service_name, uid), &ports);
             }
             continue;
@@ -234,6 +234,18 @@ fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service, own: &Ob
             false => leads_to(service).is_some_and(|replicas| replicas == *own),
         }
     })
+}
+
+/// The ports that a Service leads to, apart from those of other Gateways: whoever may write Services there
+/// may have edited it.
+fn own_ports(objects: &Objects, gateway: &ObjectName, service: &Service) -> BTreeMap<(Transport, u16), u16> {
+    let mut others = BTreeSet::new();
+    if let Placements::InFront(placed) = &objects.placements {
+        let placed = placed.iter().filter(|(name, _)| *name != gateway);
+        let ports = placed.flat_map(|(_, placement)| &placement.ports);
+        others.extend(ports.map(|((transport, _), bound)| (*transport, *bound)));
+    }
+    front_ports(service).filter(|((transport, _), bound)| !others.contains(&(*transport, *bound))).collect()
 }
 
 /// Whether the Service of a Gateway has an address.

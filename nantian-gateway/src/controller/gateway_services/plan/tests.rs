@@ -185,8 +185,10 @@ fn lead(objects: &mut Objects, gateway: &str, ports: &[(u16, u16)]) {
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": gateway,
         "uid": format!("uid-of-{gateway}"),
     });
-    let metadata =
-        json!({ "name": format!("{gateway}-ours"), "namespace": "demo", "ownerReferences": [owner] });
+    let name = format!("{gateway}-ours");
+    let metadata = json!({
+        "name": name, "namespace": "demo", "uid": format!("uid-of-{name}"), "ownerReferences": [owner],
+    });
     put(
         &mut objects.services,
         json!({ "metadata": metadata, "spec": { "ports": ports.collect::<Vec<_>>() } }),
@@ -356,6 +358,23 @@ fn nothing_changes_in_front_of_a_gateway_that_is_refused_for_its_addresses() {
         assert_eq!(planned.slices[0].body["endpoints"], json!([{ "addresses": ["10.0.0.3"] }]));
         assert_eq!((ports(&objects), before.len()), (before, 2), "of the version before");
     }
+}
+
+#[test]
+fn the_service_of_a_gateway_that_is_refused_leads_to_no_port_of_another_one() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    let [(_, of_web), _] = bound(&objects, "web")[..] else { panic!("two listeners") };
+    gateway(&mut objects, "another", &[("HTTP", 80), ("HTTP", 81)], json!({}));
+    carry_out(&mut objects);
+    carry_out(&mut objects);
+    let [_, (_, own)] = bound(&objects, "another")[..] else { panic!("two listeners") };
+    lead(&mut objects, "another", &[(80, of_web), (81, own)]);
+    ask_for(&mut objects, json!([{ "type": "Hostname", "value": "a.example.org" }]));
+    carry_out(&mut objects);
+    let slice = &objects.endpoint_slices[&ObjectName::new("demo", "another-ours-ipv4")];
+    let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|port| port.port).collect();
+    assert_eq!(ports, [i32::from(own)]);
 }
 
 #[test]
