@@ -28,8 +28,8 @@ const WELL_AFTER: Duration = Duration::from_secs(30);
 /// How long the server lets a watch last, in seconds. A connection that is dead and has not said so is given
 /// up then.
 const WATCH_LASTS: u32 = 60;
-/// Objects of a page whose metadata alone may have a megabyte each, such as in annotations.
-const SMALL_PAGE: u32 = 20;
+/// Objects of a page of metadata alone, of which each may have 256 KiB of annotations.
+const SMALL_PAGE: u32 = 200;
 
 /// Follows a part of a kind until no version of it is served any more.
 pub(super) async fn follow_kind(
