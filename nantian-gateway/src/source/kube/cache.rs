@@ -26,7 +26,7 @@ use crate::{
 pub struct ObjectCache {
     state: Mutex<State>,
     changed: Notify,
-    /// Told whenever there may be a Secret or ConfigMap to read.
+    /// Told whenever there may be a Secret or ConfigMap to read, or none any more.
     wants: Notify,
     reported: watch::Sender<()>,
     is_complete: watch::Sender<bool>,
@@ -220,19 +220,20 @@ impl ObjectCache {
         self.tell();
     }
 
-    /// Up to `limit` Secrets and ConfigMaps to read, other than `those`, each with the version that was seen.
+    /// Up to `limit` Secrets and ConfigMaps to read, apart from those that are `left_out`, each with the
+    /// version that was seen.
     pub(super) fn wanted(
         &self,
         limit: usize,
-        those: &BTreeSet<ObjectRef>,
+        left_out: impl Fn(&ObjectRef) -> bool,
     ) -> Vec<(ObjectRef, Option<String>)> {
         let state = self.state();
-        let wanted = state.values.stale().iter().filter(|name| !those.contains(name)).take(limit);
+        let wanted = state.values.stale().iter().filter(|&name| !left_out(name)).take(limit);
         let version = |name: &ObjectRef| Some((name.clone(), state.seen.get(name)?.resource_version.clone()));
         wanted.filter_map(version).collect()
     }
 
-    /// Waits until there may be more to read.
+    /// Waits until there may be more to read, or less.
     pub(super) async fn wants(&self) {
         self.wants.notified().await;
     }
@@ -297,6 +298,7 @@ impl ObjectCache {
 
     fn tell(&self) {
         self.changed.notify_one();
+        self.wants.notify_one();
         self.reported.send_replace(());
     }
 

@@ -182,8 +182,8 @@ impl World {
                 None => {}
             },
             Edit::Ask => {
-                let asked = self.answers.iter().map(|(name, ..)| name.clone()).collect();
-                for (name, version) in self.cache.wanted(1, &asked) {
+                let asked: BTreeSet<_> = self.answers.iter().map(|(name, ..)| name.clone()).collect();
+                for (name, version) in self.cache.wanted(1, |name| asked.contains(name)) {
                     let at = OBJECTS.iter().position(|(kind, _, known)| {
                         kind.info().name == name.kind && *known == &*name.name.name
                     });
