@@ -23,6 +23,9 @@ use crate::source::{
 /// How long a kind has to be missing before its objects are forgotten. A CRD that is deleted takes them along
 /// one by one; this is for those of which nobody told.
 const GONE_AFTER: Duration = Duration::from_secs(60);
+/// How long the objects of a namespace have to be refused before nothing waits for them any longer: a server
+/// that is starting may not know yet who has a right to them.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// How long a watch that has failed has to be silent to be well again.
 const WELL_AFTER: Duration = Duration::from_secs(30);
 /// How long the server lets a watch last, in seconds. A connection that is dead and has not said so is given
@@ -62,13 +65,13 @@ async fn follow_version(
     done: &watch::Sender<bool>,
 ) -> Option<ApiResource> {
     let (kind, label) = (part.kind, part.to_string());
-    let (api, mut events) = (part.api(client, resource), events(client, part, resource));
+    let (api, mut stream) = (part.api(client, resource), events(client, part, resource));
     let mut listed = BTreeSet::new();
-    let (mut pause, mut may_be_well, mut missing) = (Pause::default(), false, None);
+    let (mut pause, mut may_be_well, mut unwatched) = (Pause::default(), false, Unwatched::default());
     loop {
         // A watch that goes on where it was broken off says so by nothing but its silence.
         let patience = if may_be_well { WELL_AFTER } else { Duration::MAX };
-        let error = match timeout(patience, events.next()).await {
+        let error = match timeout(patience, stream.next()).await {
             Err(_) => {
                 server.over(&mut pause, &label);
                 may_be_well = false;
@@ -78,7 +81,7 @@ async fn follow_version(
             Ok(Some(Ok(event))) => {
                 // Before a list there is nothing but the wish for one.
                 if !matches!(event, Event::Init) {
-                    missing = None;
+                    unwatched = Unwatched::default();
                     server.find();
                 }
                 match event {
@@ -105,32 +108,64 @@ async fn follow_version(
         if is_expiry(&error) {
             continue;
         }
-        match ask(client, &api, kind, resource).await {
+        let answer = ask(client, &api, part, resource).await;
+        unwatched.note(&answer);
+        match answer {
             Answer::Moved(next) => {
                 tracing::info!(kind = label, version = next.version, "kind is served in another version");
                 return Some(next);
             }
             Answer::Missing => {
-                if missing.get_or_insert_with(Instant::now).elapsed() >= GONE_AFTER {
+                if unwatched.is_missing_for(GONE_AFTER) {
                     tracing::info!(kind = label, "kind is not served any more");
                     cache.retain(part, &BTreeSet::new());
                     break;
                 }
             }
-            Answer::Nothing => {
-                missing = None;
-                server.lost(&pause, &error);
+            Answer::Nothing => server.lost(&pause, &error),
+            Answer::Refused if unwatched.is_refused_for(REFUSED_FOR) => {
+                if part.is_gone(cache) {
+                    cache.retain(part, &BTreeSet::new());
+                    server.spare(&mut pause, &label);
+                    // If it comes back all of it is news.
+                    stream = events(client, part, resource);
+                    may_be_well = false;
+                } else {
+                    server.tell(&mut pause, &label, &error);
+                }
+                done.send_replace(true);
+                server.read(&label);
             }
-            Answer::Something => {
-                missing = None;
-                server.tell(&mut pause, &label, &error);
-            }
+            Answer::Refused | Answer::Something => server.tell(&mut pause, &label, &error),
         }
         if server.wait(pause.next()).await {
             pause.restart();
         }
     }
     None
+}
+
+/// Since when a part cannot be watched, for one of two reasons.
+#[derive(Debug, Default)]
+struct Unwatched {
+    missing: Option<Instant>,
+    refused: Option<Instant>,
+}
+
+impl Unwatched {
+    fn note(&mut self, answer: &Answer) {
+        let since = |is_so: bool, since: Option<Instant>| is_so.then(|| since.unwrap_or_else(Instant::now));
+        self.missing = since(matches!(answer, Answer::Missing), self.missing);
+        self.refused = since(matches!(answer, Answer::Refused), self.refused);
+    }
+
+    fn is_missing_for(&self, time: Duration) -> bool {
+        self.missing.is_some_and(|since| since.elapsed() >= time)
+    }
+
+    fn is_refused_for(&self, time: Duration) -> bool {
+        self.refused.is_some_and(|since| since.elapsed() >= time)
+    }
 }
 
 /// What happens to the objects of a part; of some kinds to their metadata alone.
@@ -183,19 +218,22 @@ enum Answer {
     Missing,
     /// The kind is there in this version.
     Moved(ApiResource),
+    /// Nobody may see those of the namespace.
+    Refused,
     /// Anything else.
     Something,
 }
 
-async fn ask(client: &Client, api: &Api<DynamicObject>, kind: Kind, resource: &ApiResource) -> Answer {
+async fn ask(client: &Client, api: &Api<DynamicObject>, part: &Part, resource: &ApiResource) -> Answer {
     if !is_ready(client).await {
         return Answer::Nothing;
     }
     match api.list(&ListParams::default().limit(1)).await {
         Err(Error::Api(status)) if status.code == 404 => {}
+        Err(Error::Api(status)) if status.code == 403 && part.namespace.is_some() => return Answer::Refused,
         _ => return Answer::Something,
     }
-    match served(client, &[kind]).await {
+    match served(client, &[part.kind]).await {
         Ok(found) => match found.into_iter().next() {
             None => Answer::Missing,
             Some((_, found)) if found.version == resource.version => Answer::Something,
@@ -225,6 +263,7 @@ fn is_expiry(error: &watcher::Error) -> bool {
 mod tests {
     use std::{
         convert::Infallible,
+        pin::pin,
         sync::atomic::{AtomicUsize, Ordering::Relaxed},
     };
 
@@ -237,10 +276,10 @@ mod tests {
 
     const SERVICES: Part = Part { kind: Kind::Service, namespace: None };
 
-    /// A client of a server that answers every path but `/readyz` with 404, and that with `readyz`.
-    fn client(readyz: u16) -> Client {
+    /// A client of a server that answers every path but `/readyz` with `other`, and that with `readyz`.
+    fn client(readyz: u16, other: u16) -> Client {
         let answer = move |request: Request<Body>| async move {
-            let code = if request.uri().path() == "/readyz" { readyz } else { 404 };
+            let code = if request.uri().path() == "/readyz" { readyz } else { other };
             Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(b"text".to_vec())).unwrap())
         };
         Client::new(service_fn(answer), "default")
@@ -254,7 +293,7 @@ mod tests {
         cache.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
         let (done, _) = watch::channel(false);
         let following =
-            follow_kind(client(readyz), SERVICES, resource, Arc::clone(&cache), Arc::default(), done);
+            follow_kind(client(readyz, 404), SERVICES, resource, Arc::clone(&cache), Arc::default(), done);
         // It ends only when the kind is gone.
         let _ = timeout(time, following).await;
         !cache.is_empty()
@@ -264,6 +303,30 @@ mod tests {
     async fn a_kind_is_forgotten_once_it_has_been_missing_for_a_minute() {
         assert!(is_known_after(Duration::from_secs(50), 200).await);
         assert!(!is_known_after(Duration::from_secs(80), 200).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_forgotten() {
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+        for (there, kept) in [("demo", 2), ("other", 1)] {
+            let cache = Arc::new(ObjectCache::default());
+            let service = json!({ "metadata": { "name": "a", "namespace": "demo" } });
+            cache.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
+            let namespace = json!({ "metadata": { "name": there } });
+            // Of which version is all the same.
+            cache.put(Kind::Namespace, &resource, serde_json::from_value(namespace).unwrap());
+            let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
+            let (done, is_listed) = watch::channel(false);
+            let (is_up, shown) = watch::channel(false);
+            let server = Arc::new(Server::new(is_up, watch::Sender::default()));
+            let (client, resource) = (client(200, 403), resource.clone());
+            let mut following = pin!(follow_kind(client, part, resource, Arc::clone(&cache), server, done));
+            assert!(timeout(Duration::from_secs(5), &mut following).await.is_err(), "it has no end");
+            assert_eq!((*is_listed.borrow(), *shown.borrow(), cache.len()), (false, false, 2), "it may pass");
+            assert!(timeout(Duration::from_secs(20), &mut following).await.is_err(), "it has no end");
+            assert!(*is_listed.borrow());
+            assert_eq!((*shown.borrow(), cache.len()), (there == "other", kept), "{there} is there");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -136,6 +136,15 @@ impl Server {
         }
     }
 
+    /// Nothing is to be watched of a kind for now, which is nothing wrong.
+    pub(super) fn spare(&self, pause: &mut Pause, kind: &str) {
+        self.find();
+        if mem::take(&mut pause.is_told) {
+            tracing::info!(kind, "the namespace is not there; its objects are forgotten");
+        }
+        self.forget(kind);
+    }
+
     /// A kind is not watched any more, or in another version.
     pub(super) fn forget(&self, kind: &str) {
         let mut seen = self.seen();
