@@ -84,10 +84,12 @@ impl RequestFacts {
         Self { input_estimate: length.map_or(0, |bytes| bytes.div_ceil(BYTES_PER_TOKEN)), ..Self::default() }
     }
 
-    /// Whether the client wants a stream. Servers in Python take `1` and `"true"` for `true`, too.
+    /// Whether the client wants a stream. Servers in Python take `1` and `"true"` for `true`, too, and `"no"`
+    /// for `false`.
     pub(crate) fn streams(surface: &Surface, object: &Object<'_>) -> bool {
         let is_silent = object.value("stream").is_none_or(|value| value == b"null");
-        let asked = if is_silent { surface.streams_by_default() } else { says(object, "stream") };
+        let is_asked = || says(object, "stream") && !says_no(object, "stream");
+        let asked = if is_silent { surface.streams_by_default() } else { is_asked() };
         surface.operation().generates() && asked
     }
 
@@ -117,6 +119,12 @@ impl RequestFacts {
 /// Whether a member says anything but no.
 fn says(object: &Object<'_>, name: &str) -> bool {
     object.value(name).is_some_and(|value| !matches!(value, b"null" | b"false" | b"0" | b"\"\""))
+}
+
+/// Whether a member is a text that servers in Python take for `false`.
+fn says_no(object: &Object<'_>, name: &str) -> bool {
+    const NO: [&str; 6] = ["0", "f", "false", "n", "no", "off"];
+    object.text(name).is_some_and(|text| NO.iter().any(|no| text.eq_ignore_ascii_case(no)))
 }
 
 /// OpenAI's other dialects and those of others give one answer, whatever they are told.
@@ -283,6 +291,14 @@ mod tests {
             ("true", true),
             ("1", true),
             ("\"true\"", true),
+            ("\"yes\"", true),
+            ("\"false\"", false),
+            ("\"False\"", false),
+            ("\"0\"", false),
+            ("\"OFF\"", false),
+            ("\"no\"", false),
+            ("\"f\"", false),
+            ("\"n\"", false),
             ("false", false),
             ("0", false),
             ("\"\"", false),
