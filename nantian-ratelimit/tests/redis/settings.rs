@@ -39,12 +39,23 @@ async fn a_user_needs_no_more_than_the_documented_permissions() {
 
 #[tokio::test]
 async fn limits_are_not_said_to_be_shared_where_the_server_permits_no_decision() {
-    for lacking in [" -setrange", " -set", " -get", " -pttl", " resetkeys ~nrl:*"] {
+    for lacking in [" -setrange", " -set", " -get", " -pttl", " -time", " resetkeys ~nrl:*"] {
         let server = Server::start().await;
         let replica = permitted(&server, &format!("{PERMITTED}{lacking}")).await;
         eventually(|| replica.store.status().fault == Some(StoreFault::Credentials)).await;
         assert!(!replica.store.status().is_reachable, "{lacking}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_password_says_so_to_who_has_none() {
+    let server = Server::start().await;
+    server.ask("CONFIG SET requirepass secret").await;
+    let builder = RedisStore::builder(server.url()).command_timeout(Duration::from_secs(5));
+    let (store, driver) = builder.connect_timeout(Duration::from_secs(10)).build();
+    let replica = Replica::new(store, driver);
+    eventually(|| replica.store.status().fault == Some(StoreFault::Credentials)).await;
+    assert!(!replica.store.status().is_reachable);
 }
 
 #[tokio::test]

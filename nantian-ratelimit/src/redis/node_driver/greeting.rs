@@ -87,8 +87,9 @@ impl NodeDriver {
     async fn time(&self, connection: &MultiplexedConnection) -> Result<u64, RedisError> {
         let mut commands = Pipeline::new();
         commands.cmd("TIME");
-        let answers = self.answers(connection, &commands, 1).await?;
-        let [Value::Array(time)] = &answers[..] else { return Err(unexpected_answer()) };
+        let mut answers = self.answers(connection, &commands, 1).await?.into_iter();
+        let answer = answers.next().ok_or_else(unexpected_answer)?;
+        let Value::Array(time) = answer.extract_error()? else { return Err(unexpected_answer()) };
         time.first().map_or_else(|| Err(unexpected_answer()), |seconds| Ok(from_redis_value_ref(seconds)?))
     }
 
