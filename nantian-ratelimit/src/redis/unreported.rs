@@ -84,7 +84,7 @@ impl Inner {
     pub(super) fn report(&self) {
         let layout = self.layout.load();
         for (group, key) in self.unreported.drain() {
-            let Some(group) = group.upgrade() else { continue };
+            let Some(group) = group.upgrade().filter(|_| key.is_known_by(self)) else { continue };
             let node = layout.node_at(|| key.slot()).filter(|node| node.link().is_some());
             // What is sent in vain may arrive all the same: not while answers fail to come.
             if node.is_none_or(|node| !node.breaker.is_clean()) {
@@ -99,9 +99,12 @@ impl Inner {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
+    use std::sync::Arc;
+
     use crate::limit::Limit;
     use crate::policy::Policy;
     use crate::redis::RedisStore;
+    use crate::redis::agreed_secret::AgreedSecret;
 
     #[test]
     fn what_was_taken_and_not_told_is_remembered_through_edits_of_the_policy() {
@@ -120,5 +123,21 @@ mod tests {
         keys.note(edited.group(), &edited.key(b"alice"));
         drop(edited);
         assert!(keys.drain().all(|(group, _)| group.upgrade().is_none()));
+    }
+
+    #[test]
+    fn what_the_server_would_know_by_another_name_is_not_waited_for() {
+        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        let policy = Policy::builder().limit(Limit::requests_per_minute(10)).build().unwrap();
+        let limiter = store.limiter("quota", policy);
+        let (key, group) = (limiter.key(b"alice"), limiter.group());
+        group.remember_unreported(group.now(), &key);
+        store.0.report();
+        assert!(!store.0.unreported.is_empty(), "nobody is there who could be told");
+        store.0.agreed.store(Arc::new(AgreedSecret::proposed()));
+        store.0.report();
+        assert!(store.0.unreported.is_empty());
+        group.remember_unreported(group.now(), &key);
+        assert!(store.0.unreported.is_empty());
     }
 }

@@ -148,7 +148,10 @@ impl PolicyGroup {
     pub(super) fn remember_unreported(self: &Arc<Self>, now: Timestamp, key: &SharedKey) {
         let until = now.saturating_add(self.current.load().longest_debt());
         self.unreported_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
-        self.store.0.unreported.note(self, key);
+        // By another name than the server's nothing can be told.
+        if key.is_known_by(&self.store.0) {
+            self.store.0.unreported.note(self, key);
+        }
     }
 
     /// Takes the use of `key` that the server was not told of.
