@@ -23,6 +23,9 @@ use crate::limiter::Limiter;
 use crate::policy::Policy;
 use crate::reservation::Reservation;
 
+/// How long it takes until all replicas have heard of an edit.
+const ROLLOUT: Duration = Duration::from_secs(60);
+
 /// The levels of one policy through all its edits.
 pub(super) struct PolicyGroup {
     pub(super) store: RedisStore,
@@ -220,11 +223,12 @@ impl Current {
     }
 
     /// How long ago it began to hold for what was used before that nobody owes more than the limits let him
-    /// owe: since they became these, and then anew each time that all of that has refilled. A replica may
-    /// hear of them later than this one, or be gone without having heard of them.
+    /// owe: since they became these, anew when all replicas will have heard of them, and then each time that
+    /// all of that has refilled. Until then another replica may write first, by the limits before; and one
+    /// may hear of these later, or be gone without having heard of them.
     pub(super) fn age(&self, now: Timestamp) -> Duration {
-        let round = self.longest_debt().as_nanos().max(1);
-        let age = now.since(self.since).as_nanos() % round;
+        let (since, round) = (now.since(self.since), self.longest_debt().as_nanos().max(1));
+        let age = since.checked_sub(ROLLOUT).unwrap_or(since).as_nanos() % round;
         Duration::from_nanos(u64::try_from(age).unwrap_or(u64::MAX))
     }
 

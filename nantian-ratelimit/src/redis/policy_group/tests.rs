@@ -87,6 +87,21 @@ async fn what_was_used_before_others_were_known_is_reported_whole() {
     assert!(report().is_none());
 }
 
+#[test]
+fn what_was_used_before_an_edit_is_let_off_anew_once_all_have_heard_of_it() {
+    const DAY: u64 = 24 * 3600;
+    let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    let ages = |limit: Limit, seconds: [u64; 5]| {
+        let limiter = store.limiter("quota", Policy::builder().limit(limit).build().unwrap());
+        let current = limiter.group().current();
+        let since = |seconds| current.since.saturating_add(Duration::from_secs(seconds));
+        seconds.map(|seconds| current.age(since(seconds)).as_secs())
+    };
+    let seconds = [0, 59, 60, 62, 60 + 3 * DAY];
+    assert_eq!(ages(Limit::tokens_per_day(100), seconds), [0, 59, 0, 2, 0]);
+    assert_eq!(ages(Limit::requests_per_second(10), seconds), [0, 2, 0, 2, 0], "rounds of three seconds");
+}
+
 /// Notes the amount of the limit that was current when it was woken.
 struct Waiter(Arc<PolicyGroup>, Mutex<Vec<u64>>);
 
