@@ -10,6 +10,7 @@ use crate::error::Denied;
 use crate::headers;
 use crate::layer::Settings;
 use crate::levels::Levels;
+use crate::limit::{Limit, Unit};
 use crate::policy::OnLimit;
 use crate::reservation::{CachedSettlement, Settlement};
 use crate::sync::{AtomicBool, Ordering};
@@ -90,6 +91,14 @@ impl ReservationHandle {
         self.outwards().for_each(|handle| handle.settle_own(settlement));
     }
 
+    /// Settles by a guess that nobody will correct, such as by the length of a body that cannot be read: as
+    /// [`Settlement::AtLeast`] so many `tokens`, of which each limiter charges no more than half of the
+    /// smallest bucket of tokens of its policy: one request must not put all others in debt by it.
+    pub fn settle_guess(&self, tokens: u64) {
+        self.outwards()
+            .for_each(|handle| handle.settle_own(Settlement::AtLeast(handle.bounded(tokens)).into()));
+    }
+
     /// Settles only what was reserved for this attempt at the request, by the limiters that are
     /// [`of_attempt`](crate::RateLimitLayer::of_attempt), up to the first that is not: for an attempt that
     /// failed where another one follows. The reservations around it are settled by that one; if nobody does,
@@ -128,6 +137,13 @@ impl ReservationHandle {
                 self.0.charge.settle_once(settlement.under(settings.decider.policy().cached_token_weight()));
             settings.observer.settled(&settled);
         }
+    }
+
+    /// So many tokens, but no more than half of the smallest bucket of them.
+    fn bounded(&self, tokens: u64) -> u64 {
+        let limits = self.0.settings.decider.policy().limits().iter();
+        let buckets = limits.filter(|limit| limit.unit() == Unit::Tokens).map(Limit::capacity);
+        buckets.min().map_or(tokens, |bucket| tokens.min(bucket.div_ceil(2)))
     }
 
     /// Takes the charge back, unless it is settled.

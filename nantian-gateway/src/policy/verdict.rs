@@ -213,12 +213,12 @@ impl OpenReservation {
         if let Some(reservation) = self.reservation.take()
             && let Some(settlement) = (self.verdict)(end)
         {
-            reservation.settle(match (settlement, &self.passed) {
+            match (settlement, &self.passed) {
                 (Settlement::AsReserved, Some(passed)) => {
-                    Settlement::AtLeast(passed.load(Ordering::Relaxed) / BYTES_PER_TOKEN)
+                    reservation.settle_guess(passed.load(Ordering::Relaxed) / BYTES_PER_TOKEN);
                 }
-                _ => settlement,
-            });
+                _ => reservation.settle(settlement),
+            }
         }
     }
 }

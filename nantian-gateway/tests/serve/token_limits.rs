@@ -193,14 +193,16 @@ async fn no_spelling_of_a_method_and_no_unknown_length_is_free_at_a_service() {
     let provider = Backend::answering(|_| completion(1400)).await;
     let long = "word ".repeat(4000);
     let spelled = |path: &str| chat(path, &long, "").replacen("POST", "post", 1);
-    let chunked = format!(
-        "POST /v1/rerank HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
-        chunk(&long)
-    );
+    let chunked = |text: &str| {
+        const HEAD: &str = "POST /v1/rerank HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("{HEAD}{}0\r\n\r\n", chunk(text))
+    };
     for (request, charge) in [
         (spelled("/v1/chat/completions"), 1400.0..=1400.0),
         (spelled("/v1/rerank"), 6000.0..=6200.0),
-        (chunked, 5000.0..=5000.0),
+        (chunked(&long), 5000.0..=5000.0),
+        // Half of a bucket, as it would cost if its length had been told.
+        (chunked(&long.repeat(25)), 50_000.0..=50_000.0),
     ] {
         let gateway = World::new()
             .service("plain", &[&provider])
