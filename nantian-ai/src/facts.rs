@@ -50,7 +50,8 @@ pub struct RequestFacts {
     /// The model is given what the body only refers to: a conversation or a file that the provider has
     /// stored, or what lies behind a URL.
     pub refers: bool,
-    /// The provider runs tools of its own, such as a search, whose results count as a part of the prompt.
+    /// The provider runs tools of its own, such as a search, whose results count as a part of the prompt. A
+    /// [`Prepared`](crate::Prepared) request that is translated has none.
     pub runs_tools: bool,
     /// The input tokens, as [`estimate_tokens`] counts them, and for a request to a [`Target`](crate::Target)
     /// as its [`Calibration`](crate::Calibration) corrects that; zero for operations that spend none.

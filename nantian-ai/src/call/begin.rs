@@ -43,9 +43,7 @@ impl<O: UsageObserver> LayerParts<O> {
         }
         let mut metering = Metering::new(meter, sink);
         metering.hold(held.map(HeldMemory::beside));
-        // No translation carries tools that the provider would run.
-        let runs_tools = facts.runs_tools && !matches!(way, Way::Translated(_));
-        if !facts.refers && !runs_tools {
+        if !facts.refers && !facts.runs_tools {
             metering.teach(self.target.calibration());
         }
         if !prepared.losses().is_empty() {

@@ -246,7 +246,8 @@ impl Target {
             // Nobody else loads models, and an answer would be paid for.
             return Err(self.unsupported(client));
         }
-        let facts = self.facts(client, &object, body);
+        // No translation carries tools that the provider would run.
+        let facts = RequestFacts { runs_tools: false, ..self.facts(client, &object, body) };
         let strict = self.is_strict(&head.headers);
         let (translation, body) = Translation::with_facts(self, client, &head.headers, body, &facts, strict)?;
         head.uri = self.translated_uri(&translation).ok_or(Error::MalformedQuery)?;

@@ -144,6 +144,18 @@ async fn an_anthropic_client_streams_from_an_openai_type_provider() {
     assert_eq!((report.outcome, report.usage.input, report.usage.output), (Outcome::Completed, 9, 3));
 }
 
+#[test]
+fn no_tool_of_a_provider_runs_in_what_is_translated() {
+    const ASKED: &str = r#"{"model":"any","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"tools":[{"type":"web_search_20250305","name":"web_search"}]}"#;
+    let target = Target::new(openai()).unwrap();
+    for (path, runs_tools) in [("/v1/chat/completions", true), ("/v1/messages", false)] {
+        let (head, ()) = Request::post(path).body(()).unwrap().into_parts();
+        let surface = target.admit(&head).unwrap();
+        let prepared = target.prepare(&surface, head, Bytes::from(ASKED)).unwrap();
+        assert_eq!(prepared.facts().runs_tools, runs_tools, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_responses_client_is_told_again_what_it_has_asked_for() {
     let body = r#"{"model":"any","input":"Hi","instructions":"Be brief.","temperature":0.5,"truncation":"auto",

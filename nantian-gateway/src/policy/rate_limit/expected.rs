@@ -88,7 +88,7 @@ impl Expected {
             facts.input_estimate = estimate_tokens(body);
             facts
         });
-        let tokens = self.tokens(&facts);
+        let tokens = self.tokens(surface, &facts);
         extensions.insert(EstimatedTokens(tokens.all.max(1)));
         extensions.insert(ExpectedCached(tokens.cached));
         if self.is_rehearsal {
@@ -101,10 +101,12 @@ impl Expected {
     }
 
     /// Prompt and answer together: of the model that is named, else of the dearest.
-    fn tokens(&self, facts: &RequestFacts) -> Tokens {
+    fn tokens(&self, surface: &Surface, facts: &RequestFacts) -> Tokens {
         let of = |upstream: &Upstream| {
             let input = upstream.target.calibration().apply(facts.input_estimate);
-            self.both(&upstream.lengths, input, facts)
+            // No translation carries tools that the provider would run.
+            let runs_tools = facts.runs_tools && upstream.target.speaks(surface);
+            self.both(&upstream.lengths, input, facts, runs_tools)
         };
         let named = facts.model.as_deref();
         let mut called = self.models.iter().filter(|upstream| named.is_some_and(|name| upstream.is(name)));
@@ -113,7 +115,7 @@ impl Expected {
             Some(upstream) => Some(of(upstream)),
             None => self.models.iter().map(of).max(),
         };
-        tokens.unwrap_or_else(|| self.both(&self.others, facts.input_estimate, facts))
+        tokens.unwrap_or_else(|| self.both(&self.others, facts.input_estimate, facts, facts.runs_tools))
     }
 
     /// The answer of whoever answers longest, to a request of which nothing can be told.
@@ -123,8 +125,8 @@ impl Expected {
         longest.unwrap_or_else(|| of(&self.others))
     }
 
-    fn both(&self, lengths: &Lengths, input: u64, facts: &RequestFacts) -> Tokens {
-        let input = lengths.input(facts, input, self.bucket);
+    fn both(&self, lengths: &Lengths, input: u64, facts: &RequestFacts, runs_tools: bool) -> Tokens {
+        let input = lengths.input(facts, input, runs_tools, self.bucket);
         let all = input.saturating_add(self.output(lengths, facts));
         Tokens { all, cached: lengths.cached.expect(input) }
     }
@@ -265,6 +267,16 @@ mod tests {
         assert_eq!((input(&searches), input(&calls)), (1024, 0));
         (0..2000).for_each(|_| lengths.found.learn(20_000, None));
         assert_eq!((input(&searches), input(&calls)), (20_000, 0));
+    }
+
+    #[test]
+    fn tools_of_a_provider_that_no_translation_carries_find_nothing() {
+        const BODY: &str = r#"{"max_tokens":7,"tools":[{"type":"web_search"}]}"#;
+        let expected = Expected::new(vec![upstream("demo/gpt", "gpt")], Arc::default(), BUCKET);
+        for (path, found) in [("/v1/chat/completions", 1024), ("/v1/messages", 0)] {
+            let (tokens, _) = estimated(&expected, path, BODY);
+            assert_eq!(tokens, Some(estimate_tokens(BODY.as_bytes()) + 7 + found), "{path}");
+        }
     }
 
     #[test]

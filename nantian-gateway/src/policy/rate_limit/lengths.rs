@@ -28,10 +28,11 @@ const WHOLE: u64 = 1 << 16;
 // === impl Lengths ===
 
 impl Lengths {
-    /// Tokens to expect of a prompt of which the body has `estimate`.
-    pub(super) fn input(&self, facts: &RequestFacts, estimate: u64, bucket: u64) -> u64 {
+    /// Tokens to expect of a prompt of which the body has `estimate`, and tools the rest that the provider
+    /// runs, if it runs any.
+    pub(super) fn input(&self, facts: &RequestFacts, estimate: u64, runs_tools: bool, bucket: u64) -> u64 {
         let said = if facts.refers { estimate.max(self.inputs.expect(None, bucket)) } else { estimate };
-        let found = if facts.runs_tools { self.found.expect(None, bucket) } else { 0 };
+        let found = if runs_tools { self.found.expect(None, bucket) } else { 0 };
         said.saturating_add(found)
     }
 }
