@@ -13,10 +13,10 @@ use regex_syntax::hir::{Hir, Look};
 use super::{Effort, InvalidPattern, alphabet::Alphabet, parse};
 
 /// Most memory that an automaton may take, in bytes.
-pub(super) const MAX_SIZE: usize = 128 << 10;
+pub(super) const MAX_SIZE: usize = 1 << 20;
 
 /// Most memory that making it may take, by which its time is bounded.
-const MAX_WORK: usize = 512 << 10;
+const MAX_WORK: usize = 4 << 20;
 
 /// How much longer a character takes that is not ASCII: it is looked up.
 const FOREIGN: usize = 8;

@@ -56,7 +56,7 @@ pub enum InvalidPattern {
     #[error("{0}")]
     Syntax(Arc<str>),
     /// Its automaton has too many states.
-    #[error("takes more than 128 KiB when compiled: + or * in place of a counted repetition takes less")]
+    #[error("takes more than 1 MiB when compiled: fewer words take less, as do + and * in place of counts")]
     TooLarge,
     /// It has more kinds of characters than an automaton can tell apart.
     #[error("tells too many kinds of characters apart")]
@@ -91,7 +91,7 @@ impl Patterns {
     /// of them.
     ///
     /// # Errors
-    /// The expression is malformed, or takes more than 128 KiB when compiled.
+    /// The expression is malformed, or takes more than 1 MiB when compiled.
     pub fn whole_match(&self, expression: &str) -> Result<WholeMatch, InvalidPattern> {
         compiled(&self.whole, expression, WholeMatch::new)
     }
@@ -99,7 +99,7 @@ impl Patterns {
     /// The same for an expression that is looked for within texts.
     ///
     /// # Errors
-    /// The expression is malformed, or takes more than 128 KiB when compiled for one direction.
+    /// The expression is malformed, or takes more than 1 MiB when compiled for one direction.
     pub(crate) fn finder(&self, expression: &str) -> Result<Finder, InvalidPattern> {
         compiled(&self.finders, expression, Finder::new)
     }

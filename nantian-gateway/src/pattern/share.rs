@@ -8,8 +8,11 @@ use std::{
 use super::{Finder, InvalidPattern, Patterns, automaton};
 
 /// Most memory that the expressions of one namespace may take, in bytes. One that is too large counts as what
-/// it may have at most, so that compiling them takes no longer than that of some hundred.
+/// it may have at most, by which the time is bounded that is spent on such ones.
 const SHARE: usize = 16 << 20;
+
+/// What one counts that is refused before it is compiled, in bytes.
+const REFUSED: usize = 128 << 10;
 
 /// The shares of all namespaces, as one translation deals them out.
 #[derive(Debug)]
@@ -81,7 +84,11 @@ impl Share<'_> {
         let compiled = compile(self.shares.patterns);
         if !is_known {
             spent.known.insert(key);
-            spent.bytes += compiled.as_ref().map_or(automaton::MAX_SIZE, |memory| *memory);
+            spent.bytes += match &compiled {
+                Ok(memory) => *memory,
+                Err(InvalidPattern::TooLarge) => automaton::MAX_SIZE,
+                Err(_) => REFUSED,
+            };
         }
         compiled.map(drop)
     }
