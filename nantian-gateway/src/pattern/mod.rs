@@ -146,6 +146,15 @@ pub(crate) fn parse(expression: &str) -> Result<Hir, InvalidPattern> {
     regex_syntax::parse(expression).map_err(|error| InvalidPattern::Syntax(error.to_string().into()))
 }
 
+// === impl InvalidPattern ===
+
+impl InvalidPattern {
+    /// Whether there is no room for it.
+    pub(crate) fn is_of_size(&self) -> bool {
+        matches!(self, Self::TooLarge | Self::ShareExhausted { .. })
+    }
+}
+
 // === impl Effort ===
 
 impl Effort {

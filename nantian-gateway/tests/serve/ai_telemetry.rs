@@ -225,6 +225,22 @@ async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
 }
 
 #[tokio::test]
+async fn contents_that_cannot_be_blacked_out_are_not_told() {
+    let (provider, otel) = (gpt().await, collector().await);
+    let huge = r"(\w{500}){500}";
+    let observability =
+        format!("{{otel: {{endpoint: '{}'}}, captureContent: true, redact: [hi, '{huge}']}}", otel.address);
+    let gateway = world(&provider, &observability).start().await;
+    for (condition, status) in [("Accepted", "True"), ("ResolvedRefs", "False"), ("Programmed", "True")] {
+        let told = gateway.condition("AIService demo/llm", condition).await;
+        assert_eq!(told["status"], status, "{told}");
+    }
+    assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+    eventually("the call is told", async || spans(&otel).len() == 1).await;
+    assert_eq!(attribute(&spans(&otel)[0], "gen_ai.input.messages"), None);
+}
+
+#[tokio::test]
 async fn of_a_conversation_that_is_too_long_to_be_told_the_latest_and_the_answer_are() {
     let (provider, otel) = (gpt().await, collector().await);
     let observability = format!("{{otel: {{endpoint: '{}'}}, captureContent: true}}", otel.address);

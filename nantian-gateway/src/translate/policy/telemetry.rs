@@ -1,12 +1,12 @@
 //! `spec.observability` of an AIService: the collectors that are told of its calls.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use nantian_crd::{AiService, Langfuse, Otel, SecretKeyRef};
+use nantian_crd::{AiService, Langfuse, Observability, Otel, SecretKeyRef};
 
 use super::secret_key;
 use crate::{
     ir::{Collector, CollectorKind, ObjectName, Secret},
-    pattern::Share,
+    pattern::{InvalidPattern, Share},
     telemetry,
     translate::{
         cluster_state::ClusterState,
@@ -31,10 +31,8 @@ const SERVICE: &str = "nantian-gateway";
 pub(super) fn check(patterns: Share<'_>, service: &AiService) -> Result<(), Fault> {
     let Some(spec) = &service.spec.observability else { return Ok(()) };
     let path = Path::SPEC.field("observability");
-    for (at, pattern) in spec.redact.iter().flatten().enumerate() {
-        patterns
-            .finder(pattern)
-            .map_err(|error| Fault::at(Reason::Invalid, path.field("redact").index(at), error))?;
+    if let Some((at, error)) = unserved(patterns, spec, |error| !error.is_of_size()) {
+        return Err(Fault::at(Reason::Invalid, path.field("redact").index(at), error));
     }
     if let Some(otel) = &spec.otel {
         telemetry::check(&base_url(otel))
@@ -54,6 +52,18 @@ pub(super) fn check(patterns: Share<'_>, service: &AiService) -> Result<(), Faul
     Ok(())
 }
 
+/// The first expression of `redact` that is not served for such a reason.
+fn unserved(
+    patterns: Share<'_>,
+    spec: &Observability,
+    is_meant: impl Fn(&InvalidPattern) -> bool,
+) -> Option<(usize, InvalidPattern)> {
+    spec.redact.iter().flatten().enumerate().find_map(|(at, pattern)| {
+        let error = patterns.finder(pattern).err().filter(&is_meant)?;
+        Some((at, error))
+    })
+}
+
 /// What is better done otherwise.
 pub(super) fn warning(service: &AiService) -> Option<&'static str> {
     let langfuse = service.spec.observability.as_ref()?.langfuse.as_ref()?;
@@ -63,15 +73,21 @@ pub(super) fn warning(service: &AiService) -> Option<&'static str> {
     )
 }
 
-/// The collectors, with their credentials, and what keeps one from being told.
+/// The collectors, with their credentials, and what keeps one from being told, or all from being told
+/// contents: what cannot be blacked out is not told.
 pub(super) fn collectors(
     cluster: &ClusterState<'_>,
     name: &ObjectName,
     service: &AiService,
 ) -> (Vec<Collector>, Option<Fault>) {
     let Some(spec) = &service.spec.observability else { return (Vec::new(), None) };
-    let mut lost = None;
-    let captures = spec.capture_content.unwrap_or(false);
+    let patterns = cluster.patterns.of(&name.namespace);
+    let mut lost = unserved(patterns, spec, InvalidPattern::is_of_size).map(|(at, error)| {
+        let path = Path::SPEC.field("observability");
+        let problem = format!("{error}; no contents are told");
+        Fault::at(Reason::Invalid, path.field("redact").index(at), problem)
+    });
+    let captures = spec.capture_content.unwrap_or(false) && lost.is_none();
     let redact = captures.then(|| spec.redact.clone().unwrap_or_default());
     let mut collectors = Vec::new();
     if let Some(otel) = &spec.otel {
