@@ -83,8 +83,8 @@
 //! edit, that one lets him off the rest. What another, which still has the old amount, lets pass after that
 //! stays until it has heard of the edit, too; what is left of it even then, as of one that has ended or wrote
 //! before the other could let anybody off, until a minute after the edit, or until a bucket and a window have
-//! refilled once more. A replica that knows fewer limits of a policy than another
-//! forgets the levels of the rest each time it decides: a limit that is added holds once all have it.
+//! refilled once more. A replica that knows fewer limits of a policy than another forgets the levels of the
+//! rest each time it decides: a limit that is added holds once all have it.
 //!
 //! A limit of 0 refills one item a window, and so keeps what was used before it was closed; one of a process
 //! alone goes on at the rate that it had.
