@@ -83,6 +83,11 @@ fn in_turns<'m>(
     Some((*turn, message))
 }
 
+/// What an id and those begin with that are made of it.
+pub(crate) fn stem_of_call(id: &str) -> String {
+    counted(id).0
+}
+
 /// What an id begins with, and the number that it ends with: Kimi's models go by it.
 fn counted(id: &str) -> (String, u64) {
     let stem = id.trim_end_matches(|last: char| last.is_ascii_digit());

@@ -30,6 +30,7 @@ pub use self::request::{
     Verbosity,
 };
 
+pub(crate) use self::call_ids::stem_of_call;
 pub(crate) use self::names::{
     ToolIds, brief_id, brief_safe_id, own_id, safe_id, safe_item_id, safe_user, short_id,
 };

@@ -111,3 +111,44 @@ async fn what_openrouter_has_encrypted_is_of_the_call_that_it_was_of() {
     assert_eq!(said["tool_calls"][0]["id"], "tool_0_read_1");
     assert_eq!(said["reasoning_details"], json!([detail("tool_0_read_1")]));
 }
+
+/// What OpenRouter is given back of a turn that has called by `calls` and told pieces of these ids.
+async fn given_back(model: &str, calls: &[&str], pieces: &[&str]) -> Vec<String> {
+    let thoughts = pieces.iter().map(|id| {
+        let detail = json!({"type": "reasoning.encrypted", "data": id, "id": id, "index": 0});
+        json!({"type": "redacted_thinking", "data": format!("openrouter.details.{detail}")})
+    });
+    let called = calls.iter().map(|id| json!({"type": "tool_use", "id": id, "name": "read", "input": {}}));
+    let mut asked = after_a_call("call_0", false);
+    let turn = json!({"role": "assistant", "content": called.chain(thoughts).collect::<Vec<_>>()});
+    let result = |id: &&str| json!({"type": "tool_result", "tool_use_id": id, "content": "1"});
+    let results: Vec<_> = calls.iter().map(result).collect();
+    asked["messages"].as_array_mut().unwrap().extend([turn, json!({"role": "user", "content": results})]);
+    let upstream = Upstream::new().replies(reply(200, "{}"));
+    let router = TargetConfig::new("demo/router", "openrouter", model);
+    send(layer(router), &upstream, post("/v1/messages", &asked.to_string())).await;
+    let sent: Value = serde_json::from_slice(&upstream.request().1).unwrap();
+    let told =
+        sent["messages"].as_array().unwrap().iter().find_map(|said| said["reasoning_details"].as_array());
+    told.unwrap().iter().map(|piece| piece["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn each_piece_is_of_its_own_call_after_several_have_got_other_ids() {
+    for (calls, pieces, expected) in [
+        (&["call_1", "call_2"][..], &["call_0", "call_1"][..], &["call_1", "call_2"][..]),
+        (&["call_1", "call_2"][..], &["call_0", "call_0", "call_1"][..], &["call_1", "call_1", "call_2"][..]),
+        (&["call_7", "call_1"][..], &["call_7", "call_0"][..], &["call_7", "call_1"][..]),
+        (&["call_1", "call_2"][..], &["call_2"][..], &["call_2"][..]),
+    ] {
+        assert_eq!(given_back("google/gemini-3-pro", calls, pieces).await, expected, "{pieces:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_id_of_reasoning_that_is_of_no_call_stays() {
+    for (model, id) in [("openai/gpt-5.2", "rs_68af01"), ("anthropic/claude-opus-4.6", "reasoning-text-1")] {
+        assert_eq!(given_back(model, &["call_1"], &[id]).await, [id]);
+        assert_eq!(given_back(model, &["call_1"], &[id, "call_0"]).await, [id, "call_1"]);
+    }
+}

@@ -6,12 +6,13 @@
 //! after the calls it is not taken for the answer.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::profile::IdOf;
 use crate::codec::{Fields, Object, Value};
 use crate::edit;
-use crate::ir::{Block, Json, Losses, Message, Role};
+use crate::ir::{Block, Json, Losses, Message, Role, stem_of_call};
 
 /// What it begins with in the common form. OpenRouter's own answers to Messages have texts that begin with
 /// `openrouter.reasoning:`, which pass.
@@ -52,8 +53,7 @@ pub(super) fn are_missed(messages: &[Message]) -> bool {
     begun.is_some_and(|begun| !has(begun, |block| Detail::of(block).is_some()))
 }
 
-/// Writes what a message has of it. A piece that names none of its calls names the first that no piece does:
-/// that one had the same id as an earlier call, and has got another.
+/// Writes what a message has of it, each piece with the id that its call has now.
 pub(super) fn write(message: &mut Object<'_>, content: &[Block], id_of: IdOf) {
     let own: Vec<_> = content.iter().filter_map(Detail::of).collect();
     if own.is_empty() {
@@ -64,18 +64,40 @@ pub(super) fn write(message: &mut Object<'_>, content: &[Block], id_of: IdOf) {
         _ => None,
     });
     let calls: Vec<_> = calls.collect();
-    let known: HashSet<&str> = calls.iter().map(|id| &**id).collect();
-    let named: HashSet<&str> = own.iter().filter_map(|detail| detail.call.as_deref()).collect();
-    let mut unnamed = calls.iter().filter(|id| !named.contains(&***id));
+    let named: Vec<&str> = own.iter().filter_map(|detail| detail.call.as_deref()).collect();
+    let renamed = renamed(&named, &calls);
     message.list(NAME, |list| {
         for detail in &own {
-            let is_lost = detail.call.as_deref().is_some_and(|call| !known.contains(call));
-            match is_lost.then(|| unnamed.next()).flatten() {
+            match detail.call.as_deref().and_then(|call| renamed.get(call)) {
                 Some(id) => list.raw(&detail.of_call(id)),
                 None => list.raw(detail.json.as_str().as_bytes()),
             }
         }
     });
+}
+
+/// The ids that calls have got in place of those that pieces name, because earlier calls had the same. Where
+/// one has, all that begin alike are given out in their order: another call may have got the id that a piece
+/// names. Ids that are not of calls, such as OpenAI's of its reasoning, stay.
+fn renamed<'a>(named: &[&'a str], calls: &'a [Cow<'_, str>]) -> HashMap<&'a str, &'a str> {
+    let known: HashSet<&str> = calls.iter().map(|id| &**id).collect();
+    let lost = named.iter().filter(|id| !known.contains(**id));
+    let lost: HashSet<String> = lost.map(|id| stem_of_call(id)).collect();
+    let mut alike: HashMap<String, VecDeque<&'a str>> = HashMap::new();
+    for call in calls {
+        alike.entry(stem_of_call(call)).or_default().push_back(call);
+    }
+    let mut renamed = HashMap::new();
+    for id in named {
+        let stem = stem_of_call(id);
+        if let Entry::Vacant(place) = renamed.entry(*id)
+            && lost.contains(&stem)
+            && let Some(call) = alike.get_mut(&stem).and_then(VecDeque::pop_front)
+        {
+            place.insert(call);
+        }
+    }
+    renamed
 }
 
 // === impl Detail ===
