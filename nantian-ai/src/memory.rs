@@ -19,9 +19,9 @@ const LITTLE: usize = 64 << 10;
 /// at most a mebibyte, so that a few long ones do not keep out all others; what is longer than the rest never
 /// fits, and is [`Error::BodyTooLarge`].
 ///
-/// What is kept of a stream counts, too, if it is more than 64 KiB: an event whose end has not come, and what
-/// the client's dialect says again. An event that finds no room is not metered, and a stream that is
-/// translated ends in an error.
+/// What is kept of a stream counts, too, if it is more than 64 KiB: an event whose end has not come, what has
+/// not had its turn, and what the client's dialect says again. An event that finds no room is not metered,
+/// and a stream that is translated ends in an error.
 ///
 /// ```
 /// use nantian_ai::BodyMemory;

@@ -106,13 +106,14 @@ impl StreamDecoder {
         self.ended
     }
 
-    /// How much is kept of an event whose end has not come, in bytes.
+    /// How much is kept of an event whose end has not come, and of what has not had its turn, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        match &self.wire {
+        let unread = match &self.wire {
             Wire::Frames(decoder) => decoder.kept(),
             Wire::Sse(decoder) => decoder.kept(),
             Wire::Ndjson(decoder) => decoder.kept(),
-        }
+        };
+        unread + self.reader.kept()
     }
 
     /// What the common form cannot hold of the stream so far.
@@ -198,6 +199,16 @@ impl Reader {
             Self::Ollama(reader) => reader.losses(),
             Self::OpenAi(reader) => reader.losses(),
             Self::Responses(reader) => reader.losses(),
+        }
+    }
+
+    fn kept(&self) -> usize {
+        match self {
+            // They say all at once, but for a signature.
+            Self::Anthropic(_) | Self::Gemini(_) | Self::Ollama(_) => 0,
+            Self::Bedrock(reader) => reader.kept(),
+            Self::OpenAi(reader) => reader.kept(),
+            Self::Responses(reader) => reader.kept(),
         }
     }
 

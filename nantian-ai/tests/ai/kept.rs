@@ -122,6 +122,35 @@ async fn an_event_that_has_not_ended_counts_until_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_its_turn_counts_until_it_has_come() {
+    let half = "x".repeat(1 << 20);
+    let call = |index: u64, arguments: &str| {
+        let call = json!({"index": index, "id": format!("call_{index}"), "function": {"name": "f", "arguments": arguments}});
+        format!("{}: ping\n\n", said(json!({"delta": {"tool_calls": [call]}})))
+    };
+    let chunks = [
+        said(json!({"delta": {"content": "a"}})),
+        call(0, "{"),
+        call(1, &half),
+        call(1, &half),
+        said(json!({"delta": {}, "finish_reason": "tool_calls"})),
+        "data: [DONE]\n\n".to_owned(),
+    ];
+    let memory = BodyMemory::new(64 << 20);
+    let chunks = chunks.into_iter().map(|chunk| (Duration::from_millis(1), Some(chunk)));
+    let upstream = Upstream::new().replies(events("text/event-stream", chunks));
+    let service = layer(openai()).memory(memory.clone()).layer(upstream);
+    let mut answer = service.oneshot(post(MESSAGES.0, MESSAGES.1)).await.unwrap();
+    let mut held = Vec::new();
+    while let Some(frame) = answer.frame().await {
+        if frame.unwrap().is_data() {
+            held.push(memory.held() >> 20);
+        }
+    }
+    assert_eq!(held[..5], [0, 0, 1, 2, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_for_which_there_is_no_room_is_not_metered_and_a_translated_stream_ends() {
     let stream = || {
         let chunks = with_a_large_event().into_iter().map(|chunk| (Duration::from_millis(1), Some(chunk)));

@@ -80,6 +80,14 @@ impl StreamReader {
         &self.losses
     }
 
+    /// How much is kept of what is told once it is whole, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        match &self.open {
+            Some(Open::Encrypted(data)) => data.len(),
+            _ => 0,
+        }
+    }
+
     /// Only tool calls are begun so; other blocks begin with what is said.
     fn begin(&mut self, index: Option<u64>, mut start: Fields, sink: &mut impl FnMut(Event)) {
         let mut call = start.any_object("toolUse");

@@ -111,6 +111,11 @@ impl StreamReader {
         &self.losses
     }
 
+    /// How much is kept of what has not had its turn, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
+    }
+
     /// `[DONE]`, also where no reason came before. Where nothing did there is no answer.
     fn end(&mut self, sink: &mut impl FnMut(Event)) {
         if !self.started {
@@ -246,19 +251,15 @@ impl StreamReader {
         if call.done {
             return more.trim().is_empty();
         }
-        self.kept += more.len();
         // Before anything else `null` is no arguments.
         if call.begun || !is_nothing(&more) {
             call.begun = true;
             call.waiting.push_str(&more);
+            self.kept += more.len();
         }
         // Arguments that are no JSON are passed on all the same; the client has to see them.
         let _ = call.scanner.push(more.as_bytes(), |_, _| {});
         self.advance(sink);
-        // What has been said to an open call is not kept any more.
-        if self.open == Some(Open::Call(at)) {
-            self.kept = self.kept.saturating_sub(more.len());
-        }
         self.kept <= MOST_KEPT
     }
 
@@ -326,6 +327,7 @@ impl StreamReader {
         }
         let Some(call) = self.calls.get_mut(at) else { return };
         if !call.waiting.is_empty() {
+            self.kept = self.kept.saturating_sub(call.waiting.len());
             sink(Event::Delta(std::mem::take(&mut call.waiting)));
         }
     }

@@ -6,6 +6,7 @@ mod read_reply;
 mod read_request;
 mod read_stream;
 mod signature;
+mod streamed_item;
 mod tools;
 mod turn;
 mod write_reply;

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 
 use super::item::{BETWEEN_PARTS, Identity};
 use super::read_reply::{read_output, read_stop, read_tokens, rest_beside};
+use super::streamed_item::{Item, Kind, Piece};
 use crate::codec::{Fields, fault};
 use crate::dialect::openai::options::take_logprobs;
-use crate::ir::{Block, Event, Fault, Json, Losses, Part, ToolIds};
+use crate::ir::{Block, Event, Fault, Losses, Part, ToolIds};
 
 /// The most items of one answer that wait for their turn.
 const MOST_ITEMS: usize = 256;
@@ -31,41 +32,6 @@ pub(crate) struct StreamReader {
     kept: usize,
     calls: bool,
     losses: Losses,
-}
-
-#[derive(Clone, Debug)]
-struct Item {
-    /// Its place, if it is told any.
-    index: Option<u64>,
-    identity: Identity,
-    /// Of a tool call: the part that it becomes.
-    call: Option<Part>,
-    /// What has come and has not been told.
-    waiting: VecDeque<Piece>,
-    /// The part of its summary that came last.
-    part: Option<u64>,
-    /// How many parts of its content have been announced. Their places do not tell: vLLM counts on with each
-    /// piece of one.
-    parts: u64,
-    said: bool,
-    done: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Piece {
-    Say(Kind, String),
-    Logprobs(Vec<Json>),
-    Signature(String),
-    Redacted(String),
-}
-
-/// What is being said: texts and refusals by their part of the item.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    Text(u64),
-    Refusal(u64),
-    Reasoning,
-    Call,
 }
 
 // === impl StreamReader ===
@@ -116,6 +82,9 @@ impl StreamReader {
             return sink(Event::Failed(Fault::unreadable()));
         }
         self.tell(sink);
+        if self.kept > MOST_KEPT {
+            sink(Event::Failed(Fault::unreadable()));
+        }
     }
 
     /// The stream has ended without saying so.
@@ -126,6 +95,11 @@ impl StreamReader {
     /// What has no place in the common form.
     pub(crate) fn losses(&self) -> &Losses {
         &self.losses
+    }
+
+    /// How much is kept of what has not had its turn, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// False if there are too many.
@@ -205,7 +179,7 @@ impl StreamReader {
         Some(self.items.len() - 1)
     }
 
-    /// False if more would have to be kept than is kept.
+    /// False if there are too many.
     fn say(&mut self, kind: &str, event: &mut Fields) -> bool {
         let index = event.any_count("output_index");
         let part = event.any_count("summary_index");
@@ -219,13 +193,13 @@ impl StreamReader {
             // Tools that the provider runs itself.
             _ => return true,
         };
-        let size = text.len() + weight(&logprobs);
         let at = self.find(index).or_else(|| self.misplaced(index, of)).or_else(|| self.push(index));
         let Some(item) = at.and_then(|at| self.items.get_mut(at)) else { return false };
         let kind = kind(item.parts);
         if kind == Kind::Call && item.call.is_none() {
             return true;
         }
+        let before = item.waiting.len();
         if kind == Kind::Reasoning {
             let part = part.or(Some(item.parts));
             if item.said && item.part != part {
@@ -236,8 +210,8 @@ impl StreamReader {
         item.said = true;
         item.weigh(logprobs);
         item.waiting.push_back(Piece::Say(kind, text));
-        self.kept += size;
-        self.kept <= MOST_KEPT
+        self.kept += item.weight_after(before);
+        true
     }
 
     /// An item is complete. What has not come in pieces comes as a whole.
@@ -259,7 +233,7 @@ impl StreamReader {
         self.calls |= blocks.iter().any(|block| matches!(block, Block::ToolCall(_)));
         let at = at.or_else(|| self.push(index));
         let Some(item) = at.and_then(|at| self.items.get_mut(at)) else { return false };
-        let is_call = item.call.is_some();
+        let (is_call, before) = (item.call.is_some(), item.waiting.len());
         if !item.said {
             item.weigh(logprobs);
         }
@@ -267,6 +241,7 @@ impl StreamReader {
             item.take(at, block, is_call);
         }
         item.done = true;
+        self.kept += item.weight_after(before);
         true
     }
 
@@ -280,16 +255,13 @@ impl StreamReader {
                 sink(Event::Open(call.clone()));
             }
             while let Some(piece) = item.waiting.pop_front() {
+                self.kept = self.kept.saturating_sub(piece.weight());
                 match piece {
                     Piece::Say(kind, text) => {
                         open(&mut self.open, kind, sink);
-                        self.kept = self.kept.saturating_sub(text.len());
                         sink(Event::Delta(text));
                     }
-                    Piece::Logprobs(logprobs) => {
-                        self.kept = self.kept.saturating_sub(weight(&logprobs));
-                        sink(Event::Logprobs(logprobs));
-                    }
+                    Piece::Logprobs(logprobs) => sink(Event::Logprobs(logprobs)),
                     Piece::Signature(signature) => {
                         open(&mut self.open, Kind::Reasoning, sink);
                         sink(Event::Signature(signature));
@@ -324,10 +296,6 @@ impl StreamReader {
     }
 }
 
-fn weight(logprobs: &[Json]) -> usize {
-    logprobs.iter().map(|token| token.as_str().len()).sum()
-}
-
 /// What an event says that went wrong, in either of the shapes that there are.
 fn error(kind: &str, event: &mut Fields, response: &mut Fields) -> Option<Fault> {
     if let Some(error) = event.take("error").or_else(|| response.take("error")) {
@@ -356,39 +324,5 @@ fn open(open: &mut Option<Kind>, kind: Kind, sink: &mut impl FnMut(Event)) {
 fn close(open: &mut Option<Kind>, sink: &mut impl FnMut(Event)) {
     if open.take().is_some() {
         sink(Event::Close);
-    }
-}
-
-// === impl Item ===
-
-impl Item {
-    /// Keeps the log probabilities of what comes next, if there are any.
-    fn weigh(&mut self, logprobs: Vec<Json>) {
-        if !logprobs.is_empty() {
-            self.waiting.push_back(Piece::Logprobs(logprobs));
-        }
-    }
-
-    /// Takes what the complete item says beyond its pieces.
-    fn take(&mut self, at: u64, block: Block, is_call: bool) {
-        match block {
-            Block::Reasoning(reasoning) => {
-                if !self.said && !reasoning.text.is_empty() {
-                    self.waiting.push_back(Piece::Say(Kind::Reasoning, reasoning.text));
-                }
-                self.waiting.extend(reasoning.signature.map(Piece::Signature));
-            }
-            Block::RedactedReasoning(data) => self.waiting.push_back(Piece::Redacted(data)),
-            _ if self.said => {}
-            Block::Text(text) => self.waiting.push_back(Piece::Say(Kind::Text(at), text)),
-            Block::Refusal(text) => self.waiting.push_back(Piece::Say(Kind::Refusal(at), text)),
-            Block::ToolCall(call) => {
-                if !is_call {
-                    self.call = Some(Part::ToolCall { id: call.id, name: call.name });
-                }
-                self.waiting.push_back(Piece::Say(Kind::Call, call.arguments.to_string()));
-            }
-            _ => {}
-        }
     }
 }
