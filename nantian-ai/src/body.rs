@@ -204,6 +204,9 @@ where
             }
         };
         if let Some(chunk) = held.pop_front() {
+            if held.is_empty() {
+                **held = VecDeque::new();
+            }
             return Poll::Ready(Turn::Chunk(chunk));
         }
         if via.is_ended() {

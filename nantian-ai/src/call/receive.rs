@@ -27,13 +27,18 @@ const LARGEST_HELD: usize = 64 * 1024;
 /// The most of a stream that is held back for its first token, in bytes.
 const LARGEST_PREFACE: usize = 1024 * 1024;
 
+/// Pieces below this length are put together, in bytes: beside a small one more is kept than it is long.
+const SMALL: usize = 16 * 1024;
+
 /// A reply on its way.
 #[derive(Debug)]
 pub(crate) struct Receiving<B> {
     pub(crate) head: Parts,
     pub(crate) aim: Aim,
     rest: Rest<B>,
+    /// What has come, but for what is last and less than `SMALL`.
     held: VecDeque<Bytes>,
+    last: BytesMut,
     size: usize,
     /// What is held of the memory that its request holds some of.
     memory: Option<HeldMemory>,
@@ -81,10 +86,11 @@ where
     B::Error: Into<BoxError>,
 {
     pub(crate) fn new(head: Parts, body: B, aim: Aim) -> Self {
-        Self { head, aim, rest: Rest(Some(Box::pin(body))), held: VecDeque::new(), size: 0, memory: None }
+        let (held, last) = <(VecDeque<Bytes>, BytesMut)>::default();
+        Self { head, aim, rest: Rest(Some(Box::pin(body))), held, last, size: 0, memory: None }
     }
 
-    /// Holds memory for what is read whole, if the request does.
+    /// Holds memory for what is awaited, if the request does.
     pub(crate) fn holding(mut self, request: Option<&HeldMemory>) -> Self {
         self.memory = request.map(HeldMemory::beside);
         self
@@ -130,8 +136,7 @@ where
                 },
             };
             metering.push(&data);
-            self.size += data.len();
-            self.held.push_back(data);
+            self.keep(data);
             match self.aim {
                 Aim::Beginning => match self.begun() {
                     // What breaks off can be asked for again as long as nobody has heard of it.
@@ -149,9 +154,44 @@ where
                 Aim::Refusal | Aim::Objection if self.size > LARGEST_REFUSAL => {
                     return Poll::Ready(Received::Enough);
                 }
-                Aim::FirstToken | Aim::Refusal | Aim::Objection => {}
+                Aim::FirstToken => {
+                    if self.memory.as_ref().is_some_and(|memory| memory.keep(self.size).is_err()) {
+                        return Poll::Ready(Received::NoMemory);
+                    }
+                }
+                Aim::Refusal | Aim::Objection => {}
             }
         }
+    }
+
+    /// Keeps what has come. What comes in one piece is not copied.
+    fn keep(&mut self, data: Bytes) {
+        let is_first = self.size == 0;
+        self.size += data.len();
+        if data.is_empty() {
+            return;
+        }
+        if is_first || data.len() >= SMALL {
+            self.end_last();
+            self.held.push_back(data);
+            return;
+        }
+        self.last.extend_from_slice(&data);
+        if self.last.len() >= SMALL {
+            self.end_last();
+        }
+    }
+
+    /// Puts no more to the small pieces that came last.
+    fn end_last(&mut self) {
+        if !self.last.is_empty() {
+            self.held.push_back(std::mem::take(&mut self.last).freeze());
+        }
+    }
+
+    /// All that has come, in its order.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.held.iter().map(|piece| &**piece).chain(std::iter::once(&*self.last))
     }
 
     /// Holds memory for what has come.
@@ -161,7 +201,7 @@ where
 
     /// What has begun to come.
     pub(crate) fn begun(&self) -> Option<Begun> {
-        Begun::of(self.held.iter())
+        Begun::of(self.pieces())
     }
 
     /// Whether it is the refusal of a request.
@@ -176,25 +216,25 @@ where
 
     /// What has come, as one.
     pub(crate) fn joined(&self) -> Bytes {
-        match self.held.len() {
-            1 => self.held.front().cloned().unwrap_or_default(),
-            _ => {
-                let mut joined = BytesMut::with_capacity(self.size);
-                self.held.iter().for_each(|chunk| joined.extend_from_slice(chunk));
-                joined.freeze()
-            }
+        if let Some(first) = self.held.front().filter(|first| first.len() == self.size) {
+            return first.clone();
         }
+        let mut joined = BytesMut::with_capacity(self.size);
+        self.pieces().for_each(|piece| joined.extend_from_slice(piece));
+        joined.freeze()
     }
 
     /// With an answer in the place of all that has come and comes.
     pub(crate) fn answered(mut self, answer: Bytes) -> Self {
         self.head.status = StatusCode::OK;
         self.head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Self { rest: Rest(None), size: answer.len(), held: VecDeque::from([answer]), ..self }
+        let (size, held) = (answer.len(), VecDeque::from([answer]));
+        Self { rest: Rest(None), size, held, last: BytesMut::new(), ..self }
     }
 
     /// The head, what has come, and what comes.
-    pub(crate) fn into_parts(self) -> (Parts, VecDeque<Bytes>, Rest<B>) {
+    pub(crate) fn into_parts(mut self) -> (Parts, VecDeque<Bytes>, Rest<B>) {
+        self.end_last();
         (self.head, self.held, self.rest)
     }
 }
@@ -229,5 +269,30 @@ impl<B: Body> Body for Rest<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+    use http_body_util::Empty;
+
+    use super::*;
+
+    #[test]
+    fn small_pieces_are_put_together_in_their_order() {
+        let (head, ()) = Response::new(()).into_parts();
+        let mut receiving = Receiving::new(head, Empty::<Bytes>::new(), Aim::Whole);
+        let reply = b"0123456".repeat(SMALL);
+        let (small, large) = reply.split_at(3 * SMALL + 1);
+        receiving.keep(Bytes::new());
+        small.chunks(1).for_each(|piece| receiving.keep(Bytes::copy_from_slice(piece)));
+        receiving.keep(Bytes::copy_from_slice(large));
+        receiving.keep(Bytes::from_static(b"7"));
+        receiving.keep(Bytes::from_static(b"8"));
+        assert_eq!(receiving.joined(), [&reply[..], b"78"].concat());
+        let (_, held, _) = receiving.into_parts();
+        let lengths: Vec<_> = held.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [1, SMALL, SMALL, SMALL, large.len(), 2]);
     }
 }

@@ -151,6 +151,31 @@ async fn what_waits_for_its_turn_counts_until_it_has_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_before_the_first_token_counts() {
+    let comment = format!(": {}\n\n", "x".repeat(CHUNK));
+    let text = said(json!({"delta": {"content": "a"}}));
+    let stream = || {
+        let chunks = [comment.clone(), comment.clone(), text.clone(), "data: [DONE]\n\n".to_owned()];
+        events("text/event-stream", chunks.map(|chunk| (Duration::from_millis(10), Some(chunk))))
+    };
+    let memory = BodyMemory::new(4 << 20);
+    let service = || layer(openai()).memory(memory.clone());
+
+    let answer = service().layer(Upstream::new().replies(stream())).oneshot(post(CHAT.0, CHAT.1));
+    let mut answer = Box::pin(answer);
+    assert!(tokio::time::timeout(Duration::from_millis(25), &mut answer).await.is_err());
+    assert_eq!(memory.held() >> 16, 2);
+    answer.await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(memory.held(), 0);
+
+    let (long, short) = (memory.begin(), memory.begin());
+    long.hold(3 << 20).unwrap();
+    short.hold((1 << 20) - CHUNK as u64).unwrap();
+    let (head, body) = send(service(), &Upstream::new().replies(stream()), post(CHAT.0, CHAT.1)).await;
+    assert_eq!(head.status, 503, "{body}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_for_which_there_is_no_room_is_not_metered_and_a_translated_stream_ends() {
     let stream = || {
         let chunks = with_a_large_event().into_iter().map(|chunk| (Duration::from_millis(1), Some(chunk)));
