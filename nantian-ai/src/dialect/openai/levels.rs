@@ -31,6 +31,11 @@ impl Levels {
         .name()
     }
 
+    /// The only level of one that thinks if it is asked to: how much is up to it.
+    pub(crate) fn only(self) -> Option<Effort> {
+        (self.can_be_off && self.least == self.most).then_some(self.most)
+    }
+
     /// What tells it not to think, if it can be told.
     pub(crate) fn off(self) -> Option<&'static str> {
         self.can_be_off.then_some("none")

@@ -125,7 +125,10 @@ impl ThinkingBy {
             Self::Effort(levels) if off => {
                 Wish { effort: levels.off(), is_lost: levels.off().is_none(), on: None }
             }
-            Self::Effort(levels) => Wish { effort: level.map(|level| levels.name(level)), ..Wish::default() },
+            Self::Effort(levels) => {
+                let level = level.or(levels.only());
+                Wish { effort: level.map(|level| levels.name(level)), ..Wish::default() }
+            }
             Self::Switch => Wish { effort: Some(if off { "none" } else { "default" }), ..Wish::default() },
             Self::DeepSeek => Wish { effort: level.map(Effort::name), on: Some(!off), is_lost: false },
             Self::Template => {
@@ -171,7 +174,8 @@ mod tests {
             ("mistral", "mistral-medium-3-5", Thinking::Effort(Effort::Low), effort("high")),
             ("mistral", "mistral-medium-3-5-2604", Thinking::Budget(9_000), effort("high")),
             ("mistral", "mistral-small-latest", Thinking::Off, effort("none")),
-            ("mistral", "mistral-small-latest", Thinking::Adaptive, Wish::default()),
+            ("mistral", "mistral-small-latest", Thinking::Adaptive, effort("high")),
+            ("mistral", "mistral-large-4-0", Thinking::Adaptive, Wish::default()),
             ("mistral", "mistral-medium-2508", high, lost),
             ("mistral", "mistral-large-4-0", Thinking::Effort(Effort::Low), effort("low")),
             ("mistral", "mistral-large-4-0", Thinking::Off, lost),
