@@ -171,10 +171,11 @@ fn claude_at_openrouter_is_asked_to_think_where_it_can() {
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "b", "content": "1"}]},
         ])
     };
-    let (asked_anew, effort) = (json!([{"role": "user", "content": "a"}]), json!({"effort": "medium"}));
+    let asked_anew = json!([{"role": "user", "content": "a"}]);
+    let (effort, budget) = (json!({"effort": "medium"}), json!({"max_tokens": 9_000}));
     for (model, messages, must_call, told) in [
-        ("claude-sonnet-4.5", &asked_anew, false, &effort),
-        ("claude-sonnet-4.5", &turn(&json!([called, signed])), false, &effort),
+        ("claude-sonnet-4.5", &asked_anew, false, &budget),
+        ("claude-sonnet-4.5", &turn(&json!([called, signed])), false, &budget),
         // A turn that has begun elsewhere.
         ("claude-sonnet-4.5", &turn(&json!([own, called])), false, &Value::Null),
         ("claude-opus-4.6", &turn(&json!([own, called])), false, &effort),
@@ -194,6 +195,25 @@ fn claude_at_openrouter_is_asked_to_think_where_it_can() {
         assert_eq!(lost.split(',').any(|it| it == "thinking"), told.is_null(), "{model} {messages} {lost}");
         // While it thinks, nobody has a say in how tokens are drawn.
         assert_eq!(body.get("temperature").is_some(), told.is_null(), "{model} {messages} {lost}");
+    }
+}
+
+#[test]
+fn a_budget_at_openrouter_leaves_room_for_the_answer() {
+    for (model, most, told) in [
+        ("anthropic/claude-sonnet-4.5", 20_000, json!({"max_tokens": 9_000})),
+        ("anthropic/claude-sonnet-4.5", 5_000, json!({"effort": "medium"})),
+        ("google/gemini-2.5-pro", 9_001, json!({"max_tokens": 9_000})),
+        ("google/gemini-2.5-pro", 9_000, json!({"effort": "medium"})),
+        ("google/gemini-3-pro", 20_000, json!({"effort": "medium"})),
+    ] {
+        let body = json!({"model": "any", "max_tokens": most, "messages": [{"role": "user", "content": "a"}],
+            "thinking": {"type": "enabled", "budget_tokens": 9_000}});
+        let (mut request, _) = ClientDialect::Anthropic.decode_request(body.to_string().as_bytes()).unwrap();
+        request.model = model.to_owned();
+        let (body, _) = Dialect::OpenAi.encode_request(&request, "openrouter").unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&body["reasoning"], &body["max_tokens"]), (&told, &json!(most)), "{model} {most}");
     }
 }
 

@@ -3,6 +3,7 @@
 use super::levels::{Levels, THREE};
 use super::profile::{begins, is_mistral, is_one, tells_templates};
 use super::thinkers::Thinker;
+use crate::dialect::anthropic::{LEAST_BUDGET, Traits};
 use crate::ir::{Effort, Thinking};
 
 /// How a model is told to think.
@@ -20,8 +21,8 @@ pub(crate) enum ThinkingBy {
     /// DeepSeek: by `thinking` and `reasoning_effort`.
     DeepSeek,
     /// OpenRouter: by `reasoning`, whoever has made the model; `unasked` is whether it may think unless it is
-    /// told not to.
-    OpenRouter { unasked: bool },
+    /// told not to, and `most` the highest budget of a model that takes one.
+    OpenRouter { unasked: bool, most: Option<u64> },
     /// vLLM and llama.cpp: by what the model's chat template reads, and `reasoning_effort`.
     Template,
 }
@@ -30,6 +31,8 @@ pub(crate) enum ThinkingBy {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Wish {
     pub(crate) effort: Option<&'static str>,
+    /// The tokens that stand in the place of the effort where the answer may have more.
+    pub(super) budget: Option<u64>,
     /// What turns it on or off apart from the effort.
     pub(super) on: Option<bool>,
     pub(crate) is_lost: bool,
@@ -80,7 +83,8 @@ impl ThinkingBy {
             // Only Responses know the highest one.
             Self::Effort(Levels { most: levels.most.min(Effort::XHigh), ..levels })
         } else if is("openrouter") && !is_silent {
-            Self::OpenRouter { unasked: thinks_unasked || !begins(model, &ASKED_FIRST) }
+            let unasked = thinks_unasked || !begins(model, &ASKED_FIRST);
+            Self::OpenRouter { unasked, most: most_budget(model) }
         } else if is_one(provider, &RUNS_THINKERS) && !is_silent {
             Self::Unguided
         } else {
@@ -112,29 +116,56 @@ impl ThinkingBy {
             Thinking::Effort(effort) => Some(effort),
             Thinking::Budget(tokens) => Some(Effort::of_budget(tokens)),
         };
+        let budget = match thinking {
+            Thinking::Budget(tokens) => Some(tokens),
+            _ => None,
+        };
         match self {
             // A model that does not think need not be told so.
             Self::Nothing => Wish { is_lost: level.is_some(), ..Wish::default() },
             Self::Unguided => Wish { is_lost: off || level.is_some(), ..Wish::default() },
-            Self::OpenRouter { unasked } if off => Wish { on: unasked.then_some(false), ..Wish::default() },
-            Self::OpenRouter { .. } => Wish {
+            Self::OpenRouter { unasked, .. } if off => {
+                Wish { on: unasked.then_some(false), ..Wish::default() }
+            }
+            Self::OpenRouter { most, .. } => Wish {
                 effort: level.map(|level| level.min(Effort::XHigh).name()),
+                budget: budget.zip(most).map(|(tokens, most)| tokens.max(LEAST_BUDGET).min(most)),
                 on: level.is_none().then_some(true),
                 is_lost: false,
             },
             Self::Effort(levels) if off => {
-                Wish { effort: levels.off(), is_lost: levels.off().is_none(), on: None }
+                Wish { effort: levels.off(), is_lost: levels.off().is_none(), ..Wish::default() }
             }
             Self::Effort(levels) => {
                 let level = level.or(levels.only());
                 Wish { effort: level.map(|level| levels.name(level)), ..Wish::default() }
             }
             Self::Switch => Wish { effort: Some(if off { "none" } else { "default" }), ..Wish::default() },
-            Self::DeepSeek => Wish { effort: level.map(Effort::name), on: Some(!off), is_lost: false },
+            Self::DeepSeek => Wish { effort: level.map(Effort::name), on: Some(!off), ..Wish::default() },
             Self::Template => {
-                Wish { effort: level.map(|level| THREE.name(level)), on: Some(!off), is_lost: false }
+                Wish { effort: level.map(|level| THREE.name(level)), on: Some(!off), ..Wish::default() }
             }
         }
+    }
+}
+
+// === impl Wish ===
+
+impl Wish {
+    /// The budget, if it leaves some of so many tokens to the answer: an effort always does.
+    pub(super) fn budget_in(self, most_output: Option<u64>) -> Option<u64> {
+        self.budget.filter(|budget| most_output.is_none_or(|most| *budget < most))
+    }
+}
+
+/// The highest budget that a model takes at OpenRouter, if it takes any: what is newer goes by levels.
+fn most_budget(model: &str) -> Option<u64> {
+    let traits = Traits::of(model);
+    if traits.is_claude && traits.takes_budget {
+        Some(traits.most_output - 1)
+    } else {
+        // Of Google's they are those to which it is said so, too.
+        begins(model, &["gemini-2.5"]).then_some(24_576)
     }
 }
 
@@ -190,6 +221,19 @@ mod tests {
             ("openrouter", "qwen/qwen3.8-27b", Thinking::Adaptive, switched(true)),
             ("openrouter", "qwen/qwen3.8-27b", Thinking::Effort(Effort::Max), effort("xhigh")),
             ("openrouter", "google/gemini-3-pro", Thinking::Budget(9_000), effort("medium")),
+            (
+                "openrouter",
+                "google/gemini-2.5-flash",
+                Thinking::Budget(90_000),
+                Wish { budget: Some(24_576), ..effort("xhigh") },
+            ),
+            (
+                "openrouter",
+                "anthropic/claude-sonnet-4.5",
+                Thinking::Budget(9),
+                Wish { budget: Some(1_024), ..effort("minimal") },
+            ),
+            ("openrouter", "anthropic/claude-opus-4.6", Thinking::Budget(9_000), effort("medium")),
             ("openrouter", "openai/gpt-4o", high, lost),
             ("openrouter", "openai/gpt-5.2", Thinking::Off, effort("none")),
             ("together", "meta-llama/Llama-4", Thinking::Adaptive, Wish::default()),

@@ -48,7 +48,7 @@ pub(crate) fn encode(request: &Request, provider: &str, echoes: bool) -> Result<
         write_output(body, enforced(request, profile), profile);
         let verbosity = request.verbosity.filter(|_| profile.takes_verbosity());
         body.some_text("verbosity", verbosity.map(Verbosity::name));
-        write_thinking(body, profile, wish);
+        write_thinking(body, profile, wish, request.max_output);
         body.some_count(profile.limit, request.max_output);
         body.some_number("temperature", request.temperature.filter(|_| sampled));
         body.some_number("top_p", request.top_p.filter(|_| sampled));
@@ -146,14 +146,17 @@ fn name_the_unknown(request: &Request, profile: Profile, wish: Wish, losses: &mu
     }
 }
 
-fn write_thinking(body: &mut Object<'_>, profile: Profile, wish: Wish) {
+fn write_thinking(body: &mut Object<'_>, profile: Profile, wish: Wish, most_output: Option<u64>) {
     if profile.asks_for_reasoning {
         body.text("reasoning_format", "parsed");
     }
     match (profile.thinking, wish.on) {
         (ThinkingBy::OpenRouter { .. }, on) if wish != Wish::default() => {
+            // It takes either.
+            let budget = wish.budget_in(most_output);
             return body.object("reasoning", |reasoning| {
-                reasoning.some_text("effort", wish.effort);
+                reasoning.some_text("effort", wish.effort.filter(|_| budget.is_none()));
+                reasoning.some_count("max_tokens", budget);
                 reasoning.some_flag("enabled", on);
             });
         }
