@@ -204,9 +204,10 @@ impl Reader {
 
     fn kept(&self) -> usize {
         match self {
-            // They say all at once, but for a signature.
-            Self::Anthropic(_) | Self::Gemini(_) | Self::Ollama(_) => 0,
+            // They say all at once.
+            Self::Anthropic(_) | Self::Ollama(_) => 0,
             Self::Bedrock(reader) => reader.kept(),
+            Self::Gemini(reader) => reader.kept(),
             Self::OpenAi(reader) => reader.kept(),
             Self::Responses(reader) => reader.kept(),
         }

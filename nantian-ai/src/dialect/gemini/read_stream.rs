@@ -98,6 +98,11 @@ impl StreamReader {
         &self.losses
     }
 
+    /// How much is kept of what is for the next part, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.held.as_ref().map_or(0, String::len)
+    }
+
     fn part(&mut self, mut part: Fields, sink: &mut impl FnMut(Event)) {
         let signature = part.some_text("thoughtSignature").or(self.held.take());
         let said = read_part(&mut part, &mut self.losses);
