@@ -14,9 +14,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{references::references, scope::Part, values::Values};
+use super::{
+    object::{name, owner, plain},
+    references::references,
+    scope::Part,
+    values::Values,
+};
 use crate::{
-    ir::ObjectName,
+    ir::ControllerName,
     source::{kind::Kind, objects::ObjectRef},
     sync::lock,
 };
@@ -137,6 +142,15 @@ impl ObjectCache {
         }
     }
 
+    /// Reads what the Gateways of this controller refer to, and those of no other.
+    pub(super) fn answer_for(&self, controller: ControllerName) {
+        let mut state = self.state();
+        state.values.answer_for(controller);
+        state.look_at_all(None);
+        drop(state);
+        self.tell();
+    }
+
     /// Notes which kinds the server does not serve.
     pub(super) fn set_absent(&self, absent: BTreeSet<Kind>) {
         let mut state = self.state();
@@ -188,6 +202,11 @@ impl ObjectCache {
             values.look_at(&name, seen);
         } else {
             values.refer(&name, references(kind, &name.name.namespace, &object.data), seen);
+            state.count_anew(
+                kind,
+                &name,
+                object.data.pointer("/spec/controllerName").and_then(Value::as_str),
+            );
             state.note(name.clone(), Change::Seen(kind, plain(kind, object)));
             drop(state);
             self.tell();
@@ -266,7 +285,7 @@ impl ObjectCache {
             // Whether it is the older one or the younger one is known when it is read again.
             return;
         }
-        if values.is_wanted(name) && values.read(name, &resource_version) {
+        if values.is_wanted(name, seen) && values.read(name, &resource_version) {
             state.changes.insert(name.clone(), Change::Seen(kind, plain(kind, object)));
         }
         let State { seen, values, .. } = &mut *state;
@@ -311,7 +330,8 @@ impl State {
     /// Notes a change, which may have to wait.
     fn note(&mut self, name: ObjectRef, change: Change) {
         self.withheld.remove(&name);
-        let changes = if self.values.awaits(&name) { &mut self.withheld } else { &mut self.changes };
+        let changes =
+            if self.values.awaits(&name, &self.seen) { &mut self.withheld } else { &mut self.changes };
         changes.insert(name, change);
     }
 
@@ -323,7 +343,28 @@ impl State {
         }
         self.seen.remove(name);
         self.values.refer(name, BTreeSet::new(), &self.seen);
+        self.count_anew(kind, name, None);
         self.note(name.clone(), Change::Gone);
+    }
+
+    /// Looks again at what others refer to, of which an object decides whose they are.
+    fn count_anew(&mut self, kind: Kind, name: &ObjectRef, controller: Option<&str>) {
+        match kind {
+            Kind::GatewayClass => {
+                self.values.classify(name, controller);
+                self.look_at_all(None);
+            }
+            Kind::Gateway => self.look_at_all(Some(name)),
+            _ => {}
+        }
+    }
+
+    /// Looks again at what all refer to, or the ListenerSets of a Gateway.
+    fn look_at_all(&mut self, gateway: Option<&ObjectRef>) {
+        self.values.look_at_all(&self.seen, gateway);
+        for (name, change) in mem::take(&mut self.withheld) {
+            self.note(name, change);
+        }
     }
 
     /// The same of a Secret or ConfigMap.
@@ -343,41 +384,4 @@ impl State {
             }
         }
     }
-}
-
-fn name(kind: Kind, metadata: &ObjectMeta) -> Option<ObjectRef> {
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let name = ObjectName::new(namespace, metadata.name.as_deref()?);
-    Some(ObjectRef { kind: kind.info().name, name })
-}
-
-fn owner(kind: Kind, name: &ObjectRef, object: &Value) -> Option<ObjectRef> {
-    let text = |path: &str| object.pointer(path).and_then(Value::as_str);
-    match kind {
-        Kind::Gateway => {
-            let class = ObjectName::new("", text("/spec/gatewayClassName")?);
-            Some(ObjectRef { kind: Kind::GatewayClass.info().name, name: class })
-        }
-        Kind::ListenerSet => {
-            let namespace = text("/spec/parentRef/namespace").unwrap_or(&name.name.namespace);
-            let gateway = ObjectName::new(namespace, text("/spec/parentRef/name")?);
-            Some(ObjectRef { kind: Kind::Gateway.info().name, name: gateway })
-        }
-        _ => None,
-    }
-}
-
-/// The object as its author wrote it: what the server adds at every write is no change of it.
-fn plain(kind: Kind, DynamicObject { mut metadata, data, .. }: DynamicObject) -> Map<String, Value> {
-    metadata.resource_version = None;
-    metadata.managed_fields = None;
-    let mut object = Map::new();
-    object.insert("apiVersion".to_owned(), kind.info().api_version().into());
-    object.insert("kind".to_owned(), kind.info().name.into());
-    // Metadata has no form that cannot be written as JSON.
-    object.insert("metadata".to_owned(), serde_json::to_value(metadata).unwrap_or_default());
-    if let Value::Object(data) = data {
-        object.extend(data.into_iter().filter(|(field, _)| field != "status"));
-    }
-    object
 }

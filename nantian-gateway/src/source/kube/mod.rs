@@ -9,6 +9,7 @@ mod cache;
 mod client;
 mod discovery;
 mod follow;
+mod object;
 mod ours;
 mod pool;
 mod references;
@@ -99,6 +100,7 @@ impl Cluster {
     /// Hands out what is in `cache`.
     pub fn new(cache: Arc<ObjectCache>, addressing: Addressing) -> Self {
         let mut versions = Versions::default();
+        cache.answer_for(ControllerName::default());
         versions.place(match &addressing {
             Addressing::Known(addresses) => Placements::Known(addresses.clone()),
             _ => Placements::Nowhere,
@@ -121,6 +123,7 @@ impl Cluster {
     /// Serves the classes of `controller` in place of those of the default one.
     #[must_use]
     pub fn answering_for(mut self, controller: ControllerName) -> Self {
+        self.cache.answer_for(controller.clone());
         self.versions.answer_for(controller);
         self
     }
@@ -188,7 +191,7 @@ impl Source for Cluster {
         let (mut changed, mut is_idle) = (BTreeSet::new(), true);
         for (name, change) in self.cache.take() {
             let before = self.unreadable.remove(&name);
-            self.refers_anew |= refers_by_name(name.kind);
+            self.refers_anew |= refers_by_name(name.kind) || name.kind == Kind::GatewayClass.info().name;
             let has_changed = match change {
                 Change::Gone => self.versions.remove(&name),
                 Change::Unwanted => {

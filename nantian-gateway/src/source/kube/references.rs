@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::ours::ours;
 use crate::{
     ir::ObjectName,
     source::{
@@ -49,11 +50,19 @@ pub(super) fn references(kind: Kind, namespace: &str, object: &Value) -> BTreeSe
     found
 }
 
-/// What those that are handed out refer to.
+/// What those that are handed out refer to, apart from Gateways of other controllers and their ListenerSets.
 pub(super) fn references_of_all(objects: &Objects) -> BTreeSet<ObjectRef> {
     let mut found = BTreeSet::new();
-    add(Kind::Gateway, &objects.gateways, &mut found);
-    add(Kind::ListenerSet, &objects.listener_sets, &mut found);
+    let ours: BTreeSet<&ObjectName> = ours(objects).into_iter().map(|(name, _)| name).collect();
+    let (mut gateways, mut sets) = (objects.gateways.clone(), objects.listener_sets.clone());
+    gateways.retain(|name, _| ours.contains(name));
+    sets.retain(|name, set| {
+        let parent = &set.spec.parent_ref;
+        let namespace = parent.namespace.as_deref().unwrap_or(&name.namespace);
+        ours.contains(&ObjectName::new(namespace, parent.name.as_str()))
+    });
+    add(Kind::Gateway, &gateways, &mut found);
+    add(Kind::ListenerSet, &sets, &mut found);
     add(Kind::BackendTlsPolicy, &objects.backend_tls_policies, &mut found);
     add(Kind::AiService, &objects.ai_services, &mut found);
     add(Kind::WasmPlugin, &objects.wasm_plugins, &mut found);

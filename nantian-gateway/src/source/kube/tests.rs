@@ -302,6 +302,27 @@ fn a_gateway_stays_as_it_was_until_the_certificate_is_read_that_it_newly_refers_
     assert_eq!((port(&cluster), secrets(&cluster)), (8001, vec![]), "and the other one is let go");
 }
 
+#[test]
+fn a_secret_is_read_for_gateways_of_this_controller_alone() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    // The class is another controller's, and the Gateway refers to the Secret `c`.
+    for (at, variant) in [(0, 1), (1, 2), (10, 0)] {
+        world.edit(Edit::Put(at, variant), &mut cluster);
+    }
+    let secrets = |world: &mut World, cluster: &mut Cluster| {
+        world.settle(cluster);
+        world.edit(Edit::Read, cluster);
+        world.edit(Edit::Read, cluster);
+        cluster.objects().secrets.len()
+    };
+    assert_eq!(secrets(&mut world, &mut cluster), 0);
+    world.edit(Edit::Put(0, 0), &mut cluster);
+    assert_eq!(secrets(&mut world, &mut cluster), 1);
+    world.edit(Edit::Put(0, 1), &mut cluster);
+    assert_eq!(secrets(&mut world, &mut cluster), 0);
+}
+
 /// Writes a status of a Gateway and reads it back as the watch tells it.
 fn tell_address(world: &mut World, at: usize, address: &str) {
     let mut gateway = world.shown(at).unwrap();

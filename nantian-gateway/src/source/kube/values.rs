@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cache::Seen;
-use crate::source::objects::ObjectRef;
+use crate::{ir::ControllerName, source::objects::ObjectRef};
 
 /// The Secrets and ConfigMaps that something refers to.
 #[derive(Debug, Default)]
@@ -18,12 +18,60 @@ pub(super) struct Values {
     read: BTreeMap<ObjectRef, Option<String>>,
     /// Those that are there in another version than was read.
     stale: BTreeSet<ObjectRef>,
+    /// The controller of each GatewayClass,
+    controllers: BTreeMap<ObjectRef, String>,
+    /// and the one whose Gateways count; all do where it is not said.
+    controller: Option<ControllerName>,
 }
 
 impl Values {
-    /// Whether something refers to an object.
-    pub(super) fn is_wanted(&self, value: &ObjectRef) -> bool {
-        self.referrers.contains_key(value) || self.served.contains(value)
+    /// Whether something of what is `seen` refers to an object.
+    pub(super) fn is_wanted(&self, value: &ObjectRef, seen: &BTreeMap<ObjectRef, Seen>) -> bool {
+        let mut referrers = self.referrers.get(value).into_iter().flatten();
+        self.served.contains(value) || referrers.any(|referrer| self.counts(referrer, seen))
+    }
+
+    /// Whether an object is no Gateway of another controller, nor a ListenerSet of such a one.
+    fn counts(&self, referrer: &ObjectRef, seen: &BTreeMap<ObjectRef, Seen>) -> bool {
+        let owner = |object: &ObjectRef| seen.get(object).and_then(|seen| seen.owner.as_ref());
+        let class = match referrer.kind {
+            "Gateway" => owner(referrer),
+            "ListenerSet" => owner(referrer).and_then(owner),
+            _ => return true,
+        };
+        let is_ours = |known: &ControllerName| {
+            class.and_then(|class| self.controllers.get(class)).is_some_and(|it| it == known.as_str())
+        };
+        self.controller.as_ref().is_none_or(is_ours)
+    }
+
+    /// Counts Gateways of this controller alone.
+    pub(super) fn answer_for(&mut self, controller: ControllerName) {
+        self.controller = Some(controller);
+    }
+
+    /// Notes whose a class is, if it is there.
+    pub(super) fn classify(&mut self, class: &ObjectRef, controller: Option<&str>) {
+        match controller {
+            Some(controller) => self.controllers.insert(class.clone(), controller.to_owned()),
+            None => self.controllers.remove(class),
+        };
+    }
+
+    /// Looks at all that something refers to, or a ListenerSet of this Gateway, as these may have come to
+    /// count or not to.
+    pub(super) fn look_at_all(&mut self, seen: &BTreeMap<ObjectRef, Seen>, gateway: Option<&ObjectRef>) {
+        let is_meant = |referrer: &ObjectRef| {
+            gateway.is_none_or(|gateway| {
+                let owner = || seen.get(referrer).and_then(|seen| seen.owner.as_ref());
+                referrer.kind == "ListenerSet" && owner() == Some(gateway)
+            })
+        };
+        let meant = self.references.iter().filter(|&(referrer, _)| is_meant(referrer));
+        let values: BTreeSet<ObjectRef> = meant.flat_map(|(_, values)| values).cloned().collect();
+        for value in &values {
+            self.look_at(value, seen);
+        }
     }
 
     /// Notes what an object refers to now, of what is `seen`.
@@ -57,7 +105,7 @@ impl Values {
     pub(super) fn look_at(&mut self, value: &ObjectRef, seen: &BTreeMap<ObjectRef, Seen>) {
         let is_read = |seen: &Seen| self.read.get(value) == Some(&seen.resource_version);
         match seen.get(value) {
-            Some(seen) if self.is_wanted(value) && !is_read(seen) => drop(self.stale.insert(value.clone())),
+            Some(it) if self.is_wanted(value, seen) && !is_read(it) => drop(self.stale.insert(value.clone())),
             _ => drop(self.stale.remove(value)),
         }
     }
@@ -83,7 +131,8 @@ impl Values {
         for value in &served {
             self.look_at(value, seen);
         }
-        let unwanted = self.read.keys().chain(&self.stale).filter(|value| !self.is_wanted(value)).cloned();
+        let unwanted =
+            self.read.keys().chain(&self.stale).filter(|value| !self.is_wanted(value, seen)).cloned();
         let unwanted: BTreeSet<ObjectRef> = unwanted.collect();
         unwanted.into_iter().filter(|value| self.forget(value)).collect()
     }
@@ -94,9 +143,10 @@ impl Values {
     }
 
     /// Whether something that an object refers to is there and was never read.
-    pub(super) fn awaits(&self, referrer: &ObjectRef) -> bool {
+    pub(super) fn awaits(&self, referrer: &ObjectRef, seen: &BTreeMap<ObjectRef, Seen>) -> bool {
         let mut references = self.references.get(referrer).into_iter().flatten();
-        references.any(|value| self.stale.contains(value) && !self.read.contains_key(value))
+        self.counts(referrer, seen)
+            && references.any(|value| self.stale.contains(value) && !self.read.contains_key(value))
     }
 
     /// What refers to an object.
