@@ -20,7 +20,6 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use super::MAX_LOOKUPS;
 use crate::upstream::{Client, ClientConfig};
 
 /// How often idle connections are looked at.
@@ -52,11 +51,7 @@ impl CallThread {
     /// When there is no thread or no runtime to be had.
     pub(crate) fn start(name: &str, config: ClientConfig) -> io::Result<Self> {
         let (calls, inbox) = mpsc::unbounded_channel();
-        let runtime = || {
-            let mut runtime = Builder::new_current_thread();
-            let runtime = runtime.enable_all().max_blocking_threads(MAX_LOOKUPS);
-            runtime.build_local(LocalOptions::default())
-        };
+        let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         thread::Builder::new().name(name.to_owned()).spawn(move || match runtime() {
             Ok(runtime) => runtime.block_on(serve(Client::new(config), inbox)),
             Err(error) => tracing::error!(%error, "a thread cannot call out"),

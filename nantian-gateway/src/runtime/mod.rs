@@ -19,8 +19,3 @@ pub(crate) use self::{
     worker::{Worker, WorkerConfig},
     workers::Workers,
 };
-
-/// Threads of a runtime that opens connections, each of which asks a resolver for one name at a time. Tokio's
-/// 512 for every worker would be the process's memory when a resolver is slow; what waits for a thread is
-/// given up with its connection.
-const MAX_LOOKUPS: usize = 16;

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, interval, sleep},
 };
 
-use super::{MAX_LOOKUPS, Worker, WorkerConfig, worker::Capacity};
+use super::{Worker, WorkerConfig, worker::Capacity};
 use crate::{
     kept,
     listen::{Listeners, PortKey, TICK, Unbound},
@@ -134,9 +134,7 @@ struct Inbox {
 
 /// Serves with what `worker` makes on this thread.
 fn run(worker: impl FnOnce() -> Worker, inbox: Inbox) {
-    let mut runtime = Builder::new_current_thread();
-    let runtime = runtime.enable_all().max_blocking_threads(MAX_LOOKUPS);
-    match runtime.build_local(LocalOptions::default()) {
+    match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(serve(Rc::new(worker()), inbox)),
         Err(error) => tracing::error!(%error, "a worker has no runtime"),
     }
