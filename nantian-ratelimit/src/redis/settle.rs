@@ -229,7 +229,6 @@ impl Correction {
     /// The server has carried it out: whoever waits may find room now.
     pub(super) fn done(mut self) {
         let items = mem::take(&mut self.items);
-        self.group.let_off(&self.key, &items);
         if items.give_back() {
             let current = self.group.current();
             current.give_back(self.key.remote(), &items);

@@ -127,8 +127,7 @@ impl PolicyGroup {
 
     /// The same levels by another policy, or among another number of replicas. No denial is known yet.
     ///
-    /// Of what it used beyond its new share this process is let off; if the server has to be told of it, once
-    /// it was.
+    /// Of what it used beyond its new share this process is let off, unless the server has to be told of it.
     fn shared(&self, current: &Current, replicas: u32, policy: &Policy) -> Current {
         let (now, of_one) = (self.now(), share_of(policy, replicas));
         let is_told = self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos();
@@ -171,23 +170,6 @@ impl PolicyGroup {
         }
         current.told.correct_at(now, key.own(), |limit| Correction::Owed(items.of(limit).unsigned_abs()));
         Some(Report { group: Arc::clone(self), key: key.clone(), items })
-    }
-
-    /// The server was told these `items` of `key`: of them this process need not remember what is more than
-    /// its share can owe, as there may be from before other replicas were known.
-    pub(super) fn let_off(&self, key: &SharedKey, items: &Items) {
-        let now = self.now();
-        if self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos() {
-            return;
-        }
-        let _report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = self.current.load();
-        let excess = current.excess(now, key.own(), items);
-        if !excess.is_empty() {
-            for limiter in [&current.local, &current.told] {
-                limiter.correct_at(now, key.own(), |limit| Correction::of(-excess.of(limit)));
-            }
-        }
     }
 
     /// Corrects by `settle` what this process alone has charged `key`, by what `items` say; returns what of
@@ -270,18 +252,6 @@ impl Current {
         Items::new(local.used().map(|(limit, used)| (limit, untold(limit, used))))
     }
 
-    /// What of `items`, which the server knows of `key`, is beyond what this process's share can owe.
-    fn excess(&self, now: Timestamp, key: Key, items: &Items) -> Items {
-        let (local, known) = (self.local.levels_at(now, key), self.known(now, key));
-        let excess = |limit: &Limit, used| {
-            let most = limit.capacity().saturating_add(limit.max());
-            let most_told = items.of(limit).min(known.of(limit)).max(0);
-            // One that denies all keeps what was used before.
-            if limit.max() == 0 { 0 } else { difference(used, most).clamp(0, most_told) }
-        };
-        Items::new(local.used().map(|(limit, used)| (limit, excess(limit, used))))
-    }
-
     /// What a client is told who is denied `cost` as the server has denied no more than that.
     pub(super) fn denied(&self, now: Timestamp, denial: &Denial, cost: Cost) -> Denied {
         let (column, until) = script::worst(self.limits(), &denial.used, cost, denial.at);
@@ -310,8 +280,7 @@ impl Report {
 
     /// The server has answered.
     pub(super) fn delivered(self) {
-        let (group, key) = (Arc::clone(&self.group), self.key.clone());
-        group.let_off(&key, &self.into_items());
+        self.into_items();
     }
 
     /// What is to be reported, for whoever sees to it.

@@ -3,7 +3,6 @@ use std::task::{Context, Wake};
 
 use super::*;
 use crate::policy::Queue;
-use crate::redis::settle::Correction as Settled;
 use crate::redis::{RedisStore, Verdict};
 use crate::wait_queue::QueueKey;
 use crate::{Cost, Settlement};
@@ -88,33 +87,6 @@ async fn what_was_used_before_others_were_known_is_reported_whole() {
     assert_eq!(told(&less), 20, "a bucket and a window of all shares");
     less.delivered();
     assert!(report().is_none());
-}
-
-#[tokio::test]
-async fn what_was_used_before_others_were_known_shuts_nobody_out_once_it_is_told() {
-    let limit = Limit::requests_per_hour(100);
-    for is_by_driver in [false, true] {
-        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
-        let limiter = store.limiter("quota", Policy::builder().limit(limit.clone()).build().unwrap());
-        let (key, group) = (limiter.key(b"alice"), limiter.group());
-        for _ in 0..90 {
-            assert!(matches!(limiter.admit(key.clone(), Cost::REQUEST).await, Verdict::Admitted(_)));
-        }
-        store.0.replicas.store(10, Ordering::Relaxed);
-        let used = || -> u64 {
-            let levels = group.current().local.levels_at(group.now(), key.own());
-            levels.used().map(|(_, used)| used).sum()
-        };
-        assert_eq!(used(), 90);
-        let report = group.report(group.now(), &key).unwrap();
-        if is_by_driver {
-            Settled::new(Arc::clone(group), key.clone(), report.into_items()).done();
-        } else {
-            report.delivered();
-        }
-        assert_eq!(used(), 20, "a bucket and a window of a share");
-        assert!(group.report(group.now(), &key).is_none(), "there is nothing else to tell");
-    }
 }
 
 #[test]
