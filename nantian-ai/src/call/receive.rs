@@ -118,6 +118,9 @@ where
                 if meter.has_token() || meter.has_end() || self.size > LARGEST_PREFACE {
                     return Poll::Ready(Received::Enough);
                 }
+                if self.memory.as_ref().is_some_and(|memory| memory.keep(self.size).is_err()) {
+                    return Poll::Ready(Received::NoMemory);
+                }
             }
             let data = match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
                 None => {
@@ -154,12 +157,7 @@ where
                 Aim::Refusal | Aim::Objection if self.size > LARGEST_REFUSAL => {
                     return Poll::Ready(Received::Enough);
                 }
-                Aim::FirstToken => {
-                    if self.memory.as_ref().is_some_and(|memory| memory.keep(self.size).is_err()) {
-                        return Poll::Ready(Received::NoMemory);
-                    }
-                }
-                Aim::Refusal | Aim::Objection => {}
+                Aim::FirstToken | Aim::Refusal | Aim::Objection => {}
             }
         }
     }
