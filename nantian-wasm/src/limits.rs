@@ -53,8 +53,8 @@ impl Limits {
     /// fails by then.
     pub(crate) fn shortage(&self) -> Option<PluginError> {
         match self.refused_memory {
-            Some(MemoryLimit::Shared(Shortage { limit, .. })) => {
-                Some(PluginError::NoMemory { max_memory: limit })
+            Some(MemoryLimit::Shared(Shortage { limit, of })) => {
+                Some(PluginError::NoMemory { max_memory: limit, of })
             }
             Some(MemoryLimit::Own) | None => None,
         }

@@ -148,11 +148,13 @@ pub enum PluginError {
     },
     /// There is not enough linear memory for another instance, or for what a guest wants as it starts. There
     /// may be when another instance is gone.
-    #[error("too little is left of the {max_memory} bytes of memory that plugins have together")]
+    #[error("too little is left of the {max_memory} bytes of memory for {of} together")]
     NoMemory {
         /// [`EngineBuilder::max_memory`](crate::EngineBuilder::max_memory), or
         /// [`max_memory_of_space`](crate::EngineBuilder::max_memory_of_space).
         max_memory: usize,
+        /// Who have so much: all plugins, or those of its space.
+        of: &'static str,
     },
     /// The guest answered that it does not want this configuration.
     #[error("plugin refused its configuration in {phase}")]

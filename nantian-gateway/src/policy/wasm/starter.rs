@@ -313,7 +313,9 @@ impl StartFailure {
         };
         match error {
             PluginError::Full { .. } => lacks("--max-plugin-instances"),
-            PluginError::NoMemory { .. } => lacks("--max-plugin-memory-bytes"),
+            PluginError::NoMemory { .. } => {
+                lacks("--max-plugin-memory-bytes, half of which a namespace of a cluster may have")
+            }
             error => Self {
                 may_pass: matches!(error, PluginError::Start { .. } | PluginError::Rejected { .. }),
                 why: invalid(format!("spec: {}", ErrorChain(&error))),

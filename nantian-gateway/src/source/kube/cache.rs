@@ -232,11 +232,13 @@ impl ObjectCache {
         let mut state = self.state();
         let is_gone = |name: &&ObjectRef| part.has(name) && !listed.contains(name);
         let gone: Vec<ObjectRef> = state.seen.keys().filter(is_gone).cloned().collect();
-        for name in gone {
-            state.forget(part.kind, &name);
+        for name in &gone {
+            state.forget(part.kind, name);
         }
         drop(state);
-        self.tell();
+        if !gone.is_empty() {
+            self.tell();
+        }
     }
 
     /// Up to `limit` Secrets and ConfigMaps to read, apart from those that are `left_out`, each with the
