@@ -1,0 +1,106 @@
+use std::{
+    convert::Infallible,
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use http::{Request, Response};
+use kube::client::Body;
+use serde_json::json;
+use tower::service_fn;
+
+use super::*;
+
+const SERVICES: Part = Part { kind: Kind::Service, namespace: None };
+
+/// A client of a server that answers every path but `/readyz` with `other`, and that with `readyz`.
+fn client(readyz: u16, other: u16) -> Client {
+    let answer = move |request: Request<Body>| async move {
+        let code = if request.uri().path() == "/readyz" { readyz } else { other };
+        Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(b"text".to_vec())).unwrap())
+    };
+    Client::new(service_fn(answer), "default")
+}
+
+/// Follows Services, of which one is known, for `time`. Returns whether it is still known then.
+async fn is_known_after(time: Duration, readyz: u16) -> bool {
+    let cache = Arc::new(ObjectCache::default());
+    let service: Value = json!({ "metadata": { "name": "a", "namespace": "demo" } });
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+    cache.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
+    let (done, _) = watch::channel(false);
+    let following =
+        follow_kind(client(readyz, 404), SERVICES, resource, Arc::clone(&cache), Arc::default(), done);
+    // It ends only when the kind is gone.
+    let _ = timeout(time, following).await;
+    !cache.is_empty()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_is_forgotten_once_it_has_been_missing_for_a_minute() {
+    assert!(is_known_after(Duration::from_secs(50), 200).await);
+    assert!(!is_known_after(Duration::from_secs(80), 200).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_forgotten() {
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+    for (there, kept) in [("demo", 2), ("other", 1)] {
+        let cache = Arc::new(ObjectCache::default());
+        let service = json!({ "metadata": { "name": "a", "namespace": "demo" } });
+        cache.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
+        let namespace = json!({ "metadata": { "name": there } });
+        // Of which version is all the same.
+        cache.put(Kind::Namespace, &resource, serde_json::from_value(namespace).unwrap());
+        let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
+        let (done, is_listed) = watch::channel(false);
+        let (is_up, shown) = watch::channel(false);
+        let server = Arc::new(Server::new(is_up, watch::Sender::default()));
+        let (client, resource) = (client(200, 403), resource.clone());
+        let mut following = pin!(follow_kind(client, part, resource, Arc::clone(&cache), server, done));
+        assert!(timeout(Duration::from_secs(5), &mut following).await.is_err(), "it has no end");
+        assert_eq!((*is_listed.borrow(), *shown.borrow(), cache.len()), (false, false, 2), "it may pass");
+        assert!(timeout(Duration::from_secs(20), &mut following).await.is_err(), "it has no end");
+        assert!(*is_listed.borrow());
+        assert_eq!((*shown.borrow(), cache.len()), (there == "other", kept), "{there} is there");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_silent_after_failures_is_well_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let answer = move |request: Request<Body>| {
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+        let failures = if is_watch { asked.fetch_add(1, Relaxed) } else { 0 };
+        async move {
+            let list = json!({ "kind": "ServiceList", "apiVersion": "v1", "items": [], "metadata": { "resourceVersion": "1" } });
+            match (is_watch, failures) {
+                (false, _) => Ok::<_, Infallible>(Response::new(Body::from(list.to_string().into_bytes()))),
+                (true, ..5) => {
+                    Ok(Response::builder().status(500).body(Body::from(b"text".to_vec())).unwrap())
+                }
+                (true, _) => std::future::pending().await,
+            }
+        }
+    };
+    let (is_up, mut shown) = watch::channel(false);
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+    let (client, server) =
+        (Client::new(service_fn(answer), "default"), Arc::new(Server::new(is_up, watch::Sender::default())));
+    let (done, _) = watch::channel(false);
+    let following = follow_kind(client, SERVICES, resource, Arc::default(), server, done);
+    let seen = async {
+        for is_up in [true, false, true] {
+            shown.wait_for(|shown| *shown == is_up).await.unwrap();
+        }
+    };
+    tokio::select! {
+        _ = following => panic!("the kind is served"),
+        seen = timeout(Duration::from_secs(300), seen) => seen.unwrap(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_has_not_started_makes_nothing_forgotten() {
+    assert!(is_known_after(Duration::from_secs(3600), 500).await);
+}
