@@ -74,7 +74,7 @@ async fn follow_version(
         let error = match timeout(patience, stream.next()).await {
             Err(_) => {
                 server.over(&mut pause, &label);
-                may_be_well = false;
+                (may_be_well, unwatched) = (false, Unwatched::default());
                 continue;
             }
             Ok(None) => break,

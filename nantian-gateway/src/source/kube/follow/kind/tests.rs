@@ -7,6 +7,7 @@ use std::{
 use http::{Request, Response};
 use kube::client::Body;
 use serde_json::json;
+use tokio::time::sleep;
 use tower::service_fn;
 
 use super::*;
@@ -98,6 +99,37 @@ async fn a_watch_that_is_silent_after_failures_is_well_again() {
         _ = following => panic!("the kind is served"),
         seen = timeout(Duration::from_secs(300), seen) => seen.unwrap(),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_was_well_in_between_is_missing_anew() {
+    let watched = Arc::new(AtomicUsize::new(0));
+    let answer = move |request: Request<Body>| {
+        let query = request.uri().query().unwrap_or_default();
+        let (is_watch, is_list) = (query.contains("watch="), query.contains("limit=500"));
+        let is_readyz = request.uri().path() == "/readyz";
+        let watches = if is_watch { watched.fetch_add(1, Relaxed) } else { 0 };
+        async move {
+            match (is_watch, watches) {
+                (true, 1) => sleep(Duration::from_secs(90)).await,
+                (true, 2..) => std::future::pending().await,
+                _ => {}
+            }
+            let service = json!({ "metadata": { "name": "a", "namespace": "demo", "resourceVersion": "1" } });
+            let list = json!({ "kind": "ServiceList", "apiVersion": "v1", "items": [service], "metadata": { "resourceVersion": "1" } });
+            let (code, body) = match is_list || is_readyz {
+                true => (200_u16, list.to_string()),
+                false => (404, "text".to_owned()),
+            };
+            Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(body.into_bytes())).unwrap())
+        }
+    };
+    let (client, cache) = (Client::new(service_fn(answer), "default"), Arc::new(ObjectCache::default()));
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+    let (done, _) = watch::channel(false);
+    let following = follow_kind(client, SERVICES, resource, Arc::clone(&cache), Arc::default(), done);
+    assert!(timeout(Duration::from_secs(120), following).await.is_err(), "it is followed on");
+    assert!(!cache.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
