@@ -1,6 +1,6 @@
 //! Keeps one kind in the cache.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use kube::{
@@ -88,7 +88,7 @@ async fn follow_version(
                     Event::Init => listed.clear(),
                     Event::InitApply(object) => listed.extend(cache.put(kind, resource, object)),
                     Event::InitDone => {
-                        cache.retain(part, &listed);
+                        cache.retain(part, &mem::take(&mut listed));
                         done.send_replace(true);
                         server.read(&label);
                         server.over(&mut pause, &label);
