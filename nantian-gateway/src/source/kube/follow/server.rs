@@ -70,7 +70,7 @@ impl Server {
     pub(super) fn expect(&self, what: &str) {
         let mut seen = self.seen();
         seen.unread.entry(what.to_owned()).or_default();
-        self.show(&seen);
+        self.show_unread(&seen);
     }
 
     /// It could not be read.
@@ -78,7 +78,7 @@ impl Server {
         let mut seen = self.seen();
         if let Some(last) = seen.unread.get_mut(what) {
             error.clone_into(last);
-            self.show(&seen);
+            self.show_unread(&seen);
         }
     }
 
@@ -86,7 +86,7 @@ impl Server {
     pub(super) fn read(&self, what: &str) {
         let mut seen = self.seen();
         if seen.unread.remove(what).is_some() {
-            self.show(&seen);
+            self.show_unread(&seen);
         }
     }
 
@@ -155,6 +155,10 @@ impl Server {
     fn show(&self, seen: &Seen) {
         let is_up = !seen.is_lost && seen.unwatched.is_empty();
         self.is_up.send_if_modified(|shown| mem::replace(shown, is_up) != is_up);
+    }
+
+    /// It is a long text while much is unread.
+    fn show_unread(&self, seen: &Seen) {
         let unread = seen.unread.iter().map(|(what, error)| match error.as_str() {
             "" => what.clone(),
             error => format!("{what} ({error})"),
@@ -248,14 +252,17 @@ mod tests {
 
     #[test]
     fn what_is_not_read_yet_is_told_with_the_last_error() {
-        let (unread, told) = watch::channel(String::new());
-        let server = Server::new(watch::Sender::default(), unread);
+        let ((is_up, shown), (unread, mut told)) = (watch::channel(false), watch::channel(String::new()));
+        let server = Server::new(is_up, unread);
         for kind in ["ConfigMap", "Secret"] {
             server.expect(kind);
         }
         server.miss("Secret", "away");
         server.miss("Secret", "forbidden");
-        assert_eq!(*told.borrow(), "ConfigMap, Secret (forbidden)");
+        assert_eq!(*told.borrow_and_update(), "ConfigMap, Secret (forbidden)");
+        assert!(!*shown.borrow(), "the server was not found yet");
+        server.find();
+        assert!(*shown.borrow() && !told.has_changed().unwrap(), "each event finds it");
         server.read("ConfigMap");
         server.read("Secret");
         server.miss("Secret", "away");
