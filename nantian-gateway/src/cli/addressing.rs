@@ -12,7 +12,7 @@ use crate::{
     ir::ObjectName,
     source::{
         Objects, PublicAddress,
-        kube::{AddressPool, Addressing},
+        kube::{AddressPool, Addressing, Scope},
     },
 };
 
@@ -80,13 +80,14 @@ pub(super) struct AddressOptions {
 pub(super) type StartGatewayServices = (GatewayServiceConfig, watch::Receiver<Arc<Objects>>);
 
 impl AddressOptions {
-    /// Who gives addresses to Gateways, and what takes care of that.
+    /// Who gives addresses to Gateways, and what takes care of that where `scope` is seen.
     ///
     /// # Errors
     /// When an option is for Services of another type.
     pub(super) fn addressing(
         &self,
         client: &Client,
+        scope: &Scope,
     ) -> anyhow::Result<(Addressing, Option<StartGatewayServices>)> {
         if let Some(pool) = &self.gateway_address_pool {
             return Ok((Addressing::Pool(pool.clone()), None));
@@ -95,12 +96,17 @@ impl AddressOptions {
             return Ok((Addressing::Known(self.gateway_status_address.clone()), None));
         }
         let Some(kind) = self.gateway_service else { return Ok((Addressing::Nobody, None)) };
-        let config = self.services(kind, client.default_namespace())?;
+        let config = self.services(kind, client.default_namespace(), scope)?;
         let (show, objects) = watch::channel(Arc::new(Objects::default()));
         Ok((Addressing::Services(show), Some((config, objects))))
     }
 
-    fn services(&self, kind: ServiceKind, namespace: &str) -> anyhow::Result<GatewayServiceConfig> {
+    fn services(
+        &self,
+        kind: ServiceKind,
+        namespace: &str,
+        scope: &Scope,
+    ) -> anyhow::Result<GatewayServiceConfig> {
         ensure!(
             kind == ServiceKind::LoadBalancer
                 || self.gateway_service_traffic_policy.is_none()
@@ -110,6 +116,7 @@ impl AddressOptions {
         Ok(GatewayServiceConfig {
             kind,
             own_service: ObjectName::new(namespace, self.own_service.as_str()),
+            scope: scope.clone().with_own(namespace),
             traffic_policy: self.gateway_service_traffic_policy.unwrap_or(TrafficPolicy::Local),
             load_balancer_class: self.gateway_service_load_balancer_class.clone(),
         })
@@ -148,8 +155,9 @@ mod tests {
                 assert!(parsed(&[others, [option, value]].concat()).is_err(), "{option} beside {others:?}");
             }
             let of = |kind| parsed(&[option, value, "--gateway-service", kind]).unwrap();
-            assert!(of("LoadBalancer").services(ServiceKind::LoadBalancer, "a").is_ok());
-            let error = of("ClusterIP").services(ServiceKind::ClusterIp, "a").unwrap_err().to_string();
+            let all = Scope::default();
+            assert!(of("LoadBalancer").services(ServiceKind::LoadBalancer, "a", &all).is_ok());
+            let error = of("ClusterIP").services(ServiceKind::ClusterIp, "a", &all).unwrap_err().to_string();
             assert!(error.ends_with("are for --gateway-service LoadBalancer"), "{error}");
         }
     }

@@ -43,12 +43,9 @@ pub(super) async fn serve_cluster(
     let (tell_unread, unread) = watch::channel(String::new());
     let view = View::awaiting(unread);
     let (stop, stopped) = watch::channel(false);
-    let (addressing, gateway_services) = options.addresses.addressing(&client)?;
     let scope = Scope::of(options.watch_namespaces.iter().cloned());
-    let scope = match gateway_services {
-        Some(_) => scope.with_own(client.default_namespace()),
-        None => scope,
-    };
+    let (addressing, gateway_services) = options.addresses.addressing(&client, &scope)?;
+    let scope = gateway_services.as_ref().map_or(scope, |(config, _)| config.scope.clone());
     let features = supported(&addressing);
     let lease = Lease::new(client.clone(), controller.clone(), identity());
     let (tell_up, is_up) = watch::channel(false);

@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     ir::ObjectName,
-    source::{Objects, kube::said},
+    source::{
+        Objects,
+        kube::{Scope, said},
+    },
     translate::conditions::Reason,
 };
 
@@ -40,6 +43,8 @@ pub(crate) struct GatewayServiceConfig {
     pub(crate) kind: ServiceKind,
     /// The Service whose endpoints are the replicas of this gateway.
     pub(crate) own_service: ObjectName,
+    /// Where Services are seen. Default: everywhere.
+    pub(crate) scope: Scope,
     /// Where load balancers send to. Default: to machines with a replica.
     pub(crate) traffic_policy: TrafficPolicy,
     /// The class of load balancers for new Services; `None` is the cluster's own. Default: none.

@@ -42,6 +42,12 @@ impl Scope {
         self
     }
 
+    /// Whether the Services of a namespace are followed.
+    pub(crate) fn has_services_of(&self, namespace: &str) -> bool {
+        let is_it = |followed: &String| followed == namespace;
+        self.parts(Kind::Service).iter().any(|part| part.namespace.as_ref().is_none_or(is_it))
+    }
+
     /// What of a kind is followed.
     pub(super) fn parts(&self, kind: Kind) -> Vec<Part> {
         if !kind.info().is_namespaced || self.namespaces.is_empty() {
@@ -110,6 +116,9 @@ mod tests {
         assert_eq!(shown(&some, Kind::Secret), ["Secret in a", "Secret in b"]);
         assert_eq!(shown(&some, Kind::GatewayClass), ["GatewayClass"]);
         assert_eq!(shown(&some, Kind::Service), ["Service in a", "Service in b", "Service in system"]);
+        let has = |namespace: &str| some.has_services_of(namespace);
+        assert_eq!(["a", "system", "other"].map(has), [true, true, false]);
+        assert!(all.has_services_of("other"));
         assert_eq!(shown(&some.with_own("b"), Kind::EndpointSlice).len(), 2);
     }
 }

@@ -79,8 +79,7 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
         // replicas are, some of which may serve the version before.
         let Some(address) = asked_address(objects, gateway) else {
             let own = present.filter(|service| {
-                belongs_to(service, gateway)
-                    && other_replicas(objects, service, &config.own_service).is_none()
+                belongs_to(service, gateway) && other_replicas(objects, service, config).is_none()
             });
             if let (Some(service), Some(uid)) = (own, uid) {
                 let ports = own_ports(objects, name, service);
@@ -93,11 +92,12 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
             plan.obstacle(name, format!("Service {service_name} exists and belongs to somebody else"));
             continue;
         }
-        if let Some(other) = present.and_then(|service| other_replicas(objects, service, &config.own_service))
-        {
+        if let Some(other) = present.and_then(|service| other_replicas(objects, service, config)) {
             let text = format!(
                 "Service {service_name} leads to the replicas of Service {other}: of several installations in a \
-                 cluster each has a --controller-name of its own"
+                 cluster each has a --controller-name of its own; if that one is gone, take the annotation {} \
+                 away",
+                desired::REPLICAS
             );
             plan.obstacle(name, text);
             continue;
@@ -203,11 +203,13 @@ where
     (!is_there).then(|| Desired { gateway, resource: ApiResource::erase::<T>(&()), name, body })
 }
 
-/// The Service of another installation to whose replicas a Service leads, as long as that is there: the two
-/// would take it from each other for ever.
-fn other_replicas(objects: &Objects, service: &Service, own: &ObjectName) -> Option<ObjectName> {
+/// The Service of another installation to whose replicas a Service leads, as long as that is there, or out of
+/// sight: the two would take it from each other for ever.
+fn other_replicas(objects: &Objects, service: &Service, config: &GatewayServiceConfig) -> Option<ObjectName> {
     let other = leads_to(service)?;
-    (other != *own && objects.services.contains_key(&other)).then_some(other)
+    let may_be_there =
+        objects.services.contains_key(&other) || !config.scope.has_services_of(&other.namespace);
+    (other != config.own_service && may_be_there).then_some(other)
 }
 
 /// The Service to whose replicas a Service leads.

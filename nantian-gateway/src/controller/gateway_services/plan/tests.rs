@@ -7,13 +7,17 @@ use serde_json::json;
 use super::*;
 use crate::{
     controller::{ServiceKind, TrafficPolicy},
-    source::{ByName, PublicAddress, kube::placements},
+    source::{
+        ByName, PublicAddress,
+        kube::{Scope, placements},
+    },
 };
 
 fn config() -> GatewayServiceConfig {
     GatewayServiceConfig {
         kind: ServiceKind::LoadBalancer,
         own_service: ObjectName::new("system", "nantian-gateway"),
+        scope: Scope::default(),
         traffic_policy: TrafficPolicy::Local,
         load_balancer_class: None,
     }
@@ -299,6 +303,9 @@ fn two_installations_do_not_take_a_service_from_each_other() {
     );
     objects.services.remove(&ObjectName::new("system", "nantian-gateway"));
     assert_eq!(plan(&objects, &second).services.len(), 1, "the first one is gone");
+    let scope = Scope::of(["demo".to_owned()]).with_own("second");
+    let refused = plan(&objects, &GatewayServiceConfig { scope, ..second });
+    assert!(refused.is_empty() && refused.obstacles.len() == 1, "it may be there: {refused:?}");
 }
 
 #[test]
