@@ -12,6 +12,8 @@ use nantian_crd::NantianKind;
 #[cfg(feature = "kubernetes")]
 use super::addressing::AddressOptions;
 use super::{admin_addr::AdminAddr, log_filter::LogFilter, ratelimit_store::StoreOptions, wasm::WasmCommand};
+#[cfg(feature = "kubernetes")]
+use crate::source::kube::Scope;
 use crate::{fetch::SourceNetworks, gates::FeatureGates, ir::ControllerName, listen::TrustedProxies};
 
 /// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
@@ -99,6 +101,7 @@ pub(super) struct ClusterOptions {
         env = "NANTIAN_WATCH_NAMESPACES",
         value_name = "NAMESPACE,…",
         value_delimiter = ',',
+        value_parser = Scope::namespace,
         conflicts_with = "manifests"
     )]
     pub(super) watch_namespaces: Vec<String>,
@@ -325,6 +328,18 @@ mod tests {
         assert!(matches!(run.common.limits.store, RateLimitStore::Memory));
         assert_eq!(run.common.limits.timeout, Duration::from_millis(20));
         assert_eq!(run.common.limits.failure_mode, FailureMode::Local);
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn namespaces_to_watch_are_names_that_one_can_have() {
+        let parsed =
+            |text| Cli::try_parse_from(["nantian-gateway", "run", "--watch-namespaces", text]).map(drop);
+        parsed("team-a,7").unwrap();
+        for wrong in ["", "team-a, team-b", "team-a,", "Team", "team_a", "team.a", "team-"] {
+            let error = parsed(wrong).unwrap_err().to_string();
+            assert!(error.contains("is not a DNS label"), "{wrong:?}: {error}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) enum Envelope {
 
 /// A name that an API server would not take.
 const NOT_A_NAME: &str = "is not a DNS name: lower-case letters, digits, - and ., at most 253";
-const NOT_A_LABEL: &str = "is not a DNS label: lower-case letters, digits and -, at most 63";
+pub(super) const NOT_A_LABEL: &str = "is not a DNS label: lower-case letters, digits and -, at most 63";
 
 // === impl Envelope ===
 
@@ -98,7 +98,7 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_alphanumeric_inside)
 }
 
-fn is_label(text: &str) -> bool {
+pub(super) fn is_label(text: &str) -> bool {
     text.len() <= 63 && is_alphanumeric_inside(text)
 }
 

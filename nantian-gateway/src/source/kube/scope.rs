@@ -7,7 +7,11 @@ use kube::{Api, Client, Resource, api::ApiResource};
 use super::cache::ObjectCache;
 use crate::{
     ir::ObjectName,
-    source::{kind::Kind, objects::ObjectRef},
+    source::{
+        envelope::{NOT_A_LABEL, is_label},
+        kind::Kind,
+        objects::ObjectRef,
+    },
 };
 
 /// The namespaces whose objects are followed; what has no namespace is followed in any case.
@@ -31,8 +35,15 @@ pub(super) struct Part {
 impl Scope {
     /// These namespaces, or all if there are none.
     pub fn of(namespaces: impl IntoIterator<Item = String>) -> Self {
-        let namespaces = namespaces.into_iter().filter(|namespace| !namespace.is_empty()).collect();
-        Self { namespaces, own: None }
+        Self { namespaces: namespaces.into_iter().collect(), own: None }
+    }
+
+    /// Reads the name of a namespace.
+    ///
+    /// # Errors
+    /// When none can have it.
+    pub(crate) fn namespace(text: &str) -> Result<String, String> {
+        if is_label(text) { Ok(text.to_owned()) } else { Err(format!("{text:?} {NOT_A_LABEL}")) }
     }
 
     /// Also the Services and EndpointSlices in the namespace of the gateway itself.
@@ -110,7 +121,7 @@ mod tests {
             let parts = scope.parts(kind);
             parts.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
-        let all = Scope::of([String::new()]).with_own("system");
+        let all = Scope::default().with_own("system");
         assert_eq!(shown(&all, Kind::Service), ["Service"]);
         let some = Scope::of(["a".to_owned(), "b".to_owned()]).with_own("system");
         assert_eq!(shown(&some, Kind::Secret), ["Secret in a", "Secret in b"]);
