@@ -40,9 +40,8 @@ pub struct ObjectCache {
 #[derive(Debug, Default)]
 struct State {
     seen: BTreeMap<ObjectRef, Seen>,
+    /// What was not taken yet, some of which has to wait.
     changes: BTreeMap<ObjectRef, Change>,
-    /// Those that wait for what the object refers to, which was never read.
-    withheld: BTreeMap<ObjectRef, Change>,
     values: Values,
     /// The kinds that the server does not serve.
     absent: BTreeSet<Kind>,
@@ -95,7 +94,7 @@ impl ObjectCache {
     /// # Cancellation
     /// Dropping the future loses nothing but the time that was waited: what changed stays to be taken.
     pub async fn changed(&self) {
-        if self.state().changes.is_empty() {
+        if !self.state().has_news() {
             self.changed.notified().await;
         }
         let latest = Instant::now() + AT_MOST;
@@ -145,8 +144,8 @@ impl ObjectCache {
     /// Reads what the Gateways of this controller refer to, and those of no other.
     pub(super) fn answer_for(&self, controller: ControllerName) {
         let mut state = self.state();
-        state.values.answer_for(controller);
-        state.look_at_all(None);
+        let State { seen, values, .. } = &mut *state;
+        values.answer_for(controller, seen);
         drop(state);
         self.tell();
     }
@@ -174,9 +173,14 @@ impl ObjectCache {
         *self.is_complete.borrow()
     }
 
-    /// What changed since the last time; an object that changed often comes once.
+    /// What changed since the last time and need not wait; an object that changed often comes once.
     pub(super) fn take(&self) -> BTreeMap<ObjectRef, Change> {
-        mem::take(&mut self.state().changes)
+        let mut state = self.state();
+        let held = state.held();
+        let changes = mem::take(&mut state.changes);
+        let (held, taken) = changes.into_iter().partition(|(name, _)| held.contains(name));
+        state.changes = held;
+        taken
     }
 
     /// Notes an object as it is now.
@@ -193,7 +197,7 @@ impl ObjectCache {
         };
         let mut state = self.state();
         let before = state.seen.insert(name.clone(), seen);
-        if before.is_some_and(|before| Some(&before) == state.seen.get(&name)) {
+        if before.as_ref().is_some_and(|before| Some(before) == state.seen.get(&name)) {
             // Listed again, and the same.
             return Some(name);
         }
@@ -202,12 +206,9 @@ impl ObjectCache {
             values.look_at(&name, seen);
         } else {
             values.refer(&name, references(kind, &name.name.namespace, &object.data), seen);
-            state.count_anew(
-                kind,
-                &name,
-                object.data.pointer("/spec/controllerName").and_then(Value::as_str),
-            );
-            state.note(name.clone(), Change::Seen(kind, plain(kind, object)));
+            let controller = object.data.pointer("/spec/controllerName").and_then(Value::as_str);
+            state.count_anew(kind, &name, controller, before.as_ref());
+            state.changes.insert(name.clone(), Change::Seen(kind, plain(kind, object)));
             drop(state);
             self.tell();
         }
@@ -292,7 +293,6 @@ impl ObjectCache {
         }
         let State { seen, values, .. } = &mut *state;
         values.look_at(name, seen);
-        state.release(name);
         drop(state);
         self.tell();
     }
@@ -329,12 +329,14 @@ impl ObjectCache {
 }
 
 impl State {
-    /// Notes a change, which may have to wait.
-    fn note(&mut self, name: ObjectRef, change: Change) {
-        self.withheld.remove(&name);
-        let changes =
-            if self.values.awaits(&name, &self.seen) { &mut self.withheld } else { &mut self.changes };
-        changes.insert(name, change);
+    /// The changes that have to wait.
+    fn held(&self) -> BTreeSet<ObjectRef> {
+        let waiting = self.values.waiting(&self.seen, &self.changes);
+        self.changes.keys().filter(|&name| waiting.contains(name)).cloned().collect()
+    }
+
+    fn has_news(&self) -> bool {
+        self.held().len() < self.changes.len()
     }
 
     /// Notes that an object is not there any more.
@@ -343,29 +345,23 @@ impl State {
             self.lose(name);
             return;
         }
-        self.seen.remove(name);
+        let before = self.seen.remove(name);
         self.values.refer(name, BTreeSet::new(), &self.seen);
-        self.count_anew(kind, name, None);
-        self.note(name.clone(), Change::Gone);
+        self.count_anew(kind, name, None, before.as_ref());
+        self.changes.insert(name.clone(), Change::Gone);
     }
 
-    /// Looks again at what others refer to, of which an object decides whose they are.
-    fn count_anew(&mut self, kind: Kind, name: &ObjectRef, controller: Option<&str>) {
+    /// Looks again at what others refer to, if an object decides otherwise than `before` whose they are.
+    fn count_anew(&mut self, kind: Kind, name: &ObjectRef, controller: Option<&str>, before: Option<&Seen>) {
+        let State { seen, values, .. } = self;
+        let has_moved = || {
+            let before = before.and_then(|seen| seen.owner.as_ref());
+            before != seen.get(name).and_then(|seen| seen.owner.as_ref())
+        };
         match kind {
-            Kind::GatewayClass => {
-                self.values.classify(name, controller);
-                self.look_at_all(None);
-            }
-            Kind::Gateway => self.look_at_all(Some(name)),
+            Kind::GatewayClass => values.classify(name, controller, seen),
+            Kind::Gateway if has_moved() => values.look_at_sets_of(name, seen),
             _ => {}
-        }
-    }
-
-    /// Looks again at what all refer to, or the ListenerSets of a Gateway.
-    fn look_at_all(&mut self, gateway: Option<&ObjectRef>) {
-        self.values.look_at_all(&self.seen, gateway);
-        for (name, change) in mem::take(&mut self.withheld) {
-            self.note(name, change);
         }
     }
 
@@ -374,16 +370,6 @@ impl State {
         self.seen.remove(name);
         if self.values.forget(name) {
             self.changes.insert(name.clone(), Change::Gone);
-        }
-        self.release(name);
-    }
-
-    /// Lets go what has waited for a Secret or ConfigMap, and for no other one.
-    fn release(&mut self, value: &ObjectRef) {
-        for referrer in self.values.referrers(value) {
-            if let Some(change) = self.withheld.remove(&referrer) {
-                self.note(referrer, change);
-            }
         }
     }
 }

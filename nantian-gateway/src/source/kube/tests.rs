@@ -323,6 +323,44 @@ fn a_secret_is_read_for_gateways_of_this_controller_alone() {
     assert_eq!(secrets(&mut world, &mut cluster), 0);
 }
 
+#[test]
+fn what_makes_others_count_waits_for_what_they_refer_to() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    let set = json!({
+        "metadata": { "name": "l", "namespace": "demo" },
+        "spec": { "parentRef": { "name": "a" }, "listeners": [
+            { "name": "tls", "protocol": "HTTPS", "port": 9000, "tls": { "certificateRefs": [{ "name": "d" }] } },
+        ] },
+    });
+    world.cache.put(Kind::ListenerSet, &secret_resource(), serde_json::from_value(set).unwrap());
+    // Gateway `b` refers to the Secret `c`; there is neither its class nor the Gateway of the ListenerSet.
+    for (at, variant) in [(2, 2), (10, 0), (11, 0)] {
+        world.edit(Edit::Put(at, variant), &mut cluster);
+    }
+    world.settle(&mut cluster);
+    let handed_out = |world: &mut World, cluster: &mut Cluster, edits: &[Edit]| {
+        for edit in edits.iter().cloned().chain([Edit::Read]) {
+            world.edit(edit, cluster);
+        }
+        let objects = cluster.objects();
+        (objects.gateway_classes.len(), objects.gateways.len(), objects.secrets.len())
+    };
+    let read = [Edit::Ask, Edit::Answer];
+    assert_eq!(handed_out(&mut world, &mut cluster, &[]), (0, 1, 0));
+    assert_eq!(handed_out(&mut world, &mut cluster, &[Edit::Put(0, 0)]), (0, 1, 0), "it waits for `c`");
+    assert_eq!(handed_out(&mut world, &mut cluster, &read), (1, 1, 1));
+    assert_eq!(handed_out(&mut world, &mut cluster, &[Edit::Put(1, 0)]), (1, 1, 1), "it waits for `d`");
+    assert_eq!(handed_out(&mut world, &mut cluster, &read), (1, 2, 2));
+    // What refers to another one waits for it alone.
+    for edit in [Edit::Delete(11), Edit::Tell, Edit::Put(11, 1), Edit::Tell, Edit::Put(2, 1), Edit::Touch(0)]
+    {
+        world.edit(edit, &mut cluster);
+    }
+    let taken: Vec<_> = world.cache.take().into_keys().map(|name| name.to_string()).collect();
+    assert_eq!(taken, ["GatewayClass nantian", "Secret demo/d"]);
+}
+
 /// Writes a status of a Gateway and reads it back as the watch tells it.
 fn tell_address(world: &mut World, at: usize, address: &str) {
     let mut gateway = world.shown(at).unwrap();

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cache::Seen;
-use crate::{ir::ControllerName, source::objects::ObjectRef};
+use crate::{
+    ir::{ControllerName, ObjectName},
+    source::objects::ObjectRef,
+};
 
 /// The Secrets and ConfigMaps that something refers to.
 #[derive(Debug, Default)]
@@ -46,30 +49,43 @@ impl Values {
     }
 
     /// Counts Gateways of this controller alone.
-    pub(super) fn answer_for(&mut self, controller: ControllerName) {
+    pub(super) fn answer_for(&mut self, controller: ControllerName, seen: &BTreeMap<ObjectRef, Seen>) {
         self.controller = Some(controller);
+        self.look_at_all(seen);
     }
 
     /// Notes whose a class is, if it is there.
-    pub(super) fn classify(&mut self, class: &ObjectRef, controller: Option<&str>) {
-        match controller {
+    pub(super) fn classify(
+        &mut self,
+        class: &ObjectRef,
+        controller: Option<&str>,
+        seen: &BTreeMap<ObjectRef, Seen>,
+    ) {
+        let before = match controller {
             Some(controller) => self.controllers.insert(class.clone(), controller.to_owned()),
             None => self.controllers.remove(class),
         };
+        if before.as_deref() != controller {
+            self.look_at_all(seen);
+        }
     }
 
-    /// Looks at all that something refers to, or a ListenerSet of this Gateway, as these may have come to
-    /// count or not to.
-    pub(super) fn look_at_all(&mut self, seen: &BTreeMap<ObjectRef, Seen>, gateway: Option<&ObjectRef>) {
-        let is_meant = |referrer: &ObjectRef| {
-            gateway.is_none_or(|gateway| {
-                let owner = || seen.get(referrer).and_then(|seen| seen.owner.as_ref());
-                referrer.kind == "ListenerSet" && owner() == Some(gateway)
-            })
-        };
-        let meant = self.references.iter().filter(|&(referrer, _)| is_meant(referrer));
-        let values: BTreeSet<ObjectRef> = meant.flat_map(|(_, values)| values).cloned().collect();
+    /// Looks at all that something refers to, which may have come to count or not to.
+    fn look_at_all(&mut self, seen: &BTreeMap<ObjectRef, Seen>) {
+        let values: Vec<ObjectRef> = self.referrers.keys().cloned().collect();
         for value in &values {
+            self.look_at(value, seen);
+        }
+    }
+
+    /// The same of what the ListenerSets of a Gateway refer to.
+    pub(super) fn look_at_sets_of(&mut self, gateway: &ObjectRef, seen: &BTreeMap<ObjectRef, Seen>) {
+        const SETS: &str = "ListenerSet";
+        let first = ObjectRef { kind: SETS, name: ObjectName::new("", "") };
+        let sets = self.references.range(first..).take_while(|(set, _)| set.kind == SETS);
+        let is_of = |set: &ObjectRef| seen.get(set).is_some_and(|set| set.owner.as_ref() == Some(gateway));
+        let values = sets.filter(|&(set, _)| is_of(set)).flat_map(|(_, values)| values);
+        for value in &values.cloned().collect::<BTreeSet<ObjectRef>>() {
             self.look_at(value, seen);
         }
     }
@@ -142,15 +158,27 @@ impl Values {
         &self.stale
     }
 
-    /// Whether something that an object refers to is there and was never read.
-    pub(super) fn awaits(&self, referrer: &ObjectRef, seen: &BTreeMap<ObjectRef, Seen>) -> bool {
-        let mut references = self.references.get(referrer).into_iter().flatten();
-        self.counts(referrer, seen)
-            && references.any(|value| self.stale.contains(value) && !self.read.contains_key(value))
-    }
-
-    /// What refers to an object.
-    pub(super) fn referrers(&self, value: &ObjectRef) -> Vec<ObjectRef> {
-        self.referrers.get(value).into_iter().flatten().cloned().collect()
+    /// What waits for something that is there and was never read: what refers to it; and if that is not among
+    /// the `changes`, for it did not count when it was taken, what makes it count, too.
+    pub(super) fn waiting<T>(
+        &self,
+        seen: &BTreeMap<ObjectRef, Seen>,
+        changes: &BTreeMap<ObjectRef, T>,
+    ) -> BTreeSet<ObjectRef> {
+        let mut waiting = BTreeSet::new();
+        for value in self.stale.iter().filter(|&value| !self.read.contains_key(value)) {
+            let referrers = self.referrers.get(value).into_iter().flatten();
+            for referrer in referrers.filter(|referrer| self.counts(referrer, seen)) {
+                waiting.insert(referrer.clone());
+                // Whoever makes a Secret anew, or refers to another one, holds up nobody else.
+                let counts_anew = !self.served.contains(value) && !changes.contains_key(referrer);
+                let mut owner = seen.get(referrer).filter(|_| counts_anew).and_then(|it| it.owner.as_ref());
+                while let Some(name) = owner {
+                    waiting.insert(name.clone());
+                    owner = seen.get(name).and_then(|seen| seen.owner.as_ref());
+                }
+            }
+        }
+        waiting
     }
 }
