@@ -202,17 +202,19 @@ impl ObjectCache {
             return Some(name);
         }
         let State { seen, values, .. } = &mut *state;
-        if kind.is_read_on_reference() {
-            values.look_at(&name, seen);
+        let is_told = if kind.is_read_on_reference() {
+            values.look_at(&name, seen)
         } else {
             values.refer(&name, references(kind, &name.name.namespace, &object.data), seen);
             let controller = object.data.pointer("/spec/controllerName").and_then(Value::as_str);
             state.count_anew(kind, &name, controller, before.as_ref());
             state.changes.insert(name.clone(), Change::Seen(kind, plain(kind, object)));
-            drop(state);
+            true
+        };
+        drop(state);
+        if is_told {
             self.tell();
         }
-        self.wants.notify_one();
         Some(name)
     }
 
@@ -221,11 +223,11 @@ impl ObjectCache {
         let mut state = self.state();
         // The one that was made in its place may have been read before it was told of.
         let is_it = |seen: &Seen| !kind.is_read_on_reference() || seen.uid == metadata.uid;
-        if state.seen.get(&name).is_some_and(is_it) {
-            state.forget(kind, &name);
-        }
+        let is_told = state.seen.get(&name).is_some_and(is_it) && state.forget(kind, &name);
         drop(state);
-        self.tell();
+        if is_told {
+            self.tell();
+        }
     }
 
     /// Removes every object of a part that is not among those that were listed.
@@ -233,11 +235,9 @@ impl ObjectCache {
         let mut state = self.state();
         let is_gone = |name: &&ObjectRef| part.has(name) && !listed.contains(name);
         let gone: Vec<ObjectRef> = state.seen.keys().filter(is_gone).cloned().collect();
-        for name in &gone {
-            state.forget(part.kind, name);
-        }
+        let told = gone.iter().filter(|name| state.forget(part.kind, name)).count();
         drop(state);
-        if !gone.is_empty() {
+        if told > 0 {
             self.tell();
         }
     }
@@ -339,16 +339,16 @@ impl State {
         self.held().len() < self.changes.len()
     }
 
-    /// Notes that an object is not there any more.
-    fn forget(&mut self, kind: Kind, name: &ObjectRef) {
+    /// Notes that an object is not there any more. Returns whether that is of any concern.
+    fn forget(&mut self, kind: Kind, name: &ObjectRef) -> bool {
         if kind.is_read_on_reference() {
-            self.lose(name);
-            return;
+            return self.lose(name);
         }
         let before = self.seen.remove(name);
         self.values.refer(name, BTreeSet::new(), &self.seen);
         self.count_anew(kind, name, None, before.as_ref());
         self.changes.insert(name.clone(), Change::Gone);
+        true
     }
 
     /// Looks again at what others refer to, if an object decides otherwise than `before` whose they are.
@@ -365,11 +365,14 @@ impl State {
         }
     }
 
-    /// The same of a Secret or ConfigMap.
-    fn lose(&mut self, name: &ObjectRef) {
+    /// The same of a Secret or ConfigMap, which is of none if it was neither read nor had to be.
+    fn lose(&mut self, name: &ObjectRef) -> bool {
         self.seen.remove(name);
-        if self.values.forget(name) {
+        let was_stale = self.values.stale().contains(name);
+        let was_read = self.values.forget(name);
+        if was_read {
             self.changes.insert(name.clone(), Change::Gone);
         }
+        was_stale || was_read
     }
 }

@@ -324,6 +324,33 @@ fn a_secret_is_read_for_gateways_of_this_controller_alone() {
 }
 
 #[test]
+fn nobody_is_told_of_a_secret_that_nothing_refers_to() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    let mut reports = world.cache.reports();
+    let mut is_told = |edits: &[Edit]| {
+        reports.mark_unchanged();
+        for edit in edits {
+            world.edit(edit.clone(), &mut cluster);
+        }
+        reports.has_changed().unwrap()
+    };
+    assert!(!is_told(&[
+        Edit::Put(10, 0),
+        Edit::Tell,
+        Edit::Put(10, 1),
+        Edit::Tell,
+        Edit::Delete(10),
+        Edit::Tell
+    ]));
+    assert!(!is_told(&[Edit::Put(11, 0), Edit::Tell, Edit::Delete(11), Edit::Relist(11)]));
+    assert!(is_told(&[Edit::Put(0, 0), Edit::Put(1, 2)]));
+    for edit in [Edit::Put(10, 0), Edit::Delete(10)] {
+        assert!(is_told(&[edit.clone(), Edit::Tell]), "{edit:?} of one that is referred to");
+    }
+}
+
+#[test]
 fn what_makes_others_count_waits_for_what_they_refer_to() {
     let mut world = World::default();
     let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);

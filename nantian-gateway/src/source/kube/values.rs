@@ -117,12 +117,16 @@ impl Values {
         }
     }
 
-    /// Notes whether the version that is `seen` of an object has to be read.
-    pub(super) fn look_at(&mut self, value: &ObjectRef, seen: &BTreeMap<ObjectRef, Seen>) {
+    /// Notes whether the version that is `seen` of an object has to be read. Returns whether it has to,
+    /// or had to before.
+    pub(super) fn look_at(&mut self, value: &ObjectRef, seen: &BTreeMap<ObjectRef, Seen>) -> bool {
         let is_read = |seen: &Seen| self.read.get(value) == Some(&seen.resource_version);
         match seen.get(value) {
-            Some(it) if self.is_wanted(value, seen) && !is_read(it) => drop(self.stale.insert(value.clone())),
-            _ => drop(self.stale.remove(value)),
+            Some(it) if self.is_wanted(value, seen) && !is_read(it) => {
+                self.stale.insert(value.clone());
+                true
+            }
+            _ => self.stale.remove(value),
         }
     }
 
