@@ -18,7 +18,7 @@ use super::{
     object::{name, owner, plain},
     references::references,
     scope::Part,
-    values::Values,
+    state::State,
 };
 use crate::{
     ir::ControllerName,
@@ -35,16 +35,6 @@ pub struct ObjectCache {
     wants: Notify,
     reported: watch::Sender<()>,
     is_complete: watch::Sender<bool>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    seen: BTreeMap<ObjectRef, Seen>,
-    /// What was not taken yet, some of which has to wait.
-    changes: BTreeMap<ObjectRef, Change>,
-    values: Values,
-    /// The kinds that the server does not serve.
-    absent: BTreeSet<Kind>,
 }
 
 /// What a report about an object needs to know of it.
@@ -325,54 +315,5 @@ impl ObjectCache {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
-    }
-}
-
-impl State {
-    /// The changes that have to wait.
-    fn held(&self) -> BTreeSet<ObjectRef> {
-        let waiting = self.values.waiting(&self.seen, &self.changes);
-        self.changes.keys().filter(|&name| waiting.contains(name)).cloned().collect()
-    }
-
-    fn has_news(&self) -> bool {
-        self.held().len() < self.changes.len()
-    }
-
-    /// Notes that an object is not there any more. Returns whether that is of any concern.
-    fn forget(&mut self, kind: Kind, name: &ObjectRef) -> bool {
-        if kind.is_read_on_reference() {
-            return self.lose(name);
-        }
-        let before = self.seen.remove(name);
-        self.values.refer(name, BTreeSet::new(), &self.seen);
-        self.count_anew(kind, name, None, before.as_ref());
-        self.changes.insert(name.clone(), Change::Gone);
-        true
-    }
-
-    /// Looks again at what others refer to, if an object decides otherwise than `before` whose they are.
-    fn count_anew(&mut self, kind: Kind, name: &ObjectRef, controller: Option<&str>, before: Option<&Seen>) {
-        let State { seen, values, .. } = self;
-        let has_moved = || {
-            let before = before.and_then(|seen| seen.owner.as_ref());
-            before != seen.get(name).and_then(|seen| seen.owner.as_ref())
-        };
-        match kind {
-            Kind::GatewayClass => values.classify(name, controller, seen),
-            Kind::Gateway if has_moved() => values.look_at_sets_of(name, seen),
-            _ => {}
-        }
-    }
-
-    /// The same of a Secret or ConfigMap, which is of none if it was neither read nor had to be.
-    fn lose(&mut self, name: &ObjectRef) -> bool {
-        self.seen.remove(name);
-        let was_stale = self.values.stale().contains(name);
-        let was_read = self.values.forget(name);
-        if was_read {
-            self.changes.insert(name.clone(), Change::Gone);
-        }
-        was_stale || was_read
     }
 }

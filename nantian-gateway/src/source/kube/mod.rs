@@ -15,6 +15,7 @@ mod pool;
 mod references;
 mod scope;
 mod service;
+mod state;
 mod unreadable;
 mod values;
 

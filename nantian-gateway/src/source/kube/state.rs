@@ -1,0 +1,76 @@
+//! What was seen of the cluster, and what of it has to wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    cache::{Change, Seen},
+    values::Values,
+};
+use crate::source::{kind::Kind, objects::ObjectRef};
+
+/// What a cache keeps under its lock.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) seen: BTreeMap<ObjectRef, Seen>,
+    /// What was not taken yet, some of which has to wait.
+    pub(super) changes: BTreeMap<ObjectRef, Change>,
+    pub(super) values: Values,
+    /// The kinds that the server does not serve.
+    pub(super) absent: BTreeSet<Kind>,
+}
+
+impl State {
+    /// The changes that have to wait.
+    pub(super) fn held(&self) -> BTreeSet<ObjectRef> {
+        let waiting = self.values.waiting(&self.seen, &self.changes);
+        self.changes.keys().filter(|&name| waiting.contains(name)).cloned().collect()
+    }
+
+    /// Whether there is one that need not wait.
+    pub(super) fn has_news(&self) -> bool {
+        self.held().len() < self.changes.len()
+    }
+
+    /// Notes that an object is not there any more. Returns whether that is of any concern.
+    pub(super) fn forget(&mut self, kind: Kind, name: &ObjectRef) -> bool {
+        if kind.is_read_on_reference() {
+            return self.lose(name);
+        }
+        let before = self.seen.remove(name);
+        self.values.refer(name, BTreeSet::new(), &self.seen);
+        self.count_anew(kind, name, None, before.as_ref());
+        self.changes.insert(name.clone(), Change::Gone);
+        true
+    }
+
+    /// The same of a Secret or ConfigMap, which is of none if it was neither read nor had to be.
+    pub(super) fn lose(&mut self, name: &ObjectRef) -> bool {
+        self.seen.remove(name);
+        let was_stale = self.values.stale().contains(name);
+        let was_read = self.values.forget(name);
+        if was_read {
+            self.changes.insert(name.clone(), Change::Gone);
+        }
+        was_stale || was_read
+    }
+
+    /// Looks again at what others refer to, if an object decides otherwise than `before` whose they are.
+    pub(super) fn count_anew(
+        &mut self,
+        kind: Kind,
+        name: &ObjectRef,
+        controller: Option<&str>,
+        before: Option<&Seen>,
+    ) {
+        let State { seen, values, .. } = self;
+        let has_moved = || {
+            let before = before.and_then(|seen| seen.owner.as_ref());
+            before != seen.get(name).and_then(|seen| seen.owner.as_ref())
+        };
+        match kind {
+            Kind::GatewayClass => values.classify(name, controller, seen),
+            Kind::Gateway if has_moved() => values.look_at_sets_of(name, seen),
+            _ => {}
+        }
+    }
+}
