@@ -94,8 +94,9 @@ pub(super) struct ClusterOptions {
     #[arg(long, env = "NANTIAN_KUBECONFIG", value_name = "FILE", conflicts_with = "manifests")]
     pub(super) kubeconfig: Option<PathBuf>,
     /// Namespaces whose objects are read, such as team-a,team-b: nothing else that has a namespace is, apart
-    /// from where the replicas are, so that no rights are needed for it. Of each kind a watch is opened in
-    /// each of them, so it is meant for some, not for hundreds. All by default.
+    /// from where the replicas are, so that no rights are needed for it. Of one where some kinds may not be
+    /// read nothing is served. Of each kind a watch is opened in each of them, so it is meant for some, not
+    /// for hundreds. All by default.
     #[arg(
         long,
         env = "NANTIAN_WATCH_NAMESPACES",

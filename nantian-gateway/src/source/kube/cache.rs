@@ -155,6 +155,40 @@ impl ObjectCache {
         self.state().absent.clone()
     }
 
+    /// Hands out nothing of a namespace before this kind was listed there, too: routes without their policies
+    /// would serve what those guard. One that is handed out already stays so, for its endpoints change.
+    pub(super) fn expect(&self, part: &Part) {
+        let is_withheld = |namespace: &String| self.state().unlisted.contains_key(namespace);
+        if !self.is_complete() || part.namespace.as_ref().is_some_and(is_withheld) {
+            self.withhold(part);
+        }
+    }
+
+    /// Hands out nothing more of a namespace before this kind was listed there anew.
+    pub(super) fn withhold(&self, part: &Part) {
+        if let Some(namespace) = &part.namespace {
+            self.state().unlisted.entry(namespace.clone()).or_default().insert(part.kind);
+        }
+    }
+
+    /// Notes that a part was listed, or that its kind is not served.
+    pub(super) fn set_listed(&self, part: &Part) {
+        let Some(namespace) = &part.namespace else { return };
+        let mut state = self.state();
+        let Some(kinds) = state.unlisted.get_mut(namespace) else { return };
+        kinds.remove(&part.kind);
+        if kinds.is_empty() {
+            state.unlisted.remove(namespace);
+            drop(state);
+            self.tell();
+        }
+    }
+
+    /// The namespaces of which nothing is handed out, each with the kinds that were not listed there.
+    pub(super) fn unlisted(&self) -> BTreeMap<String, BTreeSet<Kind>> {
+        self.state().unlisted.clone()
+    }
+
     pub(super) fn set_complete(&self) {
         self.is_complete.send_replace(true);
     }

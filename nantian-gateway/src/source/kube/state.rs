@@ -14,6 +14,8 @@ pub(super) struct State {
     pub(super) seen: BTreeMap<ObjectRef, Seen>,
     /// What was not taken yet, some of which has to wait.
     pub(super) changes: BTreeMap<ObjectRef, Change>,
+    /// The kinds that were not listed, of each namespace of which nothing is handed out before they are.
+    pub(super) unlisted: BTreeMap<String, BTreeSet<Kind>>,
     pub(super) values: Values,
     /// The kinds that the server does not serve.
     pub(super) absent: BTreeSet<Kind>,
@@ -23,7 +25,12 @@ impl State {
     /// The changes that have to wait.
     pub(super) fn held(&self) -> BTreeSet<ObjectRef> {
         let waiting = self.values.waiting(&self.seen, &self.changes);
-        self.changes.keys().filter(|&name| waiting.contains(name)).cloned().collect()
+        let is_held = |name: &ObjectRef, change: &Change| {
+            let is_withheld = || self.unlisted.contains_key(&*name.name.namespace);
+            waiting.contains(name) || (matches!(change, Change::Seen(..)) && is_withheld())
+        };
+        let held = self.changes.iter().filter(|&(name, change)| is_held(name, change));
+        held.map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether there is one that need not wait.

@@ -324,6 +324,40 @@ fn a_secret_is_read_for_gateways_of_this_controller_alone() {
 }
 
 #[test]
+fn nothing_of_a_namespace_is_handed_out_before_all_its_kinds_were_listed() {
+    let mut world = World::default();
+    let part = |kind| scope::Part { kind, namespace: Some("demo".to_owned()) };
+    let (services, routes) = (part(Kind::Service), part(Kind::HttpRoute));
+    world.cache.expect(&services);
+    world.cache.expect(&routes);
+    let taken = |world: &World| {
+        let taken = world.cache.take().into_keys();
+        taken.map(|name| name.to_string()).collect::<Vec<_>>()
+    };
+    for at in [3, 5, 6] {
+        world.written.insert(at, object(at, 0));
+        world.put(at);
+    }
+    assert_eq!(taken(&world), ["HTTPRoute other/t"]);
+    world.cache.set_listed(&services);
+    assert!(taken(&world).is_empty());
+    world.cache.set_listed(&routes);
+    assert_eq!(taken(&world), ["HTTPRoute demo/r", "Service demo/x"]);
+    // It is gone, and another one of its name is being read.
+    world.cache.retain(&routes, &BTreeSet::new());
+    world.cache.withhold(&routes);
+    world.put(6);
+    assert_eq!(taken(&world), ["HTTPRoute demo/r"], "what is gone does not wait");
+    world.cache.set_listed(&routes);
+    assert_eq!(taken(&world), ["Service demo/x"]);
+    // A kind that is served later holds up nothing that is handed out.
+    world.cache.set_complete();
+    world.cache.expect(&part(Kind::WasmPlugin));
+    world.put(6);
+    assert_eq!(taken(&world), ["Service demo/x"]);
+}
+
+#[test]
 fn nobody_is_told_of_a_secret_that_nothing_refers_to() {
     let mut world = World::default();
     let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);

@@ -50,6 +50,7 @@ pub(super) async fn follow_kind(
         resource = next;
     }
     server.forget(&label);
+    cache.set_listed(&part);
     server.read(&label);
     part
 }
@@ -89,6 +90,7 @@ async fn follow_version(
                     Event::InitApply(object) => listed.extend(cache.put(kind, resource, object)),
                     Event::InitDone => {
                         cache.retain(part, &mem::take(&mut listed));
+                        cache.set_listed(part);
                         done.send_replace(true);
                         server.read(&label);
                         server.over(&mut pause, &label);
@@ -128,6 +130,7 @@ async fn follow_version(
                     cache.retain(part, &BTreeSet::new());
                     server.spare(&mut pause, &label);
                     // If it comes back all of it is news.
+                    cache.withhold(part);
                     stream = events(client, part, resource);
                     may_be_well = false;
                 } else {

@@ -1,7 +1,7 @@
 use std::{
     convert::Infallible,
     pin::pin,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
 use http::{Request, Response};
@@ -65,6 +65,42 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
         assert!(*is_listed.borrow());
         assert_eq!((*shown.borrow(), cache.len()), (there == "other", kept), "{there} is there");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_namespace_is_handed_out_while_one_of_its_kinds_is_refused() {
+    let is_allowed = Arc::new(AtomicBool::new(false));
+    let may_list = Arc::clone(&is_allowed);
+    let answer = move |request: Request<Body>| {
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+        let is_answered = may_list.load(Relaxed) || request.uri().path() == "/readyz";
+        async move {
+            if is_watch && is_answered {
+                std::future::pending::<()>().await;
+            }
+            let list = json!({ "kind": "ServiceList", "apiVersion": "v1", "items": [], "metadata": { "resourceVersion": "1" } });
+            let (code, body) = match is_answered {
+                true => (200_u16, list.to_string()),
+                false => (403, "text".to_owned()),
+            };
+            Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(body.into_bytes())).unwrap())
+        }
+    };
+    let cache = Arc::new(ObjectCache::default());
+    let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
+    cache.expect(&part);
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+    let route = json!({ "metadata": { "name": "a", "namespace": "demo" } });
+    // Of which version is all the same.
+    cache.put(Kind::HttpRoute, &resource, serde_json::from_value(route).unwrap());
+    let (done, is_listed) = watch::channel(false);
+    let client = Client::new(service_fn(answer), "default");
+    let mut following = pin!(follow_kind(client, part, resource, Arc::clone(&cache), Arc::default(), done));
+    assert!(timeout(Duration::from_secs(30), &mut following).await.is_err(), "it has no end");
+    assert!(*is_listed.borrow() && cache.take().is_empty(), "nothing waits for it, and nothing is served");
+    is_allowed.store(true, Relaxed);
+    assert!(timeout(Duration::from_secs(30), &mut following).await.is_err(), "it has no end");
+    assert_eq!(cache.take().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
