@@ -149,9 +149,9 @@ pub(crate) fn parse(expression: &str) -> Result<Hir, InvalidPattern> {
 // === impl InvalidPattern ===
 
 impl InvalidPattern {
-    /// Whether there is no room for it.
-    pub(crate) fn is_of_size(&self) -> bool {
-        matches!(self, Self::TooLarge | Self::ShareExhausted { .. })
+    /// Whether it is no regular expression, rather than one that cannot be served.
+    pub(crate) fn is_malformed(&self) -> bool {
+        matches!(self, Self::Syntax(_))
     }
 }
 

@@ -226,18 +226,32 @@ async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
 
 #[tokio::test]
 async fn contents_that_cannot_be_blacked_out_are_not_told() {
-    let (provider, otel) = (gpt().await, collector().await);
-    let huge = r"(\w{500}){500}";
-    let observability =
-        format!("{{otel: {{endpoint: '{}'}}, captureContent: true, redact: [hi, '{huge}']}}", otel.address);
-    let gateway = world(&provider, &observability).start().await;
-    for (condition, status) in [("Accepted", "True"), ("ResolvedRefs", "False"), ("Programmed", "True")] {
-        let told = gateway.condition("AIService demo/llm", condition).await;
-        assert_eq!(told["status"], status, "{told}");
+    let characters: Vec<char> = ('\u{4e00}'..).take(120).collect();
+    let names: Vec<String> = characters.chunks(3).map(String::from_iter).collect();
+    let names = format!(r"\b({})\b", names.join("|"));
+    for (expression, captures) in [
+        (r"(\w{500}){500}", true),
+        (r"\b\d{16}(?-u:\b)", true),
+        (names.as_str(), true),
+        // What nobody wants to be told lacks nothing.
+        (names.as_str(), false),
+    ] {
+        let (provider, otel) = (gpt().await, collector().await);
+        let endpoint = otel.address;
+        let observability = format!(
+            "{{otel: {{endpoint: '{endpoint}'}}, captureContent: {captures}, redact: [hi, '{expression}']}}"
+        );
+        let gateway = world(&provider, &observability).start().await;
+        let resolved = if captures { "False" } else { "True" };
+        for (condition, status) in [("Accepted", "True"), ("ResolvedRefs", resolved), ("Programmed", "True")]
+        {
+            let told = gateway.condition("AIService demo/llm", condition).await;
+            assert_eq!(told["status"], status, "{expression}: {told}");
+        }
+        assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+        eventually("the call is told", async || spans(&otel).len() == 1).await;
+        assert_eq!(attribute(&spans(&otel)[0], "gen_ai.input.messages"), None);
     }
-    assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
-    eventually("the call is told", async || spans(&otel).len() == 1).await;
-    assert_eq!(attribute(&spans(&otel)[0], "gen_ai.input.messages"), None);
 }
 
 #[tokio::test]

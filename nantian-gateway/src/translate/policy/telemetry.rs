@@ -31,7 +31,7 @@ const SERVICE: &str = "nantian-gateway";
 pub(super) fn check(patterns: Share<'_>, service: &AiService) -> Result<(), Fault> {
     let Some(spec) = &service.spec.observability else { return Ok(()) };
     let path = Path::SPEC.field("observability");
-    if let Some((at, error)) = unserved(patterns, spec, |error| !error.is_of_size()) {
+    if let Some((at, error)) = unserved(patterns, spec, InvalidPattern::is_malformed) {
         return Err(Fault::at(Reason::Invalid, path.field("redact").index(at), error));
     }
     if let Some(otel) = &spec.otel {
@@ -82,13 +82,14 @@ pub(super) fn collectors(
 ) -> (Vec<Collector>, Option<Fault>) {
     let Some(spec) = &service.spec.observability else { return (Vec::new(), None) };
     let patterns = cluster.patterns.of(&name.namespace);
-    let mut lost = unserved(patterns, spec, InvalidPattern::is_of_size).map(|(at, error)| {
+    let wants_contents = spec.capture_content.unwrap_or(false);
+    let unserved = || unserved(patterns, spec, |error| !error.is_malformed());
+    let mut lost = wants_contents.then(unserved).flatten().map(|(at, error)| {
         let path = Path::SPEC.field("observability");
         let problem = format!("{error}; no contents are told");
         Fault::at(Reason::Invalid, path.field("redact").index(at), problem)
     });
-    let captures = spec.capture_content.unwrap_or(false) && lost.is_none();
-    let redact = captures.then(|| spec.redact.clone().unwrap_or_default());
+    let redact = (wants_contents && lost.is_none()).then(|| spec.redact.clone().unwrap_or_default());
     let mut collectors = Vec::new();
     if let Some(otel) = &spec.otel {
         collectors.push(Collector {
