@@ -13,10 +13,15 @@ use regex_syntax::hir::{Hir, Look};
 use super::{Effort, InvalidPattern, alphabet::Alphabet, parse};
 
 /// Most memory that an automaton may take, in bytes.
-pub(super) const MAX_SIZE: usize = 1 << 20;
+const MAX_SIZE: usize = 1 << 20;
 
-/// Most memory that making it may take, by which its time is bounded.
-const MAX_WORK: usize = 4 << 20;
+/// Most memory that the NFA may take which it is made from, in bytes: one step of making it looks at no more.
+const MAX_NFA_SIZE: usize = 384 << 10;
+
+/// Most states of the NFA that making it may look at, each time for one kind of symbol: some 0.1 s. States
+/// that only lead to others are not counted, so that expressions of many choices such as `(?:||||a)*` may
+/// take seconds.
+const MAX_WORK: usize = 8 << 20;
 
 /// How much longer a character takes that is not ASCII: it is looked up.
 const FOREIGN: usize = 8;
@@ -181,11 +186,14 @@ impl Directions {
 
 fn compile(expression: &Hir, reverse: bool, config: dense::Config) -> Result<Dfa, InvalidPattern> {
     // A symbol is any byte.
-    let limits = thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_SIZE)).reverse(reverse);
+    let limits = thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_NFA_SIZE)).reverse(reverse);
     let limits = limits.which_captures(WhichCaptures::None);
     let nfa = thompson::Compiler::new().configure(limits).build_from_hir(expression);
     let nfa = nfa.map_err(|_| InvalidPattern::TooLarge)?;
+    // A state of the automaton is the set of those of the NFA that a text may have led to, of at least a byte
+    // each; all of the set are looked at for each kind of symbol.
+    let max_sets = MAX_WORK / nfa.byte_classes().alphabet_len();
     let config =
-        config.accelerate(false).dfa_size_limit(Some(MAX_SIZE)).determinize_size_limit(Some(MAX_WORK));
+        config.accelerate(false).dfa_size_limit(Some(MAX_SIZE)).determinize_size_limit(Some(max_sets));
     dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(|_| InvalidPattern::TooLarge)
 }

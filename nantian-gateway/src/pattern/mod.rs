@@ -55,8 +55,10 @@ pub enum InvalidPattern {
     /// It is none.
     #[error("{0}")]
     Syntax(Arc<str>),
-    /// Its automaton has too many states.
-    #[error("takes more than 1 MiB when compiled: fewer words take less, as do + and * in place of counts")]
+    /// Its automaton has too many states, or takes too long to make.
+    #[error(
+        "takes more than 1 MiB or too long when compiled: fewer words take less, as do + and * in place of counts"
+    )]
     TooLarge,
     /// It has more kinds of characters than an automaton can tell apart.
     #[error("tells too many kinds of characters apart")]
@@ -67,6 +69,12 @@ pub enum InvalidPattern {
     /// What the objects of its namespace say takes too much already.
     #[error("the regular expressions of namespace {namespace} take more than 16 MiB")]
     ShareExhausted {
+        /// The namespace.
+        namespace: String,
+    },
+    /// So many of its namespace are refused that no more are tried.
+    #[error("too many other regular expressions of namespace {namespace} are not served")]
+    TooManyRefused {
         /// The namespace.
         namespace: String,
     },

@@ -5,14 +5,16 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use super::{Finder, InvalidPattern, Patterns, automaton};
+use super::{Finder, InvalidPattern, Patterns};
 
-/// Most memory that the expressions of one namespace may take, in bytes. One that is too large counts as what
-/// it may have at most, by which the time is bounded that is spent on such ones.
+/// Most memory that the expressions of one namespace may take, in bytes.
 const SHARE: usize = 16 << 20;
 
-/// What one counts that is refused before it is compiled, in bytes.
-const REFUSED: usize = 128 << 10;
+/// How many of them may be refused, by which the time is bounded that is spent on such ones.
+const MAX_REFUSED: usize = 128;
+
+/// How many others one counts for that is too large, which only compiling it tells.
+const TOO_LARGE: usize = 8;
 
 /// The shares of all namespaces, as one translation deals them out.
 #[derive(Debug)]
@@ -30,7 +32,8 @@ pub(crate) struct Share<'s> {
 
 #[derive(Debug, Default)]
 struct Spent {
-    bytes: usize,
+    memory: usize,
+    refused: usize,
     /// What has been counted, and whether it is looked for within texts.
     known: HashSet<(bool, Box<str>)>,
 }
@@ -78,17 +81,20 @@ impl Share<'_> {
         let spent = spent.entry(self.namespace.to_owned()).or_default();
         let key = (is_within, expression.into());
         let is_known = spent.known.contains(&key);
-        if !is_known && spent.bytes > SHARE {
+        if !is_known && spent.memory > SHARE {
             return Err(InvalidPattern::ShareExhausted { namespace: self.namespace.to_owned() });
+        }
+        if !is_known && spent.refused >= MAX_REFUSED {
+            return Err(InvalidPattern::TooManyRefused { namespace: self.namespace.to_owned() });
         }
         let compiled = compile(self.shares.patterns);
         if !is_known {
             spent.known.insert(key);
-            spent.bytes += match &compiled {
-                Ok(memory) => *memory,
-                Err(InvalidPattern::TooLarge) => automaton::MAX_SIZE,
-                Err(_) => REFUSED,
-            };
+            match &compiled {
+                Ok(memory) => spent.memory += memory,
+                Err(InvalidPattern::TooLarge) => spent.refused += TOO_LARGE,
+                Err(_) => spent.refused += 1,
+            }
         }
         compiled.map(drop)
     }

@@ -38,6 +38,8 @@ fn an_unbalanced_or_huge_expression_is_refused() {
     for huge in ["/a*a{15000}b", r"(\w{500}){500}", r"[\w-]{1,64}-[\w-]{1,64}", ".*[01].{40}"] {
         assert!(refused(huge).starts_with("takes more than 1 MiB"), "{huge}");
     }
+    let many_kinds: String = ('\u{4e00}'..).take(150).collect();
+    assert!(refused(&format!("{many_kinds}|a*a{{700}}b")).starts_with("takes more than 1 MiB or too long"));
     let letters: String = ('\u{4e00}'..'\u{5000}').collect();
     assert_eq!(refused(&letters), "tells too many kinds of characters apart");
     assert!(refused(r"\ba(?-u:\b)").starts_with(r"\b of ASCII"));
@@ -56,6 +58,9 @@ fn ordinary_expressions_take_little() {
         (r"(.*;\s*)?session=[^;]{1,128}(;.*)?", "a=b; session=c; d"),
         (r"[a-z0-9-]{1,63}-[a-z0-9]{5}", "echo-6d5f-x7k2p"),
         (r"\p{L}{1,20}", "Überführung"),
+        (r"[\w-]{1,255}", "shop-é"),
+        (r"(?i)[a-z0-9]{1,63}(\.[a-z0-9]{1,63}){1,10}", "Shop.example"),
+        (r"[^;]{1,3900}", "session=c"),
     ] {
         let compiled = Patterns::default().whole_match(expression).unwrap();
         assert!(compiled.memory() < 64 << 10, "{expression}: {}", compiled.memory());
@@ -106,15 +111,30 @@ fn no_namespace_takes_the_memory_of_another() {
     let patterns = Patterns::default();
     let shares = Shares::new(&patterns);
     shares.of("greedy").whole_match("/early").unwrap();
-    let met = (0..1000).filter(|number| {
-        let refused = shares.of("greedy").whole_match(&format!("(a{{1000}}){{{}}}", 1000 - number));
-        matches!(refused, Err(InvalidPattern::TooLarge))
-    });
-    assert_eq!(met.count(), 16);
+    // A MiB or almost: 64 symbols for each of 3900 letters.
+    let kinds: String = ('\u{4e00}'..).take(30).collect();
+    let large = |number| format!("{kinds}|a{{{}}}", 3900 - number);
+    let taken = (0..1000).take_while(|number| shares.of("greedy").whole_match(&large(*number)).is_ok());
+    let taken = taken.count();
+    assert!((16..20).contains(&taken), "{taken} have room");
     let refused = shares.of("greedy").finder("late").unwrap_err();
     assert_eq!(refused.to_string(), "the regular expressions of namespace greedy take more than 16 MiB");
     shares.of("greedy").whole_match("/early").unwrap();
     shares.of("modest").whole_match("/late").unwrap();
+}
+
+#[test]
+fn expressions_that_are_refused_take_no_memory_and_are_not_tried_for_ever() {
+    let patterns = Patterns::default();
+    let shares = Shares::new(&patterns);
+    for number in 0..16 {
+        shares.of("hasty").whole_match(&format!("/small/{number}")).unwrap();
+        let refused = shares.of("hasty").whole_match(&format!("(a{{1000}}){{{}}}", 1000 - number));
+        assert!(matches!(refused, Err(InvalidPattern::TooLarge)), "{number}: {refused:?}");
+    }
+    let refused = shares.of("hasty").finder("late").unwrap_err();
+    assert_eq!(refused.to_string(), "too many other regular expressions of namespace hasty are not served");
+    shares.of("hasty").whole_match("/small/0").unwrap();
 }
 
 const PARTS: [&str; 22] = [
