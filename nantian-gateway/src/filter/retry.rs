@@ -115,6 +115,7 @@ impl Retry {
             tokio::join!(sleep(jittered(wait)), drained);
             wait = (wait * 2).min(self.layer.retry.backoff * LONGEST);
         }
+        drop(replay);
         self.inner.call(Request::from_parts(parts, body)).await
     }
 
@@ -139,4 +140,48 @@ impl Retry {
 /// together.
 fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(1.0 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future, rc::Rc};
+
+    use http::StatusCode;
+    use http_body_util::BodyExt as _;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::{
+        compile::LocalService,
+        kept::{KeptBytes, tests::all_but},
+        metrics::Metrics,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn last_attempt_keeps_nothing_that_it_has_sent() {
+        let _others = all_but(150);
+        let calls = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&calls);
+        let backend = LocalService::new(service_fn(move |request: Request<Body>| {
+            counted.set(counted.get() + 1);
+            let is_silent = counted.get() == 2;
+            async move {
+                request.into_body().collect().await?;
+                if is_silent {
+                    future::pending::<()>().await;
+                }
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                Ok::<_, BoxError>(response)
+            }
+        }));
+        let retry = ir::RouteRetry { codes: vec![503], attempts: 1, backoff: Duration::from_millis(25) };
+        let (budget, metrics) = (Arc::new(RetryBudget::new(1)), Metrics::new(1).route("demo/route"));
+        let mut service = RetryLayer::new(retry, budget, metrics, 0).layer(backend);
+        let mut answer = service.call(Request::new(Body::full(vec![b'a'; 100])));
+        assert!(timeout(Duration::from_secs(60), &mut answer).await.is_err());
+        assert_eq!(calls.get(), 2);
+        let mut more = KeptBytes::default();
+        assert!(more.set(150));
+    }
 }

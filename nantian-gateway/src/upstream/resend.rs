@@ -81,6 +81,8 @@ impl Attempt {
             None if is_pooled && copy.method().is_idempotent() && has_died(&error) => {}
             _ => return Err(broken(destination, error).into()),
         }
+        // There is no further one that would send it again.
+        self.replay = None;
         Ok(copy)
     }
 }
