@@ -1,18 +1,6 @@
 //! Threads that call out, apart from the data path.
 
-use std::{
-    fmt,
-    future::Future,
-    io,
-    num::NonZeroUsize,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{fmt, future::Future, io, num::NonZeroUsize, pin::Pin, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -35,11 +23,12 @@ pub(crate) struct CallThread {
     calls: mpsc::UnboundedSender<Call>,
 }
 
-/// Several of them, which call out in turn.
+/// Several of them. The first that has the fewest calls under way makes the next, so that rare calls find the
+/// connections of those before.
 #[derive(Debug, Clone)]
 pub(crate) struct CallThreads {
-    threads: Arc<[CallThread]>,
-    turn: Arc<AtomicUsize>,
+    /// Each with what all of its calls hold, by which they are counted.
+    threads: Arc<[(CallThread, Arc<()>)]>,
 }
 
 // === impl CallThread ===
@@ -83,18 +72,25 @@ impl CallThreads {
     /// # Errors
     /// When there is no thread to be had.
     pub(crate) fn start(name: &str, count: NonZeroUsize, config: &ClientConfig) -> io::Result<Self> {
-        let thread = |number| CallThread::start(&format!("{name}-{number}"), config.clone());
-        Ok(Self { threads: (0..count.get()).map(thread).collect::<io::Result<_>>()?, turn: Arc::default() })
+        let start = |number| {
+            let thread = CallThread::start(&format!("{name}-{number}"), config.clone())?;
+            Ok((thread, Arc::default()))
+        };
+        Ok(Self { threads: (0..count.get()).map(start).collect::<io::Result<_>>()? })
     }
 
-    /// Makes a call-out on the thread whose turn it is.
+    /// Makes a call-out on the thread that has the fewest.
     pub(crate) fn run<F>(&self, call: impl FnOnce(Client) -> F + Send + 'static)
     where
         F: Future<Output = ()> + 'static,
     {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.threads.len();
-        if let Some(thread) = self.threads.get(turn) {
-            thread.run(call);
+        let fewest = self.threads.iter().min_by_key(|(_, calls)| Arc::strong_count(calls));
+        if let Some((thread, calls)) = fewest {
+            let held = Arc::clone(calls);
+            thread.run(move |client| async move {
+                call(client).await;
+                drop(held);
+            });
         }
     }
 }
@@ -130,5 +126,21 @@ mod tests {
         threads.run(|_| async move { made.send(()).unwrap() });
         calls.recv_timeout(Duration::from_secs(60)).unwrap();
         drop(free);
+    }
+
+    #[test]
+    fn calls_one_after_the_other_are_made_on_one_thread() {
+        let config = ClientConfig::bare().unwrap();
+        let threads = CallThreads::start("calls", NonZeroUsize::new(2).unwrap(), &config).unwrap();
+        let thread_of_next = || {
+            let (made, calls) = mpsc::channel();
+            threads.run(|_| async move { made.send(thread::current().id()).unwrap() });
+            let id = calls.recv_timeout(Duration::from_secs(60)).unwrap();
+            while threads.threads.iter().any(|(_, calls)| Arc::strong_count(calls) > 1) {
+                thread::yield_now();
+            }
+            id
+        };
+        assert_eq!(thread_of_next(), thread_of_next());
     }
 }
