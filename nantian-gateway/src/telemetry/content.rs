@@ -14,6 +14,9 @@ use crate::pattern::{Finder, InvalidPattern, Patterns};
 /// What stands for what was blacked out.
 const REDACTED: &str = "[redacted]";
 
+/// Finds it.
+const MARK: &str = r"\[redacted\]";
+
 /// What is blacked out in contents.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Redaction(Vec<Finder>);
@@ -32,10 +35,11 @@ pub(super) struct RedactedContent {
 // === impl Redaction ===
 
 impl Redaction {
-    /// Blacks out what any of the expressions matches.
+    /// Blacks out what any of the expressions matches. What they match of a mark is one with it, so that what
+    /// was blacked out once may be looked at again.
     pub(super) fn new(expressions: &[String], patterns: &Patterns) -> Result<Self, InvalidPattern> {
-        let finders = expressions.iter().map(|expression| patterns.finder(expression));
-        finders.collect::<Result<_, _>>().map(Self)
+        let expressions = expressions.iter().map(String::as_str).chain([MARK]);
+        expressions.map(|expression| patterns.finder(expression)).collect::<Result<_, _>>().map(Self)
     }
 
     /// What may be told of a call.
@@ -152,7 +156,8 @@ mod tests {
             (&["."; 8][..], "a text", "[redacted]"),
             (&["b+", "bc", "f"], "abbcdef", "a[redacted]de[redacted]"),
             (&["ü", "x*"], "für müde xx-Füße", "f[redacted]r m[redacted]de [redacted]-F[redacted]ße"),
-            (&["d]"], "[redacted]", "[redacte[redacted]"),
+            (&["d]"], "a[redacted]", "a[redacted]"),
+            (&["d"], "d[redacted]", "[redacted]"),
             (&[], "a text", "a text"),
         ] {
             assert_eq!(blacking_out(expressions).redact(text), told);
@@ -176,5 +181,19 @@ mod tests {
         let part = redaction.part(&Block::ToolCall(call));
         let expected = json!({"to": [REDACTED], "cc": {REDACTED: REDACTED}, "n": 1});
         assert_eq!(part["arguments"], expected);
+    }
+
+    #[test]
+    fn arguments_of_a_tool_call_have_no_marks_within_marks() {
+        for (expressions, arguments, expected) in [
+            (&["red", "s.cret"][..], r#"{"note":"a secret"}"#, json!({"note": "a [redacted]"})),
+            (&["red", "secret"], r#"{"note":"a s\u0065cret"}"#, json!({"note": "a [redacted]"})),
+            (&[r"\w+"], r#"{"n":4111}"#, json!(r#"{"[redacted]":[redacted]}"#)),
+        ] {
+            let arguments = Json::parse(arguments).unwrap();
+            let call = ToolCall { id: "1".to_owned(), name: "send".to_owned(), arguments };
+            let part = blacking_out(expressions).part(&Block::ToolCall(call));
+            assert_eq!(part["arguments"], expected);
+        }
     }
 }
