@@ -42,9 +42,6 @@ pub struct TypicalCost;
 #[expect(clippy::exhaustive_structs, reason = "it is one number")]
 pub struct EstimatedTokens(pub u64);
 
-/// Bytes of an average request body per token.
-const BYTES_PER_TOKEN: u64 = 4;
-
 // === impl Cost ===
 
 impl Cost {
@@ -72,6 +69,11 @@ impl Cost {
 
 // === impl TypicalCost ===
 
+impl TypicalCost {
+    /// Bytes of an average body for each token.
+    pub const BYTES_PER_TOKEN: u64 = 4;
+}
+
 impl CostEstimator for TypicalCost {
     fn estimate(&self, request: &Parts, typical: u64) -> Cost {
         if let Some(EstimatedTokens(tokens)) = request.extensions.get() {
@@ -83,7 +85,7 @@ impl CostEstimator for TypicalCost {
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
             .unwrap_or(0);
         let typical = if is_preflight(request) { 0 } else { typical };
-        Cost::tokens(typical.max(length / BYTES_PER_TOKEN).max(1))
+        Cost::tokens(typical.max(length / Self::BYTES_PER_TOKEN).max(1))
     }
 }
 

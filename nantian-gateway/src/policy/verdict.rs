@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{Extensions, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use nantian_ai::{Surface, Unasked, Unsent};
-use nantian_ratelimit::{ReservationHandle, Settlement};
+use nantian_ratelimit::{ReservationHandle, Settlement, TypicalCost};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -48,9 +48,6 @@ struct CountedBody {
     body: Body,
     passed: Arc<AtomicU64>,
 }
-
-/// Bytes of a body that nobody can read for each token.
-const BYTES_PER_TOKEN: u64 = 4;
 
 #[derive(Debug, Clone)]
 pub(super) struct VerdictService<S> {
@@ -215,7 +212,8 @@ impl OpenReservation {
         {
             match (settlement, &self.passed) {
                 (Settlement::AsReserved, Some(passed)) => {
-                    reservation.settle_guess(passed.load(Ordering::Relaxed) / BYTES_PER_TOKEN);
+                    let passed = passed.load(Ordering::Relaxed);
+                    reservation.settle_guess(passed / TypicalCost::BYTES_PER_TOKEN);
                 }
                 _ => reservation.settle(settlement),
             }

@@ -9,9 +9,6 @@ use nantian_ratelimit::{Cost, CostEstimator, EstimatedTokens, HeldBytes, Limit, 
 use super::expected::{Expected, ExpectedCached};
 use crate::upstream::Upgrade;
 
-/// Bytes of a body that nobody could read for each token.
-const BYTES_PER_TOKEN: u64 = 4;
-
 /// Reserves tokens for the operations of models, and for what may be one; all else that passes the same
 /// limits uses none.
 pub(super) struct Costs {
@@ -70,7 +67,8 @@ impl CostEstimator for Costs {
             // unknown operation.
             Ok(_) | Err(_) => {
                 let held = request.extensions.get().map_or(0, |HeldBytes(bytes)| *bytes);
-                let prompt = TypicalCost.estimate(request, 0).tokens.max(held / BYTES_PER_TOKEN);
+                let held = held / TypicalCost::BYTES_PER_TOKEN;
+                let prompt = TypicalCost.estimate(request, 0).tokens.max(held);
                 Cost::tokens(self.reserved(typical.max(prompt.saturating_add(self.expected.answer()))))
             }
         }
