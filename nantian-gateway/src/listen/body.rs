@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    hop_by_hop::{Sender, clean_trailers},
+    hop_by_hop::{Sender, clean_trailers, whole},
     stall_timer::StallTimer,
     unread::{UnreadBody, discard},
 };
@@ -81,16 +81,11 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.waits_for_100 = false;
+        let is_http2 = self.unread.is_none();
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let polled = clean_trailers(Pin::new(&mut *incoming).poll_frame(cx), Sender::Client);
-        // hyper takes a stream that is reset without an error for one that has ended.
-        let is_cut = matches!(polled, Poll::Ready(None)) && !incoming.is_end_stream();
-        if is_cut && self.unread.is_none() {
-            self.timer.upload_goes_on();
-            self.may_go_on = false;
-            let error = io::Error::from(ErrorKind::UnexpectedEof);
-            return Poll::Ready(Some(Err(BrokenBody(error.into()).into())));
-        }
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let polled = if is_http2 { whole(polled, incoming) } else { polled.map_err(Into::into) };
+        let polled = clean_trailers(polled, Sender::Client);
         match &polled {
             Poll::Pending if self.timer.is_late() => {
                 self.may_go_on = false;
@@ -102,7 +97,7 @@ impl Body for ClientBody {
                 self.may_go_on = matches!(frame, Some(Ok(_)));
             }
         }
-        polled.map_err(|error| BrokenBody(error.into()).into())
+        polled.map_err(|error| BrokenBody(error).into())
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,12 +1,18 @@
 //! What one hop tells the next and nobody else (RFC 9110, section 7.6.1).
 
-use std::{collections::HashSet, task::Poll};
+use std::{
+    collections::HashSet,
+    io::{self, ErrorKind},
+    task::Poll,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
 
 use super::header_order::Order;
+use crate::body::BoxError;
 
 /// What a body has to give.
 type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
@@ -158,6 +164,15 @@ pub(crate) fn clean_trailers<E>(mut polled: PolledFrame<E>, sender: Sender) -> P
         remove_claims(trailers, seen, false, Order::Any);
     }
     if trailers.is_empty() { Poll::Ready(None) } else { polled }
+}
+
+/// What a body over HTTP/2 has to give: hyper takes a stream that is reset without an error for one that has
+/// ended.
+pub(crate) fn whole(polled: PolledFrame<hyper::Error>, incoming: &Incoming) -> PolledFrame<BoxError> {
+    if matches!(polled, Poll::Ready(None)) && !incoming.is_end_stream() {
+        return Poll::Ready(Some(Err(io::Error::from(ErrorKind::UnexpectedEof).into())));
+    }
+    polled.map_err(Into::into)
 }
 
 /// Whether a change of protocol ends HTTP. To `h2c`, `HTTP/…` or `TLS/…` (RFC 2817) it would not: it would

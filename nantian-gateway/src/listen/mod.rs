@@ -37,7 +37,7 @@ pub(crate) use self::{
     connections::Connections,
     forward::{RequestInfo, TrustedProxies},
     header_order::Order,
-    hop_by_hop::{Sender, clean_trailers},
+    hop_by_hop::{Sender, clean_trailers, whole},
     state::{Timeouts, TunnelGuard},
     tls::{InvalidCertificate, TlsPayload, TlsServer},
 };

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    io::{self, ErrorKind},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -15,7 +14,7 @@ use hyper::body::Incoming;
 use super::{client::Client, http1::Http1, http2::Stream};
 use crate::{
     body::BoxError,
-    listen::{Sender, clean_trailers},
+    listen::{Sender, clean_trailers, whole},
 };
 
 /// The body of a response from an endpoint, or of a refusal in its place.
@@ -94,18 +93,14 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = match &mut self.0 {
-            Kind::Http1 { incoming, lease } => poll_http1(incoming, lease, cx),
+            Kind::Http1 { incoming, lease } => poll_http1(incoming, lease, cx).map_err(Into::into),
             Kind::Http2 { incoming, .. } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(cx);
-                // hyper takes a stream that is reset without an error for one that has ended.
-                if matches!(polled, Poll::Ready(None)) && !incoming.is_end_stream() {
-                    return Poll::Ready(Some(Err(io::Error::from(ErrorKind::UnexpectedEof).into())));
-                }
-                polled
+                whole(polled, incoming)
             }
             Kind::Full(body) => return Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         };
-        clean_trailers(polled, Sender::Backend).map_err(Into::into)
+        clean_trailers(polled, Sender::Backend)
     }
 
     fn is_end_stream(&self) -> bool {
