@@ -14,7 +14,7 @@ use super::addressing::AddressOptions;
 use super::{admin_addr::AdminAddr, log_filter::LogFilter, ratelimit_store::StoreOptions, wasm::WasmCommand};
 #[cfg(feature = "kubernetes")]
 use crate::source::kube::Scope;
-use crate::{fetch::SourceNetworks, gates::FeatureGates, ir::ControllerName, listen::TrustedProxies};
+use crate::{fetch::SourceNetworks, gates::FeatureGates, ir::ControllerName, listen::Networks};
 
 /// A gateway for HTTP and LLM traffic, configured by Gateway API resources.
 #[derive(Debug, Parser)]
@@ -143,12 +143,12 @@ pub(super) struct Common {
     /// Client-Cert), such as 10.0.0.0/8,192.168.1.1; from others these headers are replaced or removed. None
     /// by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
-    pub(super) trusted_proxies: TrustedProxies,
+    pub(super) trusted_proxies: Networks,
     /// Networks whose connections begin with a PROXY preamble (version 1 or 2), such as those of a load
     /// balancer: listeners of TCP have the client's address from it, and close connections without one.
     /// Connections of others are served as they are. None by default.
     #[arg(long, env = "NANTIAN_PROXY_PROTOCOL_FROM", value_name = "CIDR,…", default_value = "")]
-    pub(super) proxy_protocol_from: TrustedProxies,
+    pub(super) proxy_protocol_from: Networks,
     /// The bits of an IPv6 address that are one client to limits by `ip`, 32 to 128: whoever is given a
     /// network of 56 or 48 has 256 or 65536 clients by 64.
     #[arg(long, env = "NANTIAN_CLIENT_IPV6_PREFIX", value_name = "BITS", default_value_t = 64,

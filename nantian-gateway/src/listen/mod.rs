@@ -35,7 +35,7 @@ pub(crate) use self::{
     bind::{BindError, Unbound, bind_alone},
     body::{BrokenBody, ClientBody, LateBody},
     connections::Connections,
-    forward::{RequestInfo, TrustedProxies},
+    forward::{Networks, RequestInfo},
     header_order::Order,
     hop_by_hop::{Sender, clean_trailers, whole},
     state::{Timeouts, TunnelGuard},

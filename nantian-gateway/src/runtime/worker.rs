@@ -8,7 +8,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::LocalSnapshot;
 use crate::{
     compile::Context,
-    listen::{Connections, Shortages, Timeouts, TrustedProxies},
+    listen::{Connections, Networks, Shortages, Timeouts},
     metrics::Metrics,
     observe::{AccessLog, Refusals},
     policy::Cutoff,
@@ -33,9 +33,9 @@ pub(crate) struct WorkerConfig {
     /// Memory for the bodies that are read whole, of all workers together. Default: 268435456.
     pub(crate) body_memory: BodyMemory,
     /// Whose `X-Forwarded-For` is believed. Default: nobody's.
-    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) trusted_proxies: Networks,
     /// Whose connections begin with a PROXY preamble. Default: nobody's.
-    pub(crate) proxy_protocol_from: TrustedProxies,
+    pub(crate) proxy_protocol_from: Networks,
     /// Connections to backends.
     pub(crate) client: ClientConfig,
     /// Limits of sessions of datagrams.

@@ -27,11 +27,11 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// Headers that are written into a request, that of [`Hop`](crate::hops::Hop) among them.
 const WRITTEN: usize = 4;
 
-/// Networks whose word about the client is believed. Default: none.
+/// Networks of proxies that tell who their clients are. Default: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct TrustedProxies(Vec<IpNet>);
+pub(crate) struct Networks(Vec<IpNet>);
 
-impl TrustedProxies {
+impl Networks {
     /// Whether `address` is one of them.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -39,7 +39,7 @@ impl TrustedProxies {
     }
 }
 
-impl FromStr for TrustedProxies {
+impl FromStr for Networks {
     type Err = InvalidNetwork;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -119,7 +119,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(ends: Ends, local: SocketAddr, tls: bool, proxies: &TrustedProxies) -> Self {
+    pub(super) fn new(ends: Ends, local: SocketAddr, tls: bool, proxies: &Networks) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let address = canonical(ends.client);
         Self {
@@ -138,7 +138,7 @@ impl Peer {
 
     /// The client: the last hop in `X-Forwarded-For` that is no trusted proxy, if the peer is one, else the
     /// peer.
-    pub(super) fn client(&self, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
+    pub(super) fn client(&self, headers: &HeaderMap, proxies: &Networks) -> IpAddr {
         if self.trusted {
             nantian_ratelimit::client_address(self.address.ip(), headers, |address| proxies.contains(address))
         } else {

@@ -8,7 +8,7 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
-fn peer(address: &str, proxies: &TrustedProxies) -> Peer {
+fn peer(address: &str, proxies: &Networks) -> Peer {
     let local = SocketAddr::from(([127, 0, 0, 1], 8080));
     let client = SocketAddr::new(address.parse().unwrap(), 4000);
     Peer::new(Ends { client, destination: local }, local, false, proxies)
@@ -16,7 +16,7 @@ fn peer(address: &str, proxies: &TrustedProxies) -> Peer {
 
 #[test]
 fn the_word_of_an_untrusted_peer_is_replaced() {
-    let proxies = TrustedProxies::default();
+    let proxies = Networks::default();
     let mut map = headers(&[
         ("x-forwarded-for", "1.2.3.4"),
         ("forwarded", "for=1.2.3.4"),
@@ -37,7 +37,7 @@ fn the_word_of_an_untrusted_peer_is_replaced() {
 
 #[test]
 fn the_chain_of_a_trusted_proxy_is_extended_and_believed_up_to_the_first_stranger() {
-    let proxies: TrustedProxies = "10.0.0.0/8, 192.168.1.1".parse().unwrap();
+    let proxies: Networks = "10.0.0.0/8, 192.168.1.1".parse().unwrap();
     let mut map = headers(&[
         ("x-forwarded-for", "6.6.6.6, 7.7.7.7"),
         ("x-forwarded-for", "192.168.1.1"),
@@ -55,7 +55,7 @@ fn the_chain_of_a_trusted_proxy_is_extended_and_believed_up_to_the_first_strange
 
 #[test]
 fn hops_may_have_ports_brackets_and_zones() {
-    let proxies: TrustedProxies = "10.0.0.0/8".parse().unwrap();
+    let proxies: Networks = "10.0.0.0/8".parse().unwrap();
     let peer = peer("10.1.2.3", &proxies);
     let client = |chain: &str| peer.client(&headers(&[("x-forwarded-for", chain)]), &proxies).to_string();
     for (hop, address) in [
