@@ -144,8 +144,8 @@ pub(super) struct Common {
     /// by default.
     #[arg(long, env = "NANTIAN_TRUSTED_PROXIES", value_name = "CIDR,…", default_value = "")]
     pub(super) trusted_proxies: Networks,
-    /// Networks whose connections begin with a PROXY preamble (version 1 or 2), such as those of a load
-    /// balancer: listeners of TCP have the client's address from it, and close connections without one.
+    /// Networks whose connections begin with a PROXY protocol header (version 1 or 2), such as those of a
+    /// load balancer: listeners of TCP have the client's address from it, and close connections without one.
     /// Connections of others are served as they are. None by default.
     #[arg(long, env = "NANTIAN_PROXY_PROTOCOL_FROM", value_name = "CIDR,…", default_value = "")]
     pub(super) proxy_protocol_from: Networks,

@@ -1,4 +1,4 @@
-//! What is counted of PROXY preambles.
+//! What is counted of PROXY protocol headers.
 
 use std::{
     fmt,
@@ -57,7 +57,7 @@ impl Metrics {
         counters(
             encoder,
             "nantian_proxy_protocol_failures",
-            "Connections from the networks of --proxy-protocol-from without a PROXY preamble, by reason",
+            "Connections from the networks of --proxy-protocol-from without a PROXY protocol header, by reason",
             failures.map(|(why, count)| ([("reason", why.as_str())], count.load(Relaxed))),
         )
     }

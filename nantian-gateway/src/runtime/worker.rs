@@ -34,7 +34,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) body_memory: BodyMemory,
     /// Whose `X-Forwarded-For` is believed. Default: nobody's.
     pub(crate) trusted_proxies: Networks,
-    /// Whose connections begin with a PROXY preamble. Default: nobody's.
+    /// Whose connections begin with a PROXY protocol header. Default: nobody's.
     pub(crate) proxy_protocol_from: Networks,
     /// Connections to backends.
     pub(crate) client: ClientConfig,

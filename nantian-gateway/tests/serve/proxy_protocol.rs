@@ -268,7 +268,7 @@ async fn a_connection_without_one_is_closed_and_counted() {
     for (reason, count) in [("malformed", 3.0), ("timeout", 1.0), ("closed", 1.0)] {
         eventually(reason, async || failures(&gateway, reason).await == Some(count)).await;
     }
-    assert_eq!(gateway.log.count("a connection has no PROXY preamble"), 5);
+    assert_eq!(gateway.log.count("a connection has no PROXY protocol header"), 5);
     assert_eq!(backend.connections(), 0);
     assert_eq!(ask(&gateway, LINE.as_bytes()).await.status(), 200);
 }

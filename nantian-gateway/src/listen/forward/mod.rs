@@ -59,9 +59,9 @@ impl FromStr for Networks {
 pub(crate) struct RequestInfo {
     /// The client: the peer, or what a trusted proxy says of it.
     pub(crate) client: IpAddr,
-    /// The other end of the connection, or what a PROXY preamble says.
+    /// The other end of the connection, or what a PROXY protocol header says.
     pub(crate) peer: SocketAddr,
-    /// Where the client has connected to: this end of it, or what a PROXY preamble says.
+    /// Where the client has connected to: this end of it, or what a PROXY protocol header says.
     pub(crate) destination: SocketAddr,
     /// A number that no other connection of this process has.
     pub(crate) connection: u64,
@@ -105,7 +105,7 @@ pub(super) struct Peer {
     pub(super) tls: bool,
     /// This end of the connection.
     pub(super) local: SocketAddr,
-    /// Where the client has connected to: this end, or what a PROXY preamble says.
+    /// Where the client has connected to: this end, or what a PROXY protocol header says.
     pub(super) destination: SocketAddr,
     /// A number that no other connection of this process has.
     pub(super) connection: u64,

@@ -28,16 +28,16 @@ pub(super) struct Ends {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PreambleError {
     /// The connection broke, or ended.
-    #[error("the connection ended before its PROXY preamble did")]
+    #[error("the connection ended before its PROXY protocol header did")]
     Ended(#[from] io::Error),
     /// Something else comes first, or it breaks the rules.
-    #[error("the connection does not begin with a PROXY preamble")]
+    #[error("the connection does not begin with a PROXY protocol header")]
     Malformed,
     /// More than any proxy has to say.
-    #[error("the PROXY preamble is longer than {LONGEST} bytes")]
+    #[error("the PROXY protocol header is longer than {LONGEST} bytes")]
     TooLong,
     /// It has not come in time.
-    #[error("the PROXY preamble takes too long")]
+    #[error("the PROXY protocol header takes too long")]
     TooSlow,
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn ends(
         Err(error) => {
             let (why, proxy) = (error.reason(), own.client);
             let (reason, error) = (why.as_str(), ErrorChain(&error));
-            tracing::debug!(%proxy, %port, reason, %error, "a connection has no PROXY preamble");
+            tracing::debug!(%proxy, %port, reason, %error, "a connection has no PROXY protocol header");
             worker.metrics().preamble_failed(why);
             None
         }
