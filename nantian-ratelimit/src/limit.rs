@@ -118,6 +118,11 @@ impl Limit {
         Self::named("requests-per-hour", Unit::Requests, max, 3600)
     }
 
+    /// `max` requests per day, named `requests-per-day`.
+    pub fn requests_per_day(max: u64) -> Self {
+        Self::named("requests-per-day", Unit::Requests, max, 24 * 3600)
+    }
+
     /// `max` tokens per minute, named `tokens-per-minute`. Source: `TokenPolicy.spec.tokensPerMinute`.
     pub fn tokens_per_minute(max: u64) -> Self {
         Self::named("tokens-per-minute", Unit::Tokens, max, 60)

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use nantian_ratelimit::Limit;
 use nantian_ratelimit::redis::{OnOutage, RedisStore, SharedLimiter, StoreFault};
-use nantian_ratelimit::{Limit, LimitName, Unit};
 use tokio::time::{Instant, sleep};
 
 use crate::server::{Replica, Server, admitted, eventually, held_port, policy, reaches, remaining};
@@ -134,17 +134,13 @@ async fn node() -> Server {
     .await
 }
 
-fn per_day(max: u64) -> Limit {
-    let name = LimitName::new("requests-per-day").unwrap();
-    Limit::new(name, Unit::Requests, max, Duration::from_secs(24 * 3600))
-}
-
 #[tokio::test]
 async fn two_processes_share_the_limits_of_keys_on_all_nodes() {
     let cluster = Cluster::start(3).await;
     // Any node will do for an address.
     let (one, two) = (cluster.nodes[0].replica().await, cluster.nodes[2].replica().await);
-    let limiters = [&one, &two].map(|replica| replica.store.limiter("quota", policy([per_day(10)])));
+    let limiters =
+        [&one, &two].map(|replica| replica.store.limiter("quota", policy([Limit::requests_per_day(10)])));
     for caller in 0..30 {
         let caller = format!("caller-{caller}");
         let mut passed = 0;
@@ -167,7 +163,7 @@ async fn two_processes_share_the_limits_of_keys_on_all_nodes() {
 async fn a_key_is_followed_while_its_slot_moves_and_afterwards() {
     let cluster = Cluster::start(3).await;
     let replica = cluster.nodes[0].replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(100)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(100)]));
     let mut known = String::new();
     for node in &cluster.nodes {
         known += &node.ask("KEYS nrl3:*").await;
@@ -213,7 +209,8 @@ async fn only_the_keys_of_a_node_that_is_away_are_decided_without_it() {
     let mut cluster = Cluster::start(3).await;
     let first = cluster.nodes[0].replica_that(OnOutage::Local, Some(2)).await;
     let second = cluster.nodes[1].replica_that(OnOutage::Local, Some(2)).await;
-    let limiters = [&first, &second].map(|replica| replica.store.limiter("quota", policy([per_day(100)])));
+    let limiters = [&first, &second]
+        .map(|replica| replica.store.limiter("quota", policy([Limit::requests_per_day(100)])));
     let [one, two] = &limiters;
     let home = cluster.home().await;
     let (lost, kept) = (cluster.key_at(home, one).await, cluster.key_at((home + 1) % 3, one).await);
@@ -254,7 +251,7 @@ async fn a_replica_of_the_cluster_goes_on_where_its_master_left_off() {
 
     // A replica tells where the keys are, too.
     let replica = spare.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(100)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(100)]));
     let key = cluster.key_at(0, &limiter).await;
     assert_eq!(admitted(&limiter, &key, 39).await, 39);
     let written = cluster.nodes[0].offset("master_repl_offset").await;
@@ -277,7 +274,7 @@ async fn keys_that_no_node_has_are_decided_without_the_cluster() {
     node.does("CLUSTER ADDSLOTSRANGE 0 16383").await;
     node.says("CLUSTER INFO", &["cluster_state:ok"]).await;
     let replica = node.replica_that(OnOutage::Local, Some(2)).await;
-    let limiter = replica.store.limiter("quota", policy([per_day(100)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(100)]));
     assert_eq!(admitted(&limiter, "alice", 100).await, 100);
     node.does("CLUSTER DELSLOTSRANGE 0 4095").await;
     let begun = Instant::now();
@@ -321,7 +318,7 @@ async fn a_user_of_a_cluster_needs_no_more_than_the_documented_permissions() {
             continue;
         }
         replica.is_reachable(true).await;
-        let limiter = replica.store.limiter("quota", policy([per_day(100)]));
+        let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(100)]));
         for caller in 0..10 {
             assert_eq!(admitted(&limiter, &format!("caller-{caller}"), 2).await, 2);
         }

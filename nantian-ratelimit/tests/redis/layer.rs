@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use nantian_ratelimit::redis::{OnOutage, Verdict};
 use nantian_ratelimit::{
-    Cost, EstimatedTokens, Limit, LimitName, Limiter, OnLimit, Policy, Queue, RateLimitLayer,
-    ReservationHandle, ScopePart, ScopeValues, Settlement, Unit,
+    Cost, EstimatedTokens, Limit, Limiter, OnLimit, Policy, Queue, RateLimitLayer, ReservationHandle,
+    ScopePart, ScopeValues, Settlement, Unit,
 };
 use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
@@ -20,19 +20,13 @@ use crate::server::{Server, eventually, policy};
 #[derive(Clone)]
 struct Used(u64);
 
-/// One that hardly refills while a test runs.
-fn per_day(unit: Unit, max: u64) -> Limit {
-    let name = if unit == Unit::Tokens { "tokens-per-day" } else { "requests-per-day" };
-    Limit::new(LimitName::new(name).unwrap(), unit, max, Duration::from_secs(24 * 3600))
-}
-
 #[tokio::test]
 async fn whoever_waits_is_woken_by_what_another_gives_back() {
     let server = Server::start().await;
     let (one, two) = (server.replica().await, server.replica().await);
     // Half of the bucket refills in half a day; the queue waits for a whole one.
     let queue = Queue::default().with_max_wait(Duration::from_secs(24 * 3600));
-    let builder = Policy::builder().limit(per_day(Unit::Tokens, 100)).on_limit(OnLimit::Queue(queue));
+    let builder = Policy::builder().limit(Limit::tokens_per_day(100)).on_limit(OnLimit::Queue(queue));
     let policy = builder.build().unwrap();
     let limiters = [&one, &two].map(|replica| replica.store.limiter("quota", policy.clone()));
     for other in &limiters {
@@ -62,7 +56,7 @@ async fn services_of_two_processes_share_a_limit() {
     let calls = Arc::new(AtomicUsize::new(0));
     let service = |store: &nantian_ratelimit::redis::RedisStore| {
         let calls = Arc::clone(&calls);
-        let limiter = store.limiter("quota", policy([per_day(Unit::Tokens, 10), per_day(Unit::Requests, 3)]));
+        let limiter = store.limiter("quota", policy([Limit::tokens_per_day(10), Limit::requests_per_day(3)]));
         RateLimitLayer::shared(limiter).layer(service_fn(move |_: Request<()>| {
             calls.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Ok::<_, Infallible>(Response::new(String::new())))
@@ -84,8 +78,8 @@ async fn services_of_two_processes_share_a_limit() {
 async fn what_a_shared_limit_denies_costs_nothing_around_it() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let outer = Limiter::new(policy([per_day(Unit::Requests, 100)]));
-    let inner = replica.store.limiter("quota", policy([per_day(Unit::Requests, 1)]));
+    let outer = Limiter::new(policy([Limit::requests_per_day(100)]));
+    let inner = replica.store.limiter("quota", policy([Limit::requests_per_day(1)]));
     let service = RateLimitLayer::new(outer.clone()).layer(RateLimitLayer::shared(inner).layer(service_fn(
         |_: Request<()>| std::future::ready(Ok::<_, Infallible>(Response::new(String::new()))),
     )));
@@ -117,7 +111,7 @@ async fn a_closed_outage_is_told_as_such() {
 async fn what_no_limit_counts_asks_no_server_and_passes_while_there_is_none() {
     let mut server = Server::start().await;
     let replica = server.replica_that(OnOutage::Closed, None).await;
-    let limiter = replica.store.limiter("quota", policy([per_day(Unit::Tokens, 100)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::tokens_per_day(100)]));
     let layer = RateLimitLayer::shared(limiter.clone()).cost_estimator(|_: &_, _| Cost::REQUEST);
     let service = layer.layer(service_fn(|request: Request<()>| {
         if let Some(Used(tokens)) = request.extensions().get() {
@@ -154,7 +148,7 @@ async fn what_no_limit_counts_asks_no_server_and_passes_while_there_is_none() {
 async fn a_body_is_read_only_for_whoever_has_requests_and_tokens_left() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limits = [per_day(Unit::Requests, 3), per_day(Unit::Tokens, 100)];
+    let limits = [Limit::requests_per_day(3), Limit::tokens_per_day(100)];
     let layer = RateLimitLayer::shared(replica.store.limiter("quota", policy(limits)));
     let service = layer.layer(service_fn(|request: Request<()>| {
         if let Some(reservation) = request.extensions().get::<ReservationHandle>() {
@@ -200,7 +194,7 @@ async fn a_body_is_read_only_for_whoever_has_requests_and_tokens_left() {
     };
     assert!((43_000..=43_200).contains(&half_a_day), "fifty of a hundred a day: {half_a_day}");
 
-    let limits = [per_day(Unit::Requests, 2)];
+    let limits = [Limit::requests_per_day(2)];
     let layer = RateLimitLayer::shared(replica.store.limiter("requests", policy(limits)));
     let mut statuses = Vec::new();
     for _ in 0..3 {
@@ -215,7 +209,7 @@ async fn a_request_waits_once_for_a_server_that_does_not_answer() {
     let server = Server::start().await;
     let replica = server.hasty_replica(Some(1)).await;
     let limiter = |id| {
-        let limits = [per_day(Unit::Requests, 100), per_day(Unit::Tokens, 10_000)];
+        let limits = [Limit::requests_per_day(100), Limit::tokens_per_day(10_000)];
         RateLimitLayer::shared(replica.store.limiter(id, policy(limits)))
     };
     let (outer, inner) = (limiter("outer"), limiter("inner"));

@@ -8,18 +8,13 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nantian_ratelimit::redis::{RedisStore, SharedLimiter};
-use nantian_ratelimit::{Cost, Limit, LimitName, Unit};
+use nantian_ratelimit::{Cost, Limit};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisConnectionInfo};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::server::{Server, admit, eventually, policy};
-
-fn per_day(max: u64) -> Limit {
-    let name = LimitName::new("requests-per-day").unwrap();
-    Limit::new(name, Unit::Requests, max, Duration::from_secs(24 * 3600))
-}
 
 fn quantile(times: &mut [Duration], share: f64) -> Duration {
     times.sort_unstable();
@@ -41,7 +36,7 @@ async fn a_frozen_server_costs_its_timeout_then_next_to_nothing() {
     let server = Server::start().await;
     let (store, driver) = RedisStore::builder(server.url()).replicas(1).build();
     let driver = tokio::spawn(driver.run());
-    let limiter = store.limiter("quota", policy([per_day(1_000_000_000)]));
+    let limiter = store.limiter("quota", policy([Limit::requests_per_day(1_000_000_000)]));
     let (mut answered, mut closed, mut open, mut bare) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..60 {
         eventually(|| store.status().is_reachable).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use nantian_ratelimit::redis::{OnOutage, RedisStore, RedisUrl, StoreFault, Verdict};
 use nantian_ratelimit::respond::{DialectResponder, Refusal, Responder};
-use nantian_ratelimit::{Cost, Limit, LimitName, RateLimitLayer, ScopeValues, Settlement, Unavailable, Unit};
+use nantian_ratelimit::{Cost, Limit, RateLimitLayer, ScopeValues, Settlement, Unavailable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -16,16 +16,11 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use crate::server::{Replica, Server, TIMEOUT, admit, admitted, eventually, policy, reaches};
 
-fn per_day(max: u64) -> Limit {
-    let name = LimitName::new("requests-per-day").unwrap();
-    Limit::new(name, Unit::Requests, max, Duration::from_secs(24 * 3600))
-}
-
 #[tokio::test]
 async fn an_outage_begins_where_the_server_left_off_and_ends_without_a_burst() {
     let mut server = Server::start().await;
     let replica = server.replica_that(OnOutage::Local, Some(2)).await;
-    let limiter = replica.store.limiter("quota", policy([per_day(100)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(100)]));
     assert_eq!(admitted(&limiter, "alice", 30).await, 30);
     server.kill();
     replica.is_reachable(false).await;
@@ -42,7 +37,8 @@ async fn what_passed_in_an_outage_is_told_though_its_key_comes_back_elsewhere() 
     let mut server = Server::start().await;
     let one = server.replica_that(OnOutage::Local, Some(2)).await;
     let two = server.replica_that(OnOutage::Local, Some(2)).await;
-    let [first, second] = [&one, &two].map(|replica| replica.store.limiter("quota", policy([per_day(100)])));
+    let [first, second] =
+        [&one, &two].map(|replica| replica.store.limiter("quota", policy([Limit::requests_per_day(100)])));
     server.kill();
     one.is_reachable(false).await;
     two.is_reachable(false).await;
@@ -85,7 +81,7 @@ async fn what_refills_in_an_outage_is_admitted_once() {
 async fn a_frozen_server_costs_a_few_timeouts_then_nothing() {
     let server = Server::start().await;
     let replica = server.hasty_replica(Some(1)).await;
-    let limiter = replica.store.limiter("quota", policy([per_day(10_000)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(10_000)]));
     assert_eq!(admitted(&limiter, "alice", 10).await, 10);
     server.freeze();
     let before = replica.store.status();
@@ -119,8 +115,8 @@ async fn an_outage_may_let_everything_pass_or_nothing() {
     let open = server.replica_that(OnOutage::Open, None).await;
     let closed = server.replica_that(OnOutage::Closed, None).await;
     let (open_limiter, closed_limiter) = (
-        open.store.limiter("quota", policy([per_day(1)])),
-        closed.store.limiter("quota", policy([per_day(1)])),
+        open.store.limiter("quota", policy([Limit::requests_per_day(1)])),
+        closed.store.limiter("quota", policy([Limit::requests_per_day(1)])),
     );
     server.kill();
     open.is_reachable(false).await;
@@ -138,7 +134,7 @@ async fn an_outage_may_let_everything_pass_or_nothing() {
 async fn the_core_answers_an_outage_as_the_layer_does() {
     let url = "redis://127.0.0.1:1/0".parse().unwrap();
     let (store, _driver) = RedisStore::builder(url).on_outage(OnOutage::Closed).build();
-    let limiter = store.limiter("quota", policy([per_day(1)]));
+    let limiter = store.limiter("quota", policy([Limit::requests_per_day(1)]));
     let (request, ()) = Request::post("/v1/messages").body(()).unwrap().into_parts();
     let key = limiter.key_of(&ScopeValues::new(), &request).unwrap().unwrap();
     let verdict = limiter.admit(key, Cost::REQUEST).await;
@@ -159,7 +155,7 @@ async fn the_core_answers_an_outage_as_the_layer_does() {
 async fn settlements_of_an_outage_count_afterwards() {
     let mut server = Server::start().await;
     let replica = server.replica_that(OnOutage::Local, Some(1)).await;
-    let tokens = Limit::new(LimitName::new("t").unwrap(), Unit::Tokens, 1000, Duration::from_secs(24 * 3600));
+    let tokens = Limit::tokens_per_day(1000);
     let limiter = replica.store.limiter("quota", policy([tokens]));
     let before = admit(&limiter, "alice", Cost::tokens(100)).await.unwrap();
     server.kill();
@@ -182,7 +178,7 @@ async fn what_is_settled_in_a_moment_of_silence_counts_once() {
     let (store, driver) = builder.command_timeout(TIMEOUT).build();
     let replica = Replica::new(store, driver);
     replica.is_reachable(true).await;
-    let tokens = Limit::new(LimitName::new("t").unwrap(), Unit::Tokens, 1000, Duration::from_secs(24 * 3600));
+    let tokens = Limit::tokens_per_day(1000);
     let limiter = replica.store.limiter("quota", policy([tokens]));
     let reservation = admit(&limiter, "alice", Cost::tokens(100)).await.unwrap();
     server.freeze();
@@ -201,8 +197,8 @@ async fn what_is_settled_in_a_moment_of_silence_counts_once() {
 async fn what_an_outage_was_charged_too_much_comes_back_though_it_was_reported() {
     let mut server = Server::start().await;
     let replica = server.replica_that(OnOutage::Local, Some(1)).await;
-    let tokens = Limit::new(LimitName::new("t").unwrap(), Unit::Tokens, 1000, Duration::from_secs(24 * 3600));
-    let limiter = replica.store.limiter("quota", policy([tokens, per_day(10)]));
+    let tokens = Limit::tokens_per_day(1000);
+    let limiter = replica.store.limiter("quota", policy([tokens, Limit::requests_per_day(10)]));
     server.kill();
     replica.is_reachable(false).await;
     let [settled, cancelled, late] = [
@@ -252,7 +248,7 @@ fn a_store_says_that_its_driver_is_gone() {
 async fn a_key_outlives_connections() {
     let mut server = Server::start().await;
     let replica = server.replica_that(OnOutage::Local, Some(1)).await;
-    let limiter = replica.store.limiter("quota", policy([per_day(100)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(100)]));
     let before = limiter.key(b"alice");
     server.kill();
     replica.is_reachable(false).await;
@@ -275,7 +271,7 @@ async fn a_limiter_works_before_the_server_does() {
     server.kill();
     let (store, driver) = RedisStore::builder(url).build();
     let driver = tokio::spawn(driver.run());
-    let limiter = store.limiter("quota", policy([per_day(10)]));
+    let limiter = store.limiter("quota", policy([Limit::requests_per_day(10)]));
     assert_eq!(admitted(&limiter, "alice", 15).await, 10);
     assert_eq!(store.status().failures, 0, "nobody waits for what was never there");
     assert_eq!(store.status().replicas, None, "nobody has told");
@@ -295,14 +291,14 @@ async fn what_was_used_before_the_server_was_met_counts_though_many_share_the_li
         others.push(server.replica().await);
     }
     let (store, driver) = RedisStore::builder(server.url()).command_timeout(Duration::from_secs(5)).build();
-    let limiter = store.limiter("quota", policy([per_day(100)]));
+    let limiter = store.limiter("quota", policy([Limit::requests_per_day(100)]));
     assert_eq!(admitted(&limiter, "alice", 90).await, 90, "it knows of no others yet");
     let late = Replica::new(store, driver);
     late.is_reachable(true).await;
     late.knows(10).await;
     // Its share is ten now, of which it can owe another ten.
     reaches(&limiter, "alice", &[10]).await;
-    reaches(&others[0].store.limiter("quota", policy([per_day(100)])), "alice", &[10]).await;
+    reaches(&others[0].store.limiter("quota", policy([Limit::requests_per_day(100)])), "alice", &[10]).await;
 }
 
 /// What comes from `one` goes to `other` after some time.
@@ -342,7 +338,7 @@ async fn a_server_that_is_too_far_away_for_decisions_is_said_to_be_and_tells_how
     let hasty = Replica::new(store_of_hasty, driver);
     hasty.knows(2).await;
     eventually(|| hasty.store.status().fault == Some(StoreFault::Timeout)).await;
-    let limiter = hasty.store.limiter("quota", policy([per_day(100)]));
+    let limiter = hasty.store.limiter("quota", policy([Limit::requests_per_day(100)]));
     assert_eq!(admitted(&limiter, "alice", 100).await, 50, "its share");
     let status = hasty.store.status();
     assert_eq!((status.is_reachable, status.failures), (false, 0), "and nobody waits");

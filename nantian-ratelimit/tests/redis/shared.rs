@@ -11,22 +11,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::{Server, admit, admitted, policy, reaches, remaining};
 
-/// One that hardly refills while a test runs.
-fn per_day(max: u64) -> Limit {
-    let name = LimitName::new("requests-per-day").unwrap();
-    Limit::new(name, Unit::Requests, max, Duration::from_secs(24 * 3600))
-}
-
-fn tokens_per_day(max: u64) -> Limit {
-    let name = LimitName::new("tokens-per-day").unwrap();
-    Limit::new(name, Unit::Tokens, max, Duration::from_secs(24 * 3600))
-}
-
 #[tokio::test]
 async fn two_processes_admit_together_what_one_would() {
     let server = Server::start().await;
     let (one, two) = (server.replica().await, server.replica().await);
-    let limiters = [&one, &two].map(|replica| replica.store.limiter("quota", policy([per_day(100)])));
+    let limiters =
+        [&one, &two].map(|replica| replica.store.limiter("quota", policy([Limit::requests_per_day(100)])));
     let mut passed = 0;
     for _ in 0..75 {
         for limiter in &limiters {
@@ -35,7 +25,7 @@ async fn two_processes_admit_together_what_one_would() {
     }
     assert_eq!(passed, 100);
     assert_eq!(admitted(&limiters[0], "bob", 1).await, 1, "bob has his own");
-    let other = one.store.limiter("another quota", policy([per_day(100)]));
+    let other = one.store.limiter("another quota", policy([Limit::requests_per_day(100)]));
     assert_eq!(admitted(&other, "alice", 1).await, 1, "another policy has its own");
 }
 
@@ -46,7 +36,7 @@ async fn requests_at_once_from_two_processes_are_admitted_exactly() {
     let tasks: Vec<_> = (0..40)
         .map(|task| {
             let replica = if task % 2 == 0 { &one } else { &two };
-            let limiter = replica.store.limiter("quota", policy([per_day(500)]));
+            let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(500)]));
             tokio::spawn(async move { admitted(&limiter, "alice", 25).await })
         })
         .collect();
@@ -61,7 +51,8 @@ async fn requests_at_once_from_two_processes_are_admitted_exactly() {
 async fn a_denied_request_costs_nothing_on_any_limit() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(10), tokens_per_day(1000)]));
+    let limiter =
+        replica.store.limiter("quota", policy([Limit::requests_per_day(10), Limit::tokens_per_day(1000)]));
     let first = admit(&limiter, "alice", Cost::tokens(900)).await.unwrap();
     let remaining: Vec<_> = first.levels().iter().map(|level| level.remaining).collect();
     assert_eq!(remaining, [9, 100]);
@@ -78,7 +69,7 @@ async fn a_denied_request_costs_nothing_on_any_limit() {
 async fn a_request_above_the_bucket_asks_for_a_full_one() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([tokens_per_day(100)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::tokens_per_day(100)]));
     assert!(admit(&limiter, "alice", Cost::tokens(5000)).await.is_ok());
     assert!(admit(&limiter, "alice", Cost::tokens(1)).await.is_err());
 }
@@ -87,7 +78,7 @@ async fn a_request_above_the_bucket_asks_for_a_full_one() {
 async fn what_denies_all_asks_nobody() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(0)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(0)]));
     let denied = admit(&limiter, "alice", Cost::REQUEST).await.unwrap_err();
     assert_eq!(denied.retry_after(), None);
     assert_eq!(replica.store.status().answers, 0);
@@ -97,7 +88,7 @@ async fn what_denies_all_asks_nobody() {
 async fn settlements_are_seen_by_every_process() {
     let server = Server::start().await;
     let (one, two) = (server.replica().await, server.replica().await);
-    let limit = || policy([tokens_per_day(1000)]);
+    let limit = || policy([Limit::tokens_per_day(1000)]);
     let (first, second) = (one.store.limiter("quota", limit()), two.store.limiter("quota", limit()));
     let settled = async |reserved, settlement| {
         let reservation = admit(&first, "alice", Cost::tokens(reserved)).await.unwrap();
@@ -121,7 +112,8 @@ async fn settlements_are_seen_by_every_process() {
 async fn a_cancelled_request_leaves_no_trace() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(2), tokens_per_day(10)]));
+    let limiter =
+        replica.store.limiter("quota", policy([Limit::requests_per_day(2), Limit::tokens_per_day(10)]));
     for _ in 0..20 {
         let reservation = admit(&limiter, "alice", Cost::tokens(10)).await.unwrap();
         reservation.cancel();
@@ -134,7 +126,7 @@ async fn what_was_settled_is_on_the_server_when_a_process_ends() {
     let mut server = Server::start().await;
     let (one, two) = (server.replica().await, server.replica().await);
     let limiters =
-        [&one, &two].map(|replica| replica.store.limiter("quota", policy([tokens_per_day(10_000)])));
+        [&one, &two].map(|replica| replica.store.limiter("quota", policy([Limit::tokens_per_day(10_000)])));
     let mut reservations = Vec::new();
     for _ in 0..600 {
         reservations.push(admit(&limiters[0], "alice", Cost::new(0, 10)).await.unwrap());
@@ -167,7 +159,8 @@ async fn give_up(server: &Server, limiter: &SharedLimiter, cost: Cost, pause: Du
 async fn a_request_that_is_given_up_in_mid_decision_costs_nothing() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(10), tokens_per_day(1000)]));
+    let limiter =
+        replica.store.limiter("quota", policy([Limit::requests_per_day(10), Limit::tokens_per_day(1000)]));
     for pause in [0, 10, 0, 10].map(Duration::from_millis) {
         give_up(&server, &limiter, Cost::tokens(100), pause).await;
         reaches(&limiter, "alice", &[10, 1000]).await;
@@ -185,16 +178,16 @@ async fn a_request_that_is_given_up_in_mid_decision_costs_nothing() {
 async fn a_new_amount_keeps_what_was_used_and_limits_come_and_go() {
     let server = Server::start().await;
     let (one, two) = (server.replica().await, server.replica().await);
-    let first = one.store.limiter("quota", policy([per_day(10)]));
+    let first = one.store.limiter("quota", policy([Limit::requests_per_day(10)]));
     assert_eq!(admitted(&first, "alice", 4).await, 4);
-    let more = first.successor(policy([tokens_per_day(1000), per_day(6)]));
+    let more = first.successor(policy([Limit::tokens_per_day(1000), Limit::requests_per_day(6)]));
     let seen = admit(&more, "alice", Cost::tokens(100)).await.unwrap();
     let remaining: Vec<_> = seen.levels().iter().map(|level| level.remaining).collect();
     assert_eq!(remaining, [900, 1]);
     // A reservation from before the edit is settled without harm to the limit that is new.
-    let newest = first.successor(policy([per_day(7), tokens_per_day(1000)]));
+    let newest = first.successor(policy([Limit::requests_per_day(7), Limit::tokens_per_day(1000)]));
     admit(&newest, "alice", Cost::REQUEST).await.unwrap().settle(Settlement::Used(50));
-    let limiter = two.store.limiter("quota", policy([tokens_per_day(1000)]));
+    let limiter = two.store.limiter("quota", policy([Limit::tokens_per_day(1000)]));
     reaches(&limiter, "alice", &[850]).await;
     admit(&limiter, "alice", Cost::tokens(50)).await.unwrap();
     reaches(&limiter, "alice", &[800]).await;
@@ -205,18 +198,18 @@ async fn a_limit_below_what_was_used_keeps_the_caller_out_for_two_windows_at_mos
     const DAY: u64 = 24 * 3600;
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([tokens_per_day(1000)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::tokens_per_day(1000)]));
     admit(&limiter, "alice", Cost::tokens(800)).await.unwrap();
-    let lowered = limiter.successor(policy([tokens_per_day(24)]));
+    let lowered = limiter.successor(policy([Limit::tokens_per_day(24)]));
     let denied = admit(&lowered, "alice", Cost::tokens(1)).await.unwrap_err();
     let wait = denied.retry_after().unwrap().as_secs();
     assert!((DAY..=DAY + DAY / 24).contains(&wait), "{wait}");
-    let raised = lowered.successor(policy([tokens_per_day(1000)]));
+    let raised = lowered.successor(policy([Limit::tokens_per_day(1000)]));
     reaches(&raised, "alice", &[1000 - 48]).await;
-    let closed = raised.successor(policy([tokens_per_day(0)]));
+    let closed = raised.successor(policy([Limit::tokens_per_day(0)]));
     assert!(admit(&closed, "alice", Cost::tokens(1)).await.is_err());
     admit(&closed, "alice", Cost::tokens(0)).await.unwrap();
-    let reopened = closed.successor(policy([tokens_per_day(1000)]));
+    let reopened = closed.successor(policy([Limit::tokens_per_day(1000)]));
     reaches(&reopened, "alice", &[1000 - 48]).await;
 }
 
@@ -225,7 +218,7 @@ async fn replicas_that_disagree_on_an_amount_let_a_caller_off_once() {
     const DAY: u64 = 24 * 3600;
     let server = Server::start().await;
     let (one, two) = (server.replica().await, server.replica().await);
-    let limits = |max| policy([per_day(100), tokens_per_day(max)]);
+    let limits = |max| policy([Limit::requests_per_day(100), Limit::tokens_per_day(max)]);
     let old = [&one, &two].map(|replica| replica.store.limiter("quota", limits(1000)));
     let late = &old[1];
     admit(late, "alice", Cost::new(0, 900)).await.unwrap();
@@ -257,9 +250,9 @@ async fn a_process_that_begins_with_a_lower_amount_lets_a_caller_off() {
     const DAY: u64 = 24 * 3600;
     let server = Server::start().await;
     let (one, two) = (server.replica().await, server.replica().await);
-    let old = one.store.limiter("quota", policy([per_day(100), tokens_per_day(1000)]));
+    let old = one.store.limiter("quota", policy([Limit::requests_per_day(100), Limit::tokens_per_day(1000)]));
     admit(&old, "alice", Cost::new(0, 900)).await.unwrap();
-    let new = two.store.limiter("quota", policy([per_day(100), tokens_per_day(10)]));
+    let new = two.store.limiter("quota", policy([Limit::requests_per_day(100), Limit::tokens_per_day(10)]));
     // One who takes nothing of the limit is the first.
     admit(&new, "alice", Cost::REQUEST).await.unwrap();
     let wait = admit(&new, "alice", Cost::new(0, 1)).await.unwrap_err().retry_after().unwrap().as_secs();
@@ -289,7 +282,7 @@ async fn a_large_limit_that_is_closed_keeps_what_was_used() {
 async fn levels_whose_end_was_taken_away_are_kept_and_end_again() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(2)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(2)]));
     assert_eq!(admitted(&limiter, "alice", 2).await, 2);
     let (key, _) = kept_longest(&server).await;
     assert_eq!(server.ask(&format!("PERSIST {key}")).await, ":1\r\n");
@@ -359,9 +352,10 @@ async fn whoever_waits_as_long_as_the_server_says_passes() {
 async fn the_amounts_of_the_newest_policy_hold_whichever_limiter_is_asked() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let old = replica.store.limiter("quota", policy([per_day(2), tokens_per_day(1000)]));
+    let old =
+        replica.store.limiter("quota", policy([Limit::requests_per_day(2), Limit::tokens_per_day(1000)]));
     let before = admit(&old, "alice", Cost::tokens(100)).await.unwrap();
-    let new = old.successor(policy([tokens_per_day(2000), per_day(5)]));
+    let new = old.successor(policy([Limit::tokens_per_day(2000), Limit::requests_per_day(5)]));
     let seen = admit(&old, "alice", Cost::tokens(100)).await.unwrap();
     let remaining: Vec<_> = seen.levels().iter().map(|level| level.remaining).collect();
     assert_eq!(remaining, [1800, 3], "the old limiter asks in the terms of the new policy");
@@ -388,7 +382,7 @@ async fn kept_longest(server: &Server) -> (String, u64) {
 async fn keys_are_told_by_digest_and_end_by_themselves() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(24)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(24)]));
     admit(&limiter, "sk-secret", Cost::REQUEST).await.unwrap();
     let keys = server.ask("KEYS *").await;
     assert!(!keys.contains("sk-secret"));
@@ -401,7 +395,7 @@ async fn keys_are_told_by_digest_and_end_by_themselves() {
 async fn a_key_is_kept_as_long_as_something_is_used() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(40)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(40)]));
     let refill = 24 * 3_600_000 / 40;
     let mut lives = Vec::new();
     for used in 1..=40u64 {
@@ -420,7 +414,7 @@ async fn a_key_is_kept_as_long_as_something_is_used() {
 async fn levels_in_the_packing_of_another_release_are_left_alone() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(10)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(10)]));
     assert_eq!(admitted(&limiter, "alice", 4).await, 4);
     let keys = server.ask("KEYS nrl3:*").await;
     let key = keys.lines().find(|line| line.starts_with("nrl3:{")).unwrap().to_owned();
@@ -434,7 +428,8 @@ async fn levels_in_the_packing_of_another_release_are_left_alone() {
 async fn a_server_that_forgets_scripts_is_told_them_again() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(10), tokens_per_day(1000)]));
+    let limiter =
+        replica.store.limiter("quota", policy([Limit::requests_per_day(10), Limit::tokens_per_day(1000)]));
     assert_eq!(admitted(&limiter, "alice", 2).await, 2);
     server.ask("SCRIPT FLUSH").await;
     assert_eq!(admitted(&limiter, "alice", 20).await, 8);
@@ -450,7 +445,7 @@ async fn a_server_that_forgets_scripts_is_told_them_again() {
 async fn a_flood_on_a_denied_key_does_not_reach_the_server() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([per_day(1)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(1)]));
     assert_eq!(admitted(&limiter, "alice", 2).await, 1);
     let before = server.calls("evalsha").await;
     assert_eq!(admitted(&limiter, "alice", 1000).await, 0);
@@ -463,7 +458,7 @@ async fn a_flood_on_a_denied_key_does_not_reach_the_server() {
 async fn what_costs_more_than_was_denied_is_told_its_own_wait() {
     let server = Server::start().await;
     let replica = server.replica().await;
-    let limiter = replica.store.limiter("quota", policy([tokens_per_day(1000)]));
+    let limiter = replica.store.limiter("quota", policy([Limit::tokens_per_day(1000)]));
     admit(&limiter, "alice", Cost::tokens(900)).await.unwrap();
     let wait = async |tokens| {
         let denied = admit(&limiter, "alice", Cost::tokens(tokens)).await.unwrap_err();
@@ -522,7 +517,7 @@ fn every_history_is_decided_as_in_one_process() {
     let case = Cell::new(0);
     let mut runner = TestRunner::new(Config { cases: 60, ..Config::default() });
     let steps = prop::collection::vec(step(), 1..25);
-    let limits = |max| policy([per_day(12), tokens_per_day(max).with_burst(2.0)]);
+    let limits = |max| policy([Limit::requests_per_day(12), Limit::tokens_per_day(max).with_burst(2.0)]);
     let result = runner.run(&steps, |steps| {
         case.set(case.get() + 1);
         let mut model = Limiter::new(limits(400));

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{fs, io};
 
+use nantian_ratelimit::Limit;
 use nantian_ratelimit::redis::rustls::pki_types::PrivateKeyDer;
 use nantian_ratelimit::redis::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use nantian_ratelimit::redis::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use nantian_ratelimit::redis::{RedisDriver, RedisStore, StoreFault};
-use nantian_ratelimit::{Limit, LimitName, Unit};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -106,8 +106,7 @@ async fn limits_are_shared_over_tls() {
     let (store, driver) = secured.store("localhost", Some(secured.trust()));
     let driver = tokio::spawn(driver.run());
     eventually(|| store.status().is_reachable).await;
-    let name = LimitName::new("requests-per-day").unwrap();
-    let per_day = Limit::new(name, Unit::Requests, 10, Duration::from_secs(24 * 3600));
+    let per_day = Limit::requests_per_day(10);
     let limiter = store.limiter("quota", policy([per_day.clone()]));
     assert_eq!(admitted(&limiter, "alice", 8).await, 8);
     let plain = secured.servers[0].replica().await;
