@@ -81,10 +81,10 @@
 //! Replicas may have different amounts of a limit while an edit rolls out. By an amount that was lowered
 //! nobody owes more than a bucket and a window of it: of what a caller had used when a replica heard of the
 //! edit, that one lets him off the rest. What another, which still has the old amount, lets pass after that
-//! stays until it has heard of the edit, too; what is left of it even then, as of one that has ended or wrote
-//! before the other could let anybody off, until a minute after the edit, or until a bucket and a window have
-//! refilled once more. A replica that knows fewer limits of a policy than another forgets the levels of the
-//! rest each time it decides: a limit that is added holds once all have it.
+//! stays until the next one has heard of the edit, that one or a third; what is left of it when all have, as
+//! of one that has ended or wrote before the other could let anybody off, until a minute after the edit, or
+//! until a bucket and a window have refilled once more. A replica that knows fewer limits of a policy than
+//! another forgets the levels of the rest each time it decides: a limit that is added holds once all have it.
 //!
 //! A limit of 0 refills one item a window, and so keeps what was used before it was closed; one of a process
 //! alone goes on at the rate that it had.
@@ -123,7 +123,8 @@
 //!   lost its data, or whose successor has not yet seen the last changes, has forgotten what was used until
 //!   then, and may admit that much again, a bucket at most.
 //! - While replicas disagree on an amount, a caller whom one of them lets off may use that again by the one
-//!   of another: a bucket and a window at most, twice for each edit and each time that as much has refilled.
+//!   of another: a bucket and a window at most, twice for each edit and each time that as much has refilled,
+//!   by each replica that has heard of the edit while another has not.
 //! - A request whose answer was lost may have been charged on the server all the same: on the safe side.
 //! - What the server is told afterwards, of debt and of what was used without it, is told again and counts
 //!   twice where the answer is lost with the connection or late: after
