@@ -133,8 +133,9 @@ impl Decider {
         if let Some(late) = denied.as_ref().and_then(|denied| self.comes_later(&request, denied, longest)) {
             return Decided::Now(Outcome::Denied(late));
         }
-        let Some(place) =
-            self.queues().join(request.queue_key(), request.cost.requests, request.held, &queue)
+        let is_divided = self.policy().scope().is_told();
+        let requests = request.cost.requests;
+        let Some(place) = self.queues().join(request.queue_key(), requests, request.held, &queue, is_divided)
         else {
             let denied = denied.unwrap_or_else(|| self.denial(&request));
             return Decided::Now(Outcome::Denied(denied));

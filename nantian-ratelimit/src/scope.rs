@@ -72,6 +72,13 @@ impl Scope {
         &self.0
     }
 
+    /// Whether requests tell whose they are: else all at one place are one's.
+    pub(crate) fn is_told(&self) -> bool {
+        let is_of_place =
+            |part: &ScopePart| matches!(part, ScopePart::Global | ScopePart::Gateway | ScopePart::Route);
+        !self.0.iter().all(is_of_place)
+    }
+
     fn of(mut parts: Vec<ScopePart>) -> Self {
         parts.sort_by(|a, b| {
             (a.code(), a.header().map(HeaderName::as_str))

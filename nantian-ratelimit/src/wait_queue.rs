@@ -109,17 +109,19 @@ impl WaitQueues {
     }
 
     /// A place at the end of a queue, for a request that takes so many requests and holds so many bytes;
-    /// `None` if the queue, or all queues together, are full, or its key would hold too much.
+    /// `None` if the queue, or all queues together, are full, or its key would hold too much. `is_divided`
+    /// says whether what all may hold is for several keys.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: QueueKey,
         requests: u64,
         held: u64,
         queue: &Queue,
+        is_divided: bool,
     ) -> Option<QueueTicket> {
         let mut queues = self.lock();
         if self.waiting.load(Ordering::Acquire) >= queue.max_waiting
-            || !queues.has_room(key.key, held, queue.max_held_bytes)
+            || !queues.has_room(key.key, held, queue.max_held_bytes, is_divided)
         {
             return None;
         }
@@ -181,16 +183,16 @@ impl Queues {
         })
     }
 
-    /// Whether one more that holds so many bytes may wait, where all may hold `most`: a key that holds some
-    /// takes half of what others leave at most, so that nobody has all of it.
-    fn has_room(&self, key: Key, held: u64, most: u64) -> bool {
+    /// Whether one more that holds so many bytes may wait, where all may hold `most`. If that is divided, a
+    /// key that holds some takes half of what others leave at most, so that nobody has all of it.
+    fn has_room(&self, key: Key, held: u64, most: u64, is_divided: bool) -> bool {
         if held == 0 {
             return true;
         }
         let of_key = self.of_key(key).flatten().fold(0, |sum: u64, waiting| sum.saturating_add(waiting.held));
         let left = most.saturating_sub(self.held.saturating_sub(of_key));
         let with_it = of_key.saturating_add(held);
-        with_it <= if of_key == 0 { left } else { left / 2 }
+        with_it <= if is_divided && of_key > 0 { left / 2 } else { left }
     }
 }
 

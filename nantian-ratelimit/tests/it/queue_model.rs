@@ -97,9 +97,8 @@ async fn check(steps: Vec<Step>) {
                     (fresh.remove(which - queue.len()), queue.len())
                 };
                 let before: u64 = queue.iter().map(|other| other.held).sum();
-                // Several of one key have half.
-                let most = if before == 0 { BYTES } else { BYTES / 2 };
-                let fits = queue.len() < PLACES && (asking.held == 0 || before + asking.held <= most);
+                // They are one route's, which has all there is.
+                let fits = queue.len() < PLACES && (asking.held == 0 || before + asking.held <= BYTES);
                 let expected = if place == 0 && room > 0 && (asking.is_waiting || queue.is_empty()) {
                     room -= 1;
                     Poll::Ready(200)

@@ -121,7 +121,7 @@ async fn those_who_wait_are_woken_once_a_new_policy_is_there() {
     let limiter = store.limiter("quota", policy(2));
     let (key, whole) = (limiter.key(b"alice").own(), limiter.whole().clone());
     let queue_key = QueueKey { key, is_opening: false, needs_tokens: false };
-    let place = whole.queues().join(queue_key, 1, 0, &Queue::default()).unwrap();
+    let place = whole.queues().join(queue_key, 1, 0, &Queue::default(), false).unwrap();
     let denies = || std::future::ready(Err::<(), _>(whole.denial(key, Cost::REQUEST)));
     let mut waiting = pin!(place.wait(Duration::from_secs(60), Duration::from_secs(60), denies));
     let waiter = Arc::new(Waiter(Arc::clone(limiter.group()), Mutex::default()));
