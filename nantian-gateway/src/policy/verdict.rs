@@ -32,6 +32,8 @@ pub(super) struct VerdictLayer {
     concerns: fn(&Request<Body>) -> bool,
     /// What a request has used that ends like this; `None` leaves it to others to settle.
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
+    /// Whether what passes of the body counts where the rest is as reserved.
+    counts_body: bool,
 }
 
 /// How a request ends, as far as this can be told before its reply is read.
@@ -76,6 +78,7 @@ pub(super) const UNSENT: VerdictLayer = VerdictLayer {
         };
         is_unsent.then_some(Settlement::NotServed)
     },
+    counts_body: false,
 };
 
 /// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a
@@ -96,6 +99,7 @@ pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
         };
         may_have_asked.then_some(Settlement::AsReserved)
     },
+    counts_body: true,
 };
 
 /// Tells an AIService of an error before which nothing was sent.
@@ -136,10 +140,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let VerdictLayer { concerns, verdict } = self.layer;
+        let VerdictLayer { concerns, verdict, counts_body } = self.layer;
         let reservation = request.extensions().get::<ReservationHandle>().filter(|_| concerns(&request));
         let reservation = reservation.cloned();
-        let is_counted = reservation.is_some() && request.body().size_hint().exact().is_none();
+        let is_counted = counts_body && reservation.is_some() && request.body().size_hint().exact().is_none();
         let passed = is_counted.then(Arc::<AtomicU64>::default);
         if let Some(passed) = passed.clone() {
             request = request.map(|body| Body::boxed(CountedBody { body, passed }));
