@@ -61,7 +61,7 @@ pub(super) struct VerdictService<S> {
 #[derive(Debug)]
 struct OpenReservation {
     reservation: Option<ReservationHandle>,
-    /// The bytes of a body that have passed, if nobody knew their number.
+    /// The bytes of the body that have passed, if they count.
     passed: Option<Arc<AtomicU64>>,
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
 }
@@ -82,8 +82,8 @@ pub(super) const UNSENT: VerdictLayer = VerdictLayer {
 };
 
 /// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a
-/// model by its path, and may use tokens all the same. What its body has, if no header told that, counts
-/// when it has passed.
+/// model by its path, and may use tokens all the same. What passes of its body counts at least: its length
+/// may have been learnt where limits had been asked already.
 pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
     concerns: |request| {
         Surface::detect_decoded(request.method(), request.uri().path(), request.headers()).is_err()
@@ -143,7 +143,7 @@ where
         let VerdictLayer { concerns, verdict, counts_body } = self.layer;
         let reservation = request.extensions().get::<ReservationHandle>().filter(|_| concerns(&request));
         let reservation = reservation.cloned();
-        let is_counted = counts_body && reservation.is_some() && request.body().size_hint().exact().is_none();
+        let is_counted = counts_body && reservation.is_some() && !request.body().is_end_stream();
         let passed = is_counted.then(Arc::<AtomicU64>::default);
         if let Some(passed) = passed.clone() {
             request = request.map(|body| Body::boxed(CountedBody { body, passed }));
@@ -228,5 +228,32 @@ impl OpenReservation {
 impl Drop for OpenReservation {
     fn drop(&mut self) {
         self.end(RequestEnd::GivenUp);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer, ScopePart};
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_counts_whose_length_is_known_only_behind_the_limits() {
+        let policy = Policy::builder().limit(Limit::tokens_per_day(10_000)).build().unwrap();
+        let limiter = Limiter::new(policy);
+        let reads = service_fn(async |request: Request<Body>| {
+            request.into_body().collect().await?;
+            Ok::<_, BoxError>(Response::new(Body::empty()))
+        });
+        let service = RateLimitLayer::new(limiter.clone()).layer(UNMETERED.layer(reads));
+        // As it is behind a plugin that has seen all of it: no header says so.
+        let request = Request::post("/v1/rerank").body(Body::full("four".repeat(1000))).unwrap();
+        service.oneshot(request).await.unwrap();
+        let mut hasher = limiter.hasher();
+        hasher.part(&ScopePart::Route, None);
+        let levels = limiter.levels(hasher.finish());
+        assert_eq!(levels.tightest().unwrap().remaining, 9000);
     }
 }

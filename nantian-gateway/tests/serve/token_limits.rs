@@ -188,21 +188,23 @@ async fn no_spelling_of_a_path_and_no_unknown_operation_of_a_service_is_free() {
     }
 }
 
+/// A request of this much that is no known operation, and tells no length.
+fn chunked(headers: &str, text: &str) -> String {
+    let head = format!("POST /v1/rerank HTTP/1.1\r\nHost: h\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+    format!("{head}{}0\r\n\r\n", chunk(text))
+}
+
 #[tokio::test]
 async fn no_spelling_of_a_method_and_no_unknown_length_is_free_at_a_service() {
     let provider = Backend::answering(|_| completion(1400)).await;
     let long = "word ".repeat(4000);
     let spelled = |path: &str| chat(path, &long, "").replacen("POST", "post", 1);
-    let chunked = |text: &str| {
-        const HEAD: &str = "POST /v1/rerank HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
-        format!("{HEAD}{}0\r\n\r\n", chunk(text))
-    };
     for (request, charge) in [
         (spelled("/v1/chat/completions"), 1400.0..=1400.0),
         (spelled("/v1/rerank"), 6000.0..=6200.0),
-        (chunked(&long), 5000.0..=5000.0),
+        (chunked("", &long), 5000.0..=5000.0),
         // Half of a bucket, as it would cost if its length had been told.
-        (chunked(&long.repeat(25)), 50_000.0..=50_000.0),
+        (chunked("", &long.repeat(25)), 50_000.0..=50_000.0),
     ] {
         let gateway = World::new()
             .service("plain", &[&provider])
@@ -214,6 +216,24 @@ async fn no_spelling_of_a_method_and_no_unknown_length_is_free_at_a_service() {
         assert_eq!(gateway.ask(request).await.status(), 200, "{start}");
         let used = used(&gateway, "limits").await;
         assert!(charge.contains(&used), "{start}: {used}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_whose_length_only_the_second_of_two_policies_knows_counts_for_both() {
+    let provider = Backend::answering(|_| completion(1400)).await;
+    let by_user = limits("users", "kind: Service, name: plain", "tokensPerMinute: 100000, scope: user");
+    let gateway = World::new()
+        .service("plain", &[&provider])
+        .route("web", &[rule("/", &to("plain"))])
+        .manifest("1", &on_route("tokensPerMinute: 100000"))
+        .manifest("2", &by_user)
+        .start()
+        .await;
+    let request = chunked("Content-Type: application/json\r\n", &"word ".repeat(4000));
+    assert_eq!(gateway.ask(request).await.status(), 200);
+    for (policy, charge) in [("limits", 5000.0), ("users", 6024.0)] {
+        assert_eq!(used(&gateway, policy).await, charge, "{policy}");
     }
 }
 
