@@ -19,6 +19,7 @@ use nantian_ratelimit::{ReservationHandle, Settlement, TypicalCost};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::rate_limit::ExpectedAnswer;
 use crate::{
     body::{Body, BoxError},
     respond::find,
@@ -45,6 +46,14 @@ enum RequestEnd<'a> {
     GivenUp,
 }
 
+/// A body that costs by what passes of it.
+#[derive(Debug)]
+struct Upload {
+    passed: Arc<AtomicU64>,
+    /// Tokens that are expected of the answer besides.
+    answer: u64,
+}
+
 /// Counts the bytes of a body.
 struct CountedBody {
     body: Body,
@@ -61,8 +70,8 @@ pub(super) struct VerdictService<S> {
 #[derive(Debug)]
 struct OpenReservation {
     reservation: Option<ReservationHandle>,
-    /// The bytes of the body that have passed, if they count.
-    passed: Option<Arc<AtomicU64>>,
+    /// Its body, if that counts.
+    upload: Option<Upload>,
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
 }
 
@@ -82,8 +91,8 @@ pub(super) const UNSENT: VerdictLayer = VerdictLayer {
 };
 
 /// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a
-/// model by its path, and may use tokens all the same. What passes of its body counts at least: its length
-/// may have been learnt where limits had been asked already.
+/// model by its path, and may use tokens all the same. What passes of its body counts at least, with the
+/// answer that limits expect: its length may have been learnt when they had been asked already.
 pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
     concerns: |request| {
         Surface::detect_decoded(request.method(), request.uri().path(), request.headers()).is_err()
@@ -144,11 +153,12 @@ where
         let reservation = request.extensions().get::<ReservationHandle>().filter(|_| concerns(&request));
         let reservation = reservation.cloned();
         let is_counted = counts_body && reservation.is_some() && !request.body().is_end_stream();
-        let passed = is_counted.then(Arc::<AtomicU64>::default);
-        if let Some(passed) = passed.clone() {
+        let upload = is_counted.then(|| Upload::of(request.extensions()));
+        if let Some(Upload { passed, .. }) = &upload {
+            let passed = Arc::clone(passed);
             request = request.map(|body| Body::boxed(CountedBody { body, passed }));
         }
-        let open = OpenReservation { reservation, passed, verdict };
+        let open = OpenReservation { reservation, upload, verdict };
         VerdictFuture { answer: self.inner.call(request), open }
     }
 }
@@ -207,6 +217,20 @@ impl http_body::Body for CountedBody {
     }
 }
 
+// === impl Upload ===
+
+impl Upload {
+    fn of(request: &Extensions) -> Self {
+        let answer = request.get().map_or(0, |ExpectedAnswer(tokens)| *tokens);
+        Self { passed: Arc::default(), answer }
+    }
+
+    /// What it costs, as it would if its length had been told.
+    fn tokens(&self) -> u64 {
+        (self.passed.load(Ordering::Relaxed) / TypicalCost::BYTES_PER_TOKEN).saturating_add(self.answer)
+    }
+}
+
 // === impl OpenReservation ===
 
 impl OpenReservation {
@@ -214,11 +238,8 @@ impl OpenReservation {
         if let Some(reservation) = self.reservation.take()
             && let Some(settlement) = (self.verdict)(end)
         {
-            match (settlement, &self.passed) {
-                (Settlement::AsReserved, Some(passed)) => {
-                    let passed = passed.load(Ordering::Relaxed);
-                    reservation.settle_guess(passed / TypicalCost::BYTES_PER_TOKEN);
-                }
+            match (settlement, &self.upload) {
+                (Settlement::AsReserved, Some(upload)) => reservation.settle_guess(upload.tokens()),
                 _ => reservation.settle(settlement),
             }
         }
@@ -249,11 +270,12 @@ mod tests {
         });
         let service = RateLimitLayer::new(limiter.clone()).layer(UNMETERED.layer(reads));
         // As it is behind a plugin that has seen all of it: no header says so.
-        let request = Request::post("/v1/rerank").body(Body::full("four".repeat(1000))).unwrap();
+        let request = Request::post("/v1/rerank").extension(ExpectedAnswer(100));
+        let request = request.body(Body::full("four".repeat(1000))).unwrap();
         service.oneshot(request).await.unwrap();
         let mut hasher = limiter.hasher();
         hasher.part(&ScopePart::Route, None);
         let levels = limiter.levels(hasher.finish());
-        assert_eq!(levels.tightest().unwrap().remaining, 9000);
+        assert_eq!(levels.tightest().unwrap().remaining, 10_000 - 1100);
     }
 }

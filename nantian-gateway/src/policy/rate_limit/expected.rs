@@ -40,6 +40,10 @@ pub(crate) struct Learns(pub(crate) Arc<Lengths>);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ExpectedCached(pub(super) u64);
 
+/// In the extensions of a request: tokens of the answer that is expected though nothing can be told of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExpectedAnswer(pub(crate) u64);
+
 /// In the extensions of a request: what it is expected to use was estimated for limits that only warn, and
 /// limits that are in force further in estimate it as if those were not there.
 #[derive(Debug, Clone, Copy)]

@@ -16,7 +16,7 @@ use nantian_ratelimit::{
 
 use crate::ir::{self, ObjectName};
 
-pub(super) use self::expected::{Learns, unseen};
+pub(super) use self::expected::{ExpectedAnswer, Learns, unseen};
 pub(crate) use self::{
     before::BeforeBody,
     costs::Others,

@@ -20,7 +20,7 @@ use nantian_ai::{BodyMemory, Error, HeldMemory, Surface, TargetConfig, edit::Obj
 use nantian_ratelimit::HeldBytes;
 use tower::{Layer, Service};
 
-use super::expected::Expected;
+use super::expected::{Expected, ExpectedAnswer};
 use crate::{
     body::{Body, BoxError},
     policy::replayed_body::ReplayedBody,
@@ -54,7 +54,8 @@ pub(super) struct BodyFacts {
 /// type, compressed or not, or a client could be counted for one model and served by another.
 ///
 /// Where tokens are counted, an operation that spends some gets an estimate, by the beginning of its body
-/// where that is long: of any type, since whoever serves it takes it for JSON.
+/// where that is long: of any type, since whoever serves it takes it for JSON. All else that has a body gets
+/// that of an answer, for whoever sees how long the body was.
 #[derive(Debug, Clone)]
 pub(super) struct BodyFactsLayer {
     /// Somebody counts by the model that the body names.
@@ -117,6 +118,12 @@ where
             let authorized = Authorized::by(&parts.headers);
             let asks = layer.asks(&authorized);
             let spends = layer.spends(&parts);
+            if spends.is_none()
+                && !body.is_end_stream()
+                && let Some(expected) = &layer.tokens
+            {
+                parts.extensions.insert(ExpectedAnswer(expected.answer()));
+            }
             let facts = match layer.most(&parts, &body.size_hint(), asks, spends.is_some()) {
                 Some(most) => {
                     let held = parts.extensions.get::<HeldMemory>().cloned();
