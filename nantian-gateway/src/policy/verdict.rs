@@ -75,6 +75,12 @@ struct OpenReservation {
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
 }
 
+/// An answer that ends a request of which more may pass until then.
+struct AnswerBody {
+    body: Body,
+    open: Option<OpenReservation>,
+}
+
 /// Refunds what was reserved for requests that reached nobody, and for those that are refused or answered
 /// before any provider.
 pub(super) const UNSENT: VerdictLayer = VerdictLayer {
@@ -92,7 +98,8 @@ pub(super) const UNSENT: VerdictLayer = VerdictLayer {
 
 /// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a
 /// model by its path, and may use tokens all the same. What passes of its body counts at least, with the
-/// answer that limits expect: its length may have been learnt when they had been asked already.
+/// answer that limits expect, until the response has ended: its length may have been learnt when they had
+/// been asked already.
 pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
     concerns: |request| {
         Surface::detect_decoded(request.method(), request.uri().path(), request.headers()).is_err()
@@ -136,9 +143,9 @@ impl<S> Layer<S> for VerdictLayer {
     }
 }
 
-impl<S, B> Service<Request<Body>> for VerdictService<S>
+impl<S> Service<Request<Body>> for VerdictService<S>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError>,
 {
     type Response = S::Response;
     type Error = BoxError;
@@ -158,7 +165,7 @@ where
             let passed = Arc::clone(passed);
             request = request.map(|body| Body::boxed(CountedBody { body, passed }));
         }
-        let open = OpenReservation { reservation, upload, verdict };
+        let open = Some(OpenReservation { reservation, upload, verdict });
         VerdictFuture { answer: self.inner.call(request), open }
     }
 }
@@ -170,24 +177,27 @@ pin_project! {
     pub(super) struct VerdictFuture<F> {
         #[pin]
         answer: F,
-        open: OpenReservation,
+        open: Option<OpenReservation>,
     }
 }
 
-impl<F, B> Future for VerdictFuture<F>
+impl<F> Future for VerdictFuture<F>
 where
-    F: Future<Output = Result<Response<B>, BoxError>>,
+    F: Future<Output = Result<Response<Body>, BoxError>>,
 {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.answer.poll(cx));
-        this.open.end(match &result {
-            Ok(response) => RequestEnd::Answered(response.status(), response.extensions()),
-            Err(error) => RequestEnd::Failed(error.as_ref()),
-        });
-        Poll::Ready(result)
+        let Some(mut open) = this.open.take() else { return Poll::Ready(result) };
+        Poll::Ready(match result {
+            Ok(response) => Ok(open.answered(response)),
+            Err(error) => {
+                open.end(RequestEnd::Failed(error.as_ref()));
+                Err(error)
+            }
+        })
     }
 }
 
@@ -204,6 +214,30 @@ impl http_body::Body for CountedBody {
             && let Some(data) = frame.data_ref()
         {
             self.passed.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            drop(self.open.take());
         }
         Poll::Ready(frame)
     }
@@ -234,6 +268,16 @@ impl Upload {
 // === impl OpenReservation ===
 
 impl OpenReservation {
+    /// Ends with the head of the response, or with its body where one of the request may go on that counts.
+    fn answered(mut self, response: Response<Body>) -> Response<Body> {
+        let end = RequestEnd::Answered(response.status(), response.extensions());
+        if self.upload.is_some() && (self.verdict)(end) == Some(Settlement::AsReserved) {
+            return response.map(|body| Body::boxed(AnswerBody { body, open: Some(self) }));
+        }
+        self.end(end);
+        response
+    }
+
     fn end(&mut self, end: RequestEnd<'_>) {
         if let Some(reservation) = self.reservation.take()
             && let Some(settlement) = (self.verdict)(end)
@@ -261,21 +305,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_counts_whose_length_is_known_only_behind_the_limits() {
+    async fn a_body_counts_as_it_passes_though_its_length_is_known_only_behind_the_limits() {
         let policy = Policy::builder().limit(Limit::tokens_per_day(10_000)).build().unwrap();
         let limiter = Limiter::new(policy);
-        let reads = service_fn(async |request: Request<Body>| {
-            request.into_body().collect().await?;
-            Ok::<_, BoxError>(Response::new(Body::empty()))
-        });
-        let service = RateLimitLayer::new(limiter.clone()).layer(UNMETERED.layer(reads));
+        let remaining = || {
+            let mut hasher = limiter.hasher();
+            hasher.part(&ScopePart::Route, None);
+            let levels = limiter.levels(hasher.finish());
+            levels.tightest().unwrap().remaining
+        };
+        let echo =
+            service_fn(async |request: Request<Body>| Ok::<_, BoxError>(Response::new(request.into_body())));
+        let limits = RateLimitLayer::new(limiter.clone()).if_unsettled(Settlement::NotServed);
+        let service = limits.layer(UNMETERED.layer(echo));
         // As it is behind a plugin that has seen all of it: no header says so.
         let request = Request::post("/v1/rerank").extension(ExpectedAnswer(100));
         let request = request.body(Body::full("four".repeat(1000))).unwrap();
-        service.oneshot(request).await.unwrap();
-        let mut hasher = limiter.hasher();
-        hasher.part(&ScopePart::Route, None);
-        let levels = limiter.levels(hasher.finish());
-        assert_eq!(levels.tightest().unwrap().remaining, 10_000 - 1100);
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(remaining(), 9999, "nothing has passed");
+        response.into_body().collect().await.unwrap();
+        assert_eq!(remaining(), 10_000 - 1100);
     }
 }

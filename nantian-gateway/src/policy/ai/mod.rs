@@ -71,8 +71,8 @@ where
         let (traced, cutoff) = (self.observer.asks_for_traces(), self.cutoff.clone());
         LocalService::new(
             ServiceBuilder::new()
-                .map_response(|response: Response<_>| note_failure(response).map(Body::boxed))
                 .layer(UNSENT)
+                .map_response(|response: Response<_>| note_failure(response).map(Body::boxed))
                 .map_request(move |request: Request<Body>| if traced { with_trace(request) } else { request })
                 .layer(
                     AiLayer::new(Arc::clone(&self.target))
@@ -117,10 +117,10 @@ pub(crate) fn model_route(
     });
     LocalService::new(
         ServiceBuilder::new()
+            .layer(UNSENT)
             .map_response(|response: Response<RouteBody<_>>| {
                 note_attempts(note_failure(response)).map(Body::from)
             })
-            .layer(UNSENT)
             .service(ModelRoute::new(models).memory(memory.clone())),
     )
 }
