@@ -160,7 +160,6 @@ pub(super) async fn serve(
     // The access log ends with the last who can write to it.
     drop(config);
     let client_ipv6_prefix = common.client_ipv6_prefix;
-    let shared_limits = store.clone();
     let outside = Outside { store, client_ipv6_prefix, plugins, telemetry, tokens, roots };
     let registry = Registry::new(Arc::clone(&metrics), session_keys.keys().clone(), outside);
     let plugins = registry.plugin_news().clone();
@@ -176,13 +175,14 @@ pub(super) async fn serve(
         tracing::error!(error = format!("{error:#}"), "the process ends");
     }
     tracing::info!(timeout = ?common.drain_timeout, "draining");
-    tokio::select! {
+    let limiters = tokio::select! {
         drained = crate::runtime::blocking(move || control.drain()) => drained?,
         () = signals.end() => anyhow::bail!("a second signal ended it before all was drained"),
+    };
+    if let Some(store) = limiters.store() {
+        settle(store).await;
     }
-    if let Some(store) = shared_limits {
-        settle(&store).await;
-    }
+    drop(limiters);
     end(exported, admin, last_line).await?;
     tracing::info!("drained");
     ended

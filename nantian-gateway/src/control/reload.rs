@@ -19,6 +19,7 @@ use crate::{
     listen::{PortKey, Unbound},
     metrics::Metrics,
     observe::limits_remark,
+    policy::Limiters,
     respond::ErrorChain,
     runtime::Workers,
     snapshot::Snapshot,
@@ -239,10 +240,12 @@ impl Control {
         });
     }
 
-    /// Is ready no more, lets requests finish, then ends the workers.
-    pub(crate) fn drain(self) {
+    /// Is ready no more, lets requests finish, then ends the workers. The limiters know what the last
+    /// requests used, of which their store may have to be told.
+    pub(crate) fn drain(self) -> Limiters {
         self.view.clear();
         self.workers.drain();
+        self.registry.into_limiters()
     }
 
     /// Translates; an edit that the translator refuses is taken back: the last good version serves on.

@@ -151,7 +151,10 @@ impl RedisStore {
     }
 
     /// Tells the server what has been settled until now, and what was used without it; whether it knows of
-    /// all that then. For whoever ends: the [`RedisDriver`] must still be polled meanwhile.
+    /// all that then. For whoever ends: the [`RedisDriver`] must still be polled meanwhile, and the limiters
+    /// be there, which alone know what was used. Of those that are gone nothing can be told, which it says
+    /// once, by `false`. What was used [without the server](crate::redis#when-the-server-does-not-answer) it
+    /// tells of 4096 keys at most, and does not say that there were others.
     ///
     /// It waits for one answer at most [`RedisStoreBuilder::connect_timeout`], but there may be many.
     ///
@@ -159,10 +162,10 @@ impl RedisStore {
     ///
     /// Dropping it leaves the rest to the driver.
     pub async fn flush(&self) -> bool {
-        self.0.report();
+        let is_known = self.0.report();
         let layout = self.0.layout.load_full();
         join_all(layout.nodes().iter().map(|node| node.flush())).await;
-        self.0.unreported.is_empty()
+        is_known && self.0.unreported.is_empty()
     }
 
     /// The address, for messages.

@@ -80,11 +80,15 @@ impl Drop for Drain<'_> {
 // === impl Inner ===
 
 impl Inner {
-    /// Has the server told what was used without it.
-    pub(super) fn report(&self) {
-        let layout = self.layout.load();
+    /// Has the server told what was used without it; whether all of that can be told, now or later: not what
+    /// limiters knew that are gone, nor of keys that the server knows by another name.
+    pub(super) fn report(&self) -> bool {
+        let (layout, mut is_known) = (self.layout.load(), true);
         for (group, key) in self.unreported.drain() {
-            let Some(group) = group.upgrade().filter(|_| key.is_known_by(self)) else { continue };
+            let Some(group) = group.upgrade().filter(|_| key.is_known_by(self)) else {
+                is_known = false;
+                continue;
+            };
             let node = layout.node_at(|| key.slot()).filter(|node| node.link().is_some());
             // What is sent in vain may arrive all the same: not while answers fail to come.
             if node.is_none_or(|node| !node.breaker.is_clean()) {
@@ -93,6 +97,7 @@ impl Inner {
                 Correction::new(group, key, report.into_items()).hand_over();
             }
         }
+        is_known
     }
 }
 
@@ -122,7 +127,8 @@ mod tests {
         assert_eq!(keys.drain().count(), 0);
         keys.note(edited.group(), &edited.key(b"alice"));
         drop(edited);
-        assert!(keys.drain().all(|(group, _)| group.upgrade().is_none()));
+        assert!(!store.0.report(), "nobody knows any more what was used");
+        assert!(store.0.report(), "that is told once");
     }
 
     #[test]
@@ -132,10 +138,10 @@ mod tests {
         let limiter = store.limiter("quota", policy);
         let (key, group) = (limiter.key(b"alice"), limiter.group());
         group.remember_unreported(group.now(), &key);
-        store.0.report();
+        assert!(store.0.report());
         assert!(!store.0.unreported.is_empty(), "nobody is there who could be told");
         store.0.agreed.store(Arc::new(AgreedSecret::proposed()));
-        store.0.report();
+        assert!(!store.0.report());
         assert!(store.0.unreported.is_empty());
         group.remember_unreported(group.now(), &key);
         assert!(store.0.unreported.is_empty());

@@ -121,6 +121,11 @@ impl Registry {
         self.limiters.store()
     }
 
+    /// The limiters, for whoever needs nothing else any more.
+    pub(crate) fn into_limiters(self) -> Limiters {
+        self.limiters
+    }
+
     /// Tells when a plugin has started since the last snapshot was compiled, or is to be tried again.
     pub(crate) fn plugin_news(&self) -> &PluginNews {
         self.plugins.news()
