@@ -72,6 +72,10 @@ fn names_one(object: &Object<'_>) -> bool {
 fn is_run_by_client(tool: &Object<'_>) -> bool {
     tool.text("type").is_none_or(|kind| match &*kind {
         "tool_search" => tool.text("execution").as_deref() == Some("client"),
+        "shell" => tool
+            .value("environment")
+            .and_then(|place| Object::parse(place).ok()?.text("type"))
+            .is_some_and(|kind| kind == "local"),
         kind => OF_CLIENTS.iter().any(|known| kind.starts_with(known)),
     })
 }
@@ -162,6 +166,7 @@ mod tests {
             r#"{"tools":[{"type":"function","name":"f"},{"type":"web_search"}]}"#,
             r#"{"tools":[{"type":"mcp","server_url":"https://x"}]}"#,
             r#"{"tools":[{"type":"tool_search"}]}"#,
+            r#"{"tools":[{"type":"shell","environment":{"type":"container_auto"}}]}"#,
             r#"{"tools":[{"name":"web_search","type":"web_search_20250305"}]}"#,
             r#"{"tools":[{"name":"run","type":"code_execution_20250825"}]}"#,
             r#"{"mcp_servers":[{"type":"url","url":"https://x"}]}"#,
@@ -173,6 +178,7 @@ mod tests {
         for body in [
             r#"{"tools":[{"type":"function","parameters":{"type":"web_search"}},{"name":"f","input_schema":{}}]}"#,
             r#"{"tools":[{"type":"custom"},{"type":"namespace","tools":[]},{"type":"local_shell"}]}"#,
+            r#"{"tools":[{"type":"shell","environment":{"type":"local"}}]}"#,
             r#"{"tools":[{"type":"tool_search","execution":"client"}],"input":[{"type":"web_search_call"}]}"#,
             r#"{"tools":[{"type":"bash_20250124"},{"type":"text_editor_20250728"},{"type":"memory_20250818"}]}"#,
             r#"{"tools":[{"type":"computer_use_preview"}],"mcp_servers":[],"web_search_options":null}"#,
