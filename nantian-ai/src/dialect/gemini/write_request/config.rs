@@ -31,7 +31,7 @@ pub(super) fn write(
         if let Some(output) = output {
             config.text("responseMimeType", "application/json");
             if let Output::Schema { schema, .. } = output {
-                let narrowed = without_neighbours(schema);
+                let narrowed = without_neighbours(schema, &[]);
                 if narrowed.is_some() {
                     losses.add("response_format.schema");
                 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod schema;
+mod tools;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,9 +13,7 @@ use super::{UNSIGNED, own};
 use crate::codec::{
     BEGINNING, Invalid, List, Object, joined_text, object, said_by_user, text_of, titled_text_of,
 };
-use crate::ir::{
-    Block, Json, Losses, Media, Message, Output, Request, Role, Source, ToolCall, ToolChoice, ToolResult,
-};
+use crate::ir::{Block, Json, Losses, Media, Message, Output, Request, Role, Source, ToolCall, ToolResult};
 
 /// The most stop sequences that Gemini takes.
 const MOST_STOPS: usize = 5;
@@ -38,7 +37,7 @@ pub(crate) fn encode(request: &Request) -> Result<(Vec<u8>, Losses), Invalid> {
             });
         }
         body.list("contents", |list| contents.iter().for_each(|content| content.write(list, traits)));
-        write_tools(body, request);
+        tools::write(body, request, &mut losses);
         config::write(body, request, output, &thinking, traits, &mut losses);
     });
     Ok((body, losses))
@@ -360,39 +359,6 @@ fn write_response(response: &mut Object<'_>, result: &ToolResult) {
             body.text(if result.is_error { "error" } else { "output" }, &text);
         }),
     }
-}
-
-fn write_tools(body: &mut Object<'_>, request: &Request) {
-    if request.tools.is_empty() {
-        return;
-    }
-    body.list("tools", |list| {
-        list.object(|tool| {
-            tool.list("functionDeclarations", |list| {
-                for tool in &request.tools {
-                    list.object(|function| {
-                        function.text("name", &tool.name);
-                        function.some_text("description", tool.description.as_deref());
-                        if tool.schema.as_str() != "{}" {
-                            function.json("parametersJsonSchema", &tool.schema);
-                        }
-                    });
-                }
-            });
-        });
-    });
-    let Some(choice) = &request.tool_choice else { return };
-    body.object("toolConfig", |config| {
-        config.object("functionCallingConfig", |config| match choice {
-            ToolChoice::Auto => config.text("mode", "AUTO"),
-            ToolChoice::Never => config.text("mode", "NONE"),
-            ToolChoice::Any => config.text("mode", "ANY"),
-            ToolChoice::Tool(name) => {
-                config.text("mode", "ANY");
-                config.list("allowedFunctionNames", |list| list.text(name));
-            }
-        });
-    });
 }
 
 #[cfg(test)]

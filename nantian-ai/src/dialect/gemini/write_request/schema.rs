@@ -1,31 +1,34 @@
-//! Schemas of answers as Gemini takes them: beside a `$ref` nothing may stand but other members of that kind.
+//! Schemas as Gemini takes them: beside a `$ref` next to nothing may stand but other members of that kind.
 
 use memchr::memmem;
 
 use crate::codec::Value;
 use crate::ir::Json;
 
-/// The schema without what stands beside references; `None` if there is nothing.
-pub(super) fn without_neighbours(schema: &Json) -> Option<Json> {
+/// The schema without what stands beside references, other than what is `taken` there; `None` if there is
+/// nothing.
+pub(super) fn without_neighbours(schema: &Json, taken: &[&str]) -> Option<Json> {
     memmem::find(schema.as_str().as_bytes(), b"\"$ref\"")?;
     let mut value = Value::parse(schema.as_str().as_bytes()).ok()?;
-    strip(&mut value).then(|| Json::of(&value))
+    strip(&mut value, taken).then(|| Json::of(&value))
 }
 
 /// Strips a value of them, and tells whether there were any.
-fn strip(value: &mut Value) -> bool {
+fn strip(value: &mut Value, taken: &[&str]) -> bool {
     match value {
-        Value::Array(list) => list.iter_mut().fold(false, |found, value| strip(value) | found),
+        Value::Array(list) => list.iter_mut().fold(false, |found, value| strip(value, taken) | found),
         Value::Object(members) => {
             let refers = members.iter().any(|(name, value)| name == "$ref" && value.as_str().is_some());
             let before = members.len();
             // An older name of `$defs`, without which the reference would be to nothing.
-            members.retain(|(name, _)| !refers || name.starts_with('$') || name == "definitions");
+            members.retain(|(name, _)| {
+                !refers || name.starts_with('$') || name == "definitions" || taken.contains(&name.as_str())
+            });
             let is_stripped = members.len() < before;
-            members.iter_mut().fold(is_stripped, |found, (_, value)| strip(value) | found)
+            members.iter_mut().fold(is_stripped, |found, (_, value)| strip(value, taken) | found)
         }
         Value::Carried(json) => {
-            let stripped = without_neighbours(json);
+            let stripped = without_neighbours(json, taken);
             let is_stripped = stripped.is_some();
             stripped.into_iter().for_each(|stripped| *json = stripped);
             is_stripped
@@ -51,7 +54,7 @@ mod tests {
             ),
         ] {
             let schema = Json::parse(schema).unwrap();
-            assert_eq!(without_neighbours(&schema).unwrap().as_str(), left);
+            assert_eq!(without_neighbours(&schema, &[]).unwrap().as_str(), left);
         }
         for whole in [
             r##"{"properties":{"a":{"$ref":"#/$defs/a"}}}"##,
@@ -59,7 +62,7 @@ mod tests {
             r#"{"properties":{"$ref":{"type":"string"},"a":{"type":"string"}}}"#,
             r#"{"type":"object"}"#,
         ] {
-            assert_eq!(without_neighbours(&Json::parse(whole).unwrap()), None, "{whole}");
+            assert_eq!(without_neighbours(&Json::parse(whole).unwrap(), &[]), None, "{whole}");
         }
     }
 }

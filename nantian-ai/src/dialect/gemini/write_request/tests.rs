@@ -1,6 +1,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::ir::Tool;
 
 /// What follows the two calls of one function, as a model is told it: the ids and outputs of results, and
 /// texts.
@@ -118,4 +119,21 @@ fn what_stands_beside_a_reference_in_the_schema_of_an_answer_is_named() {
         let told = &body["generationConfig"]["responseJsonSchema"]["properties"]["a"];
         assert_eq!((told, &*losses.to_string()), (&serde_json::json!({"$ref": "#/$defs/a"}), lost));
     }
+}
+
+#[test]
+fn what_a_tool_says_beside_a_reference_is_left_out_unless_it_is_taken() {
+    let schema = r##"{"properties":{"a":{"$ref":"#/$defs/a","description":"d","default":1,"title":"t"}},"$defs":{"a":{}}}"##;
+    let tool = Tool {
+        name: "f".to_owned(),
+        description: None,
+        schema: Json::parse(schema).unwrap(),
+        strict: None,
+        cached: None,
+    };
+    let (body, losses) = encode(&Request { tools: vec![tool], ..Request::default() }).unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let told = &body["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"]["properties"]["a"];
+    assert_eq!(told, &serde_json::json!({"$ref": "#/$defs/a", "description": "d", "default": 1}));
+    assert_eq!(losses.to_string(), "tools.parameters");
 }
