@@ -32,6 +32,7 @@ use self::first_bytes::fault_of;
 use self::receive::{Aim, Received, Receiving};
 use self::timeout::Watch;
 use crate::body::RequestBody;
+use crate::codec::fault;
 use crate::dialect::Surface;
 use crate::error::{Awaited, BoxError, Error, Unsent};
 use crate::headers::{ESTIMATED, USAGE};
@@ -216,7 +217,12 @@ impl<K: UsageSink> Call<K> {
         let meter = self.metering.meter_mut();
         if meter.has_failed() && !meter.has_token() {
             meter.refuse();
-            let fault = fault_in(&receiving.joined(), meter.dialect());
+            let said = receiving.joined();
+            // As with a status that says so, it was not free.
+            if fault::is_of_an_answer(&said) {
+                meter.mark_sent();
+            }
+            let fault = fault_in(&said, meter.dialect());
             return Step::Failed(Failed::of(target, fault, headers));
         }
         if receiving.is_over() && !meter.has_token() && !meter.has_end() {

@@ -9,7 +9,9 @@ use nantian_ai::usage::Outcome;
 use nantian_ai::{ClientDialect, Error, TargetConfig, Unasked};
 use serde_json::{Value, json};
 
-use crate::support::{Reports, Upstream, chat, json as reply, layer, openai, post, send};
+use crate::support::{
+    Reports, Upstream, chat, events, json as reply, layer, openai, post, send, stream_chat,
+};
 
 async fn refusal(config: TargetConfig, request: Request<Full<Bytes>>) -> (u16, Value) {
     let upstream = Upstream::new();
@@ -230,9 +232,11 @@ async fn a_model_that_is_gone_is_of_the_provider_whatever_its_status() {
     }
 }
 
+/// What Groq says of what the model has written.
+const FAILED: &str = r#"{"error":{"message":"Failed to call a function. Please adjust your prompt. See 'failed_generation' for more details.","type":"invalid_request_error","code":"tool_use_failed","failed_generation":"<function=f"}}"#;
+
 #[tokio::test(start_paused = true)]
 async fn what_the_model_has_failed_at_is_tried_again_and_is_no_fault_of_the_client() {
-    const FAILED: &str = r#"{"error":{"message":"Failed to call a function. Please adjust your prompt. See 'failed_generation' for more details.","type":"invalid_request_error","code":"tool_use_failed","failed_generation":"<function=f"}}"#;
     const ANSWER: &str =
         r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
     let messages = || post("/v1/messages", r#"{"model":"any","max_tokens":9,"messages":[]}"#);
@@ -246,6 +250,25 @@ async fn what_the_model_has_failed_at_is_tried_again_and_is_no_fault_of_the_clie
         let (head, _) = send(layer(groq()).observer(reports.clone()), &upstream, request()).await;
         assert!(head.extensions.get::<Arc<Error>>().unwrap().may_fail_over());
         assert_eq!(reports.only().outcome, Outcome::Refused, "it was not free");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_model_has_failed_at_is_not_free_where_a_stream_tells_so() {
+    let messages = || post("/v1/messages", r#"{"model":"any","max_tokens":9,"stream":true,"messages":[]}"#);
+    let other = r#"{"error":{"message":"m","type":"server_error"}}"#;
+    for request in [stream_chat as fn() -> Request<Full<Bytes>>, messages] {
+        for (error, outcome) in [(FAILED, Outcome::Refused), (other, Outcome::NotServed)] {
+            let stream = format!("event: error\ndata: {error}\n\n");
+            let upstream =
+                Upstream::new().replies(events("text/event-stream", [(Duration::ZERO, Some(stream))]));
+            let reports = Reports::default();
+            let config =
+                TargetConfig::new("demo/groq", "groq", "m").with_retry(RetryPolicy::new(0, Duration::ZERO));
+            let (head, _) = send(layer(config).observer(reports.clone()), &upstream, request()).await;
+            assert!(!head.status.is_success());
+            assert_eq!(reports.only().outcome, outcome, "{error}");
+        }
     }
 }
 
