@@ -95,6 +95,11 @@ impl ChunkPath {
         }
     }
 
+    /// Whether that is for want of memory on this side.
+    pub(crate) fn lacks_room(&self) -> bool {
+        matches!(self, Self::Translate(translator) if translator.lacks_room())
+    }
+
     /// What could not be said of the answer so far.
     pub(crate) fn losses(&self) -> Losses {
         match self {

@@ -238,6 +238,9 @@ impl<K: UsageSink> Call<K> {
         if let Some((_, via)) = &answer.rest
             && let Some(fault) = via.failed_at_once()
         {
+            if via.lacks_room() {
+                return Step::Failed(Failed::from(Error::TooManyBodies));
+            }
             let failed = Failed::of(target, fault.clone(), &answer.head.headers);
             self.discard(fault.kind);
             return Step::Failed(failed);

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::codec::{MOST_KEPT, StreamDecoder, StreamEncoder};
-use crate::error::Error;
 use crate::ir::{Event, Fault, Losses};
 use crate::memory::HeldMemory;
 
@@ -23,6 +22,8 @@ pub struct Translator {
     failed: Option<Fault>,
     /// Holds what is kept of the stream, if there is a bound for all.
     room: Option<HeldMemory>,
+    /// It had none for this stream.
+    roomless: bool,
 }
 
 // === impl Translator ===
@@ -30,7 +31,8 @@ pub struct Translator {
 impl Translator {
     pub(super) fn new(decoder: StreamDecoder, encoder: StreamEncoder, named: Option<String>) -> Self {
         let events = VecDeque::new();
-        Self { decoder, encoder, named, events, spoken: false, ended: false, failed: None, room: None }
+        let (spoken, ended, roomless) = (false, false, false);
+        Self { decoder, encoder, named, events, spoken, ended, failed: None, room: None, roomless }
     }
 
     /// Holds memory for what it keeps.
@@ -89,6 +91,11 @@ impl Translator {
         self.failed.as_ref().filter(|_| !self.spoken)
     }
 
+    /// Whether that is for want of memory on this side.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.roomless
+    }
+
     /// What could not be said of the answer so far.
     pub fn losses(&self) -> Losses {
         let mut losses = self.decoder.losses().clone();
@@ -107,7 +114,7 @@ impl Translator {
     }
 
     /// Why the stream cannot go on, if too much of it is kept.
-    fn lack_of_room(&self) -> Option<Fault> {
+    fn lack_of_room(&mut self) -> Option<Fault> {
         if self.ended {
             return None;
         }
@@ -115,7 +122,9 @@ impl Translator {
         if said > MOST_KEPT {
             return Some(Fault::too_large());
         }
-        self.room.as_ref()?.keep(unread + said).err().as_ref().map(Error::fault)
+        let error = self.room.as_ref()?.keep(unread + said).err()?;
+        self.roomless = true;
+        Some(error.fault())
     }
 
     fn say(&mut self, out: &mut Vec<u8>) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use http_body_util::BodyExt as _;
+use nantian_ai::retry::RetryPolicy;
 use nantian_ai::translate::Translation;
 use nantian_ai::usage::Outcome;
 use nantian_ai::{BodyMemory, Surface, Target, TargetConfig};
@@ -197,4 +198,20 @@ async fn an_event_for_which_there_is_no_room_is_not_metered_and_a_translated_str
     assert_eq!(reports.all().last().unwrap().outcome, Outcome::Truncated);
     assert_eq!(memory.held(), 2 << 20);
     assert!(memory.refused() >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_room_of_which_nothing_has_been_told_is_a_503_and_not_asked_for_again() {
+    let begun = format!("data: {{\"choices\":[],\"obfuscation\":\"{}", "x".repeat(2 << 20));
+    let upstream =
+        Upstream::new().replies(events("text/event-stream", [(Duration::from_millis(1), Some(begun))]));
+    let (memory, reports) = (BodyMemory::new(4 << 20), Reports::default());
+    let others = memory.begin();
+    others.hold(2 << 20).unwrap();
+    let config = openai().with_retry(RetryPolicy::new(1, Duration::ZERO));
+    let service = layer(config).memory(memory.clone()).observer(reports.clone());
+    let (head, body) = send(service, &upstream, post(MESSAGES.0, MESSAGES.1)).await;
+    assert_eq!((head.status.as_u16(), upstream.requests()), (503, 1), "{body}");
+    assert_eq!(head.headers["retry-after"], "1");
+    assert_eq!(reports.only().outcome, Outcome::Truncated, "it was not free");
 }
