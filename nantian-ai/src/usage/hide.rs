@@ -11,8 +11,9 @@ use memchr::{memchr2, memchr2_iter, memmem::Finder, memrchr2_iter};
 
 use crate::edit::Object;
 
-/// An event above this size passes as it is.
-const LIMIT: usize = 1024 * 1024;
+/// An event above this size passes as it is. Those that tell usage are short, and what is kept of others is
+/// not counted.
+const LIMIT: usize = 64 * 1024;
 
 /// The end of an event, in each of the three ways to end a line.
 const ENDS: [&[u8]; 3] = [b"\n\n", b"\r\n\r\n", b"\r\r"];
@@ -51,19 +52,18 @@ impl HideUsage {
     /// The events that end in this chunk.
     pub fn push(&mut self, mut chunk: Bytes) -> Bytes {
         if self.pending.is_empty() {
-            let end = last_end(&chunk, 0);
+            let end = passing(&chunk, 0);
             self.keep(&chunk.split_off(end));
             return self.edit(chunk);
         }
         let seen = self.pending.len().saturating_sub(LONGEST_END);
         self.pending.extend_from_slice(&chunk);
-        let end = last_end(&self.pending, seen);
-        if end > 0 || self.pending.len() > LIMIT {
-            let end = if self.pending.len() - end > LIMIT { self.pending.len() } else { end };
-            let whole = self.pending.split_to(end).freeze();
-            return self.edit(whole);
+        let end = passing(&self.pending, seen);
+        if end == 0 {
+            return Bytes::new();
         }
-        Bytes::new()
+        let whole = self.pending.split_to(end).freeze();
+        self.edit(whole)
     }
 
     /// An event that the end of the stream has cut off.
@@ -202,6 +202,12 @@ fn event_around(events: &[u8], from: usize, at: usize) -> Range<usize> {
     start..end.unwrap_or(events.len())
 }
 
+/// How much is not kept: the events that end after `from`, and what comes behind them if that is too much.
+fn passing(bytes: &[u8], from: usize) -> usize {
+    let end = last_end(bytes, from);
+    if bytes.len() - end > LIMIT { bytes.len() } else { end }
+}
+
 /// Where the last event ends that ends after `from`; 0 if none does.
 fn last_end(bytes: &[u8], from: usize) -> usize {
     let late = bytes.get(from..).unwrap_or_default();
@@ -273,6 +279,7 @@ mod tests {
     fn an_event_without_end_is_passed_on_at_last() {
         let long = format!("data: {{\"a\":\"{}", "x".repeat(LIMIT));
         assert_eq!(hide(&long, 4_096), long);
+        assert_eq!(HideUsage::new().push(long.clone().into()), long, "it is not kept");
     }
 
     proptest! {

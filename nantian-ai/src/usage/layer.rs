@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::{UsageObserver, UsageService};
+use crate::memory::BodyMemory;
 
 /// Meters the replies of a service that speaks one of the dialects.
 ///
@@ -18,6 +19,7 @@ use super::{UsageObserver, UsageService};
 #[derive(Debug)]
 pub struct UsageLayer<O> {
     observer: Arc<O>,
+    memory: Option<BodyMemory>,
 }
 
 // === impl UsageLayer ===
@@ -25,13 +27,19 @@ pub struct UsageLayer<O> {
 impl<O: UsageObserver> UsageLayer<O> {
     /// A layer that tells `observer` about every metered request.
     pub fn new(observer: O) -> Self {
-        Self { observer: Arc::new(observer) }
+        Self { observer: Arc::new(observer), memory: None }
+    }
+
+    /// Sets what may be kept of all streams together, of events whose end has not come. Default: no limit.
+    #[must_use]
+    pub fn memory(self, memory: BodyMemory) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 }
 
 impl<O> Clone for UsageLayer<O> {
     fn clone(&self) -> Self {
-        Self { observer: Arc::clone(&self.observer) }
+        Self { observer: Arc::clone(&self.observer), memory: self.memory.clone() }
     }
 }
 
@@ -39,6 +47,6 @@ impl<S, O> Layer<S> for UsageLayer<O> {
     type Service = UsageService<S, O>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        UsageService::new(inner, Arc::clone(&self.observer))
+        UsageService::new(inner, Arc::clone(&self.observer), self.memory.clone())
     }
 }

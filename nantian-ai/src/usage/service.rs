@@ -11,6 +11,7 @@ use tower_service::Service;
 use super::{Meter, MeteredBody, Metering, UsageFuture, UsageObserver};
 use crate::dialect::Surface;
 use crate::facts::RequestFacts;
+use crate::memory::BodyMemory;
 
 /// The service of a [`UsageLayer`](super::UsageLayer).
 ///
@@ -20,13 +21,14 @@ use crate::facts::RequestFacts;
 pub struct UsageService<S, O> {
     inner: S,
     observer: Arc<O>,
+    memory: Option<BodyMemory>,
 }
 
 // === impl UsageService ===
 
 impl<S, O> UsageService<S, O> {
-    pub(super) fn new(inner: S, observer: Arc<O>) -> Self {
-        Self { inner, observer }
+    pub(super) fn new(inner: S, observer: Arc<O>, memory: Option<BodyMemory>) -> Self {
+        Self { inner, observer, memory }
     }
 
     /// The wrapped service.
@@ -47,7 +49,7 @@ impl<S, O> UsageService<S, O> {
 
 impl<S: Clone, O> Clone for UsageService<S, O> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.observer))
+        Self::new(self.inner.clone(), Arc::clone(&self.observer), self.memory.clone())
     }
 }
 
@@ -72,7 +74,10 @@ where
             head.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             let known = head.extensions.get::<RequestFacts>();
             let facts = known.cloned().unwrap_or_else(|| RequestFacts::unread(&head.headers));
-            Metering::new(Meter::new(&surface, &facts), self.observer.begin(&head.extensions, &facts))
+            let sink = self.observer.begin(&head.extensions, &facts);
+            let mut metering = Metering::new(Meter::new(&surface, &facts), sink);
+            metering.hold(self.memory.as_ref().map(BodyMemory::begin));
+            metering
         });
         let request = Request::from_parts(head, body);
         UsageFuture::new(self.inner.call(request), metering)

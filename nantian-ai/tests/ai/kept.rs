@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt as _;
+use nantian_ai::body::RequestBody;
 use nantian_ai::retry::RetryPolicy;
 use nantian_ai::translate::Translation;
-use nantian_ai::usage::Outcome;
+use nantian_ai::usage::{Outcome, UsageLayer};
 use nantian_ai::{BodyMemory, Surface, Target, TargetConfig};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _};
@@ -116,6 +117,23 @@ async fn an_event_that_has_not_ended_counts_until_it_has() {
     let mut held = Vec::new();
     while let Some(frame) = answer.frame().await {
         if !frame.unwrap().into_data().unwrap().is_empty() {
+            held.push(memory.held() >> 20);
+        }
+    }
+    assert_eq!(held, [0, 1, 2, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_a_service_that_is_only_metered_counts_as_well() {
+    let memory = BodyMemory::new(64 << 20);
+    let chunks = with_a_large_event().into_iter().map(|chunk| (Duration::from_millis(1), Some(chunk)));
+    let upstream = Upstream::new().replies(events("text/event-stream", chunks));
+    let service = UsageLayer::new(()).memory(memory.clone()).layer(upstream);
+    let request = Request::post(CHAT.0).body(RequestBody::default()).unwrap();
+    let mut answer = service.oneshot(request).await.unwrap();
+    let mut held = Vec::new();
+    while let Some(frame) = answer.frame().await {
+        if frame.unwrap().is_data() {
             held.push(memory.held() >> 20);
         }
     }

@@ -166,7 +166,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
             .option_layer(share.redirect.clone())
             .option_layer(mirrors(&share.mirrors, rule, context))
             .option_layer(has_limits.then(|| mapping(policy::mark_upstream)))
-            .option_layer(share.meter.clone())
+            .option_layer(share.meter.as_ref().map(|meter| meter.within(&context.body_memory)))
             .service(attempts(share, rule, context)),
     )
 }

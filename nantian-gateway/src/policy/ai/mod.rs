@@ -149,9 +149,16 @@ fn note_failure<B>(mut response: Response<B>) -> Response<B> {
 
 /// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens, and
 /// asks its streams what they used.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Meter {
     asking: Asking,
+}
+
+/// The layer of a [`Meter`].
+#[derive(Debug)]
+pub(crate) struct MeterLayer {
+    asking: Asking,
+    memory: BodyMemory,
 }
 
 impl Meter {
@@ -159,9 +166,14 @@ impl Meter {
     pub(crate) fn of(service: &dyn fmt::Display) -> Self {
         Self { asking: Asking::of(service) }
     }
+
+    /// Its layer, which reads events within `memory`.
+    pub(crate) fn within(&self, memory: &BodyMemory) -> MeterLayer {
+        MeterLayer { asking: self.asking.clone(), memory: memory.clone() }
+    }
 }
 
-impl<S> Layer<S> for Meter
+impl<S> Layer<S> for MeterLayer
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
     S::Future: 'static,
@@ -173,7 +185,7 @@ where
             ServiceBuilder::new()
                 .layer(layer_fn(|inner| Ask { inner: LocalService::new(inner), asking: self.asking.clone() }))
                 .map_response(|response: Response<_>| response.map(Body::boxed))
-                .layer(UsageLayer::new(settle))
+                .layer(UsageLayer::new(settle).memory(self.memory.clone()))
                 .map_request(|request: Request<_>| request.map(Body::boxed))
                 .layer(UNMETERED)
                 .layer(UNSENT)

@@ -5,6 +5,7 @@ use std::{
 
 use http::StatusCode;
 use http_body_util::BodyExt as _;
+use nantian_ai::BodyMemory;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::{super::Meter, *};
@@ -52,7 +53,8 @@ impl Metered {
     async fn send(&self, body: &'static str) -> (StatusCode, Bytes) {
         let request = Request::post("/v1/chat/completions").header(CONTENT_LENGTH, body.len());
         let request = request.body(Body::full(body)).unwrap();
-        let response = self.meter.layer(self.service()).oneshot(request).await.unwrap();
+        let layer = self.meter.within(&BodyMemory::new(1 << 20));
+        let response = layer.layer(self.service()).oneshot(request).await.unwrap();
         (response.status(), response.into_body().collect().await.unwrap().to_bytes())
     }
 
@@ -128,4 +130,22 @@ async fn one_model_that_refuses_is_not_all_models_of_its_service() {
         assert_eq!(metered.send(body).await, streamed());
         assert_eq!(metered.asked(), asked, "{body}");
     }
+}
+
+#[tokio::test]
+async fn an_event_that_has_not_ended_counts_with_the_bodies() {
+    let event = Bytes::from(format!("data: {}", "x".repeat(1 << 20)));
+    let service = LocalService::new(service_fn(move |_: Request<Body>| {
+        let response = Response::builder().header(CONTENT_TYPE, "text/event-stream");
+        std::future::ready(Ok::<_, BoxError>(response.body(Body::full(event.clone())).unwrap()))
+    }));
+    let request = Request::post("/v1/chat/completions").header(CONTENT_LENGTH, STREAMS.len());
+    let request = request.body(Body::full(STREAMS)).unwrap();
+    let memory = BodyMemory::new(8 << 20);
+    let layer = Meter::of(&"demo/models:80").within(&memory);
+    let mut response = layer.layer(service).oneshot(request).await.unwrap();
+    response.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(memory.held() >> 20, 1);
+    drop(response);
+    assert_eq!(memory.held(), 0);
 }
