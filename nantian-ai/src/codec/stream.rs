@@ -132,6 +132,13 @@ fn once<'a>(ended: &'a mut bool, events: &'a mut VecDeque<Event>) -> impl FnMut(
     }
 }
 
+/// Ends a stream of which too much is kept.
+fn bound(kept: usize, sink: &mut impl FnMut(Event)) {
+    if kept > MOST_KEPT {
+        sink(Event::Failed(Fault::too_large()));
+    }
+}
+
 // === impl Wire ===
 
 impl Wire {
@@ -155,7 +162,9 @@ impl Reader {
         match (self, item) {
             (_, _) if *ended => {}
             (Self::Bedrock(reader), frames::Item::Frame(frame)) => {
-                reader.frame(&frame, &mut once(ended, events));
+                let sink = &mut once(ended, events);
+                reader.frame(&frame, sink);
+                bound(reader.kept(), sink);
             }
             _ => once(ended, events)(Event::Failed(Fault::unreadable())),
         }
@@ -189,6 +198,7 @@ impl Reader {
             Self::OpenAi(reader) => reader.event(data, sink),
             Self::Responses(reader) => reader.event(data, sink),
         }
+        bound(self.kept(), sink);
     }
 
     fn losses(&self) -> &Losses {

@@ -1,18 +1,22 @@
 //! What is kept of streams is bounded, of each and of all together.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt as _;
 use nantian_ai::body::RequestBody;
+use nantian_ai::codec::StreamDecoder;
+use nantian_ai::ir::Event;
 use nantian_ai::retry::RetryPolicy;
 use nantian_ai::translate::Translation;
 use nantian_ai::usage::{Outcome, UsageLayer};
-use nantian_ai::{BodyMemory, Surface, Target, TargetConfig};
+use nantian_ai::{BodyMemory, Dialect, Surface, Target, TargetConfig};
 use serde_json::json;
 use tower::{Layer as _, ServiceExt as _};
 
+use crate::frames::frames;
 use crate::support::{Reports, Upstream, events, layer, openai, post, send};
 
 /// What each chunk of a stream without an end says.
@@ -76,6 +80,47 @@ fn a_stream_without_an_end_fails_in_the_dialect_of_a_client_that_is_told_things_
         assert_eq!(last.matches(end).count(), 1, "{path}");
         // It has one end, whatever comes.
         assert_eq!((translator.push(chunk.as_bytes()), translator.finish()), (Bytes::new(), Bytes::new()));
+    }
+}
+
+/// How many chunks a reader takes, of the same kind and each of its own number, until too much waits.
+fn taken(dialect: Dialect, begun: &[u8], chunk: impl Fn(usize) -> Vec<u8>) -> usize {
+    let mut decoder = StreamDecoder::new(dialect, 7);
+    let mut events = VecDeque::new();
+    decoder.push(begun, &mut events);
+    let count = (1..=(16 << 20) / CHUNK).find(|at| {
+        decoder.push(&chunk(*at), &mut events);
+        decoder.is_ended()
+    });
+    let Some(Event::Failed(fault)) = events.back() else { panic!("{dialect}: {:?}", events.back()) };
+    assert_eq!(fault.to_string(), "the provider's answer is too large to be translated", "{dialect}");
+    count.unwrap()
+}
+
+#[test]
+fn what_waits_for_its_turn_is_bounded_in_any_dialect() {
+    let much = "x".repeat(CHUNK);
+    let call = |index: usize, arguments: &str| {
+        let function = json!({"name": "f", "arguments": arguments});
+        said(
+            json!({"delta": {"tool_calls": [{"index": index, "id": format!("c{index}"), "function": function}]}}),
+        )
+    };
+    let item = |kind: &str, index: usize| {
+        let item = json!({"type": kind, "delta": much, "output_index": index, "item": {"type": "message"}});
+        format!("data: {item}\n\n")
+    };
+    let added = "response.output_item.added";
+    let encrypted = json!({"contentBlockIndex": 0, "delta": {"reasoningContent": {"redactedContent": "A".repeat(CHUNK / 3 * 4)}}});
+    let encrypted = frames([("contentBlockDelta", &*encrypted.to_string())]);
+    for count in [
+        taken(Dialect::OpenAi, call(0, "{").as_bytes(), |_| call(1, &much).into()),
+        taken(Dialect::Responses, [item(added, 0), item(added, 1)].concat().as_bytes(), |_| {
+            item("response.output_text.delta", 1).into()
+        }),
+        taken(Dialect::Bedrock, &[], |_| encrypted.clone()),
+    ] {
+        assert!((120..=129).contains(&count), "{count}");
     }
 }
 

@@ -10,9 +10,6 @@ use crate::codec::Fields;
 use crate::ir::{Event, Fault, Losses, Part};
 use crate::wire::frames::Frame;
 
-/// The most of encrypted reasoning that is kept until it is whole, in bytes.
-const MOST_KEPT: usize = 8 * 1024 * 1024;
-
 /// Reads the frames of one stream.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StreamReader {
@@ -141,9 +138,6 @@ impl StreamReader {
             self.open = Some(Open::Encrypted(Vec::new()));
         }
         if let Some(Open::Encrypted(kept)) = &mut self.open {
-            if kept.len() + data.len() > MOST_KEPT {
-                return sink(Event::Failed(Fault::unreadable()));
-            }
             kept.extend_from_slice(&data);
         }
     }

@@ -16,9 +16,6 @@ use crate::ir::{Block, Event, Fault, Losses, Part, ToolIds};
 /// The most items of one answer that wait for their turn.
 const MOST_ITEMS: usize = 256;
 
-/// The most that is kept of items that are not open yet, in bytes.
-const MOST_KEPT: usize = 8 * 1024 * 1024;
-
 /// Reads the events of one stream.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamReader {
@@ -82,9 +79,6 @@ impl StreamReader {
             return sink(Event::Failed(Fault::unreadable()));
         }
         self.tell(sink);
-        if self.kept > MOST_KEPT {
-            sink(Event::Failed(Fault::unreadable()));
-        }
     }
 
     /// The stream has ended without saying so.
