@@ -75,6 +75,23 @@ impl Value {
         members.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
+    /// The memory that it takes, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        let beside: usize = match self {
+            Self::Null | Self::Bool(_) | Self::Number(_) => 0,
+            Self::String(text) => text.len(),
+            Self::Array(list) => list.iter().map(Self::weight).sum(),
+            Self::Object(members) => Self::weight_of(members),
+            Self::Carried(json) => json.as_str().len(),
+        };
+        size_of::<Self>() + beside
+    }
+
+    /// The same of the members of an object.
+    pub(crate) fn weight_of(members: &[(String, Self)]) -> usize {
+        members.iter().map(|(name, value)| size_of::<String>() + name.len() + value.weight()).sum()
+    }
+
     pub(crate) fn is_null(&self) -> bool {
         *self == Self::Null
     }

@@ -119,9 +119,23 @@ fn what_waits_for_its_turn_is_bounded_in_any_dialect() {
             item("response.output_text.delta", 1).into()
         }),
         taken(Dialect::Bedrock, &[], |_| encrypted.clone()),
+        taken(Dialect::OpenAi, &[], |at| {
+            let detail = json!({"type": "reasoning.encrypted", "data": much, "index": at});
+            said(json!({"delta": {"reasoning_details": [detail]}})).into()
+        }),
     ] {
         assert!((120..=129).contains(&count), "{count}");
     }
+}
+
+#[test]
+fn of_signed_reasoning_that_comes_in_pieces_little_more_than_its_text_is_kept() {
+    let detail = json!({"type": "reasoning.text", "text": "a", "format": "anthropic-claude-v1", "index": 0, "id": "x".repeat(CHUNK)});
+    let chunk = said(json!({"delta": {"reasoning_details": [detail]}}));
+    let mut decoder = StreamDecoder::new(Dialect::OpenAi, 7);
+    let mut events = VecDeque::new();
+    (0..300).for_each(|_| decoder.push(chunk.as_bytes(), &mut events));
+    assert!(!decoder.is_ended());
 }
 
 #[test]

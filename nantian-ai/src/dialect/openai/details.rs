@@ -26,7 +26,11 @@ const OF_CLAUDE: &str = "anthropic";
 
 /// The pieces of an answer.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Details(Vec<Piece>);
+pub(super) struct Details {
+    pieces: Vec<Piece>,
+    /// How much they take, in bytes.
+    kept: usize,
+}
 
 /// One that is encrypted, or a text with its signature.
 #[derive(Clone, Debug)]
@@ -127,28 +131,36 @@ impl Detail {
 // === impl Details ===
 
 impl Details {
-    /// Takes what a message or a chunk has of it, and gives how long that is. The rest, most of which is told
-    /// in plain words, too, is named.
-    pub(super) fn take(&mut self, message: &mut Fields, losses: &mut Losses) -> usize {
-        let mut length = 0;
+    /// Takes what a message or a chunk has of it. The rest, most of which is told in plain words, too, is
+    /// named.
+    pub(super) fn take(&mut self, message: &mut Fields, losses: &mut Losses) {
         for detail in message.any_list(NAME) {
-            let written = detail.to_string().len();
             let Some(piece) = Piece::of(detail) else {
                 losses.add(NAME);
                 continue;
             };
-            length += written;
-            match self.0.last_mut().filter(|last| last.goes_on_with(&piece)) {
-                Some(last) => last.join(piece, losses),
-                None => self.0.push(piece),
+            match self.pieces.last_mut().filter(|last| last.goes_on_with(&piece)) {
+                Some(last) => {
+                    self.kept -= last.weight();
+                    last.join(piece, losses);
+                    self.kept += last.weight();
+                }
+                None => {
+                    self.kept += piece.weight();
+                    self.pieces.push(piece);
+                }
             }
         }
-        length
+    }
+
+    /// How much is kept, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// All of it, as the common form has it. A text that nobody has signed is told in plain words alone.
     pub(super) fn told(self, losses: &mut Losses) -> Vec<String> {
-        let (told, others): (Vec<_>, Vec<_>) = self.0.into_iter().partition(Piece::is_whole);
+        let (told, others): (Vec<_>, Vec<_>) = self.pieces.into_iter().partition(Piece::is_whole);
         if !others.is_empty() {
             losses.add(NAME);
         }
@@ -165,6 +177,11 @@ impl Piece {
         let piece = Self(members);
         let may_be_signed = piece.text("format").starts_with(OF_CLAUDE);
         (piece.is_whole() || piece.is_text() && may_be_signed).then_some(piece)
+    }
+
+    /// The memory that it takes, in bytes.
+    fn weight(&self) -> usize {
+        Value::weight_of(&self.0)
     }
 
     fn get(&self, name: &str) -> Option<&Value> {

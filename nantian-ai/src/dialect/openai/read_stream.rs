@@ -110,7 +110,7 @@ impl StreamReader {
 
     /// How much is kept of what has not had its turn, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        self.kept
+        self.kept + self.details.kept()
     }
 
     /// `[DONE]`, also where no reason came before. Where nothing did there is no answer.
@@ -162,7 +162,7 @@ impl StreamReader {
                 return Err(Fault::unreadable());
             }
         }
-        self.kept += self.details.take(&mut delta, &mut self.losses);
+        self.details.take(&mut delta, &mut self.losses);
         if let Some(stop) = read_end(choice)? {
             self.stop(stop, sink);
         }
