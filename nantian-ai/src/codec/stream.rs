@@ -11,6 +11,9 @@ use crate::wire::{EVENT_LIMIT, frames, ndjson, sse};
 /// The most that is kept of a streamed answer to be said later, or again at its end, in bytes.
 pub(crate) const MOST_KEPT: usize = 8 * 1024 * 1024;
 
+/// The longest id of an answer, and name of a model, that is said, in bytes: each event may say them again.
+const LONGEST_NAME: usize = 1024;
+
 /// Reads the stream of a provider, in any chunks.
 ///
 /// It gives exactly one last event, whatever the bytes: [`Event::End`] if the provider says that the answer
@@ -263,7 +266,14 @@ impl StreamEncoder {
     /// Writes an event after what is in `out` already.
     pub fn push(&mut self, mut event: Event, out: &mut Vec<u8>) {
         match &mut event {
-            Event::Start { .. } => self.begun = true,
+            Event::Start { id, model } => {
+                self.begun = true;
+                for name in [id, model] {
+                    if name.as_ref().is_some_and(|name| name.len() > LONGEST_NAME) {
+                        *name = None;
+                    }
+                }
+            }
             // A stream begins with its beginning.
             Event::Ping if !self.begun => return,
             Event::Open(Part::ToolCall { id, name }) => {

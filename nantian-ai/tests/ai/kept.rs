@@ -120,12 +120,31 @@ fn what_waits_for_its_turn_is_bounded_in_any_dialect() {
         }),
         taken(Dialect::Bedrock, &[], |_| encrypted.clone()),
         taken(Dialect::OpenAi, &[], |at| {
+            let call = json!({"index": at, "id": format!("c{at}"), "function": {"name": much}});
+            said(json!({"delta": {"tool_calls": [call]}})).into()
+        }),
+        taken(Dialect::Responses, &[], |at| {
+            let call = json!({"type": "function_call", "call_id": format!("c{at}"), "name": much});
+            format!("data: {}\n\n", json!({"type": added, "output_index": at, "item": call})).into()
+        }),
+        taken(Dialect::OpenAi, &[], |at| {
             let detail = json!({"type": "reasoning.encrypted", "data": much, "index": at});
             said(json!({"delta": {"reasoning_details": [detail]}})).into()
         }),
     ] {
         assert!((120..=129).contains(&count), "{count}");
     }
+}
+
+#[test]
+fn an_id_and_a_model_that_are_too_long_are_not_said_with_each_event() {
+    let target = Target::new(TargetConfig::new("demo/m", "anthropic", "m")).unwrap();
+    let surface = Surface::detect(&Method::POST, CHAT.0, &HeaderMap::new()).unwrap();
+    let (translation, _) = Translation::begin(&target, &surface, CHAT.1.as_bytes(), false).unwrap();
+    let long = "x".repeat(2_048);
+    let begun = json!({"type": "message_start", "message": {"id": long, "model": long}});
+    let said = translation.translator().push(format!("data: {begun}\n\n").as_bytes());
+    assert!(!said.is_empty() && said.len() < 1_024, "{said:?}");
 }
 
 #[test]

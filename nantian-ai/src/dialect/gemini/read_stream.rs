@@ -98,9 +98,9 @@ impl StreamReader {
         &self.losses
     }
 
-    /// How much is kept of what is for the next part, in bytes.
+    /// How much is kept of what is for the next part, and for the end, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        self.held.as_ref().map_or(0, String::len)
+        [&self.held, &self.reason].into_iter().flatten().map(String::len).sum()
     }
 
     fn part(&mut self, mut part: Fields, sink: &mut impl FnMut(Event)) {

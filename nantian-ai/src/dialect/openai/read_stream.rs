@@ -27,7 +27,6 @@ pub(crate) struct StreamReader {
     calls: Vec<Call>,
     /// Encrypted and signed reasoning, which waits for the end of the calls.
     details: Details,
-    kept: usize,
     stopped: bool,
     tokens: Tokens,
     losses: Losses,
@@ -52,7 +51,6 @@ impl StreamReader {
             open: None,
             calls: Vec::new(),
             details: Details::default(),
-            kept: 0,
             stopped: false,
             tokens: Tokens::default(),
             losses: Losses::default(),
@@ -108,9 +106,9 @@ impl StreamReader {
         &self.losses
     }
 
-    /// How much is kept of what has not had its turn, in bytes.
+    /// How much is kept of calls, and of what has not had its turn, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        self.kept + self.details.kept()
+        self.calls.iter().map(Call::kept).sum::<usize>() + self.details.kept()
     }
 
     /// `[DONE]`, also where no reason came before. Where nothing did there is no answer.
@@ -236,10 +234,7 @@ impl StreamReader {
         }
         match signature {
             Some(_) if call.done || self.open == Some(Open::Call(at)) => self.losses.add(SIGNATURES),
-            Some(signature) => {
-                self.kept += signature.len();
-                call.signature = Some(signature);
-            }
+            Some(signature) => call.signature = Some(signature),
             None => {}
         }
         if call.done {
@@ -249,7 +244,6 @@ impl StreamReader {
         if call.begun || !is_nothing(&more) {
             call.begun = true;
             call.waiting.push_str(&more);
-            self.kept += more.len();
         }
         // Arguments that are no JSON are passed on all the same; the client has to see them.
         let _ = call.scanner.push(more.as_bytes(), |_, _| {});
@@ -312,7 +306,6 @@ impl StreamReader {
             let id = call.id.get_or_insert_with(|| self.ids.next()).clone();
             let part = Part::ToolCall { id, name: call.name.clone() };
             if let Some(signature) = call.signature.take() {
-                self.kept = self.kept.saturating_sub(signature.len());
                 self.sign(signature, sink);
             }
             self.close(sink);
@@ -321,7 +314,6 @@ impl StreamReader {
         }
         let Some(call) = self.calls.get_mut(at) else { return };
         if !call.waiting.is_empty() {
-            self.kept = self.kept.saturating_sub(call.waiting.len());
             sink(Event::Delta(std::mem::take(&mut call.waiting)));
         }
     }

@@ -22,6 +22,12 @@ pub(super) struct Call {
 // === impl Call ===
 
 impl Call {
+    /// How much is kept of it, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        let texts = [&self.id, &self.signature].into_iter().flatten().chain([&self.name, &self.waiting]);
+        texts.map(String::len).sum()
+    }
+
     /// What has neither a name nor arguments is none.
     pub(super) fn says_something(&self) -> bool {
         !(self.name.is_empty() && self.waiting.is_empty())

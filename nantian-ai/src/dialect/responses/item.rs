@@ -44,6 +44,11 @@ impl Identity {
         Self { kind: text("type").unwrap_or_default(), id: text("call_id").or_else(|| text("id")) }
     }
 
+    /// How much is kept of it, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        self.kind.len() + self.id.as_ref().map_or(0, String::len)
+    }
+
     pub(super) fn is(&self, other: &Self) -> bool {
         match (&self.id, &other.id) {
             (Some(one), Some(other)) => one == other,

@@ -91,9 +91,10 @@ impl StreamReader {
         &self.losses
     }
 
-    /// How much is kept of what has not had its turn, in bytes.
+    /// How much is kept of items, and of what has not had its turn, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        self.kept
+        let items = self.items.iter().map(Item::named).chain(self.told.iter().map(Identity::kept));
+        self.kept + items.sum::<usize>()
     }
 
     /// False if there are too many.

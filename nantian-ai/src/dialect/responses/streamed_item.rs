@@ -43,6 +43,15 @@ pub(super) enum Kind {
 // === impl Item ===
 
 impl Item {
+    /// How much it takes beside what waits, in bytes.
+    pub(super) fn named(&self) -> usize {
+        let call = match &self.call {
+            Some(Part::ToolCall { id, name }) => id.len() + name.len(),
+            _ => 0,
+        };
+        self.identity.kept() + call
+    }
+
     /// How much waits behind so many pieces, in bytes.
     pub(super) fn weight_after(&self, pieces: usize) -> usize {
         self.waiting.iter().skip(pieces).map(Piece::weight).sum()
@@ -82,11 +91,12 @@ impl Item {
 // === impl Piece ===
 
 impl Piece {
-    /// How long it is, in bytes.
+    /// The memory that it takes, in bytes.
     pub(super) fn weight(&self) -> usize {
-        match self {
+        let beside = match self {
             Self::Say(_, text) | Self::Signature(text) | Self::Redacted(text) => text.len(),
-            Self::Logprobs(logprobs) => logprobs.iter().map(|token| token.as_str().len()).sum(),
-        }
+            Self::Logprobs(logprobs) => Json::weight(logprobs),
+        };
+        size_of::<Self>() + beside
     }
 }
