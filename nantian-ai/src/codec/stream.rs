@@ -35,8 +35,6 @@ pub struct StreamEncoder {
     /// What the provider has told, and what has come.
     told: Tokens,
     said: Weight,
-    /// What is kept of the ids of calls, in bytes.
-    ids: usize,
     losses: Losses,
 }
 
@@ -252,7 +250,7 @@ impl StreamEncoder {
             ClientDialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
         };
         let (told, said, losses) = <(Tokens, Weight, Losses)>::default();
-        Self { writer, names, input_estimate, begun: false, told, said, ids: 0, losses }
+        Self { writer, names, input_estimate, begun: false, told, said, losses }
     }
 
     /// The type of the stream.
@@ -278,7 +276,6 @@ impl StreamEncoder {
             Event::Ping if !self.begun => return,
             Event::Open(Part::ToolCall { id, name }) => {
                 self.names.tell_apart(id);
-                self.ids += 2 * size_of::<String>() + id.len();
                 self.names.restore(name);
             }
             Event::Logprobs(_) if matches!(self.writer, Writer::Anthropic(_)) => {
@@ -299,9 +296,9 @@ impl StreamEncoder {
         self.writer.event(event, out);
     }
 
-    /// How much is kept of the answer, in bytes.
+    /// How much is kept of the answer, and of the ids of calls before it, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        self.ids + self.writer.kept()
+        self.names.kept() + self.writer.kept()
     }
 
     /// Whether a client can be told that there is nothing to say yet.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::names::digest;
 use super::{Block, Request, Role};
 
 /// The ids that the calls of a conversation have.
@@ -10,9 +11,10 @@ use super::{Block, Request, Role};
 /// refuses a conversation in which two have the same.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct CallIds {
-    taken: HashSet<String>,
-    /// The last number that has been tried behind what ids begin with.
-    last: HashMap<String, u64>,
+    /// Their digests: an id that only seems to be taken is replaced like one that is.
+    taken: HashSet<u64>,
+    /// The last number that has been tried behind what ids begin with, by its digest.
+    last: HashMap<u64, u64>,
 }
 
 /// The calls of one id in the last turn that has any.
@@ -56,19 +58,24 @@ impl CallIds {
 
     /// Gives a call another id where its own is that of an earlier one.
     pub(super) fn claim(&mut self, id: &mut String) {
-        if self.taken.insert(id.clone()) {
+        if self.taken.insert(digest(id)) {
             return;
         }
         let (stem, number) = counted(id);
-        let last = self.last.entry(stem.clone()).or_insert(number);
+        let last = self.last.entry(digest(&stem)).or_insert(number);
         loop {
             *last += 1;
             let other = format!("{stem}{last}");
-            if self.taken.insert(other.clone()) {
+            if self.taken.insert(digest(&other)) {
                 *id = other;
                 return;
             }
         }
+    }
+
+    /// The memory that they take, in bytes.
+    pub(super) fn kept(&self) -> usize {
+        (self.taken.capacity() + 2 * self.last.capacity()) * size_of::<u64>()
     }
 }
 

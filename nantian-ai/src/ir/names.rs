@@ -75,6 +75,11 @@ impl ToolNames {
         self.ids.claim(id);
     }
 
+    /// The memory that the ids of calls take, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.ids.kept()
+    }
+
     /// Gives all tools that a reply calls their names back, and its calls ids that no earlier ones have.
     pub fn restore_in(&self, reply: &mut Reply) {
         let mut ids = self.ids.clone();
@@ -207,7 +212,7 @@ pub(crate) fn safe_user(user: &str) -> Cow<'_, str> {
 }
 
 /// FNV-1a.
-fn digest(text: &str) -> u64 {
+pub(super) fn digest(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

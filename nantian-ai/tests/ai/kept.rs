@@ -248,6 +248,30 @@ async fn what_waits_for_its_turn_counts_until_it_has_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_ids_of_a_long_conversation_count_as_long_as_its_stream_and_take_little() {
+    let ids: Vec<_> = (0..8_000).map(|at| format!("call_{at:050}")).collect();
+    let call = |id: &String| json!({"type": "tool_use", "id": id, "name": "f", "input": {}});
+    let result = |id: &String| json!({"type": "tool_result", "tool_use_id": id, "content": "a"});
+    let (calls, results): (Vec<_>, Vec<_>) = ids.iter().map(|id| (call(id), result(id))).unzip();
+    let mut body: serde_json::Value = serde_json::from_str(MESSAGES.1).unwrap();
+    body["messages"] = json!([
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": calls},
+        {"role": "user", "content": results},
+    ]);
+    let chunks = [said(json!({"delta": {"content": "a"}})), "data: [DONE]\n\n".to_owned()];
+    let chunks = chunks.map(|chunk| (Duration::from_millis(10), Some(chunk)));
+    let upstream = Upstream::new().replies(events("text/event-stream", chunks));
+    let memory = BodyMemory::new(64 << 20);
+    let service = layer(openai()).memory(memory.clone()).layer(upstream);
+    let mut answer = service.oneshot(post(MESSAGES.0, &body.to_string())).await.unwrap();
+    answer.frame().await.unwrap().unwrap();
+    assert!((64_000..256_000).contains(&memory.held()), "{}", memory.held());
+    drop(answer);
+    assert_eq!(memory.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_before_the_first_token_counts() {
     let comment = format!(": {}\n\n", "x".repeat(CHUNK));
     let text = said(json!({"delta": {"content": "a"}}));
