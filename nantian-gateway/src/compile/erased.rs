@@ -102,9 +102,3 @@ impl<R, E> Future for LocalFuture<R, E> {
         self.0.as_mut().poll(cx)
     }
 }
-
-impl<R, E> fmt::Debug for LocalFuture<R, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalFuture").finish_non_exhaustive()
-    }
-}

@@ -87,12 +87,6 @@ struct Pending {
     status: Value,
 }
 
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").field("leads", &self.leads).finish_non_exhaustive()
-    }
-}
-
 impl Writer {
     /// Writes what `view` shows into the objects of `cache`, while the process holds `lease`. GatewayClasses
     /// claim `features`.

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
@@ -160,12 +159,6 @@ fn spread(age: Duration) -> Duration {
 
 fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
-}
-
-impl fmt::Debug for Connections {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").field("open", &self.len()).finish()
-    }
 }
 
 /// One open connection; dropping it removes it.

@@ -5,7 +5,6 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    fmt,
     rc::{Rc, Weak},
     sync::{
         Arc,
@@ -150,18 +149,6 @@ impl Drop for StallTimer {
         if let Some(key) = self.key.get() {
             self.timers.entries.borrow_mut().try_remove(key);
         }
-    }
-}
-
-impl fmt::Debug for StallTimer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StallTimer").field("is_late", &self.is_late).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for StallTimers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StallTimers").finish_non_exhaustive()
     }
 }
 

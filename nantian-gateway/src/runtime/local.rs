@@ -1,6 +1,6 @@
 //! A worker's view of a snapshot.
 
-use std::{cell::OnceCell, fmt, ops::Deref, sync::Arc};
+use std::{cell::OnceCell, ops::Deref, sync::Arc};
 
 use http::Request;
 
@@ -66,11 +66,5 @@ impl Deref for LocalSnapshot {
 
     fn deref(&self) -> &Snapshot {
         &self.shared
-    }
-}
-
-impl fmt::Debug for LocalSnapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalSnapshot").field("generation", &self.shared.generation()).finish_non_exhaustive()
     }
 }

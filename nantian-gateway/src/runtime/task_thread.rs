@@ -1,6 +1,6 @@
 //! A thread for one task that must not wait for others.
 
-use std::{fmt, future::Future, io, thread};
+use std::{future::Future, io, thread};
 
 use tokio::{runtime::Builder, sync::oneshot};
 
@@ -26,12 +26,6 @@ impl TaskThread {
             });
         })?;
         Ok(Self { _stop: stop })
-    }
-}
-
-impl fmt::Debug for TaskThread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskThread").finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! One worker: a thread, its runtime, and what belongs to it alone.
 
-use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use nantian_ai::BodyMemory;
 use tokio::{sync::Semaphore, time::Instant};
@@ -157,14 +157,5 @@ impl Worker {
 
     pub(super) fn sweep(&self, now: Instant) {
         self.context.client.sweep(now);
-    }
-}
-
-impl fmt::Debug for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker")
-            .field("index", &self.context.worker)
-            .field("connections", &self.connections)
-            .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    fmt, io,
+    io,
     net::SocketAddr,
     time::Duration,
 };
@@ -197,15 +197,6 @@ impl ProxiedStream<'_> {
             took: self.begun.elapsed(),
             error: error.as_deref(),
         });
-    }
-}
-
-impl fmt::Debug for ProxiedStream<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProxiedStream")
-            .field("route", &self.route.name)
-            .field("client", &self.client)
-            .finish_non_exhaustive()
     }
 }
 

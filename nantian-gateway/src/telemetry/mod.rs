@@ -14,7 +14,7 @@ mod record;
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -268,12 +268,6 @@ impl ExportersDone {
     pub(crate) async fn wait(&mut self) {
         // Nothing is ever sent.
         let _ = self.0.recv().await;
-    }
-}
-
-impl fmt::Debug for ExportersDone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExportersDone").finish_non_exhaustive()
     }
 }
 

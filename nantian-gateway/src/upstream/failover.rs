@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    fmt,
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -29,7 +28,7 @@ pub(crate) struct FailoverLayer {
 }
 
 /// The service of [`FailoverLayer`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Failover<S> {
     shared: Rc<Shared<S>>,
 }
@@ -137,21 +136,6 @@ impl<S> Shared<S> {
             endpoint.weight > 0 && endpoint.readiness == Readiness::Ready && !tried.contains(&endpoint.id)
         };
         endpoints.iter().any(is_open).then_some(request)
-    }
-}
-
-impl<S> fmt::Debug for Shared<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("balancer", &self.balancer).finish_non_exhaustive()
-    }
-}
-
-impl<S> fmt::Debug for FailoverFuture<S>
-where
-    S: Service<Request<Body>>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FailoverFuture").field("others", &self.others).finish_non_exhaustive()
     }
 }
 

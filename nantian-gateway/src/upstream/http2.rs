@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
     future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
@@ -178,11 +177,5 @@ impl Http2 {
     /// Whether the connection takes no further request.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
-    }
-}
-
-impl fmt::Debug for Http2 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http2").finish_non_exhaustive()
     }
 }

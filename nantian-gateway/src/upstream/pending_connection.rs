@@ -1,7 +1,5 @@
 //! HTTP/2 connections that are being opened, and the requests that wait for them.
 
-use std::fmt;
-
 use tokio::sync::watch;
 
 use super::UpstreamError;
@@ -33,12 +31,6 @@ impl PendingConnection {
     /// Tells those who wait that there will be none, and why.
     pub(super) fn fail(&self, error: &UpstreamError) {
         self.failure.send_replace(Some(error.for_another()));
-    }
-}
-
-impl fmt::Debug for PendingConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingConnection").field("places", &self.places).finish_non_exhaustive()
     }
 }
 

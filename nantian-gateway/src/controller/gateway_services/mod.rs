@@ -84,12 +84,6 @@ pub(crate) struct GatewayServices {
     told: Vec<Obstacle>,
 }
 
-impl std::fmt::Debug for GatewayServices {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GatewayServices").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
 impl GatewayServices {
     /// Keeps the Services of the Gateways among `objects` as `config` has them while the process holds
     /// `lease`, and their endpoints always.

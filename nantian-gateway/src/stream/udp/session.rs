@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    fmt, io,
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     rc::Rc,
     sync::{Arc, Weak},
@@ -231,15 +231,6 @@ impl Session {
         if let Some(shard) = self.shard() {
             shard.dropped();
         }
-    }
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("client", &self.client)
-            .field("destination", &self.destination)
-            .finish_non_exhaustive()
     }
 }
 

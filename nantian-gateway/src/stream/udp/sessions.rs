@@ -1,6 +1,6 @@
 //! The sessions of one socket.
 
-use std::{collections::HashMap, fmt, rc::Rc, sync::Arc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use nantian_lb::PickContext;
 use tokio::{task::AbortHandle, time::Instant};
@@ -156,14 +156,5 @@ impl Sessions {
             took: session.last().saturating_duration_since(session.begun),
             error: error.as_deref(),
         });
-    }
-}
-
-impl fmt::Debug for Sessions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions")
-            .field("port", &self.key)
-            .field("open", &self.open.len())
-            .finish_non_exhaustive()
     }
 }
