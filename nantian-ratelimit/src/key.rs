@@ -4,10 +4,11 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 
+#[cfg(feature = "redis")]
+use siphasher::sip128::{Hasher128, SipHasher13};
+
 use crate::poly::{Point, Poly};
 use crate::scope::ScopePart;
-#[cfg(feature = "redis")]
-use crate::sip::Sip;
 
 /// The digest of a scope's values: all that a limiter stores of a caller.
 ///
@@ -36,12 +37,12 @@ pub(crate) struct Secret(Point);
 /// The secret that keys on a server are hashed under.
 #[cfg(feature = "redis")]
 #[derive(Clone)]
-pub(crate) struct SharedSecret(Sip);
+pub(crate) struct SharedSecret(SipHasher13);
 
 enum Digest {
     OfProcess(Poly),
     #[cfg(feature = "redis")]
-    OfServer(Sip),
+    OfServer(SipHasher13),
 }
 
 // === impl Key ===
@@ -89,7 +90,7 @@ impl KeyHasher {
         match self.0 {
             Digest::OfProcess(poly) => Key::of(poly.finish()),
             #[cfg(feature = "redis")]
-            Digest::OfServer(sip) => Key::of(sip.finish().0),
+            Digest::OfServer(sip) => Key::of(sip.finish128().h1),
         }
     }
 
@@ -98,10 +99,7 @@ impl KeyHasher {
     pub(crate) fn finish_for_server(self) -> u128 {
         match self.0 {
             Digest::OfProcess(poly) => u128::from(poly.finish()),
-            Digest::OfServer(sip) => {
-                let (low, high) = sip.finish();
-                u128::from(high) << 64 | u128::from(low)
-            }
+            Digest::OfServer(sip) => sip.finish128().into(),
         }
     }
 
@@ -113,8 +111,10 @@ impl KeyHasher {
             Digest::OfProcess(poly) => poly.value(kind, value),
             #[cfg(feature = "redis")]
             Digest::OfServer(sip) => {
-                sip.word((value.len() as u64) << 8 | u64::from(kind));
-                sip.bytes(value);
+                sip.write(&((value.len() as u64) << 8 | u64::from(kind)).to_le_bytes());
+                sip.write(value);
+                // Padded to whole words: the keys that servers have are digests of that.
+                (value.len()..value.len().next_multiple_of(8)).for_each(|_| sip.write_u8(0));
             }
         }
     }
@@ -164,7 +164,7 @@ impl SharedSecret {
     #[expect(clippy::cast_possible_truncation, reason = "the low half")]
     pub(crate) fn from_array(bytes: [u8; 16]) -> Self {
         let both = u128::from_be_bytes(bytes);
-        Self(Sip::new((both >> 64) as u64, both as u64))
+        Self(SipHasher13::new_with_keys((both >> 64) as u64, both as u64))
     }
 
     pub(crate) fn hasher(&self) -> KeyHasher {
@@ -181,4 +181,18 @@ impl fmt::Debug for SharedSecret {
 
 fn random_word() -> u64 {
     RandomState::new().build_hasher().finish()
+}
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_on_a_server_are_those_of_earlier_versions() {
+        let mut key = SharedSecret::from_array(*b"0123456789abcdef").hasher();
+        key.value(Some(b"somebody's key"));
+        key.value(None);
+        key.value(Some(b"12345678"));
+        assert_eq!(key.finish_for_server(), 0xc9e4_1ebf_1bc1_9f22_9cf5_a7c0_85d5_5366);
+    }
 }

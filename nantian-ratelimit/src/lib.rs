@@ -135,8 +135,6 @@ mod rate;
 mod reservation;
 mod scope;
 mod service;
-#[cfg(feature = "redis")]
-mod sip;
 mod sync;
 mod table;
 mod typical;

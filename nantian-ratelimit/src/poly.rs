@@ -108,7 +108,7 @@ const fn mask(bits: u32) -> u64 {
 
 /// Up to seven bytes as a word: reads that overlap, instead of one for each byte.
 #[inline]
-pub(crate) fn padded(bytes: &[u8]) -> u64 {
+fn padded(bytes: &[u8]) -> u64 {
     let length = bytes.len();
     let at = |position: usize| bytes.get(position).map_or(0, |byte| u64::from(*byte) << (8 * position));
     match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
