@@ -37,18 +37,6 @@ pub(super) struct Unreadable {
     pub(super) lines: Vec<String>,
 }
 
-/// A reference as any kind of object writes it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Reference {
-    group: Option<String>,
-    kind: Option<String>,
-    namespace: Option<String>,
-    name: String,
-    section_name: Option<String>,
-    port: Option<i32>,
-}
-
 // === impl PartialObject ===
 
 impl PartialObject {
@@ -62,8 +50,7 @@ impl PartialObject {
         Self {
             generation: at("metadata", "generation").and_then(Value::as_i64),
             references: references
-                .filter_map(|reference| Reference::deserialize(reference).ok())
-                .map(ParentReference::from)
+                .filter_map(|reference| ParentReference::deserialize(reference).ok())
                 .collect(),
             class: text("gatewayClassName").or_else(|| text("controllerName")),
         }
@@ -131,11 +118,5 @@ impl Unreadable {
             }
             _ => None,
         }
-    }
-}
-
-impl From<Reference> for ParentReference {
-    fn from(Reference { group, kind, namespace, name, section_name, port }: Reference) -> Self {
-        Self { group, kind, namespace, name, section_name, port }
     }
 }
