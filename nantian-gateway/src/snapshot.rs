@@ -6,13 +6,14 @@ use crate::{
     compile::CompiledRule,
     ir::RouteId,
     listen::{Order, PortKey, TlsServer},
-    route::{Router, RuleIndex, ServerNames},
+    route::{Router, ServerNames},
     stream::StreamRoute,
 };
 
 /// One generation of the data path.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
+    /// Its number; later ones are higher.
     pub(crate) generation: u64,
     pub(crate) ports: BTreeMap<PortKey, Port>,
     pub(crate) rules: Vec<Arc<CompiledRule>>,
@@ -74,11 +75,6 @@ pub(crate) struct StreamBinding {
 }
 
 impl Snapshot {
-    /// Its number; later ones are higher.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
-    }
-
     /// What becomes of the order of headers.
     pub(crate) fn order(&self) -> Order {
         if self.has_plugins { Order::Kept } else { Order::Any }
@@ -91,11 +87,6 @@ impl Snapshot {
         self.ports.get(key).or_else(|| at(Some(local))).or_else(|| at(None))
     }
 
-    /// The socket of this address and port.
-    pub(crate) fn port(&self, key: &PortKey) -> Option<&Port> {
-        self.ports.get(key)
-    }
-
     /// Whether the route of a connection that came in at `place` is attached there.
     pub(crate) fn carries(&self, place: &StreamBinding) -> bool {
         self.port_of(&place.key, place.local).is_some_and(|port| port.streams.contains(&place.route))
@@ -105,17 +96,9 @@ impl Snapshot {
     pub(crate) fn port_keys(&self) -> impl Iterator<Item = PortKey> + '_ {
         self.ports.keys().copied()
     }
-
-    pub(crate) fn rule(&self, index: RuleIndex) -> Option<&Arc<CompiledRule>> {
-        self.rules.get(usize::try_from(index.0).ok()?)
-    }
 }
 
 impl Port {
-    pub(crate) fn spoken(&self) -> &PortProtocol {
-        &self.spoken
-    }
-
     /// What TLS with HTTP inside does, if there is any.
     pub(crate) fn https(&self) -> Option<&TlsServer> {
         match &self.spoken {

@@ -30,7 +30,7 @@ pub(crate) struct CompiledRule {
     pub(crate) is_routed_by_model: bool,
     /// It is for requests that no route is for.
     pub(crate) serves_unmatched: bool,
-    /// Some stage asks what the headers do not say.
+    /// Some stage asks for a [`RequestInfo`](crate::listen::RequestInfo): what the headers do not say.
     pub(crate) needs_info: bool,
 }
 
@@ -136,11 +136,6 @@ impl CompiledRule {
             serves_unmatched: true,
             needs_info: true,
         }
-    }
-
-    /// Whether some stage asks for a [`RequestInfo`](crate::listen::RequestInfo).
-    pub(crate) fn needs_info(&self) -> bool {
-        self.needs_info
     }
 
     /// Whether some request may be for an AIService.

@@ -77,7 +77,7 @@ impl Listeners {
         snapshot: &Snapshot,
         worker: &Rc<Worker>,
     ) -> Vec<(PortKey, BindError)> {
-        self.open.retain(|key, _| snapshot.port(key).is_some());
+        self.open.retain(|key, _| snapshot.ports.contains_key(key));
         let mut failed = Vec::new();
         for key in snapshot.port_keys() {
             if self.open.contains_key(&key) {

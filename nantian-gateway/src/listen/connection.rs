@@ -66,7 +66,7 @@ pub(super) async fn serve(
     let Some(ends) = preamble::ends(&mut stream, own, key, &worker, &registration).await else { return };
     let snapshot = worker.snapshot();
     let Some(port) = snapshot.port_of(&key, local.ip().to_canonical()) else { return };
-    let (spoken, is_tls) = (port.spoken().clone(), port.is_tls());
+    let (spoken, is_tls) = (port.spoken.clone(), port.is_tls());
     drop(snapshot);
     let client = ends.client;
     let mut peer = Peer::new(ends, local, is_tls, &worker.config.trusted_proxies);

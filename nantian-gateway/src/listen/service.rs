@@ -102,7 +102,7 @@ impl ConnectionService {
         let found = snapshot.find(port, &head).map_err(|error| {
             self.note(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error), &parts)
         })?;
-        if found.as_ref().is_some_and(|found| found.needs_info) || self.worker.config.access_log.is_some() {
+        if found.is_some_and(|(_, rule)| rule.needs_info) || self.worker.config.access_log.is_some() {
             let info = RequestInfo {
                 client: self.peer.client(&parts.headers, &self.worker.config.trusted_proxies),
                 peer: self.peer.address,
@@ -119,14 +119,14 @@ impl ConnectionService {
             parts.extensions.insert(info);
         }
         drop(host);
-        let Some(found) = found else {
+        let Some((service, rule)) = found else {
             return Ok(snapshot.unmatched(Request::from_parts(parts, Body::empty())));
         };
         if upgrades {
             order.remove(&mut parts.headers, |name| *name == header::UPGRADE);
         }
         let body = match &timer {
-            Some(timer) if found.is_of_calls => {
+            Some(timer) if rule.is_of_calls() => {
                 // Both sides of a call speak when they like and as long as they like, also before the head of
                 // its response.
                 timer.free();
@@ -134,7 +134,7 @@ impl ConnectionService {
             }
             _ => self.limited(body),
         };
-        Ok(found.service.call(Request::from_parts(parts, body)))
+        Ok(service.call(Request::from_parts(parts, body)))
     }
 
     /// Refuses what cannot be forwarded truly; gives the path its one spelling.

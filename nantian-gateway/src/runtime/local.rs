@@ -6,7 +6,7 @@ use http::Request;
 
 use crate::{
     body::Body,
-    compile::{Context, RouteFuture, RouteService, stack},
+    compile::{CompiledRule, Context, RouteFuture, RouteService, stack},
     route::{RequestHead, RuleIndex, TooMuchToRead},
     snapshot::{Port, Snapshot},
 };
@@ -19,15 +19,6 @@ pub(crate) struct LocalSnapshot {
     unmatched: RouteService,
 }
 
-/// The rule of a request.
-pub(crate) struct Found<'a> {
-    pub(crate) service: &'a RouteService,
-    /// Whether some stage asks for a [`RequestInfo`](crate::listen::RequestInfo).
-    pub(crate) needs_info: bool,
-    /// Whether it is one of a GRPCRoute.
-    pub(crate) is_of_calls: bool,
-}
-
 impl LocalSnapshot {
     pub(super) fn new(shared: Arc<Snapshot>, context: Context) -> Self {
         let rules = shared.rules.iter().map(|_| OnceCell::new()).collect();
@@ -35,7 +26,8 @@ impl LocalSnapshot {
         Self { shared, context, rules, unmatched }
     }
 
-    /// The rule that `head` belongs to, or that of its listener for all others, if there is one.
+    /// The rule that `head` belongs to, or that of its listener for all others, if there is one, behind its
+    /// service.
     ///
     /// # Errors
     /// [`TooMuchToRead`] where the rule is not known.
@@ -43,16 +35,16 @@ impl LocalSnapshot {
         &self,
         port: &Port,
         head: &RequestHead<'_>,
-    ) -> Result<Option<Found<'_>>, TooMuchToRead> {
+    ) -> Result<Option<(&RouteService, &CompiledRule)>, TooMuchToRead> {
         let index = port.router.find(head)?.or_else(|| port.router.unmatched(head.host));
         Ok(index.and_then(|index| self.found(index)))
     }
 
-    fn found(&self, index: RuleIndex) -> Option<Found<'_>> {
-        let rule = self.shared.rule(index)?;
-        let cell = self.rules.get(usize::try_from(index.0).ok()?)?;
-        let service = cell.get_or_init(|| stack::rule(rule, &self.context));
-        Some(Found { service, needs_info: rule.needs_info(), is_of_calls: rule.is_of_calls() })
+    fn found(&self, index: RuleIndex) -> Option<(&RouteService, &CompiledRule)> {
+        let index = usize::try_from(index.0).ok()?;
+        let rule: &CompiledRule = self.shared.rules.get(index)?;
+        let service = self.rules.get(index)?.get_or_init(|| stack::rule(rule, &self.context));
+        Some((service, rule))
     }
 
     /// Answers a request that no rule matches.

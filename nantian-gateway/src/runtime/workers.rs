@@ -156,7 +156,7 @@ async fn serve(worker: Rc<Worker>, mut inbox: Inbox) {
                 worker.install(Arc::clone(&snapshot));
                 let failed = listeners.reconcile(&snapshot, &worker).into_iter();
                 let failed = failed.map(|(key, error)| (key, error.into())).collect();
-                let report = BindReport { generation: snapshot.generation(), failed };
+                let report = BindReport { generation: snapshot.generation, failed };
                 if inbox.report.send(report).is_err() {
                     break;
                 }

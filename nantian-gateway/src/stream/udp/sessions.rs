@@ -72,7 +72,7 @@ impl Sessions {
     /// Ends the sessions that were silent for too long, whose route is gone, or whose endpoint is.
     pub(super) fn sweep(&mut self, now: Instant) {
         let snapshot = self.worker.snapshot();
-        let routes = snapshot.port(&self.key).map(|port| port.streams.as_slice()).unwrap_or_default();
+        let routes = snapshot.ports.get(&self.key).map(|port| port.streams.as_slice()).unwrap_or_default();
         let limit = self.worker.config.udp.session_timeout;
         let is_over = |session: &Session| {
             now.saturating_duration_since(session.last()) >= limit
@@ -97,7 +97,7 @@ impl Sessions {
             return None;
         }
         let snapshot = self.worker.snapshot();
-        let PortProtocol::Stream(Some(route)) = snapshot.port(&self.key)?.spoken() else { return None };
+        let PortProtocol::Stream(Some(route)) = &snapshot.ports.get(&self.key)?.spoken else { return None };
         let session = self.open(client, Arc::clone(route));
         let shard = route.metrics.shard(self.worker.index());
         let Some(session) = session else {
