@@ -4,6 +4,10 @@ use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 
+/// Too many files are open in this process, or in the system (errno(3), of every Unix).
+pub(crate) const EMFILE: i32 = 24;
+pub(crate) const ENFILE: i32 = 23;
+
 /// How long a connection is silent before its peer is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Between two questions.

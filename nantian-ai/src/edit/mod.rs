@@ -11,7 +11,10 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use self::lookalike::resembled;
-use crate::wire::json::{Malformed, Mark, Scanner};
+use crate::wire::{
+    BYTE_ORDER_MARK,
+    json::{Malformed, Mark, Scanner},
+};
 
 /// The members of the outermost object of a body.
 #[derive(Clone, Debug)]
@@ -23,9 +26,6 @@ pub struct Object<'a> {
 /// Members of an object, at most. Each takes more memory than the few bytes in which it can be written, and
 /// is looked at for every name that is looked for.
 const MOST_MEMBERS: usize = 1 << 14;
-
-/// What may stand before a text, and be ignored (RFC 8259, section 8.1), as servers in Python do.
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 #[derive(Clone, Debug)]
 struct Member {

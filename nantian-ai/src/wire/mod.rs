@@ -5,6 +5,10 @@ pub mod json;
 pub mod ndjson;
 pub mod sse;
 
+/// What may stand before a text, and be ignored: before events, and before JSON (RFC 8259, section 8.1), as
+/// servers in Python write it.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// The largest event of a stream that is read, in bytes: a picture in base64 is a few million.
 pub(crate) const EVENT_LIMIT: usize = 16 * 1024 * 1024;
 

@@ -5,6 +5,8 @@
 
 use memchr::memchr2;
 
+use super::BYTE_ORDER_MARK;
+
 /// An incremental decoder of one stream.
 #[derive(Clone, Debug)]
 pub struct SseDecoder {
@@ -42,8 +44,6 @@ pub(crate) const PING: &[u8] = b": ping\n\n";
 pub(crate) fn may_begin_with(first: u8) -> bool {
     matches!(first, b':' | b'd' | b'e' | b'i' | b'r')
 }
-
-const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 // === impl SseDecoder ===
 
@@ -114,7 +114,7 @@ impl SseDecoder {
             return;
         }
         // A byte order mark is still in the first line here; it counts for nothing.
-        let mark = if self.at_start { BOM.len() } else { 0 };
+        let mark = if self.at_start { BYTE_ORDER_MARK.len() } else { 0 };
         if self.oversized || self.exceeds((self.line.len() + piece.len()).saturating_sub(mark)) {
             self.skip_event();
             self.skip_line();
@@ -140,7 +140,7 @@ impl SseDecoder {
 
     fn take_line(&mut self, line: &[u8], sink: &mut impl FnMut(Item<'_>)) {
         let line = match std::mem::take(&mut self.at_start) {
-            true => line.strip_prefix(BOM).unwrap_or(line),
+            true => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
             false => line,
         };
         if line.is_empty() {

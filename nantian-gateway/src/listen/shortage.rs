@@ -12,6 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::PortKey;
+use crate::socket::{EMFILE, ENFILE};
 
 /// What there may not be enough of, in the whole process.
 #[derive(Debug, Default)]
@@ -44,10 +45,6 @@ struct Times {
 const PAUSE: Duration = Duration::from_secs(60);
 /// It is over when it was not met for so long: of places that come and go one at a time there are not enough.
 const QUIET: Duration = Duration::from_secs(1);
-
-/// Too many files are open in this process, or in the system (errno(3), of every Unix).
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
 
 // === impl Shortages ===
 

@@ -9,10 +9,10 @@ use nantian_ai::{
 };
 use serde_json::{Value, json};
 
-use crate::pattern::{Finder, InvalidPattern, Patterns};
-
-/// What stands for what was blacked out.
-const REDACTED: &str = "[redacted]";
+use crate::{
+    ir::REDACTED,
+    pattern::{Finder, InvalidPattern, Patterns},
+};
 
 /// Finds it.
 const MARK: &str = r"\[redacted\]";

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 #[cfg(feature = "kubernetes")]
-pub(crate) use self::cluster_state::oldest_first;
+pub(crate) use self::cluster_state::{SERVICE_NAME_LABEL, oldest_first};
 pub(crate) use self::gateway::certificate_fault;
 #[cfg(feature = "kubernetes")]
 pub(crate) use self::gateway::{added_listeners, asked_addresses, asked_of_service, has_parameters};

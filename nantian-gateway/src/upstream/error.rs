@@ -5,7 +5,10 @@ use std::{io, time::Duration};
 use http::Request;
 
 use super::Destination;
-use crate::body::{Body, BoxError};
+use crate::{
+    body::{Body, BoxError},
+    socket::{EMFILE, ENFILE},
+};
 
 /// A request that an endpoint did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -151,9 +154,7 @@ fn is_of_this_machine(error: &io::Error) -> bool {
 /// told of them.
 pub(super) const NOT_SPOKEN: io::ErrorKind = io::ErrorKind::InvalidData;
 
-/// "Too many open files", here and in the system, and "no buffer space", as Linux numbers them (errno(3)).
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
+/// "No buffer space", as Linux numbers it (errno(3)).
 const ENOBUFS: i32 = 105;
 
 /// A request without an answer, and the request itself if nothing of it was written.

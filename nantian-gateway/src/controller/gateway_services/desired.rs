@@ -14,6 +14,7 @@ use super::{GatewayServiceConfig, ServiceKind, TrafficPolicy};
 use crate::{
     ir::{ObjectName, Transport},
     source::kube::digest,
+    translate::SERVICE_NAME_LABEL,
 };
 
 /// The label that says who takes care of a Service.
@@ -147,7 +148,7 @@ pub(super) fn slice(
         "metadata": {
             "name": name.name,
             "namespace": name.namespace,
-            "labels": { "kubernetes.io/service-name": service.name, (SLICE_MANAGED_BY): MANAGER },
+            "labels": { (SERVICE_NAME_LABEL): service.name, (SLICE_MANAGED_BY): MANAGER },
             "annotations": {},
             "ownerReferences": [{ "apiVersion": "v1", "kind": "Service", "name": service.name, "uid": uid }],
         },

@@ -18,11 +18,8 @@ use crate::{
         Objects, Placements,
         kube::{FRONT_PORTS, belongs_to, digest, front_ports, listener_ports, ours, service_name},
     },
-    translate::{asked_of_service, has_parameters},
+    translate::{SERVICE_NAME_LABEL, asked_of_service, has_parameters},
 };
-
-/// The label that ties an EndpointSlice to its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The families of addresses that replicas can have.
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
@@ -298,8 +295,9 @@ fn replicas(objects: &Objects, own: &ObjectName) -> BTreeMap<String, Vec<Endpoin
     let mut families: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
     for (name, slice) in &objects.endpoint_slices {
         let labels = slice.metadata.labels.as_ref();
-        let is_own =
-            labels.and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|service| **service == *own.name);
+        let is_own = labels
+            .and_then(|labels| labels.get(SERVICE_NAME_LABEL))
+            .is_some_and(|service| **service == *own.name);
         if name.namespace == own.namespace && is_own {
             families.entry(slice.address_type.clone()).or_default().extend(slice.endpoints.iter().cloned());
         }

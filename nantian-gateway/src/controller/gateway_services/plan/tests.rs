@@ -42,7 +42,7 @@ fn world() -> Objects {
     let spec = json!({ "controllerName": objects.controller });
     let class = json!({ "metadata": { "name": "ours" }, "spec": spec });
     put(&mut objects.gateway_classes, class);
-    let labels = json!({ (SERVICE_NAME): "nantian-gateway" });
+    let labels = json!({ (SERVICE_NAME_LABEL): "nantian-gateway" });
     put(
         &mut objects.endpoint_slices,
         json!({
@@ -128,7 +128,7 @@ fn a_gateway_is_given_a_service_that_leads_to_the_replicas() {
     let second = carry_out(&mut objects);
     assert_eq!((second.services.len(), second.slices.len()), (0, 1));
     let slice = &second.slices[0].body;
-    assert_eq!(slice["metadata"]["labels"][SERVICE_NAME], "web-ours");
+    assert_eq!(slice["metadata"]["labels"][SERVICE_NAME_LABEL], "web-ours");
     assert_eq!(slice["metadata"]["ownerReferences"][0]["uid"], "uid-of-web-ours");
     let pod = json!({ "kind": "Pod", "namespace": "system", "name": "own-a", "uid": "u" });
     let endpoints = json!([
@@ -505,8 +505,8 @@ fn the_listeners_of_a_set_that_its_gateway_takes_have_ports_too() {
 /// Puts the replicas that have an address of this family in place of those that had.
 fn replace_replicas(objects: &mut Objects, family: &str, addresses: &[&str]) {
     let endpoints = addresses.iter().map(|address| json!({ "addresses": [address] }));
-    let metadata =
-        json!({ "name": "own-1", "namespace": "system", "labels": { (SERVICE_NAME): "nantian-gateway" } });
+    let labels = json!({ (SERVICE_NAME_LABEL): "nantian-gateway" });
+    let metadata = json!({ "name": "own-1", "namespace": "system", "labels": labels });
     put(
         &mut objects.endpoint_slices,
         json!({ "metadata": metadata, "addressType": family, "endpoints": endpoints.collect::<Vec<_>>(), "ports": [] }),
