@@ -4,7 +4,11 @@ use std::{collections::HashSet, fmt};
 
 use gateway_api::experimental::referencegrants::ReferenceGrant;
 
-use super::status::ParentReference;
+use super::{
+    conditions::Reason,
+    fault::{Fault, Path},
+    status::ParentReference,
+};
 use crate::{ir::RouteKind, source::ByName};
 
 /// A group and a kind.
@@ -125,5 +129,26 @@ impl<'a> Grants<'a> {
         from_namespace == to_namespace
             || self.permitted.contains(&permit)
             || self.permitted.contains(&Permit { name: Some(name), ..permit })
+    }
+
+    /// The same of what the field at `path` refers to.
+    ///
+    /// # Errors
+    /// A [`Fault`] that says what has no grant.
+    pub(super) fn check(
+        &self,
+        from: (GroupKind<'_>, &str),
+        to: (GroupKind<'_>, &str, &str),
+        path: &Path<'_>,
+    ) -> Result<(), Fault> {
+        if self.permit(from, to) {
+            return Ok(());
+        }
+        let ((from, own), (to, namespace, name)) = (from, to);
+        let (from, to) = (from.kind, to.kind);
+        let message = format_args!(
+            "no ReferenceGrant in {namespace} permits {from}s of {own} to use {to} {namespace}/{name}"
+        );
+        Err(Fault::at(Reason::RefNotPermitted, path, message).absent())
     }
 }

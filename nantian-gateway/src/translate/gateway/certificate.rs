@@ -55,12 +55,7 @@ pub(super) fn resolve(
     }
     let namespace = reference.namespace.unwrap_or(own);
     let name = ObjectName::new(namespace, reference.name);
-    if !cluster.grants.permit((owner, own), (GroupKind::SECRET, namespace, &name.name)) {
-        let owner = owner.kind;
-        let message =
-            format!("no ReferenceGrant in {namespace} permits {owner}s of {own} to use Secret {name}");
-        return Err(Fault::at(Reason::RefNotPermitted, path, message).absent());
-    }
+    cluster.grants.check((owner, own), (GroupKind::SECRET, namespace, &name.name), path)?;
     let secret = cluster
         .objects
         .secrets

@@ -116,12 +116,7 @@ impl Reference<'_> {
         }
         let own = gateway.namespace.as_str();
         let namespace = self.namespace.unwrap_or(own);
-        if !cluster.grants.permit((GroupKind::GATEWAY, own), (kind, namespace, name)) {
-            let message = format!(
-                "no ReferenceGrant in {namespace} permits Gateways of {own} to use ConfigMap {namespace}/{name}"
-            );
-            return Err(Fault::at(Reason::RefNotPermitted, path, message).absent());
-        }
+        cluster.grants.check((GroupKind::GATEWAY, own), (kind, namespace, name), path)?;
         authorities::add(cluster, ObjectName::new(namespace, name), path, authorities)
     }
 }

@@ -53,12 +53,7 @@ pub(super) fn resolve(
     let namespace = spec.namespace.unwrap_or(&route.name.namespace);
     let name = ObjectName::new(namespace, spec.name);
     let from = (GroupKind::of_route(route.kind), route.name.namespace.as_str());
-    if !cluster.grants.permit(from, (kind, namespace, &name.name)) {
-        let (own, from) = (&route.name.namespace, route.kind.as_str());
-        let message =
-            format!("no ReferenceGrant in {namespace} permits {from}s of {own} to use {} {name}", kind.kind);
-        return Err(Fault::at(Reason::RefNotPermitted, path, message).absent());
-    }
+    cluster.grants.check(from, (kind, namespace, &name.name), path)?;
     if kind == GroupKind::AI_SERVICE {
         ai_service(ai_services, name, path)
     } else {
