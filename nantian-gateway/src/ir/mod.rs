@@ -7,7 +7,6 @@
 mod backend;
 mod controller_name;
 mod cors;
-mod duration;
 mod filter;
 mod listener;
 mod name;

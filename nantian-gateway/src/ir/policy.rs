@@ -6,7 +6,7 @@ use nantian_crd::{AuthType, FailurePolicy, Format, Hook, OnLimit, StreamFraming}
 use serde::{Serialize, Serializer};
 use zeroize::Zeroize as _;
 
-use super::{BackendId, BackendTransport, ObjectName, Policies, duration, shown};
+use super::{BackendId, BackendTransport, ObjectName, Policies, shown};
 
 /// Bytes that are never shown, and wiped from memory when they are dropped.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +54,7 @@ pub struct AiService {
     /// The credential.
     pub auth: AiAuth,
     /// `spec.timeout`, 10 minutes where it is absent; `None` is no limit, `0s`.
-    #[serde(serialize_with = "duration::show_limit")]
+    #[serde(serialize_with = "shown::limit")]
     pub timeout: Option<Duration>,
     /// `spec.retry`.
     pub retry: Retry,
@@ -136,11 +136,11 @@ pub struct Retry {
 #[non_exhaustive]
 pub enum RetryBackoff {
     /// Doubled each time, with full jitter.
-    Exponential(#[serde(serialize_with = "duration::show")] Duration),
+    Exponential(#[serde(serialize_with = "shown::duration")] Duration),
     /// Grows by this much each time.
-    Linear(#[serde(serialize_with = "duration::show")] Duration),
+    Linear(#[serde(serialize_with = "shown::duration")] Duration),
     /// Always this long.
-    Fixed(#[serde(serialize_with = "duration::show")] Duration),
+    Fixed(#[serde(serialize_with = "shown::duration")] Duration),
 }
 
 impl Default for RetryBackoff {
@@ -289,10 +289,10 @@ pub struct Sandbox {
     /// Linear memory of one instance, in bytes.
     pub max_memory_bytes: u64,
     /// Time of one call into the guest.
-    #[serde(serialize_with = "duration::show")]
+    #[serde(serialize_with = "shown::duration")]
     pub max_execution_time: Duration,
     /// Time that a message may be held.
-    #[serde(serialize_with = "duration::show")]
+    #[serde(serialize_with = "shown::duration")]
     pub max_pause: Duration,
     /// Bytes of one body that may be held.
     pub max_buffered_body_bytes: u64,

@@ -5,9 +5,7 @@ use std::{fmt, time::Duration};
 use http::{HeaderName, Method};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{
-    BackendId, Filter, ObjectName, PolicyId, SessionPersistence, Transport, duration, redact, shown,
-};
+use super::{BackendId, Filter, ObjectName, PolicyId, SessionPersistence, Transport, redact, shown};
 
 /// One route that is attached to at least one listener.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -232,10 +230,10 @@ pub enum Target {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Timeouts {
     /// The whole exchange, `timeouts.request`.
-    #[serde(serialize_with = "duration::show_limit")]
+    #[serde(serialize_with = "shown::limit")]
     pub request: Option<Duration>,
     /// One attempt at a backend, `timeouts.backendRequest`.
-    #[serde(serialize_with = "duration::show_limit")]
+    #[serde(serialize_with = "shown::limit")]
     pub backend_request: Option<Duration>,
 }
 
@@ -247,7 +245,7 @@ pub struct RouteRetry {
     /// How often a request is sent again at most.
     pub attempts: u32,
     /// The least wait before the first time; later ones are longer.
-    #[serde(serialize_with = "duration::show")]
+    #[serde(serialize_with = "shown::duration")]
     pub backoff: Duration,
 }
 

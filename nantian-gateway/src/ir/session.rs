@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::duration;
+use super::shown;
 
 /// Session persistence of a rule or of a backend.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -14,10 +14,10 @@ pub struct SessionPersistence {
     /// What carries the session.
     pub carrier: SessionCarrier,
     /// The age at which a session ends.
-    #[serde(serialize_with = "duration::show_limit")]
+    #[serde(serialize_with = "shown::limit")]
     pub absolute_timeout: Option<Duration>,
     /// The time without a request after which it ends.
-    #[serde(serialize_with = "duration::show_limit")]
+    #[serde(serialize_with = "shown::limit")]
     pub idle_timeout: Option<Duration>,
 }
 

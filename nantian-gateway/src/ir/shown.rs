@@ -1,6 +1,6 @@
-//! How what others have a type for is shown: as its text.
+//! How what others have a type for is shown: as its text, of durations `1.5s`.
 
-use std::{borrow::Cow, fmt::Display};
+use std::{borrow::Cow, fmt::Display, time::Duration};
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serializer;
@@ -45,4 +45,14 @@ pub(super) fn names<S: Serializer>(names: &[HeaderName], serializer: S) -> Resul
 /// Shows a status as its number.
 pub(super) fn status<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u16(status.as_u16())
+}
+
+/// Shows a duration.
+pub(super) fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{duration:?}"))
+}
+
+/// Shows a limit; the absence of one stays absent.
+pub(super) fn limit<S: Serializer>(limit: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    optional(&limit.map(|limit| format!("{limit:?}")), serializer)
 }
