@@ -16,7 +16,10 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use super::{Metrics, family::counters};
+use super::{
+    Metrics,
+    family::{counters, labels},
+};
 use crate::{sync::lock, telemetry::ExportCounts};
 
 /// How calls end.
@@ -32,27 +35,28 @@ const KINDS: [&str; 5] = ["input", "output", "cached", "cache_written", "reasoni
 /// Upper bounds of the time to the first token and between tokens, in milliseconds.
 const BOUNDS: [u64; 14] = [1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000];
 
-/// What becomes of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AttemptResult {
-    /// The provider serves it.
-    Success,
-    /// The provider answers with a 4xx that is none of the others.
-    ClientError,
-    /// The provider answers with a 5xx.
-    ServerError,
-    /// The provider has had too many requests.
-    RateLimited,
-    /// The provider refuses the AIService's credential, or none is to be had.
-    Credential,
-    /// The answer has not come in time, or not its first token.
-    Timeout,
-    /// Nobody answers.
-    Unreachable,
-    /// The stream says an error or breaks off, or the answer is none of a provider.
-    Other,
-    /// Nobody waits for it any more.
-    Aborted,
+labels! {
+    /// What becomes of an attempt.
+    enum AttemptResult {
+        /// The provider serves it.
+        Success = "2xx",
+        /// The provider answers with a 4xx that is none of the others.
+        ClientError = "4xx",
+        /// The provider answers with a 5xx.
+        ServerError = "5xx",
+        /// The provider has had too many requests.
+        RateLimited = "429",
+        /// The provider refuses the AIService's credential, or none is to be had.
+        Credential = "credential",
+        /// The answer has not come in time, or not its first token.
+        Timeout = "timeout",
+        /// Nobody answers.
+        Unreachable = "unreachable",
+        /// The stream says an error or breaks off, or the answer is none of a provider.
+        Other = "other",
+        /// Nobody waits for it any more.
+        Aborted = "aborted",
+    }
 }
 
 /// Counters of one AIService.
@@ -60,7 +64,7 @@ enum AttemptResult {
 pub(crate) struct AiMetrics {
     outcomes: [AtomicU64; OUTCOMES.len()],
     tokens: [AtomicU64; KINDS.len()],
-    attempts: [AtomicU64; AttemptResult::ALL.len()],
+    attempts: [AtomicU64; AttemptResult::LABELS.len()],
     /// When its credential was last said to be refused.
     reminded: Mutex<Option<Instant>>,
     failovers: AtomicU64,
@@ -80,19 +84,6 @@ struct Times {
 // === impl AttemptResult ===
 
 impl AttemptResult {
-    /// All of them, in their order.
-    const ALL: [Self; 9] = [
-        Self::Success,
-        Self::ClientError,
-        Self::ServerError,
-        Self::RateLimited,
-        Self::Credential,
-        Self::Timeout,
-        Self::Unreachable,
-        Self::Other,
-        Self::Aborted,
-    ];
-
     fn of(attempt: &AttemptReport) -> Self {
         let by_status = attempt.status.map(|status| match status.as_u16() {
             429 => Self::RateLimited,
@@ -108,21 +99,6 @@ impl AttemptResult {
             (Some(_), None | Some(Self::Success)) => Self::Other,
             (_, Some(result)) => result,
             (None, None) => Self::Aborted,
-        }
-    }
-
-    /// Its label.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "2xx",
-            Self::ClientError => "4xx",
-            Self::ServerError => "5xx",
-            Self::RateLimited => "429",
-            Self::Credential => "credential",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Other => "other",
-            Self::Aborted => "aborted",
         }
     }
 }
@@ -220,7 +196,7 @@ impl Metrics {
         })?;
         let help = "Requests that a provider was sent, further attempts included, by what became of them";
         labelled(encoder, ("nantian_ai_attempts", help), services, "result", |it| {
-            AttemptResult::ALL.map(AttemptResult::as_str).into_iter().zip(loads(&it.attempts)).collect()
+            AttemptResult::LABELS.into_iter().zip(loads(&it.attempts)).collect()
         })?;
         let help = "Calls that failed, so that another AIService was asked";
         plain(encoder, ("nantian_ai_failovers", help), services, |it| &it.failovers)?;

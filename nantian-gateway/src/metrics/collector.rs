@@ -79,7 +79,7 @@ impl Metrics {
             routes.iter().map(|(route, totals)| ([("route", route.as_str())], totals.retries)),
         )?;
         let mirrored = routes.iter().flat_map(|(route, totals)| {
-            let copies = totals.mirrored.map(|counts| MirrorResult::NAMES.into_iter().zip(counts));
+            let copies = totals.mirrored.map(|counts| MirrorResult::LABELS.into_iter().zip(counts));
             copies
                 .into_iter()
                 .flatten()

@@ -7,6 +7,27 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
+/// Declares an enum of what is counted apart, each variant with its label.
+macro_rules! labels {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $vis enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// The labels of all, in the order of the variants.
+            pub(super) const LABELS: [&'static str; [$($label,)+].len()] = [$(Self::$variant.as_str(),)+];
+
+            /// Its label.
+            $vis const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+pub(super) use labels;
+
 /// Counters, each with its labels.
 pub(super) fn counters<L: EncodeLabelSet, V: EncodeCounterValue>(
     encoder: &mut DescriptorEncoder<'_>,

@@ -7,39 +7,27 @@ use std::{
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::{Metrics, family::counters};
+use super::{
+    Metrics,
+    family::{counters, labels},
+};
 
-/// Why a connection that should have a preamble has none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PreambleFailure {
-    /// The proxy has ended the connection.
-    Closed,
-    /// It took too long.
-    Timeout,
-    /// Something else comes first, it breaks the rules, or it is too long.
-    Malformed,
+labels! {
+    /// Why a connection that should have a preamble has none.
+    pub(crate) enum PreambleFailure {
+        /// The proxy has ended the connection.
+        Closed = "closed",
+        /// It took too long.
+        Timeout = "timeout",
+        /// Something else comes first, it breaks the rules, or it is too long.
+        Malformed = "malformed",
+    }
 }
 
 /// The preambles that failed.
 #[derive(Debug, Default)]
 pub(super) struct PreambleMetrics {
-    failures: [AtomicU64; PreambleFailure::ALL.len()],
-}
-
-// === impl PreambleFailure ===
-
-impl PreambleFailure {
-    /// All of them, in their order.
-    const ALL: [Self; 3] = [Self::Closed, Self::Timeout, Self::Malformed];
-
-    /// Its label.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Timeout => "timeout",
-            Self::Malformed => "malformed",
-        }
-    }
+    failures: [AtomicU64; PreambleFailure::LABELS.len()],
 }
 
 // === impl Metrics ===
@@ -53,12 +41,12 @@ impl Metrics {
     }
 
     pub(super) fn encode_preambles(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let failures = PreambleFailure::ALL.into_iter().zip(&self.preambles.failures);
+        let failures = PreambleFailure::LABELS.into_iter().zip(&self.preambles.failures);
         counters(
             encoder,
             "nantian_proxy_protocol_failures",
             "Connections from the networks of --proxy-protocol-from without a PROXY protocol header, by reason",
-            failures.map(|(why, count)| ([("reason", why.as_str())], count.load(Relaxed))),
+            failures.map(|(why, count)| ([("reason", why)], count.load(Relaxed))),
         )
     }
 }

@@ -7,6 +7,8 @@ use std::{
 
 use http::StatusCode;
 
+use super::family::labels;
+
 /// Upper bounds of the duration buckets.
 pub(super) const BOUNDS: [Duration; 18] = [
     Duration::from_micros(500),
@@ -34,20 +36,16 @@ pub(super) const BOUNDS: [Duration; 18] = [
 /// left.
 pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 
-/// What became of a copy of a request for a mirror.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum MirrorResult {
-    /// The mirror has answered it.
-    Answered,
-    /// The mirror cannot be reached or does not answer in time.
-    Failed,
-    /// It is too long or one too many.
-    LeftOut,
-}
-
-impl MirrorResult {
-    /// Each by its name, in the order of the variants.
-    pub(super) const NAMES: [&str; 3] = ["answered", "failed", "left_out"];
+labels! {
+    /// What became of a copy of a request for a mirror.
+    pub(crate) enum MirrorResult {
+        /// The mirror has answered it.
+        Answered = "answered",
+        /// The mirror cannot be reached or does not answer in time.
+        Failed = "failed",
+        /// It is too long or one too many.
+        LeftOut = "left_out",
+    }
 }
 
 /// Counters of one route, one shard a worker.
@@ -66,7 +64,7 @@ pub(crate) struct Shard {
     micros: AtomicU64,
     in_flight: AtomicI64,
     retries: AtomicU64,
-    mirrored: [AtomicU64; MirrorResult::NAMES.len()],
+    mirrored: [AtomicU64; MirrorResult::LABELS.len()],
 }
 
 /// The sum over all workers.
@@ -78,7 +76,7 @@ pub(super) struct Totals {
     pub(super) in_flight: i64,
     pub(super) retries: u64,
     /// None where no rule has had a mirror.
-    pub(super) mirrored: Option<[u64; MirrorResult::NAMES.len()]>,
+    pub(super) mirrored: Option<[u64; MirrorResult::LABELS.len()]>,
 }
 
 impl RouteMetrics {
@@ -101,7 +99,7 @@ impl RouteMetrics {
 
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        let mut mirrored = [0; MirrorResult::NAMES.len()];
+        let mut mirrored = [0; MirrorResult::LABELS.len()];
         for shard in &self.shards {
             add(&mut totals.classes, &shard.classes);
             add(&mut totals.buckets, &shard.buckets);

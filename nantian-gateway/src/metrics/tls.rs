@@ -13,75 +13,43 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
     Metrics,
-    family::{counters, gauges},
+    family::{counters, gauges, labels},
 };
 use crate::{ir::ObjectName, sync::lock};
 
-/// Why a client and the gateway have not come to an understanding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HandshakeFailure {
-    /// The client has ended the connection.
-    Closed,
-    /// The client took too long.
-    Timeout,
-    /// What came is no TLS, or breaks its rules.
-    Malformed,
-    /// No listener takes the name that the client asks for.
-    UnknownName,
-    /// There is no version, cipher or protocol that both speak.
-    Incompatible,
-    /// The client has no certificate, and has to have one.
-    NoClientCertificate,
-    /// Its certificate has expired.
-    ExpiredClientCertificate,
-    /// Its certificate is not one that the listener takes.
-    InvalidClientCertificate,
-    /// The client has said that it will not go on, such as because of the certificate that it was presented.
-    ClientAlert,
-    /// None of the others.
-    Other,
+labels! {
+    /// Why a client and the gateway have not come to an understanding.
+    pub(crate) enum HandshakeFailure {
+        /// The client has ended the connection.
+        Closed = "closed",
+        /// The client took too long.
+        Timeout = "timeout",
+        /// What came is no TLS, or breaks its rules.
+        Malformed = "malformed",
+        /// No listener takes the name that the client asks for.
+        UnknownName = "unknown_name",
+        /// There is no version, cipher or protocol that both speak.
+        Incompatible = "incompatible",
+        /// The client has no certificate, and has to have one.
+        NoClientCertificate = "no_client_certificate",
+        /// Its certificate has expired.
+        ExpiredClientCertificate = "expired_client_certificate",
+        /// Its certificate is not one that the listener takes.
+        InvalidClientCertificate = "invalid_client_certificate",
+        /// The client has said that it will not go on, such as because of the certificate that it was
+        /// presented.
+        ClientAlert = "client_alert",
+        /// None of the others.
+        Other = "other",
+    }
 }
 
 /// The handshakes that failed, and until when certificates hold.
 #[derive(Debug, Default)]
 pub(super) struct TlsMetrics {
-    failures: [AtomicU64; HandshakeFailure::ALL.len()],
+    failures: [AtomicU64; HandshakeFailure::LABELS.len()],
     /// By Secret, in seconds since 1970.
     not_after: Mutex<BTreeMap<ObjectName, u64>>,
-}
-
-// === impl HandshakeFailure ===
-
-impl HandshakeFailure {
-    /// All of them, in their order.
-    const ALL: [Self; 10] = [
-        Self::Closed,
-        Self::Timeout,
-        Self::Malformed,
-        Self::UnknownName,
-        Self::Incompatible,
-        Self::NoClientCertificate,
-        Self::ExpiredClientCertificate,
-        Self::InvalidClientCertificate,
-        Self::ClientAlert,
-        Self::Other,
-    ];
-
-    /// Its label.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Timeout => "timeout",
-            Self::Malformed => "malformed",
-            Self::UnknownName => "unknown_name",
-            Self::Incompatible => "incompatible",
-            Self::NoClientCertificate => "no_client_certificate",
-            Self::ExpiredClientCertificate => "expired_client_certificate",
-            Self::InvalidClientCertificate => "invalid_client_certificate",
-            Self::ClientAlert => "client_alert",
-            Self::Other => "other",
-        }
-    }
 }
 
 // === impl Metrics ===
@@ -100,12 +68,12 @@ impl Metrics {
     }
 
     pub(super) fn encode_tls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let failures = HandshakeFailure::ALL.into_iter().zip(&self.tls.failures);
+        let failures = HandshakeFailure::LABELS.into_iter().zip(&self.tls.failures);
         counters(
             encoder,
             "nantian_tls_handshake_failures",
             "TLS handshakes with clients that failed, by reason",
-            failures.map(|(why, count)| ([("reason", why.as_str())], count.load(Relaxed))),
+            failures.map(|(why, count)| ([("reason", why)], count.load(Relaxed))),
         )?;
         let not_after = lock(&self.tls.not_after);
         gauges(
