@@ -156,7 +156,7 @@ impl Part {
     }
 }
 
-// === impl Attempt ===
+// === impl AttemptBody ===
 
 impl http_body::Body for AttemptBody {
     type Data = Bytes;

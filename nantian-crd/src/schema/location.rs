@@ -10,7 +10,7 @@ pub(super) enum Location<'a> {
     Item(&'a Location<'a>, usize),
 }
 
-// === impl At ===
+// === impl Location ===
 
 impl Location<'_> {
     pub(super) fn path(&self) -> FieldPath {

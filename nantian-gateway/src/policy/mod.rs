@@ -1,6 +1,8 @@
 //! From the plain data of a policy to the layer of its crate.
 //!
-//! One file a kind; changing one opens no other.
+//! One file or folder a kind. AIServices and TokenPolicies meet over tokens: what a call has used settles
+//! what its limits have reserved (`ai/settle.rs`, `verdict.rs`), and how long the answers before were tells
+//! what to reserve (`rate_limit/lengths.rs`).
 
 mod ai;
 mod load_balancing;

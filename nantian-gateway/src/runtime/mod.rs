@@ -1,4 +1,5 @@
-//! Threads and tasks: the only place that spawns.
+//! Threads and tasks: the only place that spawns tasks. A few threads that run none are started where they
+//! are needed: those of plugins and of logs.
 
 mod calls;
 mod job_thread;

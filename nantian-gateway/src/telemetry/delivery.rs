@@ -152,7 +152,7 @@ impl DeliveryError {
     }
 }
 
-// === impl Taken ===
+// === impl Accepted ===
 
 impl Accepted {
     fn read(said: &[u8]) -> Self {

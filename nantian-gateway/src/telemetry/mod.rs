@@ -261,7 +261,7 @@ impl ExportCounts {
     }
 }
 
-// === impl Exported ===
+// === impl ExportersDone ===
 
 impl ExportersDone {
     /// Waits until all tasks have told what they had, once nothing more can come.

@@ -43,7 +43,7 @@ pub(in crate::translate) struct ListenerState<'a> {
     pub(in crate::translate) attachments: Vec<Attachment>,
 }
 
-// === impl Declarer ===
+// === impl ListenerParent ===
 
 impl ListenerParent<'_> {
     fn kind(&self) -> GroupKind<'static> {
