@@ -36,7 +36,7 @@ pub(crate) struct AiObserver {
 
 /// The end of one call.
 #[derive(Debug)]
-pub(crate) struct RedactedContent {
+pub(crate) struct CallSink {
     settle: Settle,
     /// Absent where no model is asked for an answer.
     call: Option<Call>,
@@ -126,14 +126,14 @@ impl AiObserver {
 }
 
 impl UsageObserver for AiObserver {
-    type Sink = RedactedContent;
+    type Sink = CallSink;
 
     fn keeps(&self) -> usize {
         let captures = self.exports.iter().any(|export| export.tells_contents());
         if captures { CONTENT } else { 0 }
     }
 
-    fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> RedactedContent {
+    fn begin(&self, extensions: &Extensions, facts: &RequestFacts) -> CallSink {
         let answers = facts.operation.is_none_or(Operation::spends);
         let call = answers.then(|| Call {
             observer: self.clone(),
@@ -147,11 +147,11 @@ impl UsageObserver for AiObserver {
             noted: extensions.get::<AiCalls>().map(|calls| calls.begin(facts)),
         });
         let lengths = answers.then(|| Arc::clone(&self.lengths));
-        RedactedContent { settle: Settle::new(extensions, facts, lengths), call }
+        CallSink { settle: Settle::new(extensions, facts, lengths), call }
     }
 }
 
-impl UsageSink for RedactedContent {
+impl UsageSink for CallSink {
     fn finish(self, report: UsageReport) {
         if let Some(call) = self.call {
             call.tell(&report, false);
