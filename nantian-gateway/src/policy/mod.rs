@@ -6,8 +6,8 @@
 
 mod ai;
 mod load_balancing;
+mod peeked_body;
 mod rate_limit;
-mod replayed_body;
 mod session;
 mod verdict;
 mod wasm;

@@ -31,7 +31,7 @@ use crate::{
     body::{Body, BoxError},
     compile::{BackendService, LocalFuture},
     kept::KeptBytes,
-    policy::replayed_body::ReplayedBody,
+    policy::peeked_body::PeekedBody,
     sync::lock,
 };
 
@@ -188,7 +188,7 @@ impl Asking {
 impl Ask {
     async fn ask(self, request: Request<Body>, surface: Surface) -> Result<Response<Body>, BoxError> {
         let (mut parts, mut body) = request.into_parts();
-        let said = ReplayedBody::read(&mut body, MOST, None).await?;
+        let said = PeekedBody::read(&mut body, MOST, None).await?;
         let asking = Some(&said.data).filter(|_| said.has_nothing_else());
         let Some(asking) = asking.and_then(|said| self.asked(&mut parts, said, &surface)) else {
             return self.inner.call(Request::from_parts(parts, said.then(body))).await;
@@ -224,7 +224,7 @@ impl AskAgain {
             return Ok(response);
         }
         let (head, mut body) = response.into_parts();
-        let refusal = ReplayedBody::read(&mut body, MOST_OF_REFUSAL, None).await?;
+        let refusal = PeekedBody::read(&mut body, MOST_OF_REFUSAL, None).await?;
         let is_refused = refuses_to_tell_usage(head.status, &refusal.data);
         let Some((parts, said)) = again.filter(|_| is_refused) else {
             if is_refused {

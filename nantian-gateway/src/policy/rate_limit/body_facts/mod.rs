@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 use super::expected::{Expected, ExpectedAnswer};
 use crate::{
     body::{Body, BoxError},
-    policy::replayed_body::ReplayedBody,
+    policy::peeked_body::PeekedBody,
 };
 
 /// The most bytes of a body that are read before the limits are asked; a longer one says nothing of its
@@ -128,22 +128,22 @@ where
                 Some(most) => {
                     let held = parts.extensions.get::<HeldMemory>().cloned();
                     let held = held.or_else(|| layer.memory.as_ref().map(BodyMemory::begin));
-                    let mut replay = ReplayedBody::read(&mut body, most, held.clone()).await?;
+                    let mut peeked = PeekedBody::read(&mut body, most, held.clone()).await?;
                     if layer.is_routed_by_model {
-                        replay.unpack(&mut parts.headers)?;
+                        peeked.unpack(&mut parts.headers)?;
                         // Whoever chooses an AIService goes on to hold it.
                         if let Some(held) = held {
                             parts.extensions.insert(held);
                         }
                     }
-                    parts.extensions.insert(HeldBytes(replay.data.len() as u64));
-                    let plain = replay.plain(&parts.headers);
+                    parts.extensions.insert(HeldBytes(peeked.data.len() as u64));
+                    let plain = peeked.plain(&parts.headers);
                     if let (Some((surface, expected)), Some(plain)) = (spends, &plain) {
                         expected.note(&surface, plain, &mut parts.extensions);
                     }
-                    let whole = plain.as_deref().filter(|_| asks && replay.is_whole);
+                    let whole = plain.as_deref().filter(|_| asks && peeked.is_whole);
                     let facts = BodyFacts::of(authorized, whole.unwrap_or_default());
-                    body = replay.then(body);
+                    body = peeked.then(body);
                     facts
                 }
                 None => BodyFacts::of(authorized, &[]),
@@ -246,9 +246,9 @@ fn may_be_json(headers: &HeaderMap, size: &SizeHint) -> bool {
     !media_type.starts_with("application/grpc") && (is_json || size.exact().is_some())
 }
 
-// === impl ReplayedBody ===
+// === impl PeekedBody ===
 
-impl ReplayedBody {
+impl PeekedBody {
     /// Unpacks a compressed body; one that cannot be is refused further in.
     ///
     /// # Errors

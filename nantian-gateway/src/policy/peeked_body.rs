@@ -13,7 +13,7 @@ use nantian_ai::{Error, HeldMemory};
 use crate::body::{Body, BoxError};
 
 /// What was read of a body, then the rest of it.
-pub(super) struct ReplayedBody {
+pub(super) struct PeekedBody {
     pub(super) data: Bytes,
     pub(super) is_whole: bool,
     /// Trailers, or what broke it off.
@@ -28,9 +28,9 @@ fn hold(held: Option<&HeldMemory>, bytes: usize) -> Result<(), Error> {
     held.map_or(Ok(()), |held| held.hold(bytes as u64))
 }
 
-// === impl ReplayedBody ===
+// === impl PeekedBody ===
 
-impl ReplayedBody {
+impl PeekedBody {
     /// Reads `body` to its end, or as far as anybody looks.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl ReplayedBody {
     }
 }
 
-impl http_body::Body for ReplayedBody {
+impl http_body::Body for PeekedBody {
     type Data = Bytes;
     type Error = BoxError;
 
