@@ -6,7 +6,7 @@ use redis::{RedisError, Value};
 use tokio::time::Instant;
 
 use super::ask::{bytes, unexpected_answer};
-use super::store::Inner;
+use super::store::StoreState;
 use crate::key::SharedSecret;
 
 /// The secret that replicas hash keys under.
@@ -33,9 +33,9 @@ impl AgreedSecret {
     }
 }
 
-// === impl Inner ===
+// === impl StoreState ===
 
-impl Inner {
+impl StoreState {
     /// Learns from the answer to a greeting what the replicas agree on, and how many there are.
     pub(super) fn learn(&self, greeted: Value) -> Result<(), RedisError> {
         let Value::Array(greeted) = greeted else { return Err(unexpected_answer()) };

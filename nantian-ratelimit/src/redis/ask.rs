@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::fault::StoreFault;
 use super::node::{Link, Route};
 use super::script::{Answer, Order};
-use super::store::Inner;
+use super::store::StoreState;
 use super::url::Endpoint;
 
 /// The resolution of the runtime's timers.
@@ -20,9 +20,9 @@ const MAX_REDIRECTS: usize = 3;
 #[derive(Debug)]
 pub(super) struct NoAnswer;
 
-// === impl Inner ===
+// === impl StoreState ===
 
-impl Inner {
+impl StoreState {
     /// Asks the server; whatever goes wrong is counted.
     ///
     /// # Cancellation

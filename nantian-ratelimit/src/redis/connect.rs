@@ -11,7 +11,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::fault::StoreFault;
-use super::store::Inner;
+use super::store::StoreState;
 use super::url::Endpoint;
 
 /// How long the server's name may take to resolve: a resolver gives its first server five seconds before it
@@ -21,9 +21,9 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Moves the bytes of a connection.
 pub(super) type Io = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-// === impl Inner ===
+// === impl StoreState ===
 
-impl Inner {
+impl StoreState {
     /// Opens a connection, and says who asks. `first` is the server's address to begin with, counted round.
     ///
     /// # Errors

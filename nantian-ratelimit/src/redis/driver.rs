@@ -17,7 +17,7 @@ use super::fault::StoreFault;
 use super::layout::{Layout, Share};
 use super::node::Node;
 use super::node_driver::NodeDriver;
-use super::store::Inner;
+use super::store::StoreState;
 use super::url::Endpoint;
 
 /// How often a cluster is asked who has which keys, and how often while some have nobody who answers.
@@ -30,14 +30,14 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Spawn [`RedisDriver::run`]; this crate does not.
 #[must_use = "the server is never asked unless the driver runs"]
 pub struct RedisDriver {
-    store: Arc<Inner>,
+    store: Arc<StoreState>,
     /// Of the server at the address, as long as that is no cluster.
     alone: NodeDriver,
 }
 
 /// The nodes of a cluster.
 struct Cluster<'a> {
-    store: &'a Arc<Inner>,
+    store: &'a Arc<StoreState>,
     nodes: Vec<(Arc<Node>, AbortHandle)>,
     drivers: FuturesUnordered<Abortable<Driving>>,
 }
@@ -161,7 +161,7 @@ impl Cluster<'_> {
 
 /// Who has which keys, as some node that is connected says, each time another one; as long as none is, that
 /// at the address.
-async fn look(store: &Inner, turn: usize) -> Result<Vec<Share>, StoreFault> {
+async fn look(store: &StoreState, turn: usize) -> Result<Vec<Share>, StoreFault> {
     let layout = store.layout.load_full();
     let linked = layout.nodes().iter().filter_map(|node| Some((node, node.link()?)));
     let linked: Vec<_> = linked.collect();

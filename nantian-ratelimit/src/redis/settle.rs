@@ -10,7 +10,7 @@ use super::policy_group::PolicyGroup;
 use super::script::{self, Order};
 use super::shared::SharedLimiter;
 use super::shared_key::SharedKey;
-use super::store::Inner;
+use super::store::StoreState;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::levels::Levels;
@@ -209,7 +209,7 @@ impl Correction {
     }
 
     /// Whether the levels are on this server.
-    pub(super) fn is_known_by(&self, store: &Inner) -> bool {
+    pub(super) fn is_known_by(&self, store: &StoreState) -> bool {
         self.key.is_known_by(store)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::agreed_secret::AgreedSecret;
 use super::layout::slot_of;
-use super::store::Inner;
+use super::store::StoreState;
 use crate::key::Key;
 
 /// Whose levels a request uses: one digest for this process, another that all replicas have in common.
@@ -56,7 +56,7 @@ impl SharedKey {
     }
 
     /// Whether the other replicas call the levels by the same name.
-    pub(super) fn is_known_by(&self, store: &Inner) -> bool {
+    pub(super) fn is_known_by(&self, store: &StoreState) -> bool {
         self.agreed.bytes == store.agreed.load().bytes
     }
 }

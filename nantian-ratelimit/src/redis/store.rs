@@ -44,7 +44,7 @@ const LATENCIES: [Duration; 7] = [
 ///
 /// Clones are the same connection. It is there as long as the [`RedisDriver`] that came with it is polled.
 #[derive(Clone)]
-pub struct RedisStore(pub(super) Arc<Inner>);
+pub struct RedisStore(pub(super) Arc<StoreState>);
 
 /// Makes a [`RedisStore`] with other than default settings.
 #[derive(Clone)]
@@ -92,7 +92,8 @@ pub struct StoreStatus {
     pub latency: Duration,
 }
 
-pub(super) struct Inner {
+/// What the handles and drivers of one store share.
+pub(super) struct StoreState {
     pub(super) url: RedisUrl,
     pub(super) transport: Transport,
     pub(super) command_timeout: Duration,
@@ -267,7 +268,7 @@ impl RedisStoreBuilder {
     /// The store, and the future that connects it.
     pub fn build(self) -> (RedisStore, RedisDriver) {
         let (node, tasks) = Node::new(self.url.endpoint.clone());
-        let store = RedisStore(Arc::new(Inner {
+        let store = RedisStore(Arc::new(StoreState {
             url: self.url,
             transport: self.transport,
             command_timeout: self.command_timeout,
@@ -296,9 +297,9 @@ impl fmt::Debug for RedisStoreBuilder {
     }
 }
 
-// === impl Inner ===
+// === impl StoreState ===
 
-impl Inner {
+impl StoreState {
     /// Whom to ask about `key`, if decisions are to ask.
     pub(super) fn route(&self, key: &SharedKey) -> Option<Route> {
         let layout = self.layout.load();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::policy_group::PolicyGroup;
 use super::settle::Correction;
 use super::shared_key::SharedKey;
-use super::store::Inner;
+use super::store::StoreState;
 
 /// Most keys that are remembered; what the others owe is told with the next decision on them.
 const MOST: usize = 4096;
@@ -77,9 +77,9 @@ impl Drop for Drain<'_> {
     }
 }
 
-// === impl Inner ===
+// === impl StoreState ===
 
-impl Inner {
+impl StoreState {
     /// Has the server told what was used without it; whether all of that can be told, now or later: not what
     /// limiters knew that are gone, nor of keys that the server knows by another name.
     pub(super) fn report(&self) -> bool {

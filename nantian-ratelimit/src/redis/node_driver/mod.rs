@@ -17,7 +17,7 @@ use super::fault::StoreFault;
 use super::layout::slot_of;
 use super::node::{DriverTask, Node, Route};
 use super::settle::Correction;
-use super::store::Inner;
+use super::store::StoreState;
 use super::url::Endpoint;
 
 mod greeting;
@@ -39,7 +39,7 @@ const SECRET_KEY: &str = "nrl:{store}:secret";
 
 /// Connects a node, keeps it connected, and sends what was settled there.
 pub(super) struct NodeDriver {
-    pub(super) store: Arc<Inner>,
+    pub(super) store: Arc<StoreState>,
     pub(super) node: Arc<Node>,
     tasks: mpsc::Receiver<DriverTask>,
     /// Whether the node is to have all keys.
@@ -57,12 +57,12 @@ enum End {
 
 impl NodeDriver {
     /// The driver of a server that has all keys.
-    pub(super) fn alone(store: Arc<Inner>, node: Arc<Node>, tasks: mpsc::Receiver<DriverTask>) -> Self {
+    pub(super) fn alone(store: Arc<StoreState>, node: Arc<Node>, tasks: mpsc::Receiver<DriverTask>) -> Self {
         Self { store, node, tasks, is_alone: true }
     }
 
     /// The driver of a node of a cluster.
-    pub(super) fn of_cluster(store: Arc<Inner>, endpoint: Endpoint) -> Self {
+    pub(super) fn of_cluster(store: Arc<StoreState>, endpoint: Endpoint) -> Self {
         let (node, tasks) = Node::new(endpoint);
         Self { store, node, tasks, is_alone: false }
     }
