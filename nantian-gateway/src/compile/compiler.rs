@@ -7,7 +7,7 @@ use std::{
 
 use nantian_lb::Balancer;
 
-use super::{CompiledBackend, CompiledMirror, CompiledRule, Problem, Registry, RulePosition, Target};
+use super::{CompiledBackend, CompiledMirror, CompiledRule, CompiledTarget, Problem, Registry, RulePosition};
 use crate::{
     filter::{FilterLayer, RedirectLayer},
     ir::{self, Ir, ObjectName, Policies, PolicyId, RouteId},
@@ -187,25 +187,25 @@ impl<'a> Compiler<'a> {
     ) -> CompiledBackend {
         let (target, policies) = match &share.target {
             ir::Target::Backend(id) => {
-                let target = self
-                    .service(id)
-                    .map_or(Target::Invalid, |(balancer, tls)| Target::Service(balancer, tls));
+                let target = self.service(id).map_or(CompiledTarget::Invalid, |(balancer, tls)| {
+                    CompiledTarget::Service(balancer, tls)
+                });
                 (target, self.ir.backends.get(id).map(|backend| &backend.policies))
             }
             ir::Target::AiService(name) => {
                 let presented = self.presented(&share.target);
                 let target = self.registry.ai_service(name).cloned();
-                let target = target.map_or(Target::Invalid, |mut backend| {
+                let target = target.map_or(CompiledTarget::Invalid, |mut backend| {
                     presented.iter().for_each(|tls| backend.destination.over(tls));
                     if let Some(timeout) = rule.timeouts.backend_request {
                         // It ends attempts in the words of a dialect, and asks again.
                         backend.target = Arc::new(backend.target.with_attempt_timeout(timeout));
                     }
-                    Target::AiService(backend)
+                    CompiledTarget::AiService(backend)
                 });
                 (target, self.ir.ai_services.get(name).map(|service| &service.policies))
             }
-            ir::Target::InvalidAiService | ir::Target::Invalid => (Target::Invalid, None),
+            ir::Target::InvalidAiService | ir::Target::Invalid => (CompiledTarget::Invalid, None),
         };
         let around: Vec<&Policies> = [&share.policies].into_iter().chain(policies).collect();
         let rate_limits = self.rate_limits(&around, outer, place, &self.downstream_of_share(rule, share));
@@ -217,7 +217,7 @@ impl<'a> Compiler<'a> {
             _ => None,
         };
         let meter = match &share.target {
-            ir::Target::Backend(id) if counts_tokens && matches!(target, Target::Service(..)) => {
+            ir::Target::Backend(id) if counts_tokens && matches!(target, CompiledTarget::Service(..)) => {
                 Some(Meter::of(id))
             }
             _ => None,
@@ -229,7 +229,10 @@ impl<'a> Compiler<'a> {
             rate_limits,
             redirect: RedirectLayer::new(&share.filters),
             mirrors: self.mirrors(&share.mirrors),
-            timeout: rule.timeouts.backend_request.filter(|_| !matches!(target, Target::AiService(..))),
+            timeout: rule
+                .timeouts
+                .backend_request
+                .filter(|_| !matches!(target, CompiledTarget::AiService(..))),
             retry,
             meter,
             sessions: None,
@@ -255,7 +258,7 @@ impl<'a> Compiler<'a> {
     fn mirrors(&mut self, mirrors: &[ir::Mirror]) -> Vec<CompiledMirror> {
         let compiled = mirrors.iter().filter_map(|mirror| {
             let (balancer, tls) = self.service(&mirror.backend)?;
-            Some(CompiledMirror { share: mirror.share, target: Target::Service(balancer, tls) })
+            Some(CompiledMirror { share: mirror.share, target: CompiledTarget::Service(balancer, tls) })
         });
         compiled.collect()
     }

@@ -21,7 +21,7 @@ pub(crate) use self::{
     erased::{BackendService, LocalFuture, LocalService},
     problem::Problem,
     registry::Outside,
-    rule::{CompiledBackend, CompiledMirror, CompiledRule, RulePosition, Target},
+    rule::{CompiledBackend, CompiledMirror, CompiledRule, CompiledTarget, RulePosition},
     stack::{Context, RouteFuture, RouteService},
 };
 pub use self::{

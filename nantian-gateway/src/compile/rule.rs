@@ -61,20 +61,20 @@ pub(crate) struct CompiledBackend {
     pub(crate) meter: Option<Meter>,
     /// How clients stay with the endpoints of a Service.
     pub(crate) sessions: Option<Sessions>,
-    pub(crate) target: Target,
+    pub(crate) target: CompiledTarget,
 }
 
 /// Where copies of requests go.
 #[derive(Debug)]
 pub(crate) struct CompiledMirror {
     pub(crate) share: ir::Share,
-    pub(crate) target: Target,
+    pub(crate) target: CompiledTarget,
 }
 
 /// Where a share goes.
 #[derive(Debug)]
 #[non_exhaustive]
-pub(crate) enum Target {
+pub(crate) enum CompiledTarget {
     /// The endpoints of a Service, and the TLS that takes the place of theirs.
     Service(Balancer<Destination>, Option<UpstreamTls>),
     /// The provider of an AIService.
@@ -83,9 +83,9 @@ pub(crate) enum Target {
     Invalid,
 }
 
-// === impl Target ===
+// === impl CompiledTarget ===
 
-impl Target {
+impl CompiledTarget {
     /// Whether endpoints are placed by the client's address.
     pub(super) fn asks_for_client(&self) -> bool {
         matches!(self, Self::Service(balancer, _)
@@ -99,7 +99,7 @@ impl CompiledBackend {
     /// Where its sessions are at home.
     pub(super) fn home(&self) -> Option<SessionHome> {
         match (&self.sessions, &self.target) {
-            (Some(sessions), Target::Service(balancer, _)) => {
+            (Some(sessions), CompiledTarget::Service(balancer, _)) => {
                 Some(SessionHome { sessions: sessions.clone(), balancer: balancer.clone() })
             }
             _ => None,
@@ -140,7 +140,7 @@ impl CompiledRule {
 
     /// Whether some request may be for an AIService.
     pub(super) fn asks_models(&self) -> bool {
-        let is_model = |share: &CompiledBackend| matches!(share.target, Target::AiService(..));
+        let is_model = |share: &CompiledBackend| matches!(share.target, CompiledTarget::AiService(..));
         self.is_routed_by_model || self.backends.iter().any(is_model)
     }
 

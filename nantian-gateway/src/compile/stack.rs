@@ -18,7 +18,7 @@ use tower::{
 use super::{
     AiBackend, BackendService, LocalFuture, LocalService,
     backends::{Backends, Share, no_backend},
-    rule::{CompiledBackend, CompiledMirror, CompiledRule, Target},
+    rule::{CompiledBackend, CompiledMirror, CompiledRule, CompiledTarget},
 };
 use crate::{
     body::{Body, BoxError},
@@ -145,7 +145,7 @@ fn before_route(rule: &CompiledRule) -> Option<policy::BeforeBody> {
 
 /// A share that is an AIService.
 fn model(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> Option<policy::ModelChoice> {
-    let Target::AiService(AiBackend { target, .. }) = &share.target else { return None };
+    let CompiledTarget::AiService(AiBackend { target, .. }) = &share.target else { return None };
     let (_, name) = target.name().split_once('/').unwrap_or(("", target.name()));
     let choice = policy::ModelChoice::new(name, target.model(), backend(share, rule, context));
     Some(choice.with_weight(share.weight))
@@ -154,7 +154,7 @@ fn model(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> Opt
 /// A share of a rule: its own filters, plugins and limits, then the target, again if that fails.
 fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> BackendService {
     // An AIService that fails is passed over.
-    let is_final = !matches!(share.target, Target::AiService(..));
+    let is_final = !matches!(share.target, CompiledTarget::AiService(..));
     // Providers have some.
     let has_limits = !is_final || rule.rate_limits.is_some() || share.rate_limits.is_some();
     LocalService::new(
@@ -195,13 +195,13 @@ fn mirrors(mirrors: &[CompiledMirror], rule: &CompiledRule, context: &Context) -
 
 /// A target: an endpoint of a Service by its balancer, or the provider of an AIService in its dialect.
 fn target(
-    target: &Target,
+    target: &CompiledTarget,
     sessions: Option<&Sessions>,
     rule: &CompiledRule,
     context: &Context,
 ) -> BackendService {
     match target {
-        Target::Service(balancer, tls) => LocalService::new(
+        CompiledTarget::Service(balancer, tls) => LocalService::new(
             ServiceBuilder::new()
                 .map_response(|response: Response<_>| count_tunnel(response).map(Body::from))
                 .map_err(BoxError::from)
@@ -209,7 +209,7 @@ fn target(
                 .layer(policy::balance_layer(balancer, sessions))
                 .service(Connect::new(context.client.clone(), tls.clone(), rule.is_of_calls())),
         ),
-        Target::AiService(AiBackend { target, destination, observer }) => ServiceBuilder::new()
+        CompiledTarget::AiService(AiBackend { target, destination, observer }) => ServiceBuilder::new()
             .layer(policy::ai_layer(
                 Arc::clone(target),
                 observer.clone(),
@@ -219,7 +219,7 @@ fn target(
             .map_response(|response: Response<_>| response.map(Body::from))
             .map_err(BoxError::from)
             .service(context.client.to(destination.clone())),
-        Target::Invalid => no_backend(),
+        CompiledTarget::Invalid => no_backend(),
     }
 }
 
