@@ -11,7 +11,7 @@ const OF_OTHERS: [&str; 5] = ["ConfigMap", "EndpointSlice", "Namespace", "Secret
 
 /// What is new after a reload.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct ReloadNews {
     /// What is served, or what is wrong: it is counted.
     pub(super) counts: bool,
     /// Something that somebody waits for: it has a line in the log.
@@ -23,7 +23,7 @@ pub(super) fn is_ours(changed: &[ObjectRef]) -> bool {
     changed.iter().any(|object| !OF_OTHERS.contains(&object.kind))
 }
 
-impl News {
+impl ReloadNews {
     /// Says what a reload has done, after which this generation serves.
     pub(super) fn say(&self, reload: &Reload, generation: u64) {
         let changed: Vec<_> = reload.changed.iter().take(LISTED).map(ToString::to_string).collect();

@@ -9,7 +9,7 @@ use super::{
     backoff::Backoff,
     engine_threads::start_engine_threads,
     log_once::log_once,
-    news::{News, is_ours},
+    news::{ReloadNews, is_ours},
     startup_gate::StartupGate,
 };
 use crate::{
@@ -170,7 +170,7 @@ impl Control {
         let faults = self.faults();
         let says = |view: &Arc<ConfigView>| view.translation.statuses == translation.statuses;
         let has_other_statuses = !self.view.get().as_ref().is_some_and(says);
-        let news = News {
+        let news = ReloadNews {
             counts: installed || faults != faults_before,
             is_told: installed || !is_told || has_other_statuses || is_ours(&changed),
         };
@@ -363,7 +363,7 @@ impl Control {
     }
 
     /// Says what happened: one line a reload that is news, and each fault and problem once.
-    fn report(&mut self, reload: &Reload, news: &News, faults: &[String], translation: &Translation) {
+    fn report(&mut self, reload: &Reload, news: &ReloadNews, faults: &[String], translation: &Translation) {
         self.metrics.reloaded(reload.took, news.counts, reload.faults);
         self.metrics.set_ignored(translation.ignored.iter().map(|object| object.feature));
         let mut said = Vec::new();
