@@ -5,8 +5,8 @@ mod backends;
 mod balanced;
 mod compiler;
 mod downstream;
-mod erased;
 mod identities;
+mod local_service;
 mod model_stats;
 mod problem;
 mod registry;
@@ -18,7 +18,7 @@ mod tls_ports;
 
 pub(crate) use self::{
     ai_services::AiBackend,
-    erased::{BackendService, LocalFuture, LocalService},
+    local_service::{BackendService, LocalFuture, LocalService},
     problem::Problem,
     registry::Outside,
     rule::{CompiledBackend, CompiledMirror, CompiledRule, CompiledTarget, RulePosition},
