@@ -71,18 +71,19 @@ pub(super) async fn serve(
     let client = ends.client;
     let mut peer = Peer::new(ends, local, is_tls, &worker.config.trusted_proxies);
     peer.connection = connection_id(worker.index(), worker.connections.number());
-    let mut session = Session { key, worker: Rc::clone(&worker), registration, client, local, peer };
+    let mut connection =
+        ClientConnection { key, worker: Rc::clone(&worker), registration, client, local, peer };
     let served = match spoken {
-        PortProtocol::Http => session.serve_plain(stream).await,
+        PortProtocol::Http => connection.serve_plain(stream).await,
         PortProtocol::Https(server) => {
-            let secured = session.secure(&server, stream).await;
-            match session.note(secured) {
-                Some(stream) => session.serve_tls(stream).await,
+            let secured = connection.secure(&server, stream).await;
+            match connection.note(secured) {
+                Some(stream) => connection.serve_tls(stream).await,
                 None => Ok(()),
             }
         }
-        PortProtocol::Tls(names) => session.serve_by_name(stream, &names).await,
-        PortProtocol::Stream(Some(route)) => session.pass_on(stream, &[], &route).await,
+        PortProtocol::Tls(names) => connection.serve_by_name(stream, &names).await,
+        PortProtocol::Stream(Some(route)) => connection.pass_on(stream, &[], &route).await,
         PortProtocol::Stream(None) => {
             reset(&stream);
             Ok(())
@@ -95,7 +96,7 @@ pub(super) async fn serve(
 }
 
 /// One connection, its client, who may be behind a proxy, and where it came in.
-pub(super) struct Session {
+pub(super) struct ClientConnection {
     pub(super) key: PortKey,
     pub(super) worker: Rc<Worker>,
     pub(super) registration: Registration,
@@ -107,7 +108,7 @@ pub(super) struct Session {
 
 pub(super) type Served = Result<(), BoxError>;
 
-impl Session {
+impl ClientConnection {
     async fn serve_plain(self, mut stream: TcpStream) -> Served {
         let Some(first) = self.registration.unless_ended(first_bytes(&mut stream)).await else {
             return Ok(());

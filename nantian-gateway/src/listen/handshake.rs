@@ -11,7 +11,7 @@ use webpki::EndEntityCert;
 
 use super::{
     client_hello::{self, ClientHello, ClientHelloError},
-    connection::Session,
+    connection::ClientConnection,
     forward::TlsSession,
     socket::ClientSocket,
     state::ConnectionCommand,
@@ -41,7 +41,7 @@ pub(super) enum HandshakeError {
     Exchange(#[from] io::Error),
 }
 
-impl Session {
+impl ClientConnection {
     /// Shakes hands as the listener wants it that the client asks for; `None` if the connection is to end
     /// before.
     pub(super) async fn secure(&mut self, server: &TlsServer, mut stream: TcpStream) -> Secured {

@@ -4,7 +4,7 @@ use tokio::net::TcpStream;
 
 use super::{
     client_hello::ClientHello,
-    connection::{Served, Session},
+    connection::{ClientConnection, Served},
     handshake::HandshakeError,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     stream::{Socket, StreamRoute, reset},
 };
 
-impl Session {
+impl ClientConnection {
     /// Serves a connection as the listener of its server name does.
     pub(super) async fn serve_by_name(mut self, mut stream: TcpStream, names: &TlsNames) -> Served {
         let hello = self.hello(&mut stream).await;
