@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode};
 use nantian_ratelimit::redis::{OnOutage, Verdict};
 use nantian_ratelimit::{
     Cost, EstimatedTokens, Limit, Limiter, OnLimit, Policy, Queue, RateLimitLayer, ReservationHandle,
-    ScopePart, ScopeValues, Settlement, Unit,
+    ScopePart, ScopeValues, Settlement,
 };
 use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
