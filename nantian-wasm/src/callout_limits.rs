@@ -1,4 +1,4 @@
-//! Call-outs that are under way, and what of them is in memory: those of one plugin, and those of all.
+//! Call-outs that are under way, and what of them is in memory: those of one plugin, of a space, and of all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,13 +20,17 @@ pub(crate) const MAX_BODY: usize = MAX_BYTES - (1 << 20);
 /// many sockets and how much memory that takes.
 const PLUGINS: usize = 4;
 
-/// The call-outs of all instances of a plugin, those of its predecessors among them, or of all plugins.
+/// How many times as much those of a space have, so that no tenant takes all of it.
+const PLUGINS_OF_SPACE: usize = 2;
+
+/// The call-outs of all instances of a plugin, those of its predecessors among them, of a space, or of all
+/// plugins.
 #[derive(Debug)]
 pub(crate) struct CalloutLimits {
     calls: Bounded,
     bytes: Bounded,
-    /// Those of all plugins, beside a plugin's.
-    all: Option<Arc<Self>>,
+    /// Those that these are among.
+    outer: Option<Arc<Self>>,
 }
 
 #[derive(Debug)]
@@ -59,14 +63,19 @@ impl CalloutLimits {
         Arc::new(Self::of(PLUGINS, None))
     }
 
-    /// Those of one of these plugins.
-    pub(crate) fn of_plugin(all: Arc<Self>) -> Arc<Self> {
-        Arc::new(Self::of(1, Some(all)))
+    /// Those of the plugins of a space, among these of all.
+    pub(crate) fn of_space(engine: Arc<Self>) -> Arc<Self> {
+        Arc::new(Self::of(PLUGINS_OF_SPACE, Some(engine)))
     }
 
-    fn of(times: usize, all: Option<Arc<Self>>) -> Self {
+    /// Those of one plugin, among these of its space.
+    pub(crate) fn of_plugin(space: Arc<Self>) -> Arc<Self> {
+        Arc::new(Self::of(1, Some(space)))
+    }
+
+    fn of(times: usize, outer: Option<Arc<Self>>) -> Self {
         let bounded = |most: usize| Bounded { present: AtomicUsize::new(0), most: most * times };
-        Self { calls: bounded(MAX_CALLS), bytes: bounded(MAX_BYTES), all }
+        Self { calls: bounded(MAX_CALLS), bytes: bounded(MAX_BYTES), outer }
     }
 
     /// A place for a call-out whose head takes so many bytes; none if there is no room for it.
@@ -100,13 +109,13 @@ impl CalloutLimits {
         self.give(bytes, |limits| &limits.bytes);
     }
 
-    /// Takes so much of the plugin's and of what all have; nothing, and false, if either is not there.
+    /// Takes so much of these and of those that they are among; nothing, and false, if either is not there.
     fn take(&self, more: usize, of: fn(&Self) -> &Bounded) -> bool {
         let Bounded { present, most } = of(self);
         if !take(present, more, *most) {
             return false;
         }
-        let has_room = self.all.as_ref().is_none_or(|all| all.take(more, of));
+        let has_room = self.outer.as_ref().is_none_or(|outer| outer.take(more, of));
         if !has_room {
             present.fetch_sub(more, Ordering::Relaxed);
         }
@@ -115,8 +124,8 @@ impl CalloutLimits {
 
     fn give(&self, less: usize, of: fn(&Self) -> &Bounded) {
         of(self).present.fetch_sub(less, Ordering::Relaxed);
-        if let Some(all) = &self.all {
-            all.give(less, of);
+        if let Some(outer) = &self.outer {
+            outer.give(less, of);
         }
     }
 }
@@ -167,7 +176,12 @@ mod tests {
     use super::*;
 
     fn of_one_plugin() -> Arc<CalloutLimits> {
-        CalloutLimits::of_plugin(CalloutLimits::of_engine())
+        of_plugin_alone(&CalloutLimits::of_engine())
+    }
+
+    /// One in a space of its own.
+    fn of_plugin_alone(engine: &Arc<CalloutLimits>) -> Arc<CalloutLimits> {
+        CalloutLimits::of_plugin(CalloutLimits::of_space(Arc::clone(engine)))
     }
 
     #[test]
@@ -183,7 +197,7 @@ mod tests {
     #[test]
     fn plugins_have_four_times_as_much_together_and_what_finds_no_room_costs_none() {
         let engine = CalloutLimits::of_engine();
-        let plugins: Vec<_> = (0..5).map(|_| CalloutLimits::of_plugin(Arc::clone(&engine))).collect();
+        let plugins: Vec<_> = (0..5).map(|_| of_plugin_alone(&engine)).collect();
         let mut bodies: Vec<_> = plugins.iter().map(|plugin| plugin.count(vec![0; MAX_BYTES])).collect();
         assert_eq!(bodies.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, true, true, false]);
         assert!(plugins[4].begin(1).is_none(), "there is no room for its head");
@@ -196,6 +210,19 @@ mod tests {
             (limits.calls.present.load(Ordering::Relaxed), limits.bytes.present.load(Ordering::Relaxed))
         });
         assert_eq!(left.collect::<Vec<_>>(), [(0, 0); 6]);
+    }
+
+    #[test]
+    fn plugins_of_a_space_have_twice_as_much_together_and_leave_as_much_to_those_of_others() {
+        let engine = CalloutLimits::of_engine();
+        let space = CalloutLimits::of_space(Arc::clone(&engine));
+        let plugins: Vec<_> = (0..3).map(|_| CalloutLimits::of_plugin(Arc::clone(&space))).collect();
+        let bodies: Vec<_> = plugins.iter().map(|plugin| plugin.count(vec![0; MAX_BYTES])).collect();
+        assert_eq!(bodies.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+        let other = of_plugin_alone(&engine);
+        assert!(other.count(vec![0; MAX_BYTES]).is_some());
+        drop(bodies);
+        assert!(plugins[2].count(vec![0; MAX_BYTES]).is_some());
     }
 
     proptest! {

@@ -138,7 +138,7 @@ impl Plugin {
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
             clock: module.engine().clock().clone(),
             shared: last.map_or_else(
-                || Arc::new(SharedStore::new(module.engine().callout_limits())),
+                || Arc::new(SharedStore::new(space.callout_limits(module.engine().callout_limits()))),
                 |last| Arc::clone(&last.shared),
             ),
             space,

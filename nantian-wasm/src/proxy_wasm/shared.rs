@@ -52,13 +52,13 @@ struct Entry {
 // === impl SharedStore ===
 
 impl SharedStore {
-    /// That of a plugin which begins; `all` are the call-outs of all plugins.
-    pub(crate) fn new(all: &Arc<CalloutLimits>) -> Self {
+    /// That of a plugin which begins, whose call-outs are among these of its space.
+    pub(crate) fn new(of_space: Arc<CalloutLimits>) -> Self {
         Self {
             counters: Counters::default(),
             tallies: Tallies::default(),
             metrics: Mutex::default(),
-            callout_limits: CalloutLimits::of_plugin(Arc::clone(all)),
+            callout_limits: CalloutLimits::of_plugin(of_space),
         }
     }
 

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::queues::Queues;
 use super::shared::Data;
+use crate::callout_limits::CalloutLimits;
 use crate::sandbox::HostTrap;
 use crate::sync::lock;
 
@@ -17,8 +18,8 @@ use crate::sync::lock;
 /// tells the instance that was last to register it of its items. A plugin resolves the queues of other VM
 /// ids, puts items in and takes them out; their data it does not see. What a plugin without a VM id has is
 /// its own. Metrics are a plugin's own in any case, and the limits of data and queues are those of each VM
-/// id. How much memory the plugins of a space have together the
-/// [engine](crate::EngineBuilder::max_memory_of_space) limits.
+/// id. The plugins of a space have half of the call-outs that all have; how much memory they have together
+/// the [engine](crate::EngineBuilder::max_memory_of_space) limits.
 ///
 /// A cheap handle; its clones are the same space.
 ///
@@ -42,6 +43,8 @@ struct Inner {
     last_token: AtomicU32,
     /// Bytes of linear memory that instances have.
     memory: Arc<AtomicUsize>,
+    /// Call-outs of its plugins, once it has one.
+    callout_limits: OnceLock<Arc<CalloutLimits>>,
 }
 
 /// Data and queues of a VM id, or of one plugin that has none. Its locks are held for an access, never while
@@ -92,6 +95,12 @@ impl SharedSpace {
     /// Bytes of linear memory that instances of its plugins have.
     pub(crate) fn memory(&self) -> &Arc<AtomicUsize> {
         &self.inner.memory
+    }
+
+    /// Call-outs of its plugins, among these of all.
+    pub(crate) fn callout_limits(&self, engine: &Arc<CalloutLimits>) -> Arc<CalloutLimits> {
+        let begin = || CalloutLimits::of_space(Arc::clone(engine));
+        Arc::clone(self.inner.callout_limits.get_or_init(begin))
     }
 
     pub(super) fn next_token(&self) -> Result<u32, HostTrap> {
