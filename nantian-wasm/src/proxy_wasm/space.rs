@@ -64,6 +64,11 @@ impl SharedSpace {
         Self::default()
     }
 
+    /// Whether anybody has another handle of it: a plugin, or an instance of one that is gone.
+    pub fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.inner) > 1
+    }
+
     /// What the plugins of a VM id have; something new for one without, and for the first of its id.
     pub(crate) fn join(&self, vm_id: &str) -> Arc<VmStore> {
         if vm_id.is_empty() {
@@ -140,6 +145,15 @@ mod tests {
         assert!(space.of_vm(b"v").is_none() && space.of_vm(b"").is_none());
         let _ = space.join("x");
         assert_eq!(lock(&space.inner.stores).len(), 1, "those that are gone take no room");
+    }
+
+    #[test]
+    fn space_is_in_use_for_as_long_as_somebody_else_has_it() {
+        let space = SharedSpace::new();
+        let other = space.clone();
+        assert!(space.is_in_use());
+        drop(other);
+        assert!(!space.is_in_use());
     }
 
     #[test]

@@ -149,7 +149,8 @@ impl WasmPlugins {
     ) -> Vec<(PolicyId, NotRunning)> {
         self.running.retain(|id, _| plugins.contains_key(id));
         let namespaces: BTreeSet<_> = plugins.values().map(|plugin| &plugin.object.namespace).collect();
-        self.namespaces.retain(|namespace, _| namespaces.contains(namespace));
+        // What streams still have of its plugins counts for those that come after them.
+        self.namespaces.retain(|name, known| namespaces.contains(name) || known.space.is_in_use());
         for (id, config) in plugins {
             let mut known = self.running.remove(id);
             // That of the last good one too: what an edit forbids is forbidden whether it starts or not.

@@ -6,7 +6,10 @@ use super::{
     starter::{Compiled, Retry},
     *,
 };
-use crate::ir::{ObjectName, Sandbox};
+use crate::{
+    ir::{ObjectName, Sandbox},
+    tenancy::Tenancy,
+};
 
 fn plugin(module: Vec<u8>, config: &str) -> ir::Plugin {
     ir::Plugin {
@@ -42,6 +45,12 @@ fn plugins() -> WasmPlugins {
     WasmPlugins::new(PluginResources::bare(ClientConfig::bare().unwrap()))
 }
 
+/// Those of a cluster, with so much memory.
+fn plugins_of_cluster(max_memory: usize) -> WasmPlugins {
+    let client = ClientConfig { tenancy: Tenancy::Shared, ..ClientConfig::bare().unwrap() };
+    WasmPlugins::new(PluginResources { max_memory, ..PluginResources::bare(client) })
+}
+
 /// Plugins of a process that has reloaded once, with this one.
 struct Process {
     plugins: WasmPlugins,
@@ -50,7 +59,10 @@ struct Process {
 
 impl Process {
     fn new() -> Self {
-        let mut plugins = plugins();
+        Self::of(plugins())
+    }
+
+    fn of(mut plugins: WasmPlugins) -> Self {
         let _threads = plugins.start_engine().unwrap();
         Self { plugins, id: PolicyId("demo/p".to_owned()) }
     }
@@ -271,6 +283,29 @@ async fn modules_of_one_namespace_do_not_keep_out_another() {
     }
     let before = plugins.running().count() - 1;
     assert!(before < 10, "it has waited for {before}");
+}
+
+#[tokio::test]
+async fn namespace_of_a_cluster_has_half_of_the_memory_also_when_its_last_plugin_has_gone() {
+    let mut process = Process::of(plugins_of_cluster(8 << 20));
+    let three_megabytes =
+        r#"(module (memory (export "memory") 48) (func (export "proxy_abi_version_0_2_1")))"#;
+    let mut large = plugin(wat::parse_str(three_megabytes).unwrap(), "");
+    large.sandbox.max_memory_bytes = 4 << 20;
+    assert_eq!(process.reload_and_wait(&large).await, None);
+    let of_a_stream = process.plugins.running().next().cloned();
+    process.plugins.update(&BTreeMap::new(), |_| None);
+
+    let why = process.reload_and_wait(&large).await.unwrap();
+    assert_eq!(why.reason, Reason::NoResources, "{why:?}");
+    let other = ir::Plugin { object: ObjectName::new("other", "p"), ..large.clone() };
+    assert_eq!(process.reload_and_wait(&other).await, None);
+
+    process.plugins.update(&BTreeMap::new(), |_| None);
+    drop(of_a_stream);
+    assert_eq!(process.reload_and_wait(&large).await, None);
+    process.plugins.update(&BTreeMap::new(), |_| None);
+    assert!(process.plugins.namespaces.is_empty(), "and is forgotten with all that it had");
 }
 
 #[test]
