@@ -188,7 +188,7 @@ pub mod respond;
 
 pub use self::config::{Capabilities, FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
 pub use self::engine::{Allocation, Engine, EngineBuilder, EngineThread, EngineThreads};
-pub use self::error::{BoxError, Cause, EngineError, Failure, ModuleError, Phase, PluginError};
+pub use self::error::{BoxError, Cause, EngineError, Failure, MemoryOf, ModuleError, Phase, PluginError};
 pub use self::layer::WasmLayer;
 pub use self::module::{Digest, Inventory, Module, ParseDigestError};
 pub use self::plugin::Plugin;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::error::MemoryOf;
 use crate::sync::take;
 
 /// Largest memory, in bytes, of an instance that finds room in the last quarter: a few guests that grow to
@@ -33,7 +34,7 @@ pub(crate) struct Shortage {
     /// In bytes.
     pub(crate) limit: usize,
     /// Who have so many together.
-    pub(crate) of: &'static str,
+    pub(crate) of: MemoryOf,
 }
 
 // === impl LinearMemory ===
@@ -61,11 +62,11 @@ impl MemoryShare {
         let more = desired.saturating_sub(self.held);
         let most = if desired > SMALL { limit - limit / 4 } else { *limit };
         if !take(&self.of_space, more, *limit_of_space) {
-            return Err(Shortage { limit: *limit_of_space, of: "the plugins of its space" });
+            return Err(Shortage { limit: *limit_of_space, of: MemoryOf::Space });
         }
         if !take(taken, more, most) {
             self.of_space.fetch_sub(more, Ordering::Relaxed);
-            return Err(Shortage { limit: *limit, of: "all plugins" });
+            return Err(Shortage { limit: *limit, of: MemoryOf::Engine });
         }
         self.held = desired;
         Ok(())
@@ -122,9 +123,9 @@ mod tests {
         let (memory, space) = (LinearMemory::new(100, 60), Arc::new(AtomicUsize::new(0)));
         let (mut one, mut two, mut other) = (memory.begin(&space), memory.begin(&space), begin(&memory));
         assert!(one.grow(0, 50).is_ok());
-        assert_eq!(two.grow(0, 11), Err(Shortage { limit: 60, of: "the plugins of its space" }));
+        assert_eq!(two.grow(0, 11), Err(Shortage { limit: 60, of: MemoryOf::Space }));
         assert!(other.grow(0, 45).is_ok());
-        assert_eq!(two.grow(0, 6), Err(Shortage { limit: 100, of: "all plugins" }));
+        assert_eq!(two.grow(0, 6), Err(Shortage { limit: 100, of: MemoryOf::Engine }));
         assert_eq!(space.load(Ordering::Relaxed), 50);
         drop((one, other));
         assert!(two.grow(0, 60).is_ok());

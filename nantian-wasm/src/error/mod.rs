@@ -2,6 +2,7 @@
 
 mod phase;
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,8 +154,8 @@ pub enum PluginError {
         /// [`EngineBuilder::max_memory`](crate::EngineBuilder::max_memory), or
         /// [`max_memory_of_space`](crate::EngineBuilder::max_memory_of_space).
         max_memory: usize,
-        /// Who have so much: all plugins, or those of its space.
-        of: &'static str,
+        /// Who have so much.
+        of: MemoryOf,
     },
     /// The guest answered that it does not want this configuration.
     #[error("plugin refused its configuration in {phase}")]
@@ -162,6 +163,16 @@ pub enum PluginError {
         /// The callback that answered false.
         phase: Phase,
     },
+}
+
+/// Plugins that have memory together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemoryOf {
+    /// All plugins of the engine.
+    Engine,
+    /// Those of a [`SharedSpace`](crate::SharedSpace).
+    Space,
 }
 
 /// A stream that its plugin failed. Becomes a response through a [`Responder`](crate::respond::Responder).
@@ -257,6 +268,17 @@ pub enum Cause {
     /// Every instance ended, and upkeep has not replaced one yet.
     #[error("no live instance")]
     NoInstance,
+}
+
+// === impl MemoryOf ===
+
+impl fmt::Display for MemoryOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Engine => "all plugins",
+            Self::Space => "the plugins of its space",
+        })
+    }
 }
 
 // === impl Failure ===

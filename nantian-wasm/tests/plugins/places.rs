@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::Command;
 
-use nantian_wasm::{Allocation, Engine, Module, Plugin, PluginConfig, PluginError, SharedSpace};
+use nantian_wasm::{Allocation, Engine, MemoryOf, Module, Plugin, PluginConfig, PluginError, SharedSpace};
 
 use crate::support::{Ticking, get, guest, plugin_of, send};
 
@@ -51,7 +51,7 @@ fn plugins_share_the_memory_of_their_engine() {
     let large = module(r#"(memory (export "memory") 48)"#);
     let growing = plugin_of(&engine, &growing, instances(1)).unwrap();
     assert_eq!(send([growing.clone()], get("/")).status(), 200);
-    let refused = PluginError::NoMemory { max_memory: 6 << 20, of: "all plugins" };
+    let refused = PluginError::NoMemory { max_memory: 6 << 20, of: MemoryOf::Engine };
     assert_eq!(plugin_of(&engine, &large, instances(2)).unwrap_err(), refused);
     let other = plugin_of(&engine, &large, instances(1)).unwrap();
 
@@ -84,7 +84,7 @@ fn plugins_of_a_space_leave_memory_to_those_of_others() {
     };
     let (greedy, other) = (SharedSpace::new(), SharedSpace::new());
     let first = started(&greedy).unwrap();
-    let refused = PluginError::NoMemory { max_memory: 3 << 20, of: "the plugins of its space" };
+    let refused = PluginError::NoMemory { max_memory: 3 << 20, of: MemoryOf::Space };
     assert_eq!(started(&greedy).unwrap_err(), refused);
     let _other = started(&other).unwrap();
     drop(first);
@@ -102,7 +102,7 @@ fn guest_that_lacks_memory_as_it_starts_is_not_what_is_wrong() {
                (if (i32.lt_s (memory.grow (i32.const 16)) (i32.const 0)) (then unreachable)))"#,
     );
     let refused = plugin_of(&engine, &greedy, |_| {}).unwrap_err();
-    assert_eq!(refused, PluginError::NoMemory { max_memory: 1 << 20, of: "all plugins" });
+    assert_eq!(refused, PluginError::NoMemory { max_memory: 1 << 20, of: MemoryOf::Engine });
     let own = plugin_of(&engine, &greedy, |config| config.sandbox.max_memory = 1 << 19).unwrap_err();
     assert!(matches!(own, PluginError::Start { .. }), "{own:?}");
 }

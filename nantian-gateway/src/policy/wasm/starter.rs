@@ -15,7 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use nantian_wasm::{Digest, Engine, Module, ModuleError, Plugin, PluginError, SharedSpace, host::Host};
+use nantian_wasm::{
+    Digest, Engine, MemoryOf, Module, ModuleError, Plugin, PluginError, SharedSpace, host::Host,
+};
 use tokio::{
     sync::{Notify, Semaphore},
     task::AbortHandle,
@@ -307,15 +309,15 @@ impl StartRequest {
 impl StartFailure {
     /// What a module has come to that may be started again as it is.
     fn of(error: PluginError) -> Self {
-        let lacks = |option: &str| Self {
-            why: NotRunning { reason: Reason::NoResources, message: format!("{error} ({option})") },
-            may_pass: true,
-        };
+        let lacks =
+            |message| Self { why: NotRunning { reason: Reason::NoResources, message }, may_pass: true };
         match error {
-            PluginError::Full { .. } => lacks("--max-plugin-instances"),
-            PluginError::NoMemory { .. } => {
-                lacks("--max-plugin-memory-bytes, half of which a namespace of a cluster may have")
-            }
+            PluginError::Full { .. } => lacks(format!("{error} (--max-plugin-instances)")),
+            PluginError::NoMemory { max_memory, of: MemoryOf::Space } => lacks(format!(
+                "too little is left of the {max_memory} bytes of memory for the plugins of its namespace \
+                 together (half of --max-plugin-memory-bytes)"
+            )),
+            PluginError::NoMemory { .. } => lacks(format!("{error} (--max-plugin-memory-bytes)")),
             error => Self {
                 may_pass: matches!(error, PluginError::Start { .. } | PluginError::Rejected { .. }),
                 why: invalid(format!("spec: {}", ErrorChain(&error))),

@@ -297,7 +297,8 @@ async fn namespace_of_a_cluster_has_half_of_the_memory_also_when_its_last_plugin
     process.plugins.update(&BTreeMap::new(), |_| None);
 
     let why = process.reload_and_wait(&large).await.unwrap();
-    assert_eq!(why.reason, Reason::NoResources, "{why:?}");
+    assert_eq!(why.reason, Reason::NoResources);
+    assert!(why.message.contains("4194304 bytes of memory for the plugins of its namespace"), "{why:?}");
     let other = ir::Plugin { object: ObjectName::new("other", "p"), ..large.clone() };
     assert_eq!(process.reload_and_wait(&other).await, None);
 
