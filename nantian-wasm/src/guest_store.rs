@@ -79,10 +79,10 @@ impl GuestStore {
         self.alive = false;
         let state = self.inner.data_mut();
         state.now = state.plugin.clock.ticks();
+        state.limits.begin_callback();
         if self.is_started {
             state.tally.count_call();
             (state.ran, state.may_run) = (0, self.limit);
-            state.limits.begin_callback();
             self.inner.set_epoch_deadline(NEXT_BEAT);
         }
         let result = function.call_async(&mut self.inner, params).await;

@@ -55,9 +55,11 @@ impl Instance {
             store.shortage().unwrap_or_else(|| started(store.cause(&error)))
         })?;
         let mut this = Self { store, guest, next_context: ROOT };
-        if let Err(error) = this.configure().await {
-            return Err(this.store.shortage().unwrap_or(error));
-        }
+        this.configure().await.map_err(|error| match error {
+            PluginError::Start { .. } => this.store.shortage().unwrap_or(error),
+            // The guest has done without.
+            error => error,
+        })?;
         this.store.limit_each_callback(ticks);
         Ok(this)
     }

@@ -3,7 +3,9 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::process::Command;
 
-use nantian_wasm::{Allocation, Engine, MemoryOf, Module, Plugin, PluginConfig, PluginError, SharedSpace};
+use nantian_wasm::{
+    Allocation, Engine, MemoryOf, Module, Phase, Plugin, PluginConfig, PluginError, SharedSpace,
+};
 
 use crate::support::{Ticking, get, guest, plugin_of, send};
 
@@ -105,6 +107,25 @@ fn guest_that_lacks_memory_as_it_starts_is_not_what_is_wrong() {
     assert_eq!(refused, PluginError::NoMemory { max_memory: 1 << 20, of: MemoryOf::Engine });
     let own = plugin_of(&engine, &greedy, |config| config.sandbox.max_memory = 1 << 19).unwrap_err();
     assert!(matches!(own, PluginError::Start { .. }), "{own:?}");
+}
+
+#[test]
+fn guest_that_does_without_memory_as_it_starts_fails_for_its_own_reasons() {
+    let engine = Engine::builder().max_memory(1 << 20).build().unwrap().0;
+    let started = |end: &str| {
+        let modest = format!(
+            r#"(memory (export "memory") 1)
+               (func $ask (drop (memory.grow (i32.const 16))))
+               (func (export "_initialize") (call $ask))
+               (func (export "proxy_on_configure") (param i32 i32) (result i32) {end})"#
+        );
+        plugin_of(&engine, &module(&modest), |_| {})
+    };
+    assert!(started("(call $ask) (i32.const 1)").is_ok());
+    let refused = started("(call $ask) (i32.const 0)").unwrap_err();
+    assert_eq!(refused, PluginError::Rejected { phase: Phase::Configure });
+    let trapped = started("unreachable").unwrap_err();
+    assert!(matches!(trapped, PluginError::Start { phase: Phase::Configure, .. }), "{trapped:?}");
 }
 
 #[test]
