@@ -173,6 +173,7 @@ mod pool;
 mod proxy_wasm;
 mod rebuild_budget;
 mod retiring;
+mod room;
 mod running;
 mod sandbox;
 mod service;

@@ -49,6 +49,15 @@ impl LinearMemory {
     pub(crate) fn begin(self: &Arc<Self>, of_space: &Arc<AtomicUsize>) -> MemoryShare {
         MemoryShare { memory: Arc::clone(self), of_space: Arc::clone(of_space), held: 0 }
     }
+
+    /// Whether a plugin, in the space that has taken so much, may have an instance of so many bytes beside
+    /// another one like it. A third of what the space has is left then, and half of all, of which large ones
+    /// have three quarters: there is room for one more like it in either.
+    pub(crate) fn has_room_beside(&self, of_space: &AtomicUsize, bytes: usize) -> bool {
+        let fits =
+            |taken: &AtomicUsize, most: usize| taken.load(Ordering::Relaxed).saturating_add(bytes) <= most;
+        fits(of_space, self.limit_of_space - self.limit_of_space / 3) && fits(&self.taken, self.limit / 2)
+    }
 }
 
 // === impl MemoryShare ===
@@ -116,6 +125,17 @@ mod tests {
         let (mut small, mut another) = (begin(&memory), begin(&memory));
         assert!(small.grow(0, SMALL + 1).is_err() && small.grow(0, SMALL).is_ok());
         assert!(another.grow(0, 1).is_err());
+    }
+
+    #[test]
+    fn one_more_of_a_plugin_leaves_a_third_of_its_space_and_half_of_all() {
+        let (memory, space) = (LinearMemory::new(90, 60), Arc::new(AtomicUsize::new(0)));
+        let fits = |bytes| memory.has_room_beside(&space, bytes);
+        let (mut one, mut other) = (memory.begin(&space), begin(&memory));
+        assert!(one.grow(0, 30).is_ok());
+        assert!(fits(10) && !fits(11));
+        assert!(other.grow(0, 10).is_ok());
+        assert!(fits(5) && !fits(6));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const LOGGED_FRAMES: usize = 3;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PluginStatus {
-    /// Instances the plugin keeps.
+    /// Instances the plugin keeps where there is memory for all of them.
     pub instances: usize,
     /// Instances that are ready: one more than those while one that is to be replaced has streams yet.
     pub live_instances: usize,
@@ -49,7 +49,8 @@ pub struct PluginStatus {
     pub failures_by_cause: BTreeMap<&'static str, u64>,
     /// Call-outs that were not made, by reason, also by those for which none was refused.
     pub refused_calls: BTreeMap<&'static str, u64>,
-    /// Attempts to replace an instance that ended or asked for it.
+    /// Attempts to start an instance in the place of one that ended or asked for it, or that there was no
+    /// memory for.
     pub rebuilds: u64,
     /// Log lines of guests that were dropped for exceeding a stream's budget or the plugin's.
     pub dropped_log_lines: u64,
@@ -313,6 +314,11 @@ impl PluginLog {
             None => debug!(plugin, root, "local response outside a stream ignored"),
         }
     }
+}
+
+/// Tells that there is memory for so few instances of a plugin that starts.
+pub(crate) fn has_few_instances(plugin: &str, live: usize, instances: usize) {
+    warn!(plugin, live, instances, "too little memory for all instances of the plugin");
 }
 
 /// The part of a guest's log line that is written: a longer one is cut.

@@ -13,15 +13,17 @@ use crate::module::Module;
 use crate::observe::{PluginLog, PluginStatus};
 use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Abi, HeadersVerdict, SharedPlugin, SharedStore};
-use crate::running::{attended, end, finish, tick};
+use crate::room;
+use crate::running::{end, finish, tick};
 use crate::sandbox::{Budgets, Peaks, Usage};
 use crate::stream::{Direction, Streaming};
 
 /// A running plugin; a cheap handle.
 ///
 /// Its instances are started and configured before [`new`](Self::new) returns, and replaced by
-/// [`Engine::maintain`](crate::Engine::maintain) when they end, so no request waits for one to start. A new
-/// configuration is a new plugin.
+/// [`Engine::maintain`](crate::Engine::maintain) when they end, so no request waits for one to start. There
+/// are fewer until there is [memory](crate::EngineBuilder::max_memory) for all. A new configuration is a new
+/// plugin.
 ///
 /// They live until the last handle and the last stream are gone. Upkeep then ends what they have begun, calls
 /// `proxy_on_done` of the root context, waits for `proxy_done` if that answers false, at most a minute, and
@@ -149,13 +151,7 @@ impl Plugin {
         });
         // One more is for the successor of an instance that serves until it has started.
         let slots: Vec<_> = (0..=instances.get()).map(|_| Slot::new(Arc::clone(&plugin))).collect();
-        for slot in slots.iter().take(instances.get()) {
-            if let Some(mut cell) = slot.try_lock() {
-                let started = attended(slot, Instance::start(&module, &config.sandbox, slot));
-                slot.fill(&mut cell, started.await?);
-            }
-            slot.settle();
-        }
+        room::fill(slots.get(..instances.get()).unwrap_or_default(), &module, &config.sandbox).await?;
         let engine = module.engine().clone();
         let inner = Arc::new(Inner {
             module,
@@ -334,6 +330,13 @@ impl Inner {
             let Some(mut cell) = slot.try_lock() else { continue };
             let now = engine.ticks();
             match cell.instance() {
+                // Those that ask to be replaced end before their successors start.
+                None if missing > 0
+                    && slot.generation() == 0
+                    && !room::has_room(self.pool.slots(), engine) =>
+                {
+                    self.pool.give_place(now);
+                }
                 None if missing > 0 && self.pool.may_rebuild_at(now) => {
                     missing -= 1;
                     self.refill(slot, cell);

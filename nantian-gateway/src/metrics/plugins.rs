@@ -25,7 +25,9 @@ const COUNTERS: [(&str, &str, Number); 7] = [
     ("nantian_wasm_calls", "Calls into guests, each of one callback or several at once", |status| {
         status.calls
     }),
-    ("nantian_wasm_rebuilds", "Attempts to replace an instance that ended", |status| status.rebuilds),
+    ("nantian_wasm_rebuilds", "Attempts to replace an instance that ended or lacked memory", |status| {
+        status.rebuilds
+    }),
     ("nantian_wasm_dropped_log_lines", "Log lines over the budget of a stream or of the plugin", |status| {
         status.dropped_log_lines
     }),

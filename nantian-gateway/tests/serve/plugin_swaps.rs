@@ -125,18 +125,35 @@ async fn edit_for_which_no_place_is_left_is_told_and_the_last_one_serves_on() {
 
 #[tokio::test]
 async fn edit_for_which_no_memory_is_left_is_told_and_the_last_one_serves_on() {
-    let cores = std::thread::available_parallelism().unwrap();
-    // An instance has 3 MiB.
+    edit_for_which_there_is_too_little(&three_megabytes(), "--max-plugin-memory-bytes", 4 << 20).await;
+}
+
+#[tokio::test]
+async fn edit_takes_where_there_is_memory_for_one_instance_and_one_beside_it() {
+    let (gateway, _backend) = edited(&three_megabytes(), "--max-plugin-memory-bytes", 8 << 20).await;
+    assert_eq!(gateway.get("/").await.header("x-config"), Some("2"));
+}
+
+/// A module of which an instance has so much memory.
+fn three_megabytes() -> String {
     let guest = echo_config().replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 48)");
-    let module = BASE64_STANDARD.encode(wat::parse_str(guest).unwrap());
-    let bytes = cores.get() * (4 << 20);
-    edit_for_which_there_is_too_little(&module, "--max-plugin-memory-bytes", bytes).await;
+    BASE64_STANDARD.encode(wat::parse_str(guest).unwrap())
 }
 
 /// Edits a plugin of this module where the option leaves room for its instances and for none beside them.
 async fn edit_for_which_there_is_too_little(module: &str, option: &str, value: usize) {
+    let (gateway, _backend) = edited(module, option, value).await;
+    let condition = gateway.condition("WasmPlugin demo/r", "Programmed").await;
+    assert_eq!((&condition["status"], &condition["reason"]), (&"False".into(), &"NoResources".into()));
+    let message = condition["message"].as_str().unwrap();
+    assert!(message.contains(option), "{message}");
+    assert_eq!(gateway.get("/").await.header("x-config"), Some("1"));
+}
+
+/// A gateway with this option, and a plugin of this module whose configuration was 1 and is to be 2.
+async fn edited(module: &str, option: &str, value: usize) -> (Running, Backend) {
     let backend = telling().await;
-    let edited = |version: usize| {
+    let version = |version: usize| {
         let plugin = plugin("r", &format!("inline: {module}"));
         plugin.replace("wasm:", &format!("config: '{version}'\n  wasm:"))
     };
@@ -144,13 +161,9 @@ async fn edit_for_which_there_is_too_little(module: &str, option: &str, value: u
         .options(&[option, &value.to_string()])
         .service("a", &[&backend])
         .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &edited(1))
+        .manifest("plugin", &version(1))
         .start()
         .await;
-    gateway.edit("plugin", &edited(2)).await;
-    let condition = gateway.condition("WasmPlugin demo/r", "Programmed").await;
-    assert_eq!((&condition["status"], &condition["reason"]), (&"False".into(), &"NoResources".into()));
-    let message = condition["message"].as_str().unwrap();
-    assert!(message.contains(option), "{message}");
-    assert_eq!(gateway.get("/").await.header("x-config"), Some("1"));
+    gateway.edit("plugin", &version(2)).await;
+    (gateway, backend)
 }

@@ -34,9 +34,13 @@ impl EngineBuilder {
 
     /// Sets how much linear memory all instances of all plugins have together, beside what each may have
     /// ([`Sandbox::max_memory`](crate::Sandbox::max_memory)). What one starts with counts, whether the guest
-    /// has touched it or not. Where there is no more, a guest's `memory.grow` fails, and an instance does not
+    /// has touched it or not. Where there is no more, a guest's `memory.grow` fails, and a plugin does not
     /// start ([`PluginError::NoMemory`](crate::PluginError::NoMemory)). The last quarter is for instances of
     /// at most 16 MiB.
+    ///
+    /// For a plugin to start its first instance needs room. Others start as long as they leave half of it,
+    /// and a third of what their [space](Self::max_memory_of_space) has, so that a plugin can be replaced
+    /// while it serves.
     ///
     /// Unit: bytes. Range: any. Default: no limit.
     pub fn max_memory(mut self, bytes: usize) -> Self {

@@ -147,7 +147,7 @@ pub enum PluginError {
         /// [`EngineBuilder::max_instances`](crate::EngineBuilder::max_instances).
         max_instances: NonZeroU32,
     },
-    /// There is not enough linear memory for another instance, or for what a guest wants as it starts. There
+    /// There is not enough linear memory for an instance, or for what a guest wants as it starts. There
     /// may be when another instance is gone.
     #[error("too little is left of the {max_memory} bytes of memory for {of} together")]
     NoMemory {

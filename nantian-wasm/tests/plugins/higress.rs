@@ -76,14 +76,17 @@ fn instance_that_asks_for_it_is_replaced_and_keeps_its_streams() {
 
 #[test]
 fn instance_that_asks_for_it_is_replaced_in_its_own_place_where_there_is_no_other() {
-    let engine = Engine::builder().max_instances(NonZeroU32::MIN).build().unwrap().0;
-    let plugin = plugin_of(&engine, &wat::parse_str(GUEST).unwrap(), |_| {}).unwrap();
-    for _ in 0..3 {
-        drop(begin(&plugin));
-        assert_eq!(told(&plugin, "seen"), Some(1), "the first request of an instance");
-        for _ in 0..2 {
-            engine.maintain();
-            assert_eq!(plugin.status().live_instances, 1, "serves, or is replaced at once");
+    // Of the places, and of the memory, of which it has three pages.
+    for engine in [Engine::builder().max_instances(NonZeroU32::MIN), Engine::builder().max_memory(5 << 16)] {
+        let engine = engine.build().unwrap().0;
+        let plugin = plugin_of(&engine, &wat::parse_str(GUEST).unwrap(), |_| {}).unwrap();
+        for _ in 0..3 {
+            drop(begin(&plugin));
+            assert_eq!(told(&plugin, "seen"), Some(1), "the first request of an instance");
+            for _ in 0..2 {
+                engine.maintain();
+                assert_eq!(plugin.status().live_instances, 1, "serves, or is replaced at once");
+            }
         }
     }
 }

@@ -53,9 +53,9 @@ fn plugins_share_the_memory_of_their_engine() {
     let large = module(r#"(memory (export "memory") 48)"#);
     let growing = plugin_of(&engine, &growing, instances(1)).unwrap();
     assert_eq!(send([growing.clone()], get("/")).status(), 200);
-    let refused = PluginError::NoMemory { max_memory: 6 << 20, of: MemoryOf::Engine };
-    assert_eq!(plugin_of(&engine, &large, instances(2)).unwrap_err(), refused);
     let other = plugin_of(&engine, &large, instances(1)).unwrap();
+    let refused = PluginError::NoMemory { max_memory: 6 << 20, of: MemoryOf::Engine };
+    assert_eq!(plugin_of(&engine, &large, instances(1)).unwrap_err(), refused);
 
     assert_eq!(send([growing.clone()], get("/")).status(), 503);
     let cause = growing.status().last_failure.unwrap().cause.to_string();
@@ -72,6 +72,24 @@ fn plugins_share_the_memory_of_their_engine() {
     }
     engine.maintain();
     assert_eq!(growing.status().memory, 6 << 20);
+}
+
+#[test]
+fn plugin_has_as_many_instances_as_leave_memory_for_an_edit_of_it() {
+    let engine = Engine::builder().max_memory(8 << 20).build().unwrap().0;
+    let present = plugin_of(&engine, &module(r#"(memory (export "memory") 16)"#), instances(16)).unwrap();
+    let live = |plugin: &Plugin| plugin.status().live_instances;
+    assert_eq!(live(&present), 4);
+    let config = PluginConfig::new("next").with_instances(NonZeroUsize::new(16).unwrap());
+    let next = present.successor(present.module(), config).unwrap();
+    assert_eq!((live(&next), send([next.clone()], get("/")).status()), (1, 200));
+    engine.maintain();
+    assert_eq!(live(&next), 1, "they have room when those of the last version have gone");
+    drop(present);
+    engine.maintain();
+    engine.maintain();
+    let status = next.status();
+    assert_eq!((status.live_instances, status.rebuilds), (4, 3), "what finds no room is not tried");
 }
 
 #[test]
