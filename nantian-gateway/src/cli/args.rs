@@ -1,10 +1,6 @@
 //! The command line.
 
-use std::{
-    num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nantian_crd::NantianKind;
@@ -224,10 +220,11 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_MAX_PLUGIN_INSTANCES", value_name = "N")]
     pub(super) max_plugin_instances: Option<NonZeroU32>,
     /// The most bytes of memory that the instances of all Wasm plugins have together, at least 4194304,
-    /// whatever the `sandbox.maxMemoryBytes` of each. A plugin is refused more, and one, or an edit of one,
-    /// that finds too little is not started. The last quarter is for instances of at most 16777216 bytes, and
-    /// in a cluster the plugins of one namespace have half of it. By default 33554432 for each worker, at
-    /// least 536870912.
+    /// whatever the `sandbox.maxMemoryBytes` of each. A plugin is refused more. It has fewer instances where
+    /// they would leave no room for an edit of it, and one, or an edit of one, whose first instance finds too
+    /// little is not started. The last quarter is for instances of at most 16777216 bytes, and in a cluster
+    /// the plugins of one namespace have half of it. By default half of what the process may have by its
+    /// cgroups and the machine, but so little as leaves 1073741824 for all else, and at least 536870912.
     #[arg(long, env = "NANTIAN_MAX_PLUGIN_MEMORY_BYTES", value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(4_194_304..))]
     pub(super) max_plugin_memory_bytes: Option<u64>,
@@ -279,10 +276,11 @@ pub(super) enum AccessLogFormat {
 }
 
 impl Common {
-    /// The most bytes of memory that the plugins of so many workers have together.
-    pub(super) fn plugin_memory(&self, workers: NonZeroUsize) -> usize {
-        let told = self.max_plugin_memory_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        told.unwrap_or_else(|| workers.get().saturating_mul(32 << 20).max(512 << 20))
+    /// The most bytes of memory that plugins have together in a process that may have so many.
+    pub(super) fn plugin_memory(&self, memory: Option<u64>) -> usize {
+        let memory = memory.unwrap_or_default();
+        let usual = (memory / 2).min(memory.saturating_sub(1 << 30)).max(512 << 20);
+        usize::try_from(self.max_plugin_memory_bytes.unwrap_or(usual)).unwrap_or(usize::MAX)
     }
 }
 
@@ -344,15 +342,17 @@ mod tests {
     }
 
     #[test]
-    fn plugins_have_more_memory_where_each_has_many_instances() {
-        let memory = |options: &[&str], workers| {
+    fn plugins_have_half_of_the_memory_unless_all_else_needs_it_or_they_do() {
+        let memory = |options: &[&str], bytes| {
             let run = ["nantian-gateway", "run", "--manifests", "a"];
             let run = run.into_iter().chain(options.iter().copied());
             let Cli { command: Command::Run(run) } = Cli::parse_from(run) else { panic!("not run") };
-            run.common.plugin_memory(NonZeroUsize::new(workers).unwrap())
+            run.common.plugin_memory(bytes)
         };
-        assert_eq!([1, 16, 64].map(|workers| memory(&[], workers)), [512 << 20, 512 << 20, 2 << 30]);
-        assert_eq!(memory(&["--max-plugin-memory-bytes", "4194304"], 64), 4 << 20);
+        let mebibytes = |bytes: u64| memory(&[], Some(bytes << 20)) >> 20;
+        assert_eq!([1_024, 1_536, 1_792, 2_048, 65_536].map(mebibytes), [512, 512, 768, 1_024, 32_768]);
+        assert_eq!(memory(&[], None), 512 << 20);
+        assert_eq!(memory(&["--max-plugin-memory-bytes", "4194304"], Some(64 << 30)), 4 << 20);
     }
 
     #[test]

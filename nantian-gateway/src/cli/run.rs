@@ -31,7 +31,7 @@ use crate::{
     metrics::Metrics,
     observe::AccessLog,
     policy::{OwnIdentities, PluginNews, PluginResources, Tokens},
-    runtime::{WorkerConfig, Workers, raise_open_files},
+    runtime::{WorkerConfig, Workers, memory, raise_open_files},
     source::{Files, Source, Watcher},
     stream::UdpConfig,
     telemetry::{ExportersDone, Telemetry},
@@ -155,7 +155,7 @@ pub(super) async fn serve(
         body_memory: config.body_memory.clone(),
         workers: count,
         max_instances: common.max_plugin_instances,
-        max_memory: common.plugin_memory(count),
+        max_memory: common.plugin_memory(memory()),
     };
     // The access log ends with the last who can write to it.
     drop(config);

@@ -4,6 +4,7 @@
 mod calls;
 mod job_thread;
 mod local;
+mod memory;
 mod open_files;
 mod spawn;
 mod task_thread;
@@ -14,6 +15,7 @@ pub(crate) use self::{
     calls::{CallThread, CallThreads},
     job_thread::JobThread,
     local::LocalSnapshot,
+    memory::memory,
     open_files::raise_open_files,
     spawn::{blocking, spawn, spawn_local},
     task_thread::TaskThread,
