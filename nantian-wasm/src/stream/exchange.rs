@@ -284,6 +284,7 @@ impl Exchange {
         // Whichever way is continued, the request is out of the guest's hands then, as it is in Envoy.
         own.request.has_headers = false;
         own.request.has_trailers = false;
+        own.request.may_add_trailers = false;
         let message = own.message(direction);
         message.is_continued = true;
         if message.pause.is_held() {
