@@ -115,6 +115,9 @@
 //!   their stream. `proxy_get_status` says how a call-out ended to the stream that made it, too, not to the
 //!   root alone. A header of headers or trailers that a call-out has not brought is not found (1), which
 //!   Envoy answers by a bad argument (2).
+//! * Of Envoy's foreign functions `clear_route_cache` and `declare_property` are there; `compress` and
+//!   `uncompress`, `sign` and `verify_signature`, `expr_create`, `expr_evaluate` and `expr_delete`, and
+//!   `set_envoy_filter_state` are not found (1) unless the [`Host`](host::Host) has them.
 //! * A module without an allocator runs, where Envoy loads none.
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
 //! * A plugin that did not see the request does not see its end either, and one that answers as its context
