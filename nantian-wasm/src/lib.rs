@@ -145,13 +145,13 @@
 //! `request`, `response`, `source` and `destination` have what Envoy's have, `connection` its `id`, `mtls`,
 //! `requested_server_name`, `tls_version`, `uri_san_peer_certificate`, `dns_san_peer_certificate` and
 //! `sha256_peer_certificate_digest`, `upstream` its `address` and `port`, `xds` its `route_name`,
-//! `cluster_name` and `listener_direction`; `plugin_name`, `plugin_root_id`, `plugin_vm_id`, Higress'
-//! `plugin_vm_memory`, `listener_direction` and what guests have set stand by themselves, and these last in
-//! `filter_state`, too, behind `wasm.`: those of all streams of a request that have one [`FilterState`]. What
-//! the messages do not say comes from [`StreamInfo`] and [`UpstreamAddress`]; what these do not say is not
-//! found, and neither is what only Envoy has: its `node`, the metadata of its listeners, routes, clusters and
-//! hosts (that of filters is there and empty), the subjects of certificates and the gateway's own one, and
-//! how long the backend took.
+//! `cluster_name`, `listener_direction` and `filter_chain_name`, which is empty; `plugin_name`,
+//! `plugin_root_id`, `plugin_vm_id`, Higress' `plugin_vm_memory`, `listener_direction` and what guests have
+//! set stand by themselves, and these last in `filter_state`, too, behind `wasm.`: those of all streams of a
+//! request that have one [`FilterState`]. What the messages do not say comes from [`StreamInfo`] and
+//! [`UpstreamAddress`]; what these do not say is not found, and neither is what only Envoy has: its `node`,
+//! the metadata of its listeners, routes, clusters and hosts (that of filters is there and empty), the
+//! subjects of certificates and the gateway's own one, and how long the backend took.
 
 mod background_calls;
 mod callout_limits;

@@ -15,7 +15,8 @@ pub(super) struct Notes {
     explanation: Option<(String, u32)>,
 }
 
-/// What an exchange is told by whoever has it next.
+/// What an exchange is told when its stream has it next, at the latest when it is logged or closed: a guest
+/// that has it, or takes it for a reply to a call-out, is not told before.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PendingNotes(Option<Arc<Mutex<Notes>>>);
 
