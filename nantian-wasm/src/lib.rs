@@ -166,6 +166,7 @@ mod held_message;
 mod inbox;
 mod instance;
 mod layer;
+mod lease;
 mod limits;
 mod linear_memory;
 mod log_rate;

@@ -50,13 +50,39 @@ impl LinearMemory {
         MemoryShare { memory: Arc::clone(self), of_space: Arc::clone(of_space), held: 0 }
     }
 
+    /// Whether spaces have a part of it.
+    pub(crate) fn is_divided(&self) -> bool {
+        self.limit_of_space < self.limit
+    }
+
     /// Whether a plugin, in the space that has taken so much, may have an instance of so many bytes beside
-    /// another one like it. A third of what the space has is left then, and half of all, of which large ones
-    /// have three quarters: there is room for one more like it in either.
+    /// another one like it: a third of what the space has is left, and room for one more like it.
     pub(crate) fn has_room_beside(&self, of_space: &AtomicUsize, bytes: usize) -> bool {
-        let fits =
-            |taken: &AtomicUsize, most: usize| taken.load(Ordering::Relaxed).saturating_add(bytes) <= most;
-        fits(of_space, self.limit_of_space - self.limit_of_space / 3) && fits(&self.taken, self.limit / 2)
+        let (own, most) = self.shared(of_space, bytes);
+        let taken = self.taken.load(Ordering::Relaxed);
+        own.saturating_add(bytes) <= most - most / 3
+            && taken.saturating_add(bytes).saturating_add(bytes) <= self.most(bytes)
+    }
+
+    /// Whether the space that has taken so much has no room for another instance of so many bytes.
+    pub(crate) fn is_crowded(&self, of_space: &AtomicUsize, bytes: usize) -> bool {
+        let (own, most) = self.shared(of_space, bytes);
+        own.saturating_add(bytes) > most
+    }
+
+    /// What is taken of the memory that plugins of this space share, and how much that is: all of it, unless
+    /// spaces have a part.
+    fn shared(&self, of_space: &AtomicUsize, bytes: usize) -> (usize, usize) {
+        if self.is_divided() {
+            (of_space.load(Ordering::Relaxed), self.limit_of_space)
+        } else {
+            (self.taken.load(Ordering::Relaxed), self.most(bytes))
+        }
+    }
+
+    /// How much all may have together for one of them to have so many bytes.
+    fn most(&self, bytes: usize) -> usize {
+        if bytes > SMALL { self.limit - self.limit / 4 } else { self.limit }
     }
 }
 
@@ -68,8 +94,7 @@ impl MemoryShare {
         // The system may have refused what there was room for the last time.
         self.shrink(current);
         let LinearMemory { limit, limit_of_space, taken } = &*self.memory;
-        let more = desired.saturating_sub(self.held);
-        let most = if desired > SMALL { limit - limit / 4 } else { *limit };
+        let (more, most) = (desired.saturating_sub(self.held), self.memory.most(desired));
         if !take(&self.of_space, more, *limit_of_space) {
             return Err(Shortage { limit: *limit_of_space, of: MemoryOf::Space });
         }
@@ -128,14 +153,23 @@ mod tests {
     }
 
     #[test]
-    fn one_more_of_a_plugin_leaves_a_third_of_its_space_and_half_of_all() {
+    fn one_more_of_a_plugin_leaves_a_third_of_its_space_and_room_for_one_like_it() {
         let (memory, space) = (LinearMemory::new(90, 60), Arc::new(AtomicUsize::new(0)));
-        let fits = |bytes| memory.has_room_beside(&space, bytes);
         let (mut one, mut other) = (memory.begin(&space), begin(&memory));
         assert!(one.grow(0, 30).is_ok());
-        assert!(fits(10) && !fits(11));
-        assert!(other.grow(0, 10).is_ok());
-        assert!(fits(5) && !fits(6));
+        assert!(memory.has_room_beside(&space, 10) && !memory.has_room_beside(&space, 11));
+        assert!(!memory.is_crowded(&space, 30) && memory.is_crowded(&space, 31));
+        assert!(other.grow(0, 44).is_ok());
+        assert!(memory.has_room_beside(&space, 8) && !memory.has_room_beside(&space, 9));
+    }
+
+    #[test]
+    fn plugins_share_all_memory_where_spaces_have_no_part() {
+        let (memory, space) = (LinearMemory::new(90, usize::MAX), AtomicUsize::new(0));
+        let mut other = begin(&memory);
+        assert!(other.grow(0, 40).is_ok());
+        assert!(memory.has_room_beside(&space, 20) && !memory.has_room_beside(&space, 21));
+        assert!(!memory.is_crowded(&space, 50) && memory.is_crowded(&space, 51));
     }
 
     #[test]

@@ -9,9 +9,10 @@ use crate::config::{FailurePolicy, Hooks, PluginConfig, Sandbox, StreamFraming};
 use crate::error::{Failure, PluginError};
 use crate::host::{Host, NoHost};
 use crate::instance::Instance;
+use crate::lease::Lease;
 use crate::module::Module;
 use crate::observe::{PluginLog, PluginStatus};
-use crate::pool::{InstanceGuard, Lease, LeaseError, Pool, Slot};
+use crate::pool::{InstanceGuard, LeaseError, Pool, Slot};
 use crate::proxy_wasm::{Abi, HeadersVerdict, SharedPlugin, SharedStore};
 use crate::room;
 use crate::running::{end, finish, tick};
@@ -140,7 +141,7 @@ impl Plugin {
             host: host.unwrap_or_else(|| Arc::new(NoHost)),
             clock: module.engine().clock().clone(),
             shared: last.map_or_else(
-                || Arc::new(SharedStore::new(space.callout_limits(module.engine().callout_limits()))),
+                || Arc::new(SharedStore::new(space.callout_limits(module.engine()))),
                 |last| Arc::clone(&last.shared),
             ),
             space,
@@ -324,19 +325,14 @@ impl Inner {
             slot.settle();
             slot.wake_waiting();
         }
-        let (mut missing, mut surplus) = self.pool.missing_and_surplus(self.plugin.instances, engine.ticks());
+        room::adapt(&self.pool, self.plugin.instances, engine);
+        let (mut missing, mut surplus) = self.pool.missing_and_surplus(engine.ticks());
         for slot in self.pool.slots() {
             // A slot that is taken is being looked after.
             let Some(mut cell) = slot.try_lock() else { continue };
             let now = engine.ticks();
             match cell.instance() {
                 // Those that ask to be replaced end before their successors start.
-                None if missing > 0
-                    && slot.generation() == 0
-                    && !room::has_room(self.pool.slots(), engine) =>
-                {
-                    self.pool.give_place(now);
-                }
                 None if missing > 0 && self.pool.may_rebuild_at(now) => {
                     missing -= 1;
                     self.refill(slot, cell);
@@ -379,17 +375,17 @@ impl Inner {
             let started = start.await;
             let (Some(this), Some(slot)) = (this.upgrade(), slot_of.upgrade()) else { return };
             let now = this.module.engine().ticks();
-            slot.set_starting(false);
             match started {
                 Ok(instance) => {
                     slot.fill(&mut cell, instance);
                     // It has found one, if it lacked any.
                     this.pool.takes_place();
                 }
-                Err(PluginError::Full { .. } | PluginError::NoMemory { .. }) if this.pool.give_place(now) => {
-                }
+                Err(PluginError::Full { .. } | PluginError::NoMemory { .. })
+                    if this.pool.give_place(now) || this.pool.kept().spare(now) => {}
                 Err(error) => this.plugin.log.not_replaced(&this.plugin.name, &error, now),
             }
+            slot.set_starting(false);
             this.pool.rebuilt_in(now.saturating_sub(began));
         });
     }

@@ -4,33 +4,38 @@
 //! thread takes the slot it used last: with one slot for each thread, none finds its slot taken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
 use crate::background_calls::BackgroundCalls;
 use crate::engine::Clock;
 use crate::error::{Cause, Phase};
-use crate::inbox::{Inbox, Job};
+use crate::inbox::Inbox;
 use crate::instance::Instance;
+use crate::lease::Lease;
 use crate::proxy_wasm::SharedPlugin;
 use crate::rebuild_budget::RebuildBudget;
+use crate::room::Kept;
 use crate::sandbox::Peaks;
-use crate::stream::{PendingNotes, ReusableFuture, SharedExchange};
+use crate::stream::ReusableFuture;
 use crate::tally::Tally;
 
 /// The instances of a plugin.
 pub(crate) struct Pool {
     /// One more than there are to be instances.
     slots: Box<[Arc<Slot>]>,
+    kept: Kept,
     rebuilds: RebuildBudget,
     /// Until when, in engine ticks, the successor of a worn instance is taken to find no place beside it;
     /// zero where none was refused one.
     full_until: AtomicU64,
+    /// How often somebody had to wait for an instance.
+    waits: AtomicUsize,
 }
 
 /// After how many engine ticks it is tried again whether there is a place.
-const PLACE_RETRY: u64 = 1_000;
+pub(crate) const PLACE_RETRY: u64 = 1_000;
 
 /// A place for one instance; streams hold on to their slot.
 pub(crate) struct Slot {
@@ -64,16 +69,9 @@ pub(crate) struct InstanceCell {
     future: Option<ReusableFuture>,
 }
 
-/// A stream's hold on the instance it is pinned to.
-#[derive(Clone)]
-pub(crate) struct Lease {
-    slot: Arc<Slot>,
-    generation: u64,
-}
-
 /// Why no instance was leased.
 pub(crate) enum LeaseError {
-    /// All are running a guest; this one was asked last.
+    /// All are running a guest; this one is the next to wait for.
     Busy(Arc<Slot>),
     /// None is alive, or those that are have no room for another stream.
     Unavailable(Cause),
@@ -82,8 +80,15 @@ pub(crate) enum LeaseError {
 // === impl Pool ===
 
 impl Pool {
+    /// Instances that have started, and places for more.
     pub(crate) fn new(slots: Vec<Arc<Slot>>) -> Self {
-        Self { slots: slots.into(), rebuilds: RebuildBudget::default(), full_until: AtomicU64::new(0) }
+        Self {
+            kept: Kept::new(count(&slots, Slot::is_live)),
+            slots: slots.into(),
+            rebuilds: RebuildBudget::default(),
+            full_until: AtomicU64::new(0),
+            waits: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn slots(&self) -> &[Arc<Slot>] {
@@ -96,16 +101,14 @@ impl Pool {
     /// Builds none: starting a guest may take seconds, which upkeep has and a request has not.
     pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
         let thread = thread_key();
-        let (mut busy, mut cause) = (None, Cause::NoInstance);
+        let (mut is_busy, mut cause) = (false, Cause::NoInstance);
         for rank in 0..=Slot::LAST {
             // A rank may have fallen since it was passed: the last time, all are asked.
             let is_due = |slot: &Slot| rank == Slot::LAST || slot.rank(thread) == rank;
-            for slot in self.slots.iter().filter(|slot| is_due(slot)) {
+            let is_there = |slot: &Slot| slot.is_live() || slot.is_starting();
+            for slot in self.slots.iter().filter(|slot| is_due(slot) && is_there(slot)) {
                 let Some(cell) = slot.try_lock() else {
-                    // One that starts may take longer than any callback.
-                    if slot.is_live() || busy.is_none() {
-                        busy = Some(slot);
-                    }
+                    is_busy = true;
                     continue;
                 };
                 match &cell.instance {
@@ -118,22 +121,41 @@ impl Pool {
                 }
             }
         }
-        Err(match busy {
-            Some(slot) => LeaseError::Busy(Arc::clone(slot)),
-            None => LeaseError::Unavailable(cause),
-        })
+        let waited_for = self.next_to_wait_for().filter(|_| is_busy);
+        Err(waited_for.map_or(LeaseError::Unavailable(cause), |slot| LeaseError::Busy(Arc::clone(slot))))
     }
 
-    /// How many instances are to be started for so many to serve that do not ask for another in their place,
-    /// unless that finds no place beside them, and how many more than so many there are.
-    pub(crate) fn missing_and_surplus(&self, wanted: u64, now: u64) -> (u64, u64) {
-        let count = |is_counted: &dyn Fn(&Slot) -> bool| {
-            let counted = self.slots.iter().filter(|slot| is_counted(slot)).count();
-            u64::try_from(counted).unwrap_or(u64::MAX)
+    /// The instances in turn, so that whoever waits is let in when any of them is free; one that starts, which
+    /// may take longer than any callback, if there is no other.
+    fn next_to_wait_for(&self) -> Option<&Arc<Slot>> {
+        let turn = self.waits.fetch_add(1, Ordering::Relaxed);
+        let next = |is_meant: fn(&Slot) -> bool| {
+            let all = self.slots.iter().filter(move |slot| is_meant(slot));
+            let place = turn.checked_rem(all.clone().count())?;
+            all.clone().nth(place)
         };
+        next(Slot::is_live).or_else(|| next(Slot::is_starting))
+    }
+
+    /// How many instances are to be started for as many to serve as are kept that do not ask for another in
+    /// their place, unless that finds no place beside them, and how many more than so many there are.
+    pub(crate) fn missing_and_surplus(&self, now: u64) -> (u64, u64) {
+        let wanted = self.kept.number();
         let lacks_place = now < self.full_until.load(Ordering::Relaxed);
-        let fresh = count(&|slot| slot.is_starting() || slot.is_live() && (lacks_place || !slot.is_worn()));
-        (wanted.saturating_sub(fresh), count(&Slot::is_live).saturating_sub(wanted))
+        let is_fresh = |slot: &Slot| slot.is_starting() || slot.is_live() && (lacks_place || !slot.is_worn());
+        let (fresh, live) = (count(&self.slots, is_fresh), count(&self.slots, Slot::is_live));
+        (wanted.saturating_sub(fresh), live.saturating_sub(wanted))
+    }
+
+    /// Whether all instances that are kept serve, and none beside them.
+    pub(crate) fn is_complete(&self) -> bool {
+        let is_new = |slot: &Slot| slot.is_starting() || slot.is_worn();
+        count(&self.slots, Slot::is_live) == self.kept.number() && count(&self.slots, is_new) == 0
+    }
+
+    /// How many instances are kept.
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// Notes that an instance finds no place to start in; whether a worn one will give it its own.
@@ -186,10 +208,10 @@ impl Slot {
     const LAST: u8 = 3;
 
     /// Where the slot stands among those in which a thread looks for an instance: its own come first, and
-    /// those whose guest asks for another instance last.
+    /// those whose guest asks for another instance last, with those where one starts.
     fn rank(&self, thread: u64) -> u8 {
         match self.owner.load(Ordering::Relaxed) {
-            _ if self.is_worn() => Self::LAST,
+            _ if self.is_worn() || !self.is_live() => Self::LAST,
             owner if owner == thread => 0,
             0 => 1,
             _ => 2,
@@ -339,36 +361,8 @@ impl InstanceCell {
     }
 }
 
-// === impl Lease ===
-
-impl Lease {
-    fn new(slot: &Arc<Slot>) -> Self {
-        Self { slot: Arc::clone(slot), generation: slot.generation() }
-    }
-
-    pub(crate) fn slot(&self) -> &Arc<Slot> {
-        &self.slot
-    }
-
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Whether the instance has ended since.
-    pub(crate) fn is_lost(&self) -> bool {
-        self.slot.generation() != self.generation
-    }
-
-    /// Leaves a stream to whoever uses the instance next.
-    pub(crate) fn orphan(
-        &self,
-        context: u32,
-        exchange: SharedExchange,
-        is_logged: bool,
-        notes: PendingNotes,
-    ) {
-        self.slot.post(self.generation, Job::Close { context, exchange, is_logged, notes });
-    }
+fn count(slots: &[Arc<Slot>], is_counted: impl Fn(&Slot) -> bool) -> u64 {
+    u64::try_from(slots.iter().filter(|slot| is_counted(slot)).count()).unwrap_or(u64::MAX)
 }
 
 /// A number that tells running threads apart, never zero: where the thread has something of its own.

@@ -223,8 +223,8 @@ pub(super) struct Common {
     /// whatever the `sandbox.maxMemoryBytes` of each. A plugin is refused more. It has fewer instances where
     /// they would leave no room for an edit of it, and one, or an edit of one, whose first instance finds too
     /// little is not started. The last quarter is for instances of at most 16777216 bytes, and in a cluster
-    /// the plugins of one namespace have half of it. By default half of what the process may have by its
-    /// cgroups and the machine, but so little as leaves 1073741824 for all else, and at least 536870912.
+    /// the plugins of one namespace have half of it. By default what the process may have by its cgroups
+    /// and the machine less 1073741824 for all else, at least 536870912, and never more than half of it.
     #[arg(long, env = "NANTIAN_MAX_PLUGIN_MEMORY_BYTES", value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(4_194_304..))]
     pub(super) max_plugin_memory_bytes: Option<u64>,
@@ -278,8 +278,8 @@ pub(super) enum AccessLogFormat {
 impl Common {
     /// The most bytes of memory that plugins have together in a process that may have so many.
     pub(super) fn plugin_memory(&self, memory: Option<u64>) -> usize {
-        let memory = memory.unwrap_or_default();
-        let usual = (memory / 2).min(memory.saturating_sub(1 << 30)).max(512 << 20);
+        let usual =
+            memory.map_or(512 << 20, |memory| memory.saturating_sub(1 << 30).max(512 << 20).min(memory / 2));
         usize::try_from(self.max_plugin_memory_bytes.unwrap_or(usual)).unwrap_or(usize::MAX)
     }
 }
@@ -350,7 +350,8 @@ mod tests {
             run.common.plugin_memory(bytes)
         };
         let mebibytes = |bytes: u64| memory(&[], Some(bytes << 20)) >> 20;
-        assert_eq!([1_024, 1_536, 1_792, 2_048, 65_536].map(mebibytes), [512, 512, 768, 1_024, 32_768]);
+        let pods = [512, 1_024, 1_536, 1_792, 2_048, 65_536];
+        assert_eq!(pods.map(mebibytes), [256, 512, 512, 768, 1_024, 32_768]);
         assert_eq!(memory(&[], None), 512 << 20);
         assert_eq!(memory(&["--max-plugin-memory-bytes", "4194304"], Some(64 << 30)), 4 << 20);
     }

@@ -38,9 +38,9 @@ impl EngineBuilder {
     /// start ([`PluginError::NoMemory`](crate::PluginError::NoMemory)). The last quarter is for instances of
     /// at most 16 MiB.
     ///
-    /// For a plugin to start its first instance needs room. Others start as long as they leave half of it,
-    /// and a third of what their [space](Self::max_memory_of_space) has, so that a plugin can be replaced
-    /// while it serves.
+    /// For a plugin to start its first instance needs room. Others start as long as they leave a third of
+    /// it, or of what their [space](Self::max_memory_of_space) has, and room for one more of the same size,
+    /// so that a plugin can be replaced while it serves.
     ///
     /// Unit: bytes. Range: any. Default: no limit.
     pub fn max_memory(mut self, bytes: usize) -> Self {
@@ -50,7 +50,8 @@ impl EngineBuilder {
 
     /// Sets how much of the linear memory of [all plugins](Self::max_memory) those of a
     /// [`SharedSpace`](crate::SharedSpace) have together, so that no tenant takes all of it: guests keep what
-    /// they have grown to. A plugin that is in nobody's space has as much.
+    /// they have grown to. A plugin that is in nobody's space has as much. Where this is less than all, the
+    /// plugins of a space have half of all call-outs, too.
     ///
     /// Unit: bytes. Range: any. Default: no limit.
     pub fn max_memory_of_space(mut self, bytes: usize) -> Self {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use super::queues::Queues;
 use super::shared::Data;
 use crate::callout_limits::CalloutLimits;
+use crate::engine::Engine;
 use crate::sandbox::HostTrap;
 use crate::sync::lock;
 
@@ -102,9 +103,10 @@ impl SharedSpace {
         &self.inner.memory
     }
 
-    /// Call-outs of its plugins, among these of all.
-    pub(crate) fn callout_limits(&self, engine: &Arc<CalloutLimits>) -> Arc<CalloutLimits> {
-        let begin = || CalloutLimits::of_space(Arc::clone(engine));
+    /// Call-outs of its plugins, among those of all; the same where spaces have no part of what there is.
+    pub(crate) fn callout_limits(&self, engine: &Engine) -> Arc<CalloutLimits> {
+        let all = Arc::clone(engine.callout_limits());
+        let begin = || if engine.linear_memory().is_divided() { CalloutLimits::of_space(all) } else { all };
         Arc::clone(self.inner.callout_limits.get_or_init(begin))
     }
 

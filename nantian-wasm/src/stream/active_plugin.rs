@@ -9,8 +9,8 @@ use super::{Action, LocalResponse, StreamContext};
 use crate::body::BodyError;
 use crate::config::FailurePolicy;
 use crate::error::{Cause, Failure, Phase};
+use crate::lease::Lease;
 use crate::plugin::Plugin;
-use crate::pool::Lease;
 
 /// How far the message of one direction has come.
 #[derive(Default)]

@@ -12,8 +12,9 @@ use super::release::Part;
 use super::{Action, StreamContext};
 use crate::config::StreamFraming;
 use crate::error::Cause;
+use crate::lease::Lease;
 use crate::plugin::Plugin;
-use crate::pool::{InstanceGuard, Lease};
+use crate::pool::InstanceGuard;
 use crate::proxy_wasm::{Abi, BodyVerdict};
 
 /// What a body callback led to.

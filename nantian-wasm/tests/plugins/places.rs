@@ -77,19 +77,49 @@ fn plugins_share_the_memory_of_their_engine() {
 #[test]
 fn plugin_has_as_many_instances_as_leave_memory_for_an_edit_of_it() {
     let engine = Engine::builder().max_memory(8 << 20).build().unwrap().0;
-    let present = plugin_of(&engine, &module(r#"(memory (export "memory") 16)"#), instances(16)).unwrap();
+    // What an instance takes is known when it has started: 1 MiB.
+    let growing = module(
+        r#"(memory (export "memory") 1)
+           (func (export "proxy_on_configure") (param i32 i32) (result i32)
+               (i32.gt_s (memory.grow (i32.const 15)) (i32.const 0)))"#,
+    );
+    let mut present = plugin_of(&engine, &growing, instances(16)).unwrap();
     let live = |plugin: &Plugin| plugin.status().live_instances;
-    assert_eq!(live(&present), 4);
-    let config = PluginConfig::new("next").with_instances(NonZeroUsize::new(16).unwrap());
-    let next = present.successor(present.module(), config).unwrap();
-    assert_eq!((live(&next), send([next.clone()], get("/")).status()), (1, 200));
-    engine.maintain();
-    assert_eq!(live(&next), 1, "they have room when those of the last version have gone");
-    drop(present);
-    engine.maintain();
-    engine.maintain();
-    let status = next.status();
-    assert_eq!((status.live_instances, status.rebuilds), (4, 3), "what finds no room is not tried");
+    assert_eq!(live(&present), 5);
+    for edits in 1..=3 {
+        let config = PluginConfig::new("next").with_instances(NonZeroUsize::new(16).unwrap());
+        let next = present.successor(present.module(), config).unwrap();
+        assert_eq!((live(&next), send([next.clone()], get("/")).status()), (1, 200));
+        engine.maintain();
+        assert_eq!(live(&next), 1, "they have room when those of the last version have gone");
+        present = next;
+        for _ in 0..10 {
+            engine.maintain();
+        }
+        let status = present.status();
+        let expected = (5, edits * 4);
+        assert_eq!((status.live_instances, status.rebuilds), expected, "what finds no room is not tried");
+    }
+}
+
+#[test]
+fn plugin_does_without_an_instance_that_leaves_no_memory_for_an_edit_of_it() {
+    let engine = Engine::builder().max_memory(8 << 20).build().unwrap().0;
+    let growing = module(
+        r#"(memory (export "memory") 16)
+           (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+               (drop (memory.grow (i32.const 48)))
+               (i32.const 0))"#,
+    );
+    let plugin = plugin_of(&engine, &growing, instances(2)).unwrap();
+    assert_eq!(plugin.status().live_instances, 2);
+    assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+    for _ in 0..3 {
+        engine.maintain();
+    }
+    let status = plugin.status();
+    assert_eq!((status.live_instances, status.memory), (1, 1 << 20));
+    assert_eq!(send([plugin], get("/")).status(), 200);
 }
 
 #[test]
