@@ -159,7 +159,9 @@ where
         let VerdictLayer { concerns, verdict, counts_body } = self.layer;
         let reservation = request.extensions().get::<ReservationHandle>().filter(|_| concerns(&request));
         let reservation = reservation.cloned();
-        let is_counted = counts_body && reservation.is_some() && !request.body().is_end_stream();
+        // What reserves nothing, as a DELETE does, asks no model whatever its body is.
+        let may_ask = reservation.as_ref().is_some_and(|reservation| reservation.reserved_tokens() > 0);
+        let is_counted = counts_body && may_ask && !request.body().is_end_stream();
         let upload = is_counted.then(|| Upload::of(request.extensions()));
         if let Some(Upload { passed, .. }) = &upload {
             let passed = Arc::clone(passed);

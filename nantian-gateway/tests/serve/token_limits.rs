@@ -159,6 +159,8 @@ async fn what_is_no_call_of_a_model_costs_no_tokens_and_waits_for_none() {
     assert_eq!(used(&gateway, "all").await, 1400.0);
     assert_eq!(gateway.ask(chat("/v1/chat/completions", "hi", "")).await.status(), 429, "it is in debt");
     assert_eq!(gateway.get("/index.html").await.status(), 200);
+    let deletion = post("/page", "", &long).replacen("POST", "DELETE", 1);
+    assert_eq!(gateway.ask(deletion).await.status(), 200);
     assert_eq!(tokens(&gateway, "all", "used").await, 1400.0);
     assert_eq!(tokens(&gateway, "old", "used").await, 0.0);
 }
