@@ -57,7 +57,8 @@ struct Upload {
 /// Counts the bytes of a body.
 struct CountedBody {
     body: Body,
-    passed: Arc<AtomicU64>,
+    /// Let go of once it is over, by which others know.
+    passed: Option<Arc<AtomicU64>>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,7 +76,7 @@ struct OpenReservation {
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
 }
 
-/// An answer that ends a request of which more may pass until then.
+/// An answer to a request of which more may pass until one of both is over.
 struct AnswerBody {
     body: Body,
     open: Option<OpenReservation>,
@@ -98,8 +99,8 @@ pub(super) const UNSENT: VerdictLayer = VerdictLayer {
 
 /// Keeps what was reserved for a request that a Service serves and nobody can meter: it is no operation of a
 /// model by its path, and may use tokens all the same. What passes of its body counts at least, with the
-/// answer that limits expect, until the response has ended: its length may have been learnt when they had
-/// been asked already.
+/// answer that limits expect, until that or the response has ended: its length may have been learnt when they
+/// had been asked already.
 pub(super) const UNMETERED: VerdictLayer = VerdictLayer {
     concerns: |request| {
         Surface::detect_decoded(request.method(), request.uri().path(), request.headers()).is_err()
@@ -164,7 +165,7 @@ where
         let is_counted = counts_body && may_ask && !request.body().is_end_stream();
         let upload = is_counted.then(|| Upload::of(request.extensions()));
         if let Some(Upload { passed, .. }) = &upload {
-            let passed = Arc::clone(passed);
+            let passed = Some(Arc::clone(passed));
             request = request.map(|body| Body::boxed(CountedBody { body, passed }));
         }
         let open = Some(OpenReservation { reservation, upload, verdict });
@@ -212,10 +213,13 @@ impl http_body::Body for CountedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame
+        if let (Some(Ok(frame)), Some(passed)) = (&frame, &self.passed)
             && let Some(data) = frame.data_ref()
         {
-            self.passed.fetch_add(data.len() as u64, Ordering::Relaxed);
+            passed.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
+            self.passed = None;
         }
         Poll::Ready(frame)
     }
@@ -237,11 +241,11 @@ impl http_body::Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
-            drop(self.open.take());
-        }
-        Poll::Ready(frame)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let has_ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
+        // An answer may last long after all of the request has passed.
+        drop(self.open.take_if(|open| has_ended || !open.is_uploading()));
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -261,6 +265,11 @@ impl Upload {
         Self { passed: Arc::default(), answer }
     }
 
+    /// Whether more may pass: whoever counts has not let go.
+    fn goes_on(&self) -> bool {
+        Arc::strong_count(&self.passed) > 1
+    }
+
     /// What it costs, as it would if its length had been told.
     fn tokens(&self) -> u64 {
         (self.passed.load(Ordering::Relaxed) / TypicalCost::BYTES_PER_TOKEN).saturating_add(self.answer)
@@ -270,14 +279,20 @@ impl Upload {
 // === impl OpenReservation ===
 
 impl OpenReservation {
-    /// Ends with the head of the response, or with its body where one of the request may go on that counts.
+    /// Ends with the head of the response; where a body of the request goes on that counts, with that or with
+    /// the response.
     fn answered(mut self, response: Response<Body>) -> Response<Body> {
         let end = RequestEnd::Answered(response.status(), response.extensions());
-        if self.upload.is_some() && (self.verdict)(end) == Some(Settlement::AsReserved) {
+        if self.is_uploading() && (self.verdict)(end) == Some(Settlement::AsReserved) {
             return response.map(|body| Body::boxed(AnswerBody { body, open: Some(self) }));
         }
         self.end(end);
         response
+    }
+
+    /// Whether a body goes on that counts.
+    fn is_uploading(&self) -> bool {
+        self.upload.as_ref().is_some_and(Upload::goes_on)
     }
 
     fn end(&mut self, end: RequestEnd<'_>) {
@@ -300,32 +315,69 @@ impl Drop for OpenReservation {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt as _;
+    use futures_util::{StreamExt as _, stream};
+    use http_body_util::{BodyExt as _, BodyStream, StreamBody};
     use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer, ScopePart};
     use tower::{ServiceExt as _, service_fn};
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_body_counts_as_it_passes_though_its_length_is_known_only_behind_the_limits() {
-        let policy = Policy::builder().limit(Limit::tokens_per_day(10_000)).build().unwrap();
-        let limiter = Limiter::new(policy);
-        let remaining = || {
-            let mut hasher = limiter.hasher();
-            hasher.part(&ScopePart::Route, None);
-            let levels = limiter.levels(hasher.finish());
-            levels.tightest().unwrap().remaining
-        };
-        let echo =
-            service_fn(async |request: Request<Body>| Ok::<_, BoxError>(Response::new(request.into_body())));
+    fn limiter() -> Limiter {
+        Limiter::new(Policy::builder().limit(Limit::tokens_per_day(10_000)).build().unwrap())
+    }
+
+    fn remaining(limiter: &Limiter) -> u64 {
+        let mut hasher = limiter.hasher();
+        hasher.part(&ScopePart::Route, None);
+        limiter.levels(hasher.finish()).tightest().unwrap().remaining
+    }
+
+    /// The answer of `backend` to an upload of a thousand tokens, for which a hundred more are expected.
+    async fn answer<S>(limiter: &Limiter, backend: S) -> Body
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone,
+    {
         let limits = RateLimitLayer::new(limiter.clone()).if_unsettled(Settlement::NotServed);
-        let service = limits.layer(UNMETERED.layer(echo));
         // As it is behind a plugin that has seen all of it: no header says so.
         let request = Request::post("/v1/rerank").extension(ExpectedAnswer(100));
         let request = request.body(Body::full("four".repeat(1000))).unwrap();
-        let response = service.oneshot(request).await.unwrap();
-        assert_eq!(remaining(), 9999, "nothing has passed");
-        response.into_body().collect().await.unwrap();
-        assert_eq!(remaining(), 10_000 - 1100);
+        let response = limits.layer(UNMETERED.layer(backend)).oneshot(request).await.unwrap();
+        Body::boxed(response.into_body())
+    }
+
+    #[tokio::test]
+    async fn a_body_counts_as_it_passes_though_its_length_is_known_only_behind_the_limits() {
+        let limiter = limiter();
+        let echo =
+            service_fn(async |request: Request<Body>| Ok::<_, BoxError>(Response::new(request.into_body())));
+        let answer = answer(&limiter, echo).await;
+        assert_eq!(remaining(&limiter), 9999, "nothing has passed");
+        answer.collect().await.unwrap();
+        assert_eq!(remaining(&limiter), 10_000 - 1100);
+    }
+
+    #[tokio::test]
+    async fn a_body_counts_once_all_of_it_has_passed_though_its_answer_never_ends() {
+        let limiter = limiter();
+        let reads = service_fn(async |request: Request<Body>| {
+            request.into_body().collect().await?;
+            let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>());
+            Ok::<_, BoxError>(Response::new(Body::boxed(silent)))
+        });
+        let _answer = answer(&limiter, reads).await;
+        assert_eq!(remaining(&limiter), 10_000 - 1100);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_goes_on_behind_the_head_of_its_answer_counts_when_it_is_over() {
+        let limiter = limiter();
+        let echo = service_fn(async |request: Request<Body>| {
+            let frames = BodyStream::new(request.into_body()).chain(stream::pending());
+            Ok::<_, BoxError>(Response::new(Body::boxed(StreamBody::new(frames))))
+        });
+        let mut answer = answer(&limiter, echo).await;
+        assert_eq!(remaining(&limiter), 9999, "nothing has passed");
+        assert!(answer.frame().await.unwrap().is_ok());
+        assert_eq!(remaining(&limiter), 10_000 - 1100);
     }
 }
