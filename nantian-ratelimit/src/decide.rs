@@ -133,7 +133,7 @@ impl Decider {
         if let Some(late) = denied.as_ref().and_then(|denied| self.comes_later(&request, denied, longest)) {
             return Decided::Now(Outcome::Denied(late));
         }
-        let is_divided = self.policy().scope().is_told();
+        let is_divided = !self.policy().scope().is_global();
         let requests = request.cost.requests;
         let Some(place) = self.queues().join(request.queue_key(), requests, request.held, &queue, is_divided)
         else {

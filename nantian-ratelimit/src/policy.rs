@@ -40,8 +40,8 @@ pub struct Queue {
     /// How many wait for all keys together at most. Default: 10 000.
     pub max_waiting: usize,
     /// How many bytes those that wait may hold together, as far as their [`HeldBytes`](crate::HeldBytes) say.
-    /// Several that wait for one key may hold half of what those for others leave, unless the scope tells no
-    /// requests apart: `global`, `gateway`, `route`. Default: 64 MiB.
+    /// Several that wait for one key may hold half of what those for others leave, unless the scope is
+    /// `global`, which has no others. Default: 64 MiB.
     pub max_held_bytes: u64,
 }
 

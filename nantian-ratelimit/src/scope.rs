@@ -72,11 +72,9 @@ impl Scope {
         &self.0
     }
 
-    /// Whether requests tell whose they are: else all at one place are one's.
-    pub(crate) fn is_told(&self) -> bool {
-        let is_of_place =
-            |part: &ScopePart| matches!(part, ScopePart::Global | ScopePart::Gateway | ScopePart::Route);
-        !self.0.iter().all(is_of_place)
+    /// Whether all requests share one bucket. Those of one route may be all there are, which nobody tells.
+    pub(crate) fn is_global(&self) -> bool {
+        self.0 == [ScopePart::Global]
     }
 
     fn of(mut parts: Vec<ScopePart>) -> Self {

@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use nantian_ratelimit::{
     Cost, EstimatedTokens, HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimit, RateLimitLayer,
-    Reservation, ReservationHandle, ScopePart, Settlement,
+    Reservation, ReservationHandle, ScopePart, ScopeValues, Settlement,
     clock::{Clock, Timestamp},
 };
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -282,6 +282,31 @@ async fn what_those_that_wait_hold_is_bounded() {
     }
     drop(waiting);
     assert_eq!(ask(&service, holding("a", 100)).await, 200, "who leaves makes room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_route_takes_all_the_room_of_those_that_wait_for_a_policy_of_several() {
+    let queue = Queue::default().with_held_bytes(100);
+    let policy = Policy::builder().limit(Limit::requests_per_minute(60)).on_limit(OnLimit::Queue(queue));
+    let limiter = Limiter::builder(policy.build().unwrap()).clock(Paused(Instant::now())).build();
+    let routes = ["a", "b"].map(|route| {
+        let keys = ScopeValues::new().with_route(route);
+        RateLimitLayer::new(limiter.clone()).key_extractor(keys).layer(service(&limiter).into_inner())
+    });
+    for route in &routes {
+        for _ in 0..60 {
+            ask(route, of("")).await;
+        }
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    let mut waiting = Vec::new();
+    for (route, waits) in [(0, true), (0, false), (1, true)] {
+        let mut request = of("");
+        request.extensions_mut().insert(HeldBytes(50));
+        let mut answer = Box::pin(ask(&routes[route], request));
+        assert_eq!(answer.as_mut().poll(&mut context).is_pending(), waits, "route {route}");
+        waiting.push(answer);
+    }
 }
 
 /// Dropped at every await there is. Loom cannot do this: places wait on tokio's `Notify` and timers, which

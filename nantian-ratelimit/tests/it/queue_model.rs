@@ -7,7 +7,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Request, Response};
-use nantian_ratelimit::{HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimitLayer, ScopePart};
+use nantian_ratelimit::{
+    HeldBytes, Limit, Limiter, OnLimit, Policy, Queue, RateLimitLayer, Scope, ScopePart,
+};
 use proptest::prelude::*;
 use tokio::task::unconstrained;
 use tokio::time::{Instant, advance};
@@ -53,8 +55,8 @@ fn limiter() -> Limiter {
         .with_held_bytes(BYTES)
         .with_max_wait(Duration::from_secs(24 * 3600));
     let limit = Limit::requests_per_minute(CAPACITY);
-    let policy = Policy::builder().limit(limit).on_limit(OnLimit::Queue(queue)).build().unwrap();
-    Limiter::builder(policy).clock(Paused(Instant::now())).build()
+    let policy = Policy::builder().limit(limit).on_limit(OnLimit::Queue(queue)).scope(Scope::global());
+    Limiter::builder(policy.build().unwrap()).clock(Paused(Instant::now())).build()
 }
 
 /// Time in which one more fits.
@@ -97,7 +99,7 @@ async fn check(steps: Vec<Step>) {
                     (fresh.remove(which - queue.len()), queue.len())
                 };
                 let before: u64 = queue.iter().map(|other| other.held).sum();
-                // They are one route's, which has all there is.
+                // All have one key, which has all there is.
                 let fits = queue.len() < PLACES && (asking.held == 0 || before + asking.held <= BYTES);
                 let expected = if place == 0 && room > 0 && (asking.is_waiting || queue.is_empty()) {
                     room -= 1;
@@ -117,7 +119,7 @@ async fn check(steps: Vec<Step>) {
     }
     drop((queue, fresh));
     let mut hasher = limiter.hasher();
-    hasher.part(&ScopePart::Route, None);
+    hasher.part(&ScopePart::Global, Some(b""));
     let levels = limiter.levels(hasher.finish());
     assert_eq!(levels.tightest().unwrap().remaining, room, "whoever left has cost nothing");
     for _ in 0..room {
