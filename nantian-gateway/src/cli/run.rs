@@ -4,7 +4,7 @@ use std::{env, io, num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
 use anyhow::Context as _;
 use nantian_ai::BodyMemory;
-use nantian_ratelimit::redis::RedisStore;
+use nantian_ratelimit::redis::{Flushed, RedisStore};
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -191,12 +191,21 @@ pub(super) async fn serve(
 /// Has the store of the limits told what the last requests used.
 async fn settle(store: &RedisStore) {
     let settled = async {
-        while !store.flush().await {
-            sleep(TELLS).await;
+        loop {
+            match store.flush().await {
+                Flushed::Pending => sleep(TELLS).await,
+                flushed => break flushed,
+            }
         }
     };
-    if timeout(LAST_USE, settled).await.is_err() {
-        tracing::warn!("what the last requests used is lost, the store of the limits does not take it");
+    match timeout(LAST_USE, settled).await {
+        Ok(Flushed::Lost) => {
+            tracing::warn!("some of what requests used while the store of the limits was away is lost");
+        }
+        Ok(_) => {}
+        Err(_) => {
+            tracing::warn!("what the last requests used is lost, the store of the limits does not take it");
+        }
     }
 }
 

@@ -163,6 +163,7 @@ pub use self::{
     shared::{OnOutage, SharedLimiter, Verdict},
     shared_key::SharedKey,
     store::{RedisStore, RedisStoreBuilder, StoreStatus},
+    unreported::Flushed,
     url::{InvalidRedisUrl, RedisUrl},
 };
 

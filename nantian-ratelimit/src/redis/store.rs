@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use super::script;
 use super::shared::{OnOutage, SharedLimiter};
 use super::shared_key::SharedKey;
 use super::transport::Transport;
-use super::unreported::UnreportedKeys;
+use super::unreported::{Flushed, UnreportedKeys};
 use super::url::RedisUrl;
 use crate::key::SharedSecret;
 use crate::policy::{MAX_LIMITS, Policy};
@@ -116,6 +116,8 @@ pub(super) struct StoreState {
     pub(super) fault: ArcSwapOption<StoreFault>,
     /// Keys whose use the server has not been told of.
     pub(super) unreported: UnreportedKeys,
+    /// Whether something was used that nobody can tell the server of any more.
+    pub(super) has_lost: AtomicBool,
     counts: Counts,
 }
 
@@ -151,22 +153,22 @@ impl RedisStore {
         SharedLimiter::new(self.clone(), id, policy)
     }
 
-    /// Tells the server what has been settled until now, and what was used without it; whether it knows of
-    /// all that then. For whoever ends: the [`RedisDriver`] must still be polled meanwhile, and the limiters
-    /// be there, which alone know what was used. Of those that are gone nothing can be told, which it says
-    /// once, by `false`. What was used [without the server](crate::redis#when-the-server-does-not-answer) it
-    /// tells of 4096 keys at most, and does not say that there were others.
+    /// Tells the server what has been settled until now, and what was used without it; what it knows of that
+    /// then. For whoever ends: the [`RedisDriver`] must still be polled meanwhile, and the limiters be there,
+    /// which alone know what was used. What was used
+    /// [without the server](crate::redis#when-the-server-does-not-answer) it tells of 4096 keys at most, and
+    /// does not say that there were others.
     ///
     /// It waits for one answer at most [`RedisStoreBuilder::connect_timeout`], but there may be many.
     ///
     /// # Cancellation
     ///
     /// Dropping it leaves the rest to the driver.
-    pub async fn flush(&self) -> bool {
-        let is_known = self.0.report();
+    pub async fn flush(&self) -> Flushed {
+        self.0.report();
         let layout = self.0.layout.load_full();
         join_all(layout.nodes().iter().map(|node| node.flush())).await;
-        is_known && self.0.unreported.is_empty()
+        self.0.flushed()
     }
 
     /// The address, for messages.
@@ -284,6 +286,7 @@ impl RedisStoreBuilder {
             moved: Notify::new(),
             fault: ArcSwapOption::empty(),
             unreported: UnreportedKeys::default(),
+            has_lost: AtomicBool::new(false),
             counts: Counts::default(),
         }));
         let driver = RedisDriver::new(NodeDriver::alone(Arc::clone(&store.0), node, tasks));

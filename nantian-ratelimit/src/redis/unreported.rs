@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, hash_map};
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::policy_group::PolicyGroup;
@@ -19,6 +20,19 @@ pub(super) struct UnreportedKeys(Mutex<HashMap<u128, UnreportedKey>>);
 
 /// A key, and the levels that it is of; these may be gone.
 pub(super) type UnreportedKey = (Weak<PolicyGroup>, SharedKey);
+
+/// What the server knows of what was used without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flushed {
+    /// All of it.
+    Told,
+    /// Not all of it yet: it does not take the rest at present.
+    Pending,
+    /// All that can be told; but since this was last said something was lost that only limiters knew that are
+    /// gone, or that was used of keys that the server knows by another name.
+    Lost,
+}
 
 /// What was taken to be told. Of what is left of it when it is dropped, nobody has been told.
 pub(super) struct Drain<'a> {
@@ -80,13 +94,13 @@ impl Drop for Drain<'_> {
 // === impl StoreState ===
 
 impl StoreState {
-    /// Has the server told what was used without it; whether all of that can be told, now or later: not what
-    /// limiters knew that are gone, nor of keys that the server knows by another name.
-    pub(super) fn report(&self) -> bool {
-        let (layout, mut is_known) = (self.layout.load(), true);
+    /// Has the server told what was used without it, and notes what cannot be told: what limiters knew that
+    /// are gone, and of keys that the server knows by another name.
+    pub(super) fn report(&self) {
+        let layout = self.layout.load();
         for (group, key) in self.unreported.drain() {
             let Some(group) = group.upgrade().filter(|_| key.is_known_by(self)) else {
-                is_known = false;
+                self.has_lost.store(true, Ordering::Relaxed);
                 continue;
             };
             let node = layout.node_at(|| key.slot()).filter(|node| node.link().is_some());
@@ -97,7 +111,17 @@ impl StoreState {
                 Correction::new(group, key, report.into_items()).hand_over();
             }
         }
-        is_known
+    }
+
+    /// What the server knows now; that something was lost is said once, when nothing else is left to be told.
+    pub(super) fn flushed(&self) -> Flushed {
+        if !self.unreported.is_empty() {
+            Flushed::Pending
+        } else if self.has_lost.swap(false, Ordering::Relaxed) {
+            Flushed::Lost
+        } else {
+            Flushed::Told
+        }
     }
 }
 
@@ -106,14 +130,22 @@ impl StoreState {
 mod tests {
     use std::sync::Arc;
 
+    use super::Flushed;
     use crate::limit::Limit;
     use crate::policy::Policy;
     use crate::redis::RedisStore;
     use crate::redis::agreed_secret::AgreedSecret;
 
-    #[test]
-    fn what_was_taken_and_not_told_is_remembered_through_edits_of_the_policy() {
-        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    /// A store that is flushed at once: it has no driver.
+    fn store() -> RedisStore {
+        let (store, driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+        drop(driver);
+        store
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_and_not_told_is_remembered_through_edits_of_the_policy() {
+        let store = store();
         let policy = |max| Policy::builder().limit(Limit::requests_per_minute(max)).build().unwrap();
         let limiter = store.limiter("quota", policy(10));
         let keys = &store.0.unreported;
@@ -127,22 +159,22 @@ mod tests {
         assert_eq!(keys.drain().count(), 0);
         keys.note(edited.group(), &edited.key(b"alice"));
         drop(edited);
-        assert!(!store.0.report(), "nobody knows any more what was used");
-        assert!(store.0.report(), "that is told once");
+        // As the driver does with each greeting.
+        store.0.report();
+        assert_eq!(store.flush().await, Flushed::Lost, "nobody knows any more what was used");
+        assert_eq!(store.flush().await, Flushed::Told, "that is said once");
     }
 
-    #[test]
-    fn what_the_server_would_know_by_another_name_is_not_waited_for() {
-        let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    #[tokio::test]
+    async fn what_the_server_would_know_by_another_name_is_not_waited_for() {
+        let store = store();
         let policy = Policy::builder().limit(Limit::requests_per_minute(10)).build().unwrap();
         let limiter = store.limiter("quota", policy);
         let (key, group) = (limiter.key(b"alice"), limiter.group());
         group.remember_unreported(group.now(), &key);
-        assert!(store.0.report());
-        assert!(!store.0.unreported.is_empty(), "nobody is there who could be told");
+        assert_eq!(store.flush().await, Flushed::Pending, "nobody is there who could be told");
         store.0.agreed.store(Arc::new(AgreedSecret::proposed()));
-        assert!(!store.0.report());
-        assert!(store.0.unreported.is_empty());
+        assert_eq!(store.flush().await, Flushed::Lost);
         group.remember_unreported(group.now(), &key);
         assert!(store.0.unreported.is_empty());
     }

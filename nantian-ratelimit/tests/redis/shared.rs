@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use nantian_ratelimit::redis::{OnOutage, SharedLimiter};
+use nantian_ratelimit::redis::{Flushed, OnOutage, SharedLimiter};
 use nantian_ratelimit::{Cost, Limit, LimitName, Limiter, Settlement, Unit};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -134,17 +134,17 @@ async fn what_was_settled_is_on_the_server_when_a_process_ends() {
     for reservation in reservations {
         reservation.settle(Settlement::Used(2));
     }
-    assert!(one.store.flush().await);
+    assert_eq!(one.store.flush().await, Flushed::Told);
     drop(one);
     assert_eq!(remaining(&limiters[1], "alice").await, [10_000 - 1200]);
 
     server.kill();
     two.is_reachable(false).await;
     admit(&limiters[1], "alice", Cost::new(0, 10)).await.unwrap();
-    assert!(!two.store.flush().await, "nobody takes it");
+    assert_eq!(two.store.flush().await, Flushed::Pending, "nobody takes it");
     server.restart().await;
     two.is_reachable(true).await;
-    assert!(two.store.flush().await);
+    assert_eq!(two.store.flush().await, Flushed::Told);
 }
 
 /// Asks and gives up after `pause`, while the server has not answered.
