@@ -24,7 +24,7 @@ pub(crate) struct CallThread {
 }
 
 /// Several of them. The first that has the fewest calls under way makes the next, so that rare calls find the
-/// connections of those before.
+/// connections of those before. One that has ended has none.
 #[derive(Debug, Clone)]
 pub(crate) struct CallThreads {
     /// Each with what all of its calls hold, by which they are counted.
@@ -34,10 +34,10 @@ pub(crate) struct CallThreads {
 // === impl CallThread ===
 
 impl CallThread {
-    /// Starts a thread of this name.
+    /// Starts a thread of this name. It ends at once if there is no runtime to be had.
     ///
     /// # Errors
-    /// When there is no thread or no runtime to be had.
+    /// When there is no thread to be had.
     pub(crate) fn start(name: &str, config: ClientConfig) -> io::Result<Self> {
         let (calls, inbox) = mpsc::unbounded_channel();
         let runtime = move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
@@ -84,7 +84,8 @@ impl CallThreads {
     where
         F: Future<Output = ()> + 'static,
     {
-        let fewest = self.threads.iter().min_by_key(|(_, calls)| Arc::strong_count(calls));
+        let alive = self.threads.iter().filter(|(thread, _)| !thread.calls.is_closed());
+        let fewest = alive.min_by_key(|(_, calls)| Arc::strong_count(calls));
         if let Some((thread, calls)) = fewest {
             let held = Arc::clone(calls);
             thread.run(move |client| async move {
@@ -126,6 +127,17 @@ mod tests {
         threads.run(|_| async move { made.send(()).unwrap() });
         calls.recv_timeout(Duration::from_secs(60)).unwrap();
         drop(free);
+    }
+
+    #[test]
+    fn thread_that_has_ended_attracts_no_calls() {
+        let (ended, _) = tokio::sync::mpsc::unbounded_channel();
+        let lives = CallThread::start("calls", ClientConfig::bare().unwrap()).unwrap();
+        let threads = [CallThread { calls: ended }, lives].map(|thread| (thread, Arc::new(())));
+        let threads = CallThreads { threads: Arc::new(threads) };
+        let (made, calls) = mpsc::channel();
+        threads.run(|_| async move { made.send(()).unwrap() });
+        calls.recv_timeout(Duration::from_secs(60)).unwrap();
     }
 
     #[test]
