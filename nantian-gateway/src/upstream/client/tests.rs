@@ -1,4 +1,4 @@
-//! How many connections are opened to an endpoint of HTTP/2, on real sockets.
+//! How many connections are opened to an endpoint of HTTP/2 and what is kept of requests, on real sockets.
 
 use std::{cell::Cell, convert::Infallible, future::poll_fn, net::Ipv4Addr, task::Poll};
 
@@ -8,12 +8,16 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::{LocalSet, spawn_local},
 };
 
 use super::*;
-use crate::{ir::Address, upstream::Security};
+use crate::{
+    ir::Address,
+    kept::{KeptBytes, tests::all_but},
+    upstream::Security,
+};
 
 /// hyper's executor on the thread of a test.
 #[derive(Clone, Copy)]
@@ -164,6 +168,44 @@ async fn many_first_requests_share_as_few_connections_as_they_need() {
                 assert!(join_all(asked).await.iter().all(Result::is_ok));
                 assert_eq!(server.connections.get(), needed, "{streams} streams on each");
             }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_sent_for_the_last_time_is_not_kept() {
+    let _others = all_but(150);
+    let (turn, taken) = (Cell::new(0), Rc::new(Notify::new()));
+    let all_taken = Rc::clone(&taken);
+    let serve = move |stream: TcpStream| {
+        let (is_first, taken) = (turn.replace(1) == 0, Rc::clone(&all_taken));
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((mut request, mut answer))) = connection.accept().await {
+                let taken = Rc::clone(&taken);
+                spawn_local(async move {
+                    while let Some(Ok(_)) = request.body_mut().data().await {}
+                    if is_first {
+                        answer.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        taken.notify_one();
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        }
+    };
+    LocalSet::new()
+        .run_until(async {
+            let server = Server::start(serve).await;
+            let request = Request::new(Body::full(vec![b'a'; 100]));
+            let mut exchange = client(LONG).send(server.destination.clone(), request);
+            tokio::select! {
+                _ = &mut exchange => panic!("the second attempt is not answered"),
+                () = taken.notified() => {}
+            }
+            let mut more = KeptBytes::default();
+            assert!(more.set(150));
         })
         .await;
 }
