@@ -14,7 +14,7 @@ pub(super) struct State {
     pub(super) seen: BTreeMap<ObjectRef, Seen>,
     /// What was not taken yet, some of which has to wait.
     pub(super) changes: BTreeMap<ObjectRef, Change>,
-    /// The kinds that were not listed, of each namespace of which nothing is handed out before they are.
+    /// The kinds that are not listed, of each namespace of which nothing new is handed out before they are.
     pub(super) unlisted: BTreeMap<String, BTreeSet<Kind>>,
     pub(super) values: Values,
     /// The kinds that the server does not serve.
@@ -27,7 +27,8 @@ impl State {
         let waiting = self.values.waiting(&self.seen, &self.changes);
         let is_held = |name: &ObjectRef, change: &Change| {
             let is_withheld = || self.unlisted.contains_key(&*name.name.namespace);
-            waiting.contains(name) || (matches!(change, Change::Seen(..)) && is_withheld())
+            let may_wait = matches!(change, Change::Seen(kind, _) if leads(*kind));
+            waiting.contains(name) || (may_wait && is_withheld())
         };
         let held = self.changes.iter().filter(|&(name, change)| is_held(name, change));
         held.map(|(name, _)| name.clone()).collect()
@@ -80,4 +81,10 @@ impl State {
             _ => {}
         }
     }
+}
+
+/// Whether objects of this kind make something served. The others, to which these lead, change nothing but
+/// where what is served goes, and with which certificates.
+const fn leads(kind: Kind) -> bool {
+    !kind.is_read_on_reference() && !matches!(kind, Kind::Service | Kind::EndpointSlice)
 }
