@@ -23,7 +23,7 @@ use crate::{
     respond::ErrorChain,
     runtime::Workers,
     snapshot::Snapshot,
-    source::{Cause, FORMER_SERVES, ObjectRef, Reading, Source, refusals, verdict},
+    source::{Cause, FORMER_SERVES, ObjectRef, Reading, Source, Unserved, refusals, verdict},
     translate::{
         Environment, Locality, Translation, Warning,
         conditions::{Condition, ConditionType, Reason},
@@ -47,8 +47,8 @@ pub(crate) struct Control {
     problems: Vec<Problem>,
     /// Faults in the manifests, as of the last reload.
     source_faults: Vec<String>,
-    /// Objects of the Gateway API whose kinds are not served.
-    unserved: Vec<String>,
+    /// What the source leaves out.
+    unserved: Unserved,
     /// The edits that were taken back; until the object is edited again.
     rejected: BTreeMap<ObjectRef, Rejected>,
     unbound: BTreeMap<PortKey, Unbound>,
@@ -106,7 +106,7 @@ impl Control {
             served: Ir::default(),
             problems: Vec::new(),
             source_faults: Vec::new(),
-            unserved: Vec::new(),
+            unserved: Unserved::default(),
             rejected: BTreeMap::new(),
             unbound: BTreeMap::new(),
             backoff: Backoff::default(),
@@ -374,9 +374,7 @@ impl Control {
             let gate = ignored.feature.name();
             format!("{} is ignored; --feature-gates {gate}=true serves it", ignored.object)
         }));
-        said.extend(
-            self.unserved.iter().map(|object| format!("{object} is ignored: its kind is not served")),
-        );
+        said.extend(self.unserved.lines());
         let is_told = |refusal: &_| self.problems.iter().any(|problem| problem.is_told_by(refusal));
         let by_others =
             refusals(translation).into_iter().filter(|it| it.cause != Cause::Spec && !is_told(it));

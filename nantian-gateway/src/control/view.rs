@@ -13,7 +13,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{compile::Problem, ir::BackendId, translate::Translation, upstream::Destination};
+use crate::{
+    compile::Problem, ir::BackendId, source::Unserved, translate::Translation, upstream::Destination,
+};
 
 /// The configuration as `/config` shows it.
 #[derive(Debug, Clone, Default)]
@@ -26,9 +28,8 @@ pub(crate) struct ConfigView {
     pub(crate) problems: Vec<Problem>,
     /// Faults in the sources.
     pub(crate) faults: Vec<String>,
-    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does
-    /// not serve.
-    pub(crate) unserved: Vec<String>,
+    /// What the source leaves out.
+    pub(crate) unserved: Unserved,
     /// Whether a socket is bound, or none is asked for.
     pub(crate) listening: bool,
     /// Until when readiness waits for plugins that routes cannot do without; none once it need not.
@@ -124,7 +125,8 @@ impl ConfigView {
             "warnings": value(&self.translation.warnings),
             "problems": problems,
             "faults": self.faults,
-            "unserved": self.unserved,
+            "unserved": self.unserved.kinds,
+            "withheld": self.unserved.namespaces,
             "endpoints": self.endpoints(),
         })
     }

@@ -211,6 +211,10 @@ impl Writer {
             let mut pending = Vec::new();
             for (object, seen) in all.iter().filter(|(object, _)| HAVE_STATUS.contains(&object.kind)) {
                 let said = config.translation.statuses.get(object);
+                // What is there already stays true of what is not looked at.
+                if said.is_none() && config.unserved.namespaces.contains(&*object.name.namespace) {
+                    continue;
+                }
                 // Its status tells no controller. What is written there again, once it was taken back,
                 // another installation has said.
                 let is_left_to_others = said.is_none() && object.kind == "AIService";

@@ -15,7 +15,7 @@ use super::{
     decode::{Content, Item, decode},
     fault::{Fault, SourceLocation, Subject},
     objects::{ObjectRef, Objects},
-    reading::{Reading, Source},
+    reading::{Reading, Source, Unserved},
     scan::{FileStamp, Scan},
     versions::Versions,
 };
@@ -219,7 +219,8 @@ impl Source for Files {
     fn read(&mut self) -> Reading {
         let Load { changed, faults, unserved, reread, .. } = self.load();
         let faults = faults.iter().map(ToString::to_string).collect();
-        let unserved = unserved.iter().map(ToString::to_string).collect();
+        let kinds = unserved.iter().map(ToString::to_string).collect();
+        let unserved = Unserved { kinds, ..Unserved::default() };
         Reading { is_idle: reread == 0 && changed.is_empty(), changed, faults, unserved }
     }
 

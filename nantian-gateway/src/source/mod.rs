@@ -33,7 +33,7 @@ pub use self::{
     files::{Files, Load},
     objects::{ByName, ObjectRef, Objects},
     placement::{InvalidPublicAddress, Placement, Placements, PublicAddress},
-    reading::{Reading, Source},
+    reading::{Reading, Source, Unserved},
     refusal::{Cause, Refusal, refusals, verdict},
     watch::{WatchError, Watcher},
 };

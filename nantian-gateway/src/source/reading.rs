@@ -1,6 +1,6 @@
 //! What the control asks of every source.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use super::objects::{ObjectRef, Objects};
 use crate::{tenancy::Tenancy, translate::status::ObjectStatus};
@@ -44,9 +44,29 @@ pub struct Reading {
     pub changed: Vec<ObjectRef>,
     /// All that is wrong now, one line each, whether it was told before or not.
     pub faults: Vec<String>,
-    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does
-    /// not serve.
-    pub unserved: Vec<String>,
+    /// What is left out.
+    pub unserved: Unserved,
     /// Whether nothing at all was read.
     pub is_idle: bool,
+}
+
+/// What a [`Source`] leaves out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unserved {
+    /// Objects of the Gateway API whose kinds are not served; of a cluster the kinds that its API server does
+    /// not serve.
+    pub kinds: Vec<String>,
+    /// The namespaces of a cluster of which nothing new is served, for some of their kinds cannot be read.
+    pub namespaces: BTreeSet<String>,
+}
+
+impl Unserved {
+    /// What the log says of it.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        let kinds = self.kinds.iter().map(|object| format!("{object} is ignored: its kind is not served"));
+        let namespaces = self.namespaces.iter();
+        kinds.chain(namespaces.map(|namespace| {
+            format!("nothing new of namespace {namespace} is served before all of its kinds can be read")
+        }))
+    }
 }

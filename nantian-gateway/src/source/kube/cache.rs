@@ -166,8 +166,10 @@ impl ObjectCache {
 
     /// Hands out nothing more of a namespace before this kind was listed there anew.
     pub(super) fn withhold(&self, part: &Part) {
-        if let Some(namespace) = &part.namespace {
-            self.state().unlisted.entry(namespace.clone()).or_default().insert(part.kind);
+        let Some(namespace) = &part.namespace else { return };
+        let is_news = self.state().unlisted.entry(namespace.clone()).or_default().insert(part.kind);
+        if is_news {
+            self.tell();
         }
     }
 
@@ -180,13 +182,14 @@ impl ObjectCache {
         if kinds.is_empty() {
             state.unlisted.remove(namespace);
             drop(state);
+            tracing::info!(namespace, "all kinds of a namespace are read");
             self.tell();
         }
     }
 
-    /// The namespaces of which nothing is handed out, each with the kinds that were not listed there.
-    pub(super) fn unlisted(&self) -> BTreeMap<String, BTreeSet<Kind>> {
-        self.state().unlisted.clone()
+    /// The namespaces of which nothing new is handed out.
+    pub(super) fn unlisted(&self) -> BTreeSet<String> {
+        self.state().unlisted.keys().cloned().collect()
     }
 
     pub(super) fn set_complete(&self) {

@@ -52,7 +52,7 @@ use super::{
     objects::{ObjectRef, Objects},
     placeholder::placeholder,
     placement::{Placement, Placements, PublicAddress},
-    reading::{Reading, Source},
+    reading::{Reading, Source, Unserved},
     versions::Versions,
 };
 use crate::{
@@ -190,6 +190,8 @@ impl Source for Cluster {
     fn read(&mut self) -> Reading {
         self.versions.settle();
         let (mut changed, mut is_idle) = (BTreeSet::new(), true);
+        // One that is let go between the two is called left out, until it is read again.
+        let namespaces = self.cache.unlisted();
         for (name, change) in self.cache.take() {
             let before = self.unreadable.remove(&name);
             self.refers_anew |= refers_by_name(name.kind) || name.kind == Kind::GatewayClass.info().name;
@@ -216,7 +218,8 @@ impl Source for Cluster {
         });
         let faults = lines.collect();
         let absent = self.cache.absent().into_iter().map(Kind::info);
-        let unserved = absent.map(|kind| format!("{} {}", kind.api_version(), kind.name)).collect();
+        let kinds = absent.map(|kind| format!("{} {}", kind.api_version(), kind.name)).collect();
+        let unserved = Unserved { kinds, namespaces };
         Reading { changed: changed.into_iter().collect(), faults, unserved, is_idle }
     }
 

@@ -1,7 +1,9 @@
 //! A gateway of some namespaces of a cluster.
 
-use super::{ApiServer, Cluster};
-use crate::support::{Backend, Port, World, manifests, rule, to};
+use serde_json::json;
+
+use super::{ApiServer, Cluster, apply_gateway, condition, route};
+use crate::support::{Backend, Port, World, eventually, manifests, rule, to};
 
 /// An HTTPRoute of the Gateway `demo` in this namespace, which serves the Service `a` there.
 fn route_in(namespace: &str, path: &str) -> String {
@@ -39,4 +41,37 @@ async fn nothing_is_read_outside_of_the_namespaces_that_are_watched() {
     for (path, status) in [("/new", 200), ("/newer", 200), ("/demo", 404), ("/second", 404)] {
         assert_eq!(cluster.gateway.get(path).await.status(), status, "{path}");
     }
+}
+
+#[tokio::test]
+async fn nothing_of_a_namespace_is_served_nor_taken_back_before_all_of_its_kinds_may_be_read() {
+    let (backend, server) = (Backend::echo("a").await, ApiServer::start().await);
+    server.apply(&nantian_crd::crds_yaml());
+    server.set_hidden(&["wasmplugins"]);
+    let port = apply_gateway(&server);
+    server.apply(&manifests::service("a", "http", &[&backend]));
+    server.apply(&route(&rule("/", &to("a"))));
+    let controller = "gateway.nantian.dev/gateway-controller";
+    let said = json!({
+        "parents": [{ "parentRef": { "name": "demo" }, "controllerName": controller, "conditions": [] }],
+    });
+    server.set_status("httproutes", "demo", "all", said.clone());
+    let gateway = World::of_cluster(port, &server.kubeconfig());
+    let gateway = gateway.options(&["--watch-namespaces", "demo"]).start().await;
+    let withheld = async || gateway.config().await["withheld"].take();
+    assert_eq!(withheld().await, json!(["demo"]));
+    // What is written with the first one is there with the second one.
+    for _ in 0..2 {
+        server.set_status("gatewayclasses", "", "nantian", json!({}));
+        eventually("it writes", async || {
+            condition(&server.status("gatewayclasses", "", "nantian"), "Accepted")["status"] == "True"
+        })
+        .await;
+    }
+    assert_eq!(server.status("httproutes", "demo", "all"), said);
+    gateway.log.more("nothing new of namespace demo is served", 0).await;
+    server.set_hidden(&[]);
+    eventually("it is served", async || withheld().await == json!([])).await;
+    assert_eq!(gateway.get("/").await.status(), 200);
+    gateway.log.more("all kinds of a namespace are read", 0).await;
 }

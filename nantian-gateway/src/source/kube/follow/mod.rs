@@ -177,23 +177,9 @@ impl FollowedKinds {
                     let kinds: BTreeSet<_> = self.listed.keys().map(|part| part.kind).collect();
                     let (kinds, objects) = (kinds.len(), self.cache.len());
                     tracing::info!(kinds, objects, "the cluster is read");
-                    self.tell_unlisted();
                     self.cache.set_complete();
                 }
             }
-        }
-    }
-
-    /// Says which namespaces are left out, for kinds that are refused there.
-    fn tell_unlisted(&self) {
-        for (namespace, kinds) in self.cache.unlisted() {
-            let kinds: Vec<_> = kinds.into_iter().map(|kind| kind.info().name).collect();
-            let kinds = kinds.join(", ");
-            tracing::warn!(
-                namespace,
-                kinds,
-                "nothing of a namespace is served before all kinds are read there"
-            );
         }
     }
 }
