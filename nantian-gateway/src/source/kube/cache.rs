@@ -155,16 +155,8 @@ impl ObjectCache {
         self.state().absent.clone()
     }
 
-    /// Hands out nothing of a namespace before this kind was listed there, too: routes without their policies
-    /// would serve what those guard. One that is handed out already stays so, for its endpoints change.
-    pub(super) fn expect(&self, part: &Part) {
-        let is_withheld = |namespace: &String| self.state().unlisted.contains_key(namespace);
-        if !self.is_complete() || part.namespace.as_ref().is_some_and(is_withheld) {
-            self.withhold(part);
-        }
-    }
-
-    /// Hands out nothing more of a namespace before this kind was listed there anew.
+    /// Hands out nothing more of a namespace before this kind was listed there anew: routes without their
+    /// policies would serve what those guard.
     pub(super) fn withhold(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
         let is_news = self.state().unlisted.entry(namespace.clone()).or_default().insert(part.kind);

@@ -75,3 +75,24 @@ async fn nothing_of_a_namespace_is_served_nor_taken_back_before_all_of_its_kinds
     assert_eq!(gateway.get("/").await.status(), 200);
     gateway.log.more("all kinds of a namespace are read", 0).await;
 }
+
+#[tokio::test]
+async fn nothing_new_of_a_namespace_is_served_while_one_of_its_kinds_may_not_be_read() {
+    let (backend, other) = (Backend::echo("a").await, Backend::echo("b").await);
+    let cluster = Cluster::start_with(&backend, &["--watch-namespaces", "demo"]).await;
+    assert_eq!(cluster.gateway.get("/").await.status(), 200);
+    let withheld = async || cluster.gateway.config().await["withheld"].take();
+    cluster.server.set_hidden(&["backendtlspolicies"]);
+    // Every watch ends.
+    cluster.server.expire();
+    eventually("it is withheld", async || withheld().await == json!(["demo"])).await;
+    cluster.server.apply(&route(&rule("/new", &to("a"))));
+    cluster.server.apply(&manifests::service("a", "http", &[&other]));
+    eventually("endpoints change, and the route does not", async || {
+        cluster.gateway.get("/").await.header("x-backend") == Some("b")
+    })
+    .await;
+    cluster.server.set_hidden(&[]);
+    cluster.becomes("/", 404).await;
+    assert_eq!(cluster.gateway.get("/new").await.status(), 200);
+}

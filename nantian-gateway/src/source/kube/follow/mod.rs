@@ -157,7 +157,6 @@ impl FollowedKinds {
             return;
         }
         self.server.expect(&part.to_string());
-        self.cache.expect(&part);
         let (done, is_listed) = watch::channel(false);
         self.listed.insert(part.clone(), is_listed);
         let (cache, server) = (Arc::clone(&self.cache), Arc::clone(&self.server));

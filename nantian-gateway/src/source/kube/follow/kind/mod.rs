@@ -125,21 +125,23 @@ async fn follow_version(
                 }
             }
             Answer::Nothing => server.lost(&pause, &error),
-            Answer::Refused if unwatched.is_refused_for(REFUSED_FOR) => {
-                if part.is_gone(cache) {
+            Answer::Refused => {
+                // What is made meanwhile may guard the rest, and is news when all is listed anew.
+                cache.withhold(part);
+                (stream, may_be_well) = (events(client, part, resource), false);
+                let is_for_long = unwatched.is_refused_for(REFUSED_FOR);
+                if is_for_long && part.is_gone(cache) {
                     cache.retain(part, &BTreeSet::new());
                     server.spare(&mut pause, &label);
-                    // If it comes back all of it is news.
-                    cache.withhold(part);
-                    stream = events(client, part, resource);
-                    may_be_well = false;
                 } else {
                     server.tell(&mut pause, &label, &error);
                 }
-                done.send_replace(true);
-                server.read(&label);
+                if is_for_long {
+                    done.send_replace(true);
+                    server.read(&label);
+                }
             }
-            Answer::Refused | Answer::Something => server.tell(&mut pause, &label, &error),
+            Answer::Something => server.tell(&mut pause, &label, &error),
         }
         if server.wait(pause.next()).await {
             pause.restart();

@@ -29,11 +29,14 @@ async fn is_known_after(time: Duration, readyz: u16) -> bool {
     let service: Value = json!({ "metadata": { "name": "a", "namespace": "demo" } });
     let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
     cache.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
+    let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
+    cache.withhold(&part);
     let (done, _) = watch::channel(false);
     let following =
-        follow_kind(client(readyz, 404), SERVICES, resource, Arc::clone(&cache), Arc::default(), done);
+        follow_kind(client(readyz, 404), part, resource, Arc::clone(&cache), Arc::default(), done);
     // It ends only when the kind is gone.
     let _ = timeout(time, following).await;
+    assert_eq!(cache.unlisted().is_empty(), cache.is_empty(), "a kind that is not there is not waited for");
     !cache.is_empty()
 }
 
@@ -64,6 +67,7 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
         assert!(timeout(Duration::from_secs(20), &mut following).await.is_err(), "it has no end");
         assert!(*is_listed.borrow());
         assert_eq!((*shown.borrow(), cache.len()), (there == "other", kept), "{there} is there");
+        assert!(cache.unlisted().contains("demo"), "all that is there later is news");
     }
 }
 
@@ -88,7 +92,6 @@ async fn nothing_of_a_namespace_is_handed_out_while_one_of_its_kinds_is_refused(
     };
     let cache = Arc::new(ObjectCache::default());
     let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
-    cache.expect(&part);
     let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
     let route = json!({ "metadata": { "name": "a", "namespace": "demo" } });
     // Of which version is all the same.
