@@ -251,12 +251,23 @@ impl ObjectCache {
 
     /// Removes every object of a part that is not among those that were listed.
     pub(super) fn retain(&self, part: &Part, listed: &BTreeSet<ObjectRef>) {
+        let is_told = self.state().retain(part, |name| listed.contains(name));
+        if is_told {
+            self.tell();
+        }
+    }
+
+    /// Removes every object of the namespace of a part, which is not there any more, of all kinds that are to
+    /// be listed anew there: what guards the others does not go before them. Of other kinds the watch tells.
+    pub(super) fn clear(&self, part: &Part) {
+        let Some(namespace) = &part.namespace else { return };
         let mut state = self.state();
-        let is_gone = |name: &&ObjectRef| part.has(name) && !listed.contains(name);
-        let gone: Vec<ObjectRef> = state.seen.keys().filter(is_gone).cloned().collect();
-        let told = gone.iter().filter(|name| state.forget(part.kind, name)).count();
+        let mut is_told = false;
+        for kind in state.unlisted.get(namespace).cloned().unwrap_or_default() {
+            is_told |= state.retain(&Part { kind, ..part.clone() }, |_| false);
+        }
         drop(state);
-        if told > 0 {
+        if is_told {
             self.tell();
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     cache::{Change, Seen},
+    scope::Part,
     values::Values,
 };
 use crate::source::{kind::Kind, objects::ObjectRef};
@@ -37,6 +38,14 @@ impl State {
     /// Whether there is one that need not wait.
     pub(super) fn has_news(&self) -> bool {
         self.held().len() < self.changes.len()
+    }
+
+    /// Notes that no object of a part is there any more but some. Returns whether that is of any concern.
+    pub(super) fn retain(&mut self, part: &Part, is_there: impl Fn(&ObjectRef) -> bool) -> bool {
+        let is_gone = |name: &&ObjectRef| part.has(name) && !is_there(name);
+        let gone: Vec<ObjectRef> = self.seen.keys().filter(is_gone).cloned().collect();
+        let told = gone.iter().filter(|name| self.forget(part.kind, name)).count();
+        told > 0
     }
 
     /// Notes that an object is not there any more. Returns whether that is of any concern.

@@ -131,7 +131,7 @@ async fn follow_version(
                 (stream, may_be_well) = (events(client, part, resource), false);
                 let is_for_long = unwatched.is_refused_for(REFUSED_FOR);
                 if is_for_long && part.is_gone(cache) {
-                    cache.retain(part, &BTreeSet::new());
+                    cache.clear(part);
                     server.spare(&mut pause, &label);
                 } else {
                     server.tell(&mut pause, &label, &error);
