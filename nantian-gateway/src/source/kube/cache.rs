@@ -156,11 +156,15 @@ impl ObjectCache {
     }
 
     /// Hands out nothing more of a namespace before this kind was listed there anew: routes without their
-    /// policies would serve what those guard.
+    /// policies would serve what those guard. Nor does anything wait until then for Secrets and ConfigMaps of
+    /// this kind that were not read.
     pub(super) fn withhold(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
-        let is_news = self.state().unlisted.entry(namespace.clone()).or_default().insert(part.kind);
-        if is_news {
+        let mut state = self.state();
+        let is_other = state.unlisted.entry(namespace.clone()).or_default().insert(part.kind);
+        let lets_go = part.kind.is_read_on_reference() && state.lose_unread(part);
+        drop(state);
+        if is_other || lets_go {
             self.tell();
         }
     }

@@ -48,6 +48,15 @@ impl State {
         told > 0
     }
 
+    /// Takes the Secrets or ConfigMaps of a part that were not read for none: nobody can read them, and some
+    /// may wait for them. Returns whether that is of any concern.
+    pub(super) fn lose_unread(&mut self, part: &Part) -> bool {
+        let is_unread = |name: &&ObjectRef| part.has(name) && !self.values.has_read(name);
+        let unread: Vec<ObjectRef> = self.seen.keys().filter(is_unread).cloned().collect();
+        let told = unread.iter().filter(|name| self.lose(name)).count();
+        told > 0
+    }
+
     /// Notes that an object is not there any more. Returns whether that is of any concern.
     pub(super) fn forget(&mut self, kind: Kind, name: &ObjectRef) -> bool {
         if kind.is_read_on_reference() {

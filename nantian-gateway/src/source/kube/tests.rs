@@ -418,6 +418,32 @@ fn what_makes_others_count_waits_for_what_they_refer_to() {
     assert_eq!(taken, ["GatewayClass nantian", "Secret demo/d"]);
 }
 
+#[test]
+fn a_secret_that_nobody_may_read_holds_up_no_class() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    // Gateway `a` refers to the Secret `c`.
+    for (at, variant) in [(1, 2), (10, 0)] {
+        world.edit(Edit::Put(at, variant), &mut cluster);
+    }
+    world.settle(&mut cluster);
+    let secrets = scope::Part { kind: Kind::Secret, namespace: Some("demo".to_owned()) };
+    let handed_out = |world: &mut World, cluster: &mut Cluster| {
+        world.edit(Edit::Read, cluster);
+        (cluster.objects().gateway_classes.len(), cluster.objects().secrets.len())
+    };
+    assert_eq!(handed_out(&mut world, &mut cluster), (0, 0), "there is no class");
+    world.edit(Edit::Put(0, 0), &mut cluster);
+    assert_eq!(handed_out(&mut world, &mut cluster), (0, 0), "it waits for `c`");
+    world.cache.withhold(&secrets);
+    assert!(world.cache.is_read() && world.cache.wanted(1, |_| false).is_empty());
+    assert_eq!(handed_out(&mut world, &mut cluster), (1, 0));
+    world.edit(Edit::Relist(10), &mut cluster);
+    world.cache.set_listed(&secrets);
+    world.settle(&mut cluster);
+    assert_eq!(handed_out(&mut world, &mut cluster), (1, 1));
+}
+
 /// Writes a status of a Gateway and reads it back as the watch tells it.
 fn tell_address(world: &mut World, at: usize, address: &str) {
     let mut gateway = world.shown(at).unwrap();

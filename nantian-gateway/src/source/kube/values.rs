@@ -135,6 +135,11 @@ impl Values {
         self.read.insert(value.clone(), version.clone()).as_ref() != Some(version)
     }
 
+    /// Whether some version of an object was read.
+    pub(super) fn has_read(&self, value: &ObjectRef) -> bool {
+        self.read.contains_key(value)
+    }
+
     /// Notes that an object is gone. Returns whether it was read.
     pub(super) fn forget(&mut self, value: &ObjectRef) -> bool {
         self.stale.remove(value);
@@ -170,7 +175,7 @@ impl Values {
         changes: &BTreeMap<ObjectRef, T>,
     ) -> BTreeSet<ObjectRef> {
         let mut waiting = BTreeSet::new();
-        for value in self.stale.iter().filter(|&value| !self.read.contains_key(value)) {
+        for value in self.stale.iter().filter(|value| !self.has_read(value)) {
             let referrers = self.referrers.get(value).into_iter().flatten();
             for referrer in referrers.filter(|referrer| self.counts(referrer, seen)) {
                 waiting.insert(referrer.clone());
