@@ -91,17 +91,17 @@ pub(super) struct ClusterOptions {
     pub(super) kubeconfig: Option<PathBuf>,
     /// Namespaces whose objects are read, such as team-a,team-b: nothing else that has a namespace is, apart
     /// from where the replicas are, so that no rights are needed for it. Of one where some kinds may not be
-    /// read nothing is served. Of each kind a watch is opened in each of them, so it is meant for some, not
-    /// for hundreds. All by default.
+    /// read nothing new is served. Of each kind a watch is opened in each of them, so it is meant for some,
+    /// not for hundreds. All by default.
     #[arg(
         long,
         env = "NANTIAN_WATCH_NAMESPACES",
         value_name = "NAMESPACE,…",
-        value_delimiter = ',',
-        value_parser = Scope::namespace,
+        default_value = "",
+        value_parser = Scope::parse,
         conflicts_with = "manifests"
     )]
-    pub(super) watch_namespaces: Vec<String>,
+    pub(super) watch_namespaces: Scope,
     /// How Gateways get their addresses.
     #[command(flatten)]
     pub(super) addresses: AddressOptions,
@@ -332,10 +332,14 @@ mod tests {
     #[cfg(feature = "kubernetes")]
     #[test]
     fn namespaces_to_watch_are_names_that_one_can_have() {
-        let parsed =
-            |text| Cli::try_parse_from(["nantian-gateway", "run", "--watch-namespaces", text]).map(drop);
-        parsed("team-a,7").unwrap();
-        for wrong in ["", "team-a, team-b", "team-a,", "Team", "team_a", "team.a", "team-"] {
+        let parsed = |text: &str| -> Result<Scope, clap::Error> {
+            let cli = Cli::try_parse_from(["nantian-gateway", "run", "--watch-namespaces", text])?;
+            let Command::Run(run) = cli.command else { panic!("not run") };
+            Ok(run.cluster.watch_namespaces)
+        };
+        let has_others = |text: &str| parsed(text).unwrap().has_services_of("team-b");
+        assert_eq!(["", "team-a,7"].map(has_others), [true, false]);
+        for wrong in [",", "team-a, team-b", "team-a,", "Team", "team_a", "team.a", "team-"] {
             let error = parsed(wrong).unwrap_err().to_string();
             assert!(error.contains("is not a DNS label"), "{wrong:?}: {error}");
         }

@@ -24,7 +24,7 @@ use crate::{
     controller::{GatewayServices, Lease, Writer, supported},
     ir::ControllerName,
     metrics::Metrics,
-    source::kube::{Cluster, ObjectCache, Scope, connect, follow},
+    source::kube::{Cluster, ObjectCache, connect, follow},
 };
 
 /// Serves what is in the cluster until SIGTERM or SIGINT.
@@ -43,9 +43,9 @@ pub(super) async fn serve_cluster(
     let (tell_unread, unread) = watch::channel(String::new());
     let view = View::awaiting(unread);
     let (stop, stopped) = watch::channel(false);
-    let scope = Scope::of(options.watch_namespaces.iter().cloned());
-    let (addressing, gateway_services) = options.addresses.addressing(&client, &scope)?;
-    let scope = gateway_services.as_ref().map_or(scope, |(config, _)| config.scope.clone());
+    let scope = &options.watch_namespaces;
+    let (addressing, gateway_services) = options.addresses.addressing(&client, scope)?;
+    let scope = gateway_services.as_ref().map_or(scope, |(config, _)| &config.scope).clone();
     let features = supported(&addressing);
     let lease = Lease::new(client.clone(), controller.clone(), identity());
     let (tell_up, is_up) = watch::channel(false);

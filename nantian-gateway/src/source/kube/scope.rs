@@ -38,12 +38,17 @@ impl Scope {
         Self { namespaces: namespaces.into_iter().collect(), own: None }
     }
 
-    /// Reads the name of a namespace.
+    /// Reads names of namespaces with commas between them, or nothing.
     ///
     /// # Errors
-    /// When none can have it.
-    pub(crate) fn namespace(text: &str) -> Result<String, String> {
-        if is_label(text) { Ok(text.to_owned()) } else { Err(format!("{text:?} {NOT_A_LABEL}")) }
+    /// When no namespace can have one of them.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let names = text.split(',').filter(|_| !text.is_empty());
+        let namespace = |name: &str| match is_label(name) {
+            true => Ok(name.to_owned()),
+            false => Err(format!("{name:?} {NOT_A_LABEL}")),
+        };
+        Ok(Self::of(names.map(namespace).collect::<Result<Vec<_>, _>>()?))
     }
 
     /// Also the Services and EndpointSlices in the namespace of the gateway itself.
