@@ -20,8 +20,8 @@ const LITTLE: usize = 64 << 10;
 /// fits, and is [`Error::BodyTooLarge`].
 ///
 /// What is kept of a stream counts, too, if it is more than 64 KiB: an event whose end has not come, what has
-/// not had its turn, and what the client's dialect says again. An event that finds no room is not metered,
-/// and a stream that is translated ends in an error.
+/// not had its turn, what the client's dialect says again, and of the request names, ids and what the answer
+/// repeats. An event that finds no room is not metered, and a stream that is translated ends in an error.
 ///
 /// ```
 /// use nantian_ai::BodyMemory;

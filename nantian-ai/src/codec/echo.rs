@@ -105,6 +105,17 @@ impl Echo {
         }
     }
 
+    /// The memory that it takes, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        let Repeated { members, own_names } = &*self.0;
+        let members: usize = members.iter().map(|(_, json)| json.as_str().len()).sum();
+        let names = own_names.iter().map(|(name, own)| {
+            let namespace = own.namespace.as_ref().map_or(0, String::len);
+            size_of::<(String, OwnName)>() + name.len() + namespace + own.name.len()
+        });
+        members + names.sum::<usize>()
+    }
+
     fn get(&self, name: &str) -> Option<&Json> {
         self.0.members.iter().find(|(known, _)| *known == name).map(|(_, json)| json)
     }

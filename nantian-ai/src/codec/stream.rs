@@ -30,6 +30,8 @@ pub struct StreamDecoder {
 pub struct StreamEncoder {
     writer: Writer,
     names: ToolNames,
+    /// How much is kept of the request to be repeated, in bytes.
+    echoed: usize,
     input_estimate: u64,
     begun: bool,
     /// What the provider has told, and what has come.
@@ -242,7 +244,7 @@ impl StreamEncoder {
     /// An encoder of one stream. `names` gives tools the names back that the client knows them by, and calls
     /// ids that no others have.
     pub fn new(dialect: ClientDialect, defaults: Defaults, names: ToolNames) -> Self {
-        let input_estimate = defaults.input_estimate;
+        let (echoed, input_estimate) = (defaults.echo.weight(), defaults.input_estimate);
         let writer = match dialect {
             ClientDialect::Anthropic => Writer::Anthropic(anthropic::StreamWriter::new(defaults)),
             ClientDialect::Ollama => Writer::Ollama(ollama::StreamWriter::new(defaults)),
@@ -250,7 +252,7 @@ impl StreamEncoder {
             ClientDialect::Responses => Writer::Responses(Box::new(responses::StreamWriter::new(defaults))),
         };
         let (told, said, losses) = <(Tokens, Weight, Losses)>::default();
-        Self { writer, names, input_estimate, begun: false, told, said, losses }
+        Self { writer, names, echoed, input_estimate, begun: false, told, said, losses }
     }
 
     /// The type of the stream.
@@ -296,9 +298,14 @@ impl StreamEncoder {
         self.writer.event(event, out);
     }
 
-    /// How much is kept of the answer, and of the ids of calls before it, in bytes.
+    /// How much is kept of the answer, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        self.names.kept() + self.writer.kept()
+        self.writer.kept()
+    }
+
+    /// How much is kept for it of what the client has sent, in bytes.
+    pub(crate) fn kept_of_request(&self) -> usize {
+        self.names.kept() + self.echoed
     }
 
     /// Whether a client can be told that there is nothing to say yet.

@@ -118,11 +118,12 @@ impl Translator {
         if self.ended {
             return None;
         }
-        let (unread, said) = (self.decoder.kept(), self.encoder.kept());
+        let said = self.encoder.kept();
         if said > MOST_KEPT {
             return Some(Fault::too_large());
         }
-        let error = self.room.as_ref()?.keep(unread + said).err()?;
+        let kept = self.decoder.kept() + said + self.encoder.kept_of_request();
+        let error = self.room.as_ref()?.keep(kept).err()?;
         self.roomless = true;
         Some(error.fault())
     }

@@ -272,6 +272,40 @@ async fn the_ids_of_a_long_conversation_count_as_long_as_its_stream_and_take_lit
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_stream_needs_of_its_request_counts_beside_what_is_kept_of_the_answer() {
+    let with = |body: &str, name: &str, value: serde_json::Value| {
+        let mut body: serde_json::Value = serde_json::from_str(body).unwrap();
+        body[name] = value;
+        body.to_string()
+    };
+    // More than may be kept of an answer.
+    let named = json!([{"name": "x".repeat(9 << 20), "input_schema": {"type": "object"}}]);
+    let noted = json!({"note": "x".repeat(1 << 20)});
+    let groq = TargetConfig::new("demo/m", "groq", "m");
+    for (config, path, body, mebibytes, end) in [
+        (openai(), MESSAGES.0, with(MESSAGES.1, "tools", named), 9, "message_stop"),
+        (groq, RESPONSES.0, with(RESPONSES.1, "metadata", noted), 1, "response.completed"),
+    ] {
+        let chunks = [
+            said(json!({"delta": {"content": "a"}})),
+            said(json!({"delta": {}, "finish_reason": "stop"})),
+            "data: [DONE]\n\n".to_owned(),
+        ];
+        let chunks = chunks.map(|chunk| (Duration::from_millis(10), Some(chunk)));
+        let upstream = Upstream::new().replies(events("text/event-stream", chunks));
+        let memory = BodyMemory::new(64 << 20);
+        let service = layer(config).memory(memory.clone()).layer(upstream);
+        let mut answer = service.oneshot(post(path, &body)).await.unwrap();
+        answer.frame().await.unwrap().unwrap();
+        assert_eq!(memory.held() >> 20, mebibytes, "{path}");
+        let rest = answer.collect().await.unwrap().to_bytes();
+        let rest = std::str::from_utf8(&rest).unwrap();
+        assert!(rest.contains(end), "{path}");
+        assert_eq!(memory.held(), 0, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_before_the_first_token_counts() {
     let comment = format!(": {}\n\n", "x".repeat(CHUNK));
     let text = said(json!({"delta": {"content": "a"}}));
