@@ -24,19 +24,12 @@ pub(super) const STATUS: &str = "status";
 pub(super) const CHOICES: &str = "choices";
 pub(super) const CANDIDATES: &str = "candidates";
 
-/// The longest id, name or reason that is told, in bytes: they are kept, and providers choose them.
+/// The longest id, name or reason that is read, in bytes: they are kept, and providers choose them.
 const LONGEST: usize = 1_024;
 
 // === impl About ===
 
 impl About {
-    /// What is told of it.
-    pub(crate) fn told(self) -> Self {
-        let [id, model, finish_reason] =
-            [self.id, self.model, self.finish_reason].map(|said| said.filter(|said| said.len() <= LONGEST));
-        Self { id, model, finish_reason }
-    }
-
     /// Reads the first or the last event of a stream, in which the providers of each dialect say it.
     pub(super) fn read(&mut self, event: &[u8]) {
         let Ok(mut event) = Fields::parse(event) else { return };
@@ -52,8 +45,8 @@ impl About {
         let mut candidate = first(event.any_list("candidates"));
         let id = event.some_text(ID).or(event.some_text(RESPONSE_ID)).or(inner.some_text(ID));
         let model = event.some_text(MODEL).or(event.some_text(MODEL_VERSION)).or(inner.some_text(MODEL));
-        self.id = self.id.take().or(id);
-        self.model = self.model.take().or(model);
+        self.id = self.id.take().or(short(id));
+        self.model = self.model.take().or(short(model));
         let reason = choice
             .some_text("finish_reason")
             .or(candidate.some_text("finishReason"))
@@ -62,7 +55,7 @@ impl About {
             .or(event.some_text(STOP_REASON_OF_BEDROCK))
             .or(details.some_text("reason"))
             .or(inner.some_text("status").filter(|status| status != "in_progress"));
-        self.finish_reason = reason.or(self.finish_reason.take());
+        self.finish_reason = short(reason).or(self.finish_reason.take());
     }
 
     /// Takes a member of a buffered reply; false if it is none that says anything here.
@@ -75,9 +68,14 @@ impl About {
             }
             _ => return false,
         };
-        *said = serde_json::from_slice(json).unwrap_or_default();
+        *said = short(serde_json::from_slice(json).unwrap_or_default());
         true
     }
+}
+
+/// Leaves out what is longer than any name.
+fn short(said: Option<String>) -> Option<String> {
+    said.filter(|said| said.len() <= LONGEST)
 }
 
 #[cfg(test)]
@@ -115,12 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_longer_than_any_name_is_not_told() {
+    fn what_is_longer_than_any_name_is_not_kept() {
+        let (long, longer) = ("x".repeat(LONGEST), "m".repeat(LONGEST + 1));
         let mut about = About::default();
-        let said = json!({"id": "a", "model": "m".repeat(LONGEST + 1), "done_reason": "x".repeat(LONGEST)});
-        about.read(said.to_string().as_bytes());
-        let told = about.clone().told();
-        assert_eq!((told.id, told.model, told.finish_reason), (about.id, None, about.finish_reason));
+        about.read(json!({"id": "a", "model": longer, "done_reason": long}).to_string().as_bytes());
+        let kept = About { id: Some("a".to_owned()), model: None, finish_reason: Some(long) };
+        assert_eq!(about, kept);
+        assert!(about.member(ID, json!(longer).to_string().as_bytes()));
+        assert_eq!(about.id, None);
     }
 
     #[test]

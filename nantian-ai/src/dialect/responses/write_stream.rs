@@ -53,7 +53,7 @@ struct Open {
 
 /// The last events of a stream that has come as it is, as far as the meter has read it.
 pub(crate) fn failed(names: (&str, &str), fault: &Fault, meter: &Meter) -> Vec<u8> {
-    let About { id, model, .. } = meter.about().clone().told();
+    let About { id, model, .. } = meter.about().clone();
     let defaults = Defaults {
         id: id.unwrap_or_default(),
         model: model.unwrap_or_default(),

@@ -314,7 +314,7 @@ impl Meter {
             Outcome::NotServed => Usage::default(),
             _ => self.usage(),
         };
-        let About { id, model, finish_reason } = std::mem::take(&mut self.tally.about).told();
+        let About { id, model, finish_reason } = std::mem::take(&mut self.tally.about);
         let unseen = self.tally.is_unseen();
         let (dialect, stream) = (Some(self.dialect), self.stream);
         let call = CallReport { dialect, stream, unseen, id, model, finish_reason, ..CallReport::default() };
