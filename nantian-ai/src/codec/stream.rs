@@ -346,8 +346,7 @@ impl Writer {
 
     fn kept(&self) -> usize {
         match self {
-            // It says all at once.
-            Self::Anthropic(_) => 0,
+            Self::Anthropic(writer) => writer.kept(),
             Self::Ollama(writer) => writer.kept(),
             Self::OpenAi(writer) => writer.kept(),
             Self::Responses(writer) => writer.kept(),

@@ -68,3 +68,16 @@ impl Event {
         matches!(self, Self::End | Self::Failed(_))
     }
 }
+
+// === impl Part ===
+
+impl Part {
+    /// How long it is beside its deltas, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::RedactedReasoning(data) => data.len(),
+            Self::ToolCall { id, name } => id.len() + name.len(),
+            Self::Text | Self::Refusal | Self::Reasoning => 0,
+        }
+    }
+}

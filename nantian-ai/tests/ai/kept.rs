@@ -272,6 +272,48 @@ async fn the_ids_of_a_long_conversation_count_as_long_as_its_stream_and_take_lit
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_part_begins_with_and_is_signed_with_counts() {
+    let long = "x".repeat(1 << 20);
+    let begun = |block: serde_json::Value| {
+        let event = json!({"type": "content_block_start", "index": 0, "content_block": block});
+        format!("data: {event}\n\n")
+    };
+    let delta = |delta: serde_json::Value| {
+        format!("data: {}\n\n", json!({"type": "content_block_delta", "index": 0, "delta": delta}))
+    };
+    let text = [
+        "data: {\"type\":\"message_start\",\"message\":{}}\n\n".to_owned(),
+        begun(json!({"type": "text", "text": ""})),
+        delta(json!({"type": "text_delta", "text": "a"})),
+    ];
+    let signed = [
+        begun(json!({"type": "thinking", "thinking": ""})),
+        delta(json!({"type": "thinking_delta", "thinking": "a"})),
+        delta(json!({"type": "signature_delta", "signature": long})),
+    ];
+    for second in [
+        begun(json!({"type": "tool_use", "id": "a", "name": long, "input": {}})),
+        begun(json!({"type": "redacted_thinking", "data": long})),
+        signed.concat(),
+    ] {
+        for (path, body) in [CHAT, RESPONSES] {
+            let chunks =
+                [text.concat(), second.clone()].map(|chunk| (Duration::from_millis(10), Some(chunk)));
+            let upstream = Upstream::new().replies(events("text/event-stream", chunks));
+            let memory = BodyMemory::new(64 << 20);
+            let service = layer(TargetConfig::new("demo/m", "anthropic", "m")).memory(memory.clone());
+            let mut answer = service.layer(upstream).oneshot(post(path, body)).await.unwrap();
+            let mut held = Vec::new();
+            for _ in 0..2 {
+                answer.frame().await.unwrap().unwrap();
+                held.push(memory.held() >> 20);
+            }
+            assert_eq!(held, [0, 1], "{path}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_stream_needs_of_its_request_counts_beside_what_is_kept_of_the_answer() {
     let with = |body: &str, name: &str, value: serde_json::Value| {
         let mut body: serde_json::Value = serde_json::from_str(body).unwrap();

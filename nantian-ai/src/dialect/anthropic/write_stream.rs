@@ -52,6 +52,11 @@ impl StreamWriter {
         }
     }
 
+    /// How much is kept until the open part is complete, in bytes.
+    pub(crate) fn kept(&self) -> usize {
+        self.open.as_ref().map_or(0, Part::weight) + self.signature.as_ref().map_or(0, String::len)
+    }
+
     /// Clients show the input from the first event on: where the provider tells it only at the end, an
     /// estimate stands for it.
     fn start(&mut self, id: Option<&str>, model: Option<&str>, out: &mut Vec<u8>) {

@@ -172,7 +172,7 @@ impl StreamWriter {
 
     /// How much is kept to be said later, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        self.arguments.len()
+        self.open.as_ref().map_or(0, Part::weight) + self.arguments.len()
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {

@@ -83,9 +83,12 @@ impl StreamWriter {
         }
     }
 
-    /// How much is kept to be said later, in bytes.
+    /// How much is kept of the open part, and to be said later, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        self.thought.len() + self.held.as_ref().map_or(0, String::len) + self.weight
+        let open = self.open.as_ref().map_or(0, Part::weight);
+        let texts = [&self.held, &self.signature, &self.of_call];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        open + self.thought.len() + texts + self.weight
     }
 
     fn begin(&mut self, part: Part, out: &mut Vec<u8>) {

@@ -132,8 +132,7 @@ impl StreamWriter {
 
     /// How much is kept to be said again, in bytes.
     pub(crate) fn kept(&self) -> usize {
-        let open = self.open.as_ref().map_or(0, |open| open.text.len() + open.weight.min(MOST_LOGPROBS));
-        self.output.len() + open + self.weight
+        self.output.len() + self.open.as_ref().map_or(0, Open::kept) + self.weight
     }
 
     /// As OpenAI does it: its clients take the one for a failure, or the other.
@@ -318,6 +317,15 @@ impl StreamWriter {
         });
         out.extend_from_slice(b"\n\n");
         self.number += 1;
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn kept(&self) -> usize {
+        let signature = self.signature.as_ref().map_or(0, String::len);
+        self.part.weight() + self.text.len() + self.weight.min(MOST_LOGPROBS) + signature
     }
 }
 
