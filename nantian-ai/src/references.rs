@@ -72,10 +72,11 @@ fn names_one(object: &Object<'_>) -> bool {
 fn is_run_by_client(tool: &Object<'_>) -> bool {
     tool.text("type").is_none_or(|kind| match &*kind {
         "tool_search" => tool.text("execution").as_deref() == Some("client"),
+        // At the provider it runs only where a container is named.
         "shell" => tool
             .value("environment")
             .and_then(|place| Object::parse(place).ok()?.text("type"))
-            .is_some_and(|kind| kind == "local"),
+            .is_none_or(|kind| kind == "local"),
         kind => OF_CLIENTS.iter().any(|known| kind.starts_with(known)),
     })
 }
@@ -178,7 +179,7 @@ mod tests {
         for body in [
             r#"{"tools":[{"type":"function","parameters":{"type":"web_search"}},{"name":"f","input_schema":{}}]}"#,
             r#"{"tools":[{"type":"custom"},{"type":"namespace","tools":[]},{"type":"local_shell"}]}"#,
-            r#"{"tools":[{"type":"shell","environment":{"type":"local"}}]}"#,
+            r#"{"tools":[{"type":"shell","environment":{"type":"local"}},{"type":"shell"}]}"#,
             r#"{"tools":[{"type":"tool_search","execution":"client"}],"input":[{"type":"web_search_call"}]}"#,
             r#"{"tools":[{"type":"bash_20250124"},{"type":"text_editor_20250728"},{"type":"memory_20250818"}]}"#,
             r#"{"tools":[{"type":"computer_use_preview"}],"mcp_servers":[],"web_search_options":null}"#,
