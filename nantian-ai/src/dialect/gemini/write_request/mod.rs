@@ -350,10 +350,12 @@ fn write_inline(part: &mut Object<'_>, media: &Media) {
     });
 }
 
-/// What a tool says, which must be an object.
+/// What a tool says, which must be an object. One with references, such as a schema, is told as a text:
+/// Gemini takes them for names of what the tool shows, and refuses those that it does not know.
 fn write_response(response: &mut Object<'_>, result: &ToolResult) {
     let text = joined_text(&result.content, "\n");
-    match Json::parse(&text).filter(|json| json.is_object() && !result.is_error) {
+    let is_taken = |json: &Json| json.is_object() && !schema::refers(json) && !result.is_error;
+    match Json::parse(&text).filter(is_taken) {
         Some(json) => response.json("response", &json),
         None => response.object("response", |body| {
             body.text(if result.is_error { "error" } else { "output" }, &text);

@@ -8,9 +8,16 @@ use crate::ir::Json;
 /// The schema without what stands beside references, other than what is `taken` there; `None` if there is
 /// nothing.
 pub(super) fn without_neighbours(schema: &Json, taken: &[&str]) -> Option<Json> {
-    memmem::find(schema.as_str().as_bytes(), b"\"$ref\"")?;
+    if !refers(schema) {
+        return None;
+    }
     let mut value = Value::parse(schema.as_str().as_bytes()).ok()?;
     strip(&mut value, taken).then(|| Json::of(&value))
+}
+
+/// Whether there may be a reference in it.
+pub(super) fn refers(json: &Json) -> bool {
+    memmem::find(json.as_str().as_bytes(), b"\"$ref\"").is_some()
 }
 
 /// Strips a value of them, and tells whether there were any.

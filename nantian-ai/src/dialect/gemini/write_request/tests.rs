@@ -137,3 +137,22 @@ fn what_a_tool_says_beside_a_reference_is_left_out_unless_it_is_taken() {
     assert_eq!(told, &serde_json::json!({"$ref": "#/$defs/a", "description": "d", "default": 1}));
     assert_eq!(losses.to_string(), "tools.parameters");
 }
+
+#[test]
+fn a_result_with_references_is_told_as_a_text() {
+    let schema = r##"{"properties":{"a":{"$ref":"#/$defs/a"}}}"##;
+    for (said, response) in
+        [(schema, serde_json::json!({"output": schema})), (r#"{"ref":"a"}"#, serde_json::json!({"ref": "a"}))]
+    {
+        let call = ToolCall { id: "a".to_owned(), name: "f".to_owned(), arguments: Json::empty_object() };
+        let content = vec![Block::Text(said.to_owned())];
+        let result = ToolResult { id: "a".to_owned(), content, is_error: false };
+        let messages = vec![
+            Message::new(Role::Assistant, vec![Block::ToolCall(call)]),
+            Message::new(Role::User, vec![Block::ToolResult(result)]),
+        ];
+        let (body, _) = encode(&Request { messages, ..Request::default() }).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["contents"][2]["parts"][0]["functionResponse"]["response"], response);
+    }
+}
