@@ -125,8 +125,8 @@ impl Pool {
         Err(waited_for.map_or(LeaseError::Unavailable(cause), |slot| LeaseError::Busy(Arc::clone(slot))))
     }
 
-    /// The instances in turn, so that whoever waits is let in when any of them is free; one that starts, which
-    /// may take longer than any callback, if there is no other.
+    /// The instances in turn, so that not all that wait do so for the same one; one that starts, which may
+    /// take longer than any callback, if there is no other.
     fn next_to_wait_for(&self) -> Option<&Arc<Slot>> {
         let turn = self.waits.fetch_add(1, Ordering::Relaxed);
         let next = |is_meant: fn(&Slot) -> bool| {

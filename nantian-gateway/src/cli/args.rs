@@ -27,9 +27,9 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Serve manifests from files, watched and reloaded; without --manifests, the objects of a Kubernetes
     /// cluster.
-    Run(Run),
+    Run(Box<Run>),
     /// Serve an embedded example world and print curl lines to try.
-    Demo(Demo),
+    Demo(Box<Demo>),
     /// Check manifests offline; exit 1 and one line a fault.
     Validate {
         /// Whose classes are checked.

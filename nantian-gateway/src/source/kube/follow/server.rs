@@ -170,9 +170,11 @@ impl Server {
         lock(&self.seen)
     }
 
-    /// Waits for this long, or until the server is back. Returns whether it came back.
-    pub(super) async fn wait(&self, time: Duration) -> bool {
-        timeout(time, self.is_back.notified()).await.is_ok()
+    /// Waits for a pause, or until the server is back: from then on pauses are short again.
+    pub(super) async fn wait(&self, pause: &mut Pause) {
+        if timeout(pause.next(), self.is_back.notified()).await.is_ok() {
+            pause.next = SHORTEST_PAUSE;
+        }
     }
 }
 
@@ -195,11 +197,6 @@ impl Pause {
         self.next = (pause * 2).min(LONGEST_PAUSE);
         // Replicas that lost the server together do not come back together.
         pause.mul_f64(0.5 + fastrand::f64())
-    }
-
-    /// The next pause is a short one again.
-    pub(super) fn restart(&mut self) {
-        self.next = SHORTEST_PAUSE;
     }
 
     /// Whether there was a failure before: one interruption is how a watch ends when the server restarts.

@@ -143,9 +143,7 @@ async fn follow_version(
             }
             Answer::Something => server.tell(&mut pause, &label, &error),
         }
-        if server.wait(pause.next()).await {
-            pause.restart();
-        }
+        server.wait(&mut pause).await;
     }
     None
 }
