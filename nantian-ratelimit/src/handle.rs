@@ -116,9 +116,9 @@ impl ReservationHandle {
         }
     }
 
-    /// Tokens that were estimated for the request.
+    /// Tokens that were estimated for the request, the most that any limiter around it did.
     pub fn reserved_tokens(&self) -> u64 {
-        self.0.charge.cost().tokens
+        self.outwards().map(|handle| handle.0.charge.cost().tokens).max().unwrap_or_default()
     }
 
     pub(crate) fn levels(&self) -> &Levels {

@@ -4,7 +4,7 @@
 //! thread takes the slot it used last: with one slot for each thread, none finds its slot taken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
@@ -30,8 +30,6 @@ pub(crate) struct Pool {
     /// Until when, in engine ticks, the successor of a worn instance is taken to find no place beside it;
     /// zero where none was refused one.
     full_until: AtomicU64,
-    /// How often somebody had to wait for an instance.
-    waits: AtomicUsize,
 }
 
 /// After how many engine ticks it is tried again whether there is a place.
@@ -71,7 +69,7 @@ pub(crate) struct InstanceCell {
 
 /// Why no instance was leased.
 pub(crate) enum LeaseError {
-    /// All are running a guest; this one is the next to wait for.
+    /// All are running a guest; for this one fewest wait.
     Busy(Arc<Slot>),
     /// None is alive, or those that are have no room for another stream.
     Unavailable(Cause),
@@ -83,11 +81,10 @@ impl Pool {
     /// Instances that have started, and places for more.
     pub(crate) fn new(slots: Vec<Arc<Slot>>) -> Self {
         Self {
-            kept: Kept::new(count(&slots, Slot::is_live)),
+            kept: Kept::new(count(&slots, Slot::is_live).max(1)),
             slots: slots.into(),
             rebuilds: RebuildBudget::default(),
             full_until: AtomicU64::new(0),
-            waits: AtomicUsize::new(0),
         }
     }
 
@@ -101,14 +98,21 @@ impl Pool {
     /// Builds none: starting a guest may take seconds, which upkeep has and a request has not.
     pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
         let thread = thread_key();
-        let (mut is_busy, mut cause) = (false, Cause::NoInstance);
+        let (mut busy, mut cause) = (None, Cause::NoInstance);
         for rank in 0..=Slot::LAST {
             // A rank may have fallen since it was passed: the last time, all are asked.
-            let is_due = |slot: &Slot| rank == Slot::LAST || slot.rank(thread) == rank;
-            let is_there = |slot: &Slot| slot.is_live() || slot.is_starting();
-            for slot in self.slots.iter().filter(|slot| is_due(slot) && is_there(slot)) {
+            let is_last = rank == Slot::LAST;
+            let has_surplus = is_last && self.has_surplus();
+            let is_due = |slot: &Slot| {
+                if is_last { !(has_surplus && slot.is_worn()) } else { slot.rank(thread) == rank }
+            };
+            for slot in self.slots.iter().filter(|slot| is_due(slot)) {
                 let Some(cell) = slot.try_lock() else {
-                    is_busy = true;
+                    // One that starts may take longer than any callback.
+                    let delay = (!slot.is_live(), slot.waiting());
+                    if is_last && busy.is_none_or(|(least, _)| delay < least) {
+                        busy = Some((delay, slot));
+                    }
                     continue;
                 };
                 match &cell.instance {
@@ -121,20 +125,22 @@ impl Pool {
                 }
             }
         }
-        let waited_for = self.next_to_wait_for().filter(|_| is_busy);
-        Err(waited_for.map_or(LeaseError::Unavailable(cause), |slot| LeaseError::Busy(Arc::clone(slot))))
+        Err(match busy {
+            Some((_, slot)) => LeaseError::Busy(Arc::clone(slot)),
+            None => LeaseError::Unavailable(cause),
+        })
     }
 
-    /// The instances in turn, so that not all that wait do so for the same one; one that starts, which may
-    /// take longer than any callback, if there is no other.
-    fn next_to_wait_for(&self) -> Option<&Arc<Slot>> {
-        let turn = self.waits.fetch_add(1, Ordering::Relaxed);
-        let next = |is_meant: fn(&Slot) -> bool| {
-            let all = self.slots.iter().filter(move |slot| is_meant(slot));
-            let place = turn.checked_rem(all.clone().count())?;
-            all.clone().nth(place)
-        };
-        next(Slot::is_live).or_else(|| next(Slot::is_starting))
+    /// Whether worn instances end as soon as they are idle, because enough others serve: no stream that comes
+    /// now keeps them from it.
+    fn has_surplus(&self) -> bool {
+        self.fresh_and_worn().0 >= self.kept.number()
+    }
+
+    /// How many instances serve that do not ask for another in their place, and how many that do.
+    pub(crate) fn fresh_and_worn(&self) -> (u64, u64) {
+        let that_live = |is_worn| count(&self.slots, |slot| slot.is_live() && slot.is_worn() == is_worn);
+        (that_live(false), that_live(true))
     }
 
     /// How many instances are to be started for as many to serve as are kept that do not ask for another in
@@ -147,12 +153,6 @@ impl Pool {
         (wanted.saturating_sub(fresh), live.saturating_sub(wanted))
     }
 
-    /// Whether all instances that are kept serve, and none beside them.
-    pub(crate) fn is_complete(&self) -> bool {
-        let is_new = |slot: &Slot| slot.is_starting() || slot.is_worn();
-        count(&self.slots, Slot::is_live) == self.kept.number() && count(&self.slots, is_new) == 0
-    }
-
     /// How many instances are kept.
     pub(crate) fn kept(&self) -> &Kept {
         &self.kept
@@ -160,7 +160,7 @@ impl Pool {
 
     /// Notes that an instance finds no place to start in; whether a worn one will give it its own.
     pub(crate) fn give_place(&self, now: u64) -> bool {
-        let gives = self.slots.iter().any(|slot| slot.is_worn());
+        let gives = self.slots.iter().any(|slot| slot.is_live() && slot.is_worn());
         let until = if gives { now.saturating_add(PLACE_RETRY) } else { 0 };
         self.full_until.store(until, Ordering::Relaxed);
         gives
@@ -259,6 +259,7 @@ impl Slot {
     pub(crate) fn fill(&self, cell: &mut InstanceCell, instance: Instance) {
         self.memory.store(instance.memory_bytes(), Ordering::Relaxed);
         cell.instance = Some(instance);
+        self.set_worn(false);
         self.live.store(true, Ordering::Relaxed);
     }
 
@@ -304,7 +305,7 @@ impl Slot {
         self.is_starting.store(is_starting, Ordering::Relaxed);
     }
 
-    fn is_starting(&self) -> bool {
+    pub(crate) fn is_starting(&self) -> bool {
         self.is_starting.load(Ordering::Relaxed)
     }
 

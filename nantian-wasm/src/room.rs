@@ -75,17 +75,18 @@ pub(crate) async fn fill(slots: &[Arc<Slot>], module: &Module, sandbox: &Sandbox
 /// Keeps one instance more where there is room, and one less where there is none for an edit. One at a time:
 /// what an instance takes is known when its guest has started.
 pub(crate) fn adapt(pool: &Pool, most: u64, engine: &Engine) {
-    if !pool.is_complete() {
+    let (slots, kept, now) = (pool.slots(), pool.kept(), engine.ticks());
+    if slots.iter().any(|slot| slot.is_starting()) {
         return;
     }
-    let now = engine.ticks();
-    if pool.kept().number() < most && has_room(pool.slots(), engine) {
-        pool.kept().add(now);
-    } else if let Some((slot, _)) = largest(pool.slots())
-        && is_crowded(pool.slots(), engine)
-        && pool.kept().spare(now)
-    {
-        slot.set_worn(true);
+    let (fresh, worn) = pool.fresh_and_worn();
+    if fresh == kept.number() && fresh < most && has_room(slots, engine) {
+        kept.add(now);
+    } else if fresh == kept.number() && worn == 0 && is_crowded(slots, engine) {
+        kept.spare(now);
+    } else if fresh > kept.number() && worn == 0 {
+        // It goes when it is idle.
+        largest(slots).into_iter().for_each(|(slot, _)| slot.set_worn(true));
     }
 }
 

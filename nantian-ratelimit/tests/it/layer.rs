@@ -356,6 +356,19 @@ async fn a_failed_attempt_settles_what_was_reserved_for_it_alone() {
 }
 
 #[tokio::test]
+async fn what_is_reserved_around_a_limiter_of_requests_is_told_within_it() {
+    let [outer, inner] =
+        [limiter([Limit::tokens_per_minute(1000)]), limiter([Limit::requests_per_minute(10)])];
+    let service = RateLimitLayer::new(inner).layer(service_fn(|request: Request<()>| {
+        assert_eq!(request.extensions().get::<ReservationHandle>().unwrap().reserved_tokens(), 100);
+        echo(request)
+    }));
+    let service = RateLimitLayer::new(outer.clone()).layer(service);
+    service.oneshot(estimated(100)).await.unwrap();
+    assert_eq!(remaining(&outer), 900);
+}
+
+#[tokio::test]
 async fn without_an_estimate_what_is_typical_is_reserved() {
     let limiter = limiter([Limit::tokens_per_minute(1000)]);
     let used = Arc::new(Mutex::new(Vec::new()));

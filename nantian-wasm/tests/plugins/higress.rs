@@ -2,10 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use http::Request;
-use nantian_wasm::{Action, Engine, Plugin, StreamContext, StreamInfo};
+use nantian_wasm::{Engine, Plugin};
 
-use crate::support::{Logged, get, plugin_of, send};
+use crate::support::{Logged, begin, get, plugin_of, send};
 
 /// Tells, by gauges, how many requests it has seen, its level of logs and its memory; asks for another
 /// instance with each request.
@@ -47,13 +46,6 @@ fn guest_is_told_its_level_of_logs_and_its_memory() {
     let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(GUEST).unwrap(), |_| {}).unwrap();
     let _ = Logged::during(|| assert_eq!(send([plugin.clone()], get("/")).status(), 200));
     assert_eq!((told(&plugin, "level"), told(&plugin, "memory")), (Some(2), Some(3 << 16)));
-}
-
-fn begin(plugin: &Plugin) -> StreamContext {
-    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
-    let mut parts = Request::new(()).into_parts().0;
-    assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
-    stream
 }
 
 #[test]

@@ -7,7 +7,7 @@ use nantian_wasm::{
     Allocation, Engine, MemoryOf, Module, Phase, Plugin, PluginConfig, PluginError, SharedSpace,
 };
 
-use crate::support::{Ticking, get, guest, plugin_of, send};
+use crate::support::{Ticking, begin, get, guest, plugin_of, send};
 
 fn engine_of(places: u32) -> Engine {
     Engine::builder().max_instances(NonZeroU32::new(places).unwrap()).build().unwrap().0
@@ -112,13 +112,18 @@ fn plugin_does_without_an_instance_that_leaves_no_memory_for_an_edit_of_it() {
                (i32.const 0))"#,
     );
     let plugin = plugin_of(&engine, &growing, instances(2)).unwrap();
-    assert_eq!(plugin.status().live_instances, 2);
-    assert_eq!(send([plugin.clone()], get("/")).status(), 200);
+    let state = || (plugin.status().live_instances, plugin.status().memory);
+    assert_eq!(state(), (2, 2 << 20));
+    let stream = begin(&plugin);
     for _ in 0..3 {
         engine.maintain();
     }
-    let status = plugin.status();
-    assert_eq!((status.live_instances, status.memory), (1, 1 << 20));
+    assert_eq!(state(), (2, 5 << 20), "it goes when no stream is on it");
+    drop(stream);
+    for _ in 0..2 {
+        engine.maintain();
+    }
+    assert_eq!(state(), (1, 1 << 20));
     assert_eq!(send([plugin], get("/")).status(), 200);
 }
 

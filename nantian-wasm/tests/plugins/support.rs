@@ -16,7 +16,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
-use nantian_wasm::{Engine, Module, Plugin, PluginConfig, WasmLayer, body::RequestBody};
+use nantian_wasm::{
+    Action, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer, body::RequestBody,
+};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 /// A body of these frames, each of its own.
@@ -299,6 +301,14 @@ where
         }
     }
     (Ok(bytes), trailers)
+}
+
+/// A stream whose headers a plugin has seen.
+pub(crate) fn begin(plugin: &Plugin) -> StreamContext {
+    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
+    stream
 }
 
 /// Sends a request past plugins to an inner service that reads its body and answers with `response`.
