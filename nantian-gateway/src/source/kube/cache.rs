@@ -336,10 +336,11 @@ impl ObjectCache {
         self.state().values.stale().is_empty()
     }
 
-    /// Waits for that.
+    /// Waits until some version of each of them was read; nobody may be let read a newer one.
     pub(super) async fn values_read(&self) {
         let mut reports = self.reports();
-        while !self.is_read() && reports.changed().await.is_ok() {}
+        let lacks_some = || self.state().values.lacks_some();
+        while lacks_some() && reports.changed().await.is_ok() {}
     }
 
     /// Notes what the versions refer to that serve.

@@ -5,6 +5,7 @@ use std::{
     fs,
 };
 
+use futures_util::FutureExt as _;
 use gateway_api::experimental::gateways::Gateway;
 use kube::api::{ApiResource, DynamicObject};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -442,6 +443,24 @@ fn a_secret_that_nobody_may_read_holds_up_no_class() {
     world.cache.set_listed(&secrets);
     world.settle(&mut cluster);
     assert_eq!(handed_out(&mut world, &mut cluster), (1, 1));
+}
+
+#[test]
+fn a_start_waits_for_no_newer_version_of_a_secret_that_was_read() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    // Gateway `a` refers to the Secret `c`.
+    for edit in [Edit::Put(0, 0), Edit::Put(1, 2), Edit::Put(10, 0), Edit::Tell] {
+        world.edit(edit, &mut cluster);
+    }
+    let is_over = |world: &World| world.cache.values_read().now_or_never().is_some();
+    assert!(!is_over(&world));
+    world.settle(&mut cluster);
+    assert!(is_over(&world));
+    for edit in [Edit::Put(10, 1), Edit::Tell] {
+        world.edit(edit, &mut cluster);
+    }
+    assert!(!world.cache.is_read() && is_over(&world), "nobody may be let read it");
 }
 
 /// Writes a status of a Gateway and reads it back as the watch tells it.

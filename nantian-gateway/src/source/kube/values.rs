@@ -167,6 +167,11 @@ impl Values {
         &self.stale
     }
 
+    /// Whether there are some of which no version was read.
+    pub(super) fn lacks_some(&self) -> bool {
+        self.stale.iter().any(|value| !self.has_read(value))
+    }
+
     /// What waits for something that is there and was never read: what refers to it; and if that is not among
     /// the `changes`, for it did not count when it was taken, what makes it count, too.
     pub(super) fn waiting<T>(
