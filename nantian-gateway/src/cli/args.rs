@@ -93,14 +93,8 @@ pub(super) struct ClusterOptions {
     /// from where the replicas are, so that no rights are needed for it. Of one where some kinds may not be
     /// read nothing new is served. Of each kind a watch is opened in each of them, so it is meant for some,
     /// not for hundreds. All by default.
-    #[arg(
-        long,
-        env = "NANTIAN_WATCH_NAMESPACES",
-        value_name = "NAMESPACE,…",
-        default_value = "",
-        value_parser = Scope::parse,
-        conflicts_with = "manifests"
-    )]
+    #[arg(long, env = "NANTIAN_WATCH_NAMESPACES", value_name = "NAMESPACE,…", default_value = "",
+          value_parser = Scope::parse)]
     pub(super) watch_namespaces: Scope,
     /// How Gateways get their addresses.
     #[command(flatten)]
@@ -343,6 +337,8 @@ mod tests {
             let error = parsed(wrong).unwrap_err().to_string();
             assert!(error.contains("is not a DNS label"), "{wrong:?}: {error}");
         }
+        let beside_files = ["nantian-gateway", "run", "--manifests", "a", "--watch-namespaces", ""];
+        assert!(Cli::try_parse_from(beside_files).is_ok(), "the variable may be there, and empty");
     }
 
     #[test]

@@ -64,6 +64,11 @@ pub(super) fn run(options: &Run) -> anyhow::Result<()> {
     if options.manifests.is_empty() {
         return serve_cluster(options);
     }
+    #[cfg(feature = "kubernetes")]
+    anyhow::ensure!(
+        options.cluster.watch_namespaces.has_all(),
+        "--watch-namespaces cannot be used with --manifests"
+    );
     let gates = options.common.feature_gates;
     let controller = options.controller.controller_name.clone();
     on_control_runtime(serve_files(&options.manifests, controller, gates, &options.common, || {}))

@@ -58,6 +58,11 @@ impl Scope {
         self
     }
 
+    /// Whether it is all namespaces.
+    pub(crate) fn has_all(&self) -> bool {
+        self.namespaces.is_empty()
+    }
+
     /// Whether the Services of a namespace are followed.
     pub(crate) fn has_services_of(&self, namespace: &str) -> bool {
         let is_it = |followed: &String| followed == namespace;
@@ -66,7 +71,7 @@ impl Scope {
 
     /// What of a kind is followed.
     pub(super) fn parts(&self, kind: Kind) -> Vec<Part> {
-        if !kind.info().is_namespaced || self.namespaces.is_empty() {
+        if !kind.info().is_namespaced || self.has_all() {
             return vec![Part { kind, namespace: None }];
         }
         let has_own = matches!(kind, Kind::Service | Kind::EndpointSlice);

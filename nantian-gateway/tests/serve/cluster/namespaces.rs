@@ -43,6 +43,17 @@ async fn nothing_is_read_outside_of_the_namespaces_that_are_watched() {
     }
 }
 
+#[test]
+fn files_are_not_those_of_some_namespaces() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_nantian-gateway"))
+        .args(["run", "--manifests", ".", "--admin-addr", "none", "--watch-namespaces", "demo"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--watch-namespaces cannot be used with --manifests"), "{said}");
+}
+
 #[tokio::test]
 async fn nothing_of_a_namespace_is_served_nor_taken_back_before_all_of_its_kinds_may_be_read() {
     let (backend, server) = (Backend::echo("a").await, ApiServer::start().await);
