@@ -127,7 +127,7 @@ async fn follow_version(
             Answer::Nothing => server.lost(&pause, &error),
             Answer::Refused => {
                 // What is made meanwhile may guard the rest, and is news when all is listed anew.
-                cache.withhold(part);
+                withhold(part, cache, done);
                 (stream, may_be_well) = (events(client, part, resource), false);
                 let is_for_long = unwatched.is_refused_for(REFUSED_FOR);
                 if is_for_long && part.is_gone(cache) {
@@ -136,7 +136,7 @@ async fn follow_version(
                 } else {
                     server.tell(&mut pause, &label, &error);
                 }
-                if is_for_long {
+                if is_for_long && !cache.is_complete() {
                     done.send_replace(true);
                     server.read(&label);
                 }
@@ -146,6 +146,14 @@ async fn follow_version(
         server.wait(&mut pause).await;
     }
     None
+}
+
+/// Withholds the namespace of a part, unless its kind came when all else was read and was never `listed`:
+/// without it the namespace was served before.
+fn withhold(part: &Part, cache: &ObjectCache, listed: &watch::Sender<bool>) {
+    if *listed.borrow() || !cache.is_complete() {
+        cache.withhold(part);
+    }
 }
 
 /// Since when a part cannot be watched, for one of two reasons.
@@ -221,7 +229,7 @@ enum Answer {
     Missing,
     /// The kind is there in this version.
     Moved(ApiResource),
-    /// Nobody may see those of the namespace.
+    /// There is such a kind, as far as is known, and nobody may see those of the namespace.
     Refused,
     /// Anything else.
     Something,
@@ -231,17 +239,20 @@ async fn ask(client: &Client, api: &Api<DynamicObject>, part: &Part, resource: &
     if !is_ready(client).await {
         return Answer::Nothing;
     }
-    match api.list(&ListParams::default().limit(1)).await {
-        Err(Error::Api(status)) if status.code == 404 => {}
-        Err(Error::Api(status)) if status.code == 403 && part.namespace.is_some() => return Answer::Refused,
+    let is_refused = match api.list(&ListParams::default().limit(1)).await {
+        Err(Error::Api(status)) if status.code == 404 => false,
+        // Whoever has no right to a kind is refused also where there is none.
+        Err(Error::Api(status)) if status.code == 403 && part.namespace.is_some() => true,
         _ => return Answer::Something,
-    }
+    };
     match served(client, &[part.kind]).await {
         Ok(found) => match found.into_iter().next() {
             None => Answer::Missing,
+            Some(_) if is_refused => Answer::Refused,
             Some((_, found)) if found.version == resource.version => Answer::Something,
             Some((_, found)) => Answer::Moved(found),
         },
+        Err(_) if is_refused => Answer::Refused,
         Err(_) => Answer::Something,
     }
 }

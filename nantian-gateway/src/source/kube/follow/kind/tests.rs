@@ -14,17 +14,23 @@ use super::*;
 
 const SERVICES: Part = Part { kind: Kind::Service, namespace: None };
 
-/// A client of a server that answers every path but `/readyz` with `other`, and that with `readyz`.
-fn client(readyz: u16, other: u16) -> Client {
+/// A client of a server that answers `/readyz` with `readyz`, paths of namespaces with `listed`, and every
+/// other path with `other`.
+fn client(readyz: u16, listed: u16, other: u16) -> Client {
     let answer = move |request: Request<Body>| async move {
-        let code = if request.uri().path() == "/readyz" { readyz } else { other };
+        let code = match request.uri().path() {
+            "/readyz" => readyz,
+            path if path.contains("/namespaces/") => listed,
+            _ => other,
+        };
         Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(b"text".to_vec())).unwrap())
     };
     Client::new(service_fn(answer), "default")
 }
 
-/// Follows Services, of which one is known, for `time`. Returns whether it is still known then.
-async fn is_known_after(time: Duration, readyz: u16) -> bool {
+/// Follows Services, of which one is known, for `time`, while lists of them are answered with `listed`.
+/// Returns whether it is still known then.
+async fn is_known_after(time: Duration, readyz: u16, listed: u16) -> bool {
     let cache = Arc::new(ObjectCache::default());
     let service: Value = json!({ "metadata": { "name": "a", "namespace": "demo" } });
     let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
@@ -33,7 +39,7 @@ async fn is_known_after(time: Duration, readyz: u16) -> bool {
     cache.withhold(&part);
     let (done, _) = watch::channel(false);
     let following =
-        follow_kind(client(readyz, 404), part, resource, Arc::clone(&cache), Arc::default(), done);
+        follow_kind(client(readyz, listed, 404), part, resource, Arc::clone(&cache), Arc::default(), done);
     // It ends only when the kind is gone.
     let _ = timeout(time, following).await;
     assert_eq!(cache.unlisted().is_empty(), cache.is_empty(), "a kind that is not there is not waited for");
@@ -42,8 +48,11 @@ async fn is_known_after(time: Duration, readyz: u16) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_kind_is_forgotten_once_it_has_been_missing_for_a_minute() {
-    assert!(is_known_after(Duration::from_secs(50), 200).await);
-    assert!(!is_known_after(Duration::from_secs(80), 200).await);
+    // Whoever has no right to a kind is refused also where there is none.
+    for listed in [404, 403] {
+        assert!(is_known_after(Duration::from_secs(50), 200, listed).await);
+        assert!(!is_known_after(Duration::from_secs(80), 200, listed).await);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,7 +73,7 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
         let (done, is_listed) = watch::channel(false);
         let (is_up, shown) = watch::channel(false);
         let server = Arc::new(Server::new(is_up, watch::Sender::default()));
-        let (client, resource) = (client(200, 403), resource.clone());
+        let (client, resource) = (client(200, 403, 403), resource.clone());
         let mut following = pin!(follow_kind(client, part, resource, Arc::clone(&cache), server, done));
         assert!(timeout(Duration::from_secs(5), &mut following).await.is_err(), "it has no end");
         assert_eq!((*is_listed.borrow(), *shown.borrow(), cache.len()), (false, false, 3), "it may pass");
@@ -72,6 +81,23 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
         assert!(*is_listed.borrow());
         assert_eq!((*shown.borrow(), cache.len()), (there == "other", kept), "{there} is there");
         assert!(cache.unlisted().contains("demo"), "all that is there later is news");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_comes_later_withholds_no_namespace_before_it_was_listed_there() {
+    for (is_complete, was_listed) in [(false, false), (true, false), (true, true)] {
+        let cache = Arc::new(ObjectCache::default());
+        if is_complete {
+            cache.set_complete();
+        }
+        let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+        let (done, _) = watch::channel(was_listed);
+        let client = client(200, 403, 403);
+        let following = follow_kind(client, part, resource, Arc::clone(&cache), Arc::default(), done);
+        assert!(timeout(Duration::from_secs(60), following).await.is_err(), "it has no end");
+        assert_eq!(cache.unlisted().contains("demo"), was_listed || !is_complete);
     }
 }
 
@@ -177,5 +203,5 @@ async fn a_kind_that_was_well_in_between_is_missing_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_has_not_started_makes_nothing_forgotten() {
-    assert!(is_known_after(Duration::from_secs(3600), 500).await);
+    assert!(is_known_after(Duration::from_secs(3600), 500, 404).await);
 }
