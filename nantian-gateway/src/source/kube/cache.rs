@@ -155,9 +155,10 @@ impl ObjectCache {
         self.state().absent.clone()
     }
 
-    /// Hands out nothing more of a namespace before this kind was listed there anew: routes without their
-    /// policies would serve what those guard. Nor does anything wait until then for Secrets and ConfigMaps of
-    /// this kind that were not read.
+    /// Hands out nothing more of a namespace before this kind was listed there anew, not even that something
+    /// is gone: routes without their policies, or without what is in the place of those, would serve what
+    /// they guard. Nor does anything wait until then for Secrets and ConfigMaps of this kind that were not
+    /// read.
     pub(super) fn withhold(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
         let mut state = self.state();
@@ -183,7 +184,7 @@ impl ObjectCache {
         }
     }
 
-    /// The namespaces of which nothing new is handed out.
+    /// The namespaces of which nothing is handed out.
     pub(super) fn unlisted(&self) -> BTreeSet<String> {
         self.state().unlisted.keys().cloned().collect()
     }
@@ -259,6 +260,11 @@ impl ObjectCache {
         if is_told {
             self.tell();
         }
+    }
+
+    /// Whether the namespace of a part is not there.
+    pub(super) fn lacks_namespace(&self, part: &Part) -> bool {
+        part.namespace.as_ref().is_some_and(|namespace| self.state().lacks(namespace))
     }
 
     /// Removes every object of the namespace of a part, which is not there any more, of all kinds that are to

@@ -4,14 +4,10 @@ use std::fmt;
 
 use kube::{Api, Client, Resource, api::ApiResource};
 
-use super::cache::ObjectCache;
-use crate::{
-    ir::ObjectName,
-    source::{
-        envelope::{NOT_A_LABEL, is_label},
-        kind::Kind,
-        objects::ObjectRef,
-    },
+use crate::source::{
+    envelope::{NOT_A_LABEL, is_label},
+    kind::Kind,
+    objects::ObjectRef,
 };
 
 /// The namespaces whose objects are followed; what has no namespace is followed in any case.
@@ -88,15 +84,6 @@ impl Part {
     pub(super) fn has(&self, name: &ObjectRef) -> bool {
         let is_there = |namespace: &String| *namespace == *name.name.namespace;
         name.kind == self.kind.info().name && self.namespace.as_ref().is_none_or(is_there)
-    }
-
-    /// Whether its namespace is not there.
-    pub(super) fn is_gone(&self, cache: &ObjectCache) -> bool {
-        let kind = Kind::Namespace.info().name;
-        let Some(namespace) = &self.namespace else { return false };
-        let namespace = ObjectRef { kind, name: ObjectName::new("", namespace.as_str()) };
-        // Before they are listed none is known.
-        cache.with(|seen| !seen.contains_key(&namespace) && seen.keys().any(|name| name.kind == kind))
     }
 
     /// The objects of the part, in the version of `resource`.

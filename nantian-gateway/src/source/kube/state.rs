@@ -7,7 +7,10 @@ use super::{
     scope::Part,
     values::Values,
 };
-use crate::source::{kind::Kind, objects::ObjectRef};
+use crate::{
+    ir::ObjectName,
+    source::{kind::Kind, objects::ObjectRef},
+};
 
 /// What a cache keeps under its lock.
 #[derive(Debug, Default)]
@@ -15,7 +18,7 @@ pub(super) struct State {
     pub(super) seen: BTreeMap<ObjectRef, Seen>,
     /// What was not taken yet, some of which has to wait.
     pub(super) changes: BTreeMap<ObjectRef, Change>,
-    /// The kinds that are not listed, of each namespace of which nothing new is handed out before they are.
+    /// The kinds that are not listed, of each namespace of which nothing is handed out before they are.
     pub(super) unlisted: BTreeMap<String, BTreeSet<Kind>>,
     pub(super) values: Values,
     /// The kinds that the server does not serve.
@@ -26,13 +29,24 @@ impl State {
     /// The changes that have to wait.
     pub(super) fn held(&self) -> BTreeSet<ObjectRef> {
         let waiting = self.values.waiting(&self.seen, &self.changes);
-        let is_held = |name: &ObjectRef, change: &Change| {
-            let is_withheld = || self.unlisted.contains_key(&*name.name.namespace);
-            let may_wait = matches!(change, Change::Seen(kind, _) if leads(*kind));
-            waiting.contains(name) || (may_wait && is_withheld())
+        let is_withheld = |name: &ObjectRef, change: &Change| {
+            let namespace = &*name.name.namespace;
+            // In the place of what is gone with its namespace there is nothing.
+            let is_over = || matches!(change, Change::Gone) && self.lacks(namespace);
+            leads(name) && self.unlisted.contains_key(namespace) && !is_over()
         };
-        let held = self.changes.iter().filter(|&(name, change)| is_held(name, change));
+        let held =
+            self.changes.iter().filter(|&(name, change)| waiting.contains(name) || is_withheld(name, change));
         held.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether a namespace is not there.
+    pub(super) fn lacks(&self, namespace: &str) -> bool {
+        let kind = Kind::Namespace.info().name;
+        let named = |name: &str| ObjectRef { kind, name: ObjectName::new("", name) };
+        // Before they are listed none is known.
+        let knows_some = || self.seen.range(named("")..).next().is_some_and(|(first, _)| first.kind == kind);
+        !self.seen.contains_key(&named(namespace)) && knows_some()
     }
 
     /// Whether there is one that need not wait.
@@ -101,8 +115,8 @@ impl State {
     }
 }
 
-/// Whether objects of this kind make something served. The others, to which these lead, change nothing but
-/// where what is served goes, and with which certificates.
-const fn leads(kind: Kind) -> bool {
-    !kind.is_read_on_reference() && !matches!(kind, Kind::Service | Kind::EndpointSlice)
+/// Whether an object makes something served, or guards it. The others, to which these lead, change nothing
+/// but where what is served goes, and with which certificates.
+fn leads(name: &ObjectRef) -> bool {
+    !["Service", "EndpointSlice", "Secret", "ConfigMap"].contains(&name.kind)
 }

@@ -344,14 +344,24 @@ fn nothing_of_a_namespace_is_handed_out_before_all_its_kinds_were_listed() {
     assert!(taken(&world).is_empty());
     world.cache.set_listed(&routes);
     assert_eq!(taken(&world), ["HTTPRoute demo/r"]);
-    // It is gone, and another one of its name is being read.
-    world.cache.retain(&routes, &BTreeSet::new());
+    // A guard is gone, and another one in its place.
+    let plugin = json!({ "metadata": { "name": "p", "namespace": "demo" } });
+    let plugin: DynamicObject = serde_json::from_value(plugin).unwrap();
+    world.cache.put(Kind::WasmPlugin, &secret_resource(), plugin.clone());
+    assert_eq!(taken(&world), ["WasmPlugin demo/p"]);
     world.cache.withhold(&services);
-    assert_eq!(taken(&world), ["HTTPRoute demo/r"], "what is gone does not wait");
+    world.cache.remove(Kind::WasmPlugin, &plugin.metadata);
+    world.cache.retain(&services, &BTreeSet::new());
     world.put(3);
-    assert!(taken(&world).is_empty());
+    assert_eq!(taken(&world), ["Service demo/x"], "what guards others is not let go before");
     world.cache.set_listed(&services);
-    assert_eq!(taken(&world), ["HTTPRoute demo/r"]);
+    assert_eq!(taken(&world), ["HTTPRoute demo/r", "WasmPlugin demo/p"]);
+    // The namespace itself is gone.
+    world.cache.withhold(&services);
+    world.written.insert(9, object(9, 0));
+    world.put(9);
+    world.cache.retain(&routes, &BTreeSet::new());
+    assert_eq!(taken(&world), ["HTTPRoute demo/r", "Namespace other"], "nothing is in its place");
 }
 
 #[test]

@@ -130,7 +130,7 @@ async fn follow_version(
                 withhold(part, cache, done);
                 (stream, may_be_well) = (events(client, part, resource), false);
                 let is_for_long = unwatched.is_refused_for(REFUSED_FOR);
-                if is_for_long && part.is_gone(cache) {
+                if is_for_long && cache.lacks_namespace(part) {
                     cache.clear(part);
                     server.spare(&mut pause, &label);
                 } else {

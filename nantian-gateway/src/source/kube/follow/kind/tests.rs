@@ -81,6 +81,8 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
         assert!(*is_listed.borrow());
         assert_eq!((*shown.borrow(), cache.len()), (there == "other", kept), "{there} is there");
         assert!(cache.unlisted().contains("demo"), "all that is there later is news");
+        let has_route = cache.take().keys().any(|name| name.kind == "HTTPRoute");
+        assert_eq!(has_route, there == "other", "what is gone with its namespace is taken away");
     }
 }
 
