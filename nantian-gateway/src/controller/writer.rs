@@ -162,8 +162,10 @@ impl Writer {
     async fn write_all(&mut self, config: &Arc<ConfigView>) -> Option<Duration> {
         let before = self.judged_by.replace(Arc::clone(config));
         if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, config)) {
+            // What was kept because there might be more to say may be taken away.
+            let is_whole_again = is_partial(&before) && !is_partial(config);
             let (before, now) = (&before.translation.statuses, &config.translation.statuses);
-            self.judged.retain(|object, _| before.get(object) == now.get(object));
+            self.judged.retain(|object, _| !is_whole_again && before.get(object) == now.get(object));
         }
         let pending = self.pending(config);
         let cache = &self.cache;
@@ -200,7 +202,7 @@ impl Writer {
     fn pending(&mut self, config: &ConfigView) -> Vec<Pending> {
         let Self { judged, features, api_version, failures, full, ours, controller, .. } = self;
         let claims = ClassClaims { features, version: api_version.condition() };
-        let (now, begun) = (Timestamp::now(), Instant::now());
+        let (now, begun, is_partial) = (Timestamp::now(), Instant::now(), is_partial(config));
         self.cache.with(|all| {
             judged.retain(|object, _| all.contains_key(object));
             full.retain(|object| all.contains_key(object));
@@ -211,8 +213,8 @@ impl Writer {
             let mut pending = Vec::new();
             for (object, seen) in all.iter().filter(|(object, _)| HAVE_STATUS.contains(&object.kind)) {
                 let said = config.translation.statuses.get(object);
-                // What is there already stays true of what is not looked at.
-                if said.is_none() && config.unserved.namespaces.contains(&*object.name.namespace) {
+                // Who would say something of it may be among what is not looked at.
+                if said.is_none() && is_partial {
                     continue;
                 }
                 // Its status tells no controller. What is written there again, once it was taken back,
@@ -226,7 +228,8 @@ impl Writer {
                 }
                 let no_more = if said.is_none() { given_up(ours, all, object, seen) } else { None };
                 let truth = said.or(no_more.as_ref());
-                let Merged { status, left_out } = merged(object, &seen.status, &now, truth, controller, &claims);
+                let Merged { status, left_out } =
+                    merged(object, &seen.status, &now, truth, controller, &claims, is_partial);
                 if left_out == 0 {
                     full.remove(object);
                 } else if full.insert(object.clone()) {
@@ -263,6 +266,11 @@ const HAVE_STATUS: [&str; 13] = [
 
 /// Those of them that are up to another controller if another one has their owner.
 const HAVE_OWNER: [&str; 2] = ["Gateway", "ListenerSet"];
+
+/// Whether there are namespaces of which not all was looked at.
+fn is_partial(config: &ConfigView) -> bool {
+    !config.unserved.namespaces.is_empty()
+}
 
 /// Adds those that are `spoken_of` to the objects with an owner that were ours, and forgets those that are no
 /// more, also where another replica leads.

@@ -69,6 +69,9 @@ pub struct Objects {
     pub placements: Placements,
     /// Whose classes are served; not an object either, but what the source was told.
     pub controller: ControllerName,
+    /// Whether there may be others that cannot be seen for now, as only who makes the Services of Gateways is
+    /// told: nothing is to be taken away for want of them.
+    pub is_partial: bool,
 }
 
 impl Objects {

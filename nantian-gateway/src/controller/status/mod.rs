@@ -40,7 +40,8 @@ pub(super) struct ClassClaims<'a> {
 /// The status of `object`, whose present one is `present`.
 ///
 /// What other controllers say stays. Where nothing is said any more of an object, what was said is taken
-/// back; but not of those that have another controller then, who has the whole status.
+/// back; but not of those that have another controller then, who has the whole status. While `is_partial`, of
+/// the entries that controllers share none is taken away: there may be more to say than is known.
 pub(super) fn merged(
     object: &ObjectRef,
     present: &Value,
@@ -48,8 +49,9 @@ pub(super) fn merged(
     truth: Option<&ObjectStatus>,
     controller: &ControllerName,
     claims: &ClassClaims<'_>,
+    is_partial: bool,
 ) -> Merged {
-    let merging = Merging { now: *now, controller };
+    let merging = Merging { now: *now, controller, is_partial };
     let status = match truth {
         Some(ObjectStatus::Plain(plain)) if object.kind == "GatewayClass" => {
             merging.class(present, &plain.conditions, claims)
@@ -92,6 +94,7 @@ pub(super) fn abandoned(object: &ObjectRef, owner: &ObjectRef, generation: Optio
 struct Merging<'a> {
     now: Timestamp,
     controller: &'a ControllerName,
+    is_partial: bool,
 }
 
 impl Merging<'_> {
@@ -177,6 +180,8 @@ impl Merging<'_> {
             } else if let Some(at) = said.iter().position(|(of, _)| *of == known[reference]) {
                 let (of, conditions) = said.remove(at);
                 entries.push(entry(&of, &known["conditions"], conditions));
+            } else if self.is_partial {
+                entries.push(known.clone());
             }
         }
         entries.extend(said.iter().map(|(of, conditions)| entry(of, &Value::Null, conditions)));

@@ -16,7 +16,8 @@ fn merged(
     now: &Timestamp,
     truth: Option<&ObjectStatus>,
 ) -> Option<Value> {
-    super::merged(object, present, now, truth, &ControllerName::default(), &ClassClaims::default()).status
+    let (controller, claims) = (ControllerName::default(), ClassClaims::default());
+    super::merged(object, present, now, truth, &controller, &claims, false).status
 }
 
 fn object(kind: &'static str) -> ObjectRef {
@@ -82,6 +83,21 @@ fn entries_of_other_controllers_stay_and_our_stale_ones_go() {
     let left = merged(&object("HTTPRoute"), &status, &at(2), None).unwrap();
     assert_eq!(left["parents"], json!([foreign]));
     assert_eq!(merged(&object("HTTPRoute"), &left, &at(3), None), None);
+}
+
+#[test]
+fn no_entry_is_taken_away_while_there_may_be_more_to_say() {
+    let (route_ref, controller) = (object("HTTPRoute"), ControllerName::default());
+    let truth = route(&[("a", accepted(1, true)), ("b", accepted(1, true))]);
+    let present = merged(&route_ref, &Value::Null, &at(1), Some(&truth)).unwrap();
+    let truth = route(&[("b", accepted(2, false)), ("c", accepted(2, true))]);
+    let merged =
+        super::merged(&route_ref, &present, &at(2), Some(&truth), &controller, &ClassClaims::default(), true);
+    let status = merged.status.unwrap();
+    let parents = status["parents"].as_array().unwrap().iter();
+    let said = parents.map(|it| json!([it["parentRef"]["name"], it["conditions"][0]["status"]]));
+    let known = [["a", "True"], ["b", "False"], ["c", "True"]];
+    assert_eq!(said.collect::<Vec<_>>(), known.map(|it| json!(it)));
 }
 
 #[test]
@@ -154,8 +170,16 @@ fn a_class_tells_its_features_together_with_its_acceptance() {
         let version = Condition::holds(ConditionType::SupportedVersion, Reason::SupportedVersion, "v1.6.1");
         let claims = ClassClaims { features: &["GRPCRoute", "Gateway"], version: Some(&version) };
         let controller = ControllerName::default();
-        super::merged(&object("GatewayClass"), present, &at(second), Some(&truth), &controller, &claims)
-            .status
+        super::merged(
+            &object("GatewayClass"),
+            present,
+            &at(second),
+            Some(&truth),
+            &controller,
+            &claims,
+            false,
+        )
+        .status
     };
     let status = merged(&Value::Null, 1).unwrap();
     for (index, kind) in ["Accepted", "SupportedVersion"].into_iter().enumerate() {
@@ -212,6 +236,7 @@ fn ancestors_for_which_others_leave_no_room_are_counted() {
         Some(&truth),
         &controller,
         &ClassClaims::default(),
+        false,
     );
     assert_eq!(merged.left_out, 1);
     assert_eq!(merged.status.unwrap()["ancestors"].as_array().unwrap().len(), 16);
@@ -251,6 +276,7 @@ fn two_controllers_do_not_put_the_entries_of_a_route_in_order_in_turn() {
             Some(&truth),
             controller,
             &ClassClaims::default(),
+            false,
         )
         .status
     };

@@ -184,9 +184,10 @@ impl ObjectCache {
         }
     }
 
-    /// The namespaces of which nothing is handed out.
+    /// The namespaces of which nothing is handed out, as far as they are there.
     pub(super) fn unlisted(&self) -> BTreeSet<String> {
-        self.state().unlisted.keys().cloned().collect()
+        let state = self.state();
+        state.unlisted.keys().filter(|namespace| !state.lacks(namespace)).cloned().collect()
     }
 
     pub(super) fn set_complete(&self) {

@@ -66,15 +66,20 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
     let all = gateways.iter().filter_map(|(name, _)| bound(name)).flatten();
     let mut taken: BTreeSet<(Transport, u16)> =
         all.map(|((transport, _), bound)| (*transport, *bound)).collect();
+    if objects.is_partial {
+        taken.extend(named_ports(objects, &gateways));
+    }
     let replicas = replicas(objects, &config.own_service);
     let mut kept = BTreeSet::new();
     for (name, gateway) in gateways {
         let service_name = service_name(name, gateway);
         let present = objects.services.get(&service_name);
         let uid = present.and_then(|service| service.metadata.uid.as_deref());
+        let asked = listener_ports(objects, name, gateway);
+        let may_lose = present.is_some_and(|service| may_lead_to_more(objects, gateway, &asked, service));
         // What the translator refuses is not served, so that nothing in front of it changes but where the
-        // replicas are, some of which may serve the version before.
-        let Some(address) = asked_address(objects, gateway) else {
+        // replicas are, some of which may serve the version before, or see more listeners.
+        let Some(address) = asked_address(objects, gateway).filter(|_| !may_lose) else {
             let own = present.filter(|service| {
                 belongs_to(service, gateway) && other_replicas(objects, service, config).is_none()
             });
@@ -99,7 +104,6 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
             plan.obstacle(name, text);
             continue;
         }
-        let asked = listener_ports(objects, name, gateway);
         let count = asked.len();
         let ports = with_all_listeners(gateway, asked, bound(name), &mut taken);
         if ports.len() < count {
@@ -233,6 +237,25 @@ fn is_obsolete(objects: &Objects, name: &ObjectName, service: &Service, own: &Ob
             false => leads_to(service).is_some_and(|replicas| replicas == *own),
         }
     })
+}
+
+/// The ports of the process that the Services of these Gateways lead to, whatever their listeners.
+fn named_ports(objects: &Objects, gateways: &[(&ObjectName, &Gateway)]) -> Vec<(Transport, u16)> {
+    let services = gateways.iter().filter_map(|(name, it)| objects.services.get(&service_name(name, it)));
+    let ports = services.flat_map(|service| front_ports(service));
+    ports.map(|((transport, _), bound)| (transport, bound)).collect()
+}
+
+/// Whether a Service of a Gateway leads to more than is `asked` for, which may be for listeners that cannot
+/// be seen for now.
+fn may_lead_to_more(
+    objects: &Objects,
+    gateway: &Gateway,
+    asked: &BTreeSet<(Transport, u16)>,
+    service: &Service,
+) -> bool {
+    let leads_to_more = || front_ports(service).any(|(port, _)| !asked.contains(&port));
+    objects.is_partial && belongs_to(service, gateway) && leads_to_more()
 }
 
 /// The ports that a Service leads to, apart from those of other Gateways: whoever may write Services there

@@ -502,6 +502,31 @@ fn the_listeners_of_a_set_that_its_gateway_takes_have_ports_too() {
     assert_eq!(ports, [80, 443, 8080]);
 }
 
+#[test]
+fn a_service_keeps_all_of_its_ports_while_listeners_may_be_out_of_sight() {
+    let mut objects = world();
+    carry_out(&mut objects);
+    carry_out(&mut objects);
+    let before = bound(&objects, "web");
+    let web = Arc::clone(&objects.gateways[&ObjectName::new("demo", "web")]);
+    gateway(&mut objects, "web", &[("HTTP", 80)], json!({}));
+    see(&mut objects);
+    assert_eq!(plan(&objects, &config()).services.len(), 1);
+    objects.is_partial = true;
+    assert!(plan(&objects, &config()).is_empty());
+    // One with the same UID would have the same ports if nobody had them.
+    objects.gateways.insert(ObjectName::new("demo", "other"), web);
+    replace_replicas(&mut objects, "IPv4", &["10.0.0.2"]);
+    let changed = plan(&objects, &config());
+    let slices: Vec<_> = changed.slices.iter().map(|slice| &slice.body).collect();
+    assert_eq!(slices[0]["endpoints"], json!([{ "addresses": ["10.0.0.2"] }]));
+    assert_eq!((slices.len(), slices[0]["ports"].as_array().unwrap().len()), (1, 2));
+    let [service] = &changed.services[..] else { panic!("{:?}", changed.services) };
+    for port in service.body["spec"]["ports"].as_array().unwrap() {
+        assert!(before.iter().all(|(_, bound)| port["targetPort"] != *bound), "{port}");
+    }
+}
+
 /// Puts the replicas that have an address of this family in place of those that had.
 fn replace_replicas(objects: &mut Objects, family: &str, addresses: &[&str]) {
     let endpoints = addresses.iter().map(|address| json!({ "addresses": [address] }));

@@ -73,16 +73,19 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
         let (done, is_listed) = watch::channel(false);
         let (is_up, shown) = watch::channel(false);
         let server = Arc::new(Server::new(is_up, watch::Sender::default()));
-        let (client, resource) = (client(200, 403, 403), resource.clone());
-        let mut following = pin!(follow_kind(client, part, resource, Arc::clone(&cache), server, done));
+        let (client, known) = (client(200, 403, 403), Arc::clone(&cache));
+        let mut following = pin!(follow_kind(client, part, resource.clone(), known, server, done));
         assert!(timeout(Duration::from_secs(5), &mut following).await.is_err(), "it has no end");
         assert_eq!((*is_listed.borrow(), *shown.borrow(), cache.len()), (false, false, 3), "it may pass");
         assert!(timeout(Duration::from_secs(20), &mut following).await.is_err(), "it has no end");
         assert!(*is_listed.borrow());
         assert_eq!((*shown.borrow(), cache.len()), (there == "other", kept), "{there} is there");
-        assert!(cache.unlisted().contains("demo"), "all that is there later is news");
+        assert_eq!(cache.unlisted().contains("demo"), there == "demo");
         let has_route = cache.take().keys().any(|name| name.kind == "HTTPRoute");
         assert_eq!(has_route, there == "other", "what is gone with its namespace is taken away");
+        let namespace = json!({ "metadata": { "name": "demo" } });
+        cache.put(Kind::Namespace, &resource, serde_json::from_value(namespace).unwrap());
+        assert!(cache.unlisted().contains("demo"), "all that is there later is news");
     }
 }
 
