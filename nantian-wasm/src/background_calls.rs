@@ -44,11 +44,6 @@ impl Slot {
         lock(&self.background_calls().left).push(call);
     }
 
-    /// How many streams wait for the instance.
-    pub(crate) fn waiting(&self) -> usize {
-        lock(&self.background_calls().waiting).len()
-    }
-
     /// Whether there are calls that nobody polls.
     pub(crate) fn has_left(&self) -> bool {
         !lock(&self.background_calls().left).is_empty()

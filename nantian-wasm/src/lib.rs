@@ -184,6 +184,7 @@ mod service;
 mod stream;
 mod sync;
 mod tally;
+mod thread_key;
 
 pub mod body;
 pub mod future;

@@ -3,8 +3,9 @@
 //! An instance runs one guest call at a time, so each sits in a slot with a lock that is only ever tried. A
 //! thread takes the slot it used last: with one slot for each thread, none finds its slot taken.
 
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use futures_util::lock::{Mutex, OwnedMutexGuard, OwnedMutexLockFuture};
 
@@ -20,6 +21,7 @@ use crate::room::Kept;
 use crate::sandbox::Peaks;
 use crate::stream::ReusableFuture;
 use crate::tally::Tally;
+use crate::thread_key::thread_key;
 
 /// The instances of a plugin.
 pub(crate) struct Pool {
@@ -53,6 +55,8 @@ pub(crate) struct Slot {
     peaks: Peaks,
     inbox: Inbox,
     background_calls: BackgroundCalls,
+    /// How many streams wait for the instance.
+    waiting: AtomicUsize,
     /// The beat of the engine's clock after which the guest that runs was last let run.
     resumed_at: AtomicU64,
 }
@@ -99,18 +103,26 @@ impl Pool {
     pub(crate) fn lease(&self) -> Result<(Lease, InstanceGuard), LeaseError> {
         let thread = thread_key();
         let (mut busy, mut cause) = (None, Cause::NoInstance);
-        for rank in 0..=Slot::LAST {
-            // A rank may have fallen since it was passed: the last time, all are asked.
-            let is_last = rank == Slot::LAST;
-            let has_surplus = is_last && self.has_surplus();
-            let is_due = |slot: &Slot| {
-                if is_last { !(has_surplus && slot.is_worn()) } else { slot.rank(thread) == rank }
+        for round in 0..=Slot::LAST + 1 {
+            // The surplus is to end: it serves where there is nobody to wait for.
+            if round > Slot::LAST && busy.is_some() {
+                break;
+            }
+            let mut needed = if round == Slot::LAST { self.worn_and_needed() } else { 0 };
+            let mut is_due = |slot: &Slot| match round.cmp(&Slot::LAST) {
+                Less => slot.rank(thread) == round,
+                // A rank may have fallen since it was passed: from now on, all are asked.
+                Equal if slot.is_worn() => take_one(&mut needed),
+                Equal | Greater => true,
             };
-            for slot in self.slots.iter().filter(|slot| is_due(slot)) {
+            for slot in &self.slots {
+                if !is_due(slot) {
+                    continue;
+                }
                 let Some(cell) = slot.try_lock() else {
                     // One that starts may take longer than any callback.
                     let delay = (!slot.is_live(), slot.waiting());
-                    if is_last && busy.is_none_or(|(least, _)| delay < least) {
+                    if round >= Slot::LAST && busy.is_none_or(|(least, _)| delay < least) {
                         busy = Some((delay, slot));
                     }
                     continue;
@@ -131,10 +143,9 @@ impl Pool {
         })
     }
 
-    /// Whether worn instances end as soon as they are idle, because enough others serve: no stream that comes
-    /// now keeps them from it.
-    fn has_surplus(&self) -> bool {
-        self.fresh_and_worn().0 >= self.kept.number()
+    /// How many worn instances serve until there are others in their place.
+    fn worn_and_needed(&self) -> u64 {
+        self.kept.number().saturating_sub(self.fresh_and_worn().0)
     }
 
     /// How many instances serve that do not ask for another in their place, and how many that do.
@@ -200,6 +211,7 @@ impl Slot {
             peaks: Peaks::default(),
             inbox: Inbox::default(),
             background_calls: BackgroundCalls::default(),
+            waiting: AtomicUsize::new(0),
             resumed_at: AtomicU64::new(0),
         })
     }
@@ -250,9 +262,19 @@ impl Slot {
         self.resumed_at.load(Ordering::Relaxed)
     }
 
-    /// Waits for the slot; the lock is let go again by whoever polls this.
+    /// Waits for the slot; the lock is let go again by whoever polls this. It counts among those that wait
+    /// until [`stop_waiting`](Self::stop_waiting).
     pub(crate) fn wait(&self) -> OwnedMutexLockFuture<InstanceCell> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         Arc::clone(&self.cell).lock_owned()
+    }
+
+    pub(crate) fn stop_waiting(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Puts a new instance in.
@@ -362,25 +384,12 @@ impl InstanceCell {
     }
 }
 
+fn take_one(number: &mut u64) -> bool {
+    let is_some = *number > 0;
+    *number = number.saturating_sub(1);
+    is_some
+}
+
 fn count(slots: &[Arc<Slot>], is_counted: impl Fn(&Slot) -> bool) -> u64 {
     u64::try_from(slots.iter().filter(|slot| is_counted(slot)).count()).unwrap_or(u64::MAX)
-}
-
-/// A number that tells running threads apart, never zero: where the thread has something of its own.
-fn thread_key() -> u64 {
-    thread_local!(static OWN: u8 = const { 0 });
-    OWN.with(|own| u64::try_from(std::ptr::from_ref(own).addr()).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_running_thread_has_a_key_of_its_own() {
-        let own = thread_key();
-        let other = std::thread::spawn(thread_key).join().unwrap();
-        assert_eq!(own, thread_key());
-        assert!(own != other && own != 0 && other != 0);
-    }
 }

@@ -18,7 +18,7 @@ use crate::pool::{InstanceCell, Slot};
 /// What a step waits for.
 pub(super) enum Wait {
     /// An instance that another thread is using.
-    Instance(Arc<Slot>, OwnedMutexLockFuture<InstanceCell>),
+    Instance(InstanceWait),
     /// The exchange, which another thread's guest has.
     Exchange(OwnedMutexLockFuture<Exchange>),
     /// The guest of this plugin.
@@ -27,11 +27,23 @@ pub(super) enum Wait {
     Running,
 }
 
+/// The wait for an instance.
+pub(super) struct InstanceWait {
+    slot: Arc<Slot>,
+    cell: OwnedMutexLockFuture<InstanceCell>,
+}
+
 // === impl Wait ===
 
 impl Wait {
     pub(super) fn for_instance(slot: &Arc<Slot>) -> Self {
-        Self::Instance(Arc::clone(slot), slot.wait())
+        Self::Instance(InstanceWait { slot: Arc::clone(slot), cell: slot.wait() })
+    }
+}
+
+impl Drop for InstanceWait {
+    fn drop(&mut self) {
+        self.slot.stop_waiting();
     }
 }
 
@@ -113,10 +125,10 @@ impl StreamContext {
         ready!(self.poll_running(direction, cx));
         loop {
             match self.waits.of(direction).as_mut() {
-                Some(Wait::Instance(slot, instance)) => match instance.poll_unpin(cx) {
+                Some(Wait::Instance(wait)) => match wait.cell.poll_unpin(cx) {
                     Poll::Ready(cell) => drop(cell),
                     Poll::Pending => {
-                        slot.note_waiting(cx.waker());
+                        wait.slot.note_waiting(cx.waker());
                         return Poll::Pending;
                     }
                 },

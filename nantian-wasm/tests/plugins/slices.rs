@@ -109,6 +109,30 @@ fn stream_of_a_taken_instance_waits_for_it_and_is_woken() {
     assert!(matches!(first.on_request_headers(&mut parts, true), Action::Continue));
 }
 
+#[test]
+fn streams_that_find_all_instances_taken_divide_them_among_themselves() {
+    let engine = Engine::new().unwrap().0;
+    let two = |config: &mut PluginConfig| config.instances = NonZeroUsize::new(2);
+    let plugin = plugin_of(&engine, &guest("slow"), two).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    for first in [0, 1] {
+        let mut running = [(); 2].map(|()| interrupted(&engine, &plugin));
+        let mut waiting = [(); 2].map(|()| {
+            let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+            let mut parts = Request::new(()).into_parts().0;
+            assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
+            stream
+        });
+        while running[first].poll_request(&mut context) == Poll::Pending {}
+        let let_in = waiting
+            .iter_mut()
+            .filter_map(|stream| stream.poll_request(&mut context).is_ready().then_some(()));
+        assert_eq!(let_in.count(), 1);
+        drop((running, waiting));
+        engine.maintain();
+    }
+}
+
 /// Counts how often it is woken.
 #[derive(Default)]
 struct Woken(AtomicUsize);
