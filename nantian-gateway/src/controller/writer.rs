@@ -165,7 +165,10 @@ impl Writer {
             // What was kept because there might be more to say may be taken away.
             let is_whole_again = is_partial(&before) && !is_partial(config);
             let (before, now) = (&before.translation.statuses, &config.translation.statuses);
-            self.judged.retain(|object, _| !is_whole_again && before.get(object) == now.get(object));
+            self.judged.retain(|object, _| {
+                let said = now.get(object);
+                before.get(object) == said && !(is_whole_again && said.is_some())
+            });
         }
         let pending = self.pending(config);
         let cache = &self.cache;

@@ -170,6 +170,11 @@ impl ObjectCache {
         }
     }
 
+    /// Whether something of the namespace of a part is not listed.
+    pub(super) fn withholds(&self, part: &Part) -> bool {
+        part.namespace.as_ref().is_some_and(|namespace| self.state().unlisted.contains_key(namespace))
+    }
+
     /// Notes that a part was listed, or that its kind is not served.
     pub(super) fn set_listed(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };

@@ -76,10 +76,9 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
         let present = objects.services.get(&service_name);
         let uid = present.and_then(|service| service.metadata.uid.as_deref());
         let asked = listener_ports(objects, name, gateway);
-        let may_lose = present.is_some_and(|service| may_lead_to_more(objects, gateway, &asked, service));
         // What the translator refuses is not served, so that nothing in front of it changes but where the
-        // replicas are, some of which may serve the version before, or see more listeners.
-        let Some(address) = asked_address(objects, gateway).filter(|_| !may_lose) else {
+        // replicas are, some of which may serve the version before.
+        let Some(address) = asked_address(objects, gateway) else {
             let own = present.filter(|service| {
                 belongs_to(service, gateway) && other_replicas(objects, service, config).is_none()
             });
@@ -104,19 +103,20 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
             plan.obstacle(name, text);
             continue;
         }
-        let count = asked.len();
-        let ports = with_all_listeners(gateway, asked, bound(name), &mut taken);
+        let service = present.map(|service| &**service);
+        let (count, unseen) = (asked.len(), ports_of_unseen(objects, name, &asked, service));
+        let mut ports = with_all_listeners(gateway, asked, bound(name), &mut taken);
         if ports.len() < count {
             plan.obstacle(
                 name,
                 format!("all ports of {FRONT_PORTS:?} are used, of its {count} it has {}", ports.len()),
             );
         }
+        ports.extend(unseen);
         if ports.is_empty() {
             continue;
         }
         kept.insert(service_name.clone());
-        let service = present.map(|service| &**service);
         let body = desired::service(name, gateway, &service_name, config, address, &ports, service);
         plan.services.extend(desired(name, &service_name, body, service));
         if let Some(uid) = uid {
@@ -246,16 +246,18 @@ fn named_ports(objects: &Objects, gateways: &[(&ObjectName, &Gateway)]) -> Vec<(
     ports.map(|((transport, _), bound)| (transport, bound)).collect()
 }
 
-/// Whether a Service of a Gateway leads to more than is `asked` for, which may be for listeners that cannot
-/// be seen for now.
-fn may_lead_to_more(
+/// The ports to which the Service of a Gateway leads beside those that are `asked` for, while they may be of
+/// listeners that cannot be seen.
+fn ports_of_unseen(
     objects: &Objects,
-    gateway: &Gateway,
+    gateway: &ObjectName,
     asked: &BTreeSet<(Transport, u16)>,
-    service: &Service,
-) -> bool {
-    let leads_to_more = || front_ports(service).any(|(port, _)| !asked.contains(&port));
-    objects.is_partial && belongs_to(service, gateway) && leads_to_more()
+    present: Option<&Service>,
+) -> BTreeMap<(Transport, u16), u16> {
+    let present = present.filter(|_| objects.is_partial);
+    let mut ports = present.map(|service| own_ports(objects, gateway, service)).unwrap_or_default();
+    ports.retain(|port, _| !asked.contains(port));
+    ports
 }
 
 /// The ports that a Service leads to, apart from those of other Gateways: whoever may write Services there

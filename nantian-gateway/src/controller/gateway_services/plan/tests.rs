@@ -514,6 +514,13 @@ fn a_service_keeps_all_of_its_ports_while_listeners_may_be_out_of_sight() {
     assert_eq!(plan(&objects, &config()).services.len(), 1);
     objects.is_partial = true;
     assert!(plan(&objects, &config()).is_empty());
+    gateway(&mut objects, "web", &[("HTTP", 80), ("HTTP", 8080)], json!({}));
+    see(&mut objects);
+    let body = &plan(&objects, &config()).services[0].body;
+    let ports = body["spec"]["ports"].as_array().unwrap().iter();
+    assert_eq!(ports.map(|port| port["port"].as_u64().unwrap()).collect::<Vec<_>>(), [80, 443, 8080]);
+    gateway(&mut objects, "web", &[("HTTP", 80)], json!({}));
+    see(&mut objects);
     // One with the same UID would have the same ports if nobody had them.
     objects.gateways.insert(ObjectName::new("demo", "other"), web);
     replace_replicas(&mut objects, "IPv4", &["10.0.0.2"]);

@@ -149,9 +149,9 @@ async fn follow_version(
 }
 
 /// Withholds the namespace of a part, unless its kind came when all else was read and was never `listed`:
-/// without it the namespace was served before.
+/// without it the namespace is served already.
 fn withhold(part: &Part, cache: &ObjectCache, listed: &watch::Sender<bool>) {
-    if *listed.borrow() || !cache.is_complete() {
+    if *listed.borrow() || !cache.is_complete() || cache.withholds(part) {
         cache.withhold(part);
     }
 }
