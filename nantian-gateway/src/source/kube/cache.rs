@@ -61,6 +61,8 @@ pub struct Seen {
 pub(super) enum Change {
     /// It is this now.
     Seen(Kind, Map<String, Value>),
+    /// The same of one that was never taken.
+    New(Kind, Map<String, Value>),
     /// It is not there any more.
     Gone,
     /// Nothing refers to it any more.
@@ -238,7 +240,7 @@ impl ObjectCache {
             values.refer(&name, references(kind, &name.name.namespace, &object.data), seen);
             let controller = object.data.pointer("/spec/controllerName").and_then(Value::as_str);
             state.count_anew(kind, &name, controller, before.as_ref());
-            state.changes.insert(name.clone(), Change::Seen(kind, plain(kind, object)));
+            state.change(&name, before.is_some(), kind, plain(kind, object));
             true
         };
         drop(state);

@@ -206,7 +206,7 @@ impl Source for Cluster {
                     self.versions.remove(&name);
                     false
                 }
-                Change::Seen(kind, object) => self.take_in(kind, &name, object),
+                Change::Seen(kind, object) | Change::New(kind, object) => self.take_in(kind, &name, object),
             };
             is_idle &= self.unreadable.get(&name) == before.as_ref();
             if has_changed {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Map, Value};
+
 use super::{
     cache::{Change, Seen},
     scope::Part,
@@ -54,6 +56,23 @@ impl State {
         self.held().len() < self.changes.len()
     }
 
+    /// Notes what an object is now, whether or not it was seen before.
+    pub(super) fn change(
+        &mut self,
+        name: &ObjectRef,
+        was_seen: bool,
+        kind: Kind,
+        object: Map<String, Value>,
+    ) {
+        let is_new = match self.changes.get(name) {
+            Some(change) => matches!(change, Change::New(..)),
+            // What was seen was taken.
+            None => !was_seen,
+        };
+        let change = if is_new { Change::New(kind, object) } else { Change::Seen(kind, object) };
+        self.changes.insert(name.clone(), change);
+    }
+
     /// Notes that no object of a part is there any more but some. Returns whether that is of any concern.
     pub(super) fn retain(&mut self, part: &Part, is_there: impl Fn(&ObjectRef) -> bool) -> bool {
         let is_gone = |name: &&ObjectRef| part.has(name) && !is_there(name);
@@ -79,7 +98,12 @@ impl State {
         let before = self.seen.remove(name);
         self.values.refer(name, BTreeSet::new(), &self.seen);
         self.count_anew(kind, name, None, before.as_ref());
-        self.changes.insert(name.clone(), Change::Gone);
+        if let Some(Change::New(..)) = self.changes.get(name) {
+            // What waits for long must not grow by what comes and goes.
+            self.changes.remove(name);
+        } else {
+            self.changes.insert(name.clone(), Change::Gone);
+        }
         true
     }
 

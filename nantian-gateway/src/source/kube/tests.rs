@@ -365,6 +365,25 @@ fn nothing_of_a_namespace_is_handed_out_before_all_its_kinds_were_listed() {
 }
 
 #[test]
+fn what_comes_and_goes_in_a_namespace_that_is_withheld_leaves_nothing() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    let services = scope::Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
+    // Route `r` was handed out, and `s` never is.
+    for edit in [Edit::Put(3, 0), Edit::Read] {
+        world.edit(edit, &mut cluster);
+    }
+    world.cache.withhold(&services);
+    let (gone, made) = ([Edit::Put(4, 0), Edit::Delete(4)], [Edit::Delete(3), Edit::Put(3, 1)]);
+    for edit in gone.into_iter().chain(made).chain([Edit::Delete(3)]) {
+        world.edit(edit, &mut cluster);
+    }
+    world.cache.set_listed(&services);
+    let taken: Vec<_> = world.cache.take().into_keys().map(|name| name.to_string()).collect();
+    assert_eq!(taken, ["HTTPRoute demo/r"], "nobody knows of the other one");
+}
+
+#[test]
 fn nobody_is_told_of_a_secret_that_nothing_refers_to() {
     let mut world = World::default();
     let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);

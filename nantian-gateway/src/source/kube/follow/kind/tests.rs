@@ -61,11 +61,12 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
     for (there, kept) in [("demo", 3), ("other", 1)] {
         let cache = Arc::new(ObjectCache::default());
         let object = json!({ "metadata": { "name": "a", "namespace": "demo" } });
-        // The one is followed here, the other one is refused as well.
-        cache.withhold(&Part { kind: Kind::HttpRoute, namespace: Some("demo".to_owned()) });
         for kind in [Kind::Service, Kind::HttpRoute] {
             cache.put(kind, &resource, serde_json::from_value(object.clone()).unwrap());
         }
+        assert_eq!(cache.take().len(), 2);
+        // The one is followed here, the other one is refused as well.
+        cache.withhold(&Part { kind: Kind::HttpRoute, namespace: Some("demo".to_owned()) });
         let namespace = json!({ "metadata": { "name": there } });
         // Of which version is all the same.
         cache.put(Kind::Namespace, &resource, serde_json::from_value(namespace).unwrap());
