@@ -172,7 +172,7 @@ impl ObjectCache {
         }
     }
 
-    /// Whether something of the namespace of a part is not listed.
+    /// Whether the namespace of a part is withheld.
     pub(super) fn withholds(&self, part: &Part) -> bool {
         part.namespace.as_ref().is_some_and(|namespace| self.state().unlisted.contains_key(namespace))
     }
@@ -180,13 +180,9 @@ impl ObjectCache {
     /// Notes that a part was listed, or that its kind is not served.
     pub(super) fn set_listed(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
-        let mut state = self.state();
-        let Some(kinds) = state.unlisted.get_mut(namespace) else { return };
-        kinds.remove(&part.kind);
-        if kinds.is_empty() {
-            state.unlisted.remove(namespace);
-            drop(state);
-            tracing::info!(namespace, "all kinds of a namespace are read");
+        let is_last = |kinds: &mut BTreeSet<Kind>| kinds.remove(&part.kind) && kinds.is_empty();
+        let is_told = self.state().unlisted.get_mut(namespace).is_some_and(is_last);
+        if is_told {
             self.tell();
         }
     }
@@ -367,6 +363,7 @@ impl ObjectCache {
     }
 
     fn tell(&self) {
+        self.state().let_go();
         self.changed.notify_one();
         self.wants.notify_one();
         self.reported.send_replace(());

@@ -20,7 +20,8 @@ pub(super) struct State {
     pub(super) seen: BTreeMap<ObjectRef, Seen>,
     /// What was not taken yet, some of which has to wait.
     pub(super) changes: BTreeMap<ObjectRef, Change>,
-    /// The kinds that are not listed, of each namespace of which nothing is handed out before they are.
+    /// The kinds that are not listed, of each namespace of which nothing is handed out before they are, and
+    /// before what its objects wait for was read.
     pub(super) unlisted: BTreeMap<String, BTreeSet<Kind>>,
     pub(super) values: Values,
     /// The kinds that the server does not serve.
@@ -40,6 +41,28 @@ impl State {
         let held =
             self.changes.iter().filter(|&(name, change)| waiting.contains(name) || is_withheld(name, change));
         held.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Lets go of the namespaces of which all kinds are listed and no object waits: those that do would be
+    /// missing where all else is handed out.
+    pub(super) fn let_go(&mut self) {
+        let Self { seen, changes, unlisted, values, .. } = self;
+        if unlisted.values().all(|kinds| !kinds.is_empty()) {
+            return;
+        }
+        let waiting = values.waiting(seen, changes);
+        let namespaces: BTreeSet<&String> = waiting
+            .iter()
+            .filter(|&name| changes.contains_key(name))
+            .map(|name| &name.name.namespace)
+            .collect();
+        unlisted.retain(|namespace, kinds| {
+            let is_kept = !kinds.is_empty() || namespaces.contains(namespace);
+            if !is_kept {
+                tracing::info!(namespace, "all kinds of a namespace are read");
+            }
+            is_kept
+        });
     }
 
     /// Whether a namespace is not there.

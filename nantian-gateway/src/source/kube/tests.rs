@@ -365,6 +365,27 @@ fn nothing_of_a_namespace_is_handed_out_before_all_its_kinds_were_listed() {
 }
 
 #[test]
+fn a_namespace_is_withheld_until_what_its_objects_refer_to_is_read() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    let secrets = scope::Part { kind: Kind::Secret, namespace: Some("demo".to_owned()) };
+    world.cache.withhold(&secrets);
+    // Gateway `a` refers to the Secret `c`, and `b` to none.
+    for (at, variant) in [(0, 0), (1, 2), (2, 0), (10, 0)] {
+        world.edit(Edit::Put(at, variant), &mut cluster);
+    }
+    world.edit(Edit::Relist(10), &mut cluster);
+    world.cache.set_listed(&secrets);
+    let handed_out = |cluster: &mut Cluster| {
+        let withheld = cluster.read().unserved.namespaces.len();
+        (withheld, cluster.objects().gateways.len())
+    };
+    assert_eq!(handed_out(&mut cluster), (1, 0));
+    world.settle(&mut cluster);
+    assert_eq!(handed_out(&mut cluster), (0, 2));
+}
+
+#[test]
 fn what_comes_and_goes_in_a_namespace_that_is_withheld_leaves_nothing() {
     let mut world = World::default();
     let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
