@@ -180,8 +180,8 @@ impl ObjectCache {
     /// Notes that a part was listed, or that its kind is not served.
     pub(super) fn set_listed(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
-        let is_last = |kinds: &mut BTreeSet<Kind>| kinds.remove(&part.kind) && kinds.is_empty();
-        let is_told = self.state().unlisted.get_mut(namespace).is_some_and(is_last);
+        let was_unlisted = |kinds: &mut BTreeSet<Kind>| kinds.remove(&part.kind);
+        let is_told = self.state().unlisted.get_mut(namespace).is_some_and(was_unlisted);
         if is_told {
             self.tell();
         }

@@ -32,15 +32,39 @@ impl State {
     /// The changes that have to wait.
     pub(super) fn held(&self) -> BTreeSet<ObjectRef> {
         let waiting = self.values.waiting(&self.seen, &self.changes);
+        let guarded = self.guarded();
         let is_withheld = |name: &ObjectRef, change: &Change| {
             let namespace = &*name.name.namespace;
-            // In the place of what is gone with its namespace there is nothing.
-            let is_over = || matches!(change, Change::Gone) && self.lacks(namespace);
-            leads(name) && self.unlisted.contains_key(namespace) && !is_over()
+            let Some(kinds) = self.unlisted.get(namespace) else { return false };
+            match change {
+                // In the place of what is gone with its namespace there is nothing.
+                Change::Gone => leads(name) && !self.lacks(namespace),
+                Change::New(Kind::Service, service) => {
+                    let may_be_guarded =
+                        kinds.contains(&Kind::BackendTlsPolicy) || guarded.contains(&name.name);
+                    may_be_guarded && !is_front(service)
+                }
+                _ => leads(name),
+            }
         };
         let held =
             self.changes.iter().filter(|&(name, change)| waiting.contains(name) || is_withheld(name, change));
         held.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The Services of which policies say how to speak to them that were not taken yet.
+    fn guarded(&self) -> BTreeSet<ObjectName> {
+        let policies = self.changes.iter().filter_map(|(name, change)| match change {
+            Change::Seen(Kind::BackendTlsPolicy, policy) | Change::New(Kind::BackendTlsPolicy, policy) => {
+                Some((name, policy.get("spec")?.get("targetRefs")?.as_array()?))
+            }
+            _ => None,
+        });
+        let services = policies.flat_map(|(policy, targets)| {
+            let names = targets.iter().filter_map(|target| target.get("name")?.as_str());
+            names.map(move |name| ObjectName::new(&*policy.name.namespace, name))
+        });
+        services.collect()
     }
 
     /// Lets go of the namespaces of which all kinds are listed and no object waits: those that do would be
@@ -163,7 +187,14 @@ impl State {
 }
 
 /// Whether an object makes something served, or guards it. The others, to which these lead, change nothing
-/// but where what is served goes, and with which certificates.
+/// but where what is served goes, and with which certificates; of a Service that is new also how.
 fn leads(name: &ObjectRef) -> bool {
     !["Service", "EndpointSlice", "Secret", "ConfigMap"].contains(&name.kind)
+}
+
+/// Whether a Service is that of a Gateway, through which that is reached.
+fn is_front(service: &Map<String, Value>) -> bool {
+    let owners = service.get("metadata").and_then(|metadata| metadata.get("ownerReferences")?.as_array());
+    let is_gateway = |owner: &Value| owner.get("kind").is_some_and(|kind| kind == "Gateway");
+    owners.into_iter().flatten().any(is_gateway)
 }

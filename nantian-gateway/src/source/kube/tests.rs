@@ -386,6 +386,35 @@ fn a_namespace_is_withheld_until_what_its_objects_refer_to_is_read() {
 }
 
 #[test]
+fn a_new_service_of_a_namespace_that_is_withheld_waits_for_its_tls_policy() {
+    let world = World::default();
+    let part = |kind| scope::Part { kind, namespace: Some("demo".to_owned()) };
+    let (policies, routes) = (part(Kind::BackendTlsPolicy), part(Kind::HttpRoute));
+    let put = |kind, name: &str, mut object: Value| {
+        object["metadata"]["name"] = name.into();
+        object["metadata"]["namespace"] = "demo".into();
+        world.cache.put(kind, &secret_resource(), serde_json::from_value(object).unwrap());
+    };
+    let taken = || world.cache.take().into_keys().map(|name| name.to_string()).collect::<Vec<_>>();
+    put(Kind::Service, "old", json!({}));
+    assert_eq!(taken(), ["Service demo/old"]);
+    world.cache.withhold(&policies);
+    world.cache.withhold(&routes);
+    put(Kind::Service, "old", json!({ "metadata": { "generation": 2 } }));
+    put(Kind::Service, "a", json!({}));
+    put(Kind::Service, "b", json!({}));
+    let owner = json!({ "apiVersion": GATEWAY_API, "kind": "Gateway", "name": "web", "uid": "u" });
+    put(Kind::Service, "web-ours", json!({ "metadata": { "ownerReferences": [owner] } }));
+    assert_eq!(taken(), ["Service demo/old", "Service demo/web-ours"], "others may have policies");
+    let target = json!({ "group": "", "kind": "Service", "name": "a" });
+    put(Kind::BackendTlsPolicy, "p", json!({ "spec": { "targetRefs": [target] } }));
+    world.cache.set_listed(&policies);
+    assert_eq!(taken(), ["Service demo/b"]);
+    world.cache.set_listed(&routes);
+    assert_eq!(taken(), ["BackendTLSPolicy demo/p", "Service demo/a"]);
+}
+
+#[test]
 fn what_comes_and_goes_in_a_namespace_that_is_withheld_leaves_nothing() {
     let mut world = World::default();
     let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);

@@ -208,8 +208,9 @@ where
 /// sight: the two would take it from each other for ever.
 fn other_replicas(objects: &Objects, service: &Service, config: &GatewayServiceConfig) -> Option<ObjectName> {
     let other = leads_to(service)?;
-    let may_be_there =
-        objects.services.contains_key(&other) || !config.scope.has_services_of(&other.namespace);
+    let may_be_there = objects.is_partial
+        || objects.services.contains_key(&other)
+        || !config.scope.has_services_of(&other.namespace);
     (other != config.own_service && may_be_there).then_some(other)
 }
 

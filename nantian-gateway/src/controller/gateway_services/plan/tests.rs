@@ -303,6 +303,9 @@ fn two_installations_do_not_take_a_service_from_each_other() {
     );
     objects.services.remove(&ObjectName::new("system", "nantian-gateway"));
     assert_eq!(plan(&objects, &second).services.len(), 1, "the first one is gone");
+    objects.is_partial = true;
+    assert!(plan(&objects, &second).is_empty(), "it may be withheld");
+    objects.is_partial = false;
     let scope = Scope::of(["demo".to_owned()]).with_own("second");
     let refused = plan(&objects, &GatewayServiceConfig { scope, ..second });
     assert!(refused.is_empty() && refused.obstacles.len() == 1, "it may be there: {refused:?}");
