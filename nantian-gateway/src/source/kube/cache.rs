@@ -177,7 +177,7 @@ impl ObjectCache {
         part.namespace.as_ref().is_some_and(|namespace| self.state().unlisted.contains_key(namespace))
     }
 
-    /// Notes that a part was listed, or that its kind is not served.
+    /// Notes that a part was listed, or is watched on from there, or that its kind is not served.
     pub(super) fn set_listed(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
         let was_unlisted = |kinds: &mut BTreeSet<Kind>| kinds.remove(&part.kind);

@@ -26,7 +26,8 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 /// How long the objects of a namespace have to be refused before nothing waits for them any longer: a server
 /// that is starting may not know yet who has a right to them.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
-/// How long a watch that has failed has to be silent to be well again.
+/// How long after a watch has failed it is well again, unless it fails anew: more than the server may take to
+/// answer one.
 const WELL_AFTER: Duration = Duration::from_secs(30);
 /// How long the server lets a watch last, in seconds. A connection that is dead and has not said so is given
 /// up then.
@@ -68,14 +69,15 @@ async fn follow_version(
     let (kind, label) = (part.kind, part.to_string());
     let (api, mut stream) = (part.api(client, resource), events(client, part, resource));
     let mut listed = BTreeSet::new();
-    let (mut pause, mut may_be_well, mut unwatched) = (Pause::default(), false, Unwatched::default());
+    let (mut pause, mut well_at, mut unwatched) = (Pause::default(), None::<Instant>, Unwatched::default());
     loop {
-        // A watch that goes on where it was broken off says so by nothing but its silence.
-        let patience = if may_be_well { WELL_AFTER } else { Duration::MAX };
+        // A watch that goes on where it was broken off says so by nothing but that it does not fail.
+        let patience = well_at.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
         let error = match timeout(patience, stream.next()).await {
             Err(_) => {
+                cache.set_listed(part);
                 server.over(&mut pause, &label);
-                (may_be_well, unwatched) = (false, Unwatched::default());
+                (well_at, unwatched) = (None, Unwatched::default());
                 continue;
             }
             Ok(None) => break,
@@ -106,29 +108,31 @@ async fn follow_version(
             Ok(Some(Err(error))) => error,
         };
         server.miss(&label, &said(&error));
-        may_be_well = goes_on(&error);
+        well_at = goes_on(&error).then(|| Instant::now() + WELL_AFTER);
         if is_expiry(&error) {
             continue;
         }
-        let answer = ask(client, &api, part, resource).await;
+        let answer = ask(client, &api, part, resource, &error).await;
         unwatched.note(&answer);
         match answer {
             Answer::Moved(next) => {
                 tracing::info!(kind = label, version = next.version, "kind is served in another version");
                 return Some(next);
             }
-            Answer::Missing => {
-                if unwatched.is_missing_for(GONE_AFTER) {
-                    tracing::info!(kind = label, "kind is not served any more");
-                    cache.retain(part, &BTreeSet::new());
-                    break;
-                }
+            Answer::Missing if unwatched.is_missing_for(GONE_AFTER) => {
+                tracing::info!(kind = label, "kind is not served any more");
+                cache.retain(part, &BTreeSet::new());
+                break;
             }
+            Answer::Missing => {}
             Answer::Nothing => server.lost(&pause, &error),
-            Answer::Refused => {
-                // What is made meanwhile may guard the rest, and is news when all is listed anew.
+            Answer::Refused { is_listed } => {
+                // What is made meanwhile may guard the rest, and is news when all is listed anew, or when the
+                // watch has gone on from what was listed.
                 withhold(part, cache, done);
-                (stream, may_be_well) = (events(client, part, resource), false);
+                if !is_listed {
+                    (stream, well_at) = (events(client, part, resource), None);
+                }
                 let is_for_long = unwatched.is_refused_for(REFUSED_FOR);
                 if is_for_long && cache.lacks_namespace(part) {
                     cache.clear(part);
@@ -167,7 +171,7 @@ impl Unwatched {
     fn note(&mut self, answer: &Answer) {
         let since = |is_so: bool, since: Option<Instant>| is_so.then(|| since.unwrap_or_else(Instant::now));
         self.missing = since(matches!(answer, Answer::Missing), self.missing);
-        self.refused = since(matches!(answer, Answer::Refused), self.refused);
+        self.refused = since(matches!(answer, Answer::Refused { .. }), self.refused);
     }
 
     fn is_missing_for(&self, time: Duration) -> bool {
@@ -229,13 +233,20 @@ enum Answer {
     Missing,
     /// The kind is there in this version.
     Moved(ApiResource),
-    /// There is such a kind, as far as is known, and nobody may see those of the namespace.
-    Refused,
+    /// There is such a kind, as far as is known, and nobody may see those of the namespace, or only
+    /// list them.
+    Refused { is_listed: bool },
     /// Anything else.
     Something,
 }
 
-async fn ask(client: &Client, api: &Api<DynamicObject>, part: &Part, resource: &ApiResource) -> Answer {
+async fn ask(
+    client: &Client,
+    api: &Api<DynamicObject>,
+    part: &Part,
+    resource: &ApiResource,
+    error: &watcher::Error,
+) -> Answer {
     if !is_ready(client).await {
         return Answer::Nothing;
     }
@@ -243,16 +254,17 @@ async fn ask(client: &Client, api: &Api<DynamicObject>, part: &Part, resource: &
         Err(Error::Api(status)) if status.code == 404 => false,
         // Whoever has no right to a kind is refused also where there is none.
         Err(Error::Api(status)) if status.code == 403 && part.namespace.is_some() => true,
+        Ok(_) if is_refusal(error) && part.namespace.is_some() => return Answer::Refused { is_listed: true },
         _ => return Answer::Something,
     };
     match served(client, &[part.kind]).await {
         Ok(found) => match found.into_iter().next() {
             None => Answer::Missing,
-            Some(_) if is_refused => Answer::Refused,
+            Some(_) if is_refused => Answer::Refused { is_listed: false },
             Some((_, found)) if found.version == resource.version => Answer::Something,
             Some((_, found)) => Answer::Moved(found),
         },
-        Err(_) if is_refused => Answer::Refused,
+        Err(_) if is_refused => Answer::Refused { is_listed: false },
         Err(_) => Answer::Something,
     }
 }
@@ -261,6 +273,15 @@ async fn ask(client: &Client, api: &Api<DynamicObject>, part: &Part, resource: &
 fn goes_on(error: &watcher::Error) -> bool {
     use watcher::Error::{WatchError, WatchFailed, WatchStartFailed};
     matches!(error, WatchError(_) | WatchFailed(_) | WatchStartFailed(_)) && !is_expiry(error)
+}
+
+/// Whether the watch was refused.
+fn is_refusal(error: &watcher::Error) -> bool {
+    use watcher::Error::{WatchFailed, WatchStartFailed};
+    match error {
+        WatchFailed(Error::Api(status)) | WatchStartFailed(Error::Api(status)) => status.code == 403,
+        _ => false,
+    }
 }
 
 /// Whether the server has forgotten the version from which the watch went on: everything is listed again

@@ -108,38 +108,46 @@ async fn a_kind_that_comes_later_withholds_no_namespace_before_it_was_listed_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_of_a_namespace_is_handed_out_while_one_of_its_kinds_is_refused() {
-    let is_allowed = Arc::new(AtomicBool::new(false));
-    let may_list = Arc::clone(&is_allowed);
-    let answer = move |request: Request<Body>| {
-        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
-        let is_answered = may_list.load(Relaxed) || request.uri().path() == "/readyz";
-        async move {
-            if is_watch && is_answered {
-                std::future::pending::<()>().await;
+async fn nothing_of_a_namespace_is_handed_out_while_one_of_its_kinds_may_not_be_listed_or_watched() {
+    for may_list in [false, true] {
+        let is_allowed = Arc::new(AtomicBool::new(false));
+        let may_watch = Arc::clone(&is_allowed);
+        let answer = move |request: Request<Body>| {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+            let is_list_answered = may_list && !is_watch;
+            let is_answered =
+                is_list_answered || may_watch.load(Relaxed) || request.uri().path() == "/readyz";
+            async move {
+                if is_watch && is_answered {
+                    std::future::pending::<()>().await;
+                }
+                let list = json!({ "kind": "ServiceList", "apiVersion": "v1", "items": [], "metadata": { "resourceVersion": "1" } });
+                let refusal = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "text", "reason": "Forbidden", "code": 403 });
+                let (code, body) = if is_answered { (200_u16, list) } else { (403, refusal) };
+                let body = Body::from(body.to_string().into_bytes());
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
             }
-            let list = json!({ "kind": "ServiceList", "apiVersion": "v1", "items": [], "metadata": { "resourceVersion": "1" } });
-            let (code, body) = match is_answered {
-                true => (200_u16, list.to_string()),
-                false => (403, "text".to_owned()),
-            };
-            Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(body.into_bytes())).unwrap())
-        }
-    };
-    let cache = Arc::new(ObjectCache::default());
-    let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
-    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
-    let route = json!({ "metadata": { "name": "a", "namespace": "demo" } });
-    // Of which version is all the same.
-    cache.put(Kind::HttpRoute, &resource, serde_json::from_value(route).unwrap());
-    let (done, is_listed) = watch::channel(false);
-    let client = Client::new(service_fn(answer), "default");
-    let mut following = pin!(follow_kind(client, part, resource, Arc::clone(&cache), Arc::default(), done));
-    assert!(timeout(Duration::from_secs(30), &mut following).await.is_err(), "it has no end");
-    assert!(*is_listed.borrow() && cache.take().is_empty(), "nothing waits for it, and nothing is served");
-    is_allowed.store(true, Relaxed);
-    assert!(timeout(Duration::from_secs(30), &mut following).await.is_err(), "it has no end");
-    assert_eq!(cache.take().len(), 1);
+        };
+        let cache = Arc::new(ObjectCache::default());
+        let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
+        let route = json!({ "metadata": { "name": "a", "namespace": "demo" } });
+        // Of which version is all the same.
+        cache.put(Kind::HttpRoute, &resource, serde_json::from_value(route).unwrap());
+        let ((done, is_listed), (is_up, shown)) = (watch::channel(false), watch::channel(false));
+        let server = Arc::new(Server::new(is_up, watch::Sender::default()));
+        let client = Client::new(service_fn(answer), "default");
+        let mut following = pin!(follow_kind(client, part, resource, Arc::clone(&cache), server, done));
+        assert!(timeout(Duration::from_secs(30), &mut following).await.is_err(), "it has no end");
+        assert!(
+            *is_listed.borrow() && cache.take().is_empty(),
+            "nothing waits for it, and nothing is served"
+        );
+        assert!(!*shown.borrow() && cache.unlisted().contains("demo"), "it is told");
+        is_allowed.store(true, Relaxed);
+        assert!(timeout(Duration::from_secs(40), &mut following).await.is_err(), "it has no end");
+        assert_eq!((cache.take().len(), *shown.borrow()), (1, true));
+    }
 }
 
 #[tokio::test(start_paused = true)]
