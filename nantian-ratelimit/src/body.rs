@@ -14,7 +14,8 @@ pin_project! {
     /// The inner service's body, or that of a refusal.
     ///
     /// An admitted request's reservation is settled when the body ends or is dropped, unless it was settled
-    /// before. The default is an empty body, for layers that answer by themselves, such as a timeout.
+    /// before. The inner body is dropped first, so that a meter in it may settle. The default is an empty
+    /// body, for layers that answer by themselves, such as a timeout.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         // Before the guard, so that a usage observer inside may settle when both are dropped.
@@ -77,8 +78,8 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.project();
-        match this.inner.project() {
+        let mut this = self.project();
+        match this.inner.as_mut().project() {
             InnerProj::Passed { mut body } => {
                 let frame = ready!(body.as_mut().poll_frame(cx));
                 let Some(guard) = this.guard else { return Poll::Ready(frame) };
@@ -93,6 +94,8 @@ where
                     end => {
                         let how = if end.is_some() { ResponseEnd::Failed } else { ResponseEnd::Complete };
                         guard.mark_end(how);
+                        // Who breaks it off between here and a meter further in has not told that one.
+                        this.inner.set(Inner::Refused { body: None });
                         drop(this.guard.take());
                         Poll::Ready(end)
                     }

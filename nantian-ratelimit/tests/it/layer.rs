@@ -226,7 +226,7 @@ async fn a_request_given_up_before_its_response_costs_what_was_reserved() {
 }
 
 /// A body that settles when it is dropped, as a usage meter does when a client goes away in mid-stream.
-struct Metered(ReservationHandle);
+pub(crate) struct Metered(pub(crate) ReservationHandle);
 
 impl Drop for Metered {
     fn drop(&mut self) {

@@ -5,12 +5,12 @@ use std::future::pending;
 
 use axum::body::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use nantian_ratelimit::{Attempted, Limit, RateLimitLayer, ReservationHandle, Settlement};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::admit::limiter;
-use crate::layer::{echo, estimated, remaining};
+use crate::layer::{Metered, echo, estimated, remaining};
 use crate::usage_meter::ByBytes;
 
 #[tokio::test]
@@ -51,4 +51,17 @@ async fn what_nobody_settles_can_cost_nothing() {
     assert_eq!(remaining(&limiter), 900);
     drop(given_up);
     assert_eq!(remaining(&limiter), 1000);
+}
+
+#[tokio::test]
+async fn what_was_used_of_an_answer_that_is_broken_off_around_its_meter_stays_charged() {
+    let limiter = limiter([Limit::tokens_per_minute(1000)]);
+    let layer = RateLimitLayer::new(limiter.clone()).if_unsettled(Settlement::NotServed);
+    let service = layer.layer(service_fn(async |request: Request<()>| {
+        let handle = request.extensions().get::<ReservationHandle>().unwrap().clone();
+        Ok::<_, Infallible>(Response::new(Limited::new(Metered(handle), 0)))
+    }));
+    let mut body = service.oneshot(estimated(600)).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap_err();
+    assert_eq!(remaining(&limiter), 877);
 }
