@@ -11,14 +11,14 @@ use rustls::ClientConfig as TlsConfig;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::{FetchError, MAX_BYTES, SourceNetworks, guard::Hop, origin::Origin};
-use crate::{ir::public, tenancy::Tenancy};
+use crate::{ir::public, runtime::lookup, tenancy::Tenancy};
 
 /// Redirects that are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -123,7 +123,8 @@ impl Client {
         let failed = |source| FetchError::Connect { host: hop.host.to_owned(), source };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let mut stream = None;
-        for address in lookup_host((hop.host, port)).await.map_err(failed)? {
+        let addresses = lookup(hop.host, port).await.map_err(failed)?;
+        for &address in &*addresses {
             let ip = address.ip();
             self.networks.judge(self.tenancy, hop, ip).map_err(|reason| FetchError::Denied {
                 host: hop.host.to_owned(),

@@ -5,6 +5,7 @@ mod calls;
 mod job_thread;
 mod local;
 mod memory;
+mod names;
 mod open_files;
 mod spawn;
 mod task_thread;
@@ -16,6 +17,7 @@ pub(crate) use self::{
     job_thread::JobThread,
     local::LocalSnapshot,
     memory::memory,
+    names::lookup,
     open_files::raise_open_files,
     spawn::{blocking, spawn, spawn_local},
     task_thread::TaskThread,

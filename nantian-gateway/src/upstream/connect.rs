@@ -14,7 +14,7 @@ use rustls::ClientConfig as TlsConfig;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -22,6 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{ClientConfig, Destination, Security, UpstreamError, UpstreamTls};
 use crate::{
     ir::{Address, Protocol},
+    runtime::lookup,
     socket::{keep_alive, limit_unanswered, limit_unsent},
     tenancy::Tenancy,
 };
@@ -115,8 +116,8 @@ async fn open_tcp(destination: &Destination, tenancy: Tenancy) -> io::Result<Tcp
             TcpStream::connect(address).await?
         }
         Address::Dns(name, port) => {
-            let addresses = lookup_host((name.as_str(), *port)).await?.collect();
-            connect_to_any(addresses, tenancy).await?
+            let addresses = lookup(name, *port).await?;
+            connect_to_any(addresses.to_vec(), tenancy).await?
         }
     };
     stream.set_nodelay(true)?;

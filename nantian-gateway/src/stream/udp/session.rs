@@ -10,11 +10,7 @@ use std::{
 
 use nantian_lb::{Balancer, InFlight, Outcome};
 use socket2::SockRef;
-use tokio::{
-    net::{UdpSocket, lookup_host},
-    sync::OwnedSemaphorePermit,
-    time::Instant,
-};
+use tokio::{net::UdpSocket, sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     BATCH,
@@ -23,6 +19,7 @@ use super::{
 use crate::{
     ir::Address,
     metrics::StreamShard,
+    runtime::lookup,
     stream::{StreamBackend, StreamRoute, buffers::Buffers},
     tenancy::Tenancy,
     upstream::Destination,
@@ -202,8 +199,8 @@ impl Session {
 
     async fn resolve(&self) -> io::Result<()> {
         let Address::Dns(name, port) = &self.destination.address else { return Ok(()) };
-        let address = lookup_host((name.as_str(), *port)).await?.next();
-        let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let addresses = lookup(name, *port).await?;
+        let address = *addresses.first().ok_or(io::ErrorKind::NotFound)?;
         self.tenancy.judge(address.ip())?;
         // Nobody else sets it.
         let _ = self.socket.set(connect(address)?);
