@@ -1,9 +1,12 @@
 //! What modules made for Higress ask their host for.
 
 use std::num::NonZeroU32;
+use std::task::{Context, Poll, Waker};
 
-use nantian_wasm::{Engine, Plugin};
+use http::Request;
+use nantian_wasm::{Action, Engine, Plugin, StreamContext, StreamInfo};
 
+use crate::slices::interrupted;
 use crate::support::{Logged, begin, get, plugin_of, send};
 
 /// Tells, by gauges, how many requests it has seen, its level of logs and its memory; asks for another
@@ -124,4 +127,53 @@ fn instance_that_asks_for_another_serves_until_that_has_started() {
         engine.maintain();
     }
     assert_eq!((plugin.status().live_instances, plugin.status().rebuilds), (1, 3));
+}
+
+/// Logs with each request, so that whoever listens may let time pass, and then asks for another instance.
+const SLOW: &str = r#"(module
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 112) "wasm_need_rebuild")
+    (data (i32.const 144) "true")
+    (func (export "proxy_abi_version_0_2_100"))
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (local $rounds i32)
+        (loop $more
+            (drop (call $log (i32.const 2) (i32.const 144) (i32.const 4)))
+            (local.set $rounds (i32.add (local.get $rounds) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $rounds) (i32.const 2))))
+        (call $set (i32.const 112) (i32.const 17) (i32.const 144) (i32.const 4))))"#;
+
+#[test]
+fn request_waits_for_a_busy_successor_and_neither_for_ever_nor_for_a_third_instance() {
+    let engine = Engine::new().unwrap().0;
+    let plugin = plugin_of(&engine, &wat::parse_str(SLOW).unwrap(), |_| {}).unwrap();
+    let state = || {
+        let status = plugin.status();
+        (status.live_instances, status.rebuilds, status.memory)
+    };
+    let first = begin(&plugin);
+    engine.maintain();
+    let mut running = interrupted(&engine, &plugin);
+    let mut other = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut parts = Request::new(()).into_parts().0;
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(other.on_request_headers(&mut parts, true), Action::Pending));
+    for _ in 0..3 {
+        engine.maintain();
+        assert!(other.poll_request(&mut context).is_pending(), "a new stream would keep the first instance");
+        assert_eq!(state(), (2, 1, 2 << 16), "the first one and its successor");
+    }
+    while running.poll_request(&mut context).is_pending() {}
+    assert_eq!(other.poll_request(&mut context), Poll::Ready(()));
+    assert!(matches!(other.on_request_headers(&mut parts, true), Action::Continue));
+
+    // Both ask to be replaced by now: the one that nobody keeps is.
+    drop(running);
+    (0..3).for_each(|_| engine.maintain());
+    assert_eq!(state(), (2, 2, 2 << 16));
+    drop((first, other));
+    (0..2).for_each(|_| engine.maintain());
+    assert_eq!(state(), (1, 2, 1 << 16));
 }

@@ -56,7 +56,7 @@ fn guest_that_loops_does_not_hold_up_other_requests_of_its_thread() {
 }
 
 /// A stream whose guest has used up its first slice in the request's headers.
-fn interrupted(engine: &Engine, plugin: &Plugin) -> StreamContext {
+pub(crate) fn interrupted(engine: &Engine, plugin: &Plugin) -> StreamContext {
     let plugins: Arc<[Plugin]> = [plugin.clone()].into();
     let mut stream = StreamContext::new(plugins, StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
