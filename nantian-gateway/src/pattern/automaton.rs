@@ -1,11 +1,11 @@
 //! Automata of bounded size, and how they are run.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, ops::Range, slice, sync::Arc};
 
 use regex_automata::{
     Anchored, Input, MatchKind,
     dfa::{Automaton, StartKind, dense},
-    nfa::thompson::{self, WhichCaptures},
+    nfa::thompson::{self, NFA, State, WhichCaptures},
     util::{primitives::StateID, start},
 };
 use regex_syntax::hir::{Hir, Look};
@@ -19,9 +19,15 @@ const MAX_SIZE: usize = 1 << 20;
 const MAX_NFA_SIZE: usize = 384 << 10;
 
 /// Most states of the NFA that making it may look at, each time for one kind of symbol: some 0.1 s. States
-/// that only lead to others are not counted, so that expressions of many choices such as `(?:||||a)*` may
-/// take seconds.
+/// that only lead to others are not counted.
 const MAX_WORK: usize = 8 << 20;
+
+/// Most moves between states of the NFA that making it may try which read no symbol, as choices have them: as
+/// long again.
+const MAX_MOVES: usize = 64 << 20;
+
+/// How many of these may follow on each state that [`MAX_WORK`] counts, so that it bounds them, too.
+const FEW_MOVES: usize = MAX_MOVES / MAX_WORK;
 
 /// How much longer a character takes that is not ASCII: it is looked up.
 const FOREIGN: usize = 8;
@@ -193,7 +199,41 @@ fn compile(expression: &Hir, reverse: bool, config: dense::Config) -> Result<Dfa
     // A state of the automaton is the set of those of the NFA that a text may have led to, of at least a byte
     // each; all of the set are looked at for each kind of symbol.
     let max_sets = MAX_WORK / nfa.byte_classes().alphabet_len();
-    let config =
-        config.accelerate(false).dfa_size_limit(Some(MAX_SIZE)).determinize_size_limit(Some(max_sets));
+    let config = config.accelerate(false);
+    let config = config.dfa_size_limit(Some(max_size(&nfa))).determinize_size_limit(Some(max_sets));
     dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(|_| InvalidPattern::TooLarge)
+}
+
+/// How large the automaton of an NFA may become: where many moves may follow on one state, all that there are
+/// may be tried for each place of its table.
+fn max_size(nfa: &NFA) -> usize {
+    let moves: usize = nfa.states().iter().map(|state| empty_moves(state).count()).sum();
+    let tried = MAX_MOVES / moves.max(1) * size_of::<u32>();
+    if tried < MAX_SIZE && nfa.states().iter().any(|state| leads_far(nfa, state)) { tried } else { MAX_SIZE }
+}
+
+/// Whether more than a few moves that read no symbol follow on a state.
+fn leads_far(nfa: &NFA, state: &State) -> bool {
+    let (mut open, mut moves) = (vec![state], 0);
+    while let Some(state) = open.pop() {
+        for next in empty_moves(state) {
+            moves += 1;
+            if moves > FEW_MOVES {
+                return true;
+            }
+            open.push(nfa.state(next));
+        }
+    }
+    false
+}
+
+/// Where a state leads without a symbol.
+fn empty_moves(state: &State) -> impl Iterator<Item = StateID> {
+    let (some, other): (&[StateID], _) = match state {
+        State::Union { alternates } => (alternates, None),
+        State::BinaryUnion { alt1, alt2 } => (slice::from_ref(alt1), Some(*alt2)),
+        State::Look { next, .. } | State::Capture { next, .. } => (slice::from_ref(next), None),
+        _ => (&[], None),
+    };
+    some.iter().copied().chain(other)
 }

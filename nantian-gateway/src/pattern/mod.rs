@@ -57,7 +57,7 @@ pub enum InvalidPattern {
     Syntax(Arc<str>),
     /// Its automaton has too many states, or takes too long to make.
     #[error(
-        "takes more than 1 MiB or too long when compiled: fewer words take less, as do + and * in place of counts"
+        "takes more than 1 MiB or too long when compiled: fewer choices take less, as do + and * in place of counts"
     )]
     TooLarge,
     /// It has more kinds of characters than an automaton can tell apart.

@@ -46,6 +46,17 @@ fn an_unbalanced_or_huge_expression_is_refused() {
 }
 
 #[test]
+fn choices_of_nothing_are_counted() {
+    let with = |choices: usize| {
+        Patterns::default().whole_match(&format!(".*[01].{{11}}(?:{})", "|".repeat(choices)))
+    };
+    assert!(with(500).unwrap().is_match("000000000000", &Effort::default()));
+    assert!(matches!(with(6000), Err(InvalidPattern::TooLarge)));
+    // As many moves, but two or three on a symbol.
+    Patterns::default().whole_match("session=[^;]{1,3000}").unwrap();
+}
+
+#[test]
 fn ordinary_expressions_take_little() {
     for (expression, text) in [
         (r"^/[\w-]{1,64}/v\d+$", "/shop-é/v12"),
