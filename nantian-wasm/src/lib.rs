@@ -117,7 +117,8 @@
 //!   Envoy answers by a bad argument (2).
 //! * Of Envoy's foreign functions `clear_route_cache` and `declare_property` are there; `compress` and
 //!   `uncompress`, `sign` and `verify_signature`, `expr_create`, `expr_evaluate` and `expr_delete`, and
-//!   `set_envoy_filter_state` are not found (1) unless the [`Host`](host::Host) has them.
+//!   `set_envoy_filter_state` are not found (1) unless the [`Host`](host::Host) has them, as that of
+//!   nantian-gateway has the first four.
 //! * A module without an allocator runs, where Envoy loads none.
 //! * What a plugin that fails open has changed in the callback that failed is taken back.
 //! * A plugin that did not see the request does not see its end either, and one that answers as its context

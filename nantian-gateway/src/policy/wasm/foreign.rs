@@ -1,4 +1,5 @@
-//! Functions that guests know from Envoy: `compress` and `uncompress`, in the format of zlib.
+//! Functions that guests know from Envoy: `compress` and `uncompress`, in the format of zlib, and those of
+//! [`signature`].
 
 use std::io::Read;
 
@@ -7,6 +8,8 @@ use flate2::{
     read::{ZlibDecoder, ZlibEncoder},
 };
 use nantian_wasm::host::ForeignError;
+
+use super::signature;
 
 /// Most bytes that go in or come out: they take milliseconds, in which neither the guest nor its thread does
 /// anything else.
@@ -19,8 +22,12 @@ pub(crate) fn call(name: &str, arguments: &[u8]) -> Option<Result<Vec<u8>, Forei
     Some(match name {
         "compress" if arguments.len() > MAX_COMPRESSED => Err(ForeignError::BadArgument),
         "compress" => all(ZlibEncoder::new(arguments, Compression::default())),
-        "uncompress" if arguments.len() > MAX_BYTES => Err(ForeignError::BadArgument),
+        "uncompress" | "sign" | "verify_signature" if arguments.len() > MAX_BYTES => {
+            Err(ForeignError::BadArgument)
+        }
         "uncompress" => all(ZlibDecoder::new(arguments)),
+        "sign" => signature::sign(arguments),
+        "verify_signature" => signature::verify(arguments),
         _ => return None,
     })
 }
@@ -43,7 +50,7 @@ mod tests {
         assert!(packed.len() < bytes.len() / 10);
         assert_eq!(call("uncompress", &packed), Some(Ok(bytes)));
         assert_eq!(call("uncompress", b"no zlib"), Some(Err(ForeignError::Unreadable)));
-        assert_eq!(call("sign", b""), None);
+        assert_eq!(call("expr_create", b""), None);
     }
 
     #[test]
@@ -54,6 +61,8 @@ mod tests {
         assert_eq!(call("uncompress", &bomb).unwrap().unwrap().len(), MAX_BYTES);
         assert_eq!(call("uncompress", &twice), Some(Err(ForeignError::Failed)));
         assert_eq!(call("compress", &vec![0; MAX_COMPRESSED + 1]), Some(Err(ForeignError::BadArgument)));
-        assert_eq!(call("uncompress", &vec![0; MAX_BYTES + 1]), Some(Err(ForeignError::BadArgument)));
+        for name in ["uncompress", "sign", "verify_signature"] {
+            assert_eq!(call(name, &vec![0; MAX_BYTES + 1]), Some(Err(ForeignError::BadArgument)), "{name}");
+        }
     }
 }

@@ -7,6 +7,7 @@ mod host;
 mod layer;
 mod managed_plugin;
 mod place;
+mod signature;
 mod starter;
 
 use std::{
