@@ -8,6 +8,7 @@ use serde_json::Number;
 use serde_json::value::RawValue;
 
 use crate::ir::Json;
+use crate::wire::BYTE_ORDER_MARK;
 
 /// Members of this name are carried where they are objects: the arguments of calls, and schemas.
 const CARRIED: [&str; 6] = ["args", "arguments", "input", "input_schema", "parameters", "schema"];
@@ -57,7 +58,8 @@ impl Value {
     /// Reads a whole body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         let left = Cell::new(MOST_VALUES);
-        Reader { carried: &CARRIED_OUTERMOST, depth: 0, left: &left }.read(body)
+        let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+        Reader { carried: &CARRIED_OUTERMOST, depth: 0, left: &left }.read(text)
     }
 
     /// Reads what a provider says. JavaScript cuts characters in two, so that an event may end with one half

@@ -27,6 +27,9 @@ pub struct Object<'a> {
 /// is looked at for every name that is looked for.
 const MOST_MEMBERS: usize = 1 << 14;
 
+/// What is wrong with a text in another encoding, which no scanner would name.
+const NOT_UTF_8: &str = "JSON must be UTF-8, not UTF-16 or UTF-32 (RFC 8259, section 8.1)";
+
 #[derive(Clone, Debug)]
 struct Member {
     key: Range<usize>,
@@ -43,6 +46,9 @@ impl<'a> Object<'a> {
     /// # Errors
     /// [`Malformed`] if the body is not JSON, or not an object.
     pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
+        if is_wide(body) {
+            return Err(Malformed { offset: 0, reason: NOT_UTF_8 });
+        }
         let mut scanner = Scanner::new();
         let mut members = Vec::with_capacity(16);
         let mut member = Member { key: 0..0, is_escaped: false, value: 0..0 };
@@ -216,6 +222,12 @@ impl<'a> Object<'a> {
             .and_then(|quoted| serde_json::from_slice::<String>(quoted).ok())
             .is_some_and(|key| key == name)
     }
+}
+
+/// Whether a text is UTF-16 or UTF-32: it begins with the mark of one, or with more than a byte for what
+/// takes one in UTF-8. What a `charset` says counts for nothing, for JSON has none.
+fn is_wide(text: &[u8]) -> bool {
+    matches!(text, [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] | [0, ..] | [_, 0, ..])
 }
 
 /// A body from a place on, with other places in it replaced, which are in order.

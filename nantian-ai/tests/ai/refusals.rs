@@ -109,6 +109,40 @@ async fn a_body_that_is_no_json_object_is_refused() {
     }
 }
 
+/// A chat after what may stand before it.
+fn marked(mark: &str) -> String {
+    format!(r#"{mark}{{"messages":[{{"role":"user","content":"Hi"}}]}}"#)
+}
+
+#[tokio::test]
+async fn a_body_in_another_encoding_is_refused_for_that_and_one_that_only_names_its_own_is_not() {
+    let claude = || TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    for text in ["\u{feff}", ""].map(marked) {
+        let chars = || text.chars().map(u32::from);
+        let bodies: [Vec<u8>; 4] = [
+            text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+            chars().flat_map(u32::to_le_bytes).collect(),
+            chars().flat_map(u32::to_be_bytes).collect(),
+        ];
+        for (config, body) in bodies.into_iter().flat_map(|body| [(openai(), body.clone()), (claude(), body)])
+        {
+            let mut request = chat();
+            *request.body_mut() = Full::from(body);
+            let (status, answer) = refusal(config, request).await;
+            assert_eq!((status, answer["error"]["code"].as_str()), (400, Some("invalid_json")));
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(message.contains("JSON must be UTF-8"), "{message}");
+        }
+    }
+    for config in [openai(), claude()] {
+        let upstream = Upstream::new().replies(reply(200, r#"{"choices":[],"content":[]}"#));
+        let request = post("/v1/chat/completions", &marked("\u{feff}"));
+        let (head, body) = send(layer(config), &upstream, request).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (200, 1), "{body}");
+    }
+}
+
 #[tokio::test]
 async fn a_body_above_the_limit_is_refused() {
     let (status, body) = refusal(openai().with_max_body(20), chat()).await;
