@@ -15,14 +15,18 @@ use crate::call::budget::BudgetedCall;
 use crate::call::chunk_path::ChunkPath;
 use crate::call::deadline::Deadline;
 use crate::call::receive::Rest;
+use crate::codec::Defaults;
+use crate::dialect::{ClientDialect, Operation};
 use crate::error::Error;
 use crate::headers::{DROPPED, MODEL};
-use crate::ir::Fault;
+use crate::ir::{Fault, FaultKind};
 use crate::layer_parts::LayerParts;
 use crate::outbound::{Way, clean_response};
 use crate::retry::Attempts;
 use crate::route::Onward;
+use crate::target::Target;
 use crate::translate::kept_headers;
+use crate::translate::refusal::too_long;
 use crate::usage::{End, MeteredBody, UsageSink};
 
 // === impl Call ===
@@ -151,7 +155,7 @@ impl<K: UsageSink> Call<K> {
             headers.remove("retry-after-ms");
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
-        let told = self.told_in_stream(&failed.error);
+        let told = self.told_in_stream(&shared.target, &failed.error);
         let mut response = shared.answer(failed.error, self.surface.dialect());
         if let Some(events) = told {
             *response.status_mut() = StatusCode::OK;
@@ -172,12 +176,24 @@ impl<K: UsageSink> Call<K> {
         response
     }
 
-    /// The stream that tells of a failure, where one was asked for and no status is to tell of it.
-    fn told_in_stream(&self, error: &Error) -> Option<Bytes> {
-        match (&self.way, error) {
-            (Way::Translated(translation), Error::Provider { fault, .. }) => translation.too_long(fault),
-            _ => None,
-        }
+    /// Whether a stream is to tell of a failure, and no status: that a conversation is too long OpenAI says
+    /// in one to who has asked for it, and Codex shortens a conversation for nothing else.
+    pub(super) fn tells_in_stream(&self, fault: &Fault) -> bool {
+        let is_chat = self.surface.operation() == Operation::Chat;
+        let is_streamed = is_chat && self.surface.dialect() == ClientDialect::Responses && self.streaming;
+        is_streamed && fault.kind == FaultKind::ContextLength
+    }
+
+    /// That stream.
+    fn told_in_stream(&self, target: &Target, error: &Error) -> Option<Bytes> {
+        let Error::Provider { fault, .. } = error else { return None };
+        self.tells_in_stream(fault).then(|| match &self.way {
+            Way::Translated(translation) => translation.too_long(fault),
+            Way::Same | Way::HidingUsage | Way::Renamed(_) => {
+                let id = format!("resp_{:032x}", fastrand::u128(..));
+                too_long(fault, Defaults::of_failure(id, target.model().to_owned()))
+            }
+        })
     }
 
     /// What is told in place of a count that passes, if the provider has no such operation and nobody else is

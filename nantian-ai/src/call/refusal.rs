@@ -119,7 +119,8 @@ impl<K: UsageSink> Call<K> {
         // A server that has no such operation may say so in no words of its dialect.
         let is_made_up_for =
             !matches!(self.way, Way::Translated(_)) && self.estimate_instead(status, &fault).is_some();
-        if (receiving.aim == Aim::Objection || is_made_up_for) && !is_of_the_secret {
+        let passes = receiving.aim == Aim::Objection || is_made_up_for;
+        if passes && !is_of_the_secret && !self.tells_in_stream(&fault) {
             let (head, held, rest) = receiving.into_parts();
             return Step::Objected(
                 Box::new(Answer { head, held, rest: Some((rest, ChunkPath::Pass)) }),

@@ -30,6 +30,12 @@ pub struct Defaults {
 // === impl Defaults ===
 
 impl Defaults {
+    /// Those of an answer that has failed, which repeats nothing.
+    pub(crate) fn of_failure(id: String, model: String) -> Self {
+        let (created, echo) = (SystemTime::now(), Echo::default());
+        Self { id, model, created, stream_usage: true, input_estimate: 0, echo }
+    }
+
     /// As OpenAI has it: Unix time in seconds.
     pub(crate) fn created_seconds(&self) -> u64 {
         self.since_epoch().as_secs()

@@ -35,7 +35,7 @@
 //! [`Target::prepare`]: crate::Target::prepare
 //! [`Prepared::translation`]: crate::Prepared::translation
 
-mod refusal;
+pub(crate) mod refusal;
 mod translator;
 
 use std::borrow::Cow;

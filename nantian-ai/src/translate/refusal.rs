@@ -3,25 +3,25 @@
 use bytes::Bytes;
 
 use super::Translation;
-use crate::codec::StreamEncoder;
+use crate::codec::{Defaults, StreamEncoder};
 use crate::dialect::ClientDialect;
-use crate::ir::{Event, Fault, FaultKind, ToolNames};
+use crate::ir::{Event, Fault, ToolNames};
+
+/// The stream that tells a client of Responses that its conversation is too long.
+pub(crate) fn too_long(fault: &Fault, defaults: Defaults) -> Bytes {
+    let mut encoder = StreamEncoder::new(ClientDialect::Responses, defaults, ToolNames::default());
+    let mut out = Vec::new();
+    for event in [Event::Start { id: None, model: None }, Event::Failed(fault.clone())] {
+        encoder.push(event, &mut out);
+    }
+    out.into()
+}
 
 // === impl Translation ===
 
 impl Translation {
-    /// The stream that tells a client of Responses that its conversation is too long, if it has asked for
-    /// one: OpenAI says so in a stream, and Codex shortens a conversation for nothing else.
-    pub(crate) fn too_long(&self, fault: &Fault) -> Option<Bytes> {
-        let is_streamed = self.is_stream() && self.client == ClientDialect::Responses;
-        if !is_streamed || fault.kind != FaultKind::ContextLength {
-            return None;
-        }
-        let mut encoder = StreamEncoder::new(self.client, self.defaults(), ToolNames::default());
-        let mut out = Vec::new();
-        for event in [Event::Start { id: None, model: None }, Event::Failed(fault.clone())] {
-            encoder.push(event, &mut out);
-        }
-        Some(out.into())
+    /// The same, of what has been said anew.
+    pub(crate) fn too_long(&self, fault: &Fault) -> Bytes {
+        too_long(fault, self.defaults())
     }
 }

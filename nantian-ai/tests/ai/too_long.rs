@@ -23,6 +23,10 @@ const BEDROCK: &str = r#"{"message":"Input is too long for requested model."}"#;
 const GEMINI: &str = r#"{"error":{"code":400,"message":"The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}"#;
 const OLLAMA: &str = r#"{"error":"the input length exceeds the context length"}"#;
 const NEWER_OLLAMA: &str = r#"{"error":"{\"error\":{\"code\":400,\"message\":\"request (8889 tokens) exceeds the available context size (4096 tokens), try increasing it\",\"type\":\"exceed_context_size_error\",\"n_prompt_tokens\":8889,\"n_ctx\":4096}}"}"#;
+const XAI: &str = r#"{"code":"Client specified an invalid argument","error":"This model's maximum prompt length is 131072 but the request contains 140000 tokens."}"#;
+/// How OpenAI tells it a client of Responses that has asked for a stream.
+const STREAM: &str = "data: {\"type\":\"response.created\",\"response\":{\"id\":\"r\",\"status\":\"in_progress\"}}\n\n\
+                      data: {\"type\":\"response.failed\",\"response\":{\"id\":\"r\",\"status\":\"failed\",\"error\":{\"code\":\"context_length_exceeded\",\"message\":\"Your input exceeds the context window of this model.\"}}}\n\n";
 const COMPLETION: &str = r#"{"choices":[{"message":{"content":"read all of it"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
 
 const DONE: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"read all of it\"},\"finish_reason\":\"stop\"}]}\n\n\
@@ -136,12 +140,17 @@ fn of_codex() -> Request<Full<Bytes>> {
 
 #[tokio::test(start_paused = true)]
 async fn codex_hears_it_in_the_stream_that_it_has_asked_for() {
+    let streamed = events("text/event-stream", [(Duration::ZERO, Some(STREAM))]);
     for (config, refusal, words) in [
-        (short("anthropic"), ANTHROPIC, "prompt is too long: 208310 tokens"),
-        (short("gemini"), GEMINI, "The input token count"),
-        (short("vllm"), OPENAI, "Your input exceeds"),
+        (short("anthropic"), json(400, ANTHROPIC), "prompt is too long: 208310 tokens"),
+        (short("gemini"), json(400, GEMINI), "The input token count"),
+        (short("vllm"), json(400, OPENAI), "Your input exceeds"),
+        // Where bytes pass, too.
+        (short("openai"), json(400, OPENAI), "Your input exceeds"),
+        (short("openai"), streamed, "Your input exceeds"),
+        (short("xai"), json(400, XAI), "This model's maximum prompt length"),
     ] {
-        let upstream = Upstream::new().replies(json(400, refusal));
+        let upstream = Upstream::new().replies(refusal);
         let (head, body) = send(layer(config), &upstream, of_codex()).await;
         assert_eq!(
             (head.status.as_u16(), &head.headers["content-type"]),
@@ -158,10 +167,16 @@ async fn codex_hears_it_in_the_stream_that_it_has_asked_for() {
         );
         assert!(response["error"]["message"].as_str().unwrap().starts_with(words), "{body}");
     }
-    // Anything else that is wrong with its request is told by the status.
-    let upstream = Upstream::new().replies(json(400, r#"{"error":{"message":"no such parameter"}}"#));
-    let (head, _) = send(layer(short("vllm")), &upstream, of_codex()).await;
-    assert_eq!(head.status, 400);
+    // Anything else that is wrong with its request is told by the status, as it is who asks for no stream.
+    for (provider, refusal, request) in [
+        ("vllm", r#"{"error":{"message":"no such parameter"}}"#, of_codex()),
+        ("openai", r#"{"error":{"message":"no such parameter"}}"#, of_codex()),
+        ("openai", OPENAI, bare("responses")),
+    ] {
+        let upstream = Upstream::new().replies(json(400, refusal));
+        let (head, _) = send(layer(short(provider)), &upstream, request).await;
+        assert_eq!(head.status, 400, "{provider}: {refusal}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,5 @@
 //! The events of the common form into a Responses stream.
 
-use std::time::SystemTime;
-
 use super::tools::{Called, text_of};
 use super::write_error;
 use super::write_reply::{
@@ -54,14 +52,7 @@ struct Open {
 /// The last events of a stream that has come as it is, as far as the meter has read it.
 pub(crate) fn failed(names: (&str, &str), fault: &Fault, meter: &Meter) -> Vec<u8> {
     let About { id, model, .. } = meter.about().clone();
-    let defaults = Defaults {
-        id: id.unwrap_or_default(),
-        model: model.unwrap_or_default(),
-        created: SystemTime::now(),
-        stream_usage: true,
-        input_estimate: 0,
-        echo: Echo::default(),
-    };
+    let defaults = Defaults::of_failure(id.unwrap_or_default(), model.unwrap_or_default());
     let mut writer = StreamWriter { number: meter.events(), ..StreamWriter::new(defaults) };
     let mut out = Vec::new();
     writer.fail(names, fault, &mut out);
