@@ -34,9 +34,10 @@ pin_project! {
     /// The body of a response: the upstream's, passed on as it comes, or that of an error.
     ///
     /// A stream that comes too late ends with an error event in the client's dialect; a buffered reply that
-    /// comes too late ends with an error of the body, which aborts the connection. What is lost of a stream
-    /// that is translated is named in a trailer, [`DROPPED`]; another one, [`USAGE`], says that its usage is
-    /// an estimate. Its client hears something every 15 seconds, if only a comment, if its dialect has any.
+    /// comes too late, or ends before its last brace, ends with an error of the body, which aborts the
+    /// connection. What is lost of a stream that is translated is named in a trailer, [`DROPPED`]; another
+    /// one, [`USAGE`], says that its usage is an estimate. Its client hears something every 15 seconds, if
+    /// only a comment, if its dialect has any.
     ///
     /// The default is an empty body, for layers that answer by themselves, such as a timeout.
     ///
@@ -220,12 +221,16 @@ where
             Some(late) => Err(late),
             None => Ok(body.as_mut().poll_frame(cx)),
         };
+        let is_last = matches!(&polled, Ok(Poll::Ready(Some(Ok(frame)))) if frame.is_trailers());
+        let is_half = (is_last || body.is_end_stream()) && lacks_end(body.meter(), surface);
         let late = |(awaited, after)| {
             let error = Error::Timeout { target: target.name().to_owned(), awaited, after };
             (error.clone(), error.into())
         };
         let (error, source) = match polled {
             Err(passed) => late(passed),
+            Ok(Poll::Ready(Some(Err(source)))) => broken(source.into(), target),
+            Ok(Poll::Ready(_)) if is_half => broken(Error::truncated(target.name()).into(), target),
             Ok(Poll::Ready(Some(Ok(frame)))) => {
                 watch.heard();
                 return Poll::Ready(match frame.into_data() {
@@ -243,11 +248,6 @@ where
             Ok(Poll::Ready(None)) if sized => return Poll::Ready(Turn::Last(None)),
             Ok(Poll::Ready(None)) => {
                 return Poll::Ready(Turn::Last(Some(via.finish(body.meter(), surface, target.name()))));
-            }
-            Ok(Poll::Ready(Some(Err(source)))) => {
-                let source: BoxError = source.into();
-                let ends = Ending::is_in(source.as_ref());
-                (if ends { Error::Ending } else { Error::truncated(target.name()) }, source)
             }
             Ok(Poll::Pending) => {
                 let has_token = body.meter().is_some_and(|meter| meter.has_token());
@@ -291,6 +291,18 @@ where
         let trailers: HeaderMap = trailers.into_iter().flatten().collect();
         (!trailers.is_empty()).then(|| Box::new(trailers))
     }
+}
+
+/// What an error of the upstream's body is.
+fn broken(source: BoxError, target: &Target) -> (Error, BoxError) {
+    let ends = Ending::is_in(source.as_ref());
+    (if ends { Error::Ending } else { Error::truncated(target.name()) }, source)
+}
+
+/// Whether an answer in one piece lacks its end so far. No client can use a part of it, and once a client has
+/// one, nothing tells that it is a part but an error of the body.
+fn lacks_end(meter: Option<&Meter>, surface: &Surface) -> bool {
+    surface.operation().awaits_answer() && meter.is_some_and(Meter::lacks_end)
 }
 
 /// A chunk for the client, which hears something with it unless it is empty.
@@ -357,9 +369,10 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Local { bytes, trailers } => bytes.is_none() && trailers.is_none(),
-            Kind::Upstream { body, held, via, sized, .. } => {
+            Kind::Upstream { body, held, via, sized, surface, .. } => {
                 let told = body.meter().is_none_or(|meter| !meter.reads_events() || meter.has_end());
-                via.is_pass() && held.is_empty() && (*sized || told) && body.is_end_stream()
+                let is_whole = (*sized || told) && !lacks_end(body.meter(), surface);
+                via.is_pass() && held.is_empty() && is_whole && body.is_end_stream()
             }
         }
     }

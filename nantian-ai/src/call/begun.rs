@@ -8,7 +8,6 @@ use crate::call::attempt::{Answer, Failed, Step};
 use crate::call::chunk_path::ChunkPath;
 use crate::call::first_bytes::{Begun, error_in};
 use crate::call::receive::Receiving;
-use crate::dialect::Operation;
 use crate::error::BoxError;
 use crate::ir::Fault;
 use crate::target::Target;
@@ -17,11 +16,6 @@ use crate::usage::UsageSink;
 // === impl Call ===
 
 impl<K: UsageSink> Call<K> {
-    /// Whether the reply is to be a JSON object or a stream, so that its beginning tells whether it is.
-    pub(super) fn awaits_answer(&self) -> bool {
-        matches!(self.surface.operation(), Operation::Chat | Operation::Embeddings | Operation::Generate)
-    }
-
     /// Judges a reply by its beginning; of an error all has come.
     pub(super) fn begun<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Step<B>
     where
@@ -29,7 +23,7 @@ impl<K: UsageSink> Call<K> {
         B::Error: Into<BoxError>,
     {
         let begun = receiving.begun();
-        let is_cut = receiving.is_over() && (begun.is_none() || self.metering.meter().lacks_end());
+        let is_cut = receiving.has_ended() && (begun.is_none() || self.metering.meter().lacks_end());
         let fault = match begun {
             Some(Begun::Error) => error_in(&receiving.joined()),
             Some(Begun::Other) => Some(Fault::unreadable()),

@@ -165,7 +165,7 @@ impl<K: UsageSink> Call<K> {
             let fault = Fault::new(FaultKind::Unreadable, "the provider's answer is compressed, unasked");
             return Step::Failed(Failed::of(target, fault, response.headers()));
         }
-        let is_awaited = self.awaits_answer() && !is_encoded(response.headers());
+        let is_awaited = self.surface.operation().awaits_answer() && !is_encoded(response.headers());
         let aim = self.aim().filter(|_| !is_awaited || !self.metering.meter().is_in_doubt());
         let Some(aim) = aim.or(is_awaited.then_some(Aim::Beginning)) else { return Step::Pass(response) };
         let (head, body) = response.into_parts();

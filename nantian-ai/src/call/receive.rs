@@ -212,6 +212,11 @@ where
         self.rest.0.is_none()
     }
 
+    /// The same, where the body may not have said so yet.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.rest.is_end_stream()
+    }
+
     /// What has come, as one.
     pub(crate) fn joined(&self) -> Bytes {
         if let Some(first) = self.held.front().filter(|first| first.len() == self.size) {

@@ -75,6 +75,12 @@ impl Operation {
         !matches!(self, Self::CountTokens | Self::Models | Self::Show | Self::Stored)
     }
 
+    /// Whether the reply is to be a JSON object or a stream, so that its beginning tells whether it is, and
+    /// its last brace whether it is whole.
+    pub(crate) fn awaits_answer(self) -> bool {
+        matches!(self, Self::Chat | Self::Embeddings | Self::Generate)
+    }
+
     /// Whether the request has a body that names a model.
     pub(crate) fn names_a_model(self) -> bool {
         !matches!(self, Self::Models | Self::Stored)

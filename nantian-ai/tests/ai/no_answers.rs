@@ -1,11 +1,15 @@
 //! Replies whose status is that of an answer, and which are none, where they would pass as they are.
 
+use std::convert::Infallible;
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderMap, Request};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use nantian_ai::TargetConfig;
+use nantian_ai::body::RequestBody;
 use nantian_ai::usage::Outcome;
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _};
@@ -134,5 +138,41 @@ async fn what_is_an_answer_passes_as_it_comes() {
         assert_eq!((response.status().as_u16(), begun.elapsed().as_secs()), (200, seconds), "{chunks:?}");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, chunks.concat());
+    }
+}
+
+/// An answer with this body.
+fn answer(
+    body: impl http_body::Body<Data = Bytes, Error = io::Error> + Send + 'static,
+) -> http::Response<Body> {
+    let response = http::Response::builder().header("content-type", "application/json");
+    response.body(body.boxed_unsync()).unwrap()
+}
+
+#[tokio::test]
+async fn a_large_answer_that_ends_before_its_last_brace_breaks_off() {
+    let begun = Bytes::from(format!(r#"{{"data":[{}"#, "0,".repeat(40_000)));
+    let pieces = [begun, Bytes::from_static(b"0,0")];
+    let comes = |last: Option<Frame<Bytes>>| {
+        let frames = pieces.clone().map(Frame::data).into_iter().chain(last);
+        answer(StreamBody::new(futures_util::stream::iter(frames.map(Ok))))
+    };
+    // Its length is told.
+    let sized = |pieces: Vec<Bytes>| {
+        answer(RequestBody::from(pieces).map_err(|never: Infallible| -> io::Error { match never {} }))
+    };
+    for (reply, status) in [
+        (comes(None), 200),
+        (comes(Some(Frame::trailers(HeaderMap::new()))), 200),
+        (sized(pieces.to_vec()), 200),
+        (sized(vec![Bytes::from(pieces.concat())]), 502),
+    ] {
+        let (upstream, reports) = (Upstream::new().replies(reply), Reports::default());
+        let service = layer(openai()).observer(reports.clone()).layer(upstream);
+        let response = service.oneshot(chat(false)).await.unwrap();
+        assert_eq!(response.status(), status);
+        let body = response.into_body().collect().await;
+        assert_eq!(body.is_err(), status == 200, "half of it looks whole");
+        assert_eq!(reports.only().outcome, Outcome::Truncated);
     }
 }

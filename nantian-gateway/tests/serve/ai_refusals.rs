@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::{
     Backend, Wire, World, chat,
     limits::{ai_service, limits},
-    llm, provider, rule, said, to_ai,
+    llm, provider, rule, said, soon, to_ai,
 };
 
 const STREAM: &str = "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"four score and seven\"},\"finish_reason\":\"stop\"}]}\n\n\
@@ -311,4 +311,26 @@ async fn responses_over_a_websocket_are_refused_by_the_status_after_which_codex_
 
     let reply = gateway.ask("GET /v1/responses HTTP/1.1\r\nHost: llm.example\r\n\r\n").await;
     assert_eq!((reply.status(), reply.header("allow")), (405, Some("POST")), "{reply:?}");
+}
+
+#[tokio::test]
+async fn half_of_a_large_answer_never_looks_whole() {
+    let half = format!(r#"{{"choices":[{{"message":{{"content":"{}"#, "four score ".repeat(10_000));
+    for ends in ["connection: close", &format!("content-length: {}", half.len())] {
+        let reply = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{ends}\r\n\r\n{half}");
+        let provider = Backend::raw(move |mut wire| {
+            let reply = reply.clone();
+            async move {
+                if wire.message().await.is_ok() {
+                    wire.send(reply).await;
+                }
+            }
+        })
+        .await;
+        let gateway = llm(&provider, "").start().await;
+        let mut wire = gateway.connect().await;
+        wire.send(chat("llm.example", false)).await;
+        let looks_whole = soon(wire.message()).await.is_ok_and(|reply| reply.status() == 200);
+        assert!(!looks_whole, "{ends}");
+    }
 }
