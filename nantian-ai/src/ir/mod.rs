@@ -24,7 +24,7 @@ pub use self::json::Json;
 pub use self::loss::Losses;
 pub use self::names::ToolNames;
 pub use self::pieces::{Collector, pieces};
-pub use self::reply::{Reply, Stop, Tokens};
+pub use self::reply::{Reply, Stop, Tier, Tokens};
 pub use self::request::{
     CacheLife, CachePoint, Effort, Message, OpenAiOptions, Output, Request, Role, Thinking, Tool, ToolChoice,
     Verbosity,

@@ -13,7 +13,8 @@ use super::{Block, Event, Fault, Json, Losses, Part, Reasoning, Reply, ToolCall}
 /// assert_eq!(collector.finish().unwrap(), reply);
 /// ```
 pub fn pieces(reply: Reply) -> Vec<Event> {
-    let mut events = vec![Event::Start { id: reply.id, model: reply.model }];
+    // Messages tell the tier with the beginning.
+    let mut events = vec![Event::Tokens(reply.tokens), Event::Start { id: reply.id, model: reply.model }];
     if !reply.logprobs.is_empty() {
         events.push(Event::Logprobs(reply.logprobs));
     }
@@ -37,7 +38,7 @@ pub fn pieces(reply: Reply) -> Vec<Event> {
         events.extend(signature.map(Event::Signature));
         events.push(Event::Close);
     }
-    events.extend([Event::Tokens(reply.tokens), Event::Stop(reply.stop), Event::End]);
+    events.extend([Event::Stop(reply.stop), Event::End]);
     events
 }
 

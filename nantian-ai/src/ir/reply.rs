@@ -51,6 +51,26 @@ pub struct Tokens {
     pub output: Option<u64>,
     /// The part of `output` that is reasoning.
     pub reasoning: Option<u64>,
+    /// How fast, and at which price, they were served.
+    pub tier: Option<Tier>,
+}
+
+/// What providers call a service tier, in OpenAI's words.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Tier {
+    /// As usual.
+    Default,
+    /// Slower.
+    Flex,
+    /// By capacity that is paid for ahead.
+    Scale,
+    /// Before others.
+    Priority,
+    /// `fast`
+    Fast,
+    /// `ultrafast`
+    Ultrafast,
 }
 
 // === impl Stop ===
@@ -77,6 +97,7 @@ impl Tokens {
         self.cache_write = later.cache_write.or(self.cache_write);
         self.output = later.output.or(self.output);
         self.reasoning = later.reasoning.or(self.reasoning);
+        self.tier = later.tier.or(self.tier);
     }
 
     /// The part of `input` that neither came from a cache nor went into one.

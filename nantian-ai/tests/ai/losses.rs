@@ -167,28 +167,88 @@ fn what_an_item_says_beyond_the_dialect_is_named() {
     assert_eq!(lost.to_string(), "input.odd,input.web_search_call");
 }
 
-#[test]
-fn the_sequence_that_an_answer_stopped_at_is_named_where_it_has_no_place() {
-    let body =
-        br#"{"content":[{"type":"text","text":"a"}],"stop_reason":"stop_sequence","stop_sequence":"X"}"#;
-    let (reply, _) = Dialect::Anthropic.decode_reply(body, 7).unwrap();
-    let defaults = Defaults {
+fn defaults() -> Defaults {
+    Defaults {
         id: "id".to_owned(),
         model: "m".to_owned(),
         created: SystemTime::UNIX_EPOCH,
         stream_usage: true,
         input_estimate: 1,
         echo: Echo::default(),
-    };
+    }
+}
+
+#[test]
+fn the_sequence_that_an_answer_stopped_at_is_named_where_it_has_no_place() {
+    let body =
+        br#"{"content":[{"type":"text","text":"a"}],"stop_reason":"stop_sequence","stop_sequence":"X"}"#;
+    let (reply, _) = Dialect::Anthropic.decode_reply(body, 7).unwrap();
     for (to, lost) in [
         (ClientDialect::Anthropic, ""),
         (ClientDialect::Ollama, "stop_sequence"),
         (ClientDialect::OpenAi, "stop_sequence"),
         (ClientDialect::Responses, "stop_sequence"),
     ] {
-        assert_eq!(to.encode_reply(reply.clone(), &defaults).1.to_string(), lost, "{to}");
-        let mut encoder = StreamEncoder::new(to, defaults.clone(), ToolNames::default());
+        assert_eq!(to.encode_reply(reply.clone(), &defaults()).1.to_string(), lost, "{to}");
+        let mut encoder = StreamEncoder::new(to, defaults(), ToolNames::default());
         pieces(reply.clone()).into_iter().for_each(|event| encoder.push(event, &mut Vec::new()));
         assert_eq!(encoder.losses().map(Losses::to_string).unwrap_or_default(), lost, "stream to {to}");
+    }
+}
+
+/// What a client hears of the tier by which an answer was served, of a whole one and of a stream.
+fn heard_tiers(from: Dialect, tier: &str, to: ClientDialect) -> [Option<String>; 2] {
+    let (whole, chunks) = match from {
+        Dialect::Anthropic => {
+            let whole = format!(r#"{{"content":[],"usage":{{"service_tier":"{tier}"}}}}"#);
+            let start = format!(r#"{{"type":"message_start","message":{whole}}}"#);
+            (whole, [start, r#"{"type":"message_stop"}"#.to_owned()])
+        }
+        Dialect::Responses => {
+            let whole = format!(r#"{{"service_tier":"{tier}","status":"completed","output":[]}}"#);
+            let start = r#"{"type":"response.created","response":{"service_tier":"auto"}}"#.to_owned();
+            let end = format!(r#"{{"type":"response.completed","response":{whole}}}"#);
+            (whole, [start, end])
+        }
+        _ => {
+            let whole = format!(r#"{{"service_tier":"{tier}","choices":[{{"message":{{}}}}]}}"#);
+            (whole.clone(), [whole, "[DONE]".to_owned()])
+        }
+    };
+    let (reply, _) = from.decode_reply(whole.as_bytes(), 7).unwrap();
+    let (whole, _) = to.encode_reply(reply, &defaults());
+    let (mut decoder, mut events, mut stream) = (StreamDecoder::new(from, 7), VecDeque::new(), Vec::new());
+    for chunk in chunks {
+        decoder.push(format!("data: {chunk}\n\n").as_bytes(), &mut events);
+    }
+    let mut encoder = StreamEncoder::new(to, defaults(), ToolNames::default());
+    events.into_iter().for_each(|event| encoder.push(event, &mut stream));
+    [whole.to_vec(), stream].map(|said| {
+        let said = String::from_utf8(said).unwrap();
+        let (_, name) = said.split_once(r#""service_tier":""#)?;
+        name.split('"').next().map(str::to_owned)
+    })
+}
+
+#[test]
+fn by_which_tier_an_answer_was_served_is_told_where_there_is_a_word_for_it() {
+    let (standard, priority) = (Some("standard"), Some("priority"));
+    for (from, tier, to, whole, stream) in [
+        (Dialect::OpenAi, "default", ClientDialect::Anthropic, standard, standard),
+        (Dialect::OpenAi, "priority", ClientDialect::Anthropic, priority, priority),
+        (Dialect::OpenAi, "flex", ClientDialect::Anthropic, None, None),
+        (Dialect::OpenAi, "flex", ClientDialect::Responses, Some("flex"), Some("flex")),
+        (Dialect::OpenAi, "auto", ClientDialect::Responses, None, None),
+        (Dialect::OpenAi, "on_demand", ClientDialect::Responses, None, None),
+        (Dialect::Responses, "ultrafast", ClientDialect::OpenAi, Some("ultrafast"), Some("ultrafast")),
+        // The end of such a stream tells it, and those of Messages have begun then.
+        (Dialect::Responses, "priority", ClientDialect::Anthropic, priority, None),
+        (Dialect::Anthropic, "standard", ClientDialect::OpenAi, Some("default"), Some("default")),
+        (Dialect::Anthropic, "priority", ClientDialect::Responses, priority, priority),
+        (Dialect::Anthropic, "batch", ClientDialect::Responses, None, None),
+        (Dialect::Anthropic, "standard", ClientDialect::Ollama, None, None),
+    ] {
+        let heard = heard_tiers(from, tier, to);
+        assert_eq!(heard.each_ref().map(Option::as_deref), [whole, stream], "{tier} of {from} to {to}");
     }
 }

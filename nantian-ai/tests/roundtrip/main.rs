@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{
     Block, Collector, Detail, Event, Image, Json, Media, Message, Output, Reasoning, Reply, Request, Role,
-    Source, Stop, Tokens, Tool, ToolCall, ToolChoice, ToolNames, ToolResult, pieces,
+    Source, Stop, Tier, Tokens, Tool, ToolCall, ToolChoice, ToolNames, ToolResult, pieces,
 };
 use nantian_ai::{ClientDialect, Dialect};
 use proptest::collection::vec;
@@ -103,12 +103,14 @@ fn reply(dialect: Dialect) -> impl Strategy<Value = Reply> {
     let details = dialect != Dialect::Ollama;
     let reasons = details && dialect != Dialect::Bedrock;
     let named = details && dialect != Dialect::Bedrock;
+    let tiered = matches!(dialect, Dialect::Anthropic | Dialect::OpenAi | Dialect::Responses);
     let tokens = (1..9_u64, 0..9_u64, 0..9_u64).prop_map(move |(input, cached, output)| Tokens {
         input: Some(input + cached),
         cache_read: details.then_some(cached),
         cache_write: (dialect == Dialect::Responses).then_some(0),
         output: Some(output),
         reasoning: reasons.then_some(output / 2),
+        tier: (tiered && output > 2).then_some(if cached > 4 { Tier::Priority } else { Tier::Default }),
     });
     (reasoning, said, refusal, calls, stop, tokens).prop_map(
         move |(reasoning, said, refusal, calls, stop, tokens)| {

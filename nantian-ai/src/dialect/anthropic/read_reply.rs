@@ -2,7 +2,7 @@
 
 use super::read_content::read_block;
 use crate::codec::{Fields, Value, fault};
-use crate::ir::{Fault, Losses, Reply, Stop, Tokens};
+use crate::ir::{Fault, Losses, Reply, Stop, Tier, Tokens};
 
 /// What a reply says that changes nothing about it.
 pub(super) const ABOUT_ITSELF: [&str; 2] = ["role", "type"];
@@ -63,6 +63,7 @@ pub(super) struct Counts {
     written: Option<u64>,
     output: Option<u64>,
     reasoning: Option<u64>,
+    tier: Option<Tier>,
 }
 
 // === impl Counts ===
@@ -76,6 +77,11 @@ impl Counts {
         self.written = usage.any_count("cache_creation_input_tokens").or(self.written);
         self.output = usage.any_count("output_tokens").or(self.output);
         self.reasoning = details.any_count("thinking_tokens").or(self.reasoning);
+        self.tier = match usage.any_text("service_tier").as_deref() {
+            Some("standard") => Some(Tier::Default),
+            Some("priority") => Some(Tier::Priority),
+            _ => self.tier,
+        };
     }
 
     pub(super) fn tokens(&self) -> Tokens {
@@ -86,6 +92,7 @@ impl Counts {
             cache_write: self.written,
             output: self.output,
             reasoning: self.reasoning,
+            tier: self.tier,
         }
     }
 }

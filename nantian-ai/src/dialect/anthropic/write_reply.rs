@@ -2,7 +2,7 @@
 
 use super::write_request::write_block;
 use crate::codec::{Defaults, Object, object};
-use crate::ir::{Block, Reply, Stop, Tokens};
+use crate::ir::{Block, Reply, Stop, Tier, Tokens};
 
 pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
     object(|body| {
@@ -13,7 +13,10 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
         });
         let refuses = reply.content.iter().any(|block| matches!(block, Block::Refusal(_)));
         write_stop(body, Some(&reply.stop.clone().with_refusal(refuses)));
-        body.object("usage", |usage| write_tokens(usage, &reply.tokens));
+        body.object("usage", |usage| {
+            write_tokens(usage, &reply.tokens);
+            write_tier(usage, reply.tokens.tier);
+        });
     })
 }
 
@@ -52,4 +55,14 @@ pub(super) fn write_tokens(usage: &mut Object<'_>, tokens: &Tokens) {
     if let Some(reasoning) = tokens.reasoning {
         usage.object("output_tokens_details", |details| details.count("thinking_tokens", reasoning));
     }
+}
+
+/// By which tier an answer is served, as a whole one and the beginning of a stream tell it.
+pub(super) fn write_tier(usage: &mut Object<'_>, tier: Option<Tier>) {
+    let name = match tier {
+        Some(Tier::Default) => Some("standard"),
+        Some(Tier::Priority) => Some("priority"),
+        _ => None,
+    };
+    usage.some_text("service_tier", name);
 }

@@ -1,6 +1,6 @@
 //! The events of the common form into a Messages stream.
 
-use super::write_reply::{head, write_stop, write_tokens};
+use super::write_reply::{head, write_stop, write_tier, write_tokens};
 use crate::codec::{Defaults, Object, append, fault};
 use crate::ir::{Event, Part, Stop, Tokens, safe_id};
 
@@ -67,7 +67,10 @@ impl StreamWriter {
                 head(message, id, model, &self.defaults);
                 message.list("content", |_| {});
                 write_stop(message, None);
-                message.object("usage", |usage| write_tokens(usage, &estimate));
+                message.object("usage", |usage| {
+                    write_tokens(usage, &estimate);
+                    write_tier(usage, self.tokens.tier);
+                });
             });
         });
     }

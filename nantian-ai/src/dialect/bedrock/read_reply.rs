@@ -93,6 +93,7 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
         cache_write,
         output: usage.any_count("outputTokens"),
         reasoning: None,
+        tier: None,
     }
 }
 

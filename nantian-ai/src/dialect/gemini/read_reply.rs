@@ -146,6 +146,7 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
         cache_write: None,
         output: sum(usage.any_count("candidatesTokenCount"), thoughts),
         reasoning: thoughts,
+        tier: None,
     }
 }
 

@@ -1,7 +1,18 @@
 //! What OpenAI's two dialects say in the same words, and no other dialect.
 
 use crate::codec::{Fields, Invalid, Object, Value};
-use crate::ir::{Json, Losses, OpenAiOptions, Request, safe_user};
+use crate::ir::{Json, Losses, OpenAiOptions, Request, Tier, safe_user};
+
+/// The tiers by which answers are served. What others call theirs, as Groq its `on_demand`, no client of
+/// OpenAI knows.
+const TIERS: [(&str, Tier); 6] = [
+    ("default", Tier::Default),
+    ("flex", Tier::Flex),
+    ("scale", Tier::Scale),
+    ("priority", Tier::Priority),
+    ("fast", Tier::Fast),
+    ("ultrafast", Tier::Ultrafast),
+];
 
 pub(crate) fn read(fields: &mut Fields) -> Result<OpenAiOptions, Invalid> {
     Ok(OpenAiOptions {
@@ -49,4 +60,15 @@ pub(crate) fn lose_logprobs(request: &Request, losses: &mut Losses) {
 /// Takes log probabilities, which both dialects write alike.
 pub(crate) fn take_logprobs(fields: &mut Fields, name: &str) -> Vec<Json> {
     fields.any_list(name).iter().filter(|token| matches!(token, Value::Object(_))).map(Json::of).collect()
+}
+
+/// Takes the tier by which an answer was served; `auto` is none.
+pub(crate) fn take_tier(answer: &mut Fields) -> Option<Tier> {
+    let name = answer.any_text("service_tier")?;
+    TIERS.iter().find(|(known, _)| *known == name).map(|(_, tier)| *tier)
+}
+
+pub(crate) fn write_tier(body: &mut Object<'_>, tier: Option<Tier>) {
+    let named = TIERS.iter().find(|(_, known)| tier == Some(*known));
+    body.some_text("service_tier", named.map(|(name, _)| *name));
 }

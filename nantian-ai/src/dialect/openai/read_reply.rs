@@ -1,7 +1,7 @@
 //! A Chat Completions reply into the common form.
 
 use super::details::{self, Details};
-use super::options::take_logprobs;
+use super::options::{take_logprobs, take_tier};
 use super::read_request::read_reasoning;
 use super::{all_output, signatures};
 use crate::codec::{Fields, Value, fault};
@@ -17,7 +17,7 @@ pub(super) const ABOUT_ITSELF: [&str; 2] = ["index", "native_finish_reason"];
 const STOPPED_BY: [&str; 2] = ["stop_reason", "matched_stop"];
 
 /// What providers say about themselves beside the choices, and how they have judged the prompt.
-pub(super) const ABOUT_THE_PROVIDER: [&str; 12] = [
+pub(super) const ABOUT_THE_PROVIDER: [&str; 11] = [
     "created",
     "id",
     "kv_transfer_params",
@@ -26,7 +26,6 @@ pub(super) const ABOUT_THE_PROVIDER: [&str; 12] = [
     "obfuscation",
     "prompt_filter_results",
     "provider",
-    "service_tier",
     "system_fingerprint",
     "timings",
     "x_groq",
@@ -72,7 +71,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
         content,
         logprobs,
         stop,
-        tokens: read_tokens(&mut fields.any_object("usage")),
+        tokens: Tokens { tier: take_tier(&mut fields), ..read_tokens(&mut fields.any_object("usage")) },
     };
     fields.ignore(&ABOUT_THE_PROVIDER);
     fields.rest(&mut losses);
@@ -189,6 +188,7 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
         cache_write: prompt.any_count("cache_write_tokens"),
         output: all_output(input, output, reasoning, usage.any_count("total_tokens")),
         reasoning,
+        tier: None,
     }
 }
 

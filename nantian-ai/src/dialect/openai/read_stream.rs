@@ -4,7 +4,7 @@
 //! to a call that is not open yet is kept until its turn.
 
 use super::details::{self, Details};
-use super::options::take_logprobs;
+use super::options::{take_logprobs, take_tier};
 use super::read_reply::{
     ABOUT_ITSELF, ABOUT_THE_PROVIDER, SIGNATURES, read_arguments, read_content, read_end, read_tokens,
     rest_of_call,
@@ -68,7 +68,10 @@ impl StreamReader {
         if let Some(error) = chunk.take("error") {
             return sink(Event::Failed(fault::of_error(error)));
         }
+        let tier = take_tier(&mut chunk);
         if !std::mem::replace(&mut self.started, true) {
+            // Messages tell it with their beginning alone.
+            self.count(Tokens { tier, ..Tokens::default() }, sink);
             sink(Event::Start { id: chunk.some_text("id"), model: chunk.some_text("model") });
         }
         for choice in chunk.any_list("choices") {
@@ -83,11 +86,7 @@ impl StreamReader {
             choice.ignore(&ABOUT_ITSELF);
             choice.rest(&mut self.losses);
         }
-        let tokens = read_tokens(&mut chunk.any_object("usage"));
-        if tokens != Tokens::default() && tokens != self.tokens {
-            self.tokens = tokens;
-            sink(Event::Tokens(tokens));
-        }
+        self.count(Tokens { tier, ..read_tokens(&mut chunk.any_object("usage")) }, sink);
         chunk.ignore(&ABOUT_THE_PROVIDER);
         chunk.rest(&mut self.losses);
     }
@@ -109,6 +108,13 @@ impl StreamReader {
     /// How much is kept of calls, and of what has not had its turn, in bytes.
     pub(crate) fn kept(&self) -> usize {
         self.calls.iter().map(Call::kept).sum::<usize>() + self.details.kept()
+    }
+
+    fn count(&mut self, tokens: Tokens, sink: &mut impl FnMut(Event)) {
+        if tokens != Tokens::default() && tokens != self.tokens {
+            self.tokens = tokens;
+            sink(Event::Tokens(tokens));
+        }
     }
 
     /// `[DONE]`, also where no reason came before. Where nothing did there is no answer.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::options::write_tier;
 use super::signatures::Signature;
 use crate::codec::{Defaults, Echo, Object, object};
 use crate::ir::{Block, Json, Reply, Stop, Tokens, ToolCall, safe_id};
@@ -18,6 +19,7 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> Vec<u8> {
             });
         });
         body.object("usage", |usage| write_tokens(usage, &reply.tokens));
+        write_tier(body, reply.tokens.tier);
     })
 }
 

@@ -1,5 +1,6 @@
 //! The events of the common form into a Chat Completions stream.
 
+use super::options::write_tier;
 use super::signatures::Signature;
 use super::write_reply::{head, stop_name, write_logprobs, write_thinking_block, write_tokens};
 use crate::codec::{Defaults, Object, append, fault};
@@ -224,6 +225,7 @@ impl StreamWriter {
         append(out, |body| {
             let (id, model) = (self.id.as_deref(), self.model.as_deref());
             head(body, "chat.completion.chunk", id, model, &self.defaults);
+            write_tier(body, self.tokens.tier);
             write(body);
         });
         out.extend_from_slice(b"\n\n");

@@ -2,11 +2,11 @@
 
 use super::item::read_reasoning;
 use crate::codec::{Fields, Value, fault};
-use crate::dialect::openai::options::take_logprobs;
+use crate::dialect::openai::options::{take_logprobs, take_tier};
 use crate::ir::{Block, Fault, Json, Losses, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
 
 /// What is said beside an answer: how it came to be, and what was asked for.
-const ABOUT_ITSELF: [&str; 33] = [
+const ABOUT_ITSELF: [&str; 32] = [
     "background",
     "billing",
     "completed_at",
@@ -30,7 +30,6 @@ const ABOUT_ITSELF: [&str; 33] = [
     "prompt_cache_retention",
     "reasoning",
     "safety_identifier",
-    "service_tier",
     "store",
     "temperature",
     "text",
@@ -63,7 +62,7 @@ pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), 
         content,
         logprobs,
         stop: stop.with_calls(has_calls),
-        tokens: read_tokens(&mut fields.any_object("usage")),
+        tokens: read_tokens(&mut fields),
     };
     rest_beside(fields, &mut losses);
     Ok((reply, losses))
@@ -123,7 +122,8 @@ pub(super) fn read_stop(response: &mut Fields) -> Option<Stop> {
     }
 }
 
-pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
+pub(super) fn read_tokens(response: &mut Fields) -> Tokens {
+    let mut usage = response.any_object("usage");
     let mut input = usage.any_object("input_tokens_details");
     let mut output = usage.any_object("output_tokens_details");
     Tokens {
@@ -132,5 +132,6 @@ pub(super) fn read_tokens(usage: &mut Fields) -> Tokens {
         cache_write: input.any_count("cache_write_tokens"),
         output: usage.any_count("output_tokens"),
         reasoning: output.any_count("reasoning_tokens"),
+        tier: take_tier(response),
     }
 }

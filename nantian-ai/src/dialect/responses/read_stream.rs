@@ -279,7 +279,7 @@ impl StreamReader {
     fn end(&mut self, mut response: Fields, sink: &mut impl FnMut(Event)) {
         self.items.iter_mut().for_each(|item| item.done = true);
         self.tell(sink);
-        sink(Event::Tokens(read_tokens(&mut response.any_object("usage"))));
+        sink(Event::Tokens(read_tokens(&mut response)));
         let Some(stop) = read_stop(&mut response) else {
             return sink(Event::Failed(Fault::unreadable()));
         };

@@ -3,6 +3,7 @@
 use super::signature;
 use super::tools::{Called, text_of};
 use crate::codec::{Defaults, Echo, List, Object, object};
+use crate::dialect::openai::options::write_tier;
 use crate::ir::{Block, Fault, FaultKind, Json, Reply, Stop, Tokens, safe_id, safe_item_id};
 
 /// How far a response has come.
@@ -86,6 +87,9 @@ pub(super) fn write_response(
     echo.write(body, "prompt_cache_key", |_| {});
     echo.write(body, "reasoning", |_| {});
     echo.write(body, "safety_identifier", |_| {});
+    if let State::Ended { tokens, .. } = state {
+        write_tier(body, tokens.tier);
+    }
     body.flag("store", false);
     echo.write(body, "temperature", |body| body.null("temperature"));
     echo.write(body, "text", |body| {
