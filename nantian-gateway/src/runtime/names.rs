@@ -21,7 +21,7 @@ static NAMES: LazyLock<Arc<Names>> = LazyLock::new(|| Names::new(MOST, resolve))
 /// resolver that hangs, and so would the runtime's end.
 struct Names {
     most: usize,
-    resolve: Box<dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync>,
+    resolve: Box<Resolve>,
     lookups: Mutex<Lookups>,
 }
 
@@ -39,6 +39,8 @@ struct Question {
     name: Arc<str>,
     port: u16,
 }
+
+type Resolve = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 type Answer = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
 

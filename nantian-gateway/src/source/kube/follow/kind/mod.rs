@@ -112,9 +112,7 @@ async fn follow_version(
         if is_expiry(&error) {
             continue;
         }
-        let answer = ask(client, &api, part, resource, &error).await;
-        unwatched.note(&answer);
-        match answer {
+        match unwatched.note(ask(client, &api, part, resource, &error).await) {
             Answer::Moved(next) => {
                 tracing::info!(kind = label, version = next.version, "kind is served in another version");
                 return Some(next);
@@ -168,10 +166,11 @@ struct Unwatched {
 }
 
 impl Unwatched {
-    fn note(&mut self, answer: &Answer) {
+    fn note(&mut self, answer: Answer) -> Answer {
         let since = |is_so: bool, since: Option<Instant>| is_so.then(|| since.unwrap_or_else(Instant::now));
         self.missing = since(matches!(answer, Answer::Missing), self.missing);
         self.refused = since(matches!(answer, Answer::Refused { .. }), self.refused);
+        answer
     }
 
     fn is_missing_for(&self, time: Duration) -> bool {
