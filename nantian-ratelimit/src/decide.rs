@@ -265,7 +265,7 @@ impl Decider {
             match self {
                 Self::Process(limiter) => limiter.denial(key, cost),
                 #[cfg(feature = "redis")]
-                Self::Shared(limiter) => limiter.local().denial(key, cost),
+                Self::Shared(limiter) => limiter.denial(key, cost),
             }
         })
     }

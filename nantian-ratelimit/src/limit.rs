@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::cost::Cost;
 use crate::error::InvalidPolicy;
 
 /// What a limit counts.
@@ -34,7 +35,9 @@ pub struct LimitName(Cow<'static, str>);
 pub struct Limit {
     name: LimitName,
     unit: Unit,
-    pub(crate) max: u64,
+    max: u64,
+    /// The amount of the limit that this is one replica's share of; its own if it is none.
+    whole: u64,
     window: Duration,
     burst: f64,
 }
@@ -100,7 +103,7 @@ impl Limit {
     ///
     /// `max` is 0 (deny all) up to one per nanosecond of the window; `window` is 1 s to 31 days.
     pub fn new(name: LimitName, unit: Unit, max: u64, window: Duration) -> Self {
-        Self { name, unit, max, window, burst: 1.0 }
+        Self { name, unit, max, whole: max, window, burst: 1.0 }
     }
 
     /// `max` requests per second, named `requests-per-second`.
@@ -176,15 +179,37 @@ impl Limit {
 
     /// The size of the bucket: `max × burst`, rounded down.
     pub fn capacity(&self) -> u64 {
+        self.bucket_of(self.max)
+    }
+
+    /// What one of `replicas` has of it: at least 1, unless it denies all.
+    #[cfg(feature = "redis")]
+    pub(crate) fn share_among(&self, replicas: u32) -> Self {
+        Self { max: self.max.div_ceil(u64::from(replicas.max(1))), ..self.clone() }
+    }
+
+    /// What is taken for `cost` before it is settled: the cost, or a whole bucket if it is larger. A share
+    /// takes what the whole limit does, into debt if need be.
+    pub(crate) fn reserved(&self, cost: Cost) -> u64 {
+        cost.of(self.unit).min(self.bucket_of(self.whole).max(1))
+    }
+
+    /// Items that can be in use at most: a bucket, and a window of debt. A share can owe what the whole limit
+    /// can.
+    pub(crate) fn most_in_use(&self) -> u64 {
+        self.bucket_of(self.whole).max(1).saturating_add(self.whole.max(1))
+    }
+
+    fn bucket_of(&self, max: u64) -> u64 {
         if self.burst <= 1.0 {
-            return self.max;
+            return max;
         }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "within range: at most 1000 times 2^52, and float casts saturate"
         )]
         // The millionth undoes representation error: 1.15 × 100 is 114.999… in binary.
-        let capacity = (self.burst * self.max as f64 + 1e-6) as u64;
+        let capacity = (self.burst * max as f64 + 1e-6) as u64;
         capacity
     }
 

@@ -76,7 +76,7 @@ impl LimitColumn {
 
     /// What is taken of the limit for `cost`, before it is settled.
     pub(crate) fn reserved(&self, cost: Cost) -> u64 {
-        self.rate.reserved(self.counted(cost))
+        self.limit.reserved(cost)
     }
 
     /// The TAT of a bucket that is just full.
@@ -184,7 +184,7 @@ impl LimitColumn {
             Correction::Debit(items) => {
                 let adjusted = self.rate.debit(tat, tick, items);
                 forgiven = adjusted.forgiven;
-                adjusted.tat
+                adjusted.tat.min(SEALED - 1)
             }
             #[cfg(feature = "redis")]
             Correction::Owed(items) => self.rate.owed(tat, tick, items).min(SEALED - 1),

@@ -148,12 +148,11 @@ impl Policy {
         self.on_limit
     }
 
-    /// The same policy with other amounts.
+    /// The policy for one of `replicas`, each with its share of the limits.
     #[cfg(feature = "redis")]
-    pub(crate) fn map_amounts(&self, amount: impl Fn(u64) -> u64) -> Self {
-        let mut policy = self.clone();
-        policy.limits.iter_mut().for_each(|limit| limit.max = amount(limit.max));
-        policy
+    pub(crate) fn share_among(&self, replicas: u32) -> Self {
+        let limits = self.limits.iter().map(|limit| limit.share_among(replicas)).collect();
+        Self { limits, ..self.clone() }
     }
 
     /// What happens to a request that lacks a part of the scope.

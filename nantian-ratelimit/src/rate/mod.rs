@@ -12,16 +12,18 @@ use crate::limit::Limit;
 /// How one bucket fills and what fits into it, in units.
 ///
 /// No sum below overflows: a tick is less than twice the last nanosecond of a clock, which is 2^63, and a
-/// bucket holds 1000 windows of 31 days at most, a little more than half of that.
+/// bucket holds 1000 windows of 31 days at most, a little more than half of that. What a share can owe
+/// saturates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     item: u64,
     /// Items that a full bucket holds, and their units.
     most: u64,
     capacity: u64,
-    /// Units that pass in one window, and what a bucket can owe beyond its capacity. Less than twice the
-    /// window.
+    /// Units that pass in one window. Less than twice the window.
     speed: u64,
+    /// Units that can be in use at most: more than a bucket and a window where this is the share of a limit.
+    ceiling: u64,
     /// The window in nanoseconds.
     window: u64,
     /// Units that pass in a nanosecond beyond the first, in 2^-128, rounded up.
@@ -47,7 +49,8 @@ impl Rate {
         let speed = max.saturating_mul(item);
         let most = limit.capacity().max(1);
         let surplus = fraction(speed - window, window);
-        Self { item, most, capacity: most.saturating_mul(item), speed, window, surplus }
+        let (capacity, ceiling) = (most.saturating_mul(item), limit.most_in_use().saturating_mul(item));
+        Self { item, most, capacity, speed, ceiling, window, surplus }
     }
 
     /// `now` in units: `floor(now × speed / window)`, without a division.
@@ -86,16 +89,11 @@ impl Rate {
         tat.saturating_sub(self.charged(cost))
     }
 
-    /// Items that a charge of `cost` takes: the cost, or a whole bucket if it is larger.
-    #[inline]
-    pub(crate) fn reserved(&self, cost: u64) -> u64 {
-        cost.min(self.most)
-    }
-
-    /// Takes `items` more, into debt if need be, up to one window of debt.
+    /// Takes `items` more, into debt if need be, up to one window of debt: a share of a limit owes as much as
+    /// the whole.
     pub(crate) fn debit(&self, tat: u64, tick: u64, items: u64) -> Adjusted {
         let held = tat.max(tick);
-        let ceiling = self.most(tick);
+        let ceiling = tick.saturating_add(self.ceiling);
         let owed = held.saturating_add(items.saturating_mul(self.item));
         let capped = owed.min(ceiling.max(tat));
         let taken = capped.saturating_sub(held).div_ceil(self.item);
@@ -144,14 +142,14 @@ impl Rate {
         to.tick(now).saturating_add(scale_up(used, to.item, self.item))
     }
 
-    /// The latest TAT that a bucket can have: empty, and one window in debt.
+    /// The TAT of a bucket that is empty, and one window in debt.
     pub(crate) fn most(&self, tick: u64) -> u64 {
         tick.saturating_add(self.capacity).saturating_add(self.speed)
     }
 
     #[inline]
     fn charged(&self, cost: u64) -> u64 {
-        self.reserved(cost) * self.item
+        cost.min(self.most) * self.item
     }
 
     /// The first instant whose tick is at least `tick`.

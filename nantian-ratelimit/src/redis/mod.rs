@@ -116,6 +116,10 @@
 //!   `L` and less than one item for each replica. Of what was used before, a replica knows only what it
 //!   admitted itself. If one was given more than its share, the others do not know, and the first bucket's
 //!   time of an outage may see up to `(R - 1) / R` of a bucket more than `L`.
+//! - A call larger than the bucket of a share then passes once more than half of that is left, and the share
+//!   owes the rest before anything else passes: each replica may be one such call ahead of its share, all
+//!   together `R` calls, and the long run is that of `L`. A share can owe what the whole limit can, all of
+//!   which the server is told.
 //! - A replica that knows of no others takes `L` alone: `R × L` if all start while the server is away, with
 //!   no count given.
 //! - Of a cluster all this holds for the keys of one node each.

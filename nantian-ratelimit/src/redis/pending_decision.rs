@@ -10,7 +10,7 @@ use super::ask::NoAnswer;
 use super::items::Items;
 use super::node::{DriverTask, Route};
 use super::policy_group::Report;
-use super::script::{self, Answer, Order};
+use super::script::{Answer, Order};
 use super::settle::{Correction, difference};
 use super::shared::SharedLimiter;
 use super::shared_key::SharedKey;
@@ -94,8 +94,7 @@ impl AbandonedDecision {
         let Self { future, limiter, key, cost } = self;
         let Ok(Answer { fits: true, .. }) = future.await else { return None };
         let current = limiter.group().current();
-        let items =
-            Items::new(current.limits().map(|limit| (limit, difference(0, script::charge(limit, cost)))));
+        let items = Items::new(current.limits().map(|limit| (limit, difference(0, limit.reserved(cost)))));
         (!items.is_empty()).then(|| Correction::new(Arc::clone(limiter.group()), key, items))
     }
 }

@@ -64,7 +64,7 @@ impl Order {
         for limit in limits {
             terms.extend_from_slice(&signature(limit));
             let (max, capacity) = (limit.max().max(1), limit.capacity().max(1));
-            let cost = charge(limit, cost);
+            let cost = limit.reserved(cost);
             // A limit that denies all keeps what was used before.
             let most = if limit.max() == 0 { f64::INFINITY } else { capacity.saturating_add(max) as f64 };
             // What costs nothing needs no room: it passes debt too.
@@ -126,11 +126,6 @@ const fn state_size(limits: usize) -> usize {
     limits * (SIGNATURE + NUMBER) + LEFT * NUMBER
 }
 
-/// What `limit` counts of `cost`; a cost above the capacity asks for a full bucket and takes all of it.
-pub(super) fn charge(limit: &Limit, cost: Cost) -> u64 {
-    cost.of(limit.unit()).min(limit.capacity().max(1))
-}
-
 /// Which limit keeps `cost` out longest, by position, and until when: the server counts whole milliseconds.
 pub(super) fn worst<'a>(
     limits: impl Iterator<Item = &'a Limit>,
@@ -149,12 +144,12 @@ pub(super) fn worst<'a>(
 
 /// Whether `limit` has no room for `cost` while so much is in use.
 pub(super) fn lacks(limit: &Limit, used: f64, cost: Cost) -> bool {
-    charge(limit, cost) > 0 && missing(limit, used, cost) > ROUNDING
+    limit.reserved(cost) > 0 && missing(limit, used, cost) > ROUNDING
 }
 
 /// Items that must refill until `cost` fits.
 fn missing(limit: &Limit, used: f64, cost: Cost) -> f64 {
-    used + charge(limit, cost) as f64 - limit.capacity().max(1) as f64
+    used + limit.reserved(cost) as f64 - limit.capacity().max(1) as f64
 }
 
 /// Items that `limit` refills in a millisecond.

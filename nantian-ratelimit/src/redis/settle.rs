@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::items::Items;
 use super::node::DriverTask;
 use super::policy_group::PolicyGroup;
-use super::script::{self, Order};
+use super::script::Order;
 use super::shared::SharedLimiter;
 use super::shared_key::SharedKey;
 use super::store::StoreState;
@@ -176,7 +176,7 @@ impl SharedReservation {
     /// What `used` says beyond what the limits of `levels` were charged.
     fn items(&self, levels: &Levels, mut used: impl FnMut(&Limit, u64) -> u64) -> Items {
         Items::new(levels.iter().map(|level| {
-            let reserved = script::charge(level.limit, self.0.cost);
+            let reserved = level.limit.reserved(self.0.cost);
             (level.limit, difference(used(level.limit, reserved), reserved))
         }))
     }

@@ -16,7 +16,7 @@ use super::unanswered::Unanswered;
 use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::{Denied, MissingPart, Unavailable};
-use crate::key::KeyHasher;
+use crate::key::{Key, KeyHasher};
 use crate::key_extractor::KeyExtractor;
 use crate::limit::Limit;
 use crate::limiter::Limiter;
@@ -221,10 +221,8 @@ impl SharedLimiter {
             OnOutage::Closed => return Verdict::Unavailable(Unavailable),
             OnOutage::Local => {}
         }
-        let current = group.current();
-        match current.local.admit_at(now, key.own(), cost) {
+        match group.current().charge_alone(now, key.own(), cost) {
             Ok(local) => {
-                let local = local.reserve();
                 group.remember_unreported(now, key);
                 let levels = local.levels().clone();
                 let charged = Charged::Locally(local);
@@ -260,9 +258,9 @@ impl SharedLimiter {
         &self.0.whole
     }
 
-    /// What this process knows of the levels.
-    pub(crate) fn local(&self) -> Limiter {
-        self.0.group.current().local.clone()
+    /// The denial of who comes too late in its queue, as far as this process knows the levels.
+    pub(crate) fn denial(&self, key: Key, cost: Cost) -> Denied {
+        self.0.group.current().denial(key, cost)
     }
 
     pub(super) fn group(&self) -> &Arc<PolicyGroup> {
@@ -352,6 +350,25 @@ mod tests {
             }
         }
         admitted
+    }
+
+    #[tokio::test]
+    async fn calls_larger_than_a_share_pass_between_small_ones_and_no_faster_than_it_refills() {
+        let builder = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).replicas(4);
+        let policy = Policy::builder().limit(Limit::tokens_per_hour(100_000)).build().unwrap();
+        let limiter = builder.build().0.limiter("quota", policy);
+        let (key, begun) = (limiter.key(b"alice"), limiter.group().now());
+        let mut passed = [0, 0];
+        for minute in 0..24 * 60 {
+            let now = begun.saturating_add(Duration::from_secs(minute * 60));
+            for (passed, tokens) in passed.iter_mut().zip([60_000, 100]) {
+                let verdict = limiter.decide_alone(now, &key, Cost::tokens(tokens));
+                *passed += if matches!(verdict, Verdict::Admitted(_)) { tokens } else { 0 };
+            }
+        }
+        assert!(passed[0] >= 8 * 60_000, "{passed:?}");
+        let most = 24 * 25_000 + 25_000 + 60_000;
+        assert!(passed[0] + passed[1] <= most, "the share of a day, its bucket and one call: {passed:?}");
     }
 
     #[tokio::test]

@@ -51,6 +51,41 @@ async fn what_passed_in_an_outage_is_told_though_its_key_comes_back_elsewhere() 
     assert_eq!(admitted(&first, "alice", 100).await, 0, "and it is told once");
 }
 
+#[tokio::test]
+async fn a_call_larger_than_a_share_passes_beside_small_ones_and_all_of_it_counts_afterwards() {
+    let mut server = Server::start().await;
+    let replica = server.replica_that(OnOutage::Local, Some(4)).await;
+    let limiter = replica.store.limiter("quota", policy([Limit::tokens_per_day(1000)]));
+    server.kill();
+    replica.is_reachable(false).await;
+    admit(&limiter, "alice", Cost::tokens(10)).await.unwrap();
+    let large = admit(&limiter, "alice", Cost::tokens(600)).await.unwrap();
+    assert_eq!(large.levels().tightest().unwrap().remaining, 0);
+    let denied = admit(&limiter, "alice", Cost::tokens(600)).await.unwrap_err();
+    let days = denied.retry_after().unwrap().as_secs_f64() / 86_400.0;
+    // Of the share of 250 it wants more than half: all but 124 of 610 refill first.
+    assert!((1.94..1.95).contains(&days), "{days}");
+    large.settle(Settlement::Used(900));
+    server.restart().await;
+    replica.is_reachable(true).await;
+    reaches(&limiter, "alice", &[1000 - 910]).await;
+}
+
+#[tokio::test]
+async fn what_the_server_admitted_of_a_call_larger_than_a_share_is_known_in_an_outage() {
+    let mut server = Server::start().await;
+    let replica = server.replica_that(OnOutage::Local, Some(4)).await;
+    let limiter = replica.store.limiter("quota", policy([Limit::tokens_per_day(1000)]));
+    admit(&limiter, "alice", Cost::tokens(10)).await.unwrap();
+    admit(&limiter, "alice", Cost::tokens(600)).await.unwrap();
+    server.kill();
+    replica.is_reachable(false).await;
+    assert!(admit(&limiter, "alice", Cost::tokens(1)).await.is_err(), "its share is used up");
+    server.restart().await;
+    replica.is_reachable(true).await;
+    reaches(&limiter, "alice", &[1000]).await;
+}
+
 /// What was used before refills on the server meanwhile, and what was used meanwhile must not refill as well.
 #[tokio::test]
 async fn what_refills_in_an_outage_is_admitted_once() {
@@ -296,7 +331,7 @@ async fn what_was_used_before_the_server_was_met_counts_though_many_share_the_li
     let late = Replica::new(store, driver);
     late.is_reachable(true).await;
     late.knows(10).await;
-    // Its share is ten now, of which it can owe another ten.
+    // Its share is ten now.
     reaches(&limiter, "alice", &[10]).await;
     reaches(&others[0].store.limiter("quota", policy([Limit::requests_per_day(100)])), "alice", &[10]).await;
 }

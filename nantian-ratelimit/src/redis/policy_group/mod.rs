@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::cost::Cost;
 use crate::error::Denied;
 use crate::key::Key;
-use crate::limit::Limit;
+use crate::limit::{Limit, Unit};
 use crate::limit_column::Correction;
 use crate::limiter::Limiter;
 use crate::policy::Policy;
@@ -67,7 +67,7 @@ pub(super) struct Report {
 impl PolicyGroup {
     pub(super) fn new(store: RedisStore, id: &str, policy: Policy) -> Self {
         let replicas = store.0.replicas();
-        let of_one = share_of(&policy, replicas);
+        let of_one = policy.share_among(replicas);
         let whole = Limiter::new(policy);
         let current = Current {
             replicas,
@@ -129,7 +129,7 @@ impl PolicyGroup {
     ///
     /// Of what it used beyond its new share this process is let off, unless the server has to be told of it.
     fn shared(&self, current: &Current, replicas: u32, policy: &Policy) -> Current {
-        let (now, of_one) = (self.now(), share_of(policy, replicas));
+        let (now, of_one) = (self.now(), policy.share_among(replicas));
         let is_told = self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos();
         let shares = if is_told { 1 } else { replicas };
         Current {
@@ -234,9 +234,40 @@ impl Current {
 
     /// Takes note of what the server has charged; `None` if the share of this process has no room for it.
     pub(super) fn note(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
-        let local = self.local.admit_at(now, key, cost).ok()?.reserve();
-        self.told.correct_at(now, key, |limit| Correction::Debit(script::charge(limit, cost)));
+        let local = self.charge_alone(now, key, cost).ok()?;
+        self.told.correct_at(now, key, |limit| Correction::Debit(limit.reserved(cost)));
         Some(local)
+    }
+
+    /// Charges the share of this process: what has to find room there, and the rest of `cost` as debt.
+    pub(super) fn charge_alone(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Reservation, Denied> {
+        let opening = self.opening(cost);
+        let admitted = self.local.admit_at(now, key, opening)?;
+        if opening == cost {
+            return Ok(admitted.reserve());
+        }
+        let taken = |limit: &Limit| opening.of(limit.unit()).min(limit.capacity().max(1));
+        let owed = |limit: &Limit| Correction::Owed(limit.reserved(cost).saturating_sub(taken(limit)));
+        self.local.correct_at(now, key, owed);
+        let weight = self.whole.policy().cached_token_weight();
+        Ok(Reservation::new(self.local.levels_at(now, key), key, cost, weight))
+    }
+
+    /// What of `cost` has to find room in the share of this process. Where that has no bucket as large, it is
+    /// half of one, which others leave it sooner than a full one, and an item, so that two at once do not
+    /// pass by one bucket.
+    fn opening(&self, cost: Cost) -> Cost {
+        let room = |unit: Unit| {
+            let limits = self.local.policy().limits().iter().filter(|limit| limit.unit() == unit);
+            let exceeded = limits.filter(|limit| limit.reserved(cost) > limit.capacity().max(1));
+            exceeded.map(|limit| limit.capacity() / 2 + 1).min().unwrap_or(cost.of(unit))
+        };
+        Cost::new(room(Unit::Requests), room(Unit::Tokens))
+    }
+
+    /// The denial of who comes too late in its queue, as far as the share of this process tells.
+    pub(super) fn denial(&self, key: Key, cost: Cost) -> Denied {
+        self.local.denial(key, self.opening(cost))
     }
 
     /// What of `key` is in use by what the server knows.
@@ -295,11 +326,6 @@ impl Drop for Report {
             self.group.add_unreported(&self.key, &self.items);
         }
     }
-}
-
-/// The policy for one of `replicas`: each limit divided, at least 1, unless it denies all.
-fn share_of(policy: &Policy, replicas: u32) -> Policy {
-    policy.map_amounts(|max| if max == 0 { 0 } else { max.div_ceil(u64::from(replicas.max(1))) })
 }
 
 #[cfg(test)]

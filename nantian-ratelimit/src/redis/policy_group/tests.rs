@@ -26,6 +26,23 @@ async fn what_ends_long_after_it_was_charged_in_an_outage_is_learned_and_reporte
 }
 
 #[tokio::test]
+async fn a_share_can_owe_what_the_whole_limit_can() {
+    let builder = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap());
+    let (store, _driver) = builder.replicas(4).build();
+    let limit = Limit::tokens_per_hour(100);
+    let limiter = store.limiter("quota", Policy::builder().limit(limit.clone()).build().unwrap());
+    let (key, group) = (limiter.key(b"alice"), limiter.group());
+    let untold = || group.current().untold(group.now(), key.own()).of(&limit);
+    let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(60)).await else {
+        panic!("this process decides alone")
+    };
+    assert_eq!(untold(), 60);
+    let settled = reservation.settle(Settlement::Used(1000));
+    assert_eq!(untold(), 200, "a bucket and a window of the whole limit");
+    assert_eq!((settled.reserved, settled.used), (60, 1000));
+}
+
+#[tokio::test]
 async fn a_report_that_is_not_delivered_is_unreported_again() {
     let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
     let limit = Limit::tokens_per_hour(10);
