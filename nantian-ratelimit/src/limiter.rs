@@ -59,6 +59,8 @@ pub struct Admitted<'a> {
     key: Key,
     cost: Cost,
     policy: &'a Policy,
+    /// The key had no bucket of its own.
+    is_overflow: bool,
 }
 
 /// A policy and the ledger that was the latest when it was bound.
@@ -133,7 +135,9 @@ impl Limiter {
         let BoundPolicy { ledger, policy, .. } = &*self.0;
         let mut tats = [0; MAX_LIMITS];
         match ledger.admit(now, key, cost, &mut tats) {
-            Verdict::Admitted => Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost, policy }),
+            Verdict::Admitted { is_overflow } => {
+                Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost, policy, is_overflow })
+            }
             Verdict::Denied => Err(denied(ledger, now, &tats, cost)),
             Verdict::Retired => self.admit_by_latest(now, key, cost),
         }
@@ -147,8 +151,9 @@ impl Limiter {
             let ledger = self.0.history.latest();
             let mut tats = [0; MAX_LIMITS];
             match ledger.admit(now, key, cost, &mut tats) {
-                Verdict::Admitted => {
-                    return Ok(Admitted { ledger: Cow::Owned(ledger), now, tats, key, cost, policy });
+                Verdict::Admitted { is_overflow } => {
+                    let ledger = Cow::Owned(ledger);
+                    return Ok(Admitted { ledger, now, tats, key, cost, policy, is_overflow });
                 }
                 Verdict::Denied => return Err(denied(&ledger, now, &tats, cost)),
                 Verdict::Retired => {}
@@ -167,8 +172,9 @@ impl Limiter {
             let BoundPolicy { ledger, policy, .. } = &*self.0;
             let mut tats = [0; MAX_LIMITS];
             let verdict = ledger.admit(now, key, cost, &mut tats);
-            if matches!(verdict, Verdict::Admitted) {
-                return Ok(Admitted { ledger: Cow::Borrowed(ledger), now, tats, key, cost, policy });
+            if let Verdict::Admitted { is_overflow } = verdict {
+                let ledger = Cow::Borrowed(ledger);
+                return Ok(Admitted { ledger, now, tats, key, cost, policy, is_overflow });
             }
             if matches!(verdict, Verdict::Denied)
                 && let Some(denied) = self.denied_still(&tats, cost)
@@ -331,7 +337,7 @@ impl Admitted<'_> {
     /// The charge as a reservation, to be settled with the real usage.
     pub fn reserve(self) -> Reservation {
         let levels = Levels::new(self.ledger.into_owned(), self.now, self.tats);
-        Reservation::new(levels, self.key, self.cost, self.policy.cached_token_weight())
+        Reservation::new(levels, self.key, self.cost, self.policy.cached_token_weight(), self.is_overflow)
     }
 }
 

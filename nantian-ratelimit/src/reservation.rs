@@ -24,6 +24,8 @@ pub struct Reservation {
     key: Key,
     cost: Cost,
     cached_token_weight: CachedTokenWeight,
+    /// It was charged to a bucket that keys without one share, which gives nothing back.
+    is_overflow: bool,
 }
 
 /// How an admitted request ended.
@@ -64,8 +66,26 @@ pub struct Settled {
 // === impl Reservation ===
 
 impl Reservation {
-    pub(crate) fn new(levels: Levels, key: Key, cost: Cost, cached_token_weight: CachedTokenWeight) -> Self {
-        Self { levels, key, cost, cached_token_weight }
+    pub(crate) fn new(
+        levels: Levels,
+        key: Key,
+        cost: Cost,
+        cached_token_weight: CachedTokenWeight,
+        is_overflow: bool,
+    ) -> Self {
+        Self { levels, key, cost, cached_token_weight, is_overflow }
+    }
+
+    /// The same after more was charged for it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn enlarged(self, cost: Cost, levels: Levels) -> Self {
+        Self { cost, levels, ..self }
+    }
+
+    /// Whether it was charged to a bucket that keys without one share.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_overflow(&self) -> bool {
+        self.is_overflow
     }
 
     /// The cost that was estimated.
@@ -153,7 +173,7 @@ impl Reservation {
     fn correct(&self, now: Timestamp, column: &LimitColumn, reserved: u64, used: u64) -> u64 {
         let correction = if used > reserved {
             Correction::Debit(used - reserved)
-        } else if used < reserved {
+        } else if used < reserved && !self.is_overflow {
             Correction::Refund(reserved - used)
         } else {
             return 0;

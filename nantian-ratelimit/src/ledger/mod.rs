@@ -46,7 +46,10 @@ pub(crate) struct Ledger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// All limits were charged.
-    Admitted,
+    Admitted {
+        /// In the bucket that keys without one share.
+        is_overflow: bool,
+    },
     /// Nothing was charged.
     Denied,
     /// Another ledger answers for this key.
@@ -218,7 +221,7 @@ impl Ledger {
                 let step = cell.compare_exchange(tat, charged, Ordering::AcqRel, Ordering::Relaxed);
                 tats[0] = charged;
                 if step.is_ok() && has_charged(slot, key.tag) {
-                    return Verdict::Admitted;
+                    return Verdict::Admitted { is_overflow: false };
                 }
             }
         }
@@ -238,7 +241,7 @@ impl Ledger {
             && let Some(slot) = self.table.find_near::<2>(key)
         {
             match self.charge(columns, slot, key.tag, now, cost, tats) {
-                Charge::Done => return Verdict::Admitted,
+                Charge::Done => return Verdict::Admitted { is_overflow: false },
                 Charge::Full => return Verdict::Denied,
                 Charge::Lost(moved) => self.give_back(now, key, moved, cost),
             }
@@ -274,7 +277,7 @@ impl Ledger {
         }
         if let Some(slot) = self.table.find(key) {
             match self.charge(&self.columns, slot, key.tag, now, cost, tats) {
-                Charge::Done => return Verdict::Admitted,
+                Charge::Done => return Verdict::Admitted { is_overflow: false },
                 Charge::Full => return Verdict::Denied,
                 Charge::Lost(moved) => self.give_back(now, key, moved, cost),
             }
@@ -298,14 +301,14 @@ impl Ledger {
                 };
                 if self.insert(&shard, key, &charged).is_some() {
                     *tats = charged;
-                    return Verdict::Admitted;
+                    return Verdict::Admitted { is_overflow: false };
                 }
                 self.overflows.fetch_add(1, Ordering::Relaxed);
                 (shard.shared(), Key::SHARED)
             }
         };
         match self.charge(&self.columns, slot, tag, now, cost, tats) {
-            Charge::Done => Verdict::Admitted,
+            Charge::Done => Verdict::Admitted { is_overflow: tag == Key::SHARED },
             // Nothing is sealed, and no key moves, while this shard is ours: it is not lost.
             Charge::Full | Charge::Lost(_) => Verdict::Denied,
         }

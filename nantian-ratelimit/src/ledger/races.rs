@@ -43,7 +43,7 @@ fn verdict(ledger: &Ledger, now: Timestamp, key: Key, cost: Cost) -> Verdict {
 }
 
 fn admits(ledger: &Ledger, now: Timestamp, key: Key, cost: Cost) -> bool {
-    verdict(ledger, now, key, cost) == Verdict::Admitted
+    matches!(verdict(ledger, now, key, cost), Verdict::Admitted { .. })
 }
 
 fn left(ledger: &Ledger, now: Timestamp, key: Key) -> Vec<u64> {
@@ -186,7 +186,7 @@ fn a_hand_over_admits_nothing_twice() {
                 Verdict::Retired => self::verdict(&new, at(0), key(1), Cost::REQUEST),
                 decided => decided,
             };
-            admitted += u32::from(verdict == Verdict::Admitted);
+            admitted += u32::from(matches!(verdict, Verdict::Admitted { .. }));
         }
         racing.join().unwrap();
         assert!(admitted <= 1);

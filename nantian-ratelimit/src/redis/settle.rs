@@ -154,14 +154,15 @@ impl SharedReservation {
     }
 
     /// The same where this process was charged, as `settle` does: of what the server was told meanwhile it
-    /// gives back what has to be.
+    /// gives back what has to be, which is nothing of a charge that was not to the key's own bucket.
     fn make_up<T>(
         &self,
         local: &Reservation,
-        used: impl FnMut(&Limit, u64) -> u64,
+        used: impl Fn(&Limit, u64) -> u64,
         settle: impl FnOnce() -> T,
     ) -> T {
-        let items = self.items(local.levels(), used);
+        let least = |reserved| if local.is_overflow() { reserved } else { 0 };
+        let items = self.items(local.levels(), |limit, reserved| used(limit, reserved).max(least(reserved)));
         let (settled, told) = self.0.limiter.group().take_back(&self.0.key, &items, settle);
         self.hand_over(told);
         settled

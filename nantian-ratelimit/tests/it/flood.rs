@@ -1,6 +1,6 @@
 //! Memory is bounded, and no flood of keys changes the level of a key in use.
 
-use nantian_ratelimit::{Cost, Key, Limit, Limiter, Policy, clock::ManualClock};
+use nantian_ratelimit::{Cost, Key, Limit, Limiter, Policy, Settlement, clock::ManualClock};
 
 use crate::admit::seconds;
 
@@ -127,6 +127,21 @@ fn what_a_shared_bucket_was_charged_refills_and_is_not_given_back() {
     let other = first.unwrap() + 1;
     assert!(admit(other, 0).is_none() && limiter.overflows() == 2, "another that shares it");
     assert!(admit(other, 60).is_some());
+}
+
+#[test]
+fn what_a_shared_bucket_was_charged_is_not_given_back_to_the_bucket_that_a_key_has_later() {
+    let limits = [Limit::tokens_per_minute(100)];
+    let limiter = Limiter::builder(policy(&limits)).max_keys(1).clock(ManualClock::new()).build();
+    let admit = |name, at| limiter.admit_at(seconds(at), key(&limiter, name), Cost::tokens(100)).ok();
+    let first = (0..).find_map(|name| {
+        let admitted = admit(name, 0).unwrap();
+        (limiter.overflows() > 0).then(|| (name, admitted.reserve()))
+    });
+    let (name, first) = first.unwrap();
+    assert!(admit(name, 60).is_some() && limiter.overflows() == 1, "it has a bucket of its own");
+    first.settle_at(seconds(60), Settlement::NotServed);
+    assert!(admit(name, 60).is_none());
 }
 
 #[test]

@@ -242,15 +242,14 @@ impl Current {
     /// Charges the share of this process: what has to find room there, and the rest of `cost` as debt.
     pub(super) fn charge_alone(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Reservation, Denied> {
         let opening = self.opening(cost);
-        let admitted = self.local.admit_at(now, key, opening)?;
+        let reservation = self.local.admit_at(now, key, opening)?.reserve();
         if opening == cost {
-            return Ok(admitted.reserve());
+            return Ok(reservation);
         }
         let taken = |limit: &Limit| opening.of(limit.unit()).min(limit.capacity().max(1));
         let owed = |limit: &Limit| Correction::Owed(limit.reserved(cost).saturating_sub(taken(limit)));
         self.local.correct_at(now, key, owed);
-        let weight = self.whole.policy().cached_token_weight();
-        Ok(Reservation::new(self.local.levels_at(now, key), key, cost, weight))
+        Ok(reservation.enlarged(cost, self.local.levels_at(now, key)))
     }
 
     /// What of `cost` has to find room in the share of this process. Where that has no bucket as large, it is
