@@ -99,7 +99,8 @@ pub struct TokenPolicySpec {
     #[serde(default = "route")]
     pub scope: AsWritten<Scope>,
     /// How much of an idle window can be spent at once, as a multiple of the limit. The sustained rate stays
-    /// the limit.
+    /// the limit, but the first window after a pause may have up to 1 + burst times the limit, by default
+    /// twice the limit: what can be spent at once, and what refills meanwhile.
     ///
     /// Unit: multiple of each limit. Range: 1 to 1000. Default: 1. Source: `spec.burst`.
     #[serde(default = "one")]
