@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use nantian_ratelimit::clock::Timestamp;
 use nantian_ratelimit::redis::{Flushed, OnOutage, SharedLimiter};
 use nantian_ratelimit::{Cost, Limit, LimitName, Limiter, Settlement, Unit};
 use proptest::prelude::*;
@@ -484,6 +485,70 @@ async fn processes_count_one_another() {
     two.knows(2).await;
     one.knows(2).await;
     assert_eq!(server.replica_that(OnOutage::Local, Some(7)).await.store.status().replicas, Some(7));
+}
+
+/// When the server has decided is not known, but between which moments: so one limiter of this process is
+/// charged before it and one after it.
+#[tokio::test]
+async fn several_limits_refill_on_the_server_as_in_one_process() {
+    // The server counts milliseconds.
+    const ROUNDING: Duration = Duration::from_millis(5);
+    let limit = |name: &'static str, max, seconds| {
+        Limit::new(LimitName::new(name).unwrap(), Unit::Tokens, max, Duration::from_secs(seconds))
+    };
+    let limits = policy([limit("fast", 1000, 1), limit("slow", 1010, 2)]);
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", limits.clone());
+    let (least, most) = (Limiter::new(limits.clone()), Limiter::new(limits));
+    let begun = Instant::now();
+    let now = || Duration::from_secs(60) + begun.elapsed();
+    let at = |time| Timestamp::ORIGIN.saturating_add(time);
+    let mut slack = Duration::ZERO;
+    for step in 0..100u64 {
+        sleep(Duration::from_millis(step * 5 % 13)).await;
+        // One key is soon used up, the other has its bucket full now and then.
+        let name = if step % 3 == 0 { "bob" } else { "alice" };
+        let tokens = if step == 1 { 1000 } else { 1 + step * 7 % 31 };
+        let charge = |model: &Limiter, time| {
+            let nothing = model.admit_at(at(time), model.key(name.as_bytes()), Cost::new(0, 0)).unwrap();
+            nothing.reserve().settle_at(at(time), Settlement::Used(tokens));
+        };
+        let left = |model: &Limiter, time| -> Vec<u64> {
+            let levels = model.levels_at(at(time), model.key(name.as_bytes()));
+            levels.iter().map(|level| level.remaining).collect()
+        };
+        let has_room = |model: &Limiter, time| left(model, time).iter().all(|left| *left >= tokens);
+
+        let (remembered, before) = (replica.store.status().remembered, now());
+        let found = admit(&limiter, name, Cost::tokens(tokens)).await;
+        let after = now();
+        let is_remembered = replica.store.status().remembered > remembered;
+        slack = slack.max(after - before + ROUNDING);
+        let (early, late) = (before - slack, after + slack);
+        let seen: Vec<u64> = match &found {
+            Ok(reservation) => {
+                assert!(has_room(&least, late), "step {step}: {reservation:?}");
+                charge(&least, before - ROUNDING);
+                charge(&most, after + ROUNDING);
+                reservation.levels().iter().map(|level| level.remaining).collect()
+            }
+            Err(denied) => {
+                let wait = denied.retry_after().unwrap();
+                assert!(!has_room(&most, early + wait), "step {step}: {denied:?} would fit before");
+                // What is known of a denial knows nothing of what smaller requests have taken since.
+                if is_remembered {
+                    continue;
+                }
+                assert!(has_room(&least, late + wait), "step {step}: {denied:?} does not fit then");
+                denied.levels().iter().map(|level| level.remaining).collect()
+            }
+        };
+        for ((seen, fewest), greatest) in seen.iter().zip(left(&most, early)).zip(left(&least, late)) {
+            assert!((fewest..=greatest).contains(seen), "step {step}: {seen} not {fewest} to {greatest}");
+        }
+    }
+    assert_eq!(replica.store.status().failures, 0);
 }
 
 /// What happens to one key.
