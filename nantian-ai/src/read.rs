@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use crate::error::{BoxError, Error};
 use crate::memory::HeldMemory;
 
-pub use crate::gzip::unpack;
+pub use crate::packed::unpack;
 
 /// The most that is reserved on the word of a `content-length` alone.
 const FIRST_RESERVE: usize = 256 * 1024;

@@ -20,8 +20,8 @@ use crate::body::RequestBody;
 use crate::call::budget::BudgetedCall;
 use crate::dialect::{ClientDialect, Operation, Surface};
 use crate::error::{BoxError, Error};
-use crate::gzip::unpack_within;
 use crate::memory::HeldMemory;
+use crate::packed::unpack_within;
 use crate::read::ReadBody;
 use crate::respond::{DialectResponder, Responder as _};
 
