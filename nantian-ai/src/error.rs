@@ -64,8 +64,8 @@ pub enum Error {
         /// The fields.
         losses: Losses,
     },
-    /// The request body is compressed, and not with gzip. Maps to 415.
-    #[error("content-encoding `{encoding}` is not supported, send gzip or the body as it is")]
+    /// The request body is compressed, and with neither gzip nor zstd. Maps to 415.
+    #[error("content-encoding `{encoding}` is not supported, send gzip, zstd or the body as it is")]
     UnsupportedEncoding {
         /// The encoding of the request.
         encoding: String,

@@ -59,7 +59,7 @@
 //! - A client is answered once a stream has said something: one that fails, stalls or breaks off before is
 //!   repeated or answered with a status. One that does so later ends with an error event of the client's
 //!   dialect.
-//! - A body that is compressed with gzip is sent on as it was before.
+//! - A body that is compressed with gzip or zstd is sent on as it was before.
 //! - [`Timeouts`] bound each attempt: a buffered reply as a whole, a stream to its first token and then
 //!   from chunk to chunk.
 //! - Estimates of input tokens are corrected by what the provider has reported, see [`Calibration`].

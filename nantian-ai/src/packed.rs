@@ -1,31 +1,42 @@
 //! Compressed request bodies: some clients send large ones so, and what comes after works on the JSON itself.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 use crate::error::Error;
 use crate::memory::HeldMemory;
 
-/// Whether a body with these headers is compressed in a way that is undone here.
+/// The largest window of zstd that a client may ask for, in bytes (RFC 9659, 3). As much, and a block, is
+/// unpacked beyond a limit at most.
+const MAX_WINDOW: u64 = 8 << 20;
+
+/// A way of compression that is undone here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Coding {
+    Gzip,
+    Zstd,
+}
+
+/// How a body with these headers is compressed; `None` if it is not.
 ///
 /// # Errors
-/// [`Error::UnsupportedEncoding`] if it is compressed in another.
-pub(crate) fn is_packed(headers: &HeaderMap) -> Result<bool, Error> {
+/// [`Error::UnsupportedEncoding`] if it is in a way that is not undone here.
+pub(crate) fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Error> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     let coding = match (codings.next(), codings.next()) {
-        (None, _) => return Ok(false),
+        (None, _) => return Ok(None),
         (Some(coding), None) => coding,
         (Some(_), Some(_)) => return Err(unsupported(headers)),
     };
-    match coding.to_str().map(str::trim) {
-        Ok(coding) if coding.eq_ignore_ascii_case("identity") => Ok(false),
-        Ok(coding) if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") => {
-            Ok(true)
-        }
+    match coding.as_bytes().trim_ascii().to_ascii_lowercase().as_slice() {
+        b"identity" => Ok(None),
+        b"gzip" | b"x-gzip" => Ok(Some(Coding::Gzip)),
+        b"zstd" => Ok(Some(Coding::Zstd)),
         _ => Err(unsupported(headers)),
     }
 }
@@ -36,13 +47,9 @@ pub(crate) fn is_packed(headers: &HeaderMap) -> Result<bool, Error> {
 /// # Errors
 /// [`Error::UnsupportedEncoding`], [`Error::BodyTooLarge`], and [`Error::BodyRead`] if it is broken.
 pub fn unpack(headers: &mut HeaderMap, body: Bytes, limit: u64) -> Result<Bytes, Error> {
-    if !is_packed(headers)? {
-        return Ok(body);
-    }
-    let mut plain = Vec::new();
-    let most = limit.saturating_add(1);
-    let read = MultiGzDecoder::new(&body[..]).take(most).read_to_end(&mut plain);
-    read.map_err(|error| Error::BodyRead { source: Arc::new(error) })?;
+    let Some(coding) = coding(headers)? else { return Ok(body) };
+    let plain = coding.unpacked(&body, limit.saturating_add(1));
+    let plain = plain.map_err(|error| Error::BodyRead { source: Arc::new(error) })?;
     if plain.len() as u64 > limit {
         return Err(Error::BodyTooLarge { limit });
     }
@@ -69,6 +76,35 @@ fn unsupported(headers: &HeaderMap) -> Error {
     Error::UnsupportedEncoding { encoding: codings.join(", ") }
 }
 
+// === impl Coding ===
+
+impl Coding {
+    /// What was packed, or as much of it.
+    fn unpacked(self, mut packed: &[u8], most: u64) -> io::Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        match self {
+            Self::Gzip => {
+                MultiGzDecoder::new(packed).take(most).read_to_end(&mut plain)?;
+            }
+            Self::Zstd => {
+                let mut decoder = FrameDecoder::new();
+                decoder.set_max_window_size(MAX_WINDOW);
+                let mut room = most;
+                // One frame, or several in a row.
+                loop {
+                    let frame = StreamingDecoder::new_with_decoder(&mut packed, &mut decoder);
+                    let frame = frame.map_err(io::Error::other)?;
+                    room -= frame.take(room).read_to_end(&mut plain)? as u64;
+                    if packed.is_empty() || room == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(plain)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -78,6 +114,12 @@ mod tests {
 
     use super::*;
 
+    /// What `zstd --no-check` makes of what [`plain`] says.
+    const FRAME: &[u8] = b"\x28\xb5\x2f\xfd\x00\x58\x2d\x02\x00\x42\x44\x0e\x14\xa0\x57\x63\xa4\xc0\x56\x94\xca\
+        \x32\xa4\xf2\x03\x13\x80\x41\x83\x97\xa8\x7a\x13\x2d\x20\xed\x51\x14\x87\x0e\x68\xf0\x7b\x69\x2e\x4d\xc2\
+        \x64\x95\x4b\x7c\xe7\x49\x6a\x06\xdc\x9b\x06\x77\x13\x4d\x2e\x14\xbf\x4f\x96\x84\x66\x01\x02\x00\x04\x4f\
+        \xa9\xf1\x15\x0a\x14";
+
     fn headers(codings: &[&'static str]) -> HeaderMap {
         codings.iter().map(|coding| (CONTENT_ENCODING, coding.parse().unwrap())).collect()
     }
@@ -86,6 +128,54 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(plain).unwrap();
         encoder.finish().unwrap().into()
+    }
+
+    fn plain() -> String {
+        let message = r#"{"role":"user","content":"again and again"}"#;
+        format!(r#"{{"model":"any","messages":[{}]}}"#, [message; 7].join(","))
+    }
+
+    /// A frame of zstd with a window of 2 to the power of 10 and as many more as it says, and in it so many
+    /// blocks of 128 KiB of spaces.
+    fn spaces(window: u8, blocks: usize) -> Bytes {
+        let block = |last: u8| [2 | last, 0, 0x10, b' '];
+        let head = [0x28, 0xb5, 0x2f, 0xfd, 0, window << 3];
+        [&head[..], &block(0).repeat(blocks - 1), &block(1)].concat().into()
+    }
+
+    #[test]
+    fn frames_of_zstd_are_unpacked() {
+        let once = unpack(&mut headers(&["zstd"]), Bytes::from_static(FRAME), 336).unwrap();
+        assert_eq!(once, plain());
+        let twice = unpack(&mut headers(&["Zstd"]), [FRAME, FRAME].concat().into(), 672).unwrap();
+        assert_eq!(twice, plain().repeat(2));
+        let long = unpack(&mut headers(&["zstd"]), spaces(13, 100), 100 << 17).unwrap();
+        assert!(long == " ".repeat(100 << 17));
+    }
+
+    #[test]
+    fn zstd_takes_no_more_memory_than_it_may() {
+        for (bomb, limit) in [(Bytes::from_static(FRAME), 335), (spaces(13, 1_000), 1_000)] {
+            let refused = unpack(&mut headers(&["zstd"]), bomb, limit);
+            assert!(matches!(refused, Err(Error::BodyTooLarge { .. })), "{limit}");
+        }
+        let refused = unpack(&mut headers(&["zstd"]), spaces(14, 1), 1 << 20);
+        assert!(matches!(refused, Err(Error::BodyRead { .. })), "no window of 16 MiB");
+    }
+
+    #[test]
+    fn a_frame_of_zstd_that_breaks_off_is_refused_and_no_other_one_panics() {
+        for at in 0..FRAME.len() {
+            let refused = unpack(&mut headers(&["zstd"]), Bytes::from_static(&FRAME[..at]), 999);
+            assert!(matches!(refused, Err(Error::BodyRead { .. })), "{at}");
+            for bit in 0..8 {
+                let mut frame = FRAME.to_vec();
+                frame[at] ^= 1 << bit;
+                if let Ok(plain) = unpack(&mut headers(&["zstd"]), frame.into(), 999) {
+                    assert!(plain.len() <= 999, "{at} {bit}");
+                }
+            }
+        }
     }
 
     #[test]

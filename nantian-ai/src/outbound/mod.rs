@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::facts::RequestFacts;
 use crate::headers::STRICT;
 use crate::ir::Losses;
-use crate::packed::{is_packed, unpack};
+use crate::packed::{coding, unpack};
 use crate::target::Target;
 use crate::translate::Translation;
 use crate::usage::{is_added, options_that_ask};
@@ -91,7 +91,7 @@ impl Target {
         if !self.speaks(&surface) && !self.translates(&surface) && !counted {
             return Err(self.unsupported(&surface));
         }
-        is_packed(&head.headers)?;
+        coding(&head.headers)?;
         Ok(surface)
     }
 
