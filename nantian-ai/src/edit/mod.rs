@@ -148,7 +148,7 @@ impl<'a> Object<'a> {
     }
 
     /// The same, and other places of the body replaced besides. Of two that overlap the one that begins first
-    /// is.
+    /// is, but for members that are cut out one by one: all of them are.
     pub(crate) fn set_and<'e>(
         &self,
         body: &Bytes,
@@ -234,8 +234,11 @@ fn is_wide(text: &[u8]) -> bool {
 fn replaced(body: &Bytes, mut from: usize, edits: Vec<(Range<usize>, &str)>) -> Vec<Bytes> {
     let mut pieces = Vec::with_capacity(2 * edits.len() + 1);
     for (range, value) in edits {
-        // It is in what has been replaced.
+        // It is in what has been replaced, or follows on the first of a list, with which its comma has gone.
         if range.start < from {
+            if value.is_empty() && range.end > from {
+                from = cut_on(body, from, range.end);
+            }
             continue;
         }
         pieces.push(body.slice(from..range.start));
@@ -246,6 +249,13 @@ fn replaced(body: &Bytes, mut from: usize, edits: Vec<(Range<usize>, &str)>) -> 
     }
     pieces.push(body.slice(from..));
     pieces
+}
+
+/// Where a cut up to `from` ends that goes on to `to`: with the first of a list goes the comma behind it.
+fn cut_on(body: &[u8], from: usize, to: usize) -> usize {
+    let is_first = body.get(..from).is_some_and(|before| before.trim_ascii_end().ends_with(b","));
+    let after = body.get(to..).unwrap_or_default().trim_ascii_start().strip_prefix(b",");
+    after.filter(|_| is_first).map_or(to, |after| body.len() - after.trim_ascii_start().len())
 }
 
 /// The `model` of a body, without building anything else. `None` if there is none, or no JSON object.
@@ -343,6 +353,22 @@ mod tests {
         assert_eq!(set(cuts.clone()), br#"{"model":"x","a":1}"#);
         let all = [cuts, vec![(1 + 6 * MANY..body.len() - 1, "")]].concat();
         assert_eq!(set(all), br#"{"model":"x"}"#);
+    }
+
+    #[test]
+    fn members_that_are_cut_out_one_by_one_are_all_gone() {
+        let body = Bytes::from_static(br#"{"a":1, "b":2 , "c":3, "d":4}"#);
+        let object = Object::parse(&body).unwrap();
+        for gone in ["a", "ab", "ba", "abc", "bc", "bd", "acd", "abcd", "dcba"] {
+            let mut cuts = Vec::new();
+            for one in gone.bytes() {
+                cut::cut_out(object.members().map(|(name, range)| (range, name == [one])), 0, &mut cuts);
+            }
+            let left = object.set_and(&body, &[], cuts).concat();
+            let left: Map<String, Value> = serde_json::from_slice(&left).unwrap();
+            let expected = ["a", "b", "c", "d"].into_iter().filter(|name| !gone.contains(name));
+            assert!(left.keys().eq(expected), "{gone}: {left:?}");
+        }
     }
 
     #[test]
