@@ -52,9 +52,10 @@
 //! - The client's credentials end here, see [`Credential`]; the upstream's 401 becomes 502. With the feature
 //!   `aws` requests to Bedrock are signed; accounts of Entra ID and, with the feature `gcp`, of Google are
 //!   exchanged for [tokens](token).
-//! - In one dialect only the top-level `model` of the body changes, and a stream is asked to tell its usage,
-//!   see [`edit`]. The body is read whole, within [`TargetConfig::max_body`], so that a failed attempt can be
-//!   repeated, see [`RetryPolicy`](retry::RetryPolicy); how many calls are repeats at once has a
+//! - In one dialect only the top-level `model` of the body changes, members that name others end here, and a
+//!   stream is asked to tell its usage, see [`edit`]. The body is read whole, within
+//!   [`TargetConfig::max_body`], so that a failed attempt can be repeated, see
+//!   [`RetryPolicy`](retry::RetryPolicy); how many calls are repeats at once has a
 //!   [budget](retry::RetryBudget).
 //! - A client is answered once a stream has said something: one that fails, stalls or breaks off before is
 //!   repeated or answered with a status. One that does so later ends with an error event of the client's

@@ -1,6 +1,6 @@
 //! Members that some readers take for others: Go's JSON knows a name also by letters of another case, and of
 //! several members the last counts. A provider written in Go (Ollama, LocalAI) would serve the model of
-//! `"MODEL"`, whatever `"model"` says.
+//! `"MODEL"`, whatever `"model"` says. And members that name other models besides.
 
 use std::borrow::Cow;
 
@@ -22,23 +22,27 @@ const DECISIVE: [&str; 9] = [
     "stream_options",
 ];
 
-/// Members that look like others, at most: each that is cut out leaves pieces of the body, and who sends more
-/// means harm.
+/// Members in which a client names models that are to be asked where the first one fails: OpenRouter's in
+/// any dialect, and those of Messages, with what Anthropic has given towards their price. Which models are
+/// asked, and paid for, is the operator's to say.
+const OTHER_MODELS: [&str; 3] = ["fallback_credit_token", "fallbacks", "models"];
+
+/// Members that are cut out, at most: each of them leaves pieces of the body, and who sends more means harm.
 const MOST: usize = 64;
 
-/// What has to change in a body so that no reader finds anything else than what has been read here; what is
-/// cut out is named, but for a model, which is never the client's.
+/// What has to change in a body so that no reader finds anything else than what has been read here, nor any
+/// model but the one; what is cut out is named, but for a model, which is never the client's.
 ///
 /// # Errors
 /// [`Malformed`] where there is more of it than anyone means.
 pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Result<Vec<Edit>, Malformed> {
     let mut cuts = Vec::new();
     let mut seen = 0;
-    for (meant, range) in object.members().filter_map(|(name, range)| Some((resembled(name)?, range))) {
+    for (meant, range) in object.members().filter_map(|(name, range)| Some((unwanted(name)?, range))) {
         if seen == MOST {
             return Err(Malformed {
                 offset: range.start as u64,
-                reason: "too many names that look like others",
+                reason: "too many names that look like others, or are of other models",
             });
         }
         seen += 1;
@@ -47,7 +51,7 @@ pub(crate) fn edits(object: &Object<'_>, losses: &mut Losses) -> Result<Vec<Edit
         }
     }
     if seen > 0 {
-        cut_out(object.members().map(|(name, range)| (range, resembled(name).is_some())), 0, &mut cuts);
+        cut_out(object.members().map(|(name, range)| (range, unwanted(name).is_some())), 0, &mut cuts);
     }
     Ok(cuts)
 }
@@ -74,12 +78,26 @@ pub(super) fn resembled(written: &[u8]) -> Option<&'static str> {
     if written.iter().all(is_plain) {
         return None;
     }
-    let written = std::str::from_utf8(written).ok()?;
-    let name: Cow<'_, str> = match written.contains('\\') {
-        true => serde_json::from_str::<String>(&format!("\"{written}\"")).ok()?.into(),
-        false => written.into(),
-    };
+    let name = read(written)?;
     DECISIVE.into_iter().find(|known| *known != name && name.chars().map(folded).eq(known.chars()))
+}
+
+/// What a member is, if it is to be cut out.
+fn unwanted(written: &[u8]) -> Option<&'static str> {
+    let of_other_models = || {
+        let name = read(written)?;
+        OTHER_MODELS.into_iter().find(|known| *known == name)
+    };
+    resembled(written).or_else(of_other_models)
+}
+
+/// A name without its escapes.
+fn read(written: &[u8]) -> Option<Cow<'_, str>> {
+    let written = std::str::from_utf8(written).ok()?;
+    match written.contains('\\') {
+        true => serde_json::from_str::<String>(&format!("\"{written}\"")).ok().map(Cow::Owned),
+        false => Some(Cow::Borrowed(written)),
+    }
 }
 
 /// A letter as Go compares it: `ſ` and the sign of the kelvin are an `s` and a `k`, too.
@@ -120,6 +138,16 @@ mod tests {
                 "options,stream",
             ),
             (r#"{"max_to\u212aens":9,"max_tokenſ":8,"model":"a"}"#, r#"{"model":"m"}"#, "max_tokens"),
+            (
+                r#"{"models":["b"],"MODEL":"b","model":"a","fallbacks":"default"}"#,
+                r#"{"model":"m"}"#,
+                "models,fallbacks",
+            ),
+            (
+                r#"{"model":"a","mod\u0065ls":["b"],"x":{"models":1}}"#,
+                r#"{"model":"m","x":{"models":1}}"#,
+                "models",
+            ),
         ] {
             assert_eq!(sent(body), (expected.to_owned(), lost.to_owned()), "{body}");
         }

@@ -109,6 +109,35 @@ async fn anthropic_gets_its_key_and_a_version() {
 }
 
 #[tokio::test]
+async fn no_model_is_asked_but_the_operators() {
+    for (config, path, asked, sent, dropped) in [
+        (
+            TargetConfig::new("demo/openrouter", "openrouter", "x/y:free"),
+            "/v1/chat/completions",
+            r#"{"model":"a","models":["anthropic/claude-opus-5"],"messages":[]}"#,
+            r#"{"model":"x/y:free","messages":[]}"#,
+            "models",
+        ),
+        (
+            TargetConfig::new("demo/claude", "anthropic", "claude-haiku-4-5"),
+            "/v1/messages",
+            r#"{"fallbacks":[{"model":"claude-opus-5"}],"max_tokens":9,"messages":[],"model":"a"}"#,
+            r#"{"max_tokens":9,"messages":[],"model":"claude-haiku-4-5"}"#,
+            "fallbacks",
+        ),
+    ] {
+        let upstream = Upstream::new().replies(json(200, "{}"));
+        let (head, _) = send(layer(config.clone()), &upstream, post(path, asked)).await;
+        assert_eq!(head.headers["x-nantian-dropped"], dropped);
+        assert_eq!(upstream.request().1, sent);
+        let mut strict = post(path, asked);
+        strict.headers_mut().insert("x-nantian-strict", "true".parse().unwrap());
+        let (head, body) = send(layer(config), &Upstream::new(), strict).await;
+        assert_eq!(head.status, 400, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn every_operation_has_its_place_below_the_endpoint() {
     for (provider, path, expected) in [
         ("openai", "/v1/embeddings", "/base/embeddings"),
