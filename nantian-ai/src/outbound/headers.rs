@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::header::{ALT_SVC, CONNECTION, HeaderMap, HeaderName, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::header::{
+    ALT_SVC, CONNECTION, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+};
 
 use crate::dialect::{Dialect, Surface};
 use crate::target::Target;
@@ -10,6 +12,9 @@ use crate::target::Target;
 /// In which features are asked for by their names.
 pub(crate) const ANTHROPIC_BETA: &str = "anthropic-beta";
 pub(crate) const OPENAI_BETA: &str = "openai-beta";
+
+/// What the names of features begin with by which other models may be named, which no provider is told.
+const OF_OTHER_MODELS: [&str; 2] = ["fallback-credit-", "server-side-fallback-"];
 
 /// Parameters of the operations that pass, encoded or not, in alphabetical order. All others end here:
 /// clients put credentials under any name into a query, and those that a route knows are no business of the
@@ -75,7 +80,24 @@ pub(super) fn upstream_headers(client: &HeaderMap) -> HeaderMap {
     for (name, value) in client.iter().filter(|(name, _)| !ends(name)) {
         headers.append(name.clone(), value.clone());
     }
+    forget_other_models(&mut headers);
     headers
+}
+
+/// Takes the features out that are of no use without what has been cut out of the body: Vertex AI refuses
+/// names that it does not know.
+fn forget_other_models(headers: &mut HeaderMap) {
+    let values = headers.get_all(ANTHROPIC_BETA).iter().filter_map(|value| value.to_str().ok());
+    let names: Vec<_> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let is_of_others = |name: &str| OF_OTHER_MODELS.iter().any(|start| name.starts_with(start));
+    if !names.iter().any(|name| is_of_others(name)) {
+        return;
+    }
+    let kept: Vec<_> = names.into_iter().filter(|name| !is_of_others(name)).collect();
+    match HeaderValue::from_str(&kept.join(",")) {
+        Ok(kept) if !kept.is_empty() => headers.insert(ANTHROPIC_BETA, kept),
+        _ => headers.remove(ANTHROPIC_BETA),
+    };
 }
 
 /// Tells of a client's headers those that end here.
@@ -254,6 +276,23 @@ mod tests {
             "author",
         ] {
             assert!(!is_credential(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn features_of_other_models_are_left_out() {
+        for (named, left) in [
+            (
+                &["a-1, server-side-fallback-2026-07-01", "fallback-credit-2026-07-01,b-2"][..],
+                &["a-1,b-2"][..],
+            ),
+            (&["server-side-fallback-2026-07-01"][..], &[][..]),
+            (&["a-1, b-2", "c-3"][..], &["a-1, b-2", "c-3"][..]),
+        ] {
+            let named =
+                named.iter().map(|named| (HeaderName::from_static(ANTHROPIC_BETA), named.parse().unwrap()));
+            let sent = upstream_headers(&named.collect());
+            assert_eq!(sent.get_all(ANTHROPIC_BETA).iter().collect::<Vec<_>>(), left);
         }
     }
 

@@ -33,7 +33,7 @@ async fn claude_at_vertex_ai_is_named_by_the_path_and_told_its_version_by_the_bo
         ),
         (
             "/v1/messages",
-            r#"{"max_tokens":9, "model" : "any","stream":true,"messages":[]}"#,
+            r#"{"max_tokens":9, "model" : "any","fallbacks":"default","stream":true,"messages":[]}"#,
             "claude-sonnet-4-5@20250929:streamRawPredict",
             r#"{"anthropic_version":"vertex-2023-10-16","max_tokens":9,"stream":true,"messages":[]}"#,
         ),
@@ -58,7 +58,8 @@ async fn claude_at_vertex_ai_is_named_by_the_path_and_told_its_version_by_the_bo
     ] {
         let upstream = Upstream::new().replies(reply(200, MESSAGE));
         let mut request = post(path, asked);
-        request.headers_mut().insert("anthropic-beta", "interleaved-thinking-2025-05-14".parse().unwrap());
+        let features = "server-side-fallback-2026-07-01, interleaved-thinking-2025-05-14";
+        request.headers_mut().insert("anthropic-beta", features.parse().unwrap());
         send(layer(claude()), &upstream, request).await;
         let (head, body) = upstream.request();
         assert_eq!(head.uri.to_string(), format!("{BASE}/models/{at}"), "{path}");
