@@ -4,13 +4,23 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use http::header::{HeaderMap, RETRY_AFTER};
+use jiff::SignedDuration;
 
 pub use crate::call::budget::{BudgetPolicy, BudgetedCall, RetryBudget};
+
+/// What is left of a limit, and when it is whole again.
+const LIMITS: [(&str, &str); 3] = [
+    ("x-ratelimit-remaining", "x-ratelimit-reset"),
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+];
 
 /// How often a request is repeated, and how long to wait before.
 ///
 /// The wait before the n-th repetition is drawn evenly from zero to a bound that grows with n, at most
-/// `max_backoff` ("full jitter"), and is never less than what the upstream's `Retry-After` asks for.
+/// `max_backoff` ("full jitter"), and is never less than what the upstream's `Retry-After` asks for. In a 429
+/// that has none it is what the fields say of a limit that is used up (`x-ratelimit-reset` where
+/// `x-ratelimit-remaining` is 0, both also with `-requests` or `-tokens`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -111,7 +121,7 @@ impl RetryPolicy {
     /// How long to wait before the next attempt; `None` if the request is not to be repeated.
     ///
     /// `retries` attempts after the first have been made; `chance` is evenly drawn from `0.0..1.0`; `now`
-    /// is what a date in `Retry-After` is compared with.
+    /// is what a date in `Retry-After`, or the end of a limit's window, is compared with.
     ///
     /// Repeated are failures without a response and the statuses 408, 425, 429, 500, 502, 503, 504 and
     /// 529, unless the upstream says `x-should-retry: false`.
@@ -155,7 +165,10 @@ impl Failure<'_> {
     pub(crate) fn asked_at(&self, now: SystemTime) -> Option<Duration> {
         match self {
             Self::NoResponse => None,
-            Self::Response { headers, .. } => retry_after(headers, now),
+            Self::Response { status, headers } => {
+                let is_limited = *status == StatusCode::TOO_MANY_REQUESTS;
+                retry_after(headers, now).or_else(|| reset(headers, now).filter(|_| is_limited))
+            }
         }
     }
 }
@@ -174,16 +187,50 @@ fn is_passing(status: StatusCode) -> bool {
 
 /// `retry-after-ms` (OpenAI), else `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let seconds = |text: &str| Duration::try_from_secs_f64(text.parse().ok()?).ok();
-    if let Some(wait) = text("retry-after-ms").and_then(seconds) {
+    if let Some(wait) = text(headers, "retry-after-ms").and_then(seconds) {
         return Some(wait / 1_000);
     }
-    let value = text(RETRY_AFTER.as_str())?;
+    let value = text(headers, RETRY_AFTER.as_str())?;
     seconds(value).or_else(|| {
         let date = httpdate::parse_http_date(value).ok()?;
         Some(date.duration_since(now).unwrap_or_default())
     })
+}
+
+/// How long it takes until a limit of which nothing is left is reset, as OpenAI, OpenRouter and those that do
+/// as they do tell it; the longest, if there are several.
+fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let is_used_up = |remaining: &str| {
+        let left: Option<f64> = text(headers, remaining).and_then(|left| left.parse().ok());
+        left.is_some_and(|left| left <= 0.0)
+    };
+    let resets = LIMITS.iter().filter(|(remaining, _)| is_used_up(remaining));
+    resets.filter_map(|(_, reset)| wait_until(text(headers, reset)?, now)).max()
+}
+
+/// A wait, in seconds or as Go writes it (`6m0s`), or until a moment, in seconds or milliseconds since 1970.
+fn wait_until(text: &str, now: SystemTime) -> Option<Duration> {
+    let Ok(number) = text.parse::<f64>() else {
+        return text.parse::<SignedDuration>().ok()?.try_into().ok();
+    };
+    // No wait is of three years, and no moment in seconds after the year 5000.
+    if number < 1e8 {
+        return Duration::try_from_secs_f64(number).ok();
+    }
+    let since = if number < 1e11 { number } else { number / 1e3 };
+    let moment = SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(since).ok()?)?;
+    Some(moment.duration_since(now).unwrap_or_default())
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+/// Tells in `Retry-After` how long the upstream does not want to be asked, unless it does so itself.
+pub(crate) fn tell_wait(headers: &mut HeaderMap, wait: Duration) {
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    headers.entry(RETRY_AFTER).or_insert(seconds.into());
 }
 
 #[cfg(test)]
@@ -223,6 +270,36 @@ mod tests {
         for odd in ["soon", "-1", "NaN", "1e400"] {
             assert_eq!(after(429, &[("retry-after", odd)]), Some(Duration::from_millis(250)));
         }
+    }
+
+    #[test]
+    fn a_limit_that_is_used_up_is_waited_for_in_each_form() {
+        let (ten, soon) = (Some(Duration::from_secs(10)), Some(Duration::from_millis(250)));
+        for (reset, wait) in [
+            ("10", ten),
+            ("9.0", Some(Duration::from_secs(9))),
+            ("10s", ten),
+            ("0m10.0s", ten),
+            ("10000ms", ten),
+            ("784111787", ten),
+            ("784111787000", ten),
+            ("784111700", soon),
+            ("6m0s", None),
+            ("-1s", soon),
+            ("later", soon),
+        ] {
+            for kind in [0, 1, 2] {
+                let (remaining, name) = LIMITS[kind];
+                assert_eq!(after(429, &[(remaining, "0"), (name, reset)]), wait, "{name}: {reset}");
+                assert_eq!(after(429, &[(remaining, "1"), (name, reset)]), soon, "something is left");
+                assert_eq!(after(503, &[(remaining, "0"), (name, reset)]), soon, "that is not why");
+                let told = [("retry-after", "10"), (remaining, "0"), (name, reset)];
+                assert_eq!(after(429, &told), ten, "it has said so itself");
+            }
+        }
+        let [_, (requests, first), (tokens, second)] = LIMITS;
+        let both = [(requests, "0"), (first, "7s"), (tokens, "0"), (second, "10s")];
+        assert_eq!(after(429, &both), ten);
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! What a provider's refusal comes to.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 
 use super::Call;
@@ -17,7 +16,7 @@ use crate::error::{BoxError, Error};
 use crate::ir::FaultKind;
 use crate::outbound::Way;
 use crate::outbound::fitted_limit::Bound;
-use crate::retry::Failure;
+use crate::retry::{Failure, tell_wait};
 use crate::target::Target;
 use crate::usage::UsageSink;
 use crate::wish::Wish;
@@ -26,7 +25,7 @@ use crate::wish::Wish;
 
 impl<K: UsageSink> Call<K> {
     /// Judges a refusal by its status.
-    pub(super) fn refused<B>(&mut self, target: &Target, response: Response<B>) -> Step<B>
+    pub(super) fn refused<B>(&mut self, target: &Target, mut response: Response<B>) -> Step<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -43,10 +42,13 @@ impl<K: UsageSink> Call<K> {
             return Step::Again(self.again(Duration::ZERO));
         }
         let failure = Failure::Response { status, headers: response.headers() };
-        if !waits_by_words(target, status)
+        if !waits_by_words(target, status, response.headers())
             && let Some(wait) = self.next(target, failure)
         {
             return Step::Again(wait);
+        }
+        if let Some(asked) = failure.asked_at(SystemTime::now()) {
+            tell_wait(response.headers_mut(), asked);
         }
         self.metering.begin(status, response.headers());
         // A refused credential is this side's fault: passed on, a client would blame its own.
@@ -96,10 +98,10 @@ impl<K: UsageSink> Call<K> {
             fault.kind = FaultKind::Unsupported;
         }
         let is_of_the_secret = is_refused_credential(&fault);
-        let waits = waits_by_words(target, status) && !is_of_the_secret;
-        if waits && let Some(wait) = gemini::asked_wait(&said) {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            receiving.head.headers.entry(RETRY_AFTER).or_insert(seconds.into());
+        let headers = &mut receiving.head.headers;
+        let waits = waits_by_words(target, status, headers) && !is_of_the_secret;
+        if waits && let Some(wait) = wait_in_words(target, status, &said) {
+            tell_wait(headers, wait);
         }
         // The model has failed, and may do better.
         if waits || fault.kind == FaultKind::Unreadable {
@@ -181,9 +183,21 @@ impl<K: UsageSink> Call<K> {
     }
 }
 
-/// Whether the words tell how long a provider wants not to be asked.
-fn waits_by_words(target: &Target, status: StatusCode) -> bool {
-    target.dialect() == Dialect::Gemini && status == StatusCode::TOO_MANY_REQUESTS
+/// Whether the words alone tell how long a provider wants not to be asked.
+fn waits_by_words(target: &Target, status: StatusCode, headers: &HeaderMap) -> bool {
+    let says_so =
+        target.dialect() == Dialect::Gemini || openai::has_limits_in_bodies(&target.config().provider);
+    let failure = Failure::Response { status, headers };
+    says_so && status == StatusCode::TOO_MANY_REQUESTS && failure.asked_at(SystemTime::now()).is_none()
+}
+
+/// How long that is.
+fn wait_in_words(target: &Target, status: StatusCode, said: &[u8]) -> Option<Duration> {
+    if target.dialect() == Dialect::Gemini {
+        return gemini::asked_wait(said);
+    }
+    let headers = openai::limits_in(said);
+    Failure::Response { status, headers: &headers }.asked_at(SystemTime::now())
 }
 
 /// Statuses of which only the words tell what is meant: that something in a request cannot be, with 404 that

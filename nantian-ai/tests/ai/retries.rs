@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nantian_ai::{
     ConnectTimeout, Credential, Dialect, Error, TargetConfig, Timeouts, Unasked,
@@ -67,6 +67,52 @@ async fn the_wait_that_gemini_asks_for_in_its_body_is_kept_to() {
     // One that says nothing is asked again as any other.
     let upstream = Upstream::new().replies(json(429, "{}")).replies(json(200, answer));
     assert_eq!(send(layer(gemini(1)), &upstream, chat()).await.0.status, 200);
+}
+
+/// A 429 of OpenRouter, which tells in its head or in its body when its window ends.
+fn openrouter_is_exhausted(seconds: u64, in_head: bool) -> http::Response<crate::support::Body> {
+    let end = SystemTime::now() + Duration::from_secs(seconds);
+    let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis().to_string();
+    let fields = [("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", end.as_str())];
+    let said = fields.map(|(name, value)| format!(r#""{name}":"{value}""#)).join(",");
+    let said = if in_head { String::new() } else { said };
+    let message = "Rate limit exceeded: free-models-per-min. ";
+    let mut limited = json(
+        429,
+        &format!(
+            r#"{{"error":{{"message":"{message}","code":429,"metadata":{{"headers":{{{said}}}}}}},"user_id":"u"}}"#
+        ),
+    );
+    for (name, value) in fields.into_iter().filter(|_| in_head) {
+        limited.headers_mut().insert(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+    }
+    limited
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_window_that_openrouter_tells_is_waited_for() {
+    let openrouter = || TargetConfig::new("demo/openrouter", "openrouter", "x/y:free");
+    for in_head in [true, false] {
+        let upstream = Upstream::new().replies(openrouter_is_exhausted(7, in_head)).replies(json(200, "{}"));
+        let started = Instant::now();
+        let (head, _) = send(layer(openrouter().with_retry(retrying(1).retry)), &upstream, chat()).await;
+        assert_eq!(head.status, 200);
+        assert!((5..=7).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+        // Longer than is waited for: it is asked once, and the client hears for how long.
+        let claude = r#"{"model":"any","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+        for request in [chat(), post("/v1/messages", claude)] {
+            let upstream = Upstream::new().replies(openrouter_is_exhausted(900, in_head));
+            let config = openrouter().with_retry(retrying(3).retry);
+            let (head, body) = send(layer(config), &upstream, request).await;
+            assert_eq!((head.status.as_u16(), upstream.requests()), (429, 1), "{body}");
+            let wait: u64 = head.headers["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((890..=900).contains(&wait), "{wait}");
+        }
+    }
+    // One that says nothing is asked again as any other.
+    let upstream = Upstream::new().replies(json(429, "{}")).replies(json(200, "{}"));
+    let config = openrouter().with_retry(retrying(1).retry);
+    assert_eq!(send(layer(config), &upstream, chat()).await.0.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
