@@ -274,6 +274,10 @@ impl StreamContext {
         let limit = self.most_of(cursor);
         let is_resumed = self.calls.resumes(direction, index).is_some();
         if let Some(message) = self.message_of(index, direction).filter(|_| !is_resumed) {
+            // As in Envoy, whatever the guest would make of it.
+            if message.overflows_with(chunk.len(), limit) {
+                return self.cannot_hold(cursor, Cause::BodyTooLarge { limit });
+            }
             let shown = message.window.take().unwrap_or_default().bytes;
             message.window = Some(BodyBuffer { bytes: shown.followed_by(std::mem::take(chunk)), limit });
         }
@@ -294,8 +298,8 @@ impl StreamContext {
             self.release(index, direction);
             return Step::Next;
         }
-        let length = message.kept.len() + message.window.as_ref().map_or(0, |window| window.bytes.len());
-        if length > limit && is_kept && verdict != BodyVerdict::Watermark {
+        let length = message.seen_bytes();
+        if length > limit && verdict == BodyVerdict::Buffer {
             return self.cannot_hold(cursor, Cause::BodyTooLarge { limit });
         }
         if verdict == BodyVerdict::Discard && end && !may_be_continued {

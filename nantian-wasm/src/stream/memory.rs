@@ -66,6 +66,6 @@ impl StreamContext {
 impl PluginMessage {
     /// How many bytes of the body are held.
     fn held_bytes(&self) -> usize {
-        self.kept.len() + self.window.as_ref().map_or(0, |window| window.bytes.len()) + self.events.len()
+        self.seen_bytes() + self.events.len()
     }
 }

@@ -155,6 +155,17 @@ impl PluginMessage {
         std::mem::take(&mut self.kept).followed_by(window.bytes.into_bytes())
     }
 
+    /// Whether so many more bytes are too many for the buffer, if they are put into it before the guest sees
+    /// them.
+    pub(super) fn overflows_with(&self, bytes: usize, limit: usize) -> bool {
+        self.is_buffering && self.seen_bytes() + bytes > limit
+    }
+
+    /// How many bytes the guest has seen and holds.
+    pub(super) fn seen_bytes(&self) -> usize {
+        self.kept.len() + self.window.as_ref().map_or(0, |window| window.bytes.len())
+    }
+
     /// Whether the guest was shown parts, or the end, that have not gone on.
     pub(super) fn has_seen_body(&self) -> bool {
         self.window.is_some() || !self.kept.is_empty() || self.shown != Shown::Parts

@@ -117,6 +117,25 @@ fn body_larger_than_may_be_held_is_refused_with_413() {
 }
 
 #[test]
+fn body_that_outgrows_its_buffer_is_refused_whatever_the_guest_would_make_of_the_next_part() {
+    // It continues, buffers, waits for more, discards, and answers.
+    for verdict in [0, 1, 2, 3, 0x10] {
+        let scripted = |script: &[u8]| {
+            plugin("scripted", |config| {
+                config.configuration = Bytes::copy_from_slice(script);
+                config.sandbox.max_buffered_body = 5;
+            })
+        };
+        let body = || [data("abc"), data("def")];
+        let seen = exchange([scripted(&[0, 1, verdict])], post(body()), Response::new(frames([])));
+        assert_eq!((seen.status(), seen.request_body.is_err()), (413, true), "{verdict}");
+        let response = Response::new(frames(body()));
+        let seen = exchange([scripted(&[0, 0, 1, verdict])], get("/"), response);
+        assert_eq!((seen.status(), seen.body.is_err()), (200, true), "{verdict}");
+    }
+}
+
+#[test]
 fn guest_answers_when_it_has_seen_the_whole_request() {
     let (_, seen) = both_ways("e", &["one", "two"]);
     assert_eq!(
