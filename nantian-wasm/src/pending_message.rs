@@ -71,6 +71,14 @@ impl<P, B> PendingMessage<P, B> {
         HeldMessage::new(parts, body, relay)
     }
 
+    /// How many bytes of the body have been read.
+    pub(crate) fn gathered_bytes(&self) -> usize {
+        match &self.body {
+            Incoming::Untouched(_) => 0,
+            Incoming::Gathered(_, gathered) => gathered.bytes.len(),
+        }
+    }
+
     /// The headers, and the body with its way past the plugins.
     pub(crate) fn open(self, direction: Direction, stream: &mut StreamHandle) -> (P, Pin<Box<B>>, Relay) {
         let relay = Relay::new(stream, direction, self.folds_end);

@@ -234,7 +234,7 @@ where
         if let Some(limit) = waiting.limit(limit) {
             *waiting = (*waiting).gather(limit, &shared.context, cx);
         }
-        if !is_free {
+        if !is_free && !shared.context.outgrows(Direction::Request, waiting.gathered_bytes()) {
             *request = Some(waiting);
             return Poll::Pending;
         }
@@ -346,7 +346,7 @@ where
         if let Some(limit) = waiting.limit(limit) {
             waiting = waiting.gather(limit, &shared.context, cx);
         }
-        if !is_free {
+        if !is_free && !shared.context.outgrows(Direction::Response, waiting.gathered_bytes()) {
             return Next::Wait(State::Reply { reply: Some(Box::new(waiting)), is_local });
         }
         match show_response(&mut shared.context, &mut waiting.parts, waiting.end, responder) {

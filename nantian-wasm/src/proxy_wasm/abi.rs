@@ -69,6 +69,8 @@ pub(crate) enum HeadersVerdict {
     Continue,
     /// Nothing more of the message reaches the guest before it continues the stream.
     StopAll,
+    /// The same, and a body longer than may be held is refused meanwhile.
+    StopAllAndBuffer,
     /// The headers wait while body parts reach the guest.
     Stop,
 }
@@ -163,6 +165,7 @@ impl HeadersVerdict {
         match code {
             0 | 2 => Self::Continue,
             1 if allows_stop || matches!(abi, Abi::V0_2_100 | Abi::Pingora) => Self::Stop,
+            3 => Self::StopAllAndBuffer,
             _ => Self::StopAll,
         }
     }

@@ -23,6 +23,10 @@ pub(super) struct MessageState {
     pub(super) added: Option<Box<HeaderMap>>,
     /// Plugins that have seen the headers and let them go.
     pub(super) released: usize,
+    /// The plugin that holds the headers asks that a body longer than it may hold be refused.
+    pub(super) is_bounded: bool,
+    /// How much it may hold of the body, of which more has come.
+    pub(super) outgrown: Option<usize>,
     /// The headers are in the exchange, or have been.
     pub(super) has_headers: bool,
     /// The headers have left the stream again.

@@ -84,6 +84,7 @@ impl StreamContext {
             return Step::Next;
         }
         let phase = direction.headers_phase();
+        let outgrown = self.message(direction).outgrown.take();
         self.set_kept(index, direction);
         let Some(message) = self.message_of(index, direction) else { return Step::Next };
         let waits_for_body = message.waits_for_body;
@@ -99,7 +100,16 @@ impl StreamContext {
                 Step::Next
             }
             Pause::Until(_) if waits_for_body => Step::Kept,
-            Pause::Until(_) => self.held(plugin, index, direction, phase),
+            Pause::Until(_) => match outgrown {
+                Some(limit) => self.given_up(
+                    plugin,
+                    index,
+                    direction,
+                    direction.body_phase(),
+                    Cause::BodyTooLarge { limit },
+                ),
+                None => self.held(plugin, index, direction, phase),
+            },
         }
     }
 
@@ -208,7 +218,8 @@ impl StreamContext {
                 }
                 Step::Kept
             }
-            HeadersVerdict::Stop | HeadersVerdict::StopAll => {
+            HeadersVerdict::Stop | HeadersVerdict::StopAll | HeadersVerdict::StopAllAndBuffer => {
+                self.message(direction).is_bounded = verdict == HeadersVerdict::StopAllAndBuffer;
                 self.pause(index, direction, plugin.pause_deadline());
                 self.held(plugin, index, direction, phase)
             }
@@ -283,6 +294,18 @@ impl StreamContext {
             *self.waits.of(direction) = Some(Wait::Guest(index));
             return Step::Over(Action::Pending);
         };
+        self.given_up(plugin, index, direction, phase, cause)
+    }
+
+    /// Waits no longer for the guest that holds a message.
+    fn given_up(
+        &mut self,
+        plugin: &Plugin,
+        index: usize,
+        direction: Direction,
+        phase: Phase,
+        cause: Cause,
+    ) -> Step {
         match self.failed(plugin, index, phase, cause) {
             CallOutcome::Over(action) => {
                 self.end_by(direction, &action);

@@ -160,14 +160,31 @@ impl StreamContext {
         *self.waits.of(direction) = None;
     }
 
-    /// How many bytes of a body may be read while a plugin holds its headers; none if nobody looks at them,
-    /// or something else is waited for.
-    pub(crate) fn gathers(&mut self, direction: Direction) -> Option<usize> {
-        let Some(Wait::Guest(index)) = self.waits.of(direction) else { return None };
-        let index = *index;
-        let holder = self.plugins().get(index)?;
+    /// How many bytes of a body may be read while a plugin holds its headers, one more than it may hold where
+    /// it is to be known that there are so many; none if nobody looks at them, or something else is waited
+    /// for.
+    pub(crate) fn gathers(&self, direction: Direction) -> Option<usize> {
+        let limit = self.holder(direction)?.max_buffered_body();
+        if self.message_ref(direction).is_bounded {
+            return Some(limit + 1);
+        }
         let is_watched = self.plugins().iter().any(|plugin| plugin.wants_body(direction, self.streaming));
-        is_watched.then(|| holder.max_buffered_body())
+        is_watched.then_some(limit)
+    }
+
+    /// Whether so many bytes of a body are too many for the plugin that holds its headers and buffers it. The
+    /// message is refused, then, when it is shown again.
+    pub(crate) fn outgrows(&mut self, direction: Direction, bytes: usize) -> bool {
+        let limit = self.holder(direction).map(Plugin::max_buffered_body);
+        let message = self.message(direction);
+        message.outgrown = limit.filter(|limit| message.is_bounded && bytes > *limit);
+        message.outgrown.is_some()
+    }
+
+    /// The plugin that a step waits for.
+    fn holder(&self, direction: Direction) -> Option<&Plugin> {
+        let Some(Wait::Guest(index)) = self.waits.get(direction) else { return None };
+        self.plugins().get(*index)
     }
 
     /// Between the parts of a message: ready when a guest let go what it held of it, when one has ended a

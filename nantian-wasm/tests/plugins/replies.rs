@@ -567,6 +567,43 @@ fn what_comes_of_a_body_while_its_headers_are_held_is_shown_as_one_part() {
     }
 }
 
+#[test]
+fn body_longer_than_may_be_held_is_refused_before_its_headers_are_let_go_where_the_guest_buffers_it() {
+    const LIMIT: usize = 1 << 20;
+    for (message, direction, verdict, length, refused) in [
+        ("request", 0, 3, LIMIT + 1, Some(413)),
+        ("request", 0, 3, LIMIT, None),
+        ("request", 0, 1, LIMIT + 1, None),
+        ("request", 0, 4, LIMIT + 1, None),
+        ("response", 1, 3, LIMIT + 1, Some(500)),
+        ("response", 1, 3, LIMIT, None),
+        ("response", 1, 4, LIMIT + 1, None),
+    ] {
+        let case = format!("{message}, {verdict}, {length}");
+        let text = ASKING.replace("HELD", &format!("proxy_on_{message}_headers"));
+        let text = text.replace("MORE (i32.const 1)", &format!("(i32.const {verdict})"));
+        let reply = format!("(drop (call $continue (i32.const {direction})))");
+        let (_engine, plugin, host) = later(&text.replace("REPLY", &reply));
+        let body = || frames([Frame::data(Bytes::from(vec![b'a'; length - 1])), data("a")]);
+        let inner = service_fn(async |request: Request<RequestBody<Frames>>| {
+            let request = request.into_body().collect().await.unwrap();
+            assert_eq!(request.to_bytes().len(), length);
+            Ok::<_, std::convert::Infallible>(Response::new(body()))
+        });
+        let service = WasmLayer::new([plugin]).layer(inner);
+        let request = Request::post("/").header("host", "a").body(body()).unwrap();
+        let mut answered = std::pin::pin!(service.oneshot(request));
+        let early = answered.as_mut().now_or_never().map(|response| response.unwrap().status().as_u16());
+        assert_eq!(early, refused, "{case}");
+        if refused.is_none() {
+            host.answer();
+            let response = answered.as_mut().now_or_never().unwrap().unwrap();
+            let body = response.into_body().collect().now_or_never().unwrap().unwrap();
+            assert_eq!(body.to_bytes().len(), length, "{case}");
+        }
+    }
+}
+
 /// A body of which nothing is there before it has come.
 struct Late(Arc<AtomicBool>, Frames);
 
