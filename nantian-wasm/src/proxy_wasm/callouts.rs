@@ -265,8 +265,8 @@ pub(super) fn call_foreign_function(
     hand_over(caller, out, return_pointer, return_length)
 }
 
-/// Charges for a call-out of the effective context with a head of so many bytes, and lets a pause last as
-/// long.
+/// Charges for a call-out with a head of so many bytes, and lets a pause of the stream that it is made for
+/// last as long.
 fn begin(
     caller: &mut Caller<'_, State>,
     kind: CallKind,
@@ -290,7 +290,7 @@ fn begin(
         return Err(refuse(state, upstream, CallRefusal::TooMany, Status::InternalFailure));
     };
     let until = state.now.saturating_add(u64::try_from((timeout + GRACE).as_millis()).unwrap_or(u64::MAX));
-    if let Some(plugin_state) = state.exchange_mut().and_then(|exchange| exchange.own()) {
+    if let Some(plugin_state) = state.caller_exchange().and_then(|exchange| exchange.own()) {
         plugin_state.calls_until = plugin_state.calls_until.max(until);
     }
     let id = state.calls.next_id(kind);

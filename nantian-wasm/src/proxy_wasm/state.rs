@@ -258,9 +258,8 @@ impl State {
     /// The exchange of the stream that is charged: the one that the callback is for, wherever the guest has
     /// gone.
     pub(crate) fn charged(&mut self) -> Option<&mut Exchange> {
-        let stream = self.asker.unwrap_or(self.active);
         let exchange = match self.asker {
-            _ if stream == self.effective => &mut self.exchange,
+            _ if self.charged_context() == self.effective => &mut self.exchange,
             Some(_) => &mut self.reserved,
             None => &mut self.aside,
         };
@@ -375,9 +374,19 @@ impl State {
         self.exchange.as_deref_mut()
     }
 
-    /// The stream a host call is made for: the active one when the guest went to the root context to make it.
+    /// The context that the callback is for.
+    fn charged_context(&self) -> u32 {
+        self.asker.unwrap_or(self.active)
+    }
+
+    /// The context a call-out is made for: where the guest is at the root, the one that the callback is for.
     pub(crate) fn caller_context(&self) -> u32 {
-        if self.effective == ROOT { self.active } else { self.effective }
+        if self.effective == ROOT { self.charged_context() } else { self.effective }
+    }
+
+    /// The exchange of the stream that a call-out is made for, if it is for one.
+    pub(crate) fn caller_exchange(&mut self) -> Option<&mut Exchange> {
+        if self.effective == ROOT { self.charged() } else { self.exchange_mut() }
     }
 
     /// Whether the stream can still be steered: not while it is being logged and deleted.

@@ -290,38 +290,41 @@ fn end_of_a_body_does_not_wait_for_the_calls_of_another_stream() {
 
 #[test]
 fn pause_that_a_second_call_prolongs_ends_with_that_call() {
-    let (engine, host) = (Engine::new().unwrap().0, Arc::<Later>::default());
-    let plugin = calling(
-        &engine,
-        &host,
-        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-          (call $call_later) (i32.const 1))
-        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
-          (drop (call $become (i32.const 2))) (call $call_later))"#,
-    );
-    let woken = Arc::new(Woken::default());
-    let waker = Waker::from(Arc::clone(&woken));
-    let mut cx = Context::from_waker(&waker);
-    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
-    assert!(!passes(&mut stream));
-    let run = |milliseconds: u32| {
-        (0..milliseconds).for_each(|_| engine.tick());
-        engine.maintain();
-    };
-    assert!(stream.poll_request(&mut cx).is_pending());
-    run(500);
-    let reply = host.0.lock().unwrap().remove(0);
-    reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
-    assert_eq!(host.0.lock().unwrap().len(), 1, "the guest has called again");
-    assert!(stream.poll_request(&mut cx).is_pending());
-    run(600);
-    assert!(stream.poll_request(&mut cx).is_pending(), "the second call has 400 ms left");
-    run(1_000);
-    assert!(stream.poll_request(&mut cx).is_pending(), "and a second to tell");
-    woken.0.store(false, std::sync::atomic::Ordering::Relaxed);
-    run(600);
-    assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed), "its time is over");
-    assert!(stream.poll_request(&mut cx).is_ready());
+    let (to_stream, to_root) = ("(drop (call $become (i32.const 2)))", "(drop (call $become (i32.const 1)))");
+    // Whichever context the guest has chosen, both calls are the stream's that their callbacks are for.
+    for (first, second) in [("", to_stream), ("", ""), (to_root, to_root)] {
+        let (engine, host) = (Engine::new().unwrap().0, Arc::<Later>::default());
+        let guest = format!(
+            r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+              {first} (call $call_later) (i32.const 1))
+            (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32) {second} (call $call_later))"#
+        );
+        let plugin = calling(&engine, &host, &guest);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+        assert!(!passes(&mut stream));
+        let run = |milliseconds: u32| {
+            (0..milliseconds).for_each(|_| engine.tick());
+            engine.maintain();
+        };
+        assert!(stream.poll_request(&mut cx).is_pending());
+        run(500);
+        assert!(stream.poll_request(&mut cx).is_pending(), "the first call has 500 ms left");
+        let reply = host.0.lock().unwrap().remove(0);
+        reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
+        assert_eq!(host.0.lock().unwrap().len(), 1, "the guest has called again");
+        assert!(stream.poll_request(&mut cx).is_pending());
+        run(600);
+        assert!(stream.poll_request(&mut cx).is_pending(), "the second call has 400 ms left");
+        run(1_000);
+        assert!(stream.poll_request(&mut cx).is_pending(), "and a second to tell");
+        woken.0.store(false, std::sync::atomic::Ordering::Relaxed);
+        run(600);
+        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed), "its time is over");
+        assert!(stream.poll_request(&mut cx).is_ready());
+    }
 }
 
 /// Holds a request until its call-out returns, of which it makes `REPLY`.
