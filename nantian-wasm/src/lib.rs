@@ -113,8 +113,8 @@
 //!   `listener_direction` are answered without `xds`, too. Declaring a property (`declare_property`) is
 //!   answered by `Ok` however often and has no effect: those that guests set are bytes and last as long as
 //!   their stream. `proxy_get_status` says how a call-out ended to the stream that made it, too, not to the
-//!   root alone. A header of headers or trailers that a call-out has not brought is not found (1), which
-//!   Envoy answers by a bad argument (2).
+//!   root alone, and only in the callback that is about it. A header of headers or trailers that a call-out
+//!   has not brought is not found (1), which Envoy answers by a bad argument (2).
 //! * Of Envoy's foreign functions `clear_route_cache` and `declare_property` are there; `compress` and
 //!   `uncompress`, `sign` and `verify_signature`, `expr_create`, `expr_evaluate` and `expr_delete`, and
 //!   `set_envoy_filter_state` are not found (1) unless the [`Host`](host::Host) has them, as that of

@@ -25,9 +25,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long after the end of its time a call-out may still be waited for: the guest is to hear of that end,
 /// and its host may have begun later than the guest's callback and be late to tell.
 const GRACE: Duration = Duration::from_secs(1);
-/// What is answered where an upstream is none, over HTTP and over gRPC.
+/// What is answered where an upstream of HTTP is none.
 const UNKNOWN_HTTP: Status = Status::BadArgument;
-const UNKNOWN_GRPC: Status = Status::ParseFailure;
 /// Most call-outs of one stream at a time.
 const MAX_CONCURRENT: usize = 16;
 /// Longest names of upstreams, services, methods and functions, in bytes.
@@ -150,22 +149,24 @@ fn open_grpc(
     return_id: u32,
 ) -> Result<(), HostCallError> {
     let target = short(caller, upstream, Status::InternalFailure)?;
-    let upstream = protobuf::cluster(&target)
-        .map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
+    let cluster = protobuf::cluster(&target);
+    // As in Envoy, which takes a name by itself for a message that does not parse.
+    let unknown = if cluster.is_some() { Status::InternalFailure } else { Status::ParseFailure };
+    let upstream = cluster.map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
     let service = name(caller, service, Status::InternalFailure)?;
     let method = name(caller, method, Status::InternalFailure)?;
     let block = read(caller, metadata.0, metadata.1)?;
     let metadata = fields(&mut caller.data_mut().interner, &block).ok();
     let metadata = metadata.filter(|_| PathAndQuery::try_from(format!("/{service}/{method}")).is_ok());
     let Some(metadata) = metadata else {
-        return Err(refuse(caller.data(), &upstream, CallRefusal::Malformed, UNKNOWN_GRPC));
+        return Err(refuse(caller.data(), &upstream, CallRefusal::Malformed, unknown));
     };
     put_u32(caller, return_id, 0)?;
     let kind = if unary.is_some() { CallKind::GrpcCall } else { CallKind::GrpcStream };
     let (message, timeout) = unary.unzip();
     let (id, address) = begin(caller, kind, &upstream, timeout.unwrap_or(MAX_TIMEOUT), block.len())?;
     let message = message.map(|message| counted(caller, message).ok_or(CallRefusal::TooMany)).transpose();
-    let message = message.map_err(|why| refuse(caller.data(), &upstream, why, UNKNOWN_GRPC))?;
+    let message = message.map_err(|why| refuse(caller.data(), &upstream, why, unknown))?;
     let state = caller.data_mut();
     let context = state.caller_context();
     state.calls.insert_grpc(id, context);
@@ -173,8 +174,11 @@ fn open_grpc(
     match state.plugin.host.grpc_call(&state.plugin.name, call, GrpcReplies::new(address)) {
         Ok(stream) => state.calls.open_grpc(id, stream),
         Err(error) => {
-            state.calls.remove_grpc(id);
-            return Err(refuse(state, &upstream, error.into(), UNKNOWN_GRPC));
+            // The call of a message has begun, and failed: the guest hears of its end besides.
+            if unknown == Status::ParseFailure {
+                state.calls.remove_grpc(id);
+            }
+            return Err(refuse(state, &upstream, error.into(), unknown));
         }
     }
     put_u32(caller, return_id, id)

@@ -85,6 +85,10 @@ fn caller(method: &str, headers: &[(&str, &str)], trailers: &[(&str, &str)]) -> 
                 (i32.const 0) (i32.const 0) (i32.const -1)))
             (i32.const 0)))"#
     );
+    asking(&guest)
+}
+
+fn asking(guest: &str) -> (Plugin, Arc<Asked>) {
     let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &wat::parse_str(guest).unwrap(), None).unwrap();
     let config = PluginConfig::new("probe").with_instances(NonZeroUsize::MIN);
@@ -194,6 +198,37 @@ fn names_of_grpc_that_are_too_long_are_a_failure_that_sdks_know() {
         let (plugin, _outside) = calling(&Engine::new().unwrap().0, &guest);
         let lines = Logged::during(|| assert_eq!(send([plugin], get("/")).status(), 200));
         assert_eq!(lines, ["probe: K", "probe: K"], "internal failures");
+    }
+}
+
+#[test]
+fn call_of_grpc_to_what_is_no_upstream_fails_as_envoy_says_of_a_name_and_of_a_message() {
+    // A message with a cluster has begun a call, which is unavailable (14).
+    for (upstream, length, expected) in
+        [("auth", 4, &["probe: E"][..]), ("\\0a\\06\\0a\\04auth", 8, &["probe: K", "probe: O"])]
+    {
+        let guest = format!(
+            r#"(module
+            (import "env" "proxy_grpc_call"
+                (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+            (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 100) "{upstream}")
+            (data (i32.const 120) "echo")
+            (func (export "proxy_abi_version_0_2_1"))
+            (func $tell (param $status i32)
+                (i32.store8 (i32.const 0) (i32.add (i32.const 65) (local.get $status)))
+                (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1))))
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                (call $tell (call $call (i32.const 100) (i32.const {length}) (i32.const 120) (i32.const 4)
+                    (i32.const 120) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                    (i32.const 1000) (i32.const 8)))
+                (i32.const 0))
+            (func (export "proxy_on_grpc_close") (param i32 i32 i32) (call $tell (local.get 2))))"#
+        );
+        let (plugin, _host) = asking(&guest);
+        let lines = Logged::during(|| assert_eq!(send([plugin], get("/")).status(), 200));
+        assert_eq!(lines, expected, "{upstream}");
     }
 }
 
