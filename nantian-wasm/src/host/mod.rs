@@ -38,7 +38,8 @@ pub trait Host: Send + Sync + 'static {
         Err(CallError::Unavailable)
     }
 
-    /// Opens a gRPC call to `call.upstream`; dropping the returned stream cancels it.
+    /// Opens a gRPC call to `call.upstream`; dropping the returned stream cancels it, upon which `replies` is
+    /// to be dropped, too.
     ///
     /// # Errors
     ///
