@@ -21,11 +21,10 @@ use crate::error::Error;
 use crate::headers::{DROPPED, MODEL};
 use crate::ir::{Fault, FaultKind};
 use crate::layer_parts::LayerParts;
-use crate::outbound::{Way, clean_response};
+use crate::outbound::{Way, clean_response, kept_headers};
 use crate::retry::Attempts;
 use crate::route::Onward;
 use crate::target::Target;
-use crate::translate::kept_headers;
 use crate::translate::refusal::too_long;
 use crate::usage::{End, MeteredBody, UsageSink};
 

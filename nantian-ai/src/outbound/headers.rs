@@ -41,6 +41,17 @@ const PARAMETERS: [&str; 15] = [
 const ACCOUNTS: [&str; 4] =
     ["anthropic-organization-id", "anthropic-workspace-id", "openai-organization", "openai-project"];
 
+/// What an upstream says about the answer in any dialect; its other headers are for its own clients.
+const KEPT: [&str; 7] = [
+    "content-language",
+    "date",
+    "request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-amzn-requestid",
+    "x-request-id",
+];
+
 /// Removes what an upstream says about its own site and the operator's account, not about the answer.
 pub(crate) fn clean_response(headers: &mut HeaderMap) {
     for name in [ALT_SVC, SET_COOKIE, STRICT_TRANSPORT_SECURITY] {
@@ -49,6 +60,15 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
     for name in ACCOUNTS {
         headers.remove(name);
     }
+}
+
+/// The headers of a response that has been said anew.
+pub(crate) fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+    let kept = KEPT.iter().filter_map(|name| {
+        let value = headers.get(*name)?;
+        Some((HeaderName::from_static(name), value.clone()))
+    });
+    kept.collect()
 }
 
 // === impl Target ===

@@ -16,7 +16,7 @@ use http::header::{
 use http::request::Parts;
 use http::{Uri, Version};
 
-pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response};
+pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response, kept_headers};
 use self::headers::{upstream_headers, upstream_query};
 use crate::body::RequestBody;
 use crate::dialect::{

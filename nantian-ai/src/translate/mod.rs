@@ -44,7 +44,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRAILER};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TRAILER};
 use http::response::Parts;
 
 use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder, decode_count};
@@ -56,7 +56,7 @@ use crate::error::Error;
 use crate::facts::RequestFacts;
 use crate::headers::{DROPPED, TRAILERS};
 use crate::ir::{Collector, Fault, Losses, Reply, ToolNames, VectorForm, pieces};
-use crate::outbound::{ANTHROPIC_BETA, OPENAI_BETA};
+use crate::outbound::{ANTHROPIC_BETA, OPENAI_BETA, kept_headers};
 use crate::target::{Refusals, Target};
 use crate::wish::{Wish, Wishes};
 
@@ -85,26 +85,6 @@ enum Asked {
     Chat { stream: bool, stream_usage: bool, names: Box<ToolNames>, wishes: Wishes },
     Count,
     Embeddings { form: VectorForm },
-}
-
-/// What an upstream says about the answer in any dialect; its other headers are for its own clients.
-const KEPT: [&str; 7] = [
-    "content-language",
-    "date",
-    "request-id",
-    "retry-after",
-    "retry-after-ms",
-    "x-amzn-requestid",
-    "x-request-id",
-];
-
-/// The headers of a response that has been said anew.
-pub(crate) fn kept_headers(headers: &HeaderMap) -> HeaderMap {
-    let kept = KEPT.iter().filter_map(|name| {
-        let value = headers.get(*name)?;
-        Some((HeaderName::from_static(name), value.clone()))
-    });
-    kept.collect()
 }
 
 // === impl Translation ===
