@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use divan::Bencher;
@@ -169,6 +169,7 @@ fn translated_stream(bencher: Bencher<'_, '_>, pair: &str) {
         id: "id".to_owned(),
         model: "m".to_owned(),
         created: SystemTime::UNIX_EPOCH,
+        took: Duration::ZERO,
         stream_usage: true,
         input_estimate: 1,
         echo: Echo::default(),

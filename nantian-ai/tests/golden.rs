@@ -63,6 +63,7 @@ fn defaults() -> Defaults {
         id: "msg_made_here".to_owned(),
         model: "model-of-the-target".to_owned(),
         created: SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600),
+        took: Duration::from_secs(2),
         stream_usage: true,
         input_estimate: 17,
         echo: Echo::default(),

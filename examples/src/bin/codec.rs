@@ -21,6 +21,7 @@ fn main() -> anyhow::Result<()> {
     let (client, provider) = (ClientDialect::Anthropic, Dialect::OpenAi);
 
     // When the request's body is there.
+    let asked = SystemTime::now();
     let body = br#"{"model":"any","max_tokens":99,"stream":true,"messages":[{"role":"user","content":"How far is the moon?"}]}"#;
     let (mut request, mut lost) = client.decode_request(body)?;
     "gpt-4o".clone_into(&mut request.model);
@@ -35,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         id: "msg_1".to_owned(),
         model: request.model,
         created: SystemTime::now(),
+        took: asked.elapsed()?,
         stream_usage: request.stream_usage,
         input_estimate: nantian_ai::estimate_tokens(&body),
         echo: Echo::default(),

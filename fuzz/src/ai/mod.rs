@@ -16,7 +16,7 @@ pub use self::{
     wire::{ai_frames, ai_sse},
 };
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nantian_ai::{
     ClientDialect, Dialect,
@@ -35,6 +35,7 @@ fn defaults() -> Defaults {
         id: "id".to_owned(),
         model: MODEL.to_owned(),
         created: SystemTime::UNIX_EPOCH,
+        took: Duration::ZERO,
         stream_usage: true,
         input_estimate: 1,
         echo: Echo::default(),

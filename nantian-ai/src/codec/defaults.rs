@@ -19,6 +19,8 @@ pub struct Defaults {
     pub model: String,
     /// When it was written.
     pub created: SystemTime,
+    /// How long before that it was asked for.
+    pub took: Duration,
     /// Whether an OpenAI client is told the usage of a stream.
     pub stream_usage: bool,
     /// The input tokens.
@@ -32,8 +34,8 @@ pub struct Defaults {
 impl Defaults {
     /// Those of an answer that has failed, which repeats nothing.
     pub(crate) fn of_failure(id: String, model: String) -> Self {
-        let (created, echo) = (SystemTime::now(), Echo::default());
-        Self { id, model, created, stream_usage: true, input_estimate: 0, echo }
+        let (created, took, echo) = (SystemTime::now(), Duration::ZERO, Echo::default());
+        Self { id, model, created, took, stream_usage: true, input_estimate: 0, echo }
     }
 
     /// As OpenAI has it: Unix time in seconds.
@@ -67,6 +69,7 @@ mod tests {
                 id: String::new(),
                 model: String::new(),
                 created: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+                took: Duration::ZERO,
                 stream_usage: false,
                 input_estimate: 0,
                 echo: Echo::default(),

@@ -1,6 +1,7 @@
 //! Streams: bytes of one dialect to events, and events to bytes of another.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::Defaults;
 use crate::dialect::{ClientDialect, Dialect, anthropic, bedrock, gemini, ollama, openai, responses};
@@ -26,6 +27,8 @@ pub struct StreamDecoder {
 }
 
 /// Writes a stream for a client.
+///
+/// It knows no clock: [`StreamEncoder::passed`] tells it the time.
 #[derive(Clone, Debug)]
 pub struct StreamEncoder {
     writer: Writer,
@@ -260,6 +263,14 @@ impl StreamEncoder {
         match dialect {
             ClientDialect::Ollama => "application/x-ndjson",
             _ => "text/event-stream",
+        }
+    }
+
+    /// How long ago the answer was asked for, when the events come that follow. Ollama's clients are told how
+    /// long an answer takes: by [`Defaults::took`] if nothing else is said.
+    pub fn passed(&mut self, took: Duration) {
+        if let Writer::Ollama(writer) = &mut self.writer {
+            writer.passed(took);
         }
     }
 

@@ -46,6 +46,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TRAILER};
 use http::response::Parts;
+use tokio::time::Instant;
 
 use crate::codec::{Defaults, Echo, StreamDecoder, StreamEncoder, decode_count};
 use crate::dialect::{
@@ -69,6 +70,7 @@ pub struct Translation {
     upstream: Dialect,
     refusals: Refusals,
     asked: Asked,
+    begun: Instant,
     losses: Losses,
     model: String,
     /// The model as the client has named it, where the answer must name it so.
@@ -136,6 +138,7 @@ impl Translation {
             upstream: target.dialect(),
             refusals: target.refusals(),
             asked,
+            begun: Instant::now(),
             losses,
             model: target.model().to_owned(),
             // Claude Code gives reasoning back only to the model that it is told has thought it.
@@ -246,6 +249,7 @@ impl Translation {
             StreamDecoder::new(self.upstream, fastrand::u64(..)),
             StreamEncoder::new(self.client, self.defaults(), names),
             self.named.clone(),
+            self.begun,
         )
     }
 
@@ -320,6 +324,7 @@ impl Translation {
             id: format!("{prefix}{:032x}", fastrand::u128(..)),
             model: self.model.clone(),
             created: SystemTime::now(),
+            took: self.begun.elapsed(),
             stream_usage: matches!(self.asked, Asked::Chat { stream_usage: true, .. }),
             input_estimate: self.input_estimate,
             echo: self.echo.clone(),

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::codec::{MOST_KEPT, StreamDecoder, StreamEncoder};
 use crate::ir::{Event, Fault, Losses};
@@ -15,6 +16,7 @@ pub struct Translator {
     encoder: StreamEncoder,
     /// How the answer names its model, whatever the provider calls it.
     named: Option<String>,
+    begun: Instant,
     events: VecDeque<Event>,
     /// Something of the answer itself has been said.
     spoken: bool,
@@ -29,10 +31,15 @@ pub struct Translator {
 // === impl Translator ===
 
 impl Translator {
-    pub(super) fn new(decoder: StreamDecoder, encoder: StreamEncoder, named: Option<String>) -> Self {
+    pub(super) fn new(
+        decoder: StreamDecoder,
+        encoder: StreamEncoder,
+        named: Option<String>,
+        begun: Instant,
+    ) -> Self {
         let events = VecDeque::new();
         let (spoken, ended, roomless) = (false, false, false);
-        Self { decoder, encoder, named, events, spoken, ended, failed: None, room: None, roomless }
+        Self { decoder, encoder, named, begun, events, spoken, ended, failed: None, room: None, roomless }
     }
 
     /// Holds memory for what it keeps.
@@ -129,6 +136,7 @@ impl Translator {
     }
 
     fn say(&mut self, out: &mut Vec<u8>) {
+        self.encoder.passed(self.begun.elapsed());
         while let Some(mut event) = self.events.pop_front() {
             // Of a stream that has been ended here more may come.
             if self.ended {

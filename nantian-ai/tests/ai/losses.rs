@@ -1,7 +1,7 @@
 //! What is lost on the way into another dialect.
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::BodyExt as _;
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
@@ -38,7 +38,7 @@ fn claude() -> TargetConfig {
 }
 
 fn script(chunks: &'static [&'static str]) -> http::Response<crate::support::Body> {
-    let chunks = chunks.iter().map(|chunk| (std::time::Duration::ZERO, Some(*chunk)));
+    let chunks = chunks.iter().map(|chunk| (Duration::ZERO, Some(*chunk)));
     events("text/event-stream", chunks)
 }
 
@@ -172,6 +172,7 @@ fn defaults() -> Defaults {
         id: "id".to_owned(),
         model: "m".to_owned(),
         created: SystemTime::UNIX_EPOCH,
+        took: Duration::ZERO,
         stream_usage: true,
         input_estimate: 1,
         echo: Echo::default(),

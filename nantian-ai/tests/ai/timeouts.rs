@@ -319,3 +319,22 @@ async fn a_translated_stream_is_never_silent_for_long() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn clients_of_ollama_are_told_how_long_an_answer_took() {
+    const END: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    const WHOLE: &str = r#"{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}"#;
+    let whole = events("application/json", [(seconds(3), Some(WHOLE))]);
+    for (stream, answer, times) in [(true, silent(TOKEN, None, END), [63, 1, 62]), (false, whole, [3, 3, 3])]
+    {
+        let asked =
+            format!(r#"{{"model":"m","stream":{stream},"messages":[{{"role":"user","content":"Hi"}}]}}"#);
+        let (_, body) =
+            send(layer(openai()), &Upstream::new().replies(answer), post("/api/chat", &asked)).await;
+        let last: Value = serde_json::from_str(body.lines().last().unwrap()).unwrap();
+        // To the second, as timers are not exact.
+        let told = ["total_duration", "prompt_eval_duration", "eval_duration"]
+            .map(|name| (last[name].as_u64().unwrap() + 500_000_000) / 1_000_000_000);
+        assert_eq!(told, times, "{body}");
+    }
+}

@@ -6,7 +6,7 @@ mod frames;
 mod written;
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nantian_ai::codec::{Defaults, Echo, StreamDecoder, StreamEncoder};
 use nantian_ai::ir::{
@@ -36,6 +36,7 @@ fn defaults() -> Defaults {
         id: "made-here".to_owned(),
         model: "m".to_owned(),
         created: SystemTime::UNIX_EPOCH,
+        took: Duration::ZERO,
         stream_usage: true,
         input_estimate: 1,
         echo: Echo::default(),

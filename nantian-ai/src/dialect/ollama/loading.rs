@@ -1,6 +1,6 @@
 //! Requests that want no answer: a model is to be loaded, or to be let go.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::reply::head;
 use crate::codec::{Defaults, Echo, object};
@@ -38,6 +38,7 @@ impl Loading {
             id: String::new(),
             model: model.to_owned(),
             created: SystemTime::now(),
+            took: Duration::ZERO,
             stream_usage: false,
             input_estimate: 0,
             echo: Echo::default(),

@@ -1,5 +1,7 @@
 //! A reply of Ollama's `/api/chat` from and into the common form.
 
+use std::time::Duration;
+
 use super::write_request::write_call;
 use crate::codec::{Defaults, Fields, Object, Value, fault, lost_of_stop, object};
 use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
@@ -114,7 +116,7 @@ pub(crate) fn encode(reply: &Reply, defaults: &Defaults) -> (Vec<u8>, Losses) {
                 message.list("tool_calls", |list| calls.iter().for_each(|call| write_call(list, call)));
             }
         });
-        write_end(body, &reply.stop, &reply.tokens);
+        write_end(body, &reply.stop, &reply.tokens, defaults.took, defaults.took);
     });
     (body, losses)
 }
@@ -130,9 +132,24 @@ pub(super) fn head(body: &mut Object<'_>, model: Option<&str>, defaults: &Defaul
     body.text("created_at", &defaults.created_text());
 }
 
-pub(super) fn write_end(body: &mut Object<'_>, stop: &Stop, tokens: &Tokens) {
+/// What is said last of an answer whose first token came after `first` of the time that it `took`.
+pub(super) fn write_end(
+    body: &mut Object<'_>,
+    stop: &Stop,
+    tokens: &Tokens,
+    first: Duration,
+    took: Duration,
+) {
+    // Clients divide counts by these times. Of an answer that comes at once nobody knows how long each half
+    // of it took.
+    let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let written = Some(took.saturating_sub(first)).filter(|time| !time.is_zero());
     body.flag("done", true);
     body.text("done_reason", if *stop == Stop::Length { "length" } else { "stop" });
+    body.count("total_duration", nanoseconds(took));
+    body.count("load_duration", 0);
     body.some_count("prompt_eval_count", tokens.input);
+    body.count("prompt_eval_duration", nanoseconds(first));
     body.some_count("eval_count", tokens.output);
+    body.count("eval_duration", nanoseconds(written.unwrap_or(took)));
 }

@@ -1,5 +1,7 @@
 //! The lines of an Ollama stream from and into the common form.
 
+use std::time::Duration;
+
 use super::reply::{ABOUT_ITSELF, has_details, head, read_call, read_stop, read_tokens, write_end};
 use super::write_request::write_call;
 use crate::codec::{Defaults, Fields, Object, Value, append, fault, lost_of_stop};
@@ -20,6 +22,8 @@ pub(crate) struct StreamReader {
 pub(crate) struct StreamWriter {
     defaults: Defaults,
     model: Option<String>,
+    /// How long it took until there was something of the answer itself.
+    first: Option<Duration>,
     open: Option<Part>,
     /// The arguments of the call that is open: they are sent as a whole.
     arguments: String,
@@ -106,6 +110,7 @@ impl StreamWriter {
         Self {
             defaults,
             model: None,
+            first: None,
             open: None,
             arguments: String::new(),
             stop: Stop::End,
@@ -114,10 +119,16 @@ impl StreamWriter {
         }
     }
 
+    /// How long ago the answer was asked for.
+    pub(crate) fn passed(&mut self, took: Duration) {
+        self.defaults.took = took;
+    }
+
     pub(crate) fn event(&mut self, event: Event, out: &mut Vec<u8>) {
         match event {
             Event::Start { model, .. } => self.model = model,
             Event::Open(part) => {
+                self.first.get_or_insert(self.defaults.took);
                 match &part {
                     Part::RedactedReasoning(_) => self.losses.add("reasoning.redacted"),
                     Part::Refusal => self.losses.add("stop"),
@@ -156,7 +167,8 @@ impl StreamWriter {
                     message.text("role", "assistant");
                     message.text("content", "");
                 });
-                write_end(line, &self.stop, &self.tokens);
+                let took = self.defaults.took;
+                write_end(line, &self.stop, &self.tokens, self.first.unwrap_or(took), took);
             }),
             Event::Failed(fault) => {
                 append(out, |line| line.text("error", &fault.message));

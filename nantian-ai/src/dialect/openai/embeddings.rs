@@ -149,6 +149,7 @@ mod tests {
             id: String::new(),
             model: "m".to_owned(),
             created: std::time::SystemTime::UNIX_EPOCH,
+            took: std::time::Duration::ZERO,
             stream_usage: false,
             input_estimate: 7,
             echo: crate::codec::Echo::default(),
