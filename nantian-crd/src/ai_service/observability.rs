@@ -50,12 +50,14 @@ pub struct Observability {
 pub struct Langfuse {
     /// Base URL of the server.
     ///
-    /// Range: http or https. Default: Langfuse Cloud. Source: `spec.observability.langfuse.host`.
+    /// Range: http or https. Default: `LANGFUSE_BASE_URL` or `LANGFUSE_HOST` of the gateway's environment,
+    /// else Langfuse Cloud. Source: `spec.observability.langfuse.host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = BASE_URL))]
     pub host: Option<String>,
     /// Public key of the project.
     ///
+    /// Default: `LANGFUSE_PUBLIC_KEY` of the gateway's environment, for the host that is meant there.
     /// Source: `spec.observability.langfuse.publicKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
@@ -72,6 +74,7 @@ pub struct Langfuse {
     pub secret_key: Option<SecretText>,
     /// Secret that holds the secret key of the project; not together with secretKey.
     ///
+    /// Default: `LANGFUSE_SECRET_KEY` of the gateway's environment, for the host that is meant there.
     /// Source: `spec.observability.langfuse.secretKeyRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<SecretKeyRef>,

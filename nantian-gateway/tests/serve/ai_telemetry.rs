@@ -349,6 +349,31 @@ async fn a_missing_secret_of_langfuse_takes_no_model_out_of_service() {
 }
 
 #[tokio::test]
+async fn the_langfuse_project_of_the_environment_stands_in_and_no_other_server_sees_its_keys() {
+    let (provider, own, other) = (gpt().await, collector().await, collector().await);
+    for (host, resolved) in [("", "True"), (&*format!("host: 'http://{}'", other.address), "False")] {
+        let mut gateway = world(&provider, &format!("{{langfuse: {{{host}}}}}"))
+            .variable("LANGFUSE_HOST", &format!("http://{}/", own.address))
+            .variable("LANGFUSE_PUBLIC_KEY", "pk-env")
+            .variable("LANGFUSE_SECRET_KEY", "sk-env")
+            .start()
+            .await;
+        for (condition, status) in [("ResolvedRefs", resolved), ("Programmed", "True")] {
+            let told = gateway.condition("AIService demo/llm", condition).await;
+            assert_eq!(told["status"], status, "{told}");
+        }
+        assert_eq!(gateway.ask(chat("llm.example", false)).await.status(), 200);
+        // What is left is told before the process ends.
+        gateway.signal("TERM");
+        assert!(gateway.exit().await.success());
+        assert_eq!(spans(&own).len(), 1);
+    }
+    // The base64 of pk-env:sk-env.
+    assert_eq!(own.last().header("authorization"), Some("Basic cGstZW52OnNrLWVudg=="));
+    assert!(other.seen().is_empty());
+}
+
+#[tokio::test]
 async fn what_a_collector_cannot_be_is_told_in_the_status() {
     let provider = gpt().await;
     for (observability, why) in [

@@ -2,6 +2,7 @@
 
 mod asking;
 mod cutoff;
+mod langfuse;
 mod observe;
 mod settle;
 mod target;

@@ -11,7 +11,7 @@ use nantian_ai::{
 };
 use tokio::time::timeout;
 
-use super::InvalidAiService;
+use super::{InvalidAiService, langfuse::LangfuseProject};
 use crate::{
     body::{Body, BoxError},
     runtime::CallThread,
@@ -43,11 +43,12 @@ struct Threads {
     of_secrets: Option<CallThread>,
 }
 
-/// Who the gateway is at the clouds, and whose AIServices may use that.
+/// Who the gateway is at the clouds, whose AIServices may use that, and its project at Langfuse.
 #[derive(Debug, Clone, Default)]
 pub struct OwnIdentities {
     namespaces: BTreeSet<String>,
     known: Vec<(Scheme, Workload)>,
+    langfuse: LangfuseProject,
 }
 
 /// Makes exchanges on a thread.
@@ -99,7 +100,16 @@ impl OwnIdentities {
     ) -> Self {
         let known = [Scheme::Aws, Scheme::Azure, Scheme::Gcp].into_iter();
         let known = known.filter_map(|scheme| Some((scheme, Workload::of_environment(scheme, &variable)?)));
-        Self { namespaces: namespaces.into_iter().collect(), known: known.collect() }
+        Self {
+            namespaces: namespaces.into_iter().collect(),
+            known: known.collect(),
+            langfuse: LangfuseProject::of_environment(&variable),
+        }
+    }
+
+    /// The project at Langfuse, which any AIService may have told of its calls.
+    pub(crate) fn langfuse(&self) -> &LangfuseProject {
+        &self.langfuse
     }
 
     /// The identity that AIServices of a namespace may use at a cloud.

@@ -7,6 +7,7 @@ use super::secret_key;
 use crate::{
     ir::{Collector, CollectorKind, ObjectName, Secret},
     pattern::{InvalidPattern, Share},
+    policy::OwnIdentities,
     telemetry,
     translate::{
         cluster_state::ClusterState,
@@ -21,7 +22,7 @@ const LOCAL: &str = "http://localhost:4318";
 /// The port of OTLP over HTTP.
 const PORT: u16 = 4318;
 
-/// The server of a Langfuse project that names none.
+/// The server of a Langfuse project where neither it nor the environment names one.
 const CLOUD: &str = "https://cloud.langfuse.com";
 
 /// The `service.name` of spans for which nobody gives another.
@@ -38,16 +39,9 @@ pub(super) fn check(patterns: Share<'_>, service: &AiService) -> Result<(), Faul
         telemetry::check(&base_url(otel))
             .map_err(|error| Fault::at(Reason::Invalid, path.field("otel").field("endpoint"), error))?;
     }
-    if let Some(langfuse) = &spec.langfuse {
-        let path = path.field("langfuse");
-        telemetry::check(&langfuse_url(langfuse))
-            .map_err(|error| Fault::at(Reason::Invalid, path.field("host"), error))?;
-        if langfuse.public_key.is_none() && langfuse.public_key_ref.is_none() {
-            return Err(Fault::at(Reason::Invalid, path.field("publicKey"), "is missing"));
-        }
-        if langfuse.secret_key.is_none() && langfuse.secret_key_ref.is_none() {
-            return Err(Fault::at(Reason::Invalid, path.field("secretKeyRef"), "is missing"));
-        }
+    if let Some(host) = spec.langfuse.as_ref().and_then(|langfuse| langfuse.host.as_deref()) {
+        telemetry::check(&langfuse_url(host))
+            .map_err(|error| Fault::at(Reason::Invalid, path.field("langfuse").field("host"), error))?;
     }
     Ok(())
 }
@@ -104,10 +98,10 @@ pub(super) fn collectors(
         });
     }
     if let Some(langfuse) = &spec.langfuse {
-        match authorization(cluster, name, langfuse) {
-            Ok(authorization) => collectors.push(Collector {
+        match project(cluster, name, langfuse) {
+            Ok((endpoint, authorization)) => collectors.push(Collector {
                 kind: CollectorKind::Langfuse,
-                endpoint: langfuse_url(langfuse),
+                endpoint,
                 service_name: SERVICE.to_owned(),
                 redact,
                 authorization: Some(authorization),
@@ -131,30 +125,49 @@ fn base_url(otel: &Otel) -> String {
     if host.contains(':') { format!("http://{host}{path}") } else { format!("http://{host}:{PORT}{path}") }
 }
 
-fn langfuse_url(langfuse: &Langfuse) -> String {
-    let host = langfuse.host.as_deref().unwrap_or(CLOUD).trim_end_matches('/');
-    format!("{host}/api/public/otel")
+fn langfuse_url(host: &str) -> String {
+    format!("{}/api/public/otel", host.trim_end_matches('/'))
 }
 
-fn authorization(
+/// The address of a Langfuse project, and what it is shown.
+///
+/// What the object does not say is the environment's to say. Its keys are for its own server alone: else who
+/// may write an AIService could have them sent anywhere.
+fn project(
     cluster: &ClusterState<'_>,
     service: &ObjectName,
     langfuse: &Langfuse,
-) -> Result<Secret, Fault> {
-    let public_key = langfuse.public_key.as_ref().map(|key| key.clone().into_bytes());
-    let secret_key = langfuse.secret_key.as_ref().map(|key| key.expose().as_bytes().to_vec());
-    let entry = |reference: &Option<SecretKeyRef>, field| match reference {
-        Some(reference) => {
-            let path = format!("spec.observability.langfuse.{field}");
-            let entry = secret_key::entry(cluster, &service.namespace, reference, &path)?;
-            Ok(entry.trim_ascii_end().to_vec())
-        }
-        None => Ok(Vec::new()),
+) -> Result<(String, Secret), Fault> {
+    let path = Path::SPEC.field("observability");
+    let path = path.field("langfuse");
+    let own = cluster.identities.map(OwnIdentities::langfuse);
+    let own_host = own.and_then(|own| own.host.as_deref()).unwrap_or(CLOUD);
+    let endpoint = langfuse_url(langfuse.host.as_deref().unwrap_or(own_host));
+    telemetry::check(&endpoint).map_err(|error| Fault::at(Reason::Invalid, path.field("host"), error))?;
+    let own = own.filter(|_| endpoint == langfuse_url(own_host));
+    let referred = |reference: &SecretKeyRef, field| -> Result<Vec<u8>, Fault> {
+        let entry = secret_key::entry(cluster, &service.namespace, reference, &path.field(field))?;
+        Ok(entry.trim_ascii_end().to_vec())
     };
-    let public_key = public_key.map_or_else(|| entry(&langfuse.public_key_ref, "publicKeyRef"), Ok)?;
-    let secret_key = secret_key.map_or_else(|| entry(&langfuse.secret_key_ref, "secretKeyRef"), Ok)?;
+    let of_environment = |key: Option<&Secret>, field| {
+        let missing = || {
+            let problem = "is missing, and the gateway's environment has none for this server";
+            Fault::at(Reason::SecretNotFound, path.field(field), problem).absent()
+        };
+        key.map(|key| key.0.clone()).ok_or_else(missing)
+    };
+    let public_key = match (&langfuse.public_key, &langfuse.public_key_ref) {
+        (Some(key), _) => key.clone().into_bytes(),
+        (None, Some(reference)) => referred(reference, "publicKeyRef")?,
+        (None, None) => of_environment(own.and_then(|own| own.public_key.as_ref()), "publicKey")?,
+    };
+    let secret_key = match (&langfuse.secret_key, &langfuse.secret_key_ref) {
+        (Some(key), _) => key.expose().as_bytes().to_vec(),
+        (None, Some(reference)) => referred(reference, "secretKeyRef")?,
+        (None, None) => of_environment(own.and_then(|own| own.secret_key.as_ref()), "secretKeyRef")?,
+    };
     let pair = [public_key.as_slice(), b":", &secret_key].concat();
-    Ok(Secret(format!("Basic {}", STANDARD.encode(pair)).into_bytes()))
+    Ok((endpoint, Secret(format!("Basic {}", STANDARD.encode(pair)).into_bytes())))
 }
 
 #[cfg(test)]
