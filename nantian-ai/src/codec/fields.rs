@@ -152,6 +152,14 @@ impl Fields {
         self.read(name, whole, "is not a whole number from 0")
     }
 
+    /// A count, of which a negative number is none, as servers of open models have it.
+    pub(crate) fn limit(&mut self, name: &str) -> Result<Option<u64>, Invalid> {
+        let value = self.take(name).filter(|value| !is_negative(value));
+        value
+            .map(|value| whole(&value).ok_or_else(|| self.invalid(name, "is not a whole number")))
+            .transpose()
+    }
+
     pub(crate) fn integer(&mut self, name: &str) -> Result<Option<i64>, Invalid> {
         self.read(name, |value| value.as_number()?.as_i64(), "is not a whole number")
     }
@@ -263,4 +271,8 @@ fn whole(value: &Value) -> Option<u64> {
             number.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9.0e15).contains(number))?;
         format!("{whole}").parse().ok()
     })
+}
+
+fn is_negative(value: &Value) -> bool {
+    value.as_number().and_then(|number| number.as_f64()).is_some_and(|number| number < 0.0)
 }

@@ -167,6 +167,19 @@ fn what_an_item_says_beyond_the_dialect_is_named() {
     assert_eq!(lost.to_string(), "input.odd,input.web_search_call");
 }
 
+#[test]
+fn a_negative_limit_is_none() {
+    for (client, said) in [
+        (ClientDialect::OpenAi, r#""messages":[],"top_k":-1,"max_tokens":-1,"max_completion_tokens":-1.0"#),
+        (ClientDialect::OpenAi, r#""input":"Hi","max_tokens":-1"#),
+        (ClientDialect::Ollama, r#""messages":[],"options":{"top_k":-1,"num_predict":-2}"#),
+    ] {
+        let (request, lost) = client.decode_request(format!(r#"{{"model":"m",{said}}}"#).as_bytes()).unwrap();
+        assert_eq!((request.max_output, request.top_k, lost.is_empty()), (None, None, true), "{said}");
+    }
+    ClientDialect::OpenAi.decode_request(br#"{"messages":[],"max_tokens":"9"}"#).unwrap_err();
+}
+
 fn defaults() -> Defaults {
     Defaults {
         id: "id".to_owned(),

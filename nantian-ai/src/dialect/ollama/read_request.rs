@@ -23,11 +23,10 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     };
     request.shows_thinking = request.thinking.is_some_and(|thinking| thinking != Thinking::Off);
     if let Some(mut options) = fields.object("options", "options")? {
-        // Negative numbers mean no limit.
-        request.max_output = options.integer("num_predict")?.and_then(|limit| u64::try_from(limit).ok());
+        request.max_output = options.limit("num_predict")?;
         request.temperature = options.number("temperature")?;
         request.top_p = options.number("top_p")?;
-        request.top_k = options.count("top_k")?;
+        request.top_k = options.limit("top_k")?;
         request.frequency_penalty = options.number("frequency_penalty")?;
         request.presence_penalty = options.number("presence_penalty")?;
         request.seed = options.integer("seed")?;

@@ -59,7 +59,7 @@ pub(super) fn decode(mut fields: Fields) -> Result<(Request, Losses), Invalid> {
     // Limits of a chat may stand beside its own; a limiter believes the largest.
     let mut limit = None;
     for name in LIMITS {
-        limit = limit.max(fields.count(name)?);
+        limit = limit.max(fields.limit(name)?);
     }
     let (request, losses) = responses::decode_fields(fields)?;
     let max_output = limit.max(request.max_output);

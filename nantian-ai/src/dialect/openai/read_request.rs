@@ -24,8 +24,8 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         return Err(Invalid::new("n", "asks for several answers, which this provider cannot give"));
     }
     let Some(messages) = fields.list("messages")? else { return cursor::decode(fields) };
-    let newer_limit = fields.count("max_completion_tokens")?;
-    let older_limit = fields.count("max_tokens")?;
+    let newer_limit = fields.limit("max_completion_tokens")?;
+    let older_limit = fields.limit("max_tokens")?;
     let logprobs = match fields.flag("logprobs")? {
         Some(true) => Some(fields.count("top_logprobs")?.unwrap_or(0)),
         _ => None,
@@ -47,7 +47,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         max_output: newer_limit.or(older_limit),
         temperature: fields.number("temperature")?,
         top_p: fields.number("top_p")?,
-        top_k: fields.count("top_k")?,
+        top_k: fields.limit("top_k")?,
         frequency_penalty: fields.number("frequency_penalty")?,
         presence_penalty: fields.number("presence_penalty")?,
         seed: fields.integer("seed")?,
