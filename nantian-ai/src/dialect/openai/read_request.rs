@@ -21,7 +21,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         }
     }
     if fields.count("n")?.is_some_and(|answers| answers != 1) {
-        return Err(Invalid::new("n", "asks for several answers, which this provider cannot give"));
+        return Err(Invalid::new("n", "asks for several answers, which is not translated"));
     }
     let Some(messages) = fields.list("messages")? else { return cursor::decode(fields) };
     let newer_limit = fields.limit("max_completion_tokens")?;
