@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use nantian_ai::{
-    ir::{Block, Reply, Role, Stop},
+    ir::{Block, Json, Reply, Role, Stop, Tool},
     usage::Content,
 };
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ pub(super) struct Redaction(Vec<Finder>);
 pub(super) struct RedactedContent {
     /// What the operator of the application said.
     pub(super) instructions: Option<Value>,
+    /// The tools that the model was offered.
+    pub(super) tools: Option<Value>,
     /// What else was said.
     pub(super) input: Option<Value>,
     /// What the model answered.
@@ -55,6 +57,8 @@ impl Redaction {
                 json!({"role": role, "parts": self.parts(&message.content)})
             });
             told.input = Some(Value::Array(others.collect()));
+            let tools: Vec<Value> = request.tools.iter().map(|tool| self.tool(tool)).collect();
+            told.tools = (!tools.is_empty()).then_some(Value::Array(tools));
             told.instructions = (!instructions.is_empty()).then_some(Value::Array(instructions));
         }
         told.output = content.answered().map(|reply| self.output(&reply));
@@ -83,10 +87,7 @@ impl Redaction {
                 json!({"type": "reasoning", "content": self.redact(&reasoning.text)})
             }
             Block::ToolCall(call) => {
-                let arguments = self.redact(call.arguments.as_str());
-                let mut arguments: Value =
-                    serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
-                self.redact_strings(&mut arguments);
+                let arguments = self.json(&call.arguments);
                 json!({"type": "tool_call", "id": call.id, "name": call.name, "arguments": arguments})
             }
             Block::ToolResult(result) => {
@@ -96,6 +97,22 @@ impl Redaction {
             Block::Document(_) => json!({"type": "document"}),
             _ => json!({"type": "reasoning"}),
         }
+    }
+
+    fn tool(&self, tool: &Tool) -> Value {
+        let mut told = json!({"type": "function", "name": tool.name, "parameters": self.json(&tool.schema)});
+        if let (Some(description), Some(fields)) = (&tool.description, told.as_object_mut()) {
+            fields.insert("description".to_owned(), self.redact(description).into());
+        }
+        told
+    }
+
+    /// A text where it is no JSON any more without what is blacked out.
+    fn json(&self, json: &Json) -> Value {
+        let text = self.redact(json.as_str());
+        let mut value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        self.redact_strings(&mut value);
+        value
     }
 
     /// Blacks out in every string and every name of a field, which JSON may have written with escapes.
@@ -141,7 +158,7 @@ impl Redaction {
 
 #[cfg(test)]
 mod tests {
-    use nantian_ai::ir::{Json, ToolCall};
+    use nantian_ai::ir::ToolCall;
 
     use super::*;
 

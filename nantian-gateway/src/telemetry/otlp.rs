@@ -188,8 +188,12 @@ fn contents(told: RedactedContent, kind: ir::CollectorKind) -> impl Iterator<Ite
         ir::CollectorKind::Langfuse => ["langfuse.observation.input", "langfuse.observation.output"],
         ir::CollectorKind::Otlp => ["gen_ai.input.messages", "gen_ai.output.messages"],
     };
-    let contents =
-        [("gen_ai.system_instructions", told.instructions), (input, told.input), (output, told.output)];
+    let contents = [
+        ("gen_ai.system_instructions", told.instructions),
+        ("gen_ai.tool.definitions", told.tools),
+        (input, told.input),
+        (output, told.output),
+    ];
     contents.into_iter().filter_map(|(key, value)| Some(text(key, &value?.to_string())))
 }
 

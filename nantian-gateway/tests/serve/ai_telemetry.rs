@@ -222,6 +222,20 @@ async fn contents_are_told_where_they_are_wanted_and_blacked_out() {
             )
         );
     }
+    let body = r#"{"model":"any","messages":[],"tools":[{"type":"function","function":{"name":"find","description":"a secret","parameters":{"type":"object"}}}]}"#;
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: llm.example\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(gateway.ask(request).await.status(), 200);
+    eventually("the call with a tool is told", async || spans(&otel).len() == 3).await;
+    assert_eq!(
+        attribute(&spans(&otel)[2], "gen_ai.tool.definitions").as_deref(),
+        Some(
+            r#"[{"type":"function","name":"find","parameters":{"type":"object"},"description":"a [redacted]"}]"#
+        )
+    );
 }
 
 #[tokio::test]
