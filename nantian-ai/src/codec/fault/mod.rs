@@ -230,6 +230,7 @@ pub(crate) fn openai_names(fault: &Fault) -> (&'static str, &'static str) {
         FaultKind::NotFound => ("invalid_request_error", "model_not_found"),
         FaultKind::TooLarge => ("invalid_request_error", "request_too_large"),
         FaultKind::RateLimit => ("requests", "rate_limit_exceeded"),
+        // Not OpenAI's `server_is_overloaded`: at that word Codex gives the turn up, and else asks again.
         FaultKind::Overloaded => ("server_error", "overloaded"),
         FaultKind::Timeout => ("timeout", "timeout"),
         FaultKind::Truncated => ("server_error", "upstream_truncated"),
