@@ -36,6 +36,12 @@ enum Kind {
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>),
 }
 
+/// A body, and who sees what is polled of it.
+struct Inspected<F> {
+    body: Body,
+    see: F,
+}
+
 impl Body {
     /// No bytes at all.
     pub(crate) fn empty() -> Self {
@@ -54,6 +60,15 @@ impl Body {
         B::Error: Into<BoxError>,
     {
         Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
+    }
+
+    /// This body, behind one box: `see` is shown what every poll gives, and whether the body says of itself
+    /// that it is over.
+    pub(crate) fn inspect<F>(self, see: F) -> Self
+    where
+        F: FnMut(&Poll<Option<Result<Frame<Bytes>, BoxError>>>, bool) + Unpin + 'static,
+    {
+        Self::boxed(Inspected { body: self, see })
     }
 
     /// Reads an answer that nobody wants, so that its connection is kept: whether it could be read to its end
@@ -177,5 +192,33 @@ impl fmt::Debug for Body {
             Kind::Boxed(_) => "boxed",
         };
         f.debug_tuple("Body").field(&kind).finish()
+    }
+}
+
+// === impl Inspected ===
+
+impl<F> http_body::Body for Inspected<F>
+where
+    F: FnMut(&Poll<Option<Result<Frame<Bytes>, BoxError>>>, bool) + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Self { body, see } = &mut *self;
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        see(&polled, body.is_end_stream());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -14,7 +14,7 @@ use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
-use super::tee::{BodyCopy, Tee};
+use super::tee::{BodyCopy, copied};
 use crate::{
     body::{Body, BoxError},
     compile::BackendService,
@@ -124,7 +124,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for MirrorService<S> {
             send(Some(BodyCopy::default()));
             return self.inner.call(request);
         }
-        self.inner.call(request.map(|body| Body::boxed(Tee::new(body, send))))
+        self.inner.call(request.map(|body| copied(body, send)))
     }
 }
 

@@ -1,21 +1,14 @@
 //! A body that is copied while it is read.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{convert::Infallible, task::Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use http_body_util::StreamBody;
 
-use crate::{
-    body::{Body, BoxError},
-    kept::KeptBytes,
-};
+use crate::{body::Body, kept::KeptBytes};
 
 /// The most bytes of a body that are copied.
 const COPIED: usize = 1 << 20;
@@ -34,21 +27,35 @@ struct KeptData {
     kept: KeptBytes,
 }
 
-/// Copies a body, and gives the copy to `then` when the body is over; `None` if it was too long,
-/// or all were. A body that breaks off is not copied.
-pub(super) struct Tee<F> {
-    body: Body,
+/// Copies what it is shown of a body.
+struct Tee<F> {
     copy: KeptData,
     trailers: Option<HeaderMap>,
     is_too_long: bool,
     then: Option<F>,
 }
 
-impl<F: FnOnce(Option<BodyCopy>) + Unpin> Tee<F> {
-    pub(super) fn new(body: Body, then: F) -> Self {
-        Self { body, copy: KeptData::default(), trailers: None, is_too_long: false, then: Some(then) }
-    }
+/// Copies a body, and gives the copy to `then` when the body is over; `None` if it was too long,
+/// or all were. A body that breaks off is not copied.
+pub(super) fn copied(body: Body, then: impl FnOnce(Option<BodyCopy>) + Unpin + 'static) -> Body {
+    let copy = KeptData::default();
+    let mut tee = Tee { copy, trailers: None, is_too_long: false, then: Some(then) };
+    body.inspect(move |polled, is_over| match polled {
+        Poll::Ready(Some(Ok(frame))) => {
+            tee.see(frame);
+            if is_over || frame.is_trailers() {
+                tee.end();
+            }
+        }
+        Poll::Ready(None) => tee.end(),
+        Poll::Ready(Some(Err(_))) => tee.then = None,
+        Poll::Pending => {}
+    })
+}
 
+// === impl Tee ===
+
+impl<F: FnOnce(Option<BodyCopy>)> Tee<F> {
     fn see(&mut self, frame: &Frame<Bytes>) {
         let Some(data) = frame.data_ref() else {
             self.trailers = frame.trailers_ref().cloned();
@@ -88,38 +95,6 @@ impl AsRef<[u8]> for KeptData {
     }
 }
 
-impl<F: FnOnce(Option<BodyCopy>) + Unpin> http_body::Body for Tee<F> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.see(frame);
-                if frame.is_trailers() || self.body.is_end_stream() {
-                    self.end();
-                }
-            }
-            Poll::Ready(None) => self.end(),
-            Poll::Ready(Some(Err(_))) => self.then = None,
-            Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{cell::RefCell, rc::Rc};
@@ -127,15 +102,14 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::kept::tests::all_but;
+    use crate::{body::BoxError, kept::tests::all_but};
 
     /// What is given on when `frames` are read.
-    async fn copied(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Option<Option<BodyCopy>> {
+    async fn copy_of(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Option<Option<BodyCopy>> {
         let given = Rc::new(RefCell::new(None));
         let to = Rc::clone(&given);
         let body = Body::boxed(StreamBody::new(stream::iter(frames)));
-        let tee = Tee::new(body, move |copy| *to.borrow_mut() = Some(copy));
-        let _ = tee.collect().await;
+        let _ = copied(body, move |copy| *to.borrow_mut() = Some(copy)).collect().await;
         given.take()
     }
 
@@ -146,25 +120,25 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_was_read_is_given_on() {
         let copy = |data: &'static str, trailers| Some(Some(BodyCopy { data: data.into(), trailers }));
-        assert_eq!(copied(vec![data("a"), data("bc")]).await, copy("abc", None));
+        assert_eq!(copy_of(vec![data("a"), data("bc")]).await, copy("abc", None));
         let sum = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("7"))]);
         let trailers = Ok(Frame::trailers(sum.clone()));
-        assert_eq!(copied(vec![data("a"), trailers]).await, copy("a", Some(sum)));
+        assert_eq!(copy_of(vec![data("a"), trailers]).await, copy("a", Some(sum)));
     }
 
     #[tokio::test]
     async fn copies_have_a_limit_together_until_nobody_has_them_any_more() {
         let _others = all_but(1000);
-        let copy = copied(vec![data(vec![0; 900])]).await;
+        let copy = copy_of(vec![data(vec![0; 900])]).await;
         assert!(matches!(&copy, Some(Some(copy)) if copy.data.len() == 900));
-        assert_eq!(copied(vec![data(vec![0; 900])]).await, Some(None), "the first is still on its way");
+        assert_eq!(copy_of(vec![data(vec![0; 900])]).await, Some(None), "the first is still on its way");
         drop(copy);
-        assert!(copied(vec![data(vec![0; 900])]).await.unwrap().is_some());
+        assert!(copy_of(vec![data(vec![0; 900])]).await.unwrap().is_some());
     }
 
     #[tokio::test]
     async fn one_that_is_too_long_or_breaks_off_is_not() {
-        assert_eq!(copied(vec![data(vec![0; COPIED]), data("a")]).await, Some(None));
-        assert_eq!(copied(vec![data("a"), Err("broken".into())]).await, None);
+        assert_eq!(copy_of(vec![data(vec![0; COPIED]), data("a")]).await, Some(None));
+        assert_eq!(copy_of(vec![data("a"), Err("broken".into())]).await, None);
     }
 }

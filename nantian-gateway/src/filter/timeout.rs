@@ -267,12 +267,6 @@ struct TimeoutReporter {
     is_sent: Rc<Cell<bool>>,
 }
 
-/// The body of a request, which notes when all of it was taken.
-struct Upload {
-    body: Body,
-    is_sent: Rc<Cell<bool>>,
-}
-
 // === impl TimeoutReporter ===
 
 impl TimeoutReporter {
@@ -280,8 +274,12 @@ impl TimeoutReporter {
         let attempt_timeout = AttemptTimeout::new();
         let is_sent = Rc::new(Cell::new(request.body().is_end_stream()));
         if !is_sent.get() {
-            let body = mem::take(request.body_mut());
-            *request.body_mut() = Body::boxed(Upload { body, is_sent: Rc::clone(&is_sent) });
+            let (body, sent) = (mem::take(request.body_mut()), Rc::clone(&is_sent));
+            *request.body_mut() = body.inspect(move |polled, is_over| {
+                if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && is_over) {
+                    sent.set(true);
+                }
+            });
         }
         request.extensions_mut().insert(attempt_timeout.clone());
         Self { attempt_timeout, is_sent }
@@ -291,32 +289,6 @@ impl TimeoutReporter {
         if self.is_sent.get() {
             self.attempt_timeout.expire();
         }
-    }
-}
-
-// === impl Upload ===
-
-impl http_body::Body for Upload {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(frame, Poll::Ready(None)) || (frame.is_ready() && self.body.is_end_stream()) {
-            self.is_sent.set(true);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

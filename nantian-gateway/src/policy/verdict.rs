@@ -11,9 +11,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{Extensions, Request, Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use nantian_ai::{Surface, Unasked, Unsent};
 use nantian_ratelimit::{ReservationHandle, Settlement, TypicalCost};
 use pin_project_lite::pin_project;
@@ -54,13 +53,6 @@ struct Upload {
     answer: u64,
 }
 
-/// Counts the bytes of a body.
-struct CountedBody {
-    body: Body,
-    /// Let go of once it is over, by which others know.
-    passed: Option<Arc<AtomicU64>>,
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct VerdictService<S> {
     inner: S,
@@ -74,12 +66,6 @@ struct OpenReservation {
     /// Its body, if that counts.
     upload: Option<Upload>,
     verdict: fn(RequestEnd<'_>) -> Option<Settlement>,
-}
-
-/// An answer to a request of which more may pass until one of both is over.
-struct AnswerBody {
-    body: Body,
-    open: Option<OpenReservation>,
 }
 
 /// Refunds what was reserved for requests that reached nobody, and for those that are refused or answered
@@ -164,9 +150,8 @@ where
         let may_ask = reservation.as_ref().is_some_and(|reservation| reservation.reserved_tokens() > 0);
         let is_counted = counts_body && may_ask && !request.body().is_end_stream();
         let upload = is_counted.then(|| Upload::of(request.extensions()));
-        if let Some(Upload { passed, .. }) = &upload {
-            let passed = Some(Arc::clone(passed));
-            request = request.map(|body| Body::boxed(CountedBody { body, passed }));
+        if let Some(upload) = &upload {
+            request = request.map(|body| upload.count(body));
         }
         let open = Some(OpenReservation { reservation, upload, verdict });
         VerdictFuture { answer: self.inner.call(request), open }
@@ -204,65 +189,29 @@ where
     }
 }
 
-impl http_body::Body for CountedBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let (Some(Ok(frame)), Some(passed)) = (&frame, &self.passed)
-            && let Some(data) = frame.data_ref()
-        {
-            passed.fetch_add(data.len() as u64, Ordering::Relaxed);
-        }
-        if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
-            self.passed = None;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl http_body::Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        let has_ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
-        // An answer may last long after all of the request has passed.
-        drop(self.open.take_if(|open| has_ended || !open.is_uploading()));
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 // === impl Upload ===
 
 impl Upload {
     fn of(request: &Extensions) -> Self {
         let answer = request.get().map_or(0, |ExpectedAnswer(tokens)| *tokens);
         Self { passed: Arc::default(), answer }
+    }
+
+    /// `body`, of which is counted what passes.
+    fn count(&self, body: Body) -> Body {
+        // Let go of once it is over, by which others know.
+        let mut counting = Some(Arc::clone(&self.passed));
+        body.inspect(move |polled, is_over| {
+            let Poll::Ready(frame) = polled else { return };
+            if let (Some(Ok(frame)), Some(passed)) = (frame, &counting)
+                && let Some(data) = frame.data_ref()
+            {
+                passed.fetch_add(data.len() as u64, Ordering::Relaxed);
+            }
+            if is_over || !matches!(frame, Some(Ok(_))) {
+                counting = None;
+            }
+        })
     }
 
     /// Whether more may pass: whoever counts has not let go.
@@ -284,7 +233,14 @@ impl OpenReservation {
     fn answered(mut self, response: Response<Body>) -> Response<Body> {
         let end = RequestEnd::Answered(response.status(), response.extensions());
         if self.is_uploading() && (self.verdict)(end) == Some(Settlement::AsReserved) {
-            return response.map(|body| Body::boxed(AnswerBody { body, open: Some(self) }));
+            let mut open = Some(self);
+            return response.map(|body| {
+                body.inspect(move |polled, _| {
+                    let has_ended = matches!(polled, Poll::Ready(None | Some(Err(_))));
+                    // An answer may last long after all of the request has passed.
+                    drop(open.take_if(|open| has_ended || !open.is_uploading()));
+                })
+            });
         }
         self.end(end);
         response
@@ -315,7 +271,9 @@ impl Drop for OpenReservation {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use futures_util::{StreamExt as _, stream};
+    use http_body::Frame;
     use http_body_util::{BodyExt as _, BodyStream, StreamBody};
     use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer, ScopePart};
     use tower::{ServiceExt as _, service_fn};

@@ -1,15 +1,13 @@
 //! The body of a request on its way to the backend.
 
 use std::{
-    pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, sleep_until};
 
@@ -35,11 +33,8 @@ pub(super) struct Failure(Arc<Mutex<Option<BoxError>>>);
 #[derive(Debug, Clone)]
 pub(super) struct Upload(Arc<Mutex<Option<Instant>>>);
 
-/// A body of which it is noted when it is asked for more.
-struct WatchedBody {
-    body: Body,
-    upload: Upload,
-}
+/// Notes for an [`Upload`] when its body is asked for more, until that is dropped.
+struct Watch(Upload);
 
 // === impl Upload ===
 
@@ -58,8 +53,11 @@ impl Upload {
             return None;
         }
         let upload = Self(Arc::new(Mutex::new(Some(Instant::now() + connecting))));
-        let body = std::mem::take(request.body_mut());
-        *request.body_mut() = Body::boxed(WatchedBody { body, upload: upload.clone() });
+        let (body, watch) = (std::mem::take(request.body_mut()), Watch(upload.clone()));
+        *request.body_mut() = body.inspect(move |polled, is_over| {
+            let has_more = matches!(polled, Poll::Ready(Some(Ok(_)))) && !is_over;
+            watch.note(has_more.then(Instant::now));
+        });
         Some(upload)
     }
 
@@ -93,40 +91,19 @@ impl Upload {
             sleep_until(end.min(now + limit)).await;
         }
     }
+}
 
+// === impl Watch ===
+
+impl Watch {
     fn note(&self, since: Option<Instant>) {
-        *lock(&self.0) = since;
+        *lock(&self.0.0) = since;
     }
 }
 
-// === impl WatchedBody ===
-
-impl http_body::Body for WatchedBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        let has_more = matches!(polled, Poll::Ready(Some(Ok(_)))) && !self.body.is_end_stream();
-        self.upload.note(has_more.then(Instant::now));
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for WatchedBody {
+impl Drop for Watch {
     fn drop(&mut self) {
-        self.upload.note(None);
+        self.note(None);
     }
 }
 
