@@ -104,13 +104,6 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets the longest wait.
-    #[must_use]
-    pub const fn with_max_backoff(mut self, max_backoff: Duration) -> Self {
-        self.max_backoff = max_backoff;
-        self
-    }
-
     /// Sets how many calls may be repeats.
     #[must_use]
     pub const fn with_budget(mut self, budget: BudgetPolicy) -> Self {

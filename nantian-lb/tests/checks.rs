@@ -98,7 +98,8 @@ async fn each_is_asked_once_in_an_interval_and_newcomers_soon() {
 #[tokio::test(start_paused = true)]
 async fn checks_run_side_by_side_up_to_their_limit_and_stop_for_those_that_leave() {
     let (balancer, servers) = (balancer(100), Rc::<RefCell<Servers>>::default());
-    let config = CheckConfig::new().with_max_concurrent(NonZeroU32::new(8).unwrap());
+    let mut config = CheckConfig::new();
+    config.max_concurrent = NonZeroU32::new(8).unwrap();
     check(&balancer, config.clone(), &servers, 5).await;
     {
         let servers = servers.borrow();

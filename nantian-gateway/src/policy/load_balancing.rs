@@ -61,7 +61,8 @@ pub(crate) fn balance_config(balancing: &ir::LoadBalancing) -> BalanceConfig {
     // Not for an ordinary 500 nor for 429: one client would decide for all.
     let outlier = OutlierConfig::new().with_consecutive_errors(None).with_busy_max(Duration::ZERO);
     // A Service that grows has its new endpoints at once: requests are to be spread as they were before.
-    let slow_start = SlowStartConfig::new(SLOW_START).with_new_endpoints(false);
+    let mut slow_start = SlowStartConfig::new(SLOW_START);
+    slow_start.new_endpoints = false;
     let config = BalanceConfig::new(strategy).with_outlier(outlier).with_slow_start(slow_start);
     match balancing.max_inflight_requests.and_then(NonZeroU32::new) {
         Some(max) => config.with_max_inflight_requests(max),

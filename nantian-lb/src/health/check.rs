@@ -84,28 +84,6 @@ impl CheckConfig {
         }
     }
 
-    /// Sets [`interval`](Self::interval) and [`timeout`](Self::timeout).
-    #[must_use]
-    pub fn with_times(mut self, interval: Duration, timeout: Duration) -> Self {
-        (self.interval, self.timeout) = (interval, timeout);
-        self
-    }
-
-    /// Sets [`healthy_threshold`](Self::healthy_threshold) and
-    /// [`unhealthy_threshold`](Self::unhealthy_threshold).
-    #[must_use]
-    pub fn with_thresholds(mut self, healthy: NonZeroU32, unhealthy: NonZeroU32) -> Self {
-        (self.healthy_threshold, self.unhealthy_threshold) = (healthy, unhealthy);
-        self
-    }
-
-    /// Sets [`max_concurrent`](Self::max_concurrent).
-    #[must_use]
-    pub fn with_max_concurrent(mut self, checks: NonZeroU32) -> Self {
-        self.max_concurrent = checks;
-        self
-    }
-
     fn pause(&self) -> Duration {
         let jitter = f64::from(self.jitter_percent.min(100)) / 100.0 * fastrand::f64();
         self.interval.saturating_add(self.interval.mul_f64(jitter))
@@ -222,8 +200,8 @@ mod tests {
     }
 
     fn checks() -> Checks {
-        let config = CheckConfig { jitter_percent: 0, ..CheckConfig::new() };
-        Checks::new(config.with_max_concurrent(NonZeroU32::new(2).unwrap()))
+        let max_concurrent = NonZeroU32::new(2).unwrap();
+        Checks::new(CheckConfig { jitter_percent: 0, max_concurrent, ..CheckConfig::new() })
     }
 
     #[test]

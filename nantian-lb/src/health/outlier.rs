@@ -75,24 +75,10 @@ impl OutlierConfig {
         self
     }
 
-    /// Sets [`base_ejection`](Self::base_ejection) and [`max_ejection`](Self::max_ejection).
-    #[must_use]
-    pub fn with_ejection(mut self, base: Duration, max: Duration) -> Self {
-        (self.base_ejection, self.max_ejection) = (base, max);
-        self
-    }
-
     /// Sets [`max_ejected_percent`](Self::max_ejected_percent).
     #[must_use]
     pub fn with_max_ejected_percent(mut self, percent: u8) -> Self {
         self.max_ejected_percent = percent;
-        self
-    }
-
-    /// Sets [`busy_default`](Self::busy_default).
-    #[must_use]
-    pub fn with_busy_default(mut self, spared: Duration) -> Self {
-        self.busy_default = spared;
         self
     }
 

@@ -35,20 +35,6 @@ impl SlowStartConfig {
         Self { window, min_weight_percent: 10, new_endpoints: true }
     }
 
-    /// Sets [`new_endpoints`](Self::new_endpoints).
-    #[must_use]
-    pub fn with_new_endpoints(mut self, also: bool) -> Self {
-        self.new_endpoints = also;
-        self
-    }
-
-    /// Sets [`min_weight_percent`](Self::min_weight_percent).
-    #[must_use]
-    pub fn with_min_weight_percent(mut self, percent: u8) -> Self {
-        self.min_weight_percent = percent;
-        self
-    }
-
     /// The share of its weight, in percent, that an endpoint has at this age; `None` is all of it, for good.
     pub(crate) fn percent(&self, age: Duration) -> Option<u32> {
         if age >= self.window {

@@ -32,7 +32,8 @@ fn an_endpoint_that_is_back_is_given_its_share_in_a_straight_line() {
 #[test]
 fn a_new_endpoint_starts_slowly_if_it_is_wanted() {
     for also in [true, false] {
-        let start = SlowStartConfig::new(Duration::from_secs(100)).with_new_endpoints(also);
+        let mut start = SlowStartConfig::new(Duration::from_secs(100));
+        start.new_endpoints = also;
         let config = BalanceConfig::default().with_slow_start(start);
         let world = World::new(3, &config);
         world.balancer.update(endpoints(4), &config);
