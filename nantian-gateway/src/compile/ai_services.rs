@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Problem, balanced::security, model_stats::ModelStats};
+use super::{Problem, balanced_backend::security, model_stats::ModelStats};
 use crate::{
     ir::{self, Ir, ObjectName},
     metrics::Metrics,

@@ -2,7 +2,7 @@
 
 mod ai_services;
 mod backends;
-mod balanced;
+mod balanced_backend;
 mod compiler;
 mod downstream;
 mod identities;

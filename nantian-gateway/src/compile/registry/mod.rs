@@ -13,7 +13,7 @@ use nantian_wasm::{EngineError, EngineThreads};
 use super::{
     Problem,
     ai_services::{AiBackend, AiServices},
-    balanced::BalancedBackend,
+    balanced_backend::BalancedBackend,
     identities::Identities,
     tls_ports::TlsPorts,
 };
