@@ -43,9 +43,9 @@ pub(super) fn run(options: &RunOptions, log: &GuestLog, out: &mut impl Write) ->
         }
     };
     let size = options.chunk_bytes.map(usize::try_from).transpose()?;
-    let pieces = |body: &Bytes| Pieces::new(body.clone(), size);
+    let pieces = |body: Bytes| Pieces::new(body, size);
     let runtime = Builder::new_current_thread().build()?;
-    let (sent, answer) = (with(&request, pieces), response_with(&response, pieces));
+    let (sent, answer) = (request.clone().map(pieces), response.clone().map(pieces));
     let exchange = replay(plugin.clone(), stream_info(options, &request), sent, answer);
     let replayed = runtime.block_on(exchange).map_err(|error| anyhow::anyhow!(error))?;
     print::log(&log.take(), out)?;
@@ -144,16 +144,6 @@ fn response(options: &RunOptions) -> anyhow::Result<Response<Bytes>> {
     let length = response.body().len();
     say_length(response.headers_mut(), length);
     Ok(response)
-}
-
-fn with(request: &Request<Bytes>, body: impl Fn(&Bytes) -> Pieces) -> Request<Pieces> {
-    let (parts, bytes) = request.clone().into_parts();
-    Request::from_parts(parts, body(&bytes))
-}
-
-fn response_with(response: &Response<Bytes>, body: impl Fn(&Bytes) -> Pieces) -> Response<Pieces> {
-    let (parts, bytes) = response.clone().into_parts();
-    Response::from_parts(parts, body(&bytes))
 }
 
 fn show_exchange(
