@@ -16,7 +16,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::{Backend, Running, Wire, World, chat, eventually, llm, rule, to, to_ai};
+use crate::support::{
+    Backend, Running, Wire, World, chat, eventually, llm, rule, to, to_ai, unending_provider,
+};
 
 /// A backend that answers when it is told to, and the gateway before it.
 struct Scene {
@@ -173,15 +175,7 @@ async fn what_is_cut_is_told_from_what_ends_and_from_who_leaves() {
 
 #[tokio::test]
 async fn a_stream_of_a_model_that_is_cut_ends_with_an_error_of_its_dialect() {
-    let provider = Backend::raw(|mut wire| async move {
-        let Ok(_) = wire.message().await else { return };
-        let token = r#"data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
-        let head = "content-type: text/event-stream\r\ntransfer-encoding: chunked";
-        let length = token.len() + 2;
-        wire.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{length:x}\r\n{token}\n\n\r\n")).await;
-        std::future::pending::<()>().await;
-    })
-    .await;
+    let provider = unending_provider().await;
     let mut gateway = llm(&provider, "").options(&["--drain-timeout", "100ms"]).start().await;
     let openai = chat("h", true);
     let anthropic = openai.replace("/v1/chat/completions", "/v1/messages");

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::support::{
     Backend, Certificate, Message, Port, Redis, Running, World, eventually,
     limits::{ai_service, completion, limits, on_route, post, statuses},
-    rule, to, to_ai,
+    rule, to, to_ai, unending_provider,
 };
 
 /// A gateway with the limits of others at `store`.
@@ -343,15 +343,7 @@ async fn tokens_that_a_model_used_count_for_all_gateways() {
 #[tokio::test]
 async fn what_streams_used_that_are_cut_at_the_end_of_a_gateway_counts_for_the_others() {
     let redis = Redis::start("s3cret").await;
-    let provider = Backend::raw(|mut wire| async move {
-        let Ok(_) = wire.message().await else { return };
-        let token = r#"data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
-        let head = "content-type: text/event-stream\r\ntransfer-encoding: chunked";
-        let length = token.len() + 2;
-        wire.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{length:x}\r\n{token}\n\n\r\n")).await;
-        std::future::pending::<()>().await;
-    })
-    .await;
+    let provider = unending_provider().await;
     let mut gateway = World::new()
         .manifest("llm", &ai_service("llm", "m", &provider))
         .route("web", &[rule("/v1", &to_ai("llm"))])

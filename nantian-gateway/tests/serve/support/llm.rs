@@ -29,6 +29,19 @@ pub(crate) async fn provider(whole: &'static str, stream: &'static str) -> Backe
     .await
 }
 
+/// An OpenAI-type provider whose stream has `Hel` and never ends.
+pub(crate) async fn unending_provider() -> Backend {
+    Backend::raw(|mut wire| async move {
+        let Ok(_) = wire.message().await else { return };
+        let token = r#"data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}"#;
+        let head = "content-type: text/event-stream\r\ntransfer-encoding: chunked";
+        let length = token.len() + 2;
+        wire.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{length:x}\r\n{token}\n\n\r\n")).await;
+        std::future::pending::<()>().await;
+    })
+    .await
+}
+
 /// The AIService `llm` for `fake-large` at an OpenAI-type provider, with more of its spec, and the route to
 /// it.
 pub(crate) fn llm(provider: &Backend, spec: &str) -> World {

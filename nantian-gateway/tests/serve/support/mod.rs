@@ -17,7 +17,7 @@ mod world;
 pub(crate) use self::{
     backend::Backend,
     certificate::Certificate,
-    llm::{chat, llm, llm_service, provider, said, to_ai},
+    llm::{chat, llm, llm_service, provider, said, to_ai, unending_provider},
     manifests::{backend_tls_policy, gateway, plugin, route, rule, service, to, trusting_authority},
     message::Message,
     redis::Redis,
