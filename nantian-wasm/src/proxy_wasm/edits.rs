@@ -59,7 +59,7 @@ pub(crate) fn edit(
     }
     exchange.before_change();
     if let Some(direction) = added {
-        *exchange.trailers_mut(direction) = Some(Box::default());
+        *exchange.trailers.of(direction) = Some(Box::default());
         if let Some(plugin_state) = exchange.own() {
             plugin_state.message(direction).has_trailers = true;
         }
@@ -102,13 +102,13 @@ pub(crate) fn edit(
 /// Whose trailers a change would be the first of: the guest is shown the end of a body that came without, or
 /// holds it.
 pub(super) fn added_trailers(exchange: &Exchange, kind: MapKind) -> Option<Direction> {
-    let (direction, trailers) = match kind {
-        MapKind::RequestTrailers => (Direction::Request, &exchange.request_trailers),
-        MapKind::ResponseTrailers => (Direction::Response, &exchange.response_trailers),
+    let direction = match kind {
+        MapKind::RequestTrailers => Direction::Request,
+        MapKind::ResponseTrailers => Direction::Response,
         _ => return None,
     };
     let may_add = exchange.own_ref()?.message_ref(direction).may_add_trailers;
-    (may_add && trailers.is_none()).then_some(direction)
+    (may_add && exchange.trailers.get(direction).is_none()).then_some(direction)
 }
 
 /// Notes that a guest has written a content-length. It is not kept: the right one is known when the body is.
@@ -317,9 +317,9 @@ fn found(exchange: &mut Exchange, note: impl FnOnce(&mut RemovedPseudoHeaders)) 
 fn map_mut(exchange: &mut Exchange, kind: MapKind) -> Option<&mut HeaderMap> {
     match kind {
         MapKind::RequestHeaders => exchange.request.headers.map_mut(),
-        MapKind::RequestTrailers => exchange.request_trailers.as_deref_mut(),
+        MapKind::RequestTrailers => exchange.trailers.request.as_deref_mut(),
         MapKind::ResponseHeaders => exchange.response.as_mut()?.headers.map_mut(),
-        MapKind::ResponseTrailers => exchange.response_trailers.as_deref_mut(),
+        MapKind::ResponseTrailers => exchange.trailers.response.as_deref_mut(),
         _ => None,
     }
 }

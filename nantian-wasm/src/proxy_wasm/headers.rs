@@ -43,12 +43,12 @@ pub(crate) fn fields(state: &State, kind: MapKind) -> Option<Fields<'_>> {
 pub(crate) fn of_exchange(exchange: &Exchange, kind: MapKind) -> Option<Fields<'_>> {
     match kind {
         MapKind::RequestHeaders => exchange.has_request.then_some(Fields::Request(exchange)),
-        MapKind::RequestTrailers => exchange.request_trailers.as_deref().map(Fields::Plain),
+        MapKind::RequestTrailers => exchange.trailers.request.as_deref().map(Fields::Plain),
         MapKind::ResponseHeaders => exchange
             .response
             .as_ref()
             .map(|ResponseHead { status, headers }| Fields::Response(status, headers)),
-        MapKind::ResponseTrailers => exchange.response_trailers.as_deref().map(Fields::Plain),
+        MapKind::ResponseTrailers => exchange.trailers.response.as_deref().map(Fields::Plain),
         _ => None,
     }
 }

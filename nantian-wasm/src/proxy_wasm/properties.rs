@@ -227,8 +227,8 @@ fn request(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<u
         b"time" => int(out, i64::try_from(unix_nanos(exchange.started)).unwrap_or(i64::MAX)),
         b"duration" if exchange.is_over => int(out, i64::try_from(elapsed().as_nanos()).unwrap_or(i64::MAX)),
         // What the headers announce is known before a byte has come.
-        b"size" => int(out, announced(exchange).unwrap_or(size(exchange.request_bytes))),
-        b"total_size" => total(exchange, MapKind::RequestHeaders, exchange.request_bytes, out),
+        b"size" => int(out, announced(exchange).unwrap_or(size(exchange.bytes_passed.request))),
+        b"total_size" => total(exchange, MapKind::RequestHeaders, exchange.bytes_passed.request, out),
         b"headers_bytes" => total(exchange, MapKind::RequestHeaders, 0, out),
         b"headers" => match key {
             Some(key) => field(key, out),
@@ -253,10 +253,11 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
             let told = told.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
             int(out, told.map_or_else(|| Ok(grpc_status_of(status()?).into()), Ok)?)
         }
-        b"size" => int(out, size(exchange.response_bytes)),
+        b"size" => int(out, size(exchange.bytes_passed.response)),
         b"total_size" => {
             let trailers = headers::of_exchange(exchange, MapKind::ResponseTrailers).map_or(0, Fields::size);
-            let behind = exchange.response_bytes.saturating_add(u64::try_from(trailers).unwrap_or(u64::MAX));
+            let behind =
+                exchange.bytes_passed.response.saturating_add(u64::try_from(trailers).unwrap_or(u64::MAX));
             total(exchange, MapKind::ResponseHeaders, behind, out)
         }
         b"headers_bytes" => total(exchange, MapKind::ResponseHeaders, 0, out),
@@ -267,7 +268,7 @@ fn response(exchange: &Exchange, name: &[u8], key: Option<&[u8]>, out: &mut Vec<
         },
         b"trailers" => match key {
             Some(key) => header(exchange, MapKind::ResponseTrailers, key, out),
-            None if exchange.response_trailers.is_none() => text(out, NO_ENTRIES),
+            None if exchange.trailers.response.is_none() => text(out, NO_ENTRIES),
             None => map(exchange, MapKind::ResponseTrailers, out),
         },
         _ => Err(Status::NotFound),

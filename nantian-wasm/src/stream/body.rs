@@ -92,7 +92,7 @@ impl StreamContext {
                 }
                 Step::Next => {
                     if ends_here && let Some(exchange) = self.exchange.as_mut() {
-                        let trailers = exchange.trailers_mut(direction).clone();
+                        let trailers = exchange.trailers.get(direction).clone();
                         *added = trailers.filter(|trailers| !trailers.is_empty());
                         if let Some(message) = exchange.message_of(index, direction) {
                             message.has_trailers = false;

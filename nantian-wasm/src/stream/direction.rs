@@ -12,9 +12,9 @@ pub(crate) enum Direction {
 
 /// One for each direction.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct ByDirection<T> {
-    request: T,
-    response: T,
+pub(crate) struct ByDirection<T> {
+    pub(crate) request: T,
+    pub(crate) response: T,
 }
 
 // === impl Direction ===
@@ -59,14 +59,14 @@ impl Direction {
 // === impl ByDirection ===
 
 impl<T> ByDirection<T> {
-    pub(super) fn get(&self, direction: Direction) -> &T {
+    pub(crate) fn get(&self, direction: Direction) -> &T {
         match direction {
             Direction::Request => &self.request,
             Direction::Response => &self.response,
         }
     }
 
-    pub(super) fn of(&mut self, direction: Direction) -> &mut T {
+    pub(crate) fn of(&mut self, direction: Direction) -> &mut T {
         match direction {
             Direction::Request => &mut self.request,
             Direction::Response => &mut self.response,

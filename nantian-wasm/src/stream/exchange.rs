@@ -25,9 +25,8 @@ pub(crate) struct Exchange {
     pub(crate) request: RequestHead,
     /// The request is here, or a copy of it.
     pub(crate) has_request: bool,
-    pub(crate) request_trailers: Option<Box<HeaderMap>>,
     pub(crate) response: Option<ResponseHead>,
-    pub(crate) response_trailers: Option<Box<HeaderMap>>,
+    pub(crate) trailers: ByDirection<Option<Box<HeaderMap>>>,
     /// One for each plugin the request has reached.
     pub(crate) plugins: Vec<PluginState>,
     /// The plugin whose guest has the exchange.
@@ -38,8 +37,7 @@ pub(crate) struct Exchange {
     /// It is being logged: everything can be read, nothing changed.
     pub(crate) is_logged: bool,
     /// Body bytes that have passed.
-    pub(crate) request_bytes: u64,
-    pub(crate) response_bytes: u64,
+    pub(crate) bytes_passed: ByDirection<u64>,
     /// Bytes of both bodies that have come, whoever holds them.
     pub(crate) bytes_come: u64,
     /// Why the response is what it is: `response.code_details`.
@@ -92,9 +90,8 @@ struct Saved {
 #[derive(Debug, Clone)]
 struct Messages {
     request: RequestHead,
-    request_trailers: Option<Box<HeaderMap>>,
     response: Option<ResponseHead>,
-    response_trailers: Option<Box<HeaderMap>>,
+    trailers: ByDirection<Option<Box<HeaderMap>>>,
 }
 
 // === impl Exchange ===
@@ -107,16 +104,14 @@ impl Exchange {
             started: SystemTime::now(),
             request: RequestHead::default(),
             has_request: true,
-            request_trailers: None,
             response: None,
-            response_trailers: None,
+            trailers: ByDirection::default(),
             plugins: Vec::with_capacity(plugins),
             current: 0,
             streaming: Streaming::No,
             is_over: false,
             is_logged: false,
-            request_bytes: 0,
-            response_bytes: 0,
+            bytes_passed: ByDirection::default(),
             bytes_come: 0,
             details: None,
             flags: 0,
@@ -165,18 +160,8 @@ impl Exchange {
 
     /// Counts body bytes that reached the first plugin of their direction.
     pub(crate) fn count_bytes(&mut self, direction: Direction, bytes: usize) {
-        let total = match direction {
-            Direction::Request => &mut self.request_bytes,
-            Direction::Response => &mut self.response_bytes,
-        };
+        let total = self.bytes_passed.of(direction);
         *total = total.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-    }
-
-    pub(crate) fn trailers_mut(&mut self, direction: Direction) -> &mut Option<Box<HeaderMap>> {
-        match direction {
-            Direction::Request => &mut self.request_trailers,
-            Direction::Response => &mut self.response_trailers,
-        }
     }
 
     /// What the plugin has whose guest has the exchange.
@@ -201,9 +186,8 @@ impl Exchange {
         let saved = self.undo.saved.get_or_insert_default();
         saved.messages.get_or_insert_with(|| Messages {
             request: self.request.clone(),
-            request_trailers: self.request_trailers.clone(),
             response: self.response.clone(),
-            response_trailers: self.response_trailers.clone(),
+            trailers: self.trailers.clone(),
         });
     }
 
@@ -238,9 +222,8 @@ impl Exchange {
         let Some(saved) = self.undo.saved.take_if(|_| self.current == plugin_index) else { return };
         if let Some(messages) = saved.messages {
             self.request = messages.request;
-            self.request_trailers = messages.request_trailers;
             self.response = messages.response;
-            self.response_trailers = messages.response_trailers;
+            self.trailers = messages.trailers;
         }
         let mut windows = saved.windows;
         for direction in [Direction::Request, Direction::Response] {

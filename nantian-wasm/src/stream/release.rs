@@ -54,7 +54,7 @@ impl StreamContext {
         let has_seen_trailers = message.shown == Shown::Trailers;
         if has_seen_trailers
             && let (Some(trailers), Some(kept)) =
-                (part.trailers.as_deref_mut(), exchange.trailers_mut(direction).as_ref())
+                (part.trailers.as_deref_mut(), exchange.trailers.get(direction).as_ref())
         {
             trailers.clone_from(kept);
         }

@@ -58,7 +58,7 @@ impl StreamContext {
         }
         if self.calls.resumes(direction, index).is_none() {
             if let (Some(exchange), Some(trailers)) = (self.exchange.as_mut(), part.trailers.as_deref_mut()) {
-                *exchange.trailers_mut(direction) = Some(Box::new(trailers.clone()));
+                *exchange.trailers.of(direction) = Some(Box::new(trailers.clone()));
             }
             if let Some(message) = self.message_of(index, direction) {
                 message.has_trailers = true;
