@@ -100,7 +100,7 @@ pub(super) fn set_bytes(
 /// The part of a body that the guest is shown.
 fn own_window(state: &mut State, direction: Direction) -> Result<&mut BodyBuffer, Status> {
     let plugin_state = state.exchange_mut().and_then(Exchange::own).ok_or(Status::BadArgument)?;
-    plugin_state.message(direction).window.as_mut().ok_or(Status::BadArgument)
+    plugin_state.messages.of(direction).window.as_mut().ok_or(Status::BadArgument)
 }
 
 /// How long the guest may make it. A frame may be larger than the limit as it comes; growth is the guest's
@@ -136,7 +136,7 @@ pub(super) fn contents(state: &State, kind: BufferKind) -> Result<&[u8], Status>
 }
 
 fn window(exchange: &Exchange, direction: Direction) -> Option<&BodyBuffer> {
-    exchange.own_ref()?.message_ref(direction).window.as_ref()
+    exchange.own_ref()?.messages.get(direction).window.as_ref()
 }
 
 fn direction(kind: BufferKind) -> Option<Direction> {

@@ -47,10 +47,10 @@ pub(crate) fn edit(
     edit: Edit<'_>,
 ) -> Result<(), EditError> {
     let may_change = exchange.own_ref().is_some_and(|plugin_state| match kind {
-        MapKind::RequestHeaders => plugin_state.request.has_headers,
-        MapKind::RequestTrailers => plugin_state.request.has_trailers,
-        MapKind::ResponseHeaders => plugin_state.response.has_headers,
-        MapKind::ResponseTrailers => plugin_state.response.has_trailers,
+        MapKind::RequestHeaders => plugin_state.messages.request.has_headers,
+        MapKind::RequestTrailers => plugin_state.messages.request.has_trailers,
+        MapKind::ResponseHeaders => plugin_state.messages.response.has_headers,
+        MapKind::ResponseTrailers => plugin_state.messages.response.has_trailers,
         _ => false,
     });
     let added = added_trailers(exchange, kind);
@@ -61,7 +61,7 @@ pub(crate) fn edit(
     if let Some(direction) = added {
         *exchange.trailers.of(direction) = Some(Box::default());
         if let Some(plugin_state) = exchange.own() {
-            plugin_state.message(direction).has_trailers = true;
+            plugin_state.messages.of(direction).has_trailers = true;
         }
     }
     note_length(exchange, kind, edit);
@@ -107,7 +107,7 @@ pub(super) fn added_trailers(exchange: &Exchange, kind: MapKind) -> Option<Direc
         MapKind::ResponseTrailers => Direction::Response,
         _ => return None,
     };
-    let may_add = exchange.own_ref()?.message_ref(direction).may_add_trailers;
+    let may_add = exchange.own_ref()?.messages.get(direction).may_add_trailers;
     (may_add && exchange.trailers.get(direction).is_none()).then_some(direction)
 }
 
@@ -124,8 +124,8 @@ fn note_length(exchange: &mut Exchange, kind: MapKind, edit: Edit<'_>) {
     };
     let Some(plugin_state) = exchange.own().filter(|_| is_written) else { return };
     match kind {
-        MapKind::RequestHeaders => plugin_state.request.is_resized = true,
-        MapKind::ResponseHeaders => plugin_state.response.is_resized = true,
+        MapKind::RequestHeaders => plugin_state.messages.request.is_resized = true,
+        MapKind::ResponseHeaders => plugin_state.messages.response.is_resized = true,
         _ => {}
     }
 }

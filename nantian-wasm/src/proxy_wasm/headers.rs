@@ -29,10 +29,10 @@ pub(crate) fn fields(state: &State, kind: MapKind) -> Option<Fields<'_>> {
             let exchange = state.exchange()?;
             let plugin_state = exchange.own_ref()?;
             let may_look = match kind {
-                MapKind::RequestHeaders => exchange.is_logged || plugin_state.request.has_headers,
-                MapKind::RequestTrailers => !exchange.is_logged && plugin_state.request.has_trailers,
-                MapKind::ResponseHeaders => exchange.is_logged || plugin_state.response.has_headers,
-                _ => exchange.is_logged || plugin_state.response.has_trailers,
+                MapKind::RequestHeaders => exchange.is_logged || plugin_state.messages.request.has_headers,
+                MapKind::RequestTrailers => !exchange.is_logged && plugin_state.messages.request.has_trailers,
+                MapKind::ResponseHeaders => exchange.is_logged || plugin_state.messages.response.has_headers,
+                _ => exchange.is_logged || plugin_state.messages.response.has_trailers,
             };
             if may_look { of_exchange(exchange, kind) } else { None }
         }

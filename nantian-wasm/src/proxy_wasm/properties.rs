@@ -70,7 +70,7 @@ pub(super) fn set(
     if let Some((direction, most)) = limits
         && let Some(plugin_state) = exchange.own()
     {
-        plugin_state.message(direction).most = Some(most);
+        plugin_state.messages.of(direction).most = Some(most);
     }
     if let Some(is_worn) = asks_for_another
         && let Some(slot) = state.slot.upgrade()

@@ -183,7 +183,7 @@ impl State {
         let Some(exchange) = self.exchange_mut() else { return true };
         exchange.is_logged = false;
         let Some(plugin_state) = exchange.own() else { return true };
-        plugin_state.request.has_headers |= is_beginning;
+        plugin_state.messages.request.has_headers |= is_beginning;
         // A stream is forgotten whatever became of it.
         !is_beginning || (plugin_state.answer.is_none() && plugin_state.fault.is_none())
     }

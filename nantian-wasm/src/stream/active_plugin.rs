@@ -93,20 +93,6 @@ impl ActivePlugin {
 // === impl StreamContext ===
 
 impl StreamContext {
-    pub(super) fn message(&mut self, direction: Direction) -> &mut MessageState {
-        match direction {
-            Direction::Request => &mut self.request,
-            Direction::Response => &mut self.response,
-        }
-    }
-
-    pub(super) fn message_ref(&self, direction: Direction) -> &MessageState {
-        match direction {
-            Direction::Request => &self.request,
-            Direction::Response => &self.response,
-        }
-    }
-
     /// What a guest did to the stream besides answering with a verdict.
     pub(super) fn outcome(&mut self, plugin: &Plugin, index: usize, phase: Phase) -> Option<CallOutcome> {
         let plugin_state = self.exchange.as_mut()?.plugins.get_mut(index)?;
@@ -128,7 +114,7 @@ impl StreamContext {
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.details = Some(answer.details.clone());
         }
-        if self.response.is_released {
+        if self.messages.response.is_released {
             return self.failed(plugin, index, phase, Cause::LateAnswer);
         }
         self.end_message(Direction::Request, &BodyError::Answered);
@@ -180,7 +166,7 @@ impl StreamContext {
         let end = BodyError::Failed(failure.clone());
         self.end_message(Direction::Request, &end);
         // Before that, whoever waits for the response's headers sends what the failure stands for.
-        if self.response.is_released {
+        if self.messages.response.is_released {
             self.end_message(Direction::Response, &end);
         }
         Action::Fail(failure)
@@ -195,7 +181,7 @@ impl StreamContext {
 
     /// Nothing more of a message goes on; the first end is the one that is told.
     pub(super) fn end_message(&mut self, direction: Direction, end: &BodyError) {
-        self.message(direction).over.get_or_insert_with(|| end.clone());
+        self.messages.of(direction).over.get_or_insert_with(|| end.clone());
         self.wake_waiting(direction);
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.wake();
@@ -210,7 +196,7 @@ impl StreamContext {
     }
 
     fn wake_waiting(&mut self, direction: Direction) {
-        if let Some(waiting) = self.message(direction).waiting.take() {
+        if let Some(waiting) = self.messages.of(direction).waiting.take() {
             waiting.wake();
         }
     }

@@ -44,9 +44,9 @@ impl StreamContext {
     ) -> Action {
         self.step(direction, |this| {
             // Those that a plugin adds are a part for the ones behind it, as if they had come.
-            let mut added = this.message(direction).added.take();
+            let mut added = this.messages.of(direction).added.take();
             let action = this.drive_part(direction, chunk, end, trailers, &mut added);
-            this.message(direction).added = added;
+            this.messages.of(direction).added = added;
             action
         })
     }
@@ -60,7 +60,7 @@ impl StreamContext {
         added: &mut Option<Box<HeaderMap>>,
     ) -> Action {
         let plugins = self.plugins.clone().unwrap_or_default();
-        if !std::mem::replace(&mut self.message(direction).is_counted, true) {
+        if !std::mem::replace(&mut self.messages.of(direction).is_counted, true) {
             if let Some(exchange) = self.exchange.as_mut() {
                 let bytes = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
                 exchange.bytes_come = exchange.bytes_come.saturating_add(bytes);
@@ -73,7 +73,7 @@ impl StreamContext {
             return action;
         }
         loop {
-            let MessageState { progress, released, .. } = *self.message_ref(direction);
+            let MessageState { progress, released, .. } = *self.messages.get(direction);
             if progress >= released {
                 match self.drive_headers(direction, false) {
                     Action::Continue | Action::Hold => {}
@@ -98,7 +98,7 @@ impl StreamContext {
                             message.has_trailers = false;
                         }
                     }
-                    let message = self.message(direction);
+                    let message = self.messages.of(direction);
                     message.progress += 1;
                     message.released = message.released.max(message.progress);
                 }
@@ -109,7 +109,7 @@ impl StreamContext {
                 }
             }
         }
-        let message = self.message(direction);
+        let message = self.messages.of(direction);
         (message.progress, message.is_counted) = (0, false);
         // Those of a request as they come, those of a response as they leave: as in Envoy.
         if direction == Direction::Response {
@@ -334,7 +334,7 @@ impl StreamContext {
     /// How many bytes of a body a plugin may hold back: those of its sandbox, or fewer if it has said so.
     pub(super) fn most_of(&self, cursor: &PluginCursor<'_>) -> usize {
         let plugin_state = self.exchange.as_ref().and_then(|exchange| exchange.plugins.get(cursor.index));
-        let said = plugin_state.and_then(|plugin_state| plugin_state.message_ref(cursor.direction).most);
+        let said = plugin_state.and_then(|plugin_state| plugin_state.messages.get(cursor.direction).most);
         said.unwrap_or(usize::MAX).min(cursor.plugin.max_buffered_body())
     }
 

@@ -250,7 +250,7 @@ impl StreamContext {
                 message.kept = front.followed_by(std::mem::take(&mut message.kept).into_bytes());
             }
         }
-        self.message_ref(direction).over.clone().map(Action::BreakOff)
+        self.messages.get(direction).over.clone().map(Action::BreakOff)
     }
 
     /// Goes on with the call that is running, whichever direction it is for; ready when none is.

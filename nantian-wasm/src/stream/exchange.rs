@@ -175,7 +175,7 @@ impl Exchange {
 
     /// What a plugin has of a message.
     pub(crate) fn message_of(&mut self, index: usize, direction: Direction) -> Option<&mut PluginMessage> {
-        self.plugins.get_mut(index).map(|own| own.message(direction))
+        self.plugins.get_mut(index).map(|own| own.messages.of(direction))
     }
 
     /// Puts headers and trailers by before the first change, for a plugin that fails open.
@@ -198,7 +198,7 @@ impl Exchange {
         if !self.undo.wanted || saved.is_some() {
             return;
         }
-        let window = self.own_ref().and_then(|own| own.message_ref(direction).window.clone());
+        let window = self.own_ref().and_then(|own| own.messages.get(direction).window.clone());
         *self.undo.saved.get_or_insert_default().windows.of(direction) = window;
     }
 
@@ -228,7 +228,7 @@ impl Exchange {
         let mut windows = saved.windows;
         for direction in [Direction::Request, Direction::Response] {
             if let Some(saved) = windows.of(direction).take()
-                && let Some(window) = self.own().and_then(|own| own.message(direction).window.as_mut())
+                && let Some(window) = self.own().and_then(|own| own.messages.of(direction).window.as_mut())
             {
                 *window = saved;
             }
@@ -265,10 +265,9 @@ impl Exchange {
     pub(crate) fn resume(&mut self, direction: Direction) {
         let Some(own) = self.own() else { return };
         // Whichever way is continued, the request is out of the guest's hands then, as it is in Envoy.
-        own.request.has_headers = false;
-        own.request.has_trailers = false;
-        own.request.may_add_trailers = false;
-        let message = own.message(direction);
+        let request = &mut own.messages.request;
+        (request.has_headers, request.has_trailers, request.may_add_trailers) = (false, false, false);
+        let message = own.messages.of(direction);
         message.is_continued = true;
         if message.pause.is_held() {
             message.pause = Pause::Over;

@@ -45,10 +45,10 @@ impl StreamContext {
 
     fn pass_headers(&mut self, plugins: &[Plugin], direction: Direction, end: bool) -> Action {
         while let Some((index, plugin)) =
-            self.plugin_at(plugins, direction, self.message_ref(direction).released)
+            self.plugin_at(plugins, direction, self.messages.get(direction).released)
         {
             match self.headers_step(plugin, index, direction, end) {
-                Step::Next => self.message(direction).released += 1,
+                Step::Next => self.messages.of(direction).released += 1,
                 Step::Kept => return Action::Hold,
                 Step::Over(action) => return action,
             }
@@ -58,7 +58,7 @@ impl StreamContext {
 
     /// What is answered to a request from which plugins have taken what nobody could send it on without.
     fn unroutable(&mut self, direction: Direction) -> Option<Action> {
-        if direction == Direction::Response || self.request.is_released {
+        if direction == Direction::Response || self.messages.request.is_released {
             return None;
         }
         let exchange = self.exchange.as_mut()?;
@@ -278,7 +278,7 @@ impl StreamContext {
     pub(super) fn held(&mut self, plugin: &Plugin, index: usize, direction: Direction, phase: Phase) -> Step {
         let plugin_state = self.exchange.as_ref().and_then(|exchange| exchange.plugins.get(index));
         let deadline =
-            plugin_state.map_or(0, |plugin_state| match plugin_state.message_ref(direction).pause {
+            plugin_state.map_or(0, |plugin_state| match plugin_state.messages.get(direction).pause {
                 Pause::Until(until) => until.max(plugin_state.calls_until),
                 Pause::None | Pause::Over => u64::MAX,
             });
@@ -319,7 +319,7 @@ impl StreamContext {
     /// Ends a message that broke off while a plugin held its headers.
     pub(crate) fn break_off(&mut self, direction: Direction) -> Action {
         self.step(direction, |this| {
-            let holder = this.plugin_at(this.plugins(), direction, this.message_ref(direction).released);
+            let holder = this.plugin_at(this.plugins(), direction, this.messages.get(direction).released);
             let Some(plugin) = holder.map(|(_, plugin)| plugin.shared_name()) else {
                 return Action::Continue;
             };
@@ -332,14 +332,14 @@ impl StreamContext {
 
     /// Moves a request's headers back to where they came from, unless they are still held.
     pub(super) fn return_request(&mut self, action: &Action, parts: &mut request::Parts, end: bool) {
-        if matches!(action, Action::Pending | Action::Hold) || self.request.is_released {
+        if matches!(action, Action::Pending | Action::Hold) || self.messages.request.is_released {
             return;
         }
-        self.request.is_released = true;
+        self.messages.request.is_released = true;
         let keep = self.plugins().iter().any(Plugin::needs_request_later);
         if let Some(exchange) = self.exchange.as_mut() {
-            let is_resized = |plugin_state: &PluginState| plugin_state.request.is_resized;
-            self.request.is_resized = exchange.plugins.iter().any(is_resized);
+            let is_resized = |plugin_state: &PluginState| plugin_state.messages.request.is_resized;
+            self.messages.request.is_resized = exchange.plugins.iter().any(is_resized);
             exchange.return_request(parts, keep);
             exchange.has_request = keep;
         }
@@ -348,14 +348,14 @@ impl StreamContext {
 
     /// Moves a response's headers back to where they came from, unless they are still held.
     pub(super) fn return_response(&mut self, action: &Action, parts: &mut response::Parts, end: bool) {
-        if matches!(action, Action::Pending | Action::Hold) || self.response.is_released {
+        if matches!(action, Action::Pending | Action::Hold) || self.messages.response.is_released {
             return;
         }
-        self.response.is_released = true;
+        self.messages.response.is_released = true;
         let keep = self.plugins().iter().any(Plugin::reads_exchange);
         if let Some(exchange) = self.exchange.as_mut() {
-            let is_resized = |plugin_state: &PluginState| plugin_state.response.is_resized;
-            self.response.is_resized = exchange.plugins.iter().any(is_resized);
+            let is_resized = |plugin_state: &PluginState| plugin_state.messages.response.is_resized;
+            self.messages.response.is_resized = exchange.plugins.iter().any(is_resized);
             exchange.return_response(parts, keep);
         }
         self.withdraw_length(Direction::Response, &mut parts.headers, end);

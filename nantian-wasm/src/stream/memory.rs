@@ -47,9 +47,8 @@ impl StreamContext {
 
     fn held_bytes(&self) -> usize {
         let Some(exchange) = self.exchange.as_ref() else { return 0 };
-        let of_plugins = exchange.plugins.iter();
-        let held = of_plugins.map(|plugin| plugin.request.held_bytes() + plugin.response.held_bytes());
-        held.sum::<usize>() + exchange.saved_bytes()
+        let messages = exchange.plugins.iter().flat_map(|plugin| plugin.messages.iter());
+        messages.map(PluginMessage::held_bytes).sum::<usize>() + exchange.saved_bytes()
     }
 
     /// Ends the stream whose body cannot be held, under either failure policy.

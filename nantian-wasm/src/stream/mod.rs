@@ -82,8 +82,7 @@ pub struct StreamContext {
     exchange: Option<OwnedMutexGuard<Exchange>>,
     /// One for each plugin the request has reached.
     active: SmallVec<[ActivePlugin; 1]>,
-    request: MessageState,
-    response: MessageState,
+    messages: ByDirection<MessageState>,
     is_grpc: bool,
     /// The client has asked for a stream of events.
     awaits_events: bool,
@@ -148,8 +147,7 @@ impl StreamContext {
             shared: Arc::new(Mutex::new(Exchange::new(info, plugins.len()))),
             plugins: Some(plugins),
             exchange: None,
-            request: MessageState::default(),
-            response: MessageState::default(),
+            messages: ByDirection::default(),
             is_grpc: false,
             awaits_events: false,
             keeps_lengths: false,
@@ -169,8 +167,8 @@ impl StreamContext {
     /// or response, leave without a `content-length` if a plugin looks at the body, which may change it.
     pub fn on_request_headers(&mut self, parts: &mut request::Parts, end_of_stream: bool) -> Action {
         self.step(Direction::Request, |this| {
-            if !this.request.has_headers {
-                this.request.has_headers = true;
+            if !this.messages.request.has_headers {
+                this.messages.request.has_headers = true;
                 this.is_grpc = is_grpc(content_type(&parts.headers));
                 this.awaits_events =
                     this.plugins().iter().any(Plugin::tells_streams_apart) && accepts_events(&parts.headers);
@@ -215,8 +213,8 @@ impl StreamContext {
     /// The response may be upstream's or one that [`Action::Respond`] or [`Action::Fail`] led to.
     pub fn on_response_headers(&mut self, parts: &mut response::Parts, end_of_stream: bool) -> Action {
         self.step(Direction::Response, |this| {
-            if !this.response.has_headers {
-                this.response.has_headers = true;
+            if !this.messages.response.has_headers {
+                this.messages.response.has_headers = true;
                 let essence = essence(content_type(&parts.headers));
                 let is_asked_for = this.awaits_events && !parts.headers.contains_key(CONTENT_LENGTH);
                 this.streaming = Streaming::of(essence, is_asked_for);
@@ -312,7 +310,8 @@ impl StreamContext {
 
     /// Whether the plugins have been shown headers of a response, or are to be shown none.
     pub fn has_shown_response(&self) -> bool {
-        self.response.has_headers || self.response.over.is_some()
+        let response = &self.messages.response;
+        response.has_headers || response.over.is_some()
     }
 
     /// Whether a plugin may ask for the size of a request when that has passed.
@@ -323,7 +322,7 @@ impl StreamContext {
     /// Whether a plugin has written a length of its own into the headers of a message that have left the
     /// stream.
     pub(crate) fn is_resized(&self, direction: Direction) -> bool {
-        self.message_ref(direction).is_resized
+        self.messages.get(direction).is_resized
     }
 
     fn plugins(&self) -> &[Plugin] {
@@ -331,7 +330,7 @@ impl StreamContext {
     }
 
     fn wants_body(&self, direction: Direction) -> bool {
-        self.message_ref(direction).over.is_none()
+        self.messages.get(direction).over.is_none()
             && self
                 .active
                 .iter()

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::answer::LocalResponse;
-use super::direction::Direction;
+use super::direction::ByDirection;
 use super::events::Events;
 use crate::error::Cause;
 use crate::proxy_wasm::BodyVerdict;
@@ -15,8 +15,7 @@ use crate::sandbox::Usage;
 /// What one plugin has of an exchange.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PluginState {
-    pub(crate) request: PluginMessage,
-    pub(crate) response: PluginMessage,
+    pub(crate) messages: ByDirection<PluginMessage>,
     /// The guest's own answer, if it gave one.
     pub(crate) answer: Option<Box<LocalResponse>>,
     /// What ends the stream although the guest did not trap.
@@ -99,24 +98,6 @@ pub(crate) enum BodyBytes {
 impl Pause {
     pub(crate) fn is_held(self) -> bool {
         matches!(self, Self::Until(_))
-    }
-}
-
-// === impl PluginState ===
-
-impl PluginState {
-    pub(crate) fn message(&mut self, direction: Direction) -> &mut PluginMessage {
-        match direction {
-            Direction::Request => &mut self.request,
-            Direction::Response => &mut self.response,
-        }
-    }
-
-    pub(crate) fn message_ref(&self, direction: Direction) -> &PluginMessage {
-        match direction {
-            Direction::Request => &self.request,
-            Direction::Response => &self.response,
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::pool::InstanceGuard;
 impl StreamContext {
     /// Takes the trailers that plugins have added to a body without any.
     pub(crate) fn take_trailers(&mut self, direction: Direction) -> Option<HeaderMap> {
-        self.message(direction).added.take().map(|trailers| *trailers)
+        self.messages.of(direction).added.take().map(|trailers| *trailers)
     }
 
     /// Shows all held bytes as the end of the body; they stay in the guest's hands until it has seen the

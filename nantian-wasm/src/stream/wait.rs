@@ -193,7 +193,7 @@ impl StreamContext {
     /// Whatever makes it ready is gone when an empty part was shown: the message has gone on, or is broken
     /// off.
     fn poll_released(&mut self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
-        let message = self.message(direction);
+        let message = self.messages.of(direction);
         if message.over.is_some() {
             return Poll::Ready(());
         }
@@ -209,7 +209,7 @@ impl StreamContext {
         exchange.await_touch(Waiter::from(direction), cx.waker());
         let lets_go = |(active, plugin_state): (&ActivePlugin, &PluginState)| {
             *active.holds.get(direction)
-                && (plugin_state.message_ref(direction).pause == Pause::Over
+                && (plugin_state.messages.get(direction).pause == Pause::Over
                     || !active.is_active()
                     || active.is_lost())
         };
@@ -247,13 +247,13 @@ impl StreamContext {
     /// Until when a step waits for the guest of this plugin; none when it can be taken.
     fn held_until(&self, exchange: &Exchange, index: usize, direction: Direction) -> Option<u64> {
         let plugin_state = exchange.plugins.get(index)?;
-        let deadline = match plugin_state.message_ref(direction).pause {
+        let deadline = match plugin_state.messages.get(direction).pause {
             Pause::Until(until) => until.max(plugin_state.calls_until),
             Pause::None | Pause::Over => return None,
         };
         let now = self.plugins().get(index).map_or(u64::MAX, Plugin::now);
         let may_go_on = now >= deadline
-            || self.message_ref(direction).over.is_some()
+            || self.messages.get(direction).over.is_some()
             || self.is_interrupted(exchange)
             || self.active.get(index).is_none_or(ActivePlugin::is_lost);
         (!may_go_on).then_some(deadline)
@@ -276,9 +276,9 @@ impl StreamContext {
         {
             return Some(self.replaced(if is_unseen { Direction::Request } else { direction }, action));
         }
-        let is_unseen = is_unseen && self.request.over.is_none();
+        let is_unseen = is_unseen && self.messages.request.over.is_none();
         let direction = if is_unseen { Direction::Request } else { direction };
-        if self.message_ref(direction).over.is_some() {
+        if self.messages.get(direction).over.is_some() {
             return None;
         }
         let exchange = self.exchange.as_ref()?;
@@ -287,7 +287,8 @@ impl StreamContext {
             .iter()
             .position(|plugin_state| plugin_state.answer.is_some() || plugin_state.fault.is_some())?;
         let plugin = self.plugins().get(index)?.clone();
-        let phase = if self.response.is_released { direction.body_phase() } else { Phase::CallResponse };
+        let phase =
+            if self.messages.response.is_released { direction.body_phase() } else { Phase::CallResponse };
         match self.outcome(&plugin, index, phase)? {
             CallOutcome::Over(action) => Some(self.replaced(direction, action)),
             _ => None,
@@ -297,7 +298,7 @@ impl StreamContext {
     /// Ends a message in whose place something else is sent.
     fn replaced(&mut self, direction: Direction, action: Action) -> Action {
         self.end_by(direction, &action);
-        if !self.response.is_released {
+        if !self.messages.response.is_released {
             self.show_as_response(direction, &action);
         }
         action
