@@ -7,11 +7,7 @@ use nantian_ai::{Dialect, TargetConfig};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Upstream, events, json as reply, layer, post, send};
-
-fn claude() -> TargetConfig {
-    TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
-}
+use crate::support::{Upstream, claude, events, json as reply, layer, post, send};
 
 fn request(stream: bool) -> Value {
     let wait = json!({"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]});

@@ -2,17 +2,12 @@
 
 use std::time::Duration;
 
-use nantian_ai::TargetConfig;
 use serde_json::{Value, json};
 
-use crate::support::{Upstream, events, json as reply, layer, openai, post, send};
+use crate::support::{Upstream, claude, events, json as reply, layer, openai, post, send};
 use crate::taught::strict;
 
 const PATCH: &str = "*** Begin Patch\n*** End Patch";
-
-fn claude() -> TargetConfig {
-    TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
-}
 
 fn tools() -> Value {
     json!([

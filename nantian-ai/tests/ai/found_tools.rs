@@ -5,14 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use nantian_ai::TargetConfig;
 use serde_json::{Value, json};
 
-use crate::support::{Upstream, events, json as reply, layer, post, send};
-
-fn claude() -> TargetConfig {
-    TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
-}
+use crate::support::{Upstream, claude, events, json as reply, layer, post, send};
 
 /// What is said before a search, or with what it has found.
 fn request(found: Option<&Value>, stream: bool) -> Request<Full<Bytes>> {

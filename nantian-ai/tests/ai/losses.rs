@@ -9,7 +9,7 @@ use nantian_ai::ir::{Losses, ToolNames, pieces};
 use nantian_ai::{ClientDialect, Dialect, TargetConfig};
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
+use crate::support::{Reports, Upstream, chat, claude, events, json, layer, openai, post, send, stream_chat};
 
 const CITED: [&str; 3] = [
     "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\"}}\n\n\
@@ -32,10 +32,6 @@ const SIGNED_ALONE: [&str; 2] = [
     "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"extra_content\":{\"google\":{\"thought_signature\":\"s\"}}}]}}]}\n\n",
     "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n",
 ];
-
-fn claude() -> TargetConfig {
-    TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
-}
 
 fn script(chunks: &'static [&'static str]) -> http::Response<crate::support::Body> {
     let chunks = chunks.iter().map(|chunk| (Duration::ZERO, Some(*chunk)));

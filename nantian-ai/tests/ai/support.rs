@@ -135,6 +135,10 @@ pub(crate) fn openai() -> TargetConfig {
     TargetConfig::new("demo/openai", "openai", "gpt-4o").with_credential(Credential::bearer("sk-ours"))
 }
 
+pub(crate) fn claude() -> TargetConfig {
+    TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5")
+}
+
 pub(crate) fn layer(config: TargetConfig) -> AiLayer {
     AiLayer::new(Arc::new(Target::new(config).unwrap()))
 }

@@ -9,6 +9,7 @@ use nantian_ai::{AiLayer, Dialect, Target, TargetConfig, retry::Attempts};
 use serde_json::Value;
 
 use crate::support::{Body, Reports, Upstream, events, json, post, send, stream_chat};
+use crate::wishes;
 
 const REFUSAL: &str = r#"{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"invalid_request_error"}}"#;
 
@@ -33,13 +34,7 @@ fn anthropic_chat() -> Request<Full<bytes::Bytes>> {
 
 /// The `stream_options` of each request that the provider got.
 fn asked(upstream: &Upstream) -> Vec<Value> {
-    let all = upstream.all();
-    all.iter()
-        .map(|(head, body)| {
-            assert_eq!(head.headers["content-length"], body.len().to_string());
-            serde_json::from_slice::<Value>(body).unwrap()["stream_options"].clone()
-        })
-        .collect()
+    wishes::asked(upstream, "/stream_options")
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,7 +41,7 @@ fn thinking() -> Request<Full<Bytes>> {
 }
 
 /// A member of each request that the provider got.
-fn asked(upstream: &Upstream, path: &str) -> Vec<Value> {
+pub(crate) fn asked(upstream: &Upstream, path: &str) -> Vec<Value> {
     let all = upstream.all();
     all.iter()
         .map(|(head, body)| {
