@@ -25,10 +25,12 @@ impl Clock for SlowTick {
     }
 }
 
+pub(crate) fn policy(limits: impl IntoIterator<Item = Limit>) -> Policy {
+    limits.into_iter().fold(Policy::builder(), |policy, limit| policy.limit(limit)).build().unwrap()
+}
+
 pub(crate) fn limiter(limits: impl IntoIterator<Item = Limit>) -> Limiter {
-    let limits = limits.into_iter();
-    let policy = limits.fold(Policy::builder(), |policy, limit| policy.limit(limit));
-    Limiter::builder(policy.build().unwrap()).clock(ManualClock::new()).build()
+    Limiter::builder(policy(limits)).clock(ManualClock::new()).build()
 }
 
 pub(crate) fn seconds(seconds: u64) -> Timestamp {

@@ -1,18 +1,13 @@
 //! Memory is bounded, and no flood of keys changes the level of a key in use.
 
-use nantian_ratelimit::{Cost, Key, Limit, Limiter, Policy, Settlement, clock::ManualClock};
+use nantian_ratelimit::{Cost, Key, Limit, Limiter, Settlement, clock::ManualClock};
 
-use crate::admit::seconds;
+use crate::admit::{policy, seconds};
 
 const MAX_KEYS: usize = 2000;
 
-fn policy(limits: &[Limit]) -> Policy {
-    let policy = limits.iter().cloned().fold(Policy::builder(), |policy, limit| policy.limit(limit));
-    policy.build().unwrap()
-}
-
 fn limiter(limits: &[Limit]) -> Limiter {
-    Limiter::builder(policy(limits)).max_keys(MAX_KEYS).clock(ManualClock::new()).build()
+    Limiter::builder(policy(limits.iter().cloned())).max_keys(MAX_KEYS).clock(ManualClock::new()).build()
 }
 
 fn key(limiter: &Limiter, name: usize) -> Key {
@@ -59,7 +54,7 @@ fn an_edit_in_a_flood_takes_no_live_key_its_bucket() {
             drop(limiter.admit_at(seconds(0), key(&limiter, 1_000_000 + name), Cost::REQUEST));
         }
         let live = limiter.live_keys_at(seconds(0));
-        let edited = limiter.successor_at(seconds(0), policy(&after));
+        let edited = limiter.successor_at(seconds(0), policy(after));
         let left = |key| {
             let levels = edited.levels_at(seconds(0), key);
             let mut requests =
@@ -114,7 +109,7 @@ fn keys_beyond_the_bound_share_a_few_buckets() {
 #[test]
 fn what_a_shared_bucket_was_charged_refills_and_is_not_given_back() {
     let limits = [Limit::tokens_per_minute(100)];
-    let limiter = Limiter::builder(policy(&limits)).max_keys(1).clock(ManualClock::new()).build();
+    let limiter = Limiter::builder(policy(limits)).max_keys(1).clock(ManualClock::new()).build();
     let admit = |name, at| limiter.admit_at(seconds(at), key(&limiter, name), Cost::tokens(100)).ok();
     let first = (0..).find(|name| {
         let admitted = admit(*name, 0).unwrap();

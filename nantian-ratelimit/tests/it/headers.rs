@@ -13,9 +13,10 @@ use nantian_ratelimit::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
+use crate::admit::policy;
+
 fn limiter(clock: &ManualClock, limits: impl IntoIterator<Item = Limit>) -> Limiter {
-    let policy = limits.into_iter().fold(Policy::builder(), |policy, limit| policy.limit(limit));
-    Limiter::builder(policy.build().unwrap()).clock(clock.clone()).build()
+    Limiter::builder(policy(limits)).clock(clock.clone()).build()
 }
 
 fn ok(_: Request<()>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {

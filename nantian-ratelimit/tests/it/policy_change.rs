@@ -2,15 +2,9 @@
 
 use std::time::Duration;
 
-use nantian_ratelimit::{Cost, Key, Limit, Limiter, Policy, Settlement};
+use nantian_ratelimit::{Cost, Key, Limit, Limiter, Settlement};
 
-use crate::admit::{limiter, seconds};
-
-fn policy(limits: impl IntoIterator<Item = Limit>) -> Policy {
-    let limits = limits.into_iter();
-    let policy = limits.fold(Policy::builder(), |policy, limit| policy.limit(limit));
-    policy.build().unwrap()
-}
+use crate::admit::{limiter, policy, seconds};
 
 fn remaining(limiter: &Limiter, key: Key) -> Vec<u64> {
     let levels = limiter.levels(key);
