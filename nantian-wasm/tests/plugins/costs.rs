@@ -13,7 +13,7 @@ use nantian_wasm::{
 
 use crate::abuse::{CALL_NOW, LONG, MEMORY, headers, module, resident, started};
 use crate::limits::calling;
-use crate::support::{data, exchange, frames, get, plugin_of, send};
+use crate::support::{begin, data, exchange, frames, get, plugin_of, send};
 
 fn of(text: &str, change: impl FnOnce(&mut PluginConfig)) -> Plugin {
     plugin_of(&Engine::new().unwrap().0, &wat::parse_str(text).unwrap(), change).unwrap()
@@ -344,21 +344,15 @@ fn plugin_has_so_many_call_outs_under_way_and_so_many_bytes_in_them() {
     let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     let unsent = Arc::<Unsent>::default();
     let plugin = Plugin::with_host(&module, config, Arc::clone(&unsent)).unwrap();
-    let begin = || {
-        let mut stream = StreamContext::new(Arc::from([plugin.clone()]), StreamInfo::default());
-        let mut parts = Request::new(()).into_parts().0;
-        assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
-        stream
-    };
     let refused = || plugin.status().metrics[0].value;
-    let streams: Vec<_> = (0..7).map(|_| begin()).collect();
+    let streams: Vec<_> = (0..7).map(|_| begin(&plugin)).collect();
     assert_eq!((unsent.0.lock().unwrap().len(), refused()), (63, 7), "with what their heads take, 64 MiB");
     drop(streams);
     let half_read = unsent.0.lock().unwrap().pop().unwrap();
     assert!(half_read.1.holds(1 << 19) && !half_read.1.holds(1 << 20), "its response counts, too");
     drop(half_read);
     unsent.0.lock().unwrap().clear();
-    let _stream = begin();
+    let _stream = begin(&plugin);
     assert_eq!((unsent.0.lock().unwrap().len(), refused()), (10, 7), "there is room again");
     assert_eq!((plugin.status().traps.total(), plugin.status().failures), (0, 0));
 }

@@ -12,14 +12,12 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
-use nantian_wasm::{
-    Action, Engine, Module, Plugin, PluginConfig, StreamContext, StreamInfo, WasmLayer, host::Host,
-};
+use nantian_wasm::{Action, Engine, Module, Plugin, PluginConfig, WasmLayer, host::Host};
 use proptest::prelude::*;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{
-    Frames, ThenSilent, configured, data, exchange, frames, get, guest, plugin, plugin_of, send,
+    Frames, ThenSilent, configured, data, exchange, frames, get, guest, plugin, plugin_of, send, stream,
 };
 
 fn metric(plugin: &Plugin, name: &str) -> u64 {
@@ -32,10 +30,6 @@ fn request() -> http::request::Parts {
 
 fn response() -> http::response::Parts {
     Response::new(()).into_parts().0
-}
-
-fn stream(plugin: &Plugin) -> StreamContext {
-    StreamContext::new([plugin.clone()].into(), StreamInfo::default())
 }
 
 fn owned(parts: &[Vec<u8>]) -> Frames {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, Response};
 use nantian_wasm::{Action, Engine, Plugin, StreamContext, StreamInfo, host::HttpCallResponse};
 
 use crate::limits::calling;
-use crate::support::{configured, data, exchange, frames, plugin_of};
+use crate::support::{configured, data, exchange, frames, plugin_of, stream};
 
 const PRELUDE: &str = r#"
     (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
@@ -43,10 +43,6 @@ fn guest(marker: &str, functions: &str) -> Plugin {
 fn told(plugin: &Plugin) -> String {
     let value = plugin.status().metrics[0].value.to_le_bytes();
     String::from_utf8(value.to_vec()).unwrap()
-}
-
-fn stream(plugin: &Plugin) -> StreamContext {
-    StreamContext::new([plugin.clone()].into(), StreamInfo::default())
 }
 
 fn post() -> http::request::Parts {

@@ -9,11 +9,7 @@ use nantian_wasm::{
     body::ResponseBody, future::ResponseFuture,
 };
 
-use crate::support::{configured, data, exchange, frames, get, guest, plugin, plugin_of, send};
-
-fn counts(plugin: &Plugin) -> Vec<(String, u64)> {
-    plugin.status().metrics.into_iter().map(|metric| (metric.name, metric.value)).collect()
-}
+use crate::support::{configured, counts, data, exchange, frames, get, guest, plugin, plugin_of, send};
 
 fn expected(values: [u64; 6]) -> Vec<(String, u64)> {
     ["start", "create", "log", "done", "delete", "tick"].into_iter().map(str::to_owned).zip(values).collect()

@@ -13,7 +13,7 @@ use nantian_wasm::{
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
-use crate::support::{Logged, TicksWithLogs, get, plugin_of, send};
+use crate::support::{Logged, TicksWithLogs, begin, get, plugin_of, send};
 
 /// A guest that opens a gRPC stream when it is configured, makes seventeen calls for each stream, and logs.
 const CALLER: &str = r#"(module
@@ -114,13 +114,6 @@ fn metric(plugin: &Plugin, name: &str) -> u64 {
     metrics.iter().find(|metric| metric.name == name).unwrap().value
 }
 
-fn begun(plugin: &Plugin) -> StreamContext {
-    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
-    let mut parts = Request::new(()).into_parts().0;
-    assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
-    stream
-}
-
 /// Lets this happen while the instance stands still in the middle of a callback.
 fn while_busy(engine: &Engine, plugin: &Plugin, happens: impl FnOnce()) -> StreamContext {
     let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
@@ -145,7 +138,7 @@ fn large() -> Bytes {
 fn every_call_out_hears_of_its_end_however_much_waits_for_the_instance() {
     let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, CALLER);
-    let _first = begun(&plugin);
+    let _first = begin(&plugin);
     let _second = while_busy(&engine, &plugin, || {
         for reply in std::mem::take(&mut *outside.http.lock().unwrap()) {
             reply.send(Ok(HttpCallResponse::new(Response::new(large()), HeaderMap::new())));
@@ -184,14 +177,14 @@ fn messages_of_no_bytes_are_not_for_nothing() {
 fn stream_has_sixteen_calls_at_a_time_and_a_plugin_a_thousand_and_some() {
     let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, CALLER);
-    let streams: Vec<_> = (0..64).map(|_| begun(&plugin)).collect();
+    let streams: Vec<_> = (0..64).map(|_| begin(&plugin)).collect();
     // The gRPC stream that is open is one of the plugin's.
     assert_eq!((metric(&plugin, "made"), metric(&plugin, "refused")), (1_023, 64 + 1));
-    let _one_more = begun(&plugin);
+    let _one_more = begin(&plugin);
     assert_eq!((metric(&plugin, "made"), metric(&plugin, "refused")), (1_023, 64 + 1 + 17));
     drop(streams);
     outside.http.lock().unwrap().clear();
-    let _another = begun(&plugin);
+    let _another = begin(&plugin);
     assert_eq!((metric(&plugin, "made"), metric(&plugin, "refused")), (1_023 + 16, 64 + 1 + 17 + 1));
     assert_eq!(plugin.status().traps.total(), 0);
 }
@@ -277,7 +270,7 @@ const PROPERTIES: &str = r#"(module
 fn stream_keeps_so_many_properties_whichever_callbacks_set_them() {
     let engine = Engine::new().unwrap().0;
     let (plugin, outside) = calling(&engine, PROPERTIES);
-    let mut stream = begun(&plugin);
+    let mut stream = begin(&plugin);
     let mut context = Context::from_waker(Waker::noop());
     let replies = std::mem::take(&mut *outside.http.lock().unwrap());
     for (fails, reply) in [false, false, true].into_iter().zip(replies) {

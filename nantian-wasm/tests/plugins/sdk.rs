@@ -17,7 +17,7 @@ use nantian_wasm::{
 };
 
 use crate::support::{
-    self, Frames, Seen, Ticking, TicksWithLogs, built, data, exchange, frames, get, plugin_of, send,
+    self, Frames, Seen, Ticking, TicksWithLogs, built, counts, data, exchange, frames, get, plugin_of, send,
 };
 
 fn guest() -> Vec<u8> {
@@ -343,10 +343,6 @@ fn metrics_have_ids_and_values_as_in_envoy() {
         counts(&plugin),
         [("requests".to_owned(), 4), ("level".to_owned(), 5), ("sizes".to_owned(), 200)]
     );
-}
-
-fn counts(plugin: &Plugin) -> Vec<(String, u64)> {
-    plugin.status().metrics.into_iter().map(|metric| (metric.name, metric.value)).collect()
 }
 
 #[test]

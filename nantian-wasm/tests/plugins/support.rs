@@ -303,9 +303,18 @@ where
     (Ok(bytes), trailers)
 }
 
+/// What a plugin counts, by name.
+pub(crate) fn counts(plugin: &Plugin) -> Vec<(String, u64)> {
+    plugin.status().metrics.into_iter().map(|metric| (metric.name, metric.value)).collect()
+}
+
+pub(crate) fn stream(plugin: &Plugin) -> StreamContext {
+    StreamContext::new([plugin.clone()].into(), StreamInfo::default())
+}
+
 /// A stream whose headers a plugin has seen.
 pub(crate) fn begin(plugin: &Plugin) -> StreamContext {
-    let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
+    let mut stream = stream(plugin);
     let mut parts = Request::new(()).into_parts().0;
     assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
     stream
