@@ -99,7 +99,7 @@ async fn a_request_whose_client_leaves_before_it_is_answered_is_counted() {
         std::future::pending().await
     })
     .await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     eventually("the request has arrived", async || backend.connections() == 1).await;
@@ -178,9 +178,7 @@ async fn the_access_log_says_why_nobody_was_asked() {
 async fn the_access_log_names_the_policy_that_refuses_and_no_key() {
     let backend = Backend::echo("a").await;
     let policy = limits("quota", "kind: HTTPRoute, name: r", "requestsPerMinute: 1, scope: apiKey");
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
+    let gateway = World::of_backend(&backend)
         .manifest("quota", &policy)
         .options(&["--access-log", "json"])
         .start()
@@ -216,7 +214,7 @@ async fn the_access_log_says_why_a_request_was_refused() {
 #[tokio::test]
 async fn the_access_log_says_that_a_client_has_not_taken_all() {
     let (flooding, _) = Backend::flooding(64 << 20).await;
-    let world = World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&flooding);
     let gateway = world.options(&["--access-log", "json"]).start().await;
     let mut wire = gateway.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
@@ -299,12 +297,7 @@ async fn the_end_of_the_process_loses_no_line_of_the_access_log() {
 #[tokio::test]
 async fn the_admin_server_can_be_left_out() {
     let backend = Backend::echo("a").await;
-    let mut gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
-        .options(&["--admin-addr", "none"])
-        .start_as_is()
-        .await;
+    let mut gateway = World::of_backend(&backend).options(&["--admin-addr", "none"]).start_as_is().await;
     eventually("it serves", async || gateway.get("/").await.status() == 200).await;
     assert_eq!(gateway.log.count("\"admin server\""), 0);
     gateway.signal("INT");

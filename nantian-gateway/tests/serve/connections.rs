@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::{sync::Notify, time::timeout};
 
-use crate::support::{Backend, Running, World, after, eventually, http2, rule, soon, to};
+use crate::support::{Backend, Running, World, after, eventually, http2, soon};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
 async fn gateway(backend: &Backend, options: &[&str]) -> Running {
-    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).options(options).start().await
+    World::of_backend(backend).options(options).start().await
 }
 
 #[tokio::test]

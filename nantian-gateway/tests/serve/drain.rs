@@ -16,9 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::{
-    Backend, Running, Wire, World, chat, eventually, llm, rule, to, to_ai, unending_provider,
-};
+use crate::support::{Backend, Running, Wire, World, chat, eventually, llm, rule, to_ai, unending_provider};
 
 /// A backend that answers when it is told to, and the gateway before it.
 struct Scene {
@@ -44,7 +42,7 @@ impl Scene {
             }
         })
         .await;
-        let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+        let world = World::of_backend(&backend);
         Self { answer, begun, gateway: world.options(options).start().await }
     }
 
@@ -152,7 +150,7 @@ async fn what_is_cut_is_told_from_what_ends_and_from_who_leaves() {
         std::future::pending::<()>().await;
     })
     .await;
-    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&backend);
     let mut gateway = world.options(&["--drain-timeout", "100ms", "--access-log", "json"]).start().await;
     let mut streaming = gateway.connect().await;
     streaming.send("GET /stream HTTP/1.0\r\n\r\n").await;

@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 async fn gateway(backend: &Backend, options: &[&str]) -> Running {
-    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).options(options).start().await
+    World::of_backend(backend).options(options).start().await
 }
 
 /// What a client may claim about where its request comes from.

@@ -1,9 +1,9 @@
 //! Bytes that are meant to confuse a proxy.
 
-use crate::support::{Backend, Running, World, eventually, rule, to};
+use crate::support::{Backend, Running, World, eventually};
 
 async fn gateway(backend: &Backend) -> Running {
-    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).start().await
+    World::of_backend(backend).start().await
 }
 
 /// Sends `bytes`; they must be refused with `status`, the connection closed, and nothing more said.

@@ -13,7 +13,7 @@ use crate::support::{
 
 /// One route, `/`, to `backend`.
 fn world(backend: &Backend) -> World {
-    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))])
+    World::of_backend(backend)
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ async fn many_streams_are_served_at_once_over_one_connection() {
 #[tokio::test]
 async fn a_request_becomes_one_of_http_1_1_for_a_backend_that_speaks_that() {
     let backend = Backend::echo("a").await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let client = client(&gateway).await;
     let mut request = get("/x/../y?q=1");
     request.headers_mut().append("cookie", "a=1".parse().unwrap());
@@ -113,7 +113,7 @@ async fn trailers_of_http_1_that_http_2_does_not_have_leave_a_response_whole() {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nConnection: close\r\nx-sum: 7\r\n\r\n"
     })
     .await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut client = client(&gateway).await;
     let response = client.send_request(get("/")).await.unwrap();
     let body = soon(response.into_body().collect()).await.expect("it is complete");
@@ -264,7 +264,7 @@ async fn quiet_connections_and_streams_are_kept() {
 #[tokio::test]
 async fn a_connection_on_which_there_are_only_pings_is_closed() {
     let backend = Backend::echo("a").await;
-    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&backend);
     let gateway = world.options(&["--idle-timeout", "1s"]).start().await;
     let (mut client, connection) = pinging(&gateway).await;
     assert_eq!(soon(client.send_request(get("/"))).await.unwrap().status(), 200);
@@ -284,7 +284,7 @@ async fn a_stream_that_is_reset_ends_the_request_to_the_backend() {
         }
     })
     .await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut client = client(&gateway).await;
     {
         let mut pending = std::pin::pin!(client.send_request(get("/")));
@@ -306,7 +306,7 @@ async fn half_an_upload_is_no_upload_whatever_it_is_reset_with() {
         }
     })
     .await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = raw(&gateway).await;
     let post = [&b"\x83"[..], &GET[1..]].concat();
     wire.send(frame(HEADERS, END_HEADERS, 1, &post)).await;
@@ -352,7 +352,7 @@ fn literal(name: &str, value: &str) -> Vec<u8> {
 
 async fn world_of_one() -> (Backend, Running) {
     let backend = Backend::echo("a").await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     (backend, gateway)
 }
 
@@ -419,7 +419,7 @@ async fn a_flood_of_frames_ends_the_connection_and_nothing_else() {
 #[tokio::test]
 async fn responses_that_nobody_takes_are_held_in_little_memory() {
     let (flooding, written) = Backend::flooding(8 << 20).await;
-    let gateway = World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&flooding).start().await;
     let before = gateway.memory();
     let mut clients = Vec::new();
     for _ in 0..4 {

@@ -10,7 +10,7 @@ use tokio::{
 use crate::support::{
     Backend, Running, Wire, World, eventually,
     http2::{self, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, frame},
-    rule, soon, to,
+    soon,
 };
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn heads_have_up_to_256_fields() {
         format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", fields(count))
     })
     .await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let head = |fields: &str| format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     let reply = gateway.ask(head(&fields(250))).await;
     assert_eq!((reply.status(), backend.last().header("x-249")), (200, Some("1")));
@@ -34,9 +34,7 @@ async fn heads_have_up_to_256_fields() {
 #[tokio::test]
 async fn a_head_or_a_body_that_is_too_large_is_refused() {
     let backend = Backend::echo("a").await;
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
+    let gateway = World::of_backend(&backend)
         .options(&["--max-request-head-bytes", "16384", "--max-request-body-bytes", "100000"])
         .start()
         .await;
@@ -85,9 +83,7 @@ async fn the_process_may_have_as_many_files_open_as_the_system_lets_it() {
 
 /// A gateway that has little patience, and a backend that is as patient as can be.
 async fn impatient(backend: &Backend) -> Running {
-    World::new()
-        .service("a", &[backend])
-        .route("r", &[rule("/", &to("a"))])
+    World::of_backend(backend)
         .options(&["--header-timeout", "1s", "--idle-timeout", "1500ms", "--stall-timeout", "1s"])
         .start()
         .await
@@ -150,7 +146,7 @@ async fn a_client_that_is_too_slow_is_left() {
 #[tokio::test]
 async fn a_head_that_begins_behind_a_request_has_no_longer_than_others() {
     let backend = Backend::echo("a").await;
-    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&backend);
     let gateway = world.options(&["--header-timeout", "1s"]).start().await;
     let mut wire = gateway.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTT").await;
@@ -161,7 +157,7 @@ async fn a_head_that_begins_behind_a_request_has_no_longer_than_others() {
 #[tokio::test]
 async fn a_head_over_http2_has_no_longer_than_others() {
     let silent = Backend::raw(async |mut wire| wire.rest().await.truncate(0)).await;
-    let world = World::new().service("a", &[&silent]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&silent);
     let gateway = world.options(&["--header-timeout", "1s"]).start().await;
     let begun = async |bytes: Vec<u8>| {
         let begun = Instant::now();

@@ -136,10 +136,7 @@ const TELLING: &str = r#"(module
 
 fn telling(backend: &Backend) -> World {
     let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, wat::parse_str(TELLING).unwrap());
-    World::new()
-        .service("a", &[backend])
-        .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &plugin("r", &format!("inline: {module}")))
+    World::of_backend(backend).manifest("plugin", &plugin("r", &format!("inline: {module}")))
 }
 
 #[tokio::test]

@@ -134,9 +134,7 @@ metadata: {name: g, namespace: granted}
 spec:
   from: [{group: gateway.nantian.dev, kind: WasmPlugin, namespace: demo}]
   to: [{group: '', kind: Service}]";
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
+    let gateway = World::of_backend(&backend)
         .manifest("grant", grant)
         .manifest("plugin", &asking("nobody"))
         .start()

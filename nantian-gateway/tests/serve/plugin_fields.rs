@@ -100,10 +100,7 @@ fn guest(name: &str) -> String {
 
 /// The route `r` with a plugin; `fields` are further fields of its spec.
 fn world(backend: &Backend, wasm: &str, fields: &str) -> World {
-    World::new()
-        .service("a", &[backend])
-        .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &spec(wasm, fields))
+    World::of_backend(backend).manifest("plugin", &spec(wasm, fields))
 }
 
 pub(crate) fn spec(wasm: &str, fields: &str) -> String {

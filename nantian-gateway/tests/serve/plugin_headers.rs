@@ -4,7 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use crate::{
     plugins::add_header,
-    support::{Backend, Message, Running, World, plugin, rule, to},
+    support::{Backend, Message, Running, World, plugin},
 };
 
 /// Says in the request header `x-end` whether the headers were shown as the end of the request.
@@ -20,12 +20,7 @@ const TELLS_THE_END: &str = r#"(module
 /// A gateway with a route to `backend` that this plugin looks at.
 async fn gateway(backend: &Backend, module: &[u8]) -> Running {
     let module = format!("inline: {}", BASE64_STANDARD.encode(module));
-    World::new()
-        .service("a", &[backend])
-        .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &plugin("r", &module))
-        .start()
-        .await
+    World::of_backend(backend).manifest("plugin", &plugin("r", &module)).start().await
 }
 
 /// The names of a message's own headers, in their order.

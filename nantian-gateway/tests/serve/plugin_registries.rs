@@ -101,9 +101,7 @@ async fn modules_are_pulled_from_a_registry_with_a_token_as_artifact_or_as_image
     for layers in [artifact, image, described, higress] {
         let origin = Backend::answering(move |request| registry(request, Door::Open, &layers)).await;
         let backend = Backend::echo("a").await;
-        let gateway = World::new()
-            .service("a", &[&backend])
-            .route("r", &[rule("/", &to("a"))])
+        let gateway = World::of_backend(&backend)
             .manifest("plugin", &plugin("r", &format!("url: \"oci://{}/team/plugin:1.0\"", origin.address)))
             .start()
             .await;
@@ -141,11 +139,8 @@ data: {{.dockerconfigjson: {}}}
 
 async fn pulling(origin: &Backend, backend: &Backend, secret: Option<&str>) -> Running {
     let wasm = format!("url: \"oci://{}/team/plugin:1.0\", imagePullSecret: registry", origin.address);
-    let world = World::new()
-        .service("a", &[backend])
-        .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &plugin("r", &wasm))
-        .options(&["--log-level", "debug"]);
+    let world =
+        World::of_backend(backend).manifest("plugin", &plugin("r", &wasm)).options(&["--log-level", "debug"]);
     match secret {
         Some(secret) => world.manifest("secret", secret).start().await,
         None => world.start().await,
@@ -265,9 +260,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
     let backend = Backend::echo("a").await;
     let secret = pull_secret(&origin.address.to_string(), "sk-registry");
     let wasm = format!("url: \"oci://{}/team/plugin:1.0\", imagePullSecret: registry", origin.address);
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
+    let gateway = World::of_backend(&backend)
         .manifest("secret", &secret)
         .manifest("plugin", &plugin("r", &wasm))
         // A redirect leads nowhere on this machine unless the operator says so.

@@ -47,12 +47,7 @@ async fn module_is_fetched_once_and_tried_again_until_it_is_there() {
     let url =
         format!("url: \"http://{}/plugin.wasm\", sha256: {}", origin.address, Digest::of(&add_header()));
     let backend = Backend::echo("a").await;
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &plugin("r", &url))
-        .start()
-        .await;
+    let gateway = World::of_backend(&backend).manifest("plugin", &plugin("r", &url)).start().await;
 
     assert_eq!(gateway.get("/").await.status(), 503, "closed until the module is there");
     eventually("the failure is told", async || {
@@ -83,12 +78,7 @@ async fn module_is_fetched_anew_for_another_digest_and_when_what_came_was_none()
     .await;
     let backend = Backend::echo("a").await;
     let at = |more: &str| plugin("r", &format!("url: \"http://{}/plugin.wasm\"{more}", origin.address));
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &at(""))
-        .start()
-        .await;
+    let gateway = World::of_backend(&backend).manifest("plugin", &at("")).start().await;
     eventually("an error page is no module", async || {
         gateway.condition("WasmPlugin demo/r", "Programmed").await["reason"] == "FetchFailed"
     })
@@ -132,12 +122,7 @@ async fn module_that_runs_is_pinned_without_being_fetched_anew() {
     .await;
     let backend = Backend::echo("a").await;
     let at = |more: &str| plugin("r", &format!("url: \"http://{}/plugin.wasm\"{more}", origin.address));
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &at(""))
-        .start()
-        .await;
+    let gateway = World::of_backend(&backend).manifest("plugin", &at("")).start().await;
     eventually("the module is served", async || gateway.get("/").await.status() == 200).await;
     is_moved.store(true, Ordering::Relaxed);
     let pinned = at(&format!(", sha256: {}", Digest::of(&add_header())));
@@ -322,9 +307,7 @@ async fn plugin_whose_first_version_cannot_be_read_keeps_its_target_shut() {
     let good = plugin("r", &format!("inline: {module}"));
     let broken = good.replace("wasm:", "hoks: [onRequest]\n  wasm:");
     let backend = Backend::echo("a").await;
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
+    let gateway = World::of_backend(&backend)
         .route("open", &[rule("/open", &to("a"))])
         .manifest("plugin", &broken)
         .manifest("open", &plugin("open", "inlin: x").replace("wasm:", "failurePolicy: FailOpen\n  wasm:"))
@@ -348,12 +331,7 @@ async fn last_good_module_serves_on_and_the_status_tells_what_is_wrong_with_the_
     let module = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, add_header());
     let good = plugin("r", &format!("inline: {module}"));
     let backend = Backend::echo("a").await;
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
-        .manifest("plugin", &good)
-        .start()
-        .await;
+    let gateway = World::of_backend(&backend).manifest("plugin", &good).start().await;
     let wrong = Digest::of(b"other");
     for (wasm, reason, words) in [
         (format!("inline: {module}, sha256: {wrong}"), "ModuleInvalid", "sha256 is"),

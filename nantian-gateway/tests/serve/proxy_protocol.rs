@@ -32,7 +32,7 @@ const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n";
 
 fn world(backend: &Backend) -> World {
-    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))])
+    World::of_backend(backend)
 }
 
 /// What is answered to a request behind `preamble`.

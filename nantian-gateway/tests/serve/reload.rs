@@ -185,7 +185,7 @@ async fn endpoints_change_alone_while_a_plugin_cannot_be_served() {
 #[tokio::test]
 async fn no_route_is_compiled_again_for_limits_that_nothing_refers_to() {
     let backend = Backend::echo("a").await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let generation = gateway.config().await["generation"].clone();
     let limits = |spec| limits("limits", "kind: HTTPRoute, name: absent", spec);
     for edit in [&*limits("requestsPerMinute: 1"), &*limits("requestsPerMinute: 2"), ""] {
@@ -261,7 +261,7 @@ async fn a_port_that_is_taken_is_told_and_tried_again() {
 #[tokio::test]
 async fn a_change_of_address_loses_no_connection() {
     let backend = Backend::echo("a").await;
-    let running = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let running = World::of_backend(&backend).start().await;
     let stop = Arc::<AtomicBool>::default();
     let newcomers: Vec<_> = (0..8)
         .map(|_| {

@@ -108,7 +108,7 @@ async fn a_response_that_nobody_takes_ends_its_own_stream() {
 #[tokio::test]
 async fn a_stream_without_a_window_is_ended_and_gives_its_place_back() {
     let backend = Backend::echo("a").await;
-    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&backend);
     let gateway = impatient(world).await;
     let mut settings = Builder::new(TokioExecutor::new());
     settings.initial_stream_window_size(0);
@@ -141,7 +141,7 @@ async fn a_stream_without_a_window_is_ended_in_time_though_its_upload_has_not() 
 #[tokio::test]
 async fn a_response_that_is_taken_slowly_is_served() {
     let (flooding, _) = Backend::flooding(300_000).await;
-    let world = World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&flooding);
     let gateway = impatient(world).await;
     let mut settings = Builder::new(TokioExecutor::new());
     settings.initial_stream_window_size(65_536);
@@ -320,7 +320,7 @@ async fn an_upload_that_a_backend_does_not_take_ends_with_504() {
 #[tokio::test]
 async fn who_leaves_behind_an_upload_that_a_backend_does_not_take_is_not_waited_for() {
     let backend = deaf().await;
-    let gateway = impatient(World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))])).await;
+    let gateway = impatient(World::of_backend(&backend)).await;
     let mut wire = gateway.connect().await;
     let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4000000\r\n";
     wire.send(head).await;
@@ -334,7 +334,7 @@ async fn who_leaves_behind_an_upload_that_a_backend_does_not_take_is_not_waited_
 #[tokio::test]
 async fn a_client_that_takes_no_response_is_reset() {
     let (flooding, _) = Backend::flooding(64 << 20).await;
-    let gateway = impatient(World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))])).await;
+    let gateway = impatient(World::of_backend(&flooding)).await;
     let mut wire = gateway.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     eventually("it is over", async || gateway.metric(ANSWERED).await == Some(1.0)).await;
@@ -358,7 +358,7 @@ async fn read_slowly(wire: &mut Wire) -> io::Result<()> {
 #[tokio::test]
 async fn a_client_that_reads_slowly_is_not_taken_for_one_that_reads_nothing() {
     let (flooding, _) = Backend::flooding(LONG).await;
-    let gateway = impatient(World::new().service("a", &[&flooding]).route("r", &[rule("/", &to("a"))])).await;
+    let gateway = impatient(World::of_backend(&flooding)).await;
     let mut wire = gateway.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!(wire.reply_head().await.status(), 200);
@@ -374,7 +374,7 @@ async fn a_backend_that_reads_slowly_is_not_taken_for_one_that_reads_nothing() {
         }
     })
     .await;
-    let gateway = impatient(World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))])).await;
+    let gateway = impatient(World::of_backend(&backend)).await;
     let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {LONG}\r\n\r\n");
     assert_eq!(gateway.ask(head + content(LONG)).await.status(), 200);
 }

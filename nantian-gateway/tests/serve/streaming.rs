@@ -17,11 +17,11 @@ use tokio::{
 use crate::support::{
     Backend, Running, Wire, World, after, eventually,
     http2::{client, get},
-    rule, soon, to, when_stuck,
+    soon, when_stuck,
 };
 
 async fn gateway(backend: &Backend) -> Running {
-    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).start().await
+    World::of_backend(backend).start().await
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn what_came_of_a_response_that_breaks_off_reaches_the_client_and_the_log(
         let _ = wire.message().await;
     })
     .await;
-    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&backend);
     let gateway = world.options(&["--access-log", "json"]).start().await;
     for (path, length) in [("/small", 4), ("/large", LENGTH)] {
         let mut wire = gateway.connect().await;

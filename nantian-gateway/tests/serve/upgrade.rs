@@ -35,7 +35,7 @@ async fn shouting() -> Backend {
 }
 
 async fn gateway(backend: &Backend, options: &[&str]) -> Running {
-    World::new().service("a", &[backend]).route("r", &[rule("/", &to("a"))]).options(options).start().await
+    World::of_backend(backend).options(options).start().await
 }
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
@@ -127,7 +127,7 @@ spec:
   targetRefs: [{group: '', kind: Service, name: a}]
   circuitBreaker: {maxInflightRequests: 1}
 ";
-    let world = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]);
+    let world = World::of_backend(&backend);
     let gateway = world.manifest("policy", policy).start().await;
     let mut tunnel = tunnel(&gateway).await;
     let refused = gateway.ask(UPGRADE).await;
@@ -221,9 +221,7 @@ async fn a_method_that_has_no_body_this_time_may_leave_http() {
 #[tokio::test]
 async fn a_tunnel_to_a_service_is_reserved_like_an_operation_that_nobody_knows() {
     let backend = shouting().await;
-    let gateway = World::new()
-        .service("a", &[&backend])
-        .route("r", &[rule("/", &to("a"))])
+    let gateway = World::of_backend(&backend)
         .manifest("limits", &limits("limits", "kind: HTTPRoute, name: r", "tokensPerHour: 4"))
         .start()
         .await;

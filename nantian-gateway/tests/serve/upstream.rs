@@ -47,7 +47,7 @@ async fn forgetful() -> (Backend, Arc<AtomicUsize>) {
 #[tokio::test]
 async fn a_pooled_connection_that_dies_is_replaced_only_where_nothing_happens_twice() {
     let (backend, requests) = forgetful().await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     assert_eq!(wire.get("/").await.status(), 200);
     assert_eq!(wire.get("/").await.status(), 200, "a GET is sent again");
@@ -69,7 +69,7 @@ async fn a_pooled_connection_that_was_closed_is_not_used() {
         wire.send(request.body).await;
     })
     .await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     for requests in 1..=20 {
         let reply = wire.ask("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await;
@@ -255,7 +255,7 @@ async fn content_in_a_transfer_coding_that_is_not_known_is_not_passed_on() {
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
     })
     .await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     for (at, (coding, status)) in CODINGS.into_iter().enumerate() {
         let reply = wire.ask(format!("GET / HTTP/1.1\r\nHost: h\r\nX-At: {at}\r\n\r\n")).await;
@@ -340,7 +340,7 @@ async fn endpoints_come_and_go_with_their_manifest() {
 #[tokio::test]
 async fn connections_are_shared_by_the_clients_of_a_worker() {
     let backend = Backend::echo("a").await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     for _ in 0..40 {
         assert_eq!(gateway.get("/").await.status(), 200);
     }
@@ -359,7 +359,7 @@ async fn a_connection_that_a_client_has_authenticated_is_not_shared() {
         _ => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
     })
     .await;
-    let gateway = World::new().service("a", &[&backend]).route("r", &[rule("/", &to("a"))]).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     for (path, authorization, connections) in [
         ("/", "Bearer ntlm", 1),

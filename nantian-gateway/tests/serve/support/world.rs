@@ -73,6 +73,12 @@ impl World {
         Self::with_listeners(port, &[listener])
     }
 
+    /// A Gateway that sends all requests to this backend: by the route `r`, to the Service `a`.
+    pub(crate) fn of_backend(backend: &Backend) -> Self {
+        let to_all = manifests::rule("/", &manifests::to("a"));
+        Self::new().service("a", &[backend]).route("r", &[to_all])
+    }
+
     /// A Gateway with `listeners` on `port`.
     pub(crate) fn with_listeners(port: Port, listeners: &[String]) -> Self {
         let directory = TempDir::new().unwrap();
