@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::Value;
-use crate::ir::{Json, Losses, arguments, given_arguments};
+use super::{Value, fault};
+use crate::ir::{Fault, Json, Losses, arguments, given_arguments};
 
 /// A request that says something its dialect does not allow, or that the other dialect cannot even
 /// approximate.
@@ -40,8 +40,17 @@ impl Fields {
     }
 
     /// Reads the outermost object of what a provider says.
-    pub(crate) fn parse_answer(body: &[u8]) -> Result<Self, Invalid> {
-        Self::outermost(Value::parse_answer(body))
+    pub(crate) fn parse_answer(body: &[u8]) -> Result<Self, Fault> {
+        Self::outermost(Value::parse_answer(body)).map_err(|_| Fault::unreadable())
+    }
+
+    /// The same, unless it says an error instead.
+    pub(crate) fn parse_reply(body: &[u8]) -> Result<Self, Fault> {
+        let mut fields = Self::parse_answer(body)?;
+        match fields.take("error") {
+            Some(error) => Err(fault::of_error(error)),
+            None => Ok(fields),
+        }
     }
 
     fn outermost(value: Result<Value, serde_json::Error>) -> Result<Self, Invalid> {

@@ -1,17 +1,14 @@
 //! A Messages reply into the common form.
 
 use super::read_content::read_block;
-use crate::codec::{Fields, Value, fault};
+use crate::codec::{Fields, Value};
 use crate::ir::{Fault, Losses, Reply, Stop, Tier, Tokens};
 
 /// What a reply says that changes nothing about it.
 pub(super) const ABOUT_ITSELF: [&str; 2] = ["role", "type"];
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse_answer(body).map_err(|_| Fault::unreadable())?;
-    if let Some(error) = fields.take("error") {
-        return Err(fault::of_error(error));
-    }
+    let mut fields = Fields::parse_reply(body)?;
     let mut losses = Losses::default();
     let Some(Value::Array(blocks)) = fields.take("content") else {
         return Err(Fault::unreadable());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::write_request::write_call;
-use crate::codec::{Defaults, Fields, Object, Value, fault, lost_of_stop, object};
+use crate::codec::{Defaults, Fields, Object, Value, lost_of_stop, object};
 use crate::ir::{Block, Fault, Losses, Reasoning, Reply, Stop, Tokens, ToolCall, ToolIds};
 
 /// What a provider adds about itself, not about the answer.
@@ -18,10 +18,7 @@ pub(super) const ABOUT_ITSELF: [&str; 7] = [
 ];
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse_answer(body).map_err(|_| Fault::unreadable())?;
-    if let Some(error) = fields.take("error") {
-        return Err(fault::of_error(error));
-    }
+    let mut fields = Fields::parse_reply(body)?;
     if fields.take("done") != Some(Value::Bool(true)) {
         return Err(Fault::truncated());
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::reply::{ABOUT_ITSELF, has_details, head, read_call, read_stop, read_tokens, write_end};
 use super::write_request::write_call;
-use crate::codec::{Defaults, Fields, Object, Value, append, fault, lost_of_stop};
+use crate::codec::{Defaults, Fields, Object, Value, append, lost_of_stop};
 use crate::ir::{Event, Fault, Losses, Part, Stop, Tokens, ToolCall, ToolIds, arguments};
 
 /// Reads the lines of one stream.
@@ -40,12 +40,10 @@ impl StreamReader {
     }
 
     pub(crate) fn line(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
-        let Ok(mut line) = Fields::parse_answer(data) else {
-            return sink(Event::Failed(Fault::unreadable()));
+        let mut line = match Fields::parse_reply(data) {
+            Ok(line) => line,
+            Err(fault) => return sink(Event::Failed(fault)),
         };
-        if let Some(error) = line.take("error") {
-            return sink(Event::Failed(fault::of_error(error)));
-        }
         if !std::mem::replace(&mut self.started, true) {
             sink(Event::Start { id: None, model: line.some_text("model") });
         }

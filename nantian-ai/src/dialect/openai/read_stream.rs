@@ -11,7 +11,7 @@ use super::read_reply::{
 };
 use super::signatures;
 use super::streamed_call::Call;
-use crate::codec::{Fields, Value, fault};
+use crate::codec::{Fields, Value};
 use crate::dialect::anthropic;
 use crate::ir::{Block, Event, Fault, Losses, Part, Reasoning, Stop, Tokens, ToolIds, is_nothing};
 
@@ -62,12 +62,10 @@ impl StreamReader {
         if data.trim_ascii() == b"[DONE]" {
             return self.end(sink);
         }
-        let Ok(mut chunk) = Fields::parse_answer(data) else {
-            return sink(Event::Failed(Fault::unreadable()));
+        let mut chunk = match Fields::parse_reply(data) {
+            Ok(chunk) => chunk,
+            Err(fault) => return sink(Event::Failed(fault)),
         };
-        if let Some(error) = chunk.take("error") {
-            return sink(Event::Failed(fault::of_error(error)));
-        }
         let tier = take_tier(&mut chunk);
         if !std::mem::replace(&mut self.started, true) {
             // Messages tell it with their beginning alone.

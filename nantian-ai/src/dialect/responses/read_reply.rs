@@ -1,7 +1,7 @@
 //! A Responses reply into the common form.
 
 use super::item::read_reasoning;
-use crate::codec::{Fields, Value, fault};
+use crate::codec::{Fields, Value};
 use crate::dialect::openai::options::{take_logprobs, take_tier};
 use crate::ir::{Block, Fault, Json, Losses, Reply, Stop, Tokens, ToolCall, ToolIds, arguments};
 
@@ -42,10 +42,7 @@ const ABOUT_ITSELF: [&str; 32] = [
 ];
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse_answer(body).map_err(|_| Fault::unreadable())?;
-    if let Some(error) = fields.take("error") {
-        return Err(fault::of_error(error));
-    }
+    let mut fields = Fields::parse_reply(body)?;
     let stop = read_stop(&mut fields).ok_or_else(Fault::unreadable)?;
     let Some(Value::Array(output)) = fields.take("output") else {
         return Err(Fault::unreadable());
