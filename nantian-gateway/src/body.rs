@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, Limited};
 use nantian_ai::{body::RequestBody as Held, route::RouteBody};
 use nantian_lb::body::ResponseBody as Balanced;
@@ -36,10 +36,10 @@ enum Kind {
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>),
 }
 
-/// A body, and who sees what is polled of it.
-struct Inspected<F> {
+/// A body, and how it is polled.
+struct Polled<F> {
     body: Body,
-    see: F,
+    poll: F,
 }
 
 impl Body {
@@ -62,13 +62,27 @@ impl Body {
         Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
     }
 
+    /// This body, behind one box, as `poll` polls it; its length and its end are its own.
+    pub(crate) fn polled_by<F>(self, poll: F) -> Self
+    where
+        F: FnMut(&mut Self, &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+            + Unpin
+            + 'static,
+    {
+        Self::boxed(Polled { body: self, poll })
+    }
+
     /// This body, behind one box: `see` is shown what every poll gives, and whether the body says of itself
     /// that it is over.
-    pub(crate) fn inspect<F>(self, see: F) -> Self
+    pub(crate) fn inspect<F>(self, mut see: F) -> Self
     where
         F: FnMut(&Poll<Option<Result<Frame<Bytes>, BoxError>>>, bool) + Unpin + 'static,
     {
-        Self::boxed(Inspected { body: self, see })
+        self.polled_by(move |body, cx| {
+            let polled = Pin::new(&mut *body).poll_frame(cx);
+            see(&polled, body.is_end_stream());
+            polled
+        })
     }
 
     /// Reads an answer that nobody wants, so that its connection is kept: whether it could be read to its end
@@ -195,11 +209,11 @@ impl fmt::Debug for Body {
     }
 }
 
-// === impl Inspected ===
+// === impl Polled ===
 
-impl<F> http_body::Body for Inspected<F>
+impl<F> http_body::Body for Polled<F>
 where
-    F: FnMut(&Poll<Option<Result<Frame<Bytes>, BoxError>>>, bool) + Unpin,
+    F: FnMut(&mut Body, &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> + Unpin,
 {
     type Data = Bytes;
     type Error = BoxError;
@@ -208,10 +222,8 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { body, see } = &mut *self;
-        let polled = Pin::new(&mut *body).poll_frame(cx);
-        see(&polled, body.is_end_stream());
-        polled
+        let Self { body, poll } = &mut *self;
+        poll(body, cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,9 +10,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use nantian_ai::Deadline;
 use nantian_lb::AttemptTimeout;
 use nantian_ratelimit::MaxWait;
@@ -200,7 +199,7 @@ where
                             let last = sleep.deadline() + GRACE;
                             sleep.as_mut().reset(last);
                         }
-                        Body::boxed(TimeoutBody { body, sleep, limit, ends_in_time })
+                        timed(body, sleep, limit, ends_in_time)
                     }
                     _ => body,
                 })
@@ -218,45 +217,22 @@ where
     }
 }
 
-/// What is left of the time, applied to the body.
-struct TimeoutBody {
-    body: Body,
-    sleep: Pin<Box<Sleep>>,
-    limit: Duration,
-    /// It sees to that itself, unless something around it is held up.
-    ends_in_time: bool,
-}
-
-// === impl TimeoutBody ===
-
-impl http_body::Body for TimeoutBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.ends_in_time {
-            let polled = Pin::new(&mut self.body).poll_frame(cx);
+/// A body for what is left of the time. One that ends in time sees to that itself, unless something around it
+/// is held up.
+fn timed(body: Body, mut sleep: Pin<Box<Sleep>>, limit: Duration, ends_in_time: bool) -> Body {
+    body.polled_by(move |body, cx| {
+        if ends_in_time {
+            let polled = Pin::new(&mut *body).poll_frame(cx);
             if polled.is_ready() {
                 return polled;
             }
         }
         // The time first: a client that reads slowly must not stretch it.
-        if self.sleep.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(TimedOut(self.limit).into())));
+        if sleep.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(TimedOut(limit).into())));
         }
-        if self.ends_in_time { Poll::Pending } else { Pin::new(&mut self.body).poll_frame(cx) }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+        if ends_in_time { Poll::Pending } else { Pin::new(body).poll_frame(cx) }
+    })
 }
 
 /// Tells the balancer of an endpoint that does not answer in time, unless it has yet to be sent the whole
