@@ -277,12 +277,7 @@ impl Exchange {
 
     /// Leaves word of who is to be woken when a guest does something.
     pub(crate) fn await_touch(&mut self, waiter: Waiter, waker: &Waker) {
-        let place = match waiter {
-            Waiter::Request => 0,
-            Waiter::Response => 1,
-            Waiter::Future => 2,
-        };
-        if let Some(place) = self.wakers.get_mut(place)
+        if let Some(place) = self.wakers.get_mut(waiter as usize)
             && !place.as_ref().is_some_and(|known| known.will_wake(waker))
         {
             *place = Some(waker.clone());
