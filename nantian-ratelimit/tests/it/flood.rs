@@ -127,7 +127,7 @@ fn what_a_shared_bucket_was_charged_refills_and_is_not_given_back() {
 #[test]
 fn what_a_shared_bucket_was_charged_is_not_given_back_to_the_bucket_that_a_key_has_later() {
     let limits = [Limit::tokens_per_minute(100)];
-    let limiter = Limiter::builder(policy(&limits)).max_keys(1).clock(ManualClock::new()).build();
+    let limiter = Limiter::builder(policy(limits)).max_keys(1).clock(ManualClock::new()).build();
     let admit = |name, at| limiter.admit_at(seconds(at), key(&limiter, name), Cost::tokens(100)).ok();
     let first = (0..).find_map(|name| {
         let admitted = admit(name, 0).unwrap();

@@ -84,7 +84,7 @@ impl StreamContext {
             return Step::Next;
         }
         let phase = direction.headers_phase();
-        let outgrown = self.message(direction).outgrown.take();
+        let outgrown = self.messages.of(direction).outgrown.take();
         self.set_kept(index, direction);
         let Some(message) = self.message_of(index, direction) else { return Step::Next };
         let waits_for_body = message.waits_for_body;
@@ -219,7 +219,7 @@ impl StreamContext {
                 Step::Kept
             }
             HeadersVerdict::Stop | HeadersVerdict::StopAll | HeadersVerdict::StopAllAndBuffer => {
-                self.message(direction).is_bounded = verdict == HeadersVerdict::StopAllAndBuffer;
+                self.messages.of(direction).is_bounded = verdict == HeadersVerdict::StopAllAndBuffer;
                 self.pause(index, direction, plugin.pause_deadline());
                 self.held(plugin, index, direction, phase)
             }

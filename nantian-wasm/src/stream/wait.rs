@@ -165,7 +165,7 @@ impl StreamContext {
     /// for.
     pub(crate) fn gathers(&self, direction: Direction) -> Option<usize> {
         let limit = self.holder(direction)?.max_buffered_body();
-        if self.message_ref(direction).is_bounded {
+        if self.messages.get(direction).is_bounded {
             return Some(limit + 1);
         }
         let is_watched = self.plugins().iter().any(|plugin| plugin.wants_body(direction, self.streaming));
@@ -176,7 +176,7 @@ impl StreamContext {
     /// message is refused, then, when it is shown again.
     pub(crate) fn outgrows(&mut self, direction: Direction, bytes: usize) -> bool {
         let limit = self.holder(direction).map(Plugin::max_buffered_body);
-        let message = self.message(direction);
+        let message = self.messages.of(direction);
         message.outgrown = limit.filter(|limit| message.is_bounded && bytes > *limit);
         message.outgrown.is_some()
     }

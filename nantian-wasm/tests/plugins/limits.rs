@@ -231,7 +231,7 @@ fn grpc_stream_that_a_guest_forgets_ends_a_minute_after_the_stream_it_was_made_f
             (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))))"#;
     let engine = Engine::new().unwrap().0;
     let plugin = calling_by(Echoes, &engine, guest);
-    let stream = begun(&plugin);
+    let stream = begin(&plugin);
     let closed_in = |milliseconds: u32| {
         Logged::during(|| {
             (0..milliseconds).for_each(|_| engine.tick());
