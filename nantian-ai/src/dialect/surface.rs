@@ -78,7 +78,7 @@ impl Operation {
     /// Whether the reply is to be a JSON object or a stream, so that its beginning tells whether it is, and
     /// its last brace whether it is whole.
     pub(crate) fn awaits_answer(self) -> bool {
-        matches!(self, Self::Chat | Self::Embeddings | Self::Generate)
+        matches!(self, Self::Chat | Self::Compact | Self::Embeddings | Self::Generate)
     }
 
     /// Whether the request has a body that names a model.

@@ -92,15 +92,17 @@ async fn a_stream_that_only_says_that_it_is_done_is_no_answer() {
 
 #[tokio::test]
 async fn the_client_is_told_by_a_status_where_nobody_else_is_asked() {
-    for (reply, status, outcome) in [
-        (json(200, BUSY), 503, Outcome::NotServed),
-        (json(200, ""), 502, Outcome::Truncated),
-        (page(), 502, Outcome::Truncated),
-        (half(false), 502, Outcome::Truncated),
-        (half(true), 502, Outcome::Truncated),
+    let compact = || post("/v1/responses/compact", r#"{"model":"any","input":"Hi"}"#);
+    for (request, reply, status, outcome) in [
+        (chat(false), json(200, BUSY), 503, Outcome::NotServed),
+        (chat(false), json(200, ""), 502, Outcome::Truncated),
+        (chat(false), page(), 502, Outcome::Truncated),
+        (chat(false), half(false), 502, Outcome::Truncated),
+        (chat(false), half(true), 502, Outcome::Truncated),
+        (compact(), half(false), 502, Outcome::Truncated),
     ] {
         let (upstream, reports) = (Upstream::new().replies(reply), Reports::default());
-        let (head, body) = send(layer(openai()).observer(reports.clone()), &upstream, chat(false)).await;
+        let (head, body) = send(layer(openai()).observer(reports.clone()), &upstream, request).await;
         let error: Value = serde_json::from_str(&body).unwrap();
         assert!(error["error"]["message"].is_string(), "{body}");
         assert_eq!((head.status.as_u16(), reports.only().outcome), (status, outcome), "{body}");
