@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crate::codec::fault;
 use crate::edit::Object;
 use crate::ir::Fault;
+use crate::wire::BYTE_ORDER_MARK;
 
 /// What a reply is that is to be one JSON object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,13 +37,15 @@ impl Begun {
     /// `None` where more must come.
     pub(crate) fn of<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let bytes = pieces.flat_map(|piece| piece.iter().copied());
-        let begun: Vec<u8> = bytes.filter(|byte| !byte.is_ascii_whitespace()).take(LONGEST).collect();
+        let bytes = bytes.filter(|byte| !byte.is_ascii_whitespace());
+        let begun: Vec<u8> = bytes.take(BYTE_ORDER_MARK.len() + LONGEST).collect();
+        let begun = begun.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&begun);
         let is_one = |known: &[&[u8]]| known.iter().any(|known| begun.starts_with(known));
-        let may_be = |known: &[&[u8]]| known.iter().any(|known| known.starts_with(&begun));
+        let may_be = |known: &[&[u8]]| known.iter().any(|known| known.starts_with(begun));
         match begun.first() {
             _ if is_one(&ERRORS) => Some(Self::Error),
             _ if is_one(&ENDED) => Some(Self::Other),
-            _ if may_be(&ENDED) => None,
+            _ if may_be(&ENDED) || may_be(&[BYTE_ORDER_MARK]) => None,
             _ if is_one(&EVENTS) => Some(Self::Answer),
             _ if may_be(&ERRORS) || may_be(&EVENTS) => None,
             Some(b'{') => Some(Self::Answer),
@@ -84,6 +87,10 @@ mod tests {
             (r#"{"errors":[]}"#, Some(Begun::Answer)),
             (r#"{"type":"message"}"#, Some(Begun::Answer)),
             ("\n\n{ }", Some(Begun::Answer)),
+            ("\u{feff}", None),
+            ("\u{feff}{}", Some(Begun::Answer)),
+            ("\u{feff} {\"error\": {", Some(Begun::Error)),
+            ("\u{feff}<html>", Some(Begun::Other)),
             ("{\n  \"error\" : {", Some(Begun::Error)),
             (r#"{"type": "error", "error": {}}"#, Some(Begun::Error)),
             (": ping\n\n", Some(Begun::Answer)),

@@ -1,6 +1,7 @@
 //! The few members of a buffered reply that tell the usage, taken out while it passes.
 
 use super::about;
+use crate::wire::BYTE_ORDER_MARK;
 use crate::wire::json::{Mark, Scanner};
 
 /// The most that is kept of a name or a value; `usage` objects are far smaller.
@@ -9,6 +10,8 @@ const LIMIT: usize = 8 * 1024;
 /// Looks for members of the outermost object.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
+    /// What may yet come of the mark that may stand before it.
+    mark: &'static [u8],
     scanner: Scanner,
     wanted: &'static [&'static str],
     capture: Capture,
@@ -51,7 +54,7 @@ impl Reply {
         // As much as names and counts mostly take.
         let (name, value) = (Vec::with_capacity(32), Vec::with_capacity(256));
         let capture = Capture { name, value, of: Of::Nothing, first: First::default() };
-        Self { scanner: Scanner::new(), wanted, capture, broken: false }
+        Self { mark: BYTE_ORDER_MARK, scanner: Scanner::new(), wanted, capture, broken: false }
     }
 
     /// Reads the next chunk and reports the wanted members that end in it, with their JSON.
@@ -59,6 +62,7 @@ impl Reply {
         if self.broken {
             return;
         }
+        let chunk = self.after_mark(chunk);
         let Self { scanner, wanted, capture, .. } = self;
         let mut from = 0;
         let scanned = scanner.push(chunk, |mark, at| match mark {
@@ -88,6 +92,14 @@ impl Reply {
         });
         capture.take(chunk.get(from..));
         self.broken = scanned.is_err();
+    }
+
+    /// The chunk without what is in it of the mark.
+    fn after_mark<'c>(&mut self, chunk: &'c [u8]) -> &'c [u8] {
+        let length = chunk.iter().zip(self.mark).take_while(|(byte, expected)| byte == expected).count();
+        let text = chunk.get(length..).unwrap_or_default();
+        self.mark = if text.is_empty() { self.mark.get(length..).unwrap_or_default() } else { &[] };
+        text
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -176,9 +188,11 @@ mod tests {
     #[test]
     fn the_outermost_member_is_found_in_any_chunking() {
         let expected = (vec![r#"usage={"prompt_tokens":9}"#.to_owned()], true);
-        for size in 1..=REPLY.len() {
-            let chunks: Vec<_> = REPLY.chunks(size).collect();
-            assert_eq!(read(&chunks), expected, "{size}");
+        for reply in [REPLY.to_vec(), [BYTE_ORDER_MARK, REPLY].concat()] {
+            for size in 1..=reply.len() {
+                let chunks: Vec<_> = reply.chunks(size).collect();
+                assert_eq!(read(&chunks), expected, "{size}");
+            }
         }
     }
 
@@ -220,5 +234,6 @@ mod tests {
     #[test]
     fn what_is_not_json_is_never_complete() {
         assert_eq!(read(&[b"<html>", b"{}"]), (Vec::new(), false));
+        assert_eq!(read(&[b"{}", BYTE_ORDER_MARK]), (Vec::new(), false));
     }
 }

@@ -129,6 +129,7 @@ async fn what_is_an_answer_passes_as_it_comes() {
     for (chunks, seconds) in [
         (["{", r#""error":null,"choices":[]"#, "}"], 3),
         (["\n", "{\"id\"", ":1}"], 3),
+        (["\u{feff}", "{\"id\":1", "}"], 3),
         (["{\"id\":1", "}", "\n"], 2),
         (["{\"id\":\"", &large, "\"}"], 2),
         (["data", ": {}\n\n", "data: [DONE]\n\n"], 2),
