@@ -12,9 +12,10 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::call::AttemptLog;
-use super::{CallReport, Content, End, Meter, UsageReport, UsageSink, excerpt};
+use super::{CallReport, Content, End, Meter, Outcome, UsageReport, UsageSink, excerpt};
+use crate::codec::fault;
 use crate::dialect::{ClientDialect, Dialect};
-use crate::ir::Losses;
+use crate::ir::{Fault, Losses};
 use crate::memory::HeldMemory;
 use crate::target::calibration::Calibration;
 
@@ -320,12 +321,15 @@ impl<K: UsageSink> Metering<K> {
             let gaps = u32::try_from(gaps).ok().filter(|gaps| *gaps > 0)?;
             Some(last.duration_since(first) / gaps)
         };
+        // It may have broken off with nobody to say so.
+        let is_cut = report.outcome == Outcome::Truncated;
+        let error = self.call.error.or_else(|| is_cut.then(|| fault::openai_names(&Fault::truncated()).1));
         report.call = CallReport {
             duration: self.started.elapsed(),
             first_token: self.tokens.map(|(first, _)| first.duration_since(self.started)),
             between_tokens: self.tokens.and_then(mean),
-            attempts: self.attempts.take(),
-            error: self.call.error,
+            attempts: self.attempts.take(error),
+            error,
             over_budget: self.call.over_budget,
             dropped: std::mem::take(&mut self.call.dropped),
             content: self.kept.take().map(|kept| Content {

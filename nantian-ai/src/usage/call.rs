@@ -19,7 +19,8 @@ pub struct CallReport {
     /// Whether it would have been asked once more if the target's [`RetryBudget`](crate::retry::RetryBudget)
     /// had not been spent.
     pub over_budget: bool,
-    /// The [`code`](crate::Error::code) of the error that the client got instead of an answer.
+    /// The [`code`](crate::Error::code) of the error that the client got instead of an answer, or that broke
+    /// it off.
     pub error: Option<&'static str>,
     /// From the start of the first attempt to the end of the answer.
     pub duration: Duration,
@@ -95,8 +96,9 @@ impl AttemptLog {
         self.begun = None;
     }
 
-    pub(super) fn take(&mut self) -> Vec<AttemptReport> {
-        self.note(|_| {});
+    /// The attempts, the last of which came to the error of the call unless another one has been noted.
+    pub(super) fn take(&mut self, error: Option<&'static str>) -> Vec<AttemptReport> {
+        self.note(|attempt| attempt.error = attempt.error.or(error));
         std::mem::take(&mut self.attempts)
     }
 

@@ -176,6 +176,8 @@ async fn a_large_answer_that_ends_before_its_last_brace_breaks_off() {
         assert_eq!(response.status(), status);
         let body = response.into_body().collect().await;
         assert_eq!(body.is_err(), status == 200, "half of it looks whole");
-        assert_eq!(reports.only().outcome, Outcome::Truncated);
+        let report = reports.only();
+        assert_eq!((report.outcome, report.call.error), (Outcome::Truncated, Some("upstream_truncated")));
+        assert_eq!(report.call.attempts[0].error, report.call.error);
     }
 }

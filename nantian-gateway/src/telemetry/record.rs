@@ -88,7 +88,6 @@ impl CallRecord {
     pub(super) fn error(&self) -> Option<&'static str> {
         match (self.report.call.error, self.report.outcome) {
             (Some(error), _) => Some(error),
-            (None, Outcome::Truncated) => Some("upstream_truncated"),
             (None, Outcome::NotServed | Outcome::Refused) => Some("upstream_error"),
             (None, _) => None,
         }
