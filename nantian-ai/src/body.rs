@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::call::chunk_path::ChunkPath;
-use crate::call::receive::Rest;
+use crate::call::receive::{Rest, has_come};
 use crate::call::silence::Silence;
 use crate::call::timeout::Watch;
 use crate::dialect::Surface;
@@ -222,7 +222,7 @@ where
             None => Ok(body.as_mut().poll_frame(cx)),
         };
         let is_last = matches!(&polled, Ok(Poll::Ready(Some(Ok(frame)))) if frame.is_trailers());
-        let is_half = (is_last || body.is_end_stream()) && lacks_end(body.meter(), surface);
+        let is_half = (is_last || has_come(&**body)) && lacks_end(body.meter(), surface);
         let late = |(awaited, after)| {
             let error = Error::Timeout { target: target.name().to_owned(), awaited, after };
             (error.clone(), error.into())

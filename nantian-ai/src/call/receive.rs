@@ -78,6 +78,11 @@ pub(crate) enum Received {
 #[derive(Debug)]
 pub(crate) struct Rest<B>(Option<Pin<Box<B>>>);
 
+/// Whether all data of a body has come. One that tells its length may end, or tell trailers, only later.
+pub(crate) fn has_come(body: &impl Body) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
+}
+
 // === impl Receiving ===
 
 impl<B> Receiving<B>
@@ -214,7 +219,7 @@ where
 
     /// The same, where the body may not have said so yet.
     pub(crate) fn has_ended(&self) -> bool {
-        self.rest.is_end_stream()
+        has_come(&self.rest)
     }
 
     /// What has come, as one.

@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
-use http_body::Frame;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use nantian_ai::TargetConfig;
 use nantian_ai::body::RequestBody;
@@ -152,6 +154,25 @@ fn answer(
     response.body(body.boxed_unsync()).unwrap()
 }
 
+/// A body that tells its length, and its end one frame after its last byte, as HTTP/2 may.
+struct EndsLate(RequestBody);
+
+impl http_body::Body for EndsLate {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(|never: Infallible| -> io::Error { match never {} })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 #[tokio::test]
 async fn a_large_answer_that_ends_before_its_last_brace_breaks_off() {
     let begun = Bytes::from(format!(r#"{{"data":[{}"#, "0,".repeat(40_000)));
@@ -169,6 +190,8 @@ async fn a_large_answer_that_ends_before_its_last_brace_breaks_off() {
         (comes(Some(Frame::trailers(HeaderMap::new()))), 200),
         (sized(pieces.to_vec()), 200),
         (sized(vec![Bytes::from(pieces.concat())]), 502),
+        (answer(EndsLate(pieces.to_vec().into())), 200),
+        (answer(EndsLate(vec![Bytes::from(pieces.concat())].into())), 502),
     ] {
         let (upstream, reports) = (Upstream::new().replies(reply), Reports::default());
         let service = layer(openai()).observer(reports.clone()).layer(upstream);
