@@ -132,14 +132,18 @@ impl PolicyGroup {
         let (now, of_one) = (self.now(), policy.share_among(replicas));
         let is_told = self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos();
         let shares = if is_told { 1 } else { replicas };
-        Current {
+        let next = Current {
             replicas,
             whole: current.whole.clone(),
             local: current.local.succeeded_by(now, of_one.clone(), shares),
             told: current.told.succeeded_by(now, of_one, shares),
             since: current.since,
             denials: Arc::default(),
+        };
+        if !is_told {
+            self.keep_unreported(now, &next);
         }
+        next
     }
 
     /// The time by which all its limiters count.
@@ -149,12 +153,17 @@ impl PolicyGroup {
 
     /// The server must be told what `key` has used, from now on.
     pub(super) fn remember_unreported(self: &Arc<Self>, now: Timestamp, key: &SharedKey) {
-        let until = now.saturating_add(self.current.load().longest_debt());
-        self.unreported_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+        self.keep_unreported(now, &self.current.load());
         // By another name than the server's nothing can be told.
         if key.is_known_by(&self.store.0) {
             self.store.0.unreported.note(self, key);
         }
+    }
+
+    /// What was not reported counts as such until all of it has refilled in the share of `current`.
+    fn keep_unreported(&self, now: Timestamp, current: &Current) {
+        let until = now.saturating_add(current.longest_debt_of_share());
+        self.unreported_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
     }
 
     /// Takes the use of `key` that the server was not told of.
@@ -220,6 +229,12 @@ impl Current {
             limit.window().saturating_mul(windows.saturating_add(2))
         });
         longest.max().unwrap_or_default()
+    }
+
+    /// The same of what was used of the share of this process, which may owe what the whole limit can, or a
+    /// call as large as the bucket of that beside its own, and refills at its own rate.
+    fn longest_debt_of_share(&self) -> Duration {
+        self.longest_debt().saturating_mul(self.replicas.saturating_add(1))
     }
 
     /// How long ago it began to hold for what was used before that nobody owes more than the limits let him

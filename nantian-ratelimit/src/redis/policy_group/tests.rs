@@ -43,6 +43,30 @@ async fn a_share_can_owe_what_the_whole_limit_can() {
 }
 
 #[tokio::test]
+async fn what_a_share_owes_is_told_for_as_long_as_it_takes_to_refill_there() {
+    let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    store.0.replicas.store(4, Ordering::Relaxed);
+    let limit = Limit::tokens_per_minute(10_000);
+    let limiter = store.limiter("quota", Policy::builder().limit(limit.clone()).build().unwrap());
+    let (key, group) = (limiter.key(b"alice"), limiter.group());
+    let told_after = |seconds| {
+        let report = group.report(group.now().saturating_add(Duration::from_secs(seconds)), &key);
+        report.map_or(0, |report| report.items().of(&limit))
+    };
+    let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(1000)).await else {
+        panic!("this process decides alone")
+    };
+    reservation.settle(Settlement::Used(20_000));
+    let told = told_after(210);
+    assert!((11_000..=11_250).contains(&told), "a share of 2500 a minute has refilled: {told}");
+    // Twice as many replicas, and it takes twice as long.
+    store.0.replicas.store(8, Ordering::Relaxed);
+    assert_eq!(group.current().replicas, 8);
+    let told = told_after(900);
+    assert!((1..=1250).contains(&told), "a share of 1250 a minute has refilled: {told}");
+}
+
+#[tokio::test]
 async fn a_report_that_is_not_delivered_is_unreported_again() {
     let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
     let limit = Limit::tokens_per_hour(10);
