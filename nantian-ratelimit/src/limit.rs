@@ -194,10 +194,27 @@ impl Limit {
         cost.of(self.unit).min(self.bucket_of(self.whole).max(1))
     }
 
+    /// What a share takes note of where the whole limit was charged `cost` by others: as much as it would owe
+    /// if it were no share.
+    #[cfg(feature = "redis")]
+    pub(crate) fn noted(&self, cost: Cost) -> u64 {
+        self.reserved(cost).min(self.most_noted())
+    }
+
+    /// Items up to which a share takes note of more: a bucket and a window of its own.
+    #[cfg(feature = "redis")]
+    pub(crate) fn most_noted(&self) -> u64 {
+        self.most_of(self.max)
+    }
+
     /// Items that can be in use at most: a bucket, and a window of debt. A share can owe what the whole limit
     /// can.
     pub(crate) fn most_in_use(&self) -> u64 {
-        self.bucket_of(self.whole).max(1).saturating_add(self.whole.max(1))
+        self.most_of(self.whole)
+    }
+
+    fn most_of(&self, max: u64) -> u64 {
+        self.bucket_of(max).max(1).saturating_add(max.max(1))
     }
 
     fn bucket_of(&self, max: u64) -> u64 {

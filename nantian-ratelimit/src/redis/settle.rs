@@ -111,7 +111,6 @@ impl SharedReservation {
             Charged::Remotely(local) | Charged::Nothing(local) => {
                 if let Some(local) = local {
                     self.note(now, local, of_tokens(settlement));
-                    local.settle_once_at(now, settlement);
                 }
                 let mut settled = Settled { reserved: 0, used: 0, forgiven: 0 };
                 let used = of_tokens(settlement);
@@ -140,7 +139,6 @@ impl SharedReservation {
             Charged::Remotely(local) | Charged::Nothing(local) => {
                 if let Some(local) = local {
                     self.note(now, local, |_, _| 0);
-                    local.cancel_once_at(now);
                 }
                 self.correct(|_, _| 0);
             }
@@ -150,7 +148,7 @@ impl SharedReservation {
     /// Makes up for the difference between what each limit was charged and what `used` says, given that
     /// charge.
     fn correct(&self, used: impl FnMut(&Limit, u64) -> u64) {
-        self.hand_over(self.items(&self.0.levels, used));
+        self.hand_over(self.items(&self.0.levels, Limit::reserved, used));
     }
 
     /// The same where this process was charged, as `settle` does: of what the server was told meanwhile it
@@ -162,7 +160,8 @@ impl SharedReservation {
         settle: impl FnOnce() -> T,
     ) -> T {
         let least = |reserved| if local.is_overflow() { reserved } else { 0 };
-        let items = self.items(local.levels(), |limit, reserved| used(limit, reserved).max(least(reserved)));
+        let used = |limit: &Limit, reserved| used(limit, reserved).max(least(reserved));
+        let items = self.items(local.levels(), Limit::reserved, used);
         let (settled, told) = self.0.limiter.group().take_back(&self.0.key, &items, settle);
         self.hand_over(told);
         settled
@@ -170,15 +169,20 @@ impl SharedReservation {
 
     /// Takes note of what the server will be told of a charge of which this process took note, too.
     fn note(&self, now: Timestamp, local: &Reservation, used: impl FnMut(&Limit, u64) -> u64) {
-        let items = self.items(local.levels(), used);
+        let items = self.items(local.levels(), Limit::noted, used);
         self.0.limiter.group().note_correction(now, &self.0.key, &items);
     }
 
-    /// What `used` says beyond what the limits of `levels` were charged.
-    fn items(&self, levels: &Levels, mut used: impl FnMut(&Limit, u64) -> u64) -> Items {
+    /// What `used` says beyond what the limits of `levels` were `charged`.
+    fn items(
+        &self,
+        levels: &Levels,
+        charged: impl Fn(&Limit, Cost) -> u64,
+        mut used: impl FnMut(&Limit, u64) -> u64,
+    ) -> Items {
         Items::new(levels.iter().map(|level| {
-            let reserved = level.limit.reserved(self.0.cost);
-            (level.limit, difference(used(level.limit, reserved), reserved))
+            let charged = charged(level.limit, self.0.cost);
+            (level.limit, difference(used(level.limit, charged), charged))
         }))
     }
 

@@ -208,9 +208,16 @@ impl PolicyGroup {
         self.remember_unreported(now, key);
     }
 
-    /// Takes note of what the server gives `key` back, or takes more.
+    /// Takes note of what the server gives `key` back, or takes more: up to a bucket and a window of the share
+    /// of this process, which would pay far longer than the server for what the whole limit can owe.
     pub(super) fn note_correction(&self, now: Timestamp, key: &SharedKey, items: &Items) {
-        self.current().told.correct_at(now, key.own(), |limit| Correction::of(items.of(limit)));
+        let current = self.current();
+        let levels = current.local.levels_at(now, key.own());
+        let room = |limit: &Limit, used| difference(limit.most_noted(), used).max(0);
+        let room = Items::new(levels.used().map(|(limit, used)| (limit, room(limit, used))));
+        let noted = |limit: &Limit| Correction::of(items.of(limit).min(room.of(limit)));
+        current.told.correct_at(now, key.own(), noted);
+        current.local.correct_at(now, key.own(), noted);
     }
 }
 
@@ -249,20 +256,32 @@ impl Current {
 
     /// Takes note of what the server has charged; `None` if the share of this process has no room for it.
     pub(super) fn note(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
-        let local = self.charge_alone(now, key, cost).ok()?;
-        self.told.correct_at(now, key, |limit| Correction::Debit(limit.reserved(cost)));
+        let local = self.charge(now, key, cost, Limit::noted).ok()?;
+        self.told.correct_at(now, key, |limit| Correction::Owed(limit.noted(cost)));
         Some(local)
     }
 
-    /// Charges the share of this process: what has to find room there, and the rest of `cost` as debt.
+    /// Charges the share of this process all of `cost`.
     pub(super) fn charge_alone(&self, now: Timestamp, key: Key, cost: Cost) -> Result<Reservation, Denied> {
+        self.charge(now, key, cost, Limit::reserved)
+    }
+
+    /// Charges the share of this process what each limit is `charged` for `cost`: what has to find room there,
+    /// and the rest as debt.
+    fn charge(
+        &self,
+        now: Timestamp,
+        key: Key,
+        cost: Cost,
+        charged: impl Fn(&Limit, Cost) -> u64,
+    ) -> Result<Reservation, Denied> {
         let opening = self.opening(cost);
         let reservation = self.local.admit_at(now, key, opening)?.reserve();
         if opening == cost {
             return Ok(reservation);
         }
         let taken = |limit: &Limit| opening.of(limit.unit()).min(limit.capacity().max(1));
-        let owed = |limit: &Limit| Correction::Owed(limit.reserved(cost).saturating_sub(taken(limit)));
+        let owed = |limit: &Limit| Correction::Owed(charged(limit, cost).saturating_sub(taken(limit)));
         self.local.correct_at(now, key, owed);
         Ok(reservation.enlarged(cost, self.local.levels_at(now, key)))
     }

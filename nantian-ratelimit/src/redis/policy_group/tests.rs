@@ -3,7 +3,8 @@ use std::task::{Context, Wake};
 
 use super::*;
 use crate::policy::Queue;
-use crate::redis::{RedisStore, Verdict};
+use crate::redis::settle::Charged;
+use crate::redis::{RedisStore, SharedLimiter, SharedReservation, Verdict};
 use crate::wait_queue::QueueKey;
 use crate::{Cost, Settlement};
 
@@ -40,6 +41,63 @@ async fn a_share_can_owe_what_the_whole_limit_can() {
     let settled = reservation.settle(Settlement::Used(1000));
     assert_eq!(untold(), 200, "a bucket and a window of the whole limit");
     assert_eq!((settled.reserved, settled.used), (60, 1000));
+}
+
+/// A share of 1000 tokens a day, one of ten, and what of it is in use for a key.
+fn share_of_a_tenth() -> (SharedLimiter, SharedKey, impl Fn() -> u64) {
+    let builder = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap());
+    let policy = Policy::builder().limit(Limit::tokens_per_day(10_000)).build().unwrap();
+    let limiter = builder.replicas(10).build().0.limiter("quota", policy);
+    let key = limiter.key(b"alice");
+    let (group, own) = (Arc::clone(limiter.group()), key.own());
+    let used =
+        move || group.current().local.levels_at(group.now(), own).used().map(|(_, used)| used).sum::<u64>();
+    (limiter, key, used)
+}
+
+/// What the server has admitted.
+fn admitted_by_the_server(limiter: &SharedLimiter, key: &SharedKey, cost: Cost) -> SharedReservation {
+    let (current, now) = (limiter.group().current(), limiter.group().now());
+    let noted = current.note(now, key.own(), cost);
+    assert!(noted.is_some());
+    let levels = current.whole.levels_of(now, &[cost.of(Unit::Tokens) as f64]);
+    SharedReservation::new(limiter, key.clone(), cost, levels, Charged::Remotely(noted))
+}
+
+#[tokio::test]
+async fn what_the_server_let_pass_keeps_nobody_out_for_longer_than_a_window_of_debt() {
+    let (limiter, key, used) = share_of_a_tenth();
+    admitted_by_the_server(&limiter, &key, Cost::tokens(900)).settle(Settlement::Used(9000));
+    assert_eq!(used(), 2000, "a bucket and a window of the share");
+    let Verdict::Denied(denied) = limiter.admit(key, Cost::tokens(1)).await else { panic!("it owes") };
+    let days = denied.retry_after().unwrap().as_secs_f64() / 86_400.0;
+    assert!((1.0..1.01).contains(&days), "{days}");
+}
+
+#[tokio::test]
+async fn of_what_the_server_let_pass_no_more_is_given_back_than_was_noted() {
+    let (limiter, key, used) = share_of_a_tenth();
+    drop(limiter.admit(key.clone(), Cost::tokens(100)).await);
+    admitted_by_the_server(&limiter, &key, Cost::tokens(9000)).settle(Settlement::Used(50));
+    assert_eq!(used(), 150);
+    admitted_by_the_server(&limiter, &key, Cost::tokens(9000)).cancel();
+    assert_eq!(used(), 150);
+    let (group, limit) = (limiter.group(), Limit::tokens_per_day(10_000));
+    assert_eq!(group.current().untold(group.now(), key.own()).of(&limit), 100, "it is to be told as before");
+}
+
+#[tokio::test]
+async fn what_a_share_takes_note_of_the_server_is_not_told_however_large_its_bucket_is() {
+    let builder = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap());
+    let limit = Limit::tokens_per_day(100).with_burst(10.0);
+    let policy = Policy::builder().limit(limit).build().unwrap();
+    let limiter = builder.replicas(2).build().0.limiter("quota", policy);
+    let key = limiter.key(b"alice");
+    for tokens in [200, 1000] {
+        drop(admitted_by_the_server(&limiter, &key, Cost::tokens(tokens)));
+    }
+    let group = limiter.group();
+    assert!(group.current().untold(group.now(), key.own()).is_empty());
 }
 
 #[tokio::test]
