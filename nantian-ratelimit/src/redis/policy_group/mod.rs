@@ -208,8 +208,8 @@ impl PolicyGroup {
         self.remember_unreported(now, key);
     }
 
-    /// Takes note of what the server gives `key` back, or takes more: up to a bucket and a window of the share
-    /// of this process, which would pay far longer than the server for what the whole limit can owe.
+    /// Takes note of what the server gives `key` back, or takes more: up to a bucket and a window of the
+    /// share of this process, which would pay far longer than the server for what the whole limit can owe.
     pub(super) fn note_correction(&self, now: Timestamp, key: &SharedKey, items: &Items) {
         let current = self.current();
         let levels = current.local.levels_at(now, key.own());
@@ -254,9 +254,13 @@ impl Current {
         Duration::from_nanos(u64::try_from(age).unwrap_or(u64::MAX))
     }
 
-    /// Takes note of what the server has charged; `None` if the share of this process has no room for it.
+    /// Takes note of what the server has charged; `None` if the share of this process has no room for it, or
+    /// the key no bucket of its own: of one that it has later nothing of this could be given back.
     pub(super) fn note(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
         let local = self.charge(now, key, cost, Limit::noted).ok()?;
+        if local.is_overflow() {
+            return None;
+        }
         self.told.correct_at(now, key, |limit| Correction::Owed(limit.noted(cost)));
         Some(local)
     }
@@ -266,8 +270,8 @@ impl Current {
         self.charge(now, key, cost, Limit::reserved)
     }
 
-    /// Charges the share of this process what each limit is `charged` for `cost`: what has to find room there,
-    /// and the rest as debt.
+    /// Charges the share of this process what each limit is `charged` for `cost`: what has to find room
+    /// there, and the rest as debt.
     fn charge(
         &self,
         now: Timestamp,

@@ -100,6 +100,48 @@ async fn what_a_share_takes_note_of_the_server_is_not_told_however_large_its_buc
     assert!(group.current().untold(group.now(), key.own()).is_empty());
 }
 
+/// A reservation of 500 tokens, of 1000 a day, for a key that finds no bucket of its own.
+async fn crowded_out() -> (SharedLimiter, SharedKey, SharedReservation) {
+    let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
+    let policy = Policy::builder().limit(Limit::tokens_per_day(1000)).build().unwrap();
+    let limiter = store.limiter("quota", policy.clone());
+    let current = limiter.group().current();
+    limiter.group().current.store(Arc::new(Current {
+        replicas: 1,
+        whole: current.whole.clone(),
+        local: Limiter::builder(policy).max_keys(1).build(),
+        told: current.told.clone(),
+        since: current.since,
+        denials: Arc::default(),
+    }));
+    for name in 0..=u8::MAX {
+        let key = limiter.key(&[name]);
+        let Verdict::Admitted(reservation) = limiter.admit(key.clone(), Cost::tokens(500)).await else {
+            panic!("{name} finds a full bucket")
+        };
+        if limiter.overflows() > 0 {
+            return (limiter, key, reservation);
+        }
+    }
+    panic!("there is room for all")
+}
+
+#[tokio::test]
+async fn what_a_bucket_that_many_share_was_charged_is_neither_told_nor_given_back_later() {
+    let (limiter, key, reservation) = crowded_out().await;
+    let (group, limit) = (limiter.group(), Limit::tokens_per_day(1000));
+    let (current, now) = (group.current(), group.now());
+    // The buckets of the others are full again by then.
+    let later = now.saturating_add(Duration::from_secs(2 * 24 * 3600));
+    assert!(current.note(now, key.own(), Cost::tokens(500)).is_none());
+    assert!(current.note(later, key.own(), Cost::tokens(1000)).is_some(), "it has a bucket of its own");
+    let known_and_untold =
+        || [current.known(later, key.own()), current.untold(later, key.own())].map(|items| items.of(&limit));
+    assert_eq!(known_and_untold(), [1000, 0]);
+    reservation.cancel();
+    assert_eq!(known_and_untold(), [1000, 0]);
+}
+
 #[tokio::test]
 async fn what_a_share_owes_is_told_for_as_long_as_it_takes_to_refill_there() {
     let (store, _driver) = RedisStore::builder("redis://127.0.0.1:1/0".parse().unwrap()).build();
