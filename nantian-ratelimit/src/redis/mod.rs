@@ -114,12 +114,18 @@
 //!   is one step of the server.
 //! - While it does not, each replica admits at most its share of `L`, rounded up to a whole item: together
 //!   `L` and less than one item for each replica. Of what was used before, a replica knows only what it
-//!   admitted itself. If one was given more than its share, the others do not know, and the first bucket's
-//!   time of an outage may see up to `(R - 1) / R` of a bucket more than `L`.
+//!   admitted itself, up to a bucket and a window of its share. If one was given more than its share, the
+//!   others do not know, and the first bucket's time of an outage may see up to `(R - 1) / R` of a bucket
+//!   more than `L`, and as much of a window where the server was owed one.
 //! - A call larger than the bucket of a share then passes once more than half of that is left, and the share
 //!   owes the rest before anything else passes: each replica may be one such call ahead of its share, all
-//!   together `R` calls, and the long run is that of `L`. A share can owe what the whole limit can, all of
-//!   which the server is told.
+//!   together `R` calls, and the long run of an outage is that of `L`. Of several limits on tokens all must
+//!   have that much left, half of the smallest such bucket, and each may be one call ahead.
+//! - For what passed without the server a share can owe what the whole limit can. The server is told what of
+//!   that has not refilled at the rate of the share, which is the slower one, and keeps a bucket and a window
+//!   at most of what all tell it: each outage may let up to `R` such calls pass beside `L`.
+//! - What a call that the server admitted turns out to have used beyond its reservation is told once it has
+//!   ended; if that is not delivered, what is within a bucket and a window of the share is told later.
 //! - A replica that knows of no others takes `L` alone: `R × L` if all start while the server is away, with
 //!   no count given.
 //! - Of a cluster all this holds for the keys of one node each.

@@ -290,9 +290,9 @@ impl Current {
         Ok(reservation.enlarged(cost, self.local.levels_at(now, key)))
     }
 
-    /// What of `cost` has to find room in the share of this process. Where that has no bucket as large, it is
-    /// half of one, which others leave it sooner than a full one, and an item, so that two at once do not
-    /// pass by one bucket.
+    /// What of `cost` has to find room in the share of this process, of all limits of a unit the same. Where
+    /// one has no bucket as large, it is half of the smallest such bucket, which others leave it sooner than
+    /// a full one, and an item, so that two at once do not pass by one bucket.
     fn opening(&self, cost: Cost) -> Cost {
         let room = |unit: Unit| {
             let limits = self.local.policy().limits().iter().filter(|limit| limit.unit() == unit);
