@@ -331,9 +331,6 @@ impl Inner {
             // A slot that is taken is being looked after.
             let Some(mut cell) = slot.try_lock() else { continue };
             let now = engine.ticks();
-            if let Some(instance) = cell.instance() {
-                instance.cancel_forgotten_calls_at(now);
-            }
             match cell.instance() {
                 // Those that ask to be replaced end before their successors start.
                 None if missing > 0 && self.pool.may_rebuild_at(now) => {

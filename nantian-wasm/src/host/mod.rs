@@ -38,8 +38,7 @@ pub trait Host: Send + Sync + 'static {
         Err(CallError::Unavailable)
     }
 
-    /// Opens a gRPC call to `call.upstream`; dropping the returned stream cancels it, upon which `replies` is
-    /// to be dropped, too.
+    /// Opens a gRPC call to `call.upstream`; dropping the returned stream cancels it.
     ///
     /// # Errors
     ///

@@ -148,12 +148,6 @@ impl Instance {
         state.contexts.len() == 0 && state.calls.are_over()
     }
 
-    /// Cancels gRPC calls that were made for streams which have been gone for long.
-    pub(crate) fn cancel_forgotten_calls_at(&mut self, now: u64) {
-        let State { calls, contexts, .. } = self.store.inner.data_mut();
-        calls.cancel_forgotten_at(now, |context| context == ROOT || contexts.contains(context));
-    }
-
     /// Gives a stream a context of an id that is unique among those alive.
     pub(crate) fn register(&mut self, exchange: SharedExchange, plugin_index: usize) -> u32 {
         let contexts = &mut self.store.inner.data_mut().contexts;

@@ -21,9 +21,6 @@ const STEP: u32 = 4;
 /// `BrokenConnection`: what `proxy_get_status` says of a call that was reset.
 const BROKEN_CONNECTION: u32 = 11;
 
-/// How long a gRPC call lasts whose stream is gone, in engine ticks: as long as any other call-out.
-const FORGOTTEN: u64 = 60_000;
-
 /// Call-outs of one instance that have not ended.
 #[derive(Default)]
 pub(crate) struct Calls {
@@ -37,10 +34,7 @@ pub(crate) struct Calls {
 
 struct Grpc {
     context: u32,
-    /// Dropping it cancels the call.
     stream: Option<Box<dyn GrpcStream>>,
-    /// The tick of the engine at which it is cancelled, once its context is gone.
-    until: Option<u64>,
 }
 
 /// Which kind of call an id stands for.
@@ -134,7 +128,7 @@ impl Calls {
     }
 
     pub(crate) fn insert_grpc(&mut self, id: u32, context: u32) {
-        self.grpc.insert(id, Grpc { context, stream: None, until: None });
+        self.grpc.insert(id, Grpc { context, stream: None });
         *self.of_context.entry(context).or_default() += 1;
     }
 
@@ -151,16 +145,6 @@ impl Calls {
 
     pub(crate) fn grpc_stream(&mut self, id: u32) -> Option<&mut Box<dyn GrpcStream>> {
         self.grpc.get_mut(&id)?.stream.as_mut()
-    }
-
-    /// Cancels gRPC calls whose context has been gone for a minute: streams have no time limit, and guests
-    /// forget them. They hear of the end.
-    pub(crate) fn cancel_forgotten_at(&mut self, now: u64, has_context: impl Fn(u32) -> bool) {
-        for call in self.grpc.values_mut().filter(|call| !has_context(call.context)) {
-            if now >= *call.until.get_or_insert(now.saturating_add(FORGOTTEN)) {
-                call.stream = None;
-            }
-        }
     }
 
     /// Ends a gRPC call, which cancels it if it was under way; false when it had ended.

@@ -13,7 +13,7 @@ use nantian_wasm::{
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
-use crate::support::{Logged, TicksWithLogs, begin, get, plugin_of, send};
+use crate::support::{TicksWithLogs, begin, get, plugin_of, send};
 
 /// A guest that opens a gRPC stream when it is configured, makes seventeen calls for each stream, and logs.
 const CALLER: &str = r#"(module
@@ -98,15 +98,11 @@ impl Host for Outside {
 }
 
 pub(crate) fn calling(engine: &Engine, guest: &str) -> (Plugin, Arc<Outside>) {
-    let outside = Arc::<Outside>::default();
-    (calling_by(Arc::clone(&outside), engine, guest), outside)
-}
-
-fn calling_by(host: impl Host, engine: &Engine, guest: &str) -> Plugin {
     let module = Module::compile(engine, &wat::parse_str(guest).unwrap(), None).unwrap();
     let config = PluginConfig::new("probe").with_instances(NonZeroUsize::MIN);
     let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
-    Plugin::with_host(&module, config, host).unwrap()
+    let outside = Arc::<Outside>::default();
+    (Plugin::with_host(&module, config, Arc::clone(&outside)).unwrap(), outside)
 }
 
 fn metric(plugin: &Plugin, name: &str) -> u64 {
@@ -187,63 +183,6 @@ fn stream_has_sixteen_calls_at_a_time_and_a_plugin_a_thousand_and_some() {
     let _another = begin(&plugin);
     assert_eq!((metric(&plugin, "made"), metric(&plugin, "refused")), (1_023 + 16, 64 + 1 + 17 + 1));
     assert_eq!(plugin.status().traps.total(), 0);
-}
-
-/// Opens streams of gRPC that repeat what they are sent, until they are let go.
-struct Echoes;
-
-struct Echo(GrpcReplies);
-
-impl GrpcStream for Echo {
-    fn send(&mut self, message: Bytes) {
-        self.0.message(message);
-    }
-
-    fn close(&mut self) {}
-}
-
-impl Host for Echoes {
-    fn grpc_call(
-        &self,
-        _: &str,
-        _: GrpcCall,
-        replies: GrpcReplies,
-    ) -> Result<Box<dyn GrpcStream>, CallError> {
-        Ok(Box::new(Echo(replies)))
-    }
-}
-
-#[test]
-fn grpc_stream_that_a_guest_forgets_ends_a_minute_after_the_stream_it_was_made_for() {
-    // It opens one for the root context, and one for each stream.
-    let guest = r#"(module
-        (import "env" "proxy_grpc_stream" (func $open (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
-        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
-        (memory (export "memory") 1)
-        (data (i32.const 100) "auth")
-        (func (export "proxy_abi_version_0_2_1"))
-        (func $open_one (result i32) (call $open (i32.const 100) (i32.const 4) (i32.const 100) (i32.const 4)
-            (i32.const 100) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 0)))
-        (func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.eqz (call $open_one)))
-        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $open_one))
-        (func (export "proxy_on_grpc_close") (param i32 i32 i32)
-            (i32.store8 (i32.const 0) (i32.add (i32.const 65) (local.get 2)))
-            (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))))"#;
-    let engine = Engine::new().unwrap().0;
-    let plugin = calling_by(Echoes, &engine, guest);
-    let stream = begin(&plugin);
-    let closed_in = |milliseconds: u32| {
-        Logged::during(|| {
-            (0..milliseconds).for_each(|_| engine.tick());
-            // The guest hears in the second round what has ended in the first one.
-            (0..2).for_each(|_| engine.maintain());
-        })
-    };
-    assert_eq!(closed_in(70_000), [""; 0], "the stream is there");
-    drop(stream);
-    assert_eq!((closed_in(0), closed_in(59_000)), (vec![], vec![]), "it may have something to say yet");
-    assert_eq!(closed_in(1_000), ["probe: O"], "unavailable");
-    assert_eq!(closed_in(70_000), [""; 0], "that of the root context lasts");
 }
 
 /// A guest that makes three calls for a stream, and sets a property of it in the callback of each: under its
