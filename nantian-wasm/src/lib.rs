@@ -70,12 +70,12 @@
 //!   either form, is answered by `Ok` and has no effect; the log says so, once a minute.
 //! * A stream has budgets: bytes that go in and out of its guests, header fields they add, lines they log,
 //!   call-outs. The reason that a plugin gives for its answer is cut at 256 bytes.
-//! * Call-outs are over in 60 s at most, but for streams over gRPC, which last until they are closed. A stream
-//!   makes sixteen at a time, and 64 of them and one for each KiB of its bodies; a plugin makes 1024 at a time,
-//!   with 64 MiB of requests to be sent and responses to be read. Those of a [`SharedSpace`] have twice as much
-//!   together, and all of an engine four times. One too many at a time is an internal failure, as where Envoy's
-//!   circuit breaker is open. What is sent is twice [`Sandbox::max_buffered_body`] long at most, but no more
-//!   than 63 MiB, and 1 MiB in any case; a response is 4 MiB.
+//! * Call-outs are over in 60 s at most, but for streams over gRPC, which last until they are closed. A
+//!   stream makes sixteen at a time, and 64 of them and one for each KiB of its bodies; a plugin makes 1024
+//!   at a time, with 64 MiB of requests to be sent and responses to be read. Those of a [`SharedSpace`] have
+//!   twice as much together, and all of an engine four times. One too many at a time is an internal failure,
+//!   as where Envoy's circuit breaker is open. What is sent is twice [`Sandbox::max_buffered_body`] long at
+//!   most, but no more than 63 MiB, and 1 MiB in any case; a response is 4 MiB.
 //! * A call-out whose path, method or authority is no HTTP, though it has no CR, LF or NUL, is not sent: the
 //!   guest hears of a 503, as of a header of which the value is none.
 //! * A message may be held for [`Sandbox::max_pause`], or until a second after the time limit of a call-out
