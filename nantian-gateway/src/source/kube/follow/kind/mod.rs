@@ -108,10 +108,11 @@ async fn follow_version(
             Ok(Some(Err(error))) => error,
         };
         server.miss(&label, &said(&error));
-        well_at = goes_on(&error).then(|| Instant::now() + WELL_AFTER);
+        well_at = None;
         if is_expiry(&error) {
             continue;
         }
+        let mut may_be_well = goes_on(&error);
         match unwatched.note(ask(client, &api, part, resource, &error).await) {
             Answer::Moved(next) => {
                 tracing::info!(kind = label, version = next.version, "kind is served in another version");
@@ -129,7 +130,7 @@ async fn follow_version(
                 // watch has gone on from what was listed.
                 withhold(part, cache, done);
                 if !is_listed {
-                    (stream, well_at) = (events(client, part, resource), None);
+                    (stream, may_be_well) = (events(client, part, resource), false);
                 }
                 let is_for_long = unwatched.is_refused_for(REFUSED_FOR);
                 if is_for_long && cache.lacks_namespace(part) {
@@ -146,6 +147,8 @@ async fn follow_version(
             Answer::Something => server.tell(&mut pause, &label, &error),
         }
         server.wait(&mut pause).await;
+        // From when the server is asked for a watch: what it took to answer until now is none of its time.
+        well_at = may_be_well.then(|| Instant::now() + WELL_AFTER);
     }
     None
 }

@@ -109,15 +109,19 @@ async fn a_kind_that_comes_later_withholds_no_namespace_before_it_was_listed_the
 
 #[tokio::test(start_paused = true)]
 async fn nothing_of_a_namespace_is_handed_out_while_one_of_its_kinds_may_not_be_listed_or_watched() {
-    for may_list in [false, true] {
+    // How many seconds the server takes to say what is wrong; it refuses a watch sooner.
+    for (may_list, takes) in [(false, 0), (true, 0), (true, 40)] {
         let is_allowed = Arc::new(AtomicBool::new(false));
         let may_watch = Arc::clone(&is_allowed);
         let answer = move |request: Request<Body>| {
-            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+            let query = request.uri().query().unwrap_or_default();
+            let (is_watch, is_question) = (query.contains("watch="), query.contains("limit=1"));
+            let takes = Duration::from_secs(if is_question { takes } else { takes / 20 });
             let is_list_answered = may_list && !is_watch;
             let is_answered =
                 is_list_answered || may_watch.load(Relaxed) || request.uri().path() == "/readyz";
             async move {
+                sleep(takes).await;
                 if is_watch && is_answered {
                     std::future::pending::<()>().await;
                 }
@@ -138,14 +142,14 @@ async fn nothing_of_a_namespace_is_handed_out_while_one_of_its_kinds_may_not_be_
         let server = Arc::new(Server::new(is_up, watch::Sender::default()));
         let client = Client::new(service_fn(answer), "default");
         let mut following = pin!(follow_kind(client, part, resource, Arc::clone(&cache), server, done));
-        assert!(timeout(Duration::from_secs(30), &mut following).await.is_err(), "it has no end");
+        assert!(timeout(Duration::from_secs(110), &mut following).await.is_err(), "it has no end");
         assert!(
             *is_listed.borrow() && cache.take().is_empty(),
             "nothing waits for it, and nothing is served"
         );
         assert!(!*shown.borrow() && cache.unlisted().contains("demo"), "it is told");
         is_allowed.store(true, Relaxed);
-        assert!(timeout(Duration::from_secs(40), &mut following).await.is_err(), "it has no end");
+        assert!(timeout(Duration::from_secs(110), &mut following).await.is_err(), "it has no end");
         assert_eq!((cache.take().len(), *shown.borrow()), (1, true));
     }
 }
