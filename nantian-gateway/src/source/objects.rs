@@ -1,6 +1,10 @@
 //! The objects that the translator reads.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use gateway_api::backendtlspolicies::BackendTlsPolicy;
 use gateway_api::experimental::{
@@ -69,9 +73,9 @@ pub struct Objects {
     pub placements: Placements,
     /// Whose classes are served; not an object either, but what the source was told.
     pub controller: ControllerName,
-    /// Whether there may be others that cannot be seen for now, as only who makes the Services of Gateways is
-    /// told: nothing is to be taken away for want of them.
-    pub is_partial: bool,
+    /// The namespaces in which there may be others that cannot be seen for now, as only who makes the
+    /// Services of Gateways is told: nothing is to be taken away for want of them.
+    pub withheld: BTreeSet<String>,
 }
 
 impl Objects {

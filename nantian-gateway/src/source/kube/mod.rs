@@ -81,8 +81,8 @@ pub struct Cluster {
     refers_anew: bool,
     /// Whether something has changed that who makes the Services was not shown.
     is_unshown: bool,
-    /// Whether nothing is handed out of some namespace.
-    is_partial: bool,
+    /// The namespaces of which nothing is handed out.
+    withheld: BTreeSet<String>,
 }
 
 /// Who gives addresses to Gateways that ask for none.
@@ -120,7 +120,7 @@ impl Cluster {
             placed: BTreeMap::new(),
             refers_anew: false,
             is_unshown: false,
-            is_partial: false,
+            withheld: BTreeSet::new(),
         }
     }
 
@@ -195,8 +195,8 @@ impl Source for Cluster {
         let (mut changed, mut is_idle) = (BTreeSet::new(), true);
         // One that is let go between the two is called left out, until it is read again.
         let namespaces = self.cache.unlisted();
-        let was_partial = mem::replace(&mut self.is_partial, !namespaces.is_empty());
-        self.is_unshown |= self.is_partial != was_partial;
+        self.is_unshown |= self.withheld != namespaces;
+        self.withheld.clone_from(&namespaces);
         for (name, change) in self.cache.take() {
             let before = self.unreadable.remove(&name);
             self.refers_anew |= refers_by_name(name.kind) || name.kind == Kind::GatewayClass.info().name;
@@ -261,7 +261,7 @@ impl Source for Cluster {
             self.placed.clone_from(placed);
         }
         if mem::take(&mut self.is_unshown) {
-            let shown = Objects { is_partial: self.is_partial, ..objects.for_gateway_services() };
+            let shown = Objects { withheld: self.withheld.clone(), ..objects.for_gateway_services() };
             show.send_replace(Arc::new(shown));
         }
     }

@@ -66,7 +66,7 @@ pub(super) fn plan(objects: &Objects, config: &GatewayServiceConfig) -> Plan {
     let all = gateways.iter().filter_map(|(name, _)| bound(name)).flatten();
     let mut taken: BTreeSet<(Transport, u16)> =
         all.map(|((transport, _), bound)| (*transport, *bound)).collect();
-    if objects.is_partial {
+    if !objects.withheld.is_empty() {
         taken.extend(named_ports(objects, &gateways));
     }
     let replicas = replicas(objects, &config.own_service);
@@ -208,7 +208,7 @@ where
 /// sight: the two would take it from each other for ever.
 fn other_replicas(objects: &Objects, service: &Service, config: &GatewayServiceConfig) -> Option<ObjectName> {
     let other = leads_to(service)?;
-    let may_be_there = objects.is_partial
+    let may_be_there = objects.withheld.contains(&other.namespace)
         || objects.services.contains_key(&other)
         || !config.scope.has_services_of(&other.namespace);
     (other != config.own_service && may_be_there).then_some(other)
@@ -255,7 +255,7 @@ fn ports_of_unseen(
     asked: &BTreeSet<(Transport, u16)>,
     present: Option<&Service>,
 ) -> BTreeMap<(Transport, u16), u16> {
-    let present = present.filter(|_| objects.is_partial);
+    let present = present.filter(|_| !objects.withheld.is_empty());
     let mut ports = present.map(|service| own_ports(objects, gateway, service)).unwrap_or_default();
     ports.retain(|port, _| !asked.contains(port));
     ports

@@ -302,10 +302,11 @@ fn two_installations_do_not_take_a_service_from_each_other() {
         "{refused:?}"
     );
     objects.services.remove(&ObjectName::new("system", "nantian-gateway"));
-    assert_eq!(plan(&objects, &second).services.len(), 1, "the first one is gone");
-    objects.is_partial = true;
-    assert!(plan(&objects, &second).is_empty(), "it may be withheld");
-    objects.is_partial = false;
+    for (withheld, taken) in [(None, 1), (Some("demo"), 1), (Some("system"), 0)] {
+        objects.withheld = withheld.map(str::to_owned).into_iter().collect();
+        assert_eq!(plan(&objects, &second).services.len(), taken, "without {withheld:?}");
+    }
+    objects.withheld.clear();
     let scope = Scope::of(["demo".to_owned()]).with_own("second");
     let refused = plan(&objects, &GatewayServiceConfig { scope, ..second });
     assert!(refused.is_empty() && refused.obstacles.len() == 1, "it may be there: {refused:?}");
@@ -515,7 +516,7 @@ fn a_service_keeps_all_of_its_ports_while_listeners_may_be_out_of_sight() {
     gateway(&mut objects, "web", &[("HTTP", 80)], json!({}));
     see(&mut objects);
     assert_eq!(plan(&objects, &config()).services.len(), 1);
-    objects.is_partial = true;
+    objects.withheld = ["elsewhere".to_owned()].into();
     assert!(plan(&objects, &config()).is_empty());
     gateway(&mut objects, "web", &[("HTTP", 80), ("HTTP", 8080)], json!({}));
     see(&mut objects);
