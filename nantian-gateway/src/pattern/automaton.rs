@@ -1,12 +1,12 @@
 //! Automata of bounded size, and how they are run.
 
-use std::{fmt, ops::Range, slice, sync::Arc};
+use std::{collections::BTreeSet, fmt, ops::Range, slice, sync::Arc};
 
 use regex_automata::{
     Anchored, Input, MatchKind,
     dfa::{Automaton, StartKind, dense},
-    nfa::thompson::{self, NFA, State, WhichCaptures},
-    util::{primitives::StateID, start},
+    nfa::thompson::{self, NFA, State, Transition, WhichCaptures},
+    util::{look, primitives::StateID, start},
 };
 use regex_syntax::hir::{Hir, Look};
 
@@ -204,12 +204,33 @@ fn compile(expression: &Hir, reverse: bool, config: dense::Config) -> Result<Dfa
     dense::Builder::new().configure(config).build_from_nfa(&nfa).map_err(|_| InvalidPattern::TooLarge)
 }
 
-/// How large the automaton of an NFA may become: where many moves may follow on one state, all that there are
-/// may be tried for each place of its table.
+/// How large the automaton of an NFA may become: in each of its states, all moves that there are may be tried
+/// for each kind of symbol on which many may follow.
 fn max_size(nfa: &NFA) -> usize {
     let moves: usize = nfa.states().iter().map(|state| empty_moves(state).count()).sum();
-    let tried = MAX_MOVES / moves.max(1) * size_of::<u32>();
-    if tried < MAX_SIZE && nfa.states().iter().any(|state| leads_far(nfa, state)) { tried } else { MAX_SIZE }
+    let states = MAX_MOVES / (moves * far_symbols(nfa)).max(1);
+    states.saturating_mul(nfa.byte_classes().alphabet_len() * size_of::<u32>()).min(MAX_SIZE)
+}
+
+/// The number of kinds of symbols on which more than a few moves may follow that read none.
+fn far_symbols(nfa: &NFA) -> usize {
+    let kinds = nfa.byte_classes();
+    let mut far = BTreeSet::new();
+    for state in nfa.states() {
+        let transitions: &[Transition] = match state {
+            State::ByteRange { trans } => slice::from_ref(trans),
+            State::Sparse(sparse) => &sparse.transitions,
+            State::Dense(_) => return kinds.alphabet_len(),
+            // What a look lets pass may follow on any symbol, but nothing leads back to the start of a text.
+            State::Look { look: passed, .. } if *passed != look::Look::Start && leads_far(nfa, state) => {
+                return kinds.alphabet_len();
+            }
+            _ => &[],
+        };
+        let leading = transitions.iter().filter(|it| leads_far(nfa, nfa.state(it.next)));
+        far.extend(leading.flat_map(|it| kinds.get(it.start)..=kinds.get(it.end)));
+    }
+    far.len()
 }
 
 /// Whether more than a few moves that read no symbol follow on a state.
