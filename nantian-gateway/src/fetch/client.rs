@@ -124,7 +124,7 @@ impl Client {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let mut stream = None;
         let addresses = lookup(hop.host, port).await.map_err(failed)?;
-        for &address in &*addresses {
+        for address in addresses {
             let ip = address.ip();
             self.networks.judge(self.tenancy, hop, ip).map_err(|reason| FetchError::Denied {
                 host: hop.host.to_owned(),

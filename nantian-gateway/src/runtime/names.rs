@@ -6,14 +6,22 @@ use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     sync::{Arc, LazyLock, Mutex},
     thread,
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::sync::lock;
 
 /// How many names are looked up at once; more wait for their turn.
 const MOST: usize = 256;
+
+/// How long after a lookup has begun it is that of all who ask. Where a packet is lost the resolver waits for
+/// seconds until it asks again; whoever asks later has another try.
+const FRESH: Duration = Duration::from_millis(250);
+
+/// How often one name is looked up at once.
+const TRIES: usize = 3;
 
 static NAMES: LazyLock<Arc<Names>> = LazyLock::new(|| Names::new(MOST, resolve));
 
@@ -27,40 +35,50 @@ struct Names {
 
 #[derive(Default)]
 struct Lookups {
-    /// Who waits for those that have not ended.
-    open: HashMap<Question, watch::Sender<Option<Answer>>>,
-    /// Those that no thread has begun with.
-    waiting: VecDeque<Question>,
+    /// The names that have no answer.
+    open: HashMap<Arc<str>, Lookup>,
+    /// What no thread has begun with.
+    waiting: VecDeque<Try>,
     threads: usize,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Question {
-    name: Arc<str>,
-    port: u16,
+/// The lookup of a name.
+#[derive(Default)]
+struct Lookup {
+    answer: watch::Sender<Option<Answer>>,
+    tries: usize,
+    /// When the last try began; `None` while it waits for its turn.
+    begun: Option<Instant>,
 }
 
-type Resolve = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+/// One try to look up a name. The first that has an answer has it for all who wait.
+struct Try {
+    name: Arc<str>,
+    answer: watch::Sender<Option<Answer>>,
+}
 
-type Answer = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
+type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// The addresses of a name, or the one that it is, with this port. All who ask while it is looked up share
-/// the lookup.
+type Answer = Result<Vec<SocketAddr>, Arc<io::Error>>;
+
+/// The addresses of a name, or the one that it is, with this port. All who wait for those of a name share the
+/// first answer.
 ///
 /// # Errors
 /// What the resolver says, or that there is no thread to ask it.
 ///
 /// # Cancellation
 /// Dropping the future leaves the lookup to the others.
-pub(crate) async fn lookup(name: &str, port: u16) -> io::Result<Arc<[SocketAddr]>> {
+pub(crate) async fn lookup(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     match name.parse::<IpAddr>() {
-        Ok(address) => Ok([SocketAddr::new(address, port)].into()),
+        Ok(address) => Ok(vec![SocketAddr::new(address, port)]),
         Err(_) => NAMES.lookup(name, port).await,
     }
 }
 
-fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok((name, port).to_socket_addrs()?.collect())
+fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
+    // Whoever waits has a port of his own.
+    Ok((name, 0).to_socket_addrs()?.collect())
 }
 
 // === impl Names ===
@@ -68,16 +86,21 @@ fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 impl Names {
     fn new(
         most: usize,
-        resolve: impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+        resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self { most, resolve: Box::new(resolve), lookups: Mutex::default() })
     }
 
-    async fn lookup(self: &Arc<Self>, name: &str, port: u16) -> io::Result<Arc<[SocketAddr]>> {
-        let mut answer = self.ask(Question { name: name.into(), port })?;
+    async fn lookup(self: &Arc<Self>, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let mut answer = self.ask(name)?;
         let answer = answer.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
         match answer {
-            Some(Ok(addresses)) => Ok(addresses),
+            Some(Ok(mut addresses)) => {
+                for address in &mut addresses {
+                    address.set_port(port);
+                }
+                Ok(addresses)
+            }
             // What this machine has not enough of is known by its number.
             Some(Err(error)) => Err(match error.raw_os_error() {
                 Some(code) => io::Error::from_raw_os_error(code),
@@ -88,10 +111,10 @@ impl Names {
     }
 
     /// Where the answer comes, of a lookup that has begun or begins now.
-    fn ask(self: &Arc<Self>, question: Question) -> io::Result<watch::Receiver<Option<Answer>>> {
+    fn ask(self: &Arc<Self>, name: &str) -> io::Result<watch::Receiver<Option<Answer>>> {
         let mut lookups = lock(&self.lookups);
-        if let Some(open) = lookups.open.get(&question) {
-            return Ok(open.subscribe());
+        if let Some(open) = lookups.open.get(name).filter(|open| open.is_enough()) {
+            return Ok(open.answer.subscribe());
         }
         if lookups.threads < self.most {
             let names = Arc::clone(self);
@@ -102,31 +125,57 @@ impl Names {
                 Err(_) => {}
             }
         }
-        let (open, answer) = watch::channel(None);
-        lookups.waiting.push_back(question.clone());
-        lookups.open.insert(question, open);
-        Ok(answer)
+        let name: Arc<str> = name.into();
+        let open = lookups.open.entry(Arc::clone(&name)).or_default();
+        (open.tries, open.begun) = (open.tries + 1, None);
+        let (answer, awaited) = (open.answer.clone(), open.answer.subscribe());
+        lookups.waiting.push_back(Try { name, answer });
+        Ok(awaited)
     }
 
     /// Looks up what waits, until nothing does.
     fn answer(&self) {
-        while let Some(question) = self.next() {
-            let answer = (self.resolve)(&question.name, question.port);
-            let open = lock(&self.lookups).open.remove(&question);
-            if let Some(open) = open {
-                open.send_replace(Some(answer.map(Arc::from).map_err(Arc::new)));
+        while let Some(next) = self.next() {
+            let answer = (self.resolve)(&next.name).map_err(Arc::new);
+            let mut lookups = lock(&self.lookups);
+            if lookups.of(&next).is_some() {
+                lookups.open.remove(&next.name);
+                next.answer.send_replace(Some(answer));
             }
         }
     }
 
-    /// What a thread, which else ends, looks up next.
-    fn next(&self) -> Option<Question> {
+    /// What a thread, which else ends, looks up next: nothing for which nobody waits any more.
+    fn next(&self) -> Option<Try> {
         let mut lookups = lock(&self.lookups);
-        let next = lookups.waiting.pop_front();
-        if next.is_none() {
-            lookups.threads -= 1;
+        while let Some(next) = lookups.waiting.pop_front() {
+            let Some(open) = lookups.of(&next) else { continue };
+            if open.answer.receiver_count() > 0 {
+                open.begun = Some(Instant::now());
+                return Some(next);
+            }
+            lookups.open.remove(&next.name);
         }
-        next
+        lookups.threads -= 1;
+        None
+    }
+}
+
+// === impl Lookups ===
+
+impl Lookups {
+    /// The lookup that a try is of, unless it has ended.
+    fn of(&mut self, one: &Try) -> Option<&mut Lookup> {
+        self.open.get_mut(&one.name).filter(|open| open.answer.same_channel(&one.answer))
+    }
+}
+
+// === impl Lookup ===
+
+impl Lookup {
+    /// Whether another try would be of no use, or one too many.
+    fn is_enough(&self) -> bool {
+        self.tries == TRIES || self.begun.is_none_or(|begun| begun.elapsed() < FRESH)
     }
 }
 
@@ -135,6 +184,7 @@ mod tests {
     use std::sync::mpsc;
 
     use futures_util::FutureExt as _;
+    use tokio::time::advance;
 
     use super::*;
 
@@ -142,23 +192,23 @@ mod tests {
     fn names() -> (Arc<Names>, mpsc::Receiver<String>, mpsc::Sender<()>) {
         let ((begin, begun), (end, ends)) = (mpsc::channel(), mpsc::channel());
         let ends = Mutex::new(ends);
-        let names = Names::new(2, move |name, port| {
+        let names = Names::new(2, move |name| {
             begin.send(name.to_owned()).unwrap();
             lock(&ends).recv().unwrap();
-            Ok(vec![([192, 0, 2, 1], port).into()])
+            Ok(vec![([192, 0, 2, 1], 0).into()])
         });
         (names, begun, end)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_lookup_is_shared_and_goes_on_without_whoever_asked_first() {
         let (names, begun, end) = names();
-        let [mut first, mut second] = [(); 2].map(|()| Box::pin(names.lookup("name.test", 80)));
+        let [mut first, mut second] = [80, 81].map(|port| Box::pin(names.lookup("name.test", port)));
         assert!(first.as_mut().now_or_never().is_none());
         assert!(second.as_mut().now_or_never().is_none());
         drop(first);
         end.send(()).unwrap();
-        assert_eq!(second.await.unwrap().to_vec(), [SocketAddr::from(([192, 0, 2, 1], 80))]);
+        assert_eq!(second.await.unwrap(), [SocketAddr::from(([192, 0, 2, 1], 81))]);
         assert_eq!(begun.try_iter().count(), 1);
         end.send(()).unwrap();
         names.lookup("name.test", 80).await.unwrap();
@@ -168,7 +218,8 @@ mod tests {
     #[tokio::test]
     async fn a_resolver_that_hangs_has_so_many_threads_and_others_have_their_turn() {
         let (names, begun, end) = names();
-        let mut lookups = ["a.test", "b.test", "c.test"].map(|name| Box::pin(names.lookup(name, 80)));
+        let mut lookups =
+            ["a.test", "b.test", "left.test", "c.test"].map(|name| Box::pin(names.lookup(name, 80)));
         for lookup in &mut lookups {
             assert!(lookup.as_mut().now_or_never().is_none());
         }
@@ -176,17 +227,52 @@ mod tests {
         hanging.sort();
         assert_eq!(hanging, ["a.test", "b.test"]);
         assert_eq!(lock(&names.lookups).threads, 2);
-        lookups.iter().for_each(|_| end.send(()).unwrap());
-        for lookup in lookups {
+        let [a, b, left, c] = lookups;
+        drop(left);
+        for _ in 0..3 {
+            end.send(()).unwrap();
+        }
+        for lookup in [a, b, c] {
             lookup.await.unwrap();
         }
+        assert_eq!(begun.try_iter().collect::<Vec<_>>(), ["c.test"], "nobody waits for the other");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_lost_keeps_nobody_else_waiting() {
+        let (begin, begun) = mpsc::channel();
+        let names = Names::new(8, move |_| {
+            let (end, ended) = mpsc::channel::<()>();
+            begin.send(end).unwrap();
+            ended.recv().map_err(|_| io::ErrorKind::TimedOut)?;
+            Ok(vec![([192, 0, 2, 1], 0).into()])
+        });
+        let ask = || names.ask("name.test").unwrap();
+        let end = || begun.recv_timeout(Duration::from_secs(60)).expect("it is looked up once more");
+        let (mut awaited, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..TRIES {
+            awaited.push(ask());
+            ends.push(end());
+            advance(FRESH * 1000).await;
+        }
+        awaited.push(ask());
+        assert_eq!(lock(&names.lookups).threads, TRIES, "so often and no more");
+        ends.pop().unwrap().send(()).unwrap();
+        for mut answer in awaited {
+            assert!(matches!(&*answer.wait_for(Option::is_some).await.unwrap(), Some(Ok(_))));
+        }
+        let (mut next, end) = (ask(), end());
+        // What the others say at last is news to nobody.
+        drop(ends);
+        end.send(()).unwrap();
+        assert!(matches!(&*next.wait_for(Option::is_some).await.unwrap(), Some(Ok(_))));
     }
 
     #[tokio::test]
     async fn what_the_resolver_says_is_told() {
-        let names = Names::new(1, |_, _| Err(io::Error::new(io::ErrorKind::NotFound, "no such name")));
+        let names = Names::new(1, |_| Err(io::Error::new(io::ErrorKind::NotFound, "no such name")));
         let error = names.lookup("name.test", 80).await.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::NotFound, "no such name".to_owned()));
-        assert_eq!(lookup("::1", 80).await.unwrap().to_vec(), ["[::1]:80".parse::<SocketAddr>().unwrap()]);
+        assert_eq!(lookup("::1", 80).await.unwrap(), ["[::1]:80".parse::<SocketAddr>().unwrap()]);
     }
 }

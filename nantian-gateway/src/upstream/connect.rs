@@ -117,7 +117,7 @@ async fn open_tcp(destination: &Destination, tenancy: Tenancy) -> io::Result<Tcp
         }
         Address::Dns(name, port) => {
             let addresses = lookup(name, *port).await?;
-            connect_to_any(addresses.to_vec(), tenancy).await?
+            connect_to_any(addresses, tenancy).await?
         }
     };
     stream.set_nodelay(true)?;
