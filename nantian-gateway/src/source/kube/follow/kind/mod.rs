@@ -80,7 +80,7 @@ async fn follow_version(
                 (well_at, unwatched) = (None, Unwatched::default());
                 continue;
             }
-            Ok(None) => break,
+            Ok(None) => return None,
             Ok(Some(Ok(event))) => {
                 // Before a list there is nothing but the wish for one.
                 if !matches!(event, Event::Init) {
@@ -118,11 +118,7 @@ async fn follow_version(
                 tracing::info!(kind = label, version = next.version, "kind is served in another version");
                 return Some(next);
             }
-            Answer::Missing if unwatched.is_missing_for(GONE_AFTER) => {
-                tracing::info!(kind = label, "kind is not served any more");
-                cache.retain(part, &BTreeSet::new());
-                break;
-            }
+            Answer::Missing if unwatched.is_missing_for(GONE_AFTER) => break,
             Answer::Missing => {}
             Answer::Nothing => server.lost(&pause, &error),
             Answer::Refused { is_listed } => {
@@ -150,6 +146,8 @@ async fn follow_version(
         // From when the server is asked for a watch: what it took to answer until now is none of its time.
         well_at = may_be_well.then(|| Instant::now() + WELL_AFTER);
     }
+    tracing::info!(kind = label, "kind is not served any more");
+    cache.retain(part, &BTreeSet::new());
     None
 }
 
