@@ -190,7 +190,7 @@ impl SharedLimiter {
             return self.decide_alone(group.now(), &key, cost);
         };
         if fits {
-            let local = current.note(now, key.own(), cost);
+            let local = group.note(&current, now, key.own(), cost);
             let levels = current.whole.levels_of(now, &used);
             Verdict::Admitted(SharedReservation::new(self, key, cost, levels, Charged::Remotely(local)))
         } else {
@@ -205,11 +205,12 @@ impl SharedLimiter {
     /// The reservation of a request that takes nothing of any limit: nobody is asked. What it turns out to
     /// have used is settled as that of others is.
     pub(crate) fn reserve_nothing(&self, key: SharedKey, cost: Cost) -> SharedReservation {
-        let (current, now) = (self.0.group.current(), self.0.group.now());
+        let group = &self.0.group;
+        let (current, now) = (group.current(), group.now());
         let known: Vec<f64> =
             current.local.levels_at(now, key.own()).used().map(|(_, used)| used as f64).collect();
         let levels = current.whole.levels_of(now, &known);
-        let charged = Charged::Nothing(current.note(now, key.own(), cost));
+        let charged = Charged::Nothing(group.note(&current, now, key.own(), cost));
         SharedReservation::new(self, key, cost, levels, charged)
     }
 

@@ -2,7 +2,7 @@
 
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -100,9 +100,8 @@ impl PolicyGroup {
             return current;
         }
         let next = Arc::new(Current {
-            whole: current.whole.clone(),
             denials: Arc::clone(&current.denials),
-            ..self.shared(&current, self.store.0.replicas(), current.whole.policy())
+            ..self.shared(&current, self.store.0.replicas(), current.whole.clone())
         });
         self.current.store(Arc::clone(&next));
         next
@@ -115,9 +114,8 @@ impl PolicyGroup {
         let is_same = current.whole.policy().limits() == policy.limits();
         let whole = current.whole.succeeded_by(now, policy, 1);
         let next = Current {
-            whole: whole.clone(),
             since: if is_same { current.since } else { now },
-            ..self.shared(&current, self.store.0.replicas(), whole.policy())
+            ..self.shared(&current, self.store.0.replicas(), whole.clone())
         };
         self.current.store(Arc::new(next));
         // Whoever wakes asks by what is current.
@@ -125,22 +123,28 @@ impl PolicyGroup {
         whole
     }
 
-    /// The same levels by another policy, or among another number of replicas. No denial is known yet.
+    /// The same levels by the policy of `whole`, or among another number of replicas. No denial is known yet.
     ///
     /// Of what it used beyond its new share this process is let off, unless the server has to be told of it.
-    fn shared(&self, current: &Current, replicas: u32, policy: &Policy) -> Current {
-        let (now, of_one) = (self.now(), policy.share_among(replicas));
-        let is_told = self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos();
-        let shares = if is_told { 1 } else { replicas };
+    fn shared(&self, current: &Current, replicas: u32, whole: Limiter) -> Current {
+        let (now, of_one) = (self.now(), whole.policy().share_among(replicas));
+        let until = self.unreported_until.load(Ordering::Relaxed);
+        let shares = if until <= now.as_nanos() { 1 } else { replicas };
         let next = Current {
             replicas,
-            whole: current.whole.clone(),
+            whole,
             local: current.local.succeeded_by(now, of_one.clone(), shares),
             told: current.told.succeeded_by(now, of_one, shares),
             since: current.since,
             denials: Arc::default(),
         };
-        if !is_told {
+        let left = Duration::from_nanos(until.saturating_sub(now.as_nanos()));
+        if !left.is_zero() && current.whole.policy().limits() == next.whole.policy().limits() {
+            // It refills at the rate of a share. Whoever has prolonged it meanwhile is not set back.
+            let left = left.saturating_mul(replicas) / current.replicas;
+            let next = now.saturating_add(left).as_nanos();
+            let _ = self.unreported_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed);
+        } else if !left.is_zero() {
             self.keep_unreported(now, &next);
         }
         next
@@ -208,9 +212,23 @@ impl PolicyGroup {
         self.remember_unreported(now, key);
     }
 
+    /// Takes note of what the server has charged, as [`Current::note`] does.
+    pub(super) fn note(&self, current: &Current, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
+        let _report = self.hold_reports(now);
+        current.note(now, key, cost)
+    }
+
+    /// Lets nobody take unreported use, where there is any, while what the server knows and what this process
+    /// does are apart.
+    fn hold_reports(&self, now: Timestamp) -> Option<MutexGuard<'_, ()>> {
+        let is_told = self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos();
+        (!is_told).then(|| self.report.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Takes note of what the server gives `key` back, or takes more: up to a bucket and a window of the
     /// share of this process, which would pay far longer than the server for what the whole limit can owe.
     pub(super) fn note_correction(&self, now: Timestamp, key: &SharedKey, items: &Items) {
+        let _report = self.hold_reports(now);
         let current = self.current();
         let levels = current.local.levels_at(now, key.own());
         let room = |limit: &Limit, used| difference(limit.most_noted(), used).max(0);

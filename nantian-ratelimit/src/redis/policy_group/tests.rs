@@ -65,7 +65,7 @@ fn admitted_by_the_server(limiter: &SharedLimiter, key: &SharedKey, cost: Cost) 
 }
 
 #[tokio::test]
-async fn what_the_server_let_pass_keeps_nobody_out_for_longer_than_a_window_of_debt() {
+async fn what_the_server_let_pass_of_a_full_bucket_keeps_nobody_out_for_longer_than_a_window() {
     let (limiter, key, used) = share_of_a_tenth();
     admitted_by_the_server(&limiter, &key, Cost::tokens(900)).settle(Settlement::Used(9000));
     assert_eq!(used(), 2000, "a bucket and a window of the share");
@@ -164,6 +164,12 @@ async fn what_a_share_owes_is_told_for_as_long_as_it_takes_to_refill_there() {
     assert_eq!(group.current().replicas, 8);
     let told = told_after(900);
     assert!((1..=1250).contains(&told), "a share of 1250 a minute has refilled: {told}");
+    let until = group.unreported_until.load(Ordering::Relaxed);
+    for replicas in [4, 8, 4, 8] {
+        store.0.replicas.store(replicas, Ordering::Relaxed);
+        assert_eq!(group.current().replicas, replicas);
+    }
+    assert!(group.unreported_until.load(Ordering::Relaxed) <= until, "replicas that come and go prolong nothing");
 }
 
 #[tokio::test]
