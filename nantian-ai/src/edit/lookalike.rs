@@ -22,10 +22,10 @@ const DECISIVE: [&str; 9] = [
     "stream_options",
 ];
 
-/// Members in which a client names models that are to be asked where the first one fails: OpenRouter's in
-/// any dialect, and those of Messages, with what Anthropic has given towards their price. Which models are
-/// asked, and paid for, is the operator's to say.
-const OTHER_MODELS: [&str; 3] = ["fallback_credit_token", "fallbacks", "models"];
+/// Members in which a client names models that are to be asked where the first one fails, or has one picked
+/// (`route`): OpenRouter's in any dialect, and those of Messages, with what Anthropic has given towards their
+/// price. Which models are asked, and paid for, is the operator's to say.
+const OTHER_MODELS: [&str; 4] = ["fallback_credit_token", "fallbacks", "models", "route"];
 
 /// Members that are cut out, at most: each of them leaves pieces of the body, and who sends more means harm.
 const MOST: usize = 64;

@@ -119,6 +119,13 @@ async fn no_model_is_asked_but_the_operators() {
             "models",
         ),
         (
+            TargetConfig::new("demo/openrouter", "openrouter", "x/y:free"),
+            "/v1/chat/completions",
+            r#"{"model":"a","route":"fallback","messages":[]}"#,
+            r#"{"model":"x/y:free","messages":[]}"#,
+            "route",
+        ),
+        (
             TargetConfig::new("demo/claude", "anthropic", "claude-haiku-4-5"),
             "/v1/messages",
             r#"{"fallbacks":[{"model":"claude-opus-5"}],"max_tokens":9,"messages":[],"model":"a"}"#,
