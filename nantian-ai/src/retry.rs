@@ -4,23 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use http::header::{HeaderMap, RETRY_AFTER};
-use jiff::SignedDuration;
 
 pub use crate::call::budget::{BudgetPolicy, BudgetedCall, RetryBudget};
-
-/// What is left of a limit, and when it is whole again.
-const LIMITS: [(&str, &str); 3] = [
-    ("x-ratelimit-remaining", "x-ratelimit-reset"),
-    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
-    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
-];
 
 /// How often a request is repeated, and how long to wait before.
 ///
 /// The wait before the n-th repetition is drawn evenly from zero to a bound that grows with n, at most
 /// `max_backoff` ("full jitter"), and is never less than what the upstream's `Retry-After` asks for. In a 429
-/// that has none it is what the fields say of a limit that is used up (`x-ratelimit-reset` where
-/// `x-ratelimit-remaining` is 0, both also with `-requests` or `-tokens`).
+/// that has none it is what `x-ratelimit-reset` says where `x-ratelimit-remaining` is 0.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -191,22 +182,18 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     })
 }
 
-/// How long it takes until a limit of which nothing is left is reset, as OpenAI, OpenRouter and those that do
-/// as they do tell it; the longest, if there are several.
+/// How long it takes until a limit of which nothing is left is reset, as OpenRouter and those that do as it
+/// does tell it. OpenAI's `-requests` and `-tokens` tell when all of a limit is there again: the next call may
+/// be let in long before.
 fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let is_used_up = |remaining: &str| {
-        let left: Option<f64> = text(headers, remaining).and_then(|left| left.parse().ok());
-        left.is_some_and(|left| left <= 0.0)
-    };
-    let resets = LIMITS.iter().filter(|(remaining, _)| is_used_up(remaining));
-    resets.filter_map(|(_, reset)| wait_until(text(headers, reset)?, now)).max()
+    let left: f64 = text(headers, "x-ratelimit-remaining")?.parse().ok()?;
+    let wait = wait_until(text(headers, "x-ratelimit-reset")?, now)?;
+    (left <= 0.0).then_some(wait)
 }
 
-/// A wait, in seconds or as Go writes it (`6m0s`), or until a moment, in seconds or milliseconds since 1970.
+/// A wait, in seconds, or until a moment, in seconds or milliseconds since 1970.
 fn wait_until(text: &str, now: SystemTime) -> Option<Duration> {
-    let Ok(number) = text.parse::<f64>() else {
-        return text.parse::<SignedDuration>().ok()?.try_into().ok();
-    };
+    let number: f64 = text.parse().ok()?;
     // No wait is of three years, and no moment in seconds after the year 5000.
     if number < 1e8 {
         return Duration::try_from_secs_f64(number).ok();
@@ -271,28 +258,29 @@ mod tests {
         for (reset, wait) in [
             ("10", ten),
             ("9.0", Some(Duration::from_secs(9))),
-            ("10s", ten),
-            ("0m10.0s", ten),
-            ("10000ms", ten),
             ("784111787", ten),
             ("784111787000", ten),
             ("784111700", soon),
-            ("6m0s", None),
-            ("-1s", soon),
+            ("360", None),
+            ("-1", soon),
             ("later", soon),
         ] {
-            for kind in [0, 1, 2] {
-                let (remaining, name) = LIMITS[kind];
-                assert_eq!(after(429, &[(remaining, "0"), (name, reset)]), wait, "{name}: {reset}");
-                assert_eq!(after(429, &[(remaining, "1"), (name, reset)]), soon, "something is left");
-                assert_eq!(after(503, &[(remaining, "0"), (name, reset)]), soon, "that is not why");
-                let told = [("retry-after", "10"), (remaining, "0"), (name, reset)];
-                assert_eq!(after(429, &told), ten, "it has said so itself");
-            }
+            let of = |left| [("x-ratelimit-remaining", left), ("x-ratelimit-reset", reset)];
+            assert_eq!(after(429, &of("0")), wait, "{reset}");
+            assert_eq!(after(429, &of("1")), soon, "something is left");
+            assert_eq!(after(503, &of("0")), soon, "that is not why");
+            let [left, end] = of("0");
+            assert_eq!(after(429, &[("retry-after", "10"), left, end]), ten, "it has said so itself");
         }
-        let [_, (requests, first), (tokens, second)] = LIMITS;
-        let both = [(requests, "0"), (first, "7s"), (tokens, "0"), (second, "10s")];
-        assert_eq!(after(429, &both), ten);
+    }
+
+    #[test]
+    fn nobody_waits_until_all_of_a_limit_is_there_again() {
+        let soon = Some(Duration::from_millis(250));
+        let of_requests = [("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "10")];
+        assert_eq!(after(429, &of_requests), soon);
+        let of_tokens = [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "10")];
+        assert_eq!(after(429, &of_tokens), soon);
     }
 
     #[test]
