@@ -183,12 +183,12 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// How long it takes until a limit of which nothing is left is reset, as OpenRouter and those that do as it
-/// does tell it. OpenAI's `-requests` and `-tokens` tell when all of a limit is there again: the next call may
-/// be let in long before.
+/// does tell it. OpenAI's `-requests` and `-tokens` tell when all of a limit is there again: the next call
+/// may be let in long before. What is over is no wait, and -1 is what is left where there is no limit.
 fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let left: f64 = text(headers, "x-ratelimit-remaining")?.parse().ok()?;
     let wait = wait_until(text(headers, "x-ratelimit-reset")?, now)?;
-    (left <= 0.0).then_some(wait)
+    (left == 0.0 && !wait.is_zero()).then_some(wait)
 }
 
 /// A wait, in seconds, or until a moment, in seconds or milliseconds since 1970.
@@ -268,6 +268,7 @@ mod tests {
             let of = |left| [("x-ratelimit-remaining", left), ("x-ratelimit-reset", reset)];
             assert_eq!(after(429, &of("0")), wait, "{reset}");
             assert_eq!(after(429, &of("1")), soon, "something is left");
+            assert_eq!(after(429, &of("-1")), soon, "there is no limit");
             assert_eq!(after(503, &of("0")), soon, "that is not why");
             let [left, end] = of("0");
             assert_eq!(after(429, &[("retry-after", "10"), left, end]), ten, "it has said so itself");

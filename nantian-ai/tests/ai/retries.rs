@@ -115,6 +115,25 @@ async fn the_end_of_the_window_that_openrouter_tells_is_waited_for() {
     assert_eq!(send(layer(config), &upstream, chat()).await.0.status, 200);
 }
 
+#[tokio::test]
+async fn a_window_that_has_ended_is_told_to_nobody_and_hides_no_other() {
+    let with_past = |mut limited: http::Response<crate::support::Body>, end: &str| {
+        limited.headers_mut().insert("x-ratelimit-remaining", "0".parse().unwrap());
+        limited.headers_mut().insert("x-ratelimit-reset", end.parse().unwrap());
+        limited
+    };
+    for end in ["0", "1000000000"] {
+        let upstream = Upstream::new().replies(with_past(json(429, "{}"), end));
+        let (head, _) = send(layer(openai()), &upstream, chat()).await;
+        assert_eq!((head.status.as_u16(), head.headers.get("retry-after")), (429, None), "{end}");
+        let upstream = Upstream::new().replies(with_past(openrouter_is_exhausted(900, false), end));
+        let openrouter = TargetConfig::new("demo/openrouter", "openrouter", "x/y:free");
+        let (head, _) = send(layer(openrouter), &upstream, chat()).await;
+        let wait: u64 = head.headers["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((890..=900).contains(&wait), "{end}: {wait}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_last_failure_is_the_answer() {
     let upstream = Upstream::new().replies(json(500, r#"{"n":1}"#)).replies(json(502, r#"{"n":2}"#));
