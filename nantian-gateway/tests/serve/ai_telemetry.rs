@@ -368,8 +368,9 @@ async fn the_langfuse_project_of_the_environment_stands_in_and_no_other_server_s
     for (host, resolved) in [("", "True"), (&*format!("host: 'http://{}'", other.address), "False")] {
         let mut gateway = world(&provider, &format!("{{langfuse: {{{host}}}}}"))
             .variable("LANGFUSE_HOST", &format!("http://{}/", own.address))
-            .variable("LANGFUSE_PUBLIC_KEY", "pk-env")
-            .variable("LANGFUSE_SECRET_KEY", "sk-env")
+            // As keys are that were read from a file.
+            .variable("LANGFUSE_PUBLIC_KEY", "pk-env\n")
+            .variable("LANGFUSE_SECRET_KEY", "sk-env\n")
             .start()
             .await;
         for (condition, status) in [("ResolvedRefs", resolved), ("Programmed", "True")] {
@@ -385,6 +386,21 @@ async fn the_langfuse_project_of_the_environment_stands_in_and_no_other_server_s
     // The base64 of pk-env:sk-env.
     assert_eq!(own.last().header("authorization"), Some("Basic cGstZW52OnNrLWVudg=="));
     assert!(other.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_host_of_the_environment_that_is_none_is_blamed_on_it_and_not_shown() {
+    let provider = gpt().await;
+    let gateway = world(&provider, "{langfuse: {publicKey: pk, secretKey: sk}}")
+        .variable("LANGFUSE_HOST", "langfuse.internal")
+        .start()
+        .await;
+    let told = gateway.condition("AIService demo/llm", "ResolvedRefs").await.to_string();
+    assert!(
+        told.contains("spec.observability.langfuse: the host that the gateway's environment names"),
+        "{told}"
+    );
+    assert!(!told.contains("langfuse.internal"), "{told}");
 }
 
 #[tokio::test]

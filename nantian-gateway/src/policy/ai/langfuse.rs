@@ -16,7 +16,10 @@ pub(crate) struct LangfuseProject {
 impl LangfuseProject {
     /// Reads the variables that Langfuse's own libraries know.
     pub(super) fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let filled = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let filled = |name: &str| {
+            let value = variable(name)?.trim().to_owned();
+            (!value.is_empty()).then_some(value)
+        };
         let key = |name: &str| filled(name).map(|key| Secret(key.into_bytes()));
         Self {
             host: filled("LANGFUSE_BASE_URL").or_else(|| filled("LANGFUSE_HOST")),

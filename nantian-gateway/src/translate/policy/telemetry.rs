@@ -143,7 +143,14 @@ fn project(
     let own = cluster.identities.map(OwnIdentities::langfuse);
     let own_host = own.and_then(|own| own.host.as_deref()).unwrap_or(CLOUD);
     let endpoint = langfuse_url(langfuse.host.as_deref().unwrap_or(own_host));
-    telemetry::check(&endpoint).map_err(|error| Fault::at(Reason::Invalid, path.field("host"), error))?;
+    telemetry::check(&endpoint).map_err(|error| match &langfuse.host {
+        Some(_) => Fault::at(Reason::Invalid, path.field("host"), error),
+        // Who may read the object need not learn what the environment says.
+        None => {
+            let problem = "the host that the gateway's environment names is no http or https URL";
+            Fault::at(Reason::Invalid, path, problem)
+        }
+    })?;
     let own = own.filter(|_| endpoint == langfuse_url(own_host));
     let referred = |reference: &SecretKeyRef, field| -> Result<Vec<u8>, Fault> {
         let entry = secret_key::entry(cluster, &service.namespace, reference, &path.field(field))?;
