@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 use crate::error::Error;
@@ -90,11 +91,17 @@ impl Coding {
                 let mut decoder = FrameDecoder::new();
                 decoder.set_max_window_size(MAX_WINDOW);
                 let mut room = most;
-                // One frame, or several in a row.
+                // Frames in a row; those that hold nothing of the body are skipped (RFC 8878, 3.1.2).
                 loop {
                     let frame = StreamingDecoder::new_with_decoder(&mut packed, &mut decoder);
-                    let frame = frame.map_err(io::Error::other)?;
-                    room -= frame.take(room).read_to_end(&mut plain)? as u64;
+                    match frame.map(|frame| frame.take(room).read_to_end(&mut plain)) {
+                        Ok(read) => room -= read? as u64,
+                        Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                            length,
+                            ..
+                        })) => packed = packed.get(length as usize..).ok_or(io::ErrorKind::UnexpectedEof)?,
+                        Err(error) => return Err(io::Error::other(error)),
+                    }
                     if packed.is_empty() || room == 0 {
                         break;
                     }
@@ -151,6 +158,20 @@ mod tests {
         assert_eq!(twice, plain().repeat(2));
         let long = unpack(&mut headers(&["zstd"]), spaces(13, 100), 100 << 17).unwrap();
         assert!(long == " ".repeat(100 << 17));
+    }
+
+    #[test]
+    fn frames_of_zstd_that_hold_nothing_of_the_body_are_skipped() {
+        const SKIPPED: &[u8] = b"\x5f\x2a\x4d\x18\x03\0\0\0any";
+        for frames in [[SKIPPED, FRAME, &[]], [FRAME, SKIPPED, &[]], [SKIPPED, SKIPPED, FRAME]] {
+            let whole = unpack(&mut headers(&["zstd"]), frames.concat().into(), 336).unwrap();
+            assert_eq!(whole, plain());
+        }
+        for end in 1..SKIPPED.len() {
+            let broken = [FRAME, &SKIPPED[..end]].concat();
+            let refused = unpack(&mut headers(&["zstd"]), broken.into(), 999);
+            assert!(matches!(refused, Err(Error::BodyRead { .. })), "{end}");
+        }
     }
 
     #[test]
