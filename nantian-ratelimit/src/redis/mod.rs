@@ -114,9 +114,9 @@
 //!   is one step of the server.
 //! - While it does not, each replica admits at most its share of `L`, rounded up to a whole item: together
 //!   `L` and less than one item for each replica. Of what was used before, a replica knows only what it
-//!   admitted itself, up to a bucket and a half and a window of its share. If one was given more than its share, the
-//!   others do not know, and the first bucket's time of an outage may see up to `(R - 1) / R` of a bucket
-//!   more than `L`, and as much of a window where the server was owed one.
+//!   admitted itself, up to a bucket and a half and a window of its share. If one was given more than its
+//!   share, the others do not know, and the first bucket's time of an outage may see up to `(R - 1) / R` of a
+//!   bucket more than `L`, and as much of a window where the server was owed one.
 //! - A call larger than the bucket of a share then passes once more than half of that is left, and the share
 //!   owes the rest before anything else passes: each replica may be one such call ahead of its share, all
 //!   together `R` calls, and the long run of an outage is that of `L`. Of several limits on tokens all must

@@ -213,7 +213,13 @@ impl PolicyGroup {
     }
 
     /// Takes note of what the server has charged, as [`Current::note`] does.
-    pub(super) fn note(&self, current: &Current, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
+    pub(super) fn note(
+        &self,
+        current: &Current,
+        now: Timestamp,
+        key: Key,
+        cost: Cost,
+    ) -> Option<Reservation> {
         let _report = self.hold_reports(now);
         current.note(now, key, cost)
     }

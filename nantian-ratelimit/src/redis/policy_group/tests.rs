@@ -169,7 +169,10 @@ async fn what_a_share_owes_is_told_for_as_long_as_it_takes_to_refill_there() {
         store.0.replicas.store(replicas, Ordering::Relaxed);
         assert_eq!(group.current().replicas, replicas);
     }
-    assert!(group.unreported_until.load(Ordering::Relaxed) <= until, "replicas that come and go prolong nothing");
+    assert!(
+        group.unreported_until.load(Ordering::Relaxed) <= until,
+        "replicas that come and go prolong nothing"
+    );
 }
 
 #[tokio::test]
