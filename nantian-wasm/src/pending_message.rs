@@ -145,11 +145,13 @@ impl<B> PendingMessage<request::Parts, B> {
         watching: Watching,
         stream: &mut StreamHandle,
     ) -> Released<Request<RequestBody<B>>, HeldMessage<request::Parts, B>> {
+        // Only when what has come has passed is it known to keep a length.
+        let may_leave = self.gathered_bytes() == 0 || !self.parts.headers.contains_key(CONTENT_LENGTH);
         match self.body {
             Incoming::Untouched(body) if watching != Watching::Length => {
                 Released::Now(forwarded(self.parts, body, watching, stream))
             }
-            Incoming::Gathered(..) if watching != Watching::Length && !has_length(&self.parts.headers) => {
+            Incoming::Gathered(..) if watching != Watching::Length && may_leave => {
                 Released::Now(self.into_held(Direction::Request, stream).into_request())
             }
             _ => Released::Later(Box::new(self.into_held(Direction::Request, stream).until_first_part())),
@@ -164,6 +166,8 @@ impl<T> PendingMessage<response::Parts, Source<T>> {
         watching: Watching,
         stream: &mut StreamHandle,
     ) -> Released<Response<ResponseBody<T>>, HeldMessage<response::Parts, Source<T>>> {
+        // Only when what has come has passed is it known to keep a length.
+        let may_leave = self.gathered_bytes() == 0 || !self.parts.headers.contains_key(CONTENT_LENGTH);
         match self.body {
             Incoming::Untouched(source) if watching != Watching::Length => {
                 Released::Now(replied(self.parts, source, watching, stream))
@@ -171,14 +175,10 @@ impl<T> PendingMessage<response::Parts, Source<T>> {
             Incoming::Gathered(..) if watching == Watching::Emptied => {
                 Released::Now(replied(self.parts, Source::Local { bytes: Bytes::new() }, watching, stream))
             }
-            Incoming::Gathered(..) if watching != Watching::Length && !has_length(&self.parts.headers) => {
+            Incoming::Gathered(..) if watching != Watching::Length && may_leave => {
                 Released::Now(self.into_held(Direction::Response, stream).into_response(false, stream))
             }
             _ => Released::Later(Box::new(self.into_held(Direction::Response, stream).until_first_part())),
         }
     }
-}
-
-fn has_length(headers: &HeaderMap) -> bool {
-    headers.contains_key(CONTENT_LENGTH)
 }

@@ -654,6 +654,32 @@ fn body_that_came_before_its_headers_were_let_go_is_one_part_whichever_has_woken
     assert_eq!(lines, ["holds: q31", "holds: p51"]);
 }
 
+#[test]
+fn headers_that_were_held_and_announce_a_length_do_not_wait_for_a_body_that_nobody_looks_at() {
+    for (message, direction) in [("request", 0), ("response", 1)] {
+        let text = ASKING.replace("HELD", &format!("proxy_on_{message}_headers"));
+        let text = text.replace("MORE (i32.const 1)", "(i32.const 3)");
+        let reply = format!("(drop (call $continue (i32.const {direction})))");
+        let (_engine, plugin, host) = later(&text.replace("REPLY", &reply));
+        let inner = service_fn(async |request: Request<RequestBody<Late>>| {
+            let response = Response::builder().header("content-length", &request.headers()["content-length"]);
+            Ok::<_, std::convert::Infallible>(response.body(request.into_body()).unwrap())
+        });
+        let service = WasmLayer::new([plugin]).layer(inner);
+        let has_come = Arc::new(AtomicBool::new(false));
+        let request = Request::post("/").header("host", "a").header("content-length", "4");
+        let request = request.body(Late(Arc::clone(&has_come), frames([data("late")]))).unwrap();
+        let mut answered = std::pin::pin!(service.oneshot(request));
+        assert!(answered.as_mut().now_or_never().is_none(), "the {message} is held");
+        host.answer();
+        let response = answered.as_mut().now_or_never().expect(message).unwrap();
+        assert_eq!(response.headers()["content-length"], "4", "{message}");
+        has_come.store(true, Ordering::Relaxed);
+        let body = response.into_body().collect().now_or_never().unwrap().unwrap();
+        assert_eq!(body.to_bytes(), "late", "{message}");
+    }
+}
+
 /// Takes a step until it is no longer pending.
 fn passed(
     stream: &mut StreamContext,
