@@ -23,10 +23,11 @@ pub(super) struct MessageState {
     pub(super) added: Option<Box<HeaderMap>>,
     /// Plugins that have seen the headers and let them go.
     pub(super) released: usize,
-    /// The plugin that holds the headers asks that a body longer than it may hold be refused.
-    pub(super) is_bounded: bool,
-    /// How much it may hold of the body, of which more has come.
-    pub(super) outgrown: Option<usize>,
+    /// How much of the body the plugin that holds the headers may hold, if it asks that a longer one be
+    /// refused.
+    pub(super) bound: Option<usize>,
+    /// More than that has come.
+    pub(super) is_outgrown: bool,
     /// The headers are in the exchange, or have been.
     pub(super) has_headers: bool,
     /// The headers have left the stream again.

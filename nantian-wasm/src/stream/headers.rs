@@ -84,7 +84,8 @@ impl StreamContext {
             return Step::Next;
         }
         let phase = direction.headers_phase();
-        let outgrown = self.messages.of(direction).outgrown.take();
+        let state = self.messages.of(direction);
+        let outgrown = state.bound.filter(|_| std::mem::take(&mut state.is_outgrown));
         self.set_kept(index, direction);
         let Some(message) = self.message_of(index, direction) else { return Step::Next };
         let waits_for_body = message.waits_for_body;
@@ -101,13 +102,10 @@ impl StreamContext {
             }
             Pause::Until(_) if waits_for_body => Step::Kept,
             Pause::Until(_) => match outgrown {
-                Some(limit) => self.given_up(
-                    plugin,
-                    index,
-                    direction,
-                    direction.body_phase(),
-                    Cause::BodyTooLarge { limit },
-                ),
+                Some(limit) => {
+                    let (phase, cause) = (direction.body_phase(), Cause::BodyTooLarge { limit });
+                    self.given_up(plugin, index, direction, phase, cause)
+                }
                 None => self.held(plugin, index, direction, phase),
             },
         }
@@ -219,7 +217,8 @@ impl StreamContext {
                 Step::Kept
             }
             HeadersVerdict::Stop | HeadersVerdict::StopAll | HeadersVerdict::StopAllAndBuffer => {
-                self.messages.of(direction).is_bounded = verdict == HeadersVerdict::StopAllAndBuffer;
+                let is_bounded = verdict == HeadersVerdict::StopAllAndBuffer;
+                self.messages.of(direction).bound = is_bounded.then(|| self.most_of(&cursor));
                 self.pause(index, direction, plugin.pause_deadline());
                 self.held(plugin, index, direction, phase)
             }

@@ -164,27 +164,22 @@ impl StreamContext {
     /// it is to be known that there are so many; none if nobody looks at them, or something else is waited
     /// for.
     pub(crate) fn gathers(&self, direction: Direction) -> Option<usize> {
-        let limit = self.holder(direction)?.max_buffered_body();
-        if self.messages.get(direction).is_bounded {
-            return Some(limit + 1);
+        let Some(Wait::Guest(index)) = self.waits.get(direction) else { return None };
+        if let Some(bound) = self.messages.get(direction).bound {
+            return Some(bound + 1);
         }
+        let holder = self.plugins().get(*index)?;
         let is_watched = self.plugins().iter().any(|plugin| plugin.wants_body(direction, self.streaming));
-        is_watched.then_some(limit)
+        is_watched.then(|| holder.max_buffered_body())
     }
 
     /// Whether so many bytes of a body are too many for the plugin that holds its headers and buffers it. The
     /// message is refused, then, when it is shown again.
     pub(crate) fn outgrows(&mut self, direction: Direction, bytes: usize) -> bool {
-        let limit = self.holder(direction).map(Plugin::max_buffered_body);
+        let is_held = matches!(self.waits.get(direction), Some(Wait::Guest(_)));
         let message = self.messages.of(direction);
-        message.outgrown = limit.filter(|limit| message.is_bounded && bytes > *limit);
-        message.outgrown.is_some()
-    }
-
-    /// The plugin that a step waits for.
-    fn holder(&self, direction: Direction) -> Option<&Plugin> {
-        let Some(Wait::Guest(index)) = self.waits.get(direction) else { return None };
-        self.plugins().get(*index)
+        message.is_outgrown = is_held && message.bound.is_some_and(|bound| bytes > bound);
+        message.is_outgrown
     }
 
     /// Between the parts of a message: ready when a guest let go what it held of it, when one has ended a

@@ -3,11 +3,15 @@
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response};
-use nantian_wasm::{Action, Engine, Plugin, StreamContext, StreamInfo, host::HttpCallResponse};
+use nantian_wasm::{
+    Action, Engine, Plugin, StreamContext, StreamInfo, WasmLayer, body::RequestBody, host::HttpCallResponse,
+};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::limits::calling;
-use crate::support::{configured, data, exchange, frames, plugin_of, stream};
+use crate::support::{Frames, configured, data, exchange, frames, plugin_of, stream};
 
 const PRELUDE: &str = r#"
     (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
@@ -310,9 +314,9 @@ fn what_a_guest_has_set_is_found_in_the_state_of_filters() {
     }
 }
 
-/// Holds a request's body to its end, of which it may hold so many bytes, as its sandbox and as it has said
-/// itself.
-fn holding(sandbox: usize, said: &str) -> Plugin {
+/// Judges a request's headers by `verdict`, and holds its body to its end, of which it may hold so many
+/// bytes, as its sandbox and as it has said itself.
+fn holding(verdict: u32, sandbox: usize, said: &str) -> Plugin {
     let text = format!(
         r#"(module
         (import "env" "proxy_set_property" (func $set (param i32 i32 i32 i32) (result i32)))
@@ -321,7 +325,8 @@ fn holding(sandbox: usize, said: &str) -> Plugin {
         (data (i32.const 200) "{said}")
         (func (export "proxy_abi_version_0_2_1"))
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-            (call $set (i32.const 100) (i32.const 24) (i32.const 200) (i32.const {})))
+            (drop (call $set (i32.const 100) (i32.const 24) (i32.const 200) (i32.const {})))
+            (i32.const {verdict}))
         (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2))))"#,
         said.len()
     );
@@ -343,7 +348,22 @@ fn plugin_holds_as_much_of_a_body_as_it_says_and_its_sandbox_lets_it() {
     ] {
         let request =
             Request::post("/").header("host", "h").body(frames([data("abc"), data("def")])).unwrap();
-        let seen = exchange([holding(sandbox, said)], request, Response::new(frames([])));
+        let seen = exchange([holding(0, sandbox, said)], request, Response::new(frames([])));
         assert_eq!(seen.status(), status, "{sandbox} {said}");
+    }
+}
+
+#[test]
+fn plugin_that_holds_headers_and_buffers_has_a_body_refused_that_is_longer_than_it_says() {
+    for (sandbox, said, refused) in [(10, "5", Some(413)), (10, "6", None), (5, "10", Some(413))] {
+        let inner = service_fn(async |_: Request<RequestBody<Frames>>| {
+            Ok::<_, std::convert::Infallible>(Response::new(frames([])))
+        });
+        let service = WasmLayer::new([holding(3, sandbox, said)]).layer(inner);
+        let request =
+            Request::post("/").header("host", "h").body(frames([data("abc"), data("def")])).unwrap();
+        let early = service.oneshot(request).now_or_never();
+        let status = early.map(|response| response.unwrap().status().as_u16());
+        assert_eq!(status, refused, "{sandbox} {said}");
     }
 }
