@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(begun.try_iter().count(), 1, "what has been found is not kept");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_resolver_that_hangs_has_so_many_threads_and_others_have_their_turn() {
         let (names, begun, end) = names();
         let mut lookups =
@@ -229,6 +229,9 @@ mod tests {
         hanging.sort();
         assert_eq!(hanging, ["a.test", "b.test"]);
         assert_eq!(lock(&names.lookups).threads, 2);
+        advance(FRESH * 1000).await;
+        drop(names.ask("a.test").unwrap());
+        assert_eq!(lock(&names.lookups).waiting.len(), 2, "no second try where others wait");
         let [a, b, left, c] = lookups;
         drop(left);
         for _ in 0..3 {

@@ -139,13 +139,14 @@ impl PolicyGroup {
             denials: Arc::default(),
         };
         let left = Duration::from_nanos(until.saturating_sub(now.as_nanos()));
-        if !left.is_zero() && current.whole.policy().limits() == next.whole.policy().limits() {
-            // It refills at the rate of a share. Whoever has prolonged it meanwhile is not set back.
-            let left = left.saturating_mul(replicas) / current.replicas;
-            let next = now.saturating_add(left).as_nanos();
-            let _ = self.unreported_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed);
-        } else if !left.is_zero() {
-            self.keep_unreported(now, &next);
+        if !left.is_zero() {
+            let is_same = current.whole.policy().limits() == next.whole.policy().limits();
+            // It refills at the rate of a share.
+            let scaled = now.saturating_add(left.saturating_mul(replicas) / current.replicas).as_nanos();
+            let order = Ordering::Relaxed;
+            if !is_same || self.unreported_until.compare_exchange(until, scaled, order, order).is_err() {
+                self.keep_unreported(now, &next);
+            }
         }
         next
     }
@@ -234,8 +235,8 @@ impl PolicyGroup {
     /// Takes note of what the server gives `key` back, or takes more: up to a bucket and a window of the
     /// share of this process, which would pay far longer than the server for what the whole limit can owe.
     pub(super) fn note_correction(&self, now: Timestamp, key: &SharedKey, items: &Items) {
-        let _report = self.hold_reports(now);
         let current = self.current();
+        let _report = self.hold_reports(now);
         let levels = current.local.levels_at(now, key.own());
         let room = |limit: &Limit, used| difference(limit.most_noted(), used).max(0);
         let room = Items::new(levels.used().map(|(limit, used)| (limit, room(limit, used))));
