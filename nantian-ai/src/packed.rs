@@ -42,11 +42,11 @@ pub(crate) fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Error> {
     }
 }
 
-/// The body as it was before it was compressed, at most `limit` bytes of it; the headers no longer speak of
-/// that.
+/// The body as it was before it was compressed; the headers no longer speak of that.
 ///
 /// # Errors
-/// [`Error::UnsupportedEncoding`], [`Error::BodyTooLarge`], and [`Error::BodyRead`] if it is broken.
+/// [`Error::UnsupportedEncoding`], [`Error::BodyTooLarge`] if it is more than `limit` bytes, and
+/// [`Error::BodyRead`] if it is broken or, in zstd, asks for a window of more than 8 MiB.
 pub fn unpack(headers: &mut HeaderMap, body: Bytes, limit: u64) -> Result<Bytes, Error> {
     let Some(coding) = coding(headers)? else { return Ok(body) };
     let plain = coding.unpacked(&body, limit.saturating_add(1));

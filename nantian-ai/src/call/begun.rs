@@ -23,7 +23,7 @@ impl<K: UsageSink> Call<K> {
         B::Error: Into<BoxError>,
     {
         let begun = receiving.begun();
-        let is_cut = receiving.has_ended() && (begun.is_none() || self.metering.meter().lacks_end());
+        let is_cut = receiving.has_all_data() && (begun.is_none() || self.metering.meter().lacks_end());
         let fault = match begun {
             Some(Begun::Error) => error_in(&receiving.joined()),
             Some(Begun::Other) => Some(Fault::unreadable()),

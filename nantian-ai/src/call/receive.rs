@@ -217,8 +217,8 @@ where
         self.rest.0.is_none()
     }
 
-    /// The same, where the body may not have said so yet.
-    pub(crate) fn has_ended(&self) -> bool {
+    /// Whether all data has come, of which the body may not have said that it is all, or have trailers.
+    pub(crate) fn has_all_data(&self) -> bool {
         has_come(&self.rest)
     }
 

@@ -27,8 +27,8 @@ pub struct Observability {
     /// Default: none. Source: `spec.observability.otel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otel: Option<Otel>,
-    /// Whether what clients ask and models answer is told, too. How they ask for it is told in any case:
-    /// the temperature, stop sequences and the like.
+    /// Whether what clients ask, the tools that they offer and what models answer is told, too. How they ask
+    /// for it is told in any case: the temperature, stop sequences and the like.
     ///
     /// Default: false. Source: `spec.observability.captureContent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub struct Langfuse {
     pub host: Option<String>,
     /// Public key of the project.
     ///
-    /// Default: `LANGFUSE_PUBLIC_KEY` of the gateway's environment, for the host that is meant there.
+    /// Default: `LANGFUSE_PUBLIC_KEY` of the gateway's environment, where `host` is the environment's, too.
     /// Source: `spec.observability.langfuse.publicKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
@@ -74,7 +74,7 @@ pub struct Langfuse {
     pub secret_key: Option<SecretText>,
     /// Secret that holds the secret key of the project; not together with secretKey.
     ///
-    /// Default: `LANGFUSE_SECRET_KEY` of the gateway's environment, for the host that is meant there.
+    /// Default: `LANGFUSE_SECRET_KEY` of the gateway's environment, where `host` is the environment's, too.
     /// Source: `spec.observability.langfuse.secretKeyRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<SecretKeyRef>,

@@ -9,10 +9,11 @@ use crate::{as_written::AsWritten, duration::Duration, schema::Hint};
 
 /// Further attempts after a failure.
 ///
-/// A `Retry-After` of the provider is waited for, up to 30 s; while another AIService of the rule may be
-/// asked, only up to `backoff`, or a second if that is longer, and for more once the others have failed. Of
-/// the calls under way one in five may be a further attempt, and three always may. When no more are made, the
-/// other AIServices of the rule are asked; the client gets the last failure.
+/// A `Retry-After` of the provider, or in a 429 without one the end of a limit that is used up
+/// (`x-ratelimit-reset`), is waited for, up to 30 s; while another AIService of the rule may be asked, only
+/// up to `backoff`, or a second if that is longer, and for more once the others have failed. Of the calls
+/// under way one in five may be a further attempt, and three always may. When no more are made, the other
+/// AIServices of the rule are asked; the client gets the last failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

@@ -16,8 +16,8 @@ use crate::sync::lock;
 /// How many names are looked up at once; more wait for their turn.
 const MOST: usize = 256;
 
-/// How long after a lookup has begun it is that of all who ask. Where a packet is lost the resolver waits for
-/// seconds until it asks again; whoever asks later has another try.
+/// How long a lookup without an answer is that of all who ask, from when it began. Where a packet is lost the
+/// resolver waits for seconds until it asks again; whoever asks later has another try.
 const FRESH: Duration = Duration::from_millis(250);
 
 /// How often one name is looked up at once.

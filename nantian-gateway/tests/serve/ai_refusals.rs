@@ -330,7 +330,8 @@ async fn half_of_a_large_answer_never_looks_whole() {
         let gateway = llm(&provider, "").start().await;
         let mut wire = gateway.connect().await;
         wire.send(chat("llm.example", false)).await;
-        let looks_whole = soon(wire.message()).await.is_ok_and(|reply| reply.status() == 200);
-        assert!(!looks_whole, "{ends}");
+        // Whether it breaks off or is refused depends on how much has come when it is judged.
+        let status = soon(wire.message()).await.map(|reply| reply.status());
+        assert!(matches!(status, Err(_) | Ok(502)), "{ends}: {status:?}");
     }
 }

@@ -292,7 +292,7 @@ mod tests {
         let (key, group) = (limiter.key(b"alice"), limiter.group());
         let begun = group.now();
         let at = |seconds| begun.saturating_add(Duration::from_secs(seconds));
-        (0..used).for_each(|_| drop(group.current().note(begun, key.own(), Cost::REQUEST)));
+        (0..used).for_each(|_| drop(group.note(&group.current(), begun, key.own(), Cost::REQUEST)));
         for second in 1..=seconds {
             let verdict = limiter.decide_alone(at(second), &key, Cost::REQUEST);
             assert!(matches!(verdict, Verdict::Admitted(_)), "{second}: {verdict:?}");
@@ -346,7 +346,7 @@ mod tests {
                 if level <= 59.0 {
                     level += 1.0;
                     admitted += 1;
-                    group.current().note(now, key.own(), Cost::REQUEST);
+                    group.note(&group.current(), now, key.own(), Cost::REQUEST);
                 }
             }
         }

@@ -164,7 +164,7 @@ impl ObjectCache {
     pub(super) fn withhold(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
         let mut state = self.state();
-        let is_other = state.unlisted.entry(namespace.clone()).or_default().insert(part.kind);
+        let is_other = state.withheld.entry(namespace.clone()).or_default().insert(part.kind);
         let lets_go = part.kind.is_read_on_reference() && state.lose_unread(part);
         drop(state);
         if is_other || lets_go {
@@ -174,23 +174,23 @@ impl ObjectCache {
 
     /// Whether the namespace of a part is withheld.
     pub(super) fn withholds(&self, part: &Part) -> bool {
-        part.namespace.as_ref().is_some_and(|namespace| self.state().unlisted.contains_key(namespace))
+        part.namespace.as_ref().is_some_and(|namespace| self.state().withheld.contains_key(namespace))
     }
 
     /// Notes that a part was listed, or is watched on from there, or that its kind is not served.
     pub(super) fn set_listed(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
         let was_unlisted = |kinds: &mut BTreeSet<Kind>| kinds.remove(&part.kind);
-        let is_told = self.state().unlisted.get_mut(namespace).is_some_and(was_unlisted);
+        let is_told = self.state().withheld.get_mut(namespace).is_some_and(was_unlisted);
         if is_told {
             self.tell();
         }
     }
 
     /// The namespaces of which nothing is handed out, as far as they are there.
-    pub(super) fn unlisted(&self) -> BTreeSet<String> {
+    pub(super) fn withheld(&self) -> BTreeSet<String> {
         let state = self.state();
-        state.unlisted.keys().filter(|namespace| !state.lacks(namespace)).cloned().collect()
+        state.withheld.keys().filter(|namespace| !state.lacks(namespace)).cloned().collect()
     }
 
     pub(super) fn set_complete(&self) {
@@ -277,7 +277,7 @@ impl ObjectCache {
         let Some(namespace) = &part.namespace else { return };
         let mut state = self.state();
         let mut is_told = false;
-        for kind in state.unlisted.get(namespace).cloned().unwrap_or_default() {
+        for kind in state.withheld.get(namespace).cloned().unwrap_or_default() {
             is_told |= state.retain(&Part { kind, ..part.clone() }, |_| false);
         }
         drop(state);

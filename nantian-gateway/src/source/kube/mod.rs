@@ -194,7 +194,7 @@ impl Source for Cluster {
         self.versions.settle();
         let (mut changed, mut is_idle) = (BTreeSet::new(), true);
         // One that is let go between the two is called left out, until it is read again.
-        let namespaces = self.cache.unlisted();
+        let namespaces = self.cache.withheld();
         self.is_unshown |= self.withheld != namespaces;
         self.withheld.clone_from(&namespaces);
         for (name, change) in self.cache.take() {

@@ -20,9 +20,9 @@ pub(super) struct State {
     pub(super) seen: BTreeMap<ObjectRef, Seen>,
     /// What was not taken yet, some of which has to wait.
     pub(super) changes: BTreeMap<ObjectRef, Change>,
-    /// The kinds that are not listed, of each namespace of which nothing is handed out before they are, and
-    /// before what its objects wait for was read.
-    pub(super) unlisted: BTreeMap<String, BTreeSet<Kind>>,
+    /// The namespaces of which nothing is handed out yet, each with the kinds of it that are not listed: with
+    /// none where its objects wait for what was not read.
+    pub(super) withheld: BTreeMap<String, BTreeSet<Kind>>,
     pub(super) values: Values,
     /// The kinds that the server does not serve.
     pub(super) absent: BTreeSet<Kind>,
@@ -35,7 +35,7 @@ impl State {
         let guarded = self.guarded();
         let is_withheld = |name: &ObjectRef, change: &Change| {
             let namespace = &*name.name.namespace;
-            let Some(kinds) = self.unlisted.get(namespace) else { return false };
+            let Some(kinds) = self.withheld.get(namespace) else { return false };
             match change {
                 // In the place of what is gone with its namespace there is nothing.
                 Change::Gone => leads(name) && !self.lacks(namespace),
@@ -70,8 +70,8 @@ impl State {
     /// Lets go of the namespaces of which all kinds are listed and no object waits: those that do would be
     /// missing where all else is handed out.
     pub(super) fn let_go(&mut self) {
-        let Self { seen, changes, unlisted, values, .. } = self;
-        if unlisted.values().all(|kinds| !kinds.is_empty()) {
+        let Self { seen, changes, withheld, values, .. } = self;
+        if withheld.values().all(|kinds| !kinds.is_empty()) {
             return;
         }
         let waiting = values.waiting(seen, changes);
@@ -80,7 +80,7 @@ impl State {
             .filter(|&name| changes.contains_key(name))
             .map(|name| &name.name.namespace)
             .collect();
-        unlisted.retain(|namespace, kinds| {
+        withheld.retain(|namespace, kinds| {
             let is_kept = !kinds.is_empty() || namespaces.contains(namespace);
             if !is_kept {
                 tracing::info!(namespace, "all kinds of a namespace are read");

@@ -50,7 +50,7 @@ async fn correct(client: DuplexStream, callers: u16, items: i64) -> (SharedLimit
     let (group, now) = (limiter.group(), limiter.group().now());
     let keys: Vec<_> = (0..callers).map(|caller| limiter.key(&caller.to_le_bytes())).collect();
     let corrections = keys.iter().map(|key| {
-        drop(group.current().note(now, key.own(), Cost::tokens(10)));
+        drop(group.note(&group.current(), now, key.own(), Cost::tokens(10)));
         Correction::new(Arc::clone(group), key.clone(), Items::new([(&limit(), items)].into_iter()))
     });
     let corrections = corrections.collect();

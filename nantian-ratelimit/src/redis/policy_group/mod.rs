@@ -281,7 +281,7 @@ impl Current {
 
     /// Takes note of what the server has charged; `None` if the share of this process has no room for it, or
     /// the key no bucket of its own: of one that it has later nothing of this could be given back.
-    pub(super) fn note(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
+    fn note(&self, now: Timestamp, key: Key, cost: Cost) -> Option<Reservation> {
         let local = self.charge(now, key, cost, Limit::noted).ok()?;
         if local.is_overflow() {
             return None;

@@ -42,7 +42,7 @@ async fn is_known_after(time: Duration, readyz: u16, listed: u16) -> bool {
         follow_kind(client(readyz, listed, 404), part, resource, Arc::clone(&cache), Arc::default(), done);
     // It ends only when the kind is gone.
     let _ = timeout(time, following).await;
-    assert_eq!(cache.unlisted().is_empty(), cache.is_empty(), "a kind that is not there is not waited for");
+    assert_eq!(cache.withheld().is_empty(), cache.is_empty(), "a kind that is not there is not waited for");
     !cache.is_empty()
 }
 
@@ -81,12 +81,12 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
         assert!(timeout(Duration::from_secs(20), &mut following).await.is_err(), "it has no end");
         assert!(*is_listed.borrow());
         assert_eq!((*shown.borrow(), cache.len()), (there == "other", kept), "{there} is there");
-        assert_eq!(cache.unlisted().contains("demo"), there == "demo");
+        assert_eq!(cache.withheld().contains("demo"), there == "demo");
         let has_route = cache.take().keys().any(|name| name.kind == "HTTPRoute");
         assert_eq!(has_route, there == "other", "what is gone with its namespace is taken away");
         let namespace = json!({ "metadata": { "name": "demo" } });
         cache.put(Kind::Namespace, &resource, serde_json::from_value(namespace).unwrap());
-        assert!(cache.unlisted().contains("demo"), "all that is there later is news");
+        assert!(cache.withheld().contains("demo"), "all that is there later is news");
     }
 }
 
@@ -103,7 +103,7 @@ async fn a_kind_that_comes_later_withholds_no_namespace_before_it_was_listed_the
         let client = client(200, 403, 403);
         let following = follow_kind(client, part, resource, Arc::clone(&cache), Arc::default(), done);
         assert!(timeout(Duration::from_secs(60), following).await.is_err(), "it has no end");
-        assert_eq!(cache.unlisted().contains("demo"), was_listed || !is_complete);
+        assert_eq!(cache.withheld().contains("demo"), was_listed || !is_complete);
     }
 }
 
@@ -147,7 +147,7 @@ async fn nothing_of_a_namespace_is_handed_out_while_one_of_its_kinds_may_not_be_
             *is_listed.borrow() && cache.take().is_empty(),
             "nothing waits for it, and nothing is served"
         );
-        assert!(!*shown.borrow() && cache.unlisted().contains("demo"), "it is told");
+        assert!(!*shown.borrow() && cache.withheld().contains("demo"), "it is told");
         is_allowed.store(true, Relaxed);
         assert!(timeout(Duration::from_secs(110), &mut following).await.is_err(), "it has no end");
         assert_eq!((cache.take().len(), *shown.borrow()), (1, true));
