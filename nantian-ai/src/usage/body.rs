@@ -321,8 +321,9 @@ impl<K: UsageSink> Metering<K> {
             let gaps = u32::try_from(gaps).ok().filter(|gaps| *gaps > 0)?;
             Some(last.duration_since(first) / gaps)
         };
-        // It may have broken off with nobody to say so.
-        let is_cut = report.outcome == Outcome::Truncated;
+        // It may have broken off with nobody to say so. What is no JSON to who counts may be whole.
+        let is_whole = self.meter.reads_whole() && !self.meter.lacks_end() && !self.meter.has_failed();
+        let is_cut = report.outcome == Outcome::Truncated && !is_whole;
         let error = self.call.error.or_else(|| is_cut.then(|| fault::openai_names(&Fault::truncated()).1));
         report.call = CallReport {
             duration: self.started.elapsed(),

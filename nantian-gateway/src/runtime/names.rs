@@ -46,12 +46,13 @@ struct Lookups {
 #[derive(Default)]
 struct Lookup {
     answer: watch::Sender<Option<Answer>>,
+    /// How many have not ended.
     tries: usize,
     /// When the last try began; `None` while it waits for its turn.
     begun: Option<Instant>,
 }
 
-/// One try to look up a name. The first that has an answer has it for all who wait.
+/// One try to look up a name. The first that finds it has found it for all who wait.
 struct Try {
     name: Arc<str>,
     answer: watch::Sender<Option<Answer>>,
@@ -140,10 +141,14 @@ impl Names {
         while let Some(next) = self.next() {
             let answer = (self.resolve)(&next.name).map_err(Arc::new);
             let mut lookups = lock(&self.lookups);
-            if lookups.of(&next).is_some() {
-                lookups.open.remove(&next.name);
-                next.answer.send_replace(Some(answer));
+            let Some(open) = lookups.of(&next) else { continue };
+            if answer.is_err() && open.tries > 1 {
+                // Another try may have more luck.
+                open.tries -= 1;
+                continue;
             }
+            lookups.open.remove(&next.name);
+            next.answer.send_replace(Some(answer));
         }
     }
 
@@ -202,6 +207,18 @@ mod tests {
         (names, begun, end)
     }
 
+    /// Names with eight threads, and who lets each try end, which fails where that is dropped.
+    fn tries() -> (Arc<Names>, mpsc::Receiver<mpsc::Sender<()>>) {
+        let (begin, begun) = mpsc::channel();
+        let names = Names::new(8, move |_| {
+            let (end, ended) = mpsc::channel::<()>();
+            begin.send(end).unwrap();
+            ended.recv().map_err(|_| io::ErrorKind::TimedOut)?;
+            Ok(vec![([192, 0, 2, 1], 0).into()])
+        });
+        (names, begun)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_lookup_is_shared_and_goes_on_without_whoever_asked_first() {
         let (names, begun, end) = names();
@@ -245,13 +262,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_lost_keeps_nobody_else_waiting() {
-        let (begin, begun) = mpsc::channel();
-        let names = Names::new(8, move |_| {
-            let (end, ended) = mpsc::channel::<()>();
-            begin.send(end).unwrap();
-            ended.recv().map_err(|_| io::ErrorKind::TimedOut)?;
-            Ok(vec![([192, 0, 2, 1], 0).into()])
-        });
+        let (names, begun) = tries();
         let ask = || names.ask("name.test").unwrap();
         let end = || begun.recv_timeout(Duration::from_secs(60)).expect("it is looked up once more");
         let (mut awaited, mut ends) = (Vec::new(), Vec::new());
@@ -271,6 +282,20 @@ mod tests {
         drop(ends);
         end.send(()).unwrap();
         assert!(matches!(&*next.wait_for(Option::is_some).await.unwrap(), Some(Ok(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_fails_leaves_it_to_the_others() {
+        let (names, begun) = tries();
+        let (mut first, fails) = (names.ask("name.test").unwrap(), begun.recv().unwrap());
+        advance(FRESH * 1000).await;
+        let (_second, ends) = (names.ask("name.test").unwrap(), begun.recv().unwrap());
+        drop(fails);
+        while lock(&names.lookups).threads > 1 {
+            thread::yield_now();
+        }
+        ends.send(()).unwrap();
+        assert!(matches!(&*first.wait_for(Option::is_some).await.unwrap(), Some(Ok(_))));
     }
 
     #[tokio::test]

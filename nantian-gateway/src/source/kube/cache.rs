@@ -160,12 +160,12 @@ impl ObjectCache {
     /// Hands out nothing more of a namespace before this kind was listed there anew, not even that something
     /// is gone: routes without their policies, or without what is in the place of those, would serve what
     /// they guard. Nor does anything wait until then for Secrets and ConfigMaps of this kind that were not
-    /// read.
-    pub(super) fn withhold(&self, part: &Part) {
+    /// read, unless `is_listed` says that they may be, though not watched.
+    pub(super) fn withhold(&self, part: &Part, is_listed: bool) {
         let Some(namespace) = &part.namespace else { return };
         let mut state = self.state();
         let is_other = state.withheld.entry(namespace.clone()).or_default().insert(part.kind);
-        let lets_go = part.kind.is_read_on_reference() && state.lose_unread(part);
+        let lets_go = !is_listed && part.kind.is_read_on_reference() && state.lose_unread(part);
         drop(state);
         if is_other || lets_go {
             self.tell();

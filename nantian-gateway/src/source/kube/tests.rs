@@ -329,8 +329,8 @@ fn nothing_of_a_namespace_is_handed_out_before_all_its_kinds_were_listed() {
     let mut world = World::default();
     let part = |kind| scope::Part { kind, namespace: Some("demo".to_owned()) };
     let (services, routes) = (part(Kind::Service), part(Kind::HttpRoute));
-    world.cache.withhold(&services);
-    world.cache.withhold(&routes);
+    world.cache.withhold(&services, false);
+    world.cache.withhold(&routes, false);
     let taken = |world: &World| {
         let taken = world.cache.take().into_keys();
         taken.map(|name| name.to_string()).collect::<Vec<_>>()
@@ -349,7 +349,7 @@ fn nothing_of_a_namespace_is_handed_out_before_all_its_kinds_were_listed() {
     let plugin: DynamicObject = serde_json::from_value(plugin).unwrap();
     world.cache.put(Kind::WasmPlugin, &secret_resource(), plugin.clone());
     assert_eq!(taken(&world), ["WasmPlugin demo/p"]);
-    world.cache.withhold(&services);
+    world.cache.withhold(&services, false);
     world.cache.remove(Kind::WasmPlugin, &plugin.metadata);
     world.cache.retain(&services, &BTreeSet::new());
     world.put(3);
@@ -357,7 +357,7 @@ fn nothing_of_a_namespace_is_handed_out_before_all_its_kinds_were_listed() {
     world.cache.set_listed(&services);
     assert_eq!(taken(&world), ["HTTPRoute demo/r", "WasmPlugin demo/p"]);
     // The namespace itself is gone.
-    world.cache.withhold(&services);
+    world.cache.withhold(&services, false);
     world.written.insert(9, object(9, 0));
     world.put(9);
     world.cache.retain(&routes, &BTreeSet::new());
@@ -369,7 +369,7 @@ fn a_namespace_is_withheld_until_what_its_objects_refer_to_is_read() {
     let mut world = World::default();
     let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
     let secrets = scope::Part { kind: Kind::Secret, namespace: Some("demo".to_owned()) };
-    world.cache.withhold(&secrets);
+    world.cache.withhold(&secrets, false);
     // Gateway `a` refers to the Secret `c`, and `b` to none.
     for (at, variant) in [(0, 0), (1, 2), (2, 0), (10, 0)] {
         world.edit(Edit::Put(at, variant), &mut cluster);
@@ -386,6 +386,22 @@ fn a_namespace_is_withheld_until_what_its_objects_refer_to_is_read() {
 }
 
 #[test]
+fn a_secret_that_could_not_be_watched_for_a_while_is_still_known() {
+    let mut world = World::default();
+    let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
+    let secrets = scope::Part { kind: Kind::Secret, namespace: Some("demo".to_owned()) };
+    world.edit(Edit::Put(10, 0), &mut cluster);
+    world.cache.withhold(&secrets, true);
+    world.cache.set_listed(&secrets);
+    // Gateway `a` refers to it.
+    for (at, variant) in [(0, 0), (1, 2)] {
+        world.edit(Edit::Put(at, variant), &mut cluster);
+    }
+    world.settle(&mut cluster);
+    assert_eq!((cluster.objects().gateways.len(), cluster.objects().secrets.len()), (1, 1));
+}
+
+#[test]
 fn a_new_service_of_a_namespace_that_is_withheld_waits_for_its_tls_policy() {
     let world = World::default();
     let part = |kind| scope::Part { kind, namespace: Some("demo".to_owned()) };
@@ -398,8 +414,8 @@ fn a_new_service_of_a_namespace_that_is_withheld_waits_for_its_tls_policy() {
     let taken = || world.cache.take().into_keys().map(|name| name.to_string()).collect::<Vec<_>>();
     put(Kind::Service, "old", json!({}));
     assert_eq!(taken(), ["Service demo/old"]);
-    world.cache.withhold(&policies);
-    world.cache.withhold(&routes);
+    world.cache.withhold(&policies, false);
+    world.cache.withhold(&routes, false);
     put(Kind::Service, "old", json!({ "metadata": { "generation": 2 } }));
     put(Kind::Service, "a", json!({}));
     put(Kind::Service, "b", json!({}));
@@ -423,7 +439,7 @@ fn what_comes_and_goes_in_a_namespace_that_is_withheld_leaves_nothing() {
     for edit in [Edit::Put(3, 0), Edit::Read] {
         world.edit(edit, &mut cluster);
     }
-    world.cache.withhold(&services);
+    world.cache.withhold(&services, false);
     let (gone, made) = ([Edit::Put(4, 0), Edit::Delete(4)], [Edit::Delete(3), Edit::Put(3, 1)]);
     for edit in gone.into_iter().chain(made).chain([Edit::Delete(3)]) {
         world.edit(edit, &mut cluster);
@@ -515,7 +531,7 @@ fn a_secret_that_nobody_may_read_holds_up_no_class() {
     assert_eq!(handed_out(&mut world, &mut cluster), (0, 0), "there is no class");
     world.edit(Edit::Put(0, 0), &mut cluster);
     assert_eq!(handed_out(&mut world, &mut cluster), (0, 0), "it waits for `c`");
-    world.cache.withhold(&secrets);
+    world.cache.withhold(&secrets, false);
     assert!(world.cache.is_read() && world.cache.wanted(1, |_| false).is_empty());
     assert_eq!(handed_out(&mut world, &mut cluster), (1, 0));
     world.edit(Edit::Relist(10), &mut cluster);

@@ -124,7 +124,7 @@ async fn follow_version(
             Answer::Refused { is_listed } => {
                 // What is made meanwhile may guard the rest, and is news when all is listed anew, or when the
                 // watch has gone on from what was listed.
-                withhold(part, cache, done);
+                withhold(part, is_listed, cache, done);
                 if !is_listed {
                     (stream, may_be_well) = (events(client, part, resource), false);
                 }
@@ -153,9 +153,9 @@ async fn follow_version(
 
 /// Withholds the namespace of a part, unless its kind came when all else was read and was never `listed`:
 /// without it the namespace is served already.
-fn withhold(part: &Part, cache: &ObjectCache, listed: &watch::Sender<bool>) {
+fn withhold(part: &Part, is_listed: bool, cache: &ObjectCache, listed: &watch::Sender<bool>) {
     if *listed.borrow() || !cache.is_complete() || cache.withholds(part) {
-        cache.withhold(part);
+        cache.withhold(part, is_listed);
     }
 }
 

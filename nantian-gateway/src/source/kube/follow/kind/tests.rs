@@ -36,7 +36,7 @@ async fn is_known_after(time: Duration, readyz: u16, listed: u16) -> bool {
     let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&());
     cache.put(Kind::Service, &resource, serde_json::from_value(service).unwrap());
     let part = Part { kind: Kind::Service, namespace: Some("demo".to_owned()) };
-    cache.withhold(&part);
+    cache.withhold(&part, false);
     let (done, _) = watch::channel(false);
     let following =
         follow_kind(client(readyz, listed, 404), part, resource, Arc::clone(&cache), Arc::default(), done);
@@ -66,7 +66,7 @@ async fn nothing_waits_for_a_namespace_that_is_refused_and_one_that_is_gone_is_f
         }
         assert_eq!(cache.take().len(), 2);
         // The one is followed here, the other one is refused as well.
-        cache.withhold(&Part { kind: Kind::HttpRoute, namespace: Some("demo".to_owned()) });
+        cache.withhold(&Part { kind: Kind::HttpRoute, namespace: Some("demo".to_owned()) }, false);
         let namespace = json!({ "metadata": { "name": there } });
         // Of which version is all the same.
         cache.put(Kind::Namespace, &resource, serde_json::from_value(namespace).unwrap());
