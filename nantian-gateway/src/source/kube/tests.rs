@@ -390,7 +390,9 @@ fn a_secret_that_could_not_be_watched_for_a_while_is_still_known() {
     let mut world = World::default();
     let mut cluster = Cluster::new(Arc::clone(&world.cache), Addressing::Nobody);
     let secrets = scope::Part { kind: Kind::Secret, namespace: Some("demo".to_owned()) };
-    world.edit(Edit::Put(10, 0), &mut cluster);
+    for edit in [Edit::Put(10, 0), Edit::Tell] {
+        world.edit(edit, &mut cluster);
+    }
     world.cache.withhold(&secrets, true);
     world.cache.set_listed(&secrets);
     // Gateway `a` refers to it.
@@ -398,6 +400,7 @@ fn a_secret_that_could_not_be_watched_for_a_while_is_still_known() {
         world.edit(Edit::Put(at, variant), &mut cluster);
     }
     world.settle(&mut cluster);
+    world.edit(Edit::Read, &mut cluster);
     assert_eq!((cluster.objects().gateways.len(), cluster.objects().secrets.len()), (1, 1));
 }
 
