@@ -322,7 +322,8 @@ impl<K: UsageSink> Metering<K> {
             Some(last.duration_since(first) / gaps)
         };
         // It may have broken off with nobody to say so. What is no JSON to who counts may be whole.
-        let is_whole = self.meter.reads_whole() && !self.meter.lacks_end() && !self.meter.has_failed();
+        let is_read = self.meter.reads_whole() && !self.meter.lacks_end() && !self.meter.has_failed();
+        let is_whole = end == End::Finished && is_read;
         let is_cut = report.outcome == Outcome::Truncated && !is_whole;
         let error = self.call.error.or_else(|| is_cut.then(|| fault::openai_names(&Fault::truncated()).1));
         report.call = CallReport {

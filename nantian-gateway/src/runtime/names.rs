@@ -48,6 +48,8 @@ struct Lookup {
     answer: watch::Sender<Option<Answer>>,
     /// How many have not ended.
     tries: usize,
+    /// Whether one has failed. No further one begins then, or who asks all the time would never hear of it.
+    has_failed: bool,
     /// When the last try began; `None` while it waits for its turn.
     begun: Option<Instant>,
 }
@@ -144,7 +146,7 @@ impl Names {
             let Some(open) = lookups.of(&next) else { continue };
             if answer.is_err() && open.tries > 1 {
                 // Another try may have more luck.
-                open.tries -= 1;
+                (open.tries, open.has_failed) = (open.tries - 1, true);
                 continue;
             }
             lookups.open.remove(&next.name);
@@ -182,7 +184,7 @@ impl Lookups {
 impl Lookup {
     /// Whether another try would be of no use, or one too many.
     fn is_enough(&self) -> bool {
-        self.tries == TRIES || self.begun.is_none_or(|begun| begun.elapsed() < FRESH)
+        self.has_failed || self.tries == TRIES || self.begun.is_none_or(|begun| begun.elapsed() < FRESH)
     }
 }
 
@@ -289,13 +291,18 @@ mod tests {
         let (names, begun) = tries();
         let (mut first, fails) = (names.ask("name.test").unwrap(), begun.recv().unwrap());
         advance(FRESH * 1000).await;
-        let (_second, ends) = (names.ask("name.test").unwrap(), begun.recv().unwrap());
+        let (mut second, ends) = (names.ask("name.test").unwrap(), begun.recv().unwrap());
         drop(fails);
         while lock(&names.lookups).threads > 1 {
             thread::yield_now();
         }
+        advance(FRESH * 1000).await;
+        let mut third = names.ask("name.test").unwrap();
+        assert_eq!(lock(&names.lookups).threads, 1, "or it might never be told that all fail");
         ends.send(()).unwrap();
-        assert!(matches!(&*first.wait_for(Option::is_some).await.unwrap(), Some(Ok(_))));
+        for answer in [&mut first, &mut second, &mut third] {
+            assert!(matches!(&*answer.wait_for(Option::is_some).await.unwrap(), Some(Ok(_))));
+        }
     }
 
     #[tokio::test]
