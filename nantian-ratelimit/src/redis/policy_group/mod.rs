@@ -173,10 +173,7 @@ impl PolicyGroup {
 
     /// Takes the use of `key` that the server was not told of.
     pub(super) fn report(self: &Arc<Self>, now: Timestamp, key: &SharedKey) -> Option<Report> {
-        if self.unreported_until.load(Ordering::Relaxed) <= now.as_nanos() {
-            return None;
-        }
-        let _report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        let _report = self.hold_reports(now)?;
         let current = self.current.load();
         let items = current.untold(now, key.own());
         if items.is_empty() {
