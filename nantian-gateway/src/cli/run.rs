@@ -349,6 +349,7 @@ fn worker_config(
             tenancy,
             hop: Hop::default(),
         },
+        busy_poll: Some(common.busy_poll).filter(|span| !span.is_zero()),
         udp: UdpConfig {
             session_timeout: common.udp_session_timeout,
             max_sessions: usize::try_from(common.max_udp_sessions)?,

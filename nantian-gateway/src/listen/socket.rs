@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::state::State;
-use crate::{socket::limit_unanswered, stream::reset};
+use crate::{runtime::note_read, socket::limit_unanswered, stream::reset};
 
 /// The socket of a client; it is noted how long the client takes nothing of what is written.
 ///
@@ -64,7 +64,11 @@ impl AsyncRead for ClientSocket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            note_read();
+        }
+        read
     }
 }
 

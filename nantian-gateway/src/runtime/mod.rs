@@ -1,6 +1,7 @@
 //! Threads and tasks: the only place that spawns tasks. A few threads that run none are started where they
 //! are needed: those of plugins and of logs.
 
+mod busy_poll;
 mod calls;
 mod job_thread;
 mod local;
@@ -13,6 +14,7 @@ mod worker;
 mod workers;
 
 pub(crate) use self::{
+    busy_poll::note_read,
     calls::{CallThread, CallThreads},
     job_thread::JobThread,
     local::LocalSnapshot,

@@ -38,6 +38,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) proxy_protocol_from: Networks,
     /// Connections to backends.
     pub(crate) client: ClientConfig,
+    /// How long a worker that has read looks for more before it rests; `None` is not at all. Default: none.
+    pub(crate) busy_poll: Option<Duration>,
     /// Limits of sessions of datagrams.
     pub(crate) udp: UdpConfig,
     /// The access log, if there is one.

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, interval, sleep},
 };
 
-use super::{Worker, WorkerConfig, worker::Capacity};
+use super::{Worker, WorkerConfig, busy_poll::busy_poll, spawn_local, worker::Capacity};
 use crate::{
     kept,
     listen::{Listeners, PortKey, TICK, Unbound},
@@ -141,6 +141,9 @@ fn run(worker: impl FnOnce() -> Worker, inbox: Inbox) {
 }
 
 async fn serve(worker: Rc<Worker>, mut inbox: Inbox) {
+    if let Some(span) = worker.config.busy_poll {
+        spawn_local(busy_poll(span));
+    }
     let mut listeners = Listeners::default();
     let mut tick = interval(TICK);
     let mut ticks = 0_u32;

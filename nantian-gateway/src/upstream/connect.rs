@@ -22,7 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{ClientConfig, Destination, Security, UpstreamError, UpstreamTls};
 use crate::{
     ir::{Address, Protocol},
-    runtime::lookup,
+    runtime::{lookup, note_read},
     socket::{keep_alive, limit_unanswered, limit_unsent},
     tenancy::Tenancy,
 };
@@ -184,10 +184,14 @@ impl Io {
 
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let read = match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        };
+        if read.is_ready() {
+            note_read();
         }
+        read
     }
 }
 
