@@ -78,6 +78,7 @@ DIRECT = Call("direct", "ai-provider")
 CALLS = (
     Call("nantian", "ai-nantian"),
     Call("nantian, Anthropic client", "ai-nantian", ANTHROPIC_PATH),
+    Call("nantian, busy poll", "ai-nantian-busy"),
     Call("bare hyper", "ai-hyper"),
     Call("LiteLLM", "ai-litellm"),
     Call(
@@ -87,6 +88,8 @@ CALLS = (
     ),
 )
 OURS = CALLS[0]
+JUDGED = (OURS, CALLS[2])
+"""As it is by default, and where a core is its worker's own."""
 OTHER_GATEWAYS = ("LiteLLM", "Portkey")
 """Not the bare hyper proxy: it only forwards, which is the least that anything in between adds."""
 TOLD = Call("nantian, collectors that fail", "ai-nantian", "/told" + OPENAI_PATH)
@@ -183,6 +186,14 @@ PORTKEY = setup.OUT / "portkey/node_modules/@portkey-ai/gateway/build/start-serv
 PROVIDER = Peer("ai-provider", peers.on_path("nginx"), setup.INSTALL_HINT, peers.asked("-v"), peers.nginx)
 GATEWAYS = (
     Peer("ai-nantian", setup.gateway, setup.BUILD_HINT, setup.build_time, peers.nantian),
+    Peer(
+        "ai-nantian-busy",
+        setup.gateway,
+        setup.BUILD_HINT,
+        setup.build_time,
+        lambda binary, place: [*peers.nantian(binary, place), "--busy-poll", "5ms"],
+        templates=("ai-nantian",),
+    ),
     Peer("ai-hyper", setup.hyper_proxy, setup.BUILD_HINT, setup.build_time, peers.hyper_proxy),
     Peer("ai-litellm", _found(LITELLM), setup.AI_INSTALL_HINT, _version_of_litellm, _litellm),
     Peer("ai-portkey", _found(PORTKEY), setup.AI_INSTALL_HINT, _version_of_portkey, _portkey),
