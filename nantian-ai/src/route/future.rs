@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::HeaderMap;
-use http::{Extensions, Method, Request, Response, StatusCode, Uri};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
@@ -37,7 +36,8 @@ pin_project! {
         route: ModelRoute<S>,
         surface: Result<Surface, Error>,
         dialect: ClientDialect,
-        request: Option<Head>,
+        // With its body, once that is read.
+        request: Option<Request<Bytes>>,
         // What is said in place of a provider that does not have the operation.
         instead: Option<Response<Bytes>>,
         // The models that have not been asked, the next one last.
@@ -74,16 +74,6 @@ pin_project! {
     }
 }
 
-/// A request that can be sent again.
-#[derive(Clone)]
-struct Head {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    extensions: Extensions,
-    body: Bytes,
-}
-
 // === impl RouteFuture ===
 
 impl<S, B> RouteFuture<S, B>
@@ -102,18 +92,11 @@ where
             Err(_) => Surface::guess(parts.uri.path(), &parts.headers),
         };
         let body = ReadBody::new(body, route.largest_body()).holding(held.clone());
-        let request = Head {
-            method: parts.method,
-            uri: parts.uri,
-            headers: parts.headers,
-            extensions: parts.extensions,
-            body: Bytes::new(),
-        };
         Self {
             route,
             surface,
             dialect,
-            request: Some(request),
+            request: Some(Request::from_parts(parts, Bytes::new())),
             instead: None,
             left: Vec::new(),
             asked: 0,
@@ -219,7 +202,7 @@ where
                     let most = this.route.largest_body();
                     let read = ready!(body.poll(cx));
                     let held = this.held.as_ref();
-                    let unpack = |body| unpack_within(&mut request.headers, body, most, held);
+                    let unpack = |body| unpack_within(request.headers_mut(), body, most, held);
                     let body = match read.and_then(unpack) {
                         Ok(body) => body,
                         Err(error) => return Poll::Ready(Ok(refuse(error, *this.dialect))),
@@ -228,7 +211,7 @@ where
                         Ok(order) => order,
                         Err(asked) => return Poll::Ready(Ok(own(absent(&asked, *this.dialect)))),
                     };
-                    request.body = body;
+                    *request.body_mut() = body;
                 }
                 StateProj::Waiting { sleep, service } => {
                     ready!(sleep.poll(cx));
@@ -243,7 +226,11 @@ where
                         false => this.request.clone(),
                     };
                     let Some(request) = request else { return Poll::Pending };
-                    let answer = service.call(request.into_request(*this.onward));
+                    let mut request = request.map(RequestBody::from);
+                    if *this.onward != Onward::default() {
+                        request.extensions_mut().insert(*this.onward);
+                    }
+                    let answer = service.call(request);
                     this.state.set(State::Asking { answer });
                     continue;
                 }
@@ -290,16 +277,16 @@ fn refuse<B>(error: Error, dialect: ClientDialect) -> Response<RouteBody<B>> {
 fn at_once<S, B>(
     route: &ModelRoute<S>,
     surface: &Result<Surface, Error>,
-    request: &Head,
+    request: &Request<Bytes>,
     dialect: ClientDialect,
 ) -> Option<Response<RouteBody<B>>> {
     match surface {
         Err(error) => {
-            let said = of_server(&request.method, request.uri.path());
+            let said = of_server(request.method(), request.uri().path());
             Some(said.map_or_else(|| refuse(error.clone(), dialect), own))
         }
         Ok(surface) if surface.operation() == Operation::Models => {
-            Some(own(listing(surface, request.uri.query(), route.names())))
+            Some(own(listing(surface, request.uri().query(), route.names())))
         }
         Ok(_) => None,
     }
@@ -373,20 +360,4 @@ fn in_place_of<B>(last: Response<B>, mut earlier: Response<B>) -> Response<B> {
         earlier.extensions_mut().insert(*unasked);
     }
     earlier
-}
-
-// === impl Head ===
-
-impl Head {
-    fn into_request(self, onward: Onward) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::from(vec![self.body]));
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        *request.extensions_mut() = self.extensions;
-        if onward != Onward::default() {
-            request.extensions_mut().insert(onward);
-        }
-        request
-    }
 }

@@ -5,8 +5,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
-    Backend, Certificate, Message, Port, Running, Wire, World, chat, eventually, plugin, rule, soon, to,
-    to_ai,
+    Backend, Certificate, Message, Port, Running, Wire, World, chat, eventually, http2,
+    limits::{ai_service, completion},
+    plugin, rule, soon, to, to_ai,
 };
 
 /// Puts the property that its configuration names into the request header `x-value`.
@@ -507,6 +508,27 @@ spec: {{provider: anthropic, model: claude, endpoint: 'http://{}', auth: {{type:
     let text = gateway.ask(chat("h", true)).await.text();
     assert!(text.contains("chat.completion.chunk"), "{text}");
     assert!(text.contains("\n\n!") && text.trim_end_matches('!').ends_with("data: [DONE]\n\n"), "{text}");
+}
+
+#[tokio::test]
+async fn plugin_of_an_ai_service_is_told_the_protocol_that_the_client_speaks() {
+    let provider = Backend::answering(|_| completion(2)).await;
+    let target = "{group: gateway.nantian.dev, kind: AIService, name: llm}";
+    let plugin = spec(&inline(PROPERTY), r#"config: "request\0protocol""#)
+        .replace("{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}", target);
+    let gateway = World::new()
+        .manifest("service", &ai_service("llm", "m", &provider))
+        .route("r", &[rule("/v1", &to_ai("llm"))])
+        .manifest("plugin", &plugin)
+        .start()
+        .await;
+    let (body, request) = http2::upload("/v1/chat/completions");
+    body.send(r#"{"model":"any","messages":[]}"#).unwrap();
+    drop(body);
+    let (status, answer) = http2::reply(&http2::client(&gateway).await, request).await;
+    assert_eq!(status, 200, "{answer:?}");
+    let line = gateway.log.more("\"nantian_wasm::guest\"", 0).await;
+    assert!(line.contains("HTTP/2"), "{line}");
 }
 
 /// A WasmPlugin that adds its name to the request header `x-config`.
