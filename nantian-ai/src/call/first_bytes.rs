@@ -2,10 +2,19 @@
 //! says.
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Body;
 
+use super::Call;
+use crate::call::attempt::{Answer, Failed, Step};
+use crate::call::chunk_path::ChunkPath;
+use crate::call::receive::Receiving;
 use crate::codec::fault;
 use crate::edit::Object;
+use crate::error::BoxError;
 use crate::ir::Fault;
+use crate::target::Target;
+use crate::usage::UsageSink;
 use crate::wire::BYTE_ORDER_MARK;
 
 /// What a reply is that is to be one JSON object.
@@ -54,6 +63,36 @@ impl Begun {
     }
 }
 
+// === impl Call ===
+
+impl<K: UsageSink> Call<K> {
+    /// Judges a reply by its beginning; of an error all has come.
+    pub(super) fn begun<B>(&mut self, target: &Target, receiving: Receiving<B>) -> Step<B>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let begun = receiving.begun();
+        let is_cut = receiving.has_all_data() && (begun.is_none() || self.metering.meter().lacks_end());
+        let fault = match begun {
+            Some(Begun::Error) => error_in(&receiving.joined()),
+            Some(Begun::Other) => Some(Fault::unreadable()),
+            Some(Begun::Answer) | None => None,
+        };
+        if let Some(fault) = fault.or_else(|| is_cut.then(Fault::truncated)) {
+            return self.no_answer(target, fault, &receiving.head.headers);
+        }
+        let (head, held, rest) = receiving.into_parts();
+        Step::Answer(Box::new(Answer { head, held, rest: Some((rest, ChunkPath::Pass)) }))
+    }
+
+    /// What a reply comes to that is no answer, whatever its status says.
+    pub(super) fn no_answer<B>(&mut self, target: &Target, fault: Fault, headers: &HeaderMap) -> Step<B> {
+        self.discard(fault.kind);
+        Step::Failed(Failed::of(target, fault, headers))
+    }
+}
+
 /// What a whole reply is instead of an answer.
 pub(super) fn fault_of(body: &Bytes) -> Option<Fault> {
     match Begun::of(std::iter::once(&**body)) {
@@ -64,7 +103,7 @@ pub(super) fn fault_of(body: &Bytes) -> Option<Fault> {
 }
 
 /// The error that a whole reply is instead of an answer.
-pub(super) fn error_in(body: &[u8]) -> Option<Fault> {
+fn error_in(body: &[u8]) -> Option<Fault> {
     let object = Object::parse(body).ok()?;
     let error = object.value("error").filter(|error| *error != b"null")?;
     let answers = ["choices", "content", "data", "output"].iter().any(|name| object.value(name).is_some());

@@ -2,7 +2,6 @@
 
 pub(crate) mod attempt;
 mod begin;
-mod begun;
 pub(crate) mod budget;
 pub(crate) mod chunk_path;
 pub(crate) mod deadline;
