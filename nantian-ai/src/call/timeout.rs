@@ -1,6 +1,5 @@
 //! The timeouts of one attempt.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,12 +10,10 @@ use crate::call::deadline::Deadline;
 use crate::error::Awaited;
 use crate::target::config::Timeouts;
 
-/// Waits for what comes too late. Its timer moves only when it fires or must fire earlier, not with every
-/// chunk.
+/// Waits for what comes too late.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// Made when there is something to wait for. In a box, so that it goes on in the body of the reply.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
     timeouts: Timeouts,
     /// The end of all attempts.
     deadline: Option<Deadline>,
@@ -25,13 +22,18 @@ pub(crate) struct Watch {
     heard: Instant,
 }
 
+/// Moves only when it fires or must fire earlier, not with every chunk. Made when there is something to wait
+/// for; in a box, so that it goes on in the body of the reply.
+#[derive(Debug, Default)]
+pub(crate) struct LazyTimer(Option<Pin<Box<Sleep>>>);
+
 // === impl Watch ===
 
 impl Watch {
     /// The watch of an attempt that starts now.
     pub(crate) fn new(timeouts: Timeouts, deadline: Option<Deadline>, streaming: bool) -> Self {
         let started = Instant::now();
-        Self { timer: None, timeouts, deadline, streaming, started, heard: started }
+        Self { timer: LazyTimer::default(), timeouts, deadline, streaming, started, heard: started }
     }
 
     /// Whether a stream is awaited: the reply's head knows better than the request.
@@ -73,17 +75,7 @@ impl Watch {
         let Some((deadline, awaited, timeout)) = first else {
             return Poll::Pending;
         };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready((awaited, timeout));
-            }
-            timer.as_mut().reset(deadline);
-        }
+        self.timer.poll_until(deadline, cx).map(|()| (awaited, timeout))
     }
 
     fn awaited(&self, has_token: bool) -> (Awaited, Instant, Option<Duration>) {
@@ -91,6 +83,25 @@ impl Watch {
             (false, _) => (Awaited::Reply, self.started, self.timeouts.total),
             (true, false) => (Awaited::FirstToken, self.started, self.timeouts.first_token),
             (true, true) => (Awaited::NextChunk, self.heard, self.timeouts.idle),
+        }
+    }
+}
+
+// === impl LazyTimer ===
+
+impl LazyTimer {
+    /// Ready at the deadline, wherever that was before.
+    pub(crate) fn poll_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
         }
     }
 }
