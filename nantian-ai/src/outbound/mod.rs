@@ -272,7 +272,7 @@ impl Target {
             facts,
             asked: (self.dialect(), translation.operation()),
             wishes,
-            lost: translation.losses().clone(),
+            lost: Losses::default(),
             way: Way::Translated(Arc::new(translation)),
         };
         for wish in wishes.iter().filter(|wish| self.forgoes(*wish) && wishes.may_teach(*wish)) {

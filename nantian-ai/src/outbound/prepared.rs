@@ -99,20 +99,18 @@ impl Prepared {
 
     /// Leaves out what is wished; false if it is not there.
     pub(super) fn leave_out(&mut self, wish: Wish) -> bool {
-        let mut also = Losses::default();
-        let Some(body) = wish.taken_out(&self.body.joined(), &mut also) else { return false };
+        let mut lost = Losses::default();
+        self.wishes.losses(wish).iter().for_each(|loss| lost.add(*loss));
+        let Some(body) = wish.taken_out(&self.body.joined(), &mut lost) else { return false };
         if wish == Wish::Stream && !self.asks_whole() {
             return false;
         }
-        self.wishes.losses(wish).iter().for_each(|loss| self.lost.add(*loss));
         self.wishes.remove(wish);
         self.body = RequestBody::from(vec![body]);
         self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        self.lost.extend(also);
-        match &mut self.way {
-            Way::HidingUsage if wish == Wish::Usage => self.way = Way::Same,
-            Way::Same | Way::HidingUsage | Way::Renamed(_) => {}
-            Way::Translated(translation) => Arc::make_mut(translation).lose(self.lost.clone()),
+        self.lost_mut().extend(lost);
+        if self.hides_usage() && wish == Wish::Usage {
+            self.way = Way::Same;
         }
         true
     }
@@ -130,14 +128,12 @@ impl Prepared {
     /// Asks for as many tokens as the bound leaves; false if that is what has been asked for, or the client
     /// must get what it has asked for.
     pub(crate) fn fit(&mut self, bound: Bound) -> bool {
-        const LOST: &str = "max_tokens";
         let (true, Way::Translated(translation)) = (self.may_fit, &mut self.way) else { return false };
         let Some((body, limit)) = fitted(&self.body.joined(), bound) else { return false };
         self.body = RequestBody::from(vec![body]);
         self.head.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-        self.lost.add(LOST);
         let translation = Arc::make_mut(translation);
-        translation.lose(self.lost.clone());
+        translation.losses_mut().add("max_tokens");
         translation.limit(limit);
         true
     }
@@ -149,7 +145,15 @@ impl Prepared {
 
     /// What the provider is not told of the request: in its own dialect that is reasoning of another family.
     pub fn losses(&self) -> &Losses {
-        &self.lost
+        self.translation().map_or(&self.lost, Translation::losses)
+    }
+
+    /// What is said anew has them in its translation.
+    fn lost_mut(&mut self) -> &mut Losses {
+        match &mut self.way {
+            Way::Translated(translation) => Arc::make_mut(translation).losses_mut(),
+            Way::Same | Way::HidingUsage | Way::Renamed(_) => &mut self.lost,
+        }
     }
 
     /// How the answer comes back to the client.

@@ -157,17 +157,17 @@ impl Translation {
         &self.losses
     }
 
+    /// The same, to note what is not asked for any more.
+    pub(crate) fn losses_mut(&mut self) -> &mut Losses {
+        &mut self.losses
+    }
+
     /// What the provider may refuse.
     pub(crate) fn wishes(&self) -> Wishes {
         match self.asked {
             Asked::Chat { wishes, .. } => wishes,
             Asked::Count | Asked::Embeddings { .. } => Wishes::default(),
         }
-    }
-
-    /// Notes what is not asked for any more.
-    pub(crate) fn lose(&mut self, losses: Losses) {
-        self.losses.extend(losses);
     }
 
     /// Notes that so many tokens are asked for.
