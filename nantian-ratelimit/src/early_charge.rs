@@ -61,10 +61,7 @@ impl RateLimitLayer {
         let key = match settings.key(request) {
             KeyLookup::By(key) => key,
             KeyLookup::Nobody => return Ok(()),
-            KeyLookup::Lacks(missing) => {
-                cancel(&mut request.extensions);
-                return Err(settings.refuse_missing(missing, request));
-            }
+            KeyLookup::Lacks(missing) => return Err(settings.refuse_missing(missing, request)),
         };
         let cost = settings.cost(request);
         let part = Part::Opening { spends: cost.tokens > 0 };
@@ -80,17 +77,13 @@ impl RateLimitLayer {
             Outcome::Admitted(charge) => Some(ReservationHandle::new(charge, Arc::clone(settings))),
             Outcome::Unchecked => None,
             Outcome::Denied(denied) => {
-                cancel(&mut request.extensions);
                 // What a body that nobody has read costs is not told by its length: pictures are long.
                 let typical = settings.decider.typical_tokens();
                 let tokens = if typical == 0 { cost.tokens } else { cost.tokens.min(typical) };
                 return Err(settings.refuse(denied.until_fits(Cost { tokens, ..cost }), request));
             }
             #[cfg(feature = "redis")]
-            Outcome::Unavailable => {
-                cancel(&mut request.extensions);
-                return Err(settings.refuse_unavailable(request));
-            }
+            Outcome::Unavailable => return Err(settings.refuse_unavailable(request)),
         };
         let early_charge = EarlyCharge { settings: Arc::clone(settings), taken, waited };
         request.extensions.get_or_insert_default::<EarlyCharges>().0.push(early_charge);

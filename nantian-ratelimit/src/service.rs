@@ -95,8 +95,7 @@ where
                 return ResponseFuture::passed(inner, None, settings.report_levels);
             }
             KeyLookup::Lacks(missing) => {
-                early_charge::cancel(&mut parts.extensions);
-                return ResponseFuture::refused(settings.refuse_missing(missing, &parts));
+                return ResponseFuture::refused(settings.refuse_missing(missing, &mut parts));
             }
         };
         let begun = EarlyCharges::take(&mut parts.extensions, settings);
@@ -156,20 +155,18 @@ impl Settings {
                 Verdict::Pass(Request::from_parts(parts, body), None)
             }
             (Outcome::Denied(denied), _) => {
-                early_charge::cancel(&mut parts.extensions);
                 let denied = match begun {
                     Some(begun) => begun.cancel_beside(denied),
                     None => denied,
                 };
-                Verdict::Refuse(self.refuse(denied, &parts))
+                Verdict::Refuse(self.refuse(denied, &mut parts))
             }
             #[cfg(feature = "redis")]
             (Outcome::Unavailable, OnLimit::Reject | OnLimit::Queue(_)) => {
-                early_charge::cancel(&mut parts.extensions);
                 if let Some(begun) = begun {
                     begun.cancel_own();
                 }
-                Verdict::Refuse(self.refuse_unavailable(&parts))
+                Verdict::Refuse(self.refuse_unavailable(&mut parts))
             }
             #[cfg(feature = "redis")]
             (Outcome::Unavailable, OnLimit::Warn) => self.unchecked(parts, body),
@@ -183,8 +180,10 @@ impl Settings {
         Verdict::Pass(Request::from_parts(parts, body), None)
     }
 
-    /// The response to a request that a limit denies.
-    pub(crate) fn refuse(&self, denied: Denied, request: &Parts) -> Response<Bytes> {
+    /// The response to a request that a limit denies. As with the other refusals, what layers have taken for
+    /// it before its body was read comes back.
+    pub(crate) fn refuse(&self, denied: Denied, request: &mut Parts) -> Response<Bytes> {
+        early_charge::cancel(&mut request.extensions);
         self.observer.decided(&Decision::Denied(&denied));
         let mut response = self.responder.respond(Refusal::Denied(&denied), request);
         let told = response.headers_mut();
@@ -201,7 +200,8 @@ impl Settings {
     }
 
     /// The response to a request of which nobody knows whose it is.
-    pub(crate) fn refuse_missing(&self, missing: MissingPart, request: &Parts) -> Response<Bytes> {
+    pub(crate) fn refuse_missing(&self, missing: MissingPart, request: &mut Parts) -> Response<Bytes> {
+        early_charge::cancel(&mut request.extensions);
         self.observer.decided(&Decision::Missing(&missing));
         let mut response = self.responder.respond(Refusal::Missing(&missing), request);
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -213,7 +213,8 @@ impl Settings {
 
     /// The response to a request that cannot be decided on.
     #[cfg(feature = "redis")]
-    pub(crate) fn refuse_unavailable(&self, request: &Parts) -> Response<Bytes> {
+    pub(crate) fn refuse_unavailable(&self, request: &mut Parts) -> Response<Bytes> {
+        early_charge::cancel(&mut request.extensions);
         self.observer.decided(&Decision::Unavailable);
         let mut response = self.responder.respond(Refusal::Unavailable(&Unavailable), request);
         Unavailable.write_fields(response.headers_mut());
