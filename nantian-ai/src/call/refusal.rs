@@ -196,7 +196,7 @@ fn wait_in_words(target: &Target, status: StatusCode, said: &[u8]) -> Option<Dur
     if target.dialect() == Dialect::Gemini {
         return gemini::asked_wait(said);
     }
-    let headers = openai::limits_in(said);
+    let headers = openai::limit_headers(said);
     Failure::Response { status, headers: &headers }.asked_at(SystemTime::now())
 }
 

@@ -40,13 +40,13 @@ impl Fields {
     }
 
     /// Reads the outermost object of what a provider says.
-    pub(crate) fn parse_answer(body: &[u8]) -> Result<Self, Fault> {
-        Self::outermost(Value::parse_answer(body)).map_err(|_| Fault::unreadable())
+    pub(crate) fn parse_said(body: &[u8]) -> Result<Self, Fault> {
+        Self::outermost(Value::parse_said(body)).map_err(|_| Fault::unreadable())
     }
 
     /// The same, unless it says an error instead.
-    pub(crate) fn parse_reply(body: &[u8]) -> Result<Self, Fault> {
-        let mut fields = Self::parse_answer(body)?;
+    pub(crate) fn parse_unless_error(body: &[u8]) -> Result<Self, Fault> {
+        let mut fields = Self::parse_said(body)?;
         match fields.take("error") {
             Some(error) => Err(fault::of_error(error)),
             None => Ok(fields),

@@ -28,7 +28,7 @@ pub struct StreamDecoder {
 
 /// Writes a stream for a client.
 ///
-/// It knows no clock: [`StreamEncoder::passed`] tells it the time.
+/// It knows no clock: [`StreamEncoder::set_took`] tells it the time.
 #[derive(Clone, Debug)]
 pub struct StreamEncoder {
     writer: Writer,
@@ -268,9 +268,9 @@ impl StreamEncoder {
 
     /// How long ago the answer was asked for, when the events come that follow. Ollama's clients are told how
     /// long an answer takes: by [`Defaults::took`] if nothing else is said.
-    pub fn passed(&mut self, took: Duration) {
+    pub fn set_took(&mut self, took: Duration) {
         if let Writer::Ollama(writer) = &mut self.writer {
-            writer.passed(took);
+            writer.set_took(took);
         }
     }
 

@@ -64,7 +64,7 @@ impl Value {
 
     /// Reads what a provider says. JavaScript cuts characters in two, so that an event may end with one half
     /// and the next begin with the other: U+FFFD stands for each.
-    pub(crate) fn parse_answer(body: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(crate) fn parse_said(body: &[u8]) -> Result<Self, serde_json::Error> {
         Self::parse(body).or_else(|error| match without_halves(body) {
             Some(whole) => Self::parse(&whole),
             None => Err(error),
@@ -322,14 +322,10 @@ mod tests {
             (r#""\ud83c\\udf0d""#, "\u{fffd}\\udf0d"),
         ] {
             assert!(Value::parse(said.as_bytes()).is_err(), "{said}");
-            assert_eq!(
-                Value::parse_answer(said.as_bytes()).unwrap(),
-                Value::String(read.to_owned()),
-                "{said}"
-            );
+            assert_eq!(Value::parse_said(said.as_bytes()).unwrap(), Value::String(read.to_owned()), "{said}");
         }
         for bad in [r#""\ud83c"#, r#""\ud83"#, r#""\\ud83c"#, "<html>"] {
-            assert!(Value::parse_answer(bad.as_bytes()).is_err(), "{bad}");
+            assert!(Value::parse_said(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 

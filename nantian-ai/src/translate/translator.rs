@@ -136,7 +136,7 @@ impl Translator {
     }
 
     fn say(&mut self, out: &mut Vec<u8>) {
-        self.encoder.passed(self.begun.elapsed());
+        self.encoder.set_took(self.begun.elapsed());
         while let Some(mut event) = self.events.pop_front() {
             // Of a stream that has been ended here more may come.
             if self.ended {

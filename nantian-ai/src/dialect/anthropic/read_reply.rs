@@ -8,7 +8,7 @@ use crate::ir::{Fault, Losses, Reply, Stop, Tier, Tokens};
 pub(super) const ABOUT_ITSELF: [&str; 2] = ["role", "type"];
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse_reply(body)?;
+    let mut fields = Fields::parse_unless_error(body)?;
     let mut losses = Losses::default();
     let Some(Value::Array(blocks)) = fields.take("content") else {
         return Err(Fault::unreadable());

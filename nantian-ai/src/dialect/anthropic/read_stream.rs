@@ -19,7 +19,7 @@ pub(crate) struct StreamReader {
 impl StreamReader {
     /// Reads the data of one event.
     pub(crate) fn event(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
-        let Ok(mut event) = Fields::parse_answer(data) else {
+        let Ok(mut event) = Fields::parse_said(data) else {
             return sink(Event::Failed(Fault::unreadable()));
         };
         let kind = event.any_text("type").unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::ir::{Block, Fault, FaultKind, Losses, Reasoning, Reply, Tokens, ToolC
 const ABOUT_ITSELF: [&str; 4] = ["metrics", "p", "performanceConfig", "serviceTier"];
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse_answer(body)?;
+    let mut fields = Fields::parse_said(body)?;
     let mut output = fields.take("output").map(Fields::lenient).ok_or_else(Fault::unreadable)?;
     let mut losses = Losses::default();
     let mut content = Vec::new();

@@ -40,7 +40,7 @@ impl StreamReader {
             return sink(Event::Failed(exception(frame)));
         };
         let payload: &[u8] = if frame.payload().is_empty() { b"{}" } else { frame.payload() };
-        let Ok(mut event) = Fields::parse_answer(payload) else {
+        let Ok(mut event) = Fields::parse_said(payload) else {
             return sink(Event::Failed(Fault::unreadable()));
         };
         if !std::mem::replace(&mut self.started, true) {

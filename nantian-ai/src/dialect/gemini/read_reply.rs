@@ -25,7 +25,7 @@ const ABOUT_ITSELF: [&str; 5] = ["avgLogprobs", "finishMessage", "index", "safet
 const ABOUT_THE_PROVIDER: [&str; 3] = ["createTime", "modelStatus", "promptFeedback"];
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
-    let body = Value::parse_answer(body).map_err(|_| Fault::unreadable())?;
+    let body = Value::parse_said(body).map_err(|_| Fault::unreadable())?;
     let Value::Object(_) = &body else { return Err(error_of(body)) };
     let mut fields = Fields::lenient(body);
     if let Some(error) = fields.take("error") {

@@ -49,7 +49,7 @@ impl StreamReader {
 
     /// Reads the data of one event.
     pub(crate) fn event(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
-        let body = match Value::parse_answer(data) {
+        let body = match Value::parse_said(data) {
             Ok(body @ Value::Object(_)) => body,
             Ok(body @ Value::Array(_)) => return sink(Event::Failed(error_of(body))),
             _ => return sink(Event::Failed(Fault::unreadable())),

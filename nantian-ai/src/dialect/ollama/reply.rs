@@ -18,7 +18,7 @@ pub(super) const ABOUT_ITSELF: [&str; 7] = [
 ];
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse_reply(body)?;
+    let mut fields = Fields::parse_unless_error(body)?;
     if fields.take("done") != Some(Value::Bool(true)) {
         return Err(Fault::truncated());
     }

@@ -40,7 +40,7 @@ impl StreamReader {
     }
 
     pub(crate) fn line(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
-        let mut line = match Fields::parse_reply(data) {
+        let mut line = match Fields::parse_unless_error(data) {
             Ok(line) => line,
             Err(fault) => return sink(Event::Failed(fault)),
         };
@@ -118,7 +118,7 @@ impl StreamWriter {
     }
 
     /// How long ago the answer was asked for.
-    pub(crate) fn passed(&mut self, took: Duration) {
+    pub(crate) fn set_took(&mut self, took: Duration) {
         self.defaults.took = took;
     }
 

@@ -11,7 +11,7 @@ pub(crate) fn has_limits_in_bodies(provider: &str) -> bool {
 }
 
 /// The fields that are in a body, as those of a head.
-pub(crate) fn limits_in(body: &[u8]) -> HeaderMap {
+pub(crate) fn limit_headers(body: &[u8]) -> HeaderMap {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let fields = body.pointer("/error/metadata/headers").and_then(Value::as_object);
     let field = |(name, value): (&String, &Value)| {

@@ -29,7 +29,7 @@ mod write_stream;
 pub(super) use self::allowed_tools::read_allowed;
 pub(crate) use self::cursor::{has_form_of_responses, is_of_cursor, own_names};
 pub(super) use self::details::{OF_OPENROUTER, is_of_openrouter};
-pub(crate) use self::limits::{has_limits_in_bodies, limits_in};
+pub(crate) use self::limits::{has_limits_in_bodies, limit_headers};
 pub(crate) use self::names::{known_names, limit_renamed};
 pub(crate) use self::profile::{
     is_mistral, refused_reasoning, refuses_thought_parts, takes_turns, tells_templates, wants_brief_ids,

@@ -35,7 +35,7 @@ pub(super) const ABOUT_THE_PROVIDER: [&str; 11] = [
 pub(super) const SIGNATURES: &str = "tool_calls.extra_content";
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse_reply(body)?;
+    let mut fields = Fields::parse_unless_error(body)?;
     let mut losses = Losses::default();
     let choice = fields.any_list("choices").into_iter().next().ok_or_else(Fault::unreadable)?;
     let mut choice = Fields::lenient(choice);

@@ -62,7 +62,7 @@ impl StreamReader {
         if data.trim_ascii() == b"[DONE]" {
             return self.end(sink);
         }
-        let mut chunk = match Fields::parse_reply(data) {
+        let mut chunk = match Fields::parse_unless_error(data) {
             Ok(chunk) => chunk,
             Err(fault) => return sink(Event::Failed(fault)),
         };

@@ -42,7 +42,7 @@ const ABOUT_ITSELF: [&str; 32] = [
 ];
 
 pub(crate) fn decode(body: &[u8], ids: &mut ToolIds) -> Result<(Reply, Losses), Fault> {
-    let mut fields = Fields::parse_reply(body)?;
+    let mut fields = Fields::parse_unless_error(body)?;
     let stop = read_stop(&mut fields).ok_or_else(Fault::unreadable)?;
     let Some(Value::Array(output)) = fields.take("output") else {
         return Err(Fault::unreadable());

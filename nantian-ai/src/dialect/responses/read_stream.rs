@@ -49,7 +49,7 @@ impl StreamReader {
 
     /// Reads the data of one event.
     pub(crate) fn event(&mut self, data: &[u8], sink: &mut impl FnMut(Event)) {
-        let Ok(mut event) = Fields::parse_answer(data) else {
+        let Ok(mut event) = Fields::parse_said(data) else {
             // Some providers end their streams as those of Chat Completions end.
             if data.trim_ascii() != b"[DONE]" {
                 sink(Event::Failed(Fault::unreadable()));
