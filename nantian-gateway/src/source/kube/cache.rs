@@ -135,21 +135,19 @@ impl ObjectCache {
 
     /// Reads what the Gateways of this controller refer to, and those of no other.
     pub(super) fn answer_for(&self, controller: ControllerName) {
-        let mut state = self.state();
-        let State { seen, values, .. } = &mut *state;
-        values.answer_for(controller, seen);
-        drop(state);
-        self.tell();
+        self.update(|State { seen, values, .. }| {
+            values.answer_for(controller, seen);
+            true
+        });
     }
 
     /// Notes which kinds the server does not serve.
     pub(super) fn set_absent(&self, absent: BTreeSet<Kind>) {
-        let mut state = self.state();
-        if state.absent != absent {
+        self.update(|state| {
+            let are_others = state.absent != absent;
             state.absent = absent;
-            drop(state);
-            self.tell();
-        }
+            are_others
+        });
     }
 
     /// The kinds that the server does not serve.
@@ -163,13 +161,11 @@ impl ObjectCache {
     /// read, unless `is_listed` says that they may be, though not watched.
     pub(super) fn withhold(&self, part: &Part, is_listed: bool) {
         let Some(namespace) = &part.namespace else { return };
-        let mut state = self.state();
-        let is_other = state.withheld.entry(namespace.clone()).or_default().insert(part.kind);
-        let lets_go = !is_listed && part.kind.is_read_on_reference() && state.lose_unread(part);
-        drop(state);
-        if is_other || lets_go {
-            self.tell();
-        }
+        self.update(|state| {
+            let is_other = state.withheld.entry(namespace.clone()).or_default().insert(part.kind);
+            let lets_go = !is_listed && part.kind.is_read_on_reference() && state.lose_unread(part);
+            is_other || lets_go
+        });
     }
 
     /// Whether the namespace of a part is withheld.
@@ -181,10 +177,7 @@ impl ObjectCache {
     pub(super) fn set_listed(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
         let was_unlisted = |kinds: &mut BTreeSet<Kind>| kinds.remove(&part.kind);
-        let is_told = self.state().withheld.get_mut(namespace).is_some_and(was_unlisted);
-        if is_told {
-            self.tell();
-        }
+        self.update(|state| state.withheld.get_mut(namespace).is_some_and(was_unlisted));
     }
 
     /// The namespaces of which nothing is handed out, as far as they are there.
@@ -223,47 +216,35 @@ impl ObjectCache {
             owner: owner(kind, &name, &object.data),
             status: object.data.get("status").cloned().unwrap_or_default(),
         };
-        let mut state = self.state();
-        let before = state.seen.insert(name.clone(), seen);
-        if before.as_ref().is_some_and(|before| Some(before) == state.seen.get(&name)) {
-            // Listed again, and the same.
-            return Some(name);
-        }
-        let State { seen, values, .. } = &mut *state;
-        let is_told = if kind.is_read_on_reference() {
-            values.look_at(&name, seen)
-        } else {
+        self.update(|state| {
+            let before = state.seen.insert(name.clone(), seen);
+            if before.as_ref().is_some_and(|before| Some(before) == state.seen.get(&name)) {
+                // Listed again, and the same.
+                return false;
+            }
+            let State { seen, values, .. } = state;
+            if kind.is_read_on_reference() {
+                return values.look_at(&name, seen);
+            }
             values.refer(&name, references(kind, &name.name.namespace, &object.data), seen);
             let controller = object.data.pointer("/spec/controllerName").and_then(Value::as_str);
             state.count_anew(kind, &name, controller, before.as_ref());
             state.change(&name, before.is_some(), kind, plain(kind, object));
             true
-        };
-        drop(state);
-        if is_told {
-            self.tell();
-        }
+        });
         Some(name)
     }
 
     pub(super) fn remove(&self, kind: Kind, metadata: &ObjectMeta) {
         let Some(name) = name(kind, metadata) else { return };
-        let mut state = self.state();
         // The one that was made in its place may have been read before it was told of.
         let is_it = |seen: &Seen| !kind.is_read_on_reference() || seen.uid == metadata.uid;
-        let is_told = state.seen.get(&name).is_some_and(is_it) && state.forget(kind, &name);
-        drop(state);
-        if is_told {
-            self.tell();
-        }
+        self.update(|state| state.seen.get(&name).is_some_and(is_it) && state.forget(kind, &name));
     }
 
     /// Removes every object of a part that is not among those that were listed.
     pub(super) fn retain(&self, part: &Part, listed: &BTreeSet<ObjectRef>) {
-        let is_told = self.state().retain(part, |name| listed.contains(name));
-        if is_told {
-            self.tell();
-        }
+        self.update(|state| state.retain(part, |name| listed.contains(name)));
     }
 
     /// Whether the namespace of a part is not there.
@@ -275,15 +256,13 @@ impl ObjectCache {
     /// be listed anew there: what guards the others does not go before them. Of other kinds the watch tells.
     pub(super) fn clear(&self, part: &Part) {
         let Some(namespace) = &part.namespace else { return };
-        let mut state = self.state();
-        let mut is_told = false;
-        for kind in state.withheld.get(namespace).cloned().unwrap_or_default() {
-            is_told |= state.retain(&Part { kind, ..part.clone() }, |_| false);
-        }
-        drop(state);
-        if is_told {
-            self.tell();
-        }
+        self.update(|state| {
+            let mut is_told = false;
+            for kind in state.withheld.get(namespace).cloned().unwrap_or_default() {
+                is_told |= state.retain(&Part { kind, ..part.clone() }, |_| false);
+            }
+            is_told
+        });
     }
 
     /// Up to `limit` Secrets and ConfigMaps to read, apart from those that are `left_out`, each with the
@@ -313,32 +292,29 @@ impl ObjectCache {
         version: &Option<String>,
         object: Option<(Kind, DynamicObject)>,
     ) {
-        let mut state = self.state();
-        let State { seen, values, .. } = &mut *state;
-        let Some(known) = seen.get_mut(name) else { return };
-        let is_last = known.resource_version == *version;
-        let Some((kind, object)) = object else {
+        self.update(|state| {
+            let State { seen, values, changes, .. } = state;
+            let Some(known) = seen.get_mut(name) else { return false };
+            let is_last = known.resource_version == *version;
+            let Some((kind, object)) = object else {
+                if is_last {
+                    state.lose(name);
+                }
+                return is_last;
+            };
+            let ObjectMeta { uid, resource_version, .. } = object.metadata.clone();
             if is_last {
-                state.lose(name);
-                drop(state);
-                self.tell();
+                (known.uid, known.resource_version) = (uid, resource_version.clone());
+            } else if known.uid != uid {
+                // Whether it is the older one or the younger one is known when it is read again.
+                return false;
             }
-            return;
-        };
-        let ObjectMeta { uid, resource_version, .. } = object.metadata.clone();
-        if is_last {
-            (known.uid, known.resource_version) = (uid, resource_version.clone());
-        } else if known.uid != uid {
-            // Whether it is the older one or the younger one is known when it is read again.
-            return;
-        }
-        if values.is_wanted(name, seen) && values.read(name, &resource_version) {
-            state.changes.insert(name.clone(), Change::Seen(kind, plain(kind, object)));
-        }
-        let State { seen, values, .. } = &mut *state;
-        values.look_at(name, seen);
-        drop(state);
-        self.tell();
+            if values.is_wanted(name, seen) && values.read(name, &resource_version) {
+                changes.insert(name.clone(), Change::Seen(kind, plain(kind, object)));
+            }
+            values.look_at(name, seen);
+            true
+        });
     }
 
     /// Whether every Secret and ConfigMap that is there and referred to was read.
@@ -362,8 +338,14 @@ impl ObjectCache {
         self.wants.notify_one();
     }
 
-    fn tell(&self) {
-        self.state().let_go();
+    /// Makes a change, and tells of it if it returns that it is of any concern.
+    fn update(&self, change: impl FnOnce(&mut State) -> bool) {
+        let mut state = self.state();
+        if !change(&mut state) {
+            return;
+        }
+        state.let_go();
+        drop(state);
         self.changed.notify_one();
         self.wants.notify_one();
         self.reported.send_replace(());
