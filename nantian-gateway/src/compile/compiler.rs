@@ -12,7 +12,7 @@ use crate::{
     filter::{FilterLayer, RedirectLayer},
     ir::{self, Ir, ObjectName, Policies, PolicyId, RouteId},
     listen::PortKey,
-    policy::{CookieNames, Downstream, Meter, PluginPlace, Plugins, RateLimits, SessionScope},
+    policy::{CookieNames, Downstream, PluginPlace, Plugins, RateLimits, ServiceUsage, SessionScope},
     route::{RouterBuilder, RuleIndex},
     snapshot::{Port, Snapshot},
     translate::conditions::Reason,
@@ -218,7 +218,7 @@ impl<'a> Compiler<'a> {
         };
         let meter = match &share.target {
             ir::Target::Backend(id) if counts_tokens && matches!(target, CompiledTarget::Service(..)) => {
-                Some(Meter::of(id))
+                Some(ServiceUsage::of(id))
             }
             _ => None,
         };

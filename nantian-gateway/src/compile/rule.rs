@@ -9,7 +9,7 @@ use crate::{
     filter::{FilterLayer, RedirectLayer, RetryBudget},
     ir,
     metrics::RouteMetrics,
-    policy::{Meter, Plugins, RateLimits},
+    policy::{Plugins, RateLimits, ServiceUsage},
     upstream::{Destination, UpstreamTls},
 };
 
@@ -58,7 +58,7 @@ pub(crate) struct CompiledBackend {
     /// When it is tried again, and how often that may be.
     pub(crate) retry: Option<(ir::RouteRetry, Arc<RetryBudget>)>,
     /// Some limit counts tokens, and the target does not meter itself.
-    pub(crate) meter: Option<Meter>,
+    pub(crate) meter: Option<ServiceUsage>,
     /// How clients stay with the endpoints of a Service.
     pub(crate) sessions: Option<Sessions>,
     pub(crate) target: CompiledTarget,

@@ -14,7 +14,7 @@ mod wasm;
 
 pub(crate) use self::{
     ai::{
-        AiObserver, Cutoff, InvalidAiService, Meter, ModelChoice, OwnIdentities, Tokens, WordsLayer,
+        AiObserver, Cutoff, InvalidAiService, ModelChoice, OwnIdentities, ServiceUsage, Tokens, WordsLayer,
         ai_layer, ai_target, check_ai_service, check_identity, model_route, refusal, service_info,
     },
     load_balancing::{balance_config, balance_layer, endpoints},

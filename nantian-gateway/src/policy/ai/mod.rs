@@ -9,23 +9,18 @@ mod target;
 mod tokens;
 mod words;
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use http::{Request, Response};
 use nantian_ai::{
     AiLayer, BodyMemory, Error, Target,
     body::RequestBody,
     route::{Choice, ModelRoute, RouteBody, StandIn},
-    usage::UsageLayer,
 };
 use nantian_ratelimit::{Attempted, HeldBytes};
-use tower::{Layer, Service, ServiceBuilder, layer::layer_fn};
+use tower::{Layer, Service, ServiceBuilder};
 
-use self::{
-    asking::{Ask, AskAgain, Asking},
-    settle::settle,
-};
-use super::verdict::{UNMETERED, UNSENT, mark_unsent};
+use super::verdict::{UNSENT, mark_unsent};
 use crate::{
     body::{Body, BoxError},
     compile::{BackendService, LocalService},
@@ -34,6 +29,7 @@ use crate::{
 };
 
 pub(crate) use self::{
+    asking::ServiceUsage,
     cutoff::Cutoff,
     observe::{AiObserver, service_info},
     target::{InvalidAiService, ai_target, check_ai_service, check_identity},
@@ -146,53 +142,6 @@ fn note_failure<B>(mut response: Response<B>) -> Response<B> {
         response.extensions_mut().insert(why);
     }
     response
-}
-
-/// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens, and
-/// asks its streams what they used.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    asking: Asking,
-}
-
-/// The layer of a [`Meter`].
-#[derive(Debug)]
-pub(crate) struct MeterLayer {
-    asking: Asking,
-    memory: BodyMemory,
-}
-
-impl Meter {
-    /// Of a Service that is told of by this name.
-    pub(crate) fn of(service: &dyn fmt::Display) -> Self {
-        Self { asking: Asking::of(service) }
-    }
-
-    /// Its layer, which reads events within `memory`.
-    pub(crate) fn within(&self, memory: &BodyMemory) -> MeterLayer {
-        MeterLayer { asking: self.asking.clone(), memory: memory.clone() }
-    }
-}
-
-impl<S> Layer<S> for MeterLayer
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
-    S::Future: 'static,
-{
-    type Service = BackendService;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        LocalService::new(
-            ServiceBuilder::new()
-                .layer(layer_fn(|inner| Ask { inner: LocalService::new(inner), asking: self.asking.clone() }))
-                .map_response(|response: Response<_>| response.map(Body::boxed))
-                .layer(UsageLayer::new(settle).memory(self.memory.clone()))
-                .map_request(|request: Request<_>| request.map(Body::boxed))
-                .layer(UNMETERED)
-                .layer(UNSENT)
-                .service(AskAgain { inner: LocalService::new(inner), asking: self.asking.clone() }),
-        )
-    }
 }
 
 #[cfg(test)]

@@ -21,17 +21,21 @@ use http::{
 };
 use http_body::Frame;
 use nantian_ai::{
-    Surface,
+    BodyMemory, Surface,
     body::RequestBody,
-    usage::{AsksForUsage, HideUsage, ask_for_usage, refuses_to_tell_usage},
+    usage::{AsksForUsage, HideUsage, UsageLayer, ask_for_usage, refuses_to_tell_usage},
 };
-use tower::Service;
+use tower::{Layer, Service, ServiceBuilder, layer::layer_fn};
 
+use super::settle::settle;
 use crate::{
     body::{Body, BoxError},
-    compile::{BackendService, LocalFuture},
+    compile::{BackendService, LocalFuture, LocalService},
     kept::KeptBytes,
-    policy::peeked_body::PeekedBody,
+    policy::{
+        peeked_body::PeekedBody,
+        verdict::{UNMETERED, UNSENT},
+    },
     sync::lock,
 };
 
@@ -42,12 +46,20 @@ const MOST_OF_REFUSAL: u64 = 64 << 10;
 /// The most models of a Service of which something is known: clients name whatever they like.
 const MOST_MODELS: usize = 256;
 
-/// What the models of a Service do when they are asked. Its clones share it.
+/// Meters the replies of a plain Service that speaks a dialect, for a TokenPolicy that counts tokens, and
+/// knows what its models do when their streams are asked what they used. Its clones share that.
 #[derive(Debug, Clone)]
-pub(super) struct Asking {
+pub(crate) struct ServiceUsage {
     service: Arc<str>,
     hasher: RandomState,
     learnt: Arc<Mutex<HashMap<Key, Model, RandomState>>>,
+}
+
+/// The layer of a [`ServiceUsage`].
+#[derive(Debug)]
+pub(crate) struct MeterLayer {
+    usage: ServiceUsage,
+    memory: BodyMemory,
 }
 
 /// The hash of a path, a model, and whether its stream is one for some readers only.
@@ -66,16 +78,16 @@ enum Model {
 
 /// Asks, and hides what is told.
 #[derive(Debug, Clone)]
-pub(super) struct Ask {
-    pub(super) inner: BackendService,
-    pub(super) asking: Asking,
+struct Ask {
+    inner: BackendService,
+    usage: ServiceUsage,
 }
 
 /// Sends what was refused for being asked as its client has said it.
 #[derive(Debug, Clone)]
-pub(super) struct AskAgain {
-    pub(super) inner: BackendService,
-    pub(super) asking: Asking,
+struct AskAgain {
+    inner: BackendService,
+    usage: ServiceUsage,
 }
 
 /// In the extensions of a request that asks more than its client.
@@ -100,6 +112,27 @@ struct HidingBody {
     /// What comes after the last event.
     end: Option<Frame<Bytes>>,
     is_over: bool,
+}
+
+impl<S> Layer<S> for MeterLayer
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + 'static,
+    S::Future: 'static,
+{
+    type Service = BackendService;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LocalService::new(
+            ServiceBuilder::new()
+                .layer(layer_fn(|inner| Ask { inner: LocalService::new(inner), usage: self.usage.clone() }))
+                .map_response(|response: Response<_>| response.map(Body::boxed))
+                .layer(UsageLayer::new(settle).memory(self.memory.clone()))
+                .map_request(|request: Request<_>| request.map(Body::boxed))
+                .layer(UNMETERED)
+                .layer(UNSENT)
+                .service(AskAgain { inner: LocalService::new(inner), usage: self.usage.clone() }),
+        )
+    }
 }
 
 impl Service<Request<Body>> for Ask {
@@ -140,13 +173,18 @@ impl Service<Request<Body>> for AskAgain {
     }
 }
 
-// === impl Asking ===
+// === impl ServiceUsage ===
 
-impl Asking {
+impl ServiceUsage {
     /// Of a Service that is told of by this name.
-    pub(super) fn of(service: &dyn fmt::Display) -> Self {
+    pub(crate) fn of(service: &dyn fmt::Display) -> Self {
         let service = service.to_string().into();
         Self { service, hasher: RandomState::default(), learnt: Arc::default() }
+    }
+
+    /// The layer that meters, which reads events within `memory`.
+    pub(crate) fn within(&self, memory: &BodyMemory) -> MeterLayer {
+        MeterLayer { usage: self.clone(), memory: memory.clone() }
     }
 
     fn key(&self, uri: &Uri, asks: &AsksForUsage) -> Key {
@@ -203,7 +241,7 @@ impl Ask {
         let asks = ask_for_usage(surface, said)?;
         // Of its own words a client is told the refusal, and nothing is learnt of them.
         if asks.is_added {
-            let asked = self.asking.way(self.asking.key(&parts.uri, &asks), said)?;
+            let asked = self.usage.way(self.usage.key(&parts.uri, &asks), said)?;
             parts.extensions.insert(asked);
         }
         Some(asks.body)
@@ -218,7 +256,7 @@ impl AskAgain {
         let again = asked.said.map(|said| (parts.clone(), said));
         let response = self.inner.call(Request::from_parts(parts, body)).await?;
         if again.is_some() && is_stream(&response) {
-            self.asking.learn(asked.key, Model::Takes);
+            self.usage.learn(asked.key, Model::Takes);
         }
         if !matches!(response.status().as_u16(), 400 | 422) {
             return Ok(response);
@@ -228,14 +266,14 @@ impl AskAgain {
         let is_refused = refuses_to_tell_usage(head.status, &refusal.data);
         let Some((parts, said)) = again.filter(|_| is_refused) else {
             if is_refused {
-                self.asking.learn(asked.key, Model::Doubted);
+                self.usage.learn(asked.key, Model::Doubted);
             }
             return Ok(Response::from_parts(head, refusal.then(body)));
         };
         let response = self.inner.call(with_body(parts, RequestBody::from(said.body.clone()))).await?;
         // An answer in one piece says nothing of streams: another request was read there than here.
         if is_stream(&response) {
-            self.asking.learn(asked.key, Model::Refuses);
+            self.usage.learn(asked.key, Model::Refuses);
         }
         Ok(response)
     }

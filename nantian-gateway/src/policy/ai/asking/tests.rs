@@ -5,11 +5,10 @@ use std::{
 
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use nantian_ai::BodyMemory;
-use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower::{ServiceExt as _, service_fn};
 
-use super::{super::Meter, *};
-use crate::{compile::LocalService, kept::tests::all_but};
+use super::*;
+use crate::kept::tests::all_but;
 
 const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\ndata: [DONE]\n\n";
 const REFUSAL: &str = r#"{"error":{"message":"Unknown parameter: 'stream_options'"}}"#;
@@ -17,7 +16,7 @@ const STREAMS: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
 /// A Service behind its meter, whose models other than `new` know no `stream_options` unless it takes them.
 struct Metered {
-    meter: Meter,
+    usage: ServiceUsage,
     /// What it was sent.
     seen: Rc<RefCell<Vec<String>>>,
     takes: Rc<Cell<bool>>,
@@ -25,7 +24,7 @@ struct Metered {
 
 impl Metered {
     fn new() -> Self {
-        Self { meter: Meter::of(&"demo/models:80"), seen: Rc::default(), takes: Rc::default() }
+        Self { usage: ServiceUsage::of(&"demo/models:80"), seen: Rc::default(), takes: Rc::default() }
     }
 
     fn service(&self) -> BackendService {
@@ -53,7 +52,7 @@ impl Metered {
     async fn send(&self, body: &'static str) -> (StatusCode, Bytes) {
         let request = Request::post("/v1/chat/completions").header(CONTENT_LENGTH, body.len());
         let request = request.body(Body::full(body)).unwrap();
-        let layer = self.meter.within(&BodyMemory::new(1 << 20));
+        let layer = self.usage.within(&BodyMemory::new(1 << 20));
         let response = layer.layer(self.service()).oneshot(request).await.unwrap();
         (response.status(), response.into_body().collect().await.unwrap().to_bytes())
     }
@@ -142,7 +141,7 @@ async fn an_event_that_has_not_ended_counts_with_the_bodies() {
     let request = Request::post("/v1/chat/completions").header(CONTENT_LENGTH, STREAMS.len());
     let request = request.body(Body::full(STREAMS)).unwrap();
     let memory = BodyMemory::new(8 << 20);
-    let layer = Meter::of(&"demo/models:80").within(&memory);
+    let layer = ServiceUsage::of(&"demo/models:80").within(&memory);
     let mut response = layer.layer(service).oneshot(request).await.unwrap();
     response.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(memory.held() >> 20, 1);
