@@ -1,26 +1,21 @@
 //! AIService: models at providers, with their credentials.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use http::HeaderValue;
-use k8s_openapi::api::core::v1::Secret;
 use nantian_ai::{InvalidTarget, Provider, Scheme};
 use nantian_crd::{AiService, Auth, AuthType, Backoff, Format};
 
-use super::{attach, telemetry};
+use super::{attach, secret::ReferredSecret, telemetry};
 use crate::{
     gates::Feature,
     ir::{self, AiAuth, BackendTransport, ObjectName, Policies, Retry, RetryBackoff},
     policy::{InvalidAiService, check_ai_service, check_identity},
     source::ObjectRef,
     translate::{
-        cluster_state::{ClusterState, Report, secret_entry},
+        cluster_state::{ClusterState, Report},
         conditions::{Condition, ConditionType, Conditions, Reason},
         fault::{Fault, Path},
-        hostname,
         status::{ObjectStatus, PlainStatus},
     },
 };
@@ -231,39 +226,25 @@ fn credential(
     spec: &Auth,
     kind: AuthType,
 ) -> Result<ir::Secret, Fault> {
-    let fault = |problem: String| Fault::at(Reason::SecretNotFound, Path::SPEC.field("auth"), problem);
-    let Some(secret) = &spec.secret else { return Err(fault("secret is missing".to_owned())) };
-    let name = ObjectName::new(service.namespace.as_str(), secret.as_str());
-    let shown = shown(&name);
-    let Some(secret) = cluster.objects.secrets.get(&name) else {
-        return Err(fault(format!("{shown} does not exist")).absent());
-    };
-    let key = match &spec.key {
-        Some(key) => key,
-        None if kind == AuthType::Aws => {
-            return account(secret).ok_or_else(|| {
-                fault(format!("{shown} has not the entries of an account of AWS, or they cannot be sent"))
-            });
+    let path = Path::SPEC.field("auth");
+    let fault = |problem: String| Fault::at(Reason::SecretNotFound, path, problem);
+    let Some(name) = &spec.secret else { return Err(fault("secret is missing".to_owned())) };
+    let secret = ReferredSecret::find(cluster, &service.namespace, name, path)?;
+    match kind {
+        AuthType::Aws if spec.key.is_none() => account(&secret)
+            .ok_or_else(|| secret.fault("has not the entries of an account of AWS, or they cannot be sent")),
+        AuthType::Azure if spec.key.is_none() && secret.only_key().is_none() => application(&secret)
+            .ok_or_else(|| secret.fault("has not the entries of an application of Entra ID")),
+        _ => {
+            let (key, value) = secret.entry(spec.key.as_deref())?;
+            let value = value.trim_ascii_end();
+            if !is_sendable(value, kind) {
+                let shown = &secret.shown;
+                return Err(fault(format!("entry {key:?} of {shown} cannot be sent in a header")));
+            }
+            Ok(ir::Secret(value.to_vec()))
         }
-        None if kind == AuthType::Azure && only_key(secret).is_none() => {
-            return application(secret)
-                .ok_or_else(|| fault(format!("{shown} has not the entries of an application of Entra ID")));
-        }
-        None => only_key(secret)
-            .ok_or_else(|| fault(format!("{shown} has not exactly one entry, so key is needed")))?,
-    };
-    let value = secret_entry(secret, key).ok_or_else(|| fault(format!("{shown} has no entry {key:?}")))?;
-    let value = value.trim_ascii_end();
-    if !is_sendable(value, kind) {
-        return Err(fault(format!("entry {key:?} of {shown} cannot be sent in a header")));
     }
-    Ok(ir::Secret(value.to_vec()))
-}
-
-/// The Secret in messages. What is no name may be the credential itself, put where its name belongs.
-pub(super) fn shown(name: &ObjectName) -> String {
-    let is_name = hostname::is_name(&name.name) && !name.name.contains(|letter: char| letter.is_uppercase());
-    if is_name { format!("Secret {name}") } else { "the Secret".to_owned() }
 }
 
 /// Whether each of the credential's lines can be sent: in a header, by Basic as base64, by AWS as keys.
@@ -281,14 +262,10 @@ fn is_sendable(value: &[u8], kind: AuthType) -> bool {
 }
 
 /// The keys of an account of AWS, from the entries that AWS's own tools know, as one credential.
-fn account(secret: &Secret) -> Option<ir::Secret> {
-    let entry = |name: &str| {
-        let value =
-            secret_entry(secret, name).or_else(|| secret_entry(secret, &name.to_ascii_uppercase()))?;
-        Some(value.trim_ascii())
-    };
-    let mut keys = [entry("aws_access_key_id")?, entry("aws_secret_access_key")?].join(&b':');
-    if let Some(token) = entry("aws_session_token") {
+fn account(secret: &ReferredSecret<'_>) -> Option<ir::Secret> {
+    let keys = [secret.either_case("aws_access_key_id")?, secret.either_case("aws_secret_access_key")?];
+    let mut keys = keys.join(&b':');
+    if let Some(token) = secret.either_case("aws_session_token") {
         keys.push(b':');
         keys.extend_from_slice(token);
     }
@@ -297,12 +274,8 @@ fn account(secret: &Secret) -> Option<ir::Secret> {
 }
 
 /// An application of Entra ID, from the entries that Azure's own tools know, as one credential.
-fn application(secret: &Secret) -> Option<ir::Secret> {
-    let entry = |name: &str| {
-        let value =
-            secret_entry(secret, name).or_else(|| secret_entry(secret, &name.to_ascii_uppercase()))?;
-        std::str::from_utf8(value.trim_ascii()).ok()
-    };
+fn application(secret: &ReferredSecret<'_>) -> Option<ir::Secret> {
+    let entry = |name: &str| std::str::from_utf8(secret.either_case(name)?).ok();
     let application = serde_json::json!({
         "tenant": entry("azure_tenant_id")?,
         "appId": entry("azure_client_id")?,
@@ -310,13 +283,4 @@ fn application(secret: &Secret) -> Option<ir::Secret> {
         "authority": entry("azure_authority_host"),
     });
     Some(ir::Secret(application.to_string().into_bytes()))
-}
-
-pub(super) fn only_key(secret: &Secret) -> Option<&String> {
-    let data = secret.data.iter().flat_map(BTreeMap::keys);
-    let keys: BTreeSet<_> = data.chain(secret.string_data.iter().flat_map(BTreeMap::keys)).collect();
-    match keys.len() {
-        1 => keys.into_iter().next(),
-        _ => None,
-    }
 }

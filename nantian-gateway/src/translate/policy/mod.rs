@@ -7,7 +7,7 @@ mod backend_tls;
 mod balancing;
 mod outcome;
 mod pull_secret;
-mod secret_key;
+mod secret;
 mod target;
 mod telemetry;
 mod token;

@@ -5,15 +5,8 @@ use std::collections::BTreeMap;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 
-use super::ai::shown;
-use crate::{
-    ir::{ObjectName, Secret},
-    translate::{
-        cluster_state::{ClusterState, secret_entry},
-        conditions::Reason,
-        fault::{Fault, Path},
-    },
-};
+use super::secret::ReferredSecret;
+use crate::{ir::Secret, translate::fault::Fault};
 
 /// `.dockerconfigjson`: what `docker login` writes.
 #[derive(Deserialize)]
@@ -34,30 +27,22 @@ struct Login {
 }
 
 /// What the registry of an OCI URL is to be told, as `user:password`.
-pub(super) fn credentials(
-    cluster: &ClusterState<'_>,
-    name: &ObjectName,
-    url: &str,
-    path: &Path<'_>,
-) -> Result<Secret, Fault> {
-    let shown = shown(name);
-    let fault = |problem: &str| Fault::at(Reason::SecretNotFound, path, format_args!("{shown} {problem}"));
-    let secret = cluster.objects.secrets.get(name).ok_or_else(|| fault("does not exist").absent())?;
-    let logins = match secret_entry(secret, ".dockerconfigjson") {
+pub(super) fn credentials(secret: &ReferredSecret<'_>, url: &str) -> Result<Secret, Fault> {
+    let logins = match secret.get(".dockerconfigjson") {
         Some(json) => serde_json::from_slice::<DockerConfig>(json).map(|config| config.auths),
         None => {
-            let json = secret_entry(secret, ".dockercfg")
-                .ok_or_else(|| fault("has no entry \".dockerconfigjson\""))?;
+            let json =
+                secret.get(".dockercfg").ok_or_else(|| secret.fault("has no entry \".dockerconfigjson\""))?;
             serde_json::from_slice(json)
         }
     };
     // What the parser says may quote the credentials.
-    let logins = logins.map_err(|_| fault("holds no docker configuration"))?;
-    let login =
-        find(&logins, url).ok_or_else(|| fault("has no credentials for the registry of spec.wasm.url"))?;
+    let logins = logins.map_err(|_| secret.fault("holds no docker configuration"))?;
+    let login = find(&logins, url)
+        .ok_or_else(|| secret.fault("has no credentials for the registry of spec.wasm.url"))?;
     login
         .credentials()
-        .ok_or_else(|| fault("has no user name and password for the registry of spec.wasm.url"))
+        .ok_or_else(|| secret.fault("has no user name and password for the registry of spec.wasm.url"))
 }
 
 /// The login that names most of the URL: its host, in which a label may be `*`, and the beginning of its

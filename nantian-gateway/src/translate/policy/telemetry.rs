@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nantian_crd::{AiService, Langfuse, Observability, Otel, SecretKeyRef};
 
-use super::secret_key;
+use super::secret::ReferredSecret;
 use crate::{
     ir::{Collector, CollectorKind, ObjectName, Secret},
     pattern::{InvalidPattern, Share},
@@ -153,7 +153,9 @@ fn project(
     })?;
     let own = own.filter(|_| endpoint == langfuse_url(own_host));
     let referred = |reference: &SecretKeyRef, field| -> Result<Vec<u8>, Fault> {
-        let entry = secret_key::entry(cluster, &service.namespace, reference, &path.field(field))?;
+        let path = path.field(field);
+        let secret = ReferredSecret::find(cluster, &service.namespace, &reference.name, path)?;
+        let (_, entry) = secret.entry(reference.key.as_deref())?;
         Ok(entry.trim_ascii_end().to_vec())
     };
     let of_environment = |key: Option<&Secret>, field| {

@@ -8,7 +8,8 @@ use nantian_crd::{ConfigMapSource, FailurePolicy, SecretKeyRef, StreamFraming, W
 use super::{
     PolicySet, attach,
     outcome::{ModuleState, PolicyOutcome, References},
-    pull_secret, secret_key,
+    pull_secret,
+    secret::ReferredSecret,
     target::Target,
 };
 use crate::{
@@ -232,8 +233,9 @@ fn find(
     match (&wasm.url, &wasm.config_map) {
         (Some(url), _) => {
             let credentials = wasm.image_pull_secret.as_deref().map(|secret| {
-                let secret = ObjectName::new(name.namespace.as_str(), secret);
-                pull_secret::credentials(cluster, &secret, url, &path.field("imagePullSecret"))
+                let path = path.field("imagePullSecret");
+                let secret = ReferredSecret::find(cluster, &name.namespace, secret, path)?;
+                pull_secret::credentials(&secret, url)
             });
             Ok((PluginSource::Url(url.clone()), credentials.transpose()?))
         }
@@ -286,7 +288,8 @@ fn from_secret(
 ) -> Result<Vec<u8>, Fault> {
     let path = path.field("valueFrom");
     let path = path.field("secretKeyRef");
-    let value = secret_key::entry(cluster, namespace, source, &path)?;
+    let secret = ReferredSecret::find(cluster, namespace, &source.name, path)?;
+    let (_, value) = secret.entry(source.key.as_deref())?;
     if value.len() > MAX_VARIABLE || value.contains(&0) || std::str::from_utf8(value).is_err() {
         let problem = format_args!("the entry is no text of up to {MAX_VARIABLE} bytes");
         return Err(Fault::at(Reason::SecretNotFound, path, problem));
