@@ -16,11 +16,12 @@ use nantian_ai::usage::Outcome;
 use serde_json::Value;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Body, Reports, Upstream, events, json, layer, openai, post, send};
+use crate::support::{Body, Reports, Upstream, events, html, json, layer, openai, post, send};
 use crate::too_long::ask;
 
 const ANSWER: &str =
     r#"{"choices":[{"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}"#;
+const PAGE: &str = "<html>Busy</html>";
 const BUSY: &str =
     "\n \n{\n \"error\": {\"message\": \"Provider is busy\", \"code\": 503}, \"user_id\": \"u\"}";
 
@@ -44,16 +45,10 @@ fn half(breaks: bool) -> http::Response<Body> {
     events("application/json", [Some(half), breaks.then_some((Duration::ZERO, None))].into_iter().flatten())
 }
 
-fn page() -> http::Response<Body> {
-    let mut page = json(200, "<html>Busy</html>");
-    page.headers_mut().insert("content-type", "text/html".parse().unwrap());
-    page
-}
-
 #[tokio::test(start_paused = true)]
 async fn another_model_answers_and_the_client_sees_nothing_of_it() {
     let replies: [fn() -> http::Response<Body>; 5] =
-        [|| json(200, BUSY), || json(200, ""), page, || half(false), || half(true)];
+        [|| json(200, BUSY), || json(200, ""), || html(200, PAGE), || half(false), || half(true)];
     for reply in replies {
         for streams in [false, true] {
             let bad = (0..4).fold(Upstream::new(), |bad, _| bad.replies(reply()));
@@ -98,7 +93,7 @@ async fn the_client_is_told_by_a_status_where_nobody_else_is_asked() {
     for (request, reply, status, outcome) in [
         (chat(false), json(200, BUSY), 503, Outcome::NotServed),
         (chat(false), json(200, ""), 502, Outcome::Truncated),
-        (chat(false), page(), 502, Outcome::Truncated),
+        (chat(false), html(200, PAGE), 502, Outcome::Truncated),
         (chat(false), half(false), 502, Outcome::Truncated),
         (chat(false), half(true), 502, Outcome::Truncated),
         (compact(), half(false), 502, Outcome::Truncated),

@@ -8,7 +8,7 @@ use nantian_ai::{
 use tokio::time::Instant;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::support::{Reports, Upstream, chat, events, json, layer, openai, post, send, stream_chat};
+use crate::support::{Reports, Upstream, chat, events, html, json, layer, openai, post, send, stream_chat};
 
 fn retrying(max_retries: u32) -> TargetConfig {
     openai().with_retry(RetryPolicy::new(max_retries, Duration::from_millis(500)))
@@ -166,12 +166,6 @@ async fn what_the_client_did_wrong_is_not_repeated() {
     }
 }
 
-fn html(status: u16) -> http::Response<crate::support::Body> {
-    let mut page = json(status, "<html>Not here</html>");
-    page.headers_mut().insert("content-type", "text/html".parse().unwrap());
-    page
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_judged_by_its_status_whether_it_passes_is_translated_or_no_json() {
     let claude = || TargetConfig::new("demo/claude", "anthropic", "claude").with_retry(retrying(1).retry);
@@ -184,7 +178,7 @@ async fn a_refusal_is_judged_by_its_status_whether_it_passes_is_translated_or_no
     type Refusal = fn(u16) -> http::Response<crate::support::Body>;
     let refusals: [(fn() -> TargetConfig, Refusal); 4] = [
         (|| retrying(1), |status| json(status, "{}")),
-        (|| retrying(1), html),
+        (|| retrying(1), |status| html(status, "<html>Not here</html>")),
         (claude, |status| json(status, r#"{"error":{"type":"api_error","message":"m"}}"#)),
         (titan, |status| json(status, r#"{"message":"m"}"#)),
     ];

@@ -166,6 +166,13 @@ pub(crate) fn json(status: u16, body: &str) -> Response<Body> {
         .unwrap()
 }
 
+/// A page, where JSON belongs.
+pub(crate) fn html(status: u16, body: &str) -> Response<Body> {
+    let mut page = json(status, body);
+    page.headers_mut().insert("content-type", "text/html".parse().unwrap());
+    page
+}
+
 /// A stream of events, each after a pause; it ends in an error if the last chunk is `None`.
 pub(crate) fn events<T: Into<Bytes> + Send + 'static>(
     content_type: &str,

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use nantian_ai::usage::Outcome;
 use nantian_ai::{ClientDialect, Dialect, Error, TargetConfig, Timeouts, retry::RetryPolicy};
 use serde_json::Value;
 
 use crate::frames::frames;
-use crate::support::{Body, Reports, Upstream, events, json, layer, post, send};
+use crate::support::{Body, Reports, Upstream, events, html, json, layer, post, send};
 
 pub(crate) fn target(dialect: Dialect) -> TargetConfig {
     TargetConfig::new("demo/x", "acme", "m")
@@ -248,20 +248,13 @@ async fn a_stream_that_is_cut_or_fails_midway_ends_with_an_error() {
     }
 }
 
-fn html(status: u16) -> Response<Body> {
-    let body = Full::from("<html><body>secret internals</body></html>");
-    Response::builder()
-        .status(status)
-        .header("content-type", "text/html")
-        .body(body.map_err(|never| match never {}).boxed_unsync())
-        .unwrap()
-}
+const PAGE: &str = "<html><body>secret internals</body></html>";
 
 #[tokio::test]
 async fn a_page_instead_of_an_error_says_nothing_of_itself() {
     each_pair(
         false,
-        |_| Upstream::new().replies(html(502)),
+        |_| Upstream::new().replies(html(502, PAGE)),
         |seen| {
             assert_eq!(seen.head.status, 502);
             assert_eq!(seen.head.headers["content-type"], "application/json");
@@ -274,7 +267,7 @@ async fn a_page_instead_of_an_error_says_nothing_of_itself() {
 #[tokio::test]
 async fn what_is_no_answer_of_the_dialect_is_502() {
     let answers: [fn() -> Response<Body>; 3] = [
-        || html(200),
+        || html(200, PAGE),
         || json(200, "{\"odd\":1}"),
         || {
             let mut packed = json(200, "\u{1f}");
