@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::{
     Backend, Wire, World, chat,
-    limits::{ai_service, limits},
+    limits::{ai_service, limits, post},
     llm, provider, rule, said, soon, to_ai,
 };
 
@@ -12,10 +12,6 @@ const STREAM: &str = "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\
     data: [DONE]\n\n";
 
 const MESSAGES: &str = "{\"model\":\"any\",\"max_tokens\":9,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}";
-
-fn post(path: &str, body: &str) -> String {
-    crate::support::limits::post(path, "", body)
-}
 
 /// A provider that always refuses with a status.
 async fn refusing(status: u16, content_type: &'static str, body: &'static str) -> Backend {
@@ -93,7 +89,7 @@ async fn a_provider_that_refuses_to_tell_usage_is_asked_without_from_then_on() {
         let reply = gateway.ask(chat("llm.example", true)).await;
         assert_eq!((reply.status(), reply.text().as_str()), (200, STREAM));
     }
-    let reply = gateway.ask(post("/v1/messages", MESSAGES)).await;
+    let reply = gateway.ask(post("/v1/messages", "", MESSAGES)).await;
     assert!(reply.text().contains("four score and seven"), "{reply:?}");
     assert_eq!(older.seen().len(), 4, "only the first request was refused");
     let counted = r#"nantian_ai_tokens_total{ai_service="demo/llm",kind="output"}"#;
@@ -131,7 +127,7 @@ async fn what_the_provider_forbids_is_not_blamed_on_the_credential() {
 async fn a_provider_that_tells_usage_is_asked_for_it() {
     let newer = provider("{}", STREAM).await;
     let gateway = llm(&newer, "").start().await;
-    let reply = gateway.ask(post("/v1/messages", MESSAGES)).await;
+    let reply = gateway.ask(post("/v1/messages", "", MESSAGES)).await;
     assert_eq!(reply.status(), 200);
     assert_eq!(newer.last().json()["stream_options"]["include_usage"], true);
 }
@@ -148,7 +144,7 @@ async fn the_access_log_names_the_ai_services_that_were_asked_and_what_they_took
         .start()
         .await;
     let ask = r#"{"model":"llm","max_tokens":9,"top_k":3,"messages":[{"role":"user","content":"hi"}]}"#;
-    assert_eq!(gateway.ask(post("/both/v1/messages", ask)).await.status(), 200);
+    assert_eq!(gateway.ask(post("/both/v1/messages", "", ask)).await.status(), 200);
     assert_eq!(gateway.get("/unknown").await.status(), 404);
     gateway.signal("TERM");
     assert!(gateway.exit().await.success());
@@ -209,7 +205,7 @@ async fn the_access_log_says_why_no_answer_came_or_why_it_broke_off() {
     let mut gateway = world.start().await;
     for (name, status) in [("fails", 502), ("breaks", 200), ("dies", 502)] {
         assert_eq!(
-            gateway.ask(post(&format!("/{name}/v1/messages"), MESSAGES)).await.status(),
+            gateway.ask(post(&format!("/{name}/v1/messages"), "", MESSAGES)).await.status(),
             status,
             "{name}"
         );
@@ -246,9 +242,7 @@ async fn clients_are_told_of_the_gateways_limits_alone_and_whose_limit_they_have
     let gateway = llm(&provider, "").start().await;
     let ask = async |seed: u8| {
         let body = format!(r#"{{"model":"any","messages":[],"seed":{seed}}}"#);
-        gateway
-            .ask(crate::support::limits::post("/v1/chat/completions", "anthropic-version: 1\r\n", &body))
-            .await
+        gateway.ask(post("/v1/chat/completions", "anthropic-version: 1\r\n", &body)).await
     };
     let free = ask(0).await;
     assert_eq!(free.header("x-ratelimit-remaining-tokens"), Some("7"), "there is no other limit");
@@ -306,7 +300,7 @@ async fn responses_over_a_websocket_are_refused_by_the_status_after_which_codex_
         (&"no_websocket".into(), Some("POST"))
     );
     assert!(provider.seen().is_empty());
-    let reply = wire.ask(post("/v1/responses", r#"{"model":"any","input":"Hi"}"#)).await;
+    let reply = wire.ask(post("/v1/responses", "", r#"{"model":"any","input":"Hi"}"#)).await;
     assert_eq!(reply.status(), 200, "{reply:?}");
 
     let reply = gateway.ask("GET /v1/responses HTTP/1.1\r\nHost: llm.example\r\n\r\n").await;

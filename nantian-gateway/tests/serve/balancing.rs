@@ -10,19 +10,7 @@ use std::{
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::support::{Backend, Running, World, eventually, route, rule, service, to};
-
-/// A BackendLBPolicy on the Service `a`.
-fn policy(spec: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: BackendLBPolicy
-metadata: {{name: a, namespace: demo}}
-spec: {{targetRefs: [{{group: '', kind: Service, name: a}}], {spec}}}
-"
-    )
-}
+use crate::support::{Backend, Running, World, eventually, lb_policy, route, rule, service, to};
 
 /// Clients who ask one request after the other, until they are stopped.
 struct Load {
@@ -93,7 +81,7 @@ async fn a_backend_that_is_still_busy_is_passed_over_while_others_are_idle() {
     let idle = [Backend::echo("a").await, Backend::echo("b").await, Backend::echo("c").await];
     let gateway = World::new()
         .service("a", &[&idle[0], &idle[1], &idle[2], &busy])
-        .manifest("policy", &policy("loadBalancing: {type: LeastRequest}"))
+        .manifest("policy", &lb_policy("a", "loadBalancing: {type: LeastRequest}"))
         .route("a", &[rule("/", &to("a"))])
         .start()
         .await;
@@ -207,7 +195,7 @@ async fn sets_that_change_all_the_time_fail_no_request_and_lose_no_count() {
     let session = "sessionPersistence: {sessionName: stay}";
     let gateway = World::new()
         .service("a", &set(0))
-        .manifest("policy", &policy(session))
+        .manifest("policy", &lb_policy("a", session))
         .service("b", &[&backends[0]])
         .route("a", &[split(0)])
         .start()
@@ -228,7 +216,7 @@ async fn sets_that_change_all_the_time_fail_no_request_and_lose_no_count() {
         let strategy = ["LeastRequest", "Random"][at % 2];
         gateway
             .edit_all(&[
-                ("policy", policy(&format!("{session}, loadBalancing: {{type: {strategy}}}"))),
+                ("policy", lb_policy("a", &format!("{session}, loadBalancing: {{type: {strategy}}}"))),
                 ("service-a", service("a", "http", &set(at))),
                 ("route-a", route("a", "", &[split(at)])),
             ])

@@ -13,6 +13,7 @@ use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use crate::support::{
     Backend, Port, Running, World, after,
     http2::{Body, client},
+    lb_policy,
     limits::limits,
     rule, soon, to,
 };
@@ -270,19 +271,14 @@ metadata: {{name: p, namespace: demo}}
 spec:
   targetRefs: [{{group: gateway.networking.k8s.io, kind: GRPCRoute, name: r}}]
   wasm: {{inline: {module}}}
----
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: BackendLBPolicy
-metadata: {{name: a, namespace: demo}}
-spec:
-  targetRefs: [{{group: '', kind: Service, name: a}}]
-  loadBalancing: {{consistentHash: {{keyType: Header, headerName: x-user}}}}
 "
     );
+    let by_user = "loadBalancing: {consistentHash: {keyType: Header, headerName: x-user}}";
     let gateway = World::new()
         .service("a", &[&first, &second])
         .manifest("route", &route("r", "example.org", rules))
-        .manifest("policies", &plugin)
+        .manifest("plugin", &plugin)
+        .manifest("policy", &lb_policy("a", by_user))
         .start()
         .await;
     let client = client(&gateway).await;

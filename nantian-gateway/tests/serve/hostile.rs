@@ -2,10 +2,6 @@
 
 use crate::support::{Backend, Running, World, eventually};
 
-async fn gateway(backend: &Backend) -> Running {
-    World::of_backend(backend).start().await
-}
-
 /// Sends `bytes`; they must be refused with `status`, the connection closed, and nothing more said.
 async fn assert_refused(gateway: &Running, what: &str, bytes: &[u8], status: u16) {
     let mut wire = gateway.connect().await;
@@ -17,7 +13,7 @@ async fn assert_refused(gateway: &Running, what: &str, bytes: &[u8], status: u16
 #[tokio::test]
 async fn a_head_that_two_parsers_could_read_differently_is_refused() {
     let backend = Backend::echo("a").await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
     for (what, head, status) in [
         ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
@@ -99,7 +95,7 @@ async fn a_head_that_two_parsers_could_read_differently_is_refused() {
 #[tokio::test]
 async fn a_body_with_broken_chunks_is_refused() {
     let backend = Backend::echo("a").await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     for (what, body) in [
         ("no size", "x\r\nabc\r\n0\r\n\r\n"),
         ("a signed size", "+3\r\nabc\r\n0\r\n\r\n"),
@@ -122,7 +118,7 @@ async fn a_body_with_broken_chunks_is_refused() {
 async fn a_pipelined_request_is_looked_at_as_closely_as_the_first() {
     let ambiguous = "POST /second HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let backend = Backend::echo("a").await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     for first in [
         "GET /first HTTP/1.1\r\nHost: h\r\n\r\n",
         "POST /first HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
@@ -143,7 +139,7 @@ async fn no_spelling_of_an_upgrade_to_http_2_opens_a_tunnel_to_a_backend() {
         None => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     for upgrade in ["h2c", "H2C", "websocket, h2c"] {
         let reply = gateway
             .ask(format!(

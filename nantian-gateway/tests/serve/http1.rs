@@ -11,15 +11,10 @@ use crate::support::{
     rule, soon, to,
 };
 
-/// One route, `/`, to `backend`.
-fn world(backend: &Backend) -> World {
-    World::of_backend(backend)
-}
-
 #[tokio::test]
 async fn connections_are_kept_and_pipelined_requests_answered_in_order() {
     let backend = Backend::echo("a").await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     for path in ["/1", "/2", "/3"] {
         assert_eq!(wire.get(path).await.status(), 200);
@@ -48,7 +43,7 @@ async fn chunked_bodies_and_trailers_pass_both_ways() {
          3\r\nabc\r\n4;ext=1\r\ndefg\r\n0\r\nx-sum: 7\r\n\r\n"
     })
     .await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     let upload = "POST / HTTP/1.1\r\nhost: h\r\nte: trailers\r\ntransfer-encoding: chunked\r\ntrailer: x-in\r\n\r\n\
                   5\r\nhello\r\n1\r\n!\r\n0\r\nx-in: 6\r\n\r\n";
@@ -69,7 +64,7 @@ async fn chunked_bodies_and_trailers_pass_both_ways() {
 #[tokio::test]
 async fn trailers_tell_a_backend_nothing_that_the_head_may_not() {
     let backend = Backend::echo("a").await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let upload = |trailers: &str| {
         format!(
             "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\
@@ -90,7 +85,7 @@ async fn trailers_tell_a_backend_nothing_that_the_head_may_not() {
 #[tokio::test]
 async fn content_of_unknown_length_is_passed_on_whatever_the_method_is() {
     let backend = Backend::echo("a").await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST"] {
         wire.send(format!("{method} / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
@@ -121,7 +116,7 @@ async fn content_of_unknown_length_is_passed_on_whatever_the_method_is() {
 #[tokio::test]
 async fn a_request_that_comes_byte_by_byte_is_one_request() {
     let backend = Backend::echo("a").await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     for _ in 0..2 {
         let request = "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
@@ -142,7 +137,7 @@ async fn responses_without_content_leave_the_connection_usable() {
         _ => "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n",
     })
     .await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     for path in ["/204", "/304"] {
         wire.send(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n")).await;
@@ -166,7 +161,7 @@ async fn http_1_0_clients_are_served_in_their_own_terms() {
     let backend =
         Backend::answering(|_| "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
             .await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
 
     let mut wire = gateway.connect().await;
     let reply = wire.ask("GET / HTTP/1.0\r\n\r\n").await;
@@ -206,7 +201,7 @@ async fn content_that_ends_with_its_connection_is_not_taken_for_whole_where_it_b
         }
     })
     .await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     for (path, end) in [("/whole", None), ("/broken", Some(ErrorKind::ConnectionReset))] {
         let mut wire = gateway.connect().await;
         wire.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
@@ -294,7 +289,7 @@ async fn an_early_answer_reaches_a_client_that_is_still_uploading() {
         wire.rest().await;
     })
     .await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     wire.send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\nfirst").await;
     let reply = wire.reply().await;
@@ -310,7 +305,7 @@ async fn an_early_answer_of_a_backend_that_closes_at_once_is_not_lost() {
         wire.send("HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno").await;
     })
     .await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     for _ in 0..20 {
         let mut wire = gateway.connect().await;
         wire.send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 3000000\r\n\r\n").await;
@@ -326,7 +321,7 @@ async fn informational_responses_do_not_end_the_exchange() {
         |_| "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
     )
     .await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     for _ in 0..2 {
         assert_eq!(wire.get("/").await.text(), "ok");
@@ -346,7 +341,7 @@ async fn a_client_that_leaves_ends_the_request_to_the_backend() {
         }
     })
     .await;
-    let gateway = world(&backend).start().await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     wire.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
     eventually("the backend is asked", async || backend.connections() == 1).await;

@@ -4,15 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::{Backend, Message, World, after, eventually, rule, to};
+use crate::support::{Backend, Message, World, after, eventually, post, rule, to};
 
 /// A filter that mirrors to a Service; `share` is further fields.
 fn mirror(service: &str, share: &str) -> String {
     format!("{{type: RequestMirror, requestMirror: {{backendRef: {{name: {service}, port: 80}}, {share}}}}}")
-}
-
-fn post(path: &str, body: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// The only request that a backend has seen.

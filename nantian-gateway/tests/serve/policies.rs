@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use crate::support::{Backend, World, plugin, rule, service, soon, to};
+use crate::support::{Backend, World, lb_policy, plugin, rule, service, soon, to};
 
 /// A TokenPolicy `limits` on the HTTPRoute `limited`.
 fn limits(spec: &str) -> String {
@@ -266,14 +266,8 @@ async fn a_route_with_every_policy_still_streams_and_upgrades() {
 
 #[tokio::test]
 async fn consistent_hashing_sends_a_key_to_one_endpoint() {
-    let policy = "
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: BackendLBPolicy
-metadata: {name: sticky, namespace: demo}
-spec:
-  targetRefs: [{group: '', kind: Service, name: s}]
-  loadBalancing: {type: ConsistentHash, consistentHash: {keyType: Header, headerName: x-session-id}}
-";
+    let by_session =
+        "loadBalancing: {type: ConsistentHash, consistentHash: {keyType: Header, headerName: x-session-id}}";
     let backends = [Backend::echo("a").await, Backend::echo("b").await, Backend::echo("c").await];
     let all: Vec<_> = backends.iter().collect();
     // Keys are placed by the names of pods; ports differ from run to run.
@@ -285,7 +279,7 @@ spec:
     let gateway = World::new()
         .manifest("service-s", &named(&all))
         .route("r", &[rule("/", &to("s"))])
-        .manifest("policy", policy)
+        .manifest("policy", &lb_policy("s", by_session))
         .start()
         .await;
     let endpoint = async |key: usize| {

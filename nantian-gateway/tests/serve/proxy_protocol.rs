@@ -31,10 +31,6 @@ const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n";
 
-fn world(backend: &Backend) -> World {
-    World::of_backend(backend)
-}
-
 /// What is answered to a request behind `preamble`.
 async fn ask(gateway: &Running, preamble: &[u8]) -> Message {
     gateway.ask([preamble, GET].concat()).await
@@ -68,7 +64,8 @@ async fn failures(gateway: &Running, reason: &str) -> Option<f64> {
 #[tokio::test]
 async fn a_preamble_says_who_the_client_is() {
     let backend = Backend::echo("a").await;
-    let gateway = world(&backend).options(FROM_HERE).options(&["--access-log", "json"]).start().await;
+    let gateway =
+        World::of_backend(&backend).options(FROM_HERE).options(&["--access-log", "json"]).start().await;
     for (preamble, client) in [
         (LINE.as_bytes(), "203.0.113.7"),
         (BINARY, "203.0.113.7"),
@@ -95,7 +92,7 @@ async fn a_preamble_says_who_the_client_is() {
 #[tokio::test]
 async fn what_trusts_and_counts_by_address_goes_by_the_preamble() {
     let backend = Backend::echo("a").await;
-    let gateway = world(&backend)
+    let gateway = World::of_backend(&backend)
         .manifest(
             "limits",
             &limits::limits("limits", "kind: HTTPRoute, name: r", "requestsPerMinute: 1, scope: ip"),
@@ -127,7 +124,8 @@ async fn a_plugin_is_told_both_ends_of_the_preamble() {
     let backend = Backend::echo("a").await;
     for (property, value) in [("source", "203.0.113.7:4660"), ("destination", "192.0.2.1:443")] {
         let of_plugin = spec(&inline(PROPERTY), &format!("config: \"{property}\\0address\""));
-        let gateway = world(&backend).manifest("plugin", &of_plugin).options(FROM_HERE).start().await;
+        let gateway =
+            World::of_backend(&backend).manifest("plugin", &of_plugin).options(FROM_HERE).start().await;
         assert_eq!(ask(&gateway, BINARY).await.status(), 200);
         assert_eq!(backend.last().header("x-value"), Some(value));
     }
@@ -240,7 +238,8 @@ fn client_hello(certificate: &Certificate, host: &'static str) -> Vec<u8> {
 #[tokio::test]
 async fn who_is_not_to_send_one_is_served_as_it_is() {
     let backend = Backend::echo("a").await;
-    let gateway = world(&backend).options(&["--proxy-protocol-from", "192.0.2.0/24"]).start().await;
+    let gateway =
+        World::of_backend(&backend).options(&["--proxy-protocol-from", "192.0.2.0/24"]).start().await;
     assert_eq!(ask(&gateway, b"").await.status(), 200);
     assert_eq!(backend.last().all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(ask(&gateway, LINE.as_bytes()).await.status(), 400, "a client may say no such thing");
@@ -251,7 +250,7 @@ async fn who_is_not_to_send_one_is_served_as_it_is() {
 #[tokio::test]
 async fn a_connection_without_one_is_closed_and_counted() {
     let backend = Backend::echo("a").await;
-    let gateway = world(&backend)
+    let gateway = World::of_backend(&backend)
         .options(FROM_HERE)
         .options(&["--header-timeout", "500ms", "--log-level", "debug"])
         .start()

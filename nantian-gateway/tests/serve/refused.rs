@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use crate::support::{Backend, Running, Wire, World, rule, to};
+use crate::support::{Backend, Running, Wire, World, post, rule, to};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -79,10 +79,6 @@ async fn gateway(backend: &Backend) -> Running {
     world.start().await
 }
 
-fn post(body: &str) -> String {
-    format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-}
-
 #[tokio::test]
 async fn a_stream_that_a_backend_has_not_looked_at_is_sent_on_another_connection() {
     for (refusal, number) in [(Refusal::Stream, 0), (Refusal::Stream, 1), (Refusal::Away, 1)] {
@@ -90,7 +86,7 @@ async fn a_stream_that_a_backend_has_not_looked_at_is_sent_on_another_connection
         let gateway = gateway(&backend).await;
         let mut wire = gateway.connect().await;
         for body in ["abc", "de", ""] {
-            let reply = wire.ask(post(body)).await;
+            let reply = wire.ask(post("/", body)).await;
             assert_eq!((reply.status(), reply.text().as_str()), (200, body), "{refusal:?} {number}");
         }
         assert_eq!((requests.load(Relaxed), backend.connections()), (4, 2));
@@ -102,15 +98,15 @@ async fn a_refused_stream_whose_content_was_not_kept_is_not_sent_again() {
     let (backend, requests) = refusing(Refusal::Stream, 0).await;
     let gateway = gateway(&backend).await;
     let mut wire = gateway.connect().await;
-    assert_eq!(wire.ask(post(&"x".repeat(200_000))).await.status(), 502);
+    assert_eq!(wire.ask(post("/", &"x".repeat(200_000))).await.status(), 502);
     assert_eq!(requests.load(Relaxed), 1);
-    assert_eq!(wire.ask(post("abc")).await.text(), "abc");
+    assert_eq!(wire.ask(post("/", "abc")).await.text(), "abc");
 }
 
 #[tokio::test]
 async fn a_stream_that_is_broken_off_is_not_sent_again() {
     let (backend, requests) = refusing(Refusal::Broken, 0).await;
     let gateway = gateway(&backend).await;
-    assert_eq!(gateway.ask(post("abc")).await.status(), 502);
+    assert_eq!(gateway.ask(post("/", "abc")).await.status(), 502);
     assert_eq!(requests.load(Relaxed), 1);
 }

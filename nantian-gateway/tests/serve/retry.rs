@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::support::{Backend, Port, Running, Wire, World, eventually, rule, soon, to};
+use crate::support::{Backend, Port, Running, Wire, World, eventually, post, rule, soon, to};
 
 /// Answers with each of `statuses` in turn, and with 200 from then on.
 async fn answering(statuses: &'static [u16]) -> Backend {
@@ -30,16 +30,14 @@ async fn gateway(backends: &[&Backend], fields: &str) -> Running {
     World::new().service("a", backends).route("r", &[rule]).start().await
 }
 
-fn post(body: &str) -> String {
-    format!("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-}
-
 const CHUNKED: &str = "POST /x HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n\
     3\r\nabc\r\n3\r\ndef\r\n0\r\nx-sum: 6\r\n\r\n";
 
 #[tokio::test]
 async fn a_status_that_is_a_failure_is_tried_again_with_the_whole_body() {
-    for (request, body) in [(post("hello"), "hello"), (CHUNKED.to_owned(), "abcdef"), (post(""), "")] {
+    for (request, body) in
+        [(post("/x", "hello"), "hello"), (CHUNKED.to_owned(), "abcdef"), (post("/x", ""), "")]
+    {
         let backend = answering(&[503, 500]).await;
         let gateway = gateway(&[&backend], "retry: {attempts: 2, backoff: 100ms, codes: [500, 503]}").await;
         let begun = Instant::now();
@@ -60,7 +58,7 @@ async fn a_status_that_is_a_failure_is_tried_again_with_the_whole_body() {
 async fn the_last_failure_is_passed_on() {
     let backend = answering(&[503; 10]).await;
     let gateway = gateway(&[&backend], "retry: {attempts: 2, backoff: 1ms, codes: [503]}").await;
-    let reply = gateway.ask(post("hello")).await;
+    let reply = gateway.ask(post("/x", "hello")).await;
     assert_eq!((reply.status(), reply.text().as_str()), (503, "hello"));
     assert_eq!(backend.seen().len(), 3);
 }
@@ -82,7 +80,7 @@ async fn an_endpoint_that_cannot_be_reached_is_passed_by() {
     let gateway = gateway(&[&backend, &gone], "retry: {attempts: 1, backoff: 1ms}").await;
     let mut wire = gateway.connect().await;
     for _ in 0..10 {
-        assert_eq!(wire.ask(post("hello")).await.text(), "hello", "nothing was sent to the other one");
+        assert_eq!(wire.ask(post("/x", "hello")).await.text(), "hello", "nothing was sent to the other one");
     }
 }
 
@@ -116,7 +114,7 @@ async fn what_may_have_arrived_is_repeated_only_if_that_does_no_harm() {
         let backend = unsteady(breaks).await;
         gateway.edit_service("a", &[&backend]).await;
         eventually("the other one is asked", async || {
-            let status = gateway.ask(post("hello")).await.status();
+            let status = gateway.ask(post("/x", "hello")).await.status();
             assert!(status == failure || backend.connections() == 0, "{status}");
             status == failure
         })
@@ -140,7 +138,7 @@ async fn all_attempts_together_keep_within_the_time_of_the_request() {
 async fn a_body_that_is_too_long_to_be_kept_is_sent_once() {
     let backend = answering(&[503]).await;
     let gateway = gateway(&[&backend], "retry: {attempts: 3, backoff: 1ms, codes: [503]}").await;
-    assert_eq!(gateway.ask(post(&"x".repeat(1_100_000))).await.status(), 503);
+    assert_eq!(gateway.ask(post("/x", &"x".repeat(1_100_000))).await.status(), 503);
     assert_eq!(backend.seen().len(), 1);
 }
 

@@ -9,7 +9,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tempfile::TempDir;
 
-use crate::support::{Backend, Message, Running, World, eventually, rule, to};
+use crate::support::{Backend, Message, Running, World, eventually, lb_policy, rule, to};
 
 /// A client that keeps what it is given.
 #[derive(Default)]
@@ -71,18 +71,6 @@ impl KeyFile {
 /// A rule that keeps sessions.
 fn sticky(prefix: &str, spec: &str, rest: &str) -> String {
     rule(prefix, &format!("sessionPersistence: {{{spec}}}, {rest}"))
-}
-
-/// A BackendLBPolicy on the Service of the same name.
-fn policy(service: &str, spec: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: BackendLBPolicy
-metadata: {{name: {service}, namespace: demo}}
-spec: {{targetRefs: [{{group: '', kind: Service, name: {service}}}], {spec}}}
-"
-    )
 }
 
 async fn three() -> [Backend; 3] {
@@ -206,7 +194,7 @@ async fn without_a_key_file_the_status_and_the_log_say_so() {
     let gateway = world(&backends, "sessionName: stay")
         .service("b", &backends.each_ref())
         .route("other", &[rule("/b", &to("b"))])
-        .manifest("policy", &policy("b", "sessionPersistence: {}"))
+        .manifest("policy", &lb_policy("b", "sessionPersistence: {}"))
         .start()
         .await;
     for object in ["HTTPRoute demo/sticky", "BackendLBPolicy demo/b"] {
@@ -276,7 +264,7 @@ async fn a_session_of_a_policy_gives_way_to_that_of_a_rule_and_two_rules_share_n
     let backends = three().await;
     let gateway = World::new()
         .service("a", &backends.each_ref())
-        .manifest("policy", &policy("a", "sessionPersistence: {sessionName: of-policy, type: Header}"))
+        .manifest("policy", &lb_policy("a", "sessionPersistence: {sessionName: of-policy, type: Header}"))
         .route(
             "sticky",
             &[
@@ -308,7 +296,7 @@ async fn names_of_their_own_keep_the_rules_of_a_policy_apart() {
     let backends = three().await;
     let gateway = World::new()
         .service("a", &backends.each_ref())
-        .manifest("policy", &policy("a", "sessionPersistence: {}"))
+        .manifest("policy", &lb_policy("a", "sessionPersistence: {}"))
         .route("sticky", &[rule("/one", &to("a")), rule("/two", &to("a"))])
         .start()
         .await;
@@ -354,7 +342,7 @@ async fn cookies_are_for_every_path_and_those_of_two_rules_do_not_take_each_othe
     let backends = three().await;
     let gateway = World::new()
         .service("a", &backends.each_ref())
-        .manifest("policy", &policy("a", "sessionPersistence: {sessionName: stay}"))
+        .manifest("policy", &lb_policy("a", "sessionPersistence: {sessionName: stay}"))
         .route("one", &[rule("/one", &to("a"))])
         .route("two", &[rule("/two", &to("a")), rule("/two/deeper", &to("a"))])
         .start()
@@ -388,8 +376,8 @@ async fn a_policy_may_have_the_later_shape_with_a_path() {
     let gateway = World::new()
         .service("a", &backends.each_ref())
         .service("b", &backends.each_ref())
-        .manifest("policy-a", &policy("a", &format!("sessionPersistence: {{{cookie}}}")))
-        .manifest("policy-b", &policy("b", "sessionPersistence: {type: Header, header: {name: X-Stay}}"))
+        .manifest("policy-a", &lb_policy("a", &format!("sessionPersistence: {{{cookie}}}")))
+        .manifest("policy-b", &lb_policy("b", "sessionPersistence: {type: Header, header: {name: X-Stay}}"))
         .route("a", &[rule("/shop/cart", &to("a")), rule("/b", &to("b"))])
         .start()
         .await;
@@ -485,7 +473,7 @@ async fn a_session_wins_over_a_hash_and_lasts_while_its_endpoint_drains() {
         .service("a", &backends.each_ref())
         .manifest(
             "policy",
-            &policy(
+            &lb_policy(
                 "a",
                 "sessionPersistence: {sessionName: stay, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}, \
                  loadBalancing: {consistentHash: {keyType: Header, headerName: x-user}}",

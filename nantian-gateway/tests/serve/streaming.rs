@@ -15,14 +15,10 @@ use tokio::{
 };
 
 use crate::support::{
-    Backend, Running, Wire, World, after, eventually,
+    Backend, Wire, World, after, eventually,
     http2::{client, get},
     soon, when_stuck,
 };
-
-async fn gateway(backend: &Backend) -> Running {
-    World::of_backend(backend).start().await
-}
 
 #[tokio::test]
 async fn each_part_of_a_response_reaches_the_client_before_the_next_is_produced() {
@@ -43,7 +39,7 @@ async fn each_part_of_a_response_reaches_the_client_before_the_next_is_produced(
         }
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!(wire.reply_head().await.status(), 200);
@@ -70,7 +66,7 @@ async fn each_part_of_an_upload_reaches_the_backend_before_the_next_is_sent() {
         }
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     wire.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     for part in ["one", "two"] {
@@ -92,7 +88,7 @@ async fn both_directions_flow_at_once() {
         }
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     wire.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     assert_eq!(wire.reply_head().await.status(), 200);
@@ -109,7 +105,7 @@ const BUFFERED: usize = 48 << 20;
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_the_backend_back() {
     let (backend, written) = Backend::flooding(SENT).await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(65_536).unwrap();
     let mut wire = Wire::over(soon(socket.connect(gateway.address())).await.unwrap());
@@ -138,7 +134,7 @@ async fn a_backend_that_does_not_read_holds_the_client_back() {
         }
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut wire = gateway.connect().await;
     wire.send(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {SENT}\r\n\r\n")).await;
     let before = gateway.memory();
@@ -175,7 +171,7 @@ async fn a_client_that_leaves_in_the_middle_ends_the_exchange_with_the_backend()
         }
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     let mut reader = gateway.connect().await;
     reader.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     reader.reply_head().await;
@@ -206,7 +202,7 @@ async fn a_response_that_breaks_off_does_not_look_complete() {
         wire.send(reply).await;
     })
     .await;
-    let gateway = gateway(&backend).await;
+    let gateway = World::of_backend(&backend).start().await;
     for path in ["/length", "/chunks", "/broken"] {
         let mut wire = gateway.connect().await;
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).await;

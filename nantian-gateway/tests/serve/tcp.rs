@@ -9,16 +9,13 @@ use tokio::{
 };
 
 use crate::support::{
-    Backend, Port, Running, Wire, World, after, eventually, soon, stream_route, stream_service,
+    Backend, Port, Running, Wire, World, after, eventually, lb_policy, soon, stream_route, stream_service,
+    stream_world,
 };
 
 /// A Gateway with one TCP listener, and Services.
 fn world(services: &[(&str, &[SocketAddr])]) -> World {
-    let port = Port::reserve();
-    let listener = port.listener("tcp", "protocol: TCP");
-    services.iter().fold(World::with_listeners(port, &[listener]), |world, (name, endpoints)| {
-        world.manifest(&format!("service-{name}"), &stream_service(name, "TCP", endpoints))
-    })
+    stream_world("TCP", services)
 }
 
 /// A TCPRoute with these backends.
@@ -238,24 +235,17 @@ async fn a_reset_of_one_side_reaches_the_other() {
 async fn a_client_stays_with_its_endpoint_if_the_policy_hashes_its_address() {
     let (a, b, c) =
         (Backend::greeting("a").await, Backend::greeting("b").await, Backend::greeting("c").await);
-    let policy = "
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: BackendLBPolicy
-metadata: {name: lb, namespace: demo}
-spec:
-  targetRefs: [{group: '', kind: Service, name: a}]
-  loadBalancing: {type: ConsistentHash, consistentHash: {keyType: SourceIP}}
-";
+    let by_address = "loadBalancing: {type: ConsistentHash, consistentHash: {keyType: SourceIP}}";
     let gateway = world(&[("a", &[a.address, b.address, c.address])])
         .manifest("route", &route(TO_A))
-        .manifest("policy", policy)
+        .manifest("policy", &lb_policy("a", by_address))
         .start()
         .await;
     let first = name(&gateway).await;
     for _ in 0..10 {
         assert_eq!(name(&gateway).await, first);
     }
-    let accepted = gateway.condition("BackendLBPolicy demo/lb", "Accepted").await;
+    let accepted = gateway.condition("BackendLBPolicy demo/a", "Accepted").await;
     assert_eq!(accepted["status"], "True");
     assert!(accepted["message"].as_str().unwrap().contains("in force"), "{accepted}");
 }

@@ -4,16 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{
     Backend, Caller, Echo, Port, Running, World, after, backend_tls_policy, eventually, soon, stream_route,
-    stream_service, trusting_authority,
+    stream_service, stream_world, trusting_authority,
 };
 
 /// A Gateway with one UDP listener, and Services.
 fn world(services: &[(&str, &[SocketAddr])]) -> World {
-    let port = Port::reserve();
-    let listener = port.listener("udp", "protocol: UDP");
-    services.iter().fold(World::with_listeners(port, &[listener]), |world, (name, endpoints)| {
-        world.manifest(&format!("service-{name}"), &stream_service(name, "UDP", endpoints))
-    })
+    stream_world("UDP", services)
 }
 
 fn route(backends: &str) -> String {

@@ -7,7 +7,9 @@ use http::Response;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Running, Wire, World, after, eventually, limits::limits, rule, soon, to};
+use crate::support::{
+    Backend, Running, Wire, World, after, eventually, lb_policy, limits::limits, rule, soon, to,
+};
 
 /// Changes the protocol and sends every byte back in upper case, until the client ends or sends a `q`.
 async fn shouting() -> Backend {
@@ -119,16 +121,8 @@ async fn a_tunnel_in_which_nobody_speaks_is_closed() {
 #[tokio::test]
 async fn an_endpoint_is_busy_until_the_tunnel_ends() {
     let backend = shouting().await;
-    let policy = "
-apiVersion: gateway.networking.k8s.io/v1alpha2
-kind: BackendLBPolicy
-metadata: {name: one, namespace: demo}
-spec:
-  targetRefs: [{group: '', kind: Service, name: a}]
-  circuitBreaker: {maxInflightRequests: 1}
-";
-    let world = World::of_backend(&backend);
-    let gateway = world.manifest("policy", policy).start().await;
+    let one = lb_policy("a", "circuitBreaker: {maxInflightRequests: 1}");
+    let gateway = World::of_backend(&backend).manifest("policy", &one).start().await;
     let mut tunnel = tunnel(&gateway).await;
     let refused = gateway.ask(UPGRADE).await;
     assert_eq!((refused.status(), refused.text().as_str()), (503, "every endpoint is full\n"));

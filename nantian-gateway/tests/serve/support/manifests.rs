@@ -94,6 +94,18 @@ spec:
     )
 }
 
+/// A BackendLBPolicy on the Service of the same name.
+pub(crate) fn lb_policy(service: &str, spec: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: BackendLBPolicy
+metadata: {{name: {service}, namespace: demo}}
+spec: {{targetRefs: [{{group: '', kind: Service, name: {service}}}], {spec}}}
+"
+    )
+}
+
 /// A BackendTLSPolicy of a Service; `validation` is its fields.
 pub(crate) fn backend_tls_policy(service: &str, section: &str, validation: &str) -> String {
     format!(

@@ -15,6 +15,11 @@ pub(crate) struct Message {
     pub(crate) trailers: Vec<(String, String)>,
 }
 
+/// A request with this content.
+pub(crate) fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
 impl Message {
     /// The status of a response.
     pub(crate) fn status(&self) -> u16 {

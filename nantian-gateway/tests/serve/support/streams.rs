@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{io::AsyncWriteExt, net::UdpSocket};
 
-use super::{Backend, soon};
+use super::{Backend, Port, World, soon};
 
 /// A TLSRoute, TCPRoute or UDPRoute of the Gateway `demo`; `spec` is further fields.
 pub(crate) fn stream_route(kind: &str, name: &str, parent: &str, spec: &str, backends: &str) -> String {
@@ -49,6 +49,15 @@ endpoints: [{{addresses: [{}]}}]
         ));
     }
     manifest
+}
+
+/// A Gateway with one listener of this protocol, and Services.
+pub(crate) fn stream_world(protocol: &str, services: &[(&str, &[SocketAddr])]) -> World {
+    let port = Port::reserve();
+    let listener = port.listener(&protocol.to_lowercase(), &format!("protocol: {protocol}"));
+    services.iter().fold(World::with_listeners(port, &[listener]), |world, (name, endpoints)| {
+        world.manifest(&format!("service-{name}"), &stream_service(name, protocol, endpoints))
+    })
 }
 
 impl Backend {
