@@ -2,6 +2,7 @@
 
 mod reply;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,61 @@ pub use self::reply::{GrpcReplies, HttpReply};
 /// A guest is running while these methods are called, on whichever thread it runs: they must start what is
 /// asked for and return. Replies may come later from any thread, which runs the guest if it
 /// [may](Host::may_run_guests), or else leaves the reply to whoever does.
+///
+/// The thread of [upkeep](crate::EngineThreads::upkeep) is one of them, and has no runtime: `tokio::spawn`
+/// panics there. Whoever makes calls with tokio keeps a handle of the runtime. A method that panics has
+/// failed, as if it had said [`CallError::Unavailable`]; the guest and the thread go on.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use nantian_wasm::host::{CallError, CallFailure, Host, HttpCall, HttpReply};
+/// # use bytes::Bytes;
+/// # use http::{HeaderMap, Request, Response};
+/// # use nantian_wasm::host::HttpCallResponse;
+/// # async fn send(request: Request<Bytes>) -> Result<HttpCallResponse, CallFailure> {
+/// #     assert_eq!(request.uri(), "http://10.0.0.7:8080/keys");
+/// #     Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new()))
+/// # }
+///
+/// struct CallOuts {
+///     runtime: tokio::runtime::Handle,
+///     /// The address of each upstream that plugins may call.
+///     upstreams: HashMap<String, String>,
+/// }
+///
+/// impl Host for CallOuts {
+///     fn http_call(&self, _plugin: &str, call: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+///         let HttpCall { upstream, mut request, timeout, .. } = call;
+///         let address = self.upstreams.get(&upstream).ok_or(CallError::UnknownUpstream)?;
+///         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+///         // Where the guest wanted it to go is of no account; what it said is in the header `host`.
+///         let uri = format!("http://{address}{path}").parse::<http::Uri>();
+///         *request.uri_mut() = uri.map_err(|_| CallError::Unavailable)?;
+///         self.runtime.spawn(async move {
+///             let outcome = tokio::time::timeout(timeout, send(request)).await;
+///             reply.send(outcome.unwrap_or(Err(CallFailure::Timeout)));
+///         });
+///         Ok(())
+///     }
+/// }
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+/// # let upstreams = HashMap::from([("auth".to_owned(), "10.0.0.7:8080".to_owned())]);
+/// # let host = CallOuts { runtime: runtime.handle().clone(), upstreams };
+/// # let request = Request::get("http://169.254.169.254/keys").body(Bytes::new()).unwrap();
+/// # let call = HttpCall::new("auth", request, HeaderMap::new(), std::time::Duration::from_secs(1));
+/// # let (sender, outcome) = std::sync::mpsc::channel();
+/// # let reply = HttpReply::new(move |outcome| sender.send(outcome).unwrap());
+/// # host.http_call("greeter", call, reply).unwrap();
+/// # let outcome = runtime.block_on(async {
+/// #     loop {
+/// #         tokio::task::yield_now().await;
+/// #         if let Ok(outcome) = outcome.try_recv() {
+/// #             break outcome;
+/// #         }
+/// #     }
+/// # });
+/// # assert_eq!(outcome.unwrap().response.status(), 200);
+/// ```
 pub trait Host: Send + Sync + 'static {
     /// Whether a thread that brings a reply runs the guest, if its instance is free: for a slice of a
     /// millisecond or two.
@@ -76,6 +132,9 @@ pub struct HttpCall {
     pub upstream: String,
     /// The request: method, path and authority are there, framing headers are not. Its first header is
     /// `host`, as the guest gave it: where that is empty, the authority is that of the upstream.
+    ///
+    /// Scheme and authority of its URI are words of the guest, for the head alone: to be dialled is what
+    /// [`upstream`](Self::upstream) stands for, or a guest reaches whatever it names.
     pub request: Request<Bytes>,
     /// Trailers to be sent after the body.
     pub trailers: HeaderMap,
@@ -245,6 +304,13 @@ impl HttpCallResponse {
         let headers = weight(self.response.headers()).saturating_add(weight(&self.trailers));
         self.response.body().len().saturating_add(headers)
     }
+}
+
+/// What a method of the embedder's gives; none if it panics, which the hook of panics has told by then.
+/// Upkeep makes the calls of all plugins, and is not to end with one.
+pub(crate) fn unless_it_panics<T>(method: impl FnOnce() -> T) -> Option<T> {
+    // What it leaves half done is its own.
+    catch_unwind(AssertUnwindSafe(method)).ok()
 }
 
 /// Bytes of header names and values, and of the entries that keep them.

@@ -17,7 +17,10 @@ use super::memory::{AllocationSize, HostCallError, hand_over, put_u32, read, scr
 use super::protobuf;
 use super::state::State;
 use crate::error::Cause;
-use crate::host::{ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, ReplyAddress, ReplyRunner};
+use crate::host::{
+    CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, ReplyAddress, ReplyRunner,
+    unless_it_panics,
+};
 use crate::observe;
 
 /// Longest time of a call-out; also that of one without a time limit of its own.
@@ -87,7 +90,9 @@ pub(super) fn http_call(
     let sent = match message {
         Ok((request, trailers)) => {
             let call = HttpCall::new(upstream.as_str(), request.map(|()| body), trailers, timeout);
-            state.plugin.host.http_call(&state.plugin.name, call, reply)
+            let plugin = &state.plugin;
+            unless_it_panics(|| plugin.host.http_call(&plugin.name, call, reply))
+                .unwrap_or(Err(CallError::Unavailable))
         }
         Err(name) => {
             note_refused(state, &upstream, CallRefusal::Malformed);
@@ -171,7 +176,9 @@ fn open_grpc(
     let context = state.caller_context();
     state.calls.insert_grpc(id, context);
     let call = GrpcCall { metadata, message, timeout, ..GrpcCall::new(upstream.as_str(), service, method) };
-    match state.plugin.host.grpc_call(&state.plugin.name, call, GrpcReplies::new(address)) {
+    let (plugin, replies) = (&state.plugin, GrpcReplies::new(address));
+    let opened = unless_it_panics(|| plugin.host.grpc_call(&plugin.name, call, replies));
+    match opened.unwrap_or(Err(CallError::Unavailable)) {
         Ok(stream) => state.calls.open_grpc(id, stream),
         Err(error) => {
             // The call of a message has begun, and failed: the guest hears of its end besides.
@@ -201,11 +208,13 @@ pub(super) fn grpc_send(
     // The guest hears of a message that is not sent, in one of the words that its SDK knows.
     let message = counted(caller, message).ok_or(Status::BadArgument)?;
     let stream = caller.data_mut().calls.grpc_stream(id).ok_or(Status::NotFound)?;
-    stream.send(message);
-    if end_of_stream != 0 {
-        stream.close();
-    }
-    Ok(())
+    let sent = unless_it_panics(|| {
+        stream.send(message);
+        if end_of_stream != 0 {
+            stream.close();
+        }
+    });
+    sent.ok_or_else(|| Status::BadArgument.into())
 }
 
 pub(super) fn grpc_cancel(caller: &mut Caller<'_, State>, id: u32) -> Result<(), HostCallError> {
@@ -218,8 +227,8 @@ pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), 
     if known_grpc(id)? == CallKind::GrpcCall {
         return grpc_cancel(caller, id);
     }
-    caller.data_mut().calls.grpc_stream(id).ok_or(Status::NotFound)?.close();
-    Ok(())
+    let stream = caller.data_mut().calls.grpc_stream(id).ok_or(Status::NotFound)?;
+    unless_it_panics(|| stream.close()).ok_or_else(|| Status::NotFound.into())
 }
 
 /// Does nothing but tell the log: routes are chosen before plugins run.
@@ -252,7 +261,8 @@ pub(super) fn call_foreign_function(
         "declare_property" => Some(Err(ForeignError::BadArgument)),
         // Higress': for modules whose ABI has no such host call.
         "get_log_level" => Some(Ok(observe::log_level().to_le_bytes().to_vec())),
-        name => plugin.host.foreign_function(&plugin.name, name, &arguments),
+        name => unless_it_panics(|| plugin.host.foreign_function(&plugin.name, name, &arguments))
+            .unwrap_or(Some(Err(ForeignError::Failed))),
     };
     let result = match result {
         Some(Ok(result)) => result,

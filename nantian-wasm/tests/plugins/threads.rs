@@ -55,15 +55,21 @@ impl Apart {
     }
 }
 
+fn calling(engine: &Engine, callback: &str) -> (Plugin, Arc<Apart>) {
+    let host = Arc::<Apart>::default();
+    (calling_by(engine, callback, Arc::clone(&host)), host)
+}
+
 /// A guest that calls out in this callback, and calls a foreign function and continues the request when the
 /// reply is there.
-fn calling(engine: &Engine, callback: &str) -> (Plugin, Arc<Apart>) {
+fn calling_by(engine: &Engine, callback: &str, host: impl Host) -> Plugin {
     let text = r#"(module
         (import "env" "proxy_http_call"
             (func $http_call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_call_foreign_function" (func $foreign (param i32 i32 i32 i32 i32 i32) (result i32)))
         (import "env" "proxy_set_effective_context" (func $become (param i32) (result i32)))
         (import "env" "proxy_continue_stream" (func $continue (param i32) (result i32)))
+        (import "env" "proxy_set_tick_period_milliseconds" (func $period (param i32) (result i32)))
         (memory (export "memory") 1)
         (data (i32.const 100) "auth")
         (data (i32.const 200) "\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\01\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/\00:authority\00a\00")
@@ -79,14 +85,16 @@ fn calling(engine: &Engine, callback: &str) -> (Plugin, Arc<Apart>) {
     let module = Module::compile(engine, &module, None).unwrap();
     let config = PluginConfig::new("apart").with_instances(NonZeroUsize::MIN);
     let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
-    let host = Arc::<Apart>::default();
-    let plugin = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
-    (plugin, host)
+    Plugin::with_host(&module, config, host).unwrap()
 }
 
 const HOLDING: &str = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
     (call $call) (i32.const 1))"#;
 const LOGGING: &str = r#"(func (export "proxy_on_log") (param i32) (call $call))"#;
+
+const TICKING: &str = r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (drop (call $period (i32.const 10))) (i32.const 1))
+    (func (export "proxy_on_tick") (param i32) (call $call))"#;
 
 #[test]
 fn reply_is_for_the_thread_of_the_stream_that_waits_for_it() {
@@ -132,6 +140,29 @@ fn what_a_plugin_has_begun_ends_although_nobody_has_the_engine() {
     drop(plugin);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(host.ran_on().len(), 2, "it was told that it is deleted");
+}
+
+/// Makes calls as tasks of the runtime around, which the thread of upkeep does not have.
+struct Spawning;
+
+impl Host for Spawning {
+    fn http_call(&self, _: &str, _: HttpCall, reply: HttpReply) -> Result<(), CallError> {
+        tokio::spawn(async move { drop(reply) });
+        Ok(())
+    }
+}
+
+#[test]
+fn host_that_panics_has_made_no_call_and_upkeep_goes_on() {
+    let engine = Engine::new().unwrap().0;
+    let plugin = calling_by(&engine, TICKING, Spawning);
+    for _ in 0..20 {
+        engine.tick();
+        engine.maintain();
+    }
+    let status = plugin.status();
+    assert_eq!((status.refused_calls["unavailable"], status.traps.total()), (2, 0));
+    assert_eq!(send([plugin], get("/")).status(), 200);
 }
 
 /// Drops the body of a response while a guest runs with the same stream.
