@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 
-pub(crate) use self::reply::{GrpcEvent, ReplyAddress, ReplyRunner};
-pub use self::reply::{GrpcReplies, HttpReply};
+pub use self::reply::{GrpcEvent, GrpcReplies, HttpReply};
+pub(crate) use self::reply::{ReplyAddress, ReplyRunner};
 
 /// The embedder's side of call-outs and foreign functions; every method has a default that refuses.
 ///

@@ -24,13 +24,13 @@ const UNAVAILABLE: u32 = 14;
 /// Where the outcome of an HTTP call-out goes.
 pub struct HttpReply {
     /// Gone once the outcome is there.
-    to: Option<Recipient>,
+    to: Option<Recipient<dyn FnOnce(Outcome) + Send + Sync>>,
 }
 
-/// Who gets the outcome of an HTTP call-out.
-enum Recipient {
+/// Who hears of a call-out.
+enum Recipient<F: ?Sized> {
     Guest(ReplyAddress),
-    Function(Box<dyn FnOnce(Outcome) + Send + Sync>),
+    Function(Box<F>),
 }
 
 type Outcome = Result<HttpCallResponse, CallFailure>;
@@ -41,17 +41,27 @@ type Outcome = Result<HttpCallResponse, CallFailure>;
 /// A guest that leaves too much of it lying about loses the call: it is closed with status 8 (resource
 /// exhausted).
 pub struct GrpcReplies {
-    address: ReplyAddress,
+    to: Recipient<dyn Fn(GrpcEvent) + Send + Sync>,
     is_closed: AtomicBool,
 }
 
 /// What can happen on a gRPC call.
-#[derive(Debug)]
-pub(crate) enum GrpcEvent {
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GrpcEvent {
+    /// See [`GrpcReplies::initial_metadata`].
     InitialMetadata(Option<StatusCode>, HeaderMap),
+    /// See [`GrpcReplies::message`].
     Message(Bytes),
+    /// See [`GrpcReplies::trailing_metadata`].
     TrailingMetadata(Option<StatusCode>, HeaderMap),
-    Close { status: u32, message: String },
+    /// See [`GrpcReplies::close`].
+    Close {
+        /// The gRPC status.
+        status: u32,
+        /// What it says besides.
+        message: String,
+    },
 }
 
 /// Which call of which instance.
@@ -70,6 +80,22 @@ pub(crate) enum ReplyRunner {
     Bringer,
     /// The task of this stream, or else upkeep.
     Stream(Weak<Mutex<Exchange>>),
+}
+
+// === impl Recipient ===
+
+impl<F: ?Sized> Recipient<F> {
+    fn address(&self) -> Option<&ReplyAddress> {
+        match self {
+            Self::Guest(address) => Some(address),
+            Self::Function(_) => None,
+        }
+    }
+
+    /// Whether what has been read by now may be.
+    fn holds(&self, bytes: usize) -> bool {
+        self.address().is_none_or(|address| address.permit.holds(bytes))
+    }
 }
 
 // === impl GrpcEvent ===
@@ -111,10 +137,7 @@ impl HttpReply {
     /// call-outs have read and are to send is more than 64 MiB then: this one is to end, by
     /// [`CallFailure::Reset`].
     pub fn holds(&self, bytes: usize) -> bool {
-        match &self.to {
-            Some(Recipient::Guest(address)) => address.permit.holds(bytes),
-            Some(Recipient::Function(_)) | None => true,
-        }
+        self.to.as_ref().is_none_or(|to| to.holds(bytes))
     }
 
     /// Hands the outcome to the guest. Runs it here when its instance is free, if its host
@@ -146,10 +169,7 @@ impl Drop for HttpReply {
 
 impl fmt::Debug for HttpReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = match &self.to {
-            Some(Recipient::Guest(address)) => Some(address.id),
-            Some(Recipient::Function(_)) | None => None,
-        };
+        let id = self.to.as_ref().and_then(Recipient::address).map(|address| address.id);
         f.debug_struct("HttpReply").field("id", &id).finish_non_exhaustive()
     }
 }
@@ -157,15 +177,33 @@ impl fmt::Debug for HttpReply {
 // === impl GrpcReplies ===
 
 impl GrpcReplies {
-    pub(crate) fn new(address: ReplyAddress) -> Self {
-        Self { address, is_closed: AtomicBool::new(false) }
+    /// Those of a call whose events are handed to a function: to ask a [`Host`](super::Host) directly, as
+    /// tests do.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use nantian_wasm::host::{GrpcEvent, GrpcReplies};
+    ///
+    /// let (sender, events) = mpsc::channel();
+    /// let replies = GrpcReplies::new(move |event| sender.send(event).unwrap());
+    /// replies.message("hello".into());
+    /// drop(replies);
+    /// let closed = GrpcEvent::Close { status: 14, message: String::new() };
+    /// assert_eq!(events.iter().collect::<Vec<_>>(), [GrpcEvent::Message("hello".into()), closed]);
+    /// ```
+    pub fn new(function: impl Fn(GrpcEvent) + Send + Sync + 'static) -> Self {
+        Self { to: Recipient::Function(Box::new(function)), is_closed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn to_guest(address: ReplyAddress) -> Self {
+        Self { to: Recipient::Guest(address), is_closed: AtomicBool::new(false) }
     }
 
     /// Notes that so many bytes have been read of a message that is not yet complete. False if that is too
     /// much, as for
     /// [`HttpReply::holds`]: the call is to end.
     pub fn holds(&self, bytes: usize) -> bool {
-        self.address.permit.holds(bytes)
+        self.to.holds(bytes)
     }
 
     /// The server's initial metadata, with the status of their response: the guest sees it as `:status`.
@@ -190,14 +228,25 @@ impl GrpcReplies {
 
     fn post(&self, event: GrpcEvent) {
         let is_open = !self.is_closed.load(Ordering::Relaxed);
-        if is_open && !self.address.post(|id| Job::Grpc { id, event: Box::new(event) }) {
+        if is_open && !self.deliver(event) {
             self.end(RESOURCE_EXHAUSTED, String::new());
         }
     }
 
     fn end(&self, status: u32, message: String) {
         if !self.is_closed.swap(true, Ordering::Relaxed) {
-            self.address.post(|id| Job::Grpc { id, event: Box::new(GrpcEvent::Close { status, message }) });
+            self.deliver(GrpcEvent::Close { status, message });
+        }
+    }
+
+    /// False when the guest's instance has no room for it.
+    fn deliver(&self, event: GrpcEvent) -> bool {
+        match &self.to {
+            Recipient::Guest(address) => address.post(|id| Job::Grpc { id, event: Box::new(event) }),
+            Recipient::Function(function) => {
+                function(event);
+                true
+            }
         }
     }
 }
@@ -210,7 +259,8 @@ impl Drop for GrpcReplies {
 
 impl fmt::Debug for GrpcReplies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrpcReplies").field("id", &self.address.id).finish_non_exhaustive()
+        let id = self.to.address().map(|address| address.id);
+        f.debug_struct("GrpcReplies").field("id", &id).finish_non_exhaustive()
     }
 }
 

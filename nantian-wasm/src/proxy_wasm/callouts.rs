@@ -176,7 +176,7 @@ fn open_grpc(
     let context = state.caller_context();
     state.calls.insert_grpc(id, context);
     let call = GrpcCall { metadata, message, timeout, ..GrpcCall::new(upstream.as_str(), service, method) };
-    let (plugin, replies) = (&state.plugin, GrpcReplies::new(address));
+    let (plugin, replies) = (&state.plugin, GrpcReplies::to_guest(address));
     let opened = unless_it_panics(|| plugin.host.grpc_call(&plugin.name, call, replies));
     match opened.unwrap_or(Err(CallError::Unavailable)) {
         Ok(stream) => state.calls.open_grpc(id, stream),
