@@ -82,6 +82,20 @@ async fn who_fails_or_is_silent_is_passed_over_at_once_and_returns_after_two_pas
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_fails_is_passed_over_also_after_it_has_left_and_come_back_between_two_checks() {
+    let (balancer, servers) = (balancer(2), Rc::<RefCell<Servers>>::default());
+    servers.borrow_mut().failing.insert(1);
+    let flapping = async {
+        sleep(Duration::from_secs(50)).await;
+        assert_eq!(health(&balancer), [Health::Healthy, Health::Failing]);
+        balancer.update(endpoints(1), &balancer.config());
+        balancer.update(endpoints(2), &balancer.config());
+    };
+    tokio::join!(check(&balancer, CheckConfig::new(), &servers, 70), flapping);
+    assert_eq!(health(&balancer), [Health::Healthy, Health::Failing]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_is_asked_once_in_an_interval_and_newcomers_soon() {
     let (balancer, servers) = (balancer(2), Rc::<RefCell<Servers>>::default());
     let growing = async {

@@ -143,13 +143,16 @@ impl Checks {
         (self.config.max_concurrent.get() as usize).saturating_sub(running)
     }
 
-    /// A check has ended. Gives what counts from now on, if that has changed.
+    /// A check has ended. Gives what counts from now on; `None` of an endpoint that is not present.
+    ///
+    /// Tell [`Balancer::set_check`](crate::Balancer::set_check) whether it has changed or not: an endpoint
+    /// that has left and come back since the last check is a new one there.
     pub fn finish_at(&mut self, now: Timestamp, id: &EndpointId, found: Verdict) -> Option<Verdict> {
         let checked = self.endpoints.get_mut(id)?;
         checked.next = Some(now.saturating_add(self.config.pause()));
         if checked.verdict == Some(found) {
             checked.against = 0;
-            return None;
+            return checked.verdict;
         }
         checked.against += 1;
         let threshold = match (checked.verdict, found) {
@@ -157,12 +160,11 @@ impl Checks {
             (_, Verdict::Passes) => self.config.healthy_threshold,
             (_, Verdict::Fails) => self.config.unhealthy_threshold,
         };
-        if checked.against < threshold.get() {
-            return None;
+        if checked.against >= threshold.get() {
+            checked.verdict = Some(found);
+            checked.against = 0;
         }
-        checked.verdict = Some(found);
-        checked.against = 0;
-        Some(found)
+        checked.verdict
     }
 
     /// When the next check is due; `None` if there is nothing to check, or as many checks are running as may.
@@ -211,15 +213,15 @@ mod tests {
         let mut now = 0;
         let mut find = |verdict| {
             assert_eq!(checks.begin_at(at(now), &present), present);
-            let change = checks.finish_at(at(now), &present[0], verdict);
+            let counts = checks.finish_at(at(now), &present[0], verdict);
             now += 10;
-            change
+            counts.unwrap()
         };
         use Verdict::{Fails, Passes};
-        assert_eq!(find(Fails), Some(Fails));
-        assert_eq!([find(Passes), find(Passes)], [None, Some(Passes)]);
-        assert_eq!([find(Fails), find(Fails), find(Passes)], [None; 3], "a passed check breaks the row");
-        assert_eq!([find(Fails), find(Fails), find(Fails)], [None, None, Some(Fails)]);
+        assert_eq!(find(Fails), Fails);
+        assert_eq!([find(Passes), find(Passes)], [Fails, Passes]);
+        assert_eq!([find(Fails), find(Fails), find(Passes)], [Passes; 3], "a passed check breaks the row");
+        assert_eq!([find(Fails), find(Fails), find(Fails)], [Passes, Passes, Fails]);
     }
 
     #[test]
@@ -249,6 +251,7 @@ mod tests {
         assert_eq!(checks.len(), 1);
         assert_eq!(checks.finish_at(at(1), &present[1], Verdict::Fails), None, "of one that is gone");
         checks.begin_at(at(10), &present[..1]);
-        assert_eq!(checks.finish_at(at(10), &present[0], Verdict::Fails), None, "it is known to fail");
+        let counts = checks.finish_at(at(10), &present[0], Verdict::Passes);
+        assert_eq!(counts, Some(Verdict::Fails), "it is known to fail, and one check is not enough");
     }
 }

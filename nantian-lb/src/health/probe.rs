@@ -45,7 +45,8 @@ impl HttpCheck {
         Self { method: Method::GET, path, host: None, statuses: 200..=299 }
     }
 
-    /// The request to send to the endpoint.
+    /// The request to send to the endpoint. Its URI is the path alone, as on a connection that is there: a
+    /// client that makes its own needs the endpoint's address in it.
     #[must_use]
     pub fn request<B: Default>(&self) -> Request<B> {
         let mut request = Request::new(B::default());
@@ -72,7 +73,8 @@ impl GrpcCheck {
         Self { service: service.into() }
     }
 
-    /// The request to send to the endpoint.
+    /// The request to send to the endpoint. Of its URI holds what is said of that of an
+    /// [`HttpCheck`](HttpCheck::request).
     #[must_use]
     pub fn request<B: From<Bytes>>(&self) -> Request<B> {
         let mut message = BytesMut::new();

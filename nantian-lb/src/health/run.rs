@@ -22,6 +22,31 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// The future never ends.
 ///
+/// ```
+/// use http::Uri;
+/// use nantian_lb::health::{CheckConfig, HttpCheck, Verdict, run};
+/// use nantian_lb::{BalanceConfig, Balancer, Endpoint};
+///
+/// # async fn send(request: http::Request<String>) -> Result<http::Response<String>, std::io::Error> {
+/// #     assert_eq!(request.uri(), "http://10.0.0.1:8080/healthz");
+/// #     Ok(http::Response::new(String::new()))
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let balancer = Balancer::new([Endpoint::new("a", "10.0.0.1:8080")], &BalanceConfig::default());
+/// let check = HttpCheck::new(Uri::from_static("/healthz"));
+/// let probe = move |address: &'static str| {
+///     let (check, mut request) = (check.clone(), check.request::<String>());
+///     // A client that connects by itself goes by the whole URI.
+///     *request.uri_mut() = format!("http://{address}{}", check.path).parse().unwrap();
+///     async move { send(request).await.map_or(Verdict::Fails, |response| check.judge(&response)) }
+/// };
+/// // For a task of its own.
+/// let checks = run(balancer, CheckConfig::new(), probe, tokio::time::sleep);
+/// # tokio::time::timeout(std::time::Duration::from_millis(10), checks).await.unwrap_err();
+/// # }
+/// ```
+///
 /// # Cancellation
 ///
 /// Dropping it drops the checks that are running. What was found stays in force.
