@@ -8,7 +8,7 @@ pub trait Blame<E> {
     fn blames(&self, error: &E) -> bool;
 }
 
-/// Holds every error against the endpoint. The default.
+/// Holds every error against the endpoint, be it of a body that its client has broken off. The default.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to say about it")]
 pub struct BlameAll;

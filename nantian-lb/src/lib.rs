@@ -71,7 +71,8 @@
 //!
 //! An endpoint is passed over that is [not ready](Readiness), that [failed too often](health::OutlierConfig),
 //! or whose [active checks](health::run) fail; unless so many are that [the rest could not bear
-//! it](BalanceConfig::panic_threshold_percent). That it never answers is known if a time limit [tells
+//! it](BalanceConfig::panic_threshold_percent). Which errors are those of the endpoint is [for whoever knows
+//! the client to tell](BalanceLayer::blame). That it never answers is known if a time limit [tells
 //! so](AttemptTimeout) or [how long that takes](BalanceLayer::blame_after). When it is back it may [start
 //! slowly](health::SlowStartConfig). Of several [tiers](Endpoint::tier) the nearest is preferred. Nothing of
 //! it needs a task or a timer: a pick that comes after the time of a change makes the change.
