@@ -205,7 +205,8 @@ impl RateLimitLayer {
     /// [`ReservationHandle`](crate::ReservationHandle).
     ///
     /// [`Settlement::NotServed`] where whoever sends requests to a model settles each of them: what did not
-    /// get there, as a redirect, has used none.
+    /// get there, as a redirect, has used none. Among those are requests whose clients leave before a
+    /// response has begun, of which no meter hears.
     ///
     /// Default: [`Settlement::AsReserved`].
     #[must_use]

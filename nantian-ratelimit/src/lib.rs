@@ -50,8 +50,10 @@
 //!   [`DialectResponder`](respond::DialectResponder), in the words of the client's API,
 //! - an [`Observer`] is told what was decided.
 //!
-//! Tokens count by what requests used. Whoever learns it earlier than a meter, or elsewhere than in the
-//! response, settles the [`ReservationHandle`] in their extensions:
+//! Tokens count by what requests used, or by what was estimated where nobody tells: around a whole
+//! application, of which some requests ask no model, each of those costs a typical answer ([`UsedTokens`]
+//! shows what to do). Whoever learns the usage earlier than a meter, or elsewhere than in the response,
+//! settles the [`ReservationHandle`] in their extensions:
 //!
 //! ```
 //! use std::convert::Infallible;

@@ -90,15 +90,30 @@ pub enum ResponseEnd {
 /// request:
 ///
 /// ```
-/// use axum::{Extension, Router, routing::post};
+/// use axum::{Extension, Router, routing::{get, post}};
 /// use nantian_ratelimit::{Limit, Limiter, Policy, RateLimitLayer, UsedTokens};
 ///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).scope("apiKey".parse()?).build()?;
 /// let app: Router = Router::new()
 ///     .route("/answer", post(async || (Extension(UsedTokens(42)), "answer")))
-///     .layer(RateLimitLayer::new(Limiter::new(policy)));
-/// # Ok::<_, Box<dyn std::error::Error>>(())
+///     // Not `layer`, which is around paths that nobody knows, too.
+///     .route_layer(RateLimitLayer::new(Limiter::new(policy)))
+///     .route("/models", get(async || "demo"));
+/// # use tower::ServiceExt as _;
+/// # for (path, is_limited) in [("/answer", true), ("/models", false), ("/nowhere", false)] {
+/// #     let request = http::Request::post(path).header("authorization", "Bearer alice");
+/// #     let response = app.clone().oneshot(request.body(axum::body::Body::empty())?).await?;
+/// #     assert_eq!(response.headers().contains_key("ratelimit"), is_limited, "{path}");
+/// # }
+/// # Ok(())
+/// # }
 /// ```
+///
+/// Of a limited request of which nobody tells what it has used, what was [estimated](crate::TypicalCost)
+/// counts, a whole typical answer, unless [`if_unsettled`](crate::RateLimitLayer::if_unsettled) says
+/// otherwise: leave out what asks no model, and report `UsedTokens(0)` of what is refused before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "it is one number")]
 pub struct UsedTokens(pub u64);
