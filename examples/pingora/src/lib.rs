@@ -68,10 +68,11 @@ pub fn post(url: &str, key: &str, body: &'static str) -> anyhow::Result<Response
     Ok(client().request(request.body(Full::from(body))?))
 }
 
-/// Puts `fields` into the head of a response, in the place of those it has.
+/// Makes `fields` the fields of a response's head.
 pub fn replace(head: &mut ResponseHeader, fields: &HeaderMap) -> pingora_core::Result<()> {
-    for name in fields.keys() {
-        head.remove_header(name);
+    let names: Vec<_> = head.headers.keys().cloned().collect();
+    for name in names {
+        head.remove_header(&name);
     }
     for (name, value) in fields {
         head.append_header(name.clone(), value.clone())?;

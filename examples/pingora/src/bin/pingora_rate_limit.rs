@@ -6,14 +6,13 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use axum::{Router, routing::post};
-use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use nantian_pingora_examples::{backend, nobody, post as ask, proxy, replace, respond};
 use nantian_ratelimit::{
     CostEstimator as _, Limit, Limiter, Policy, Reservation, ScopeValues, Settlement, TypicalCost,
     respond::{DialectResponder, Refusal, Responder as _},
 };
-use pingora_core::{Error, ErrorSource, Result, upstreams::peer::HttpPeer};
+use pingora_core::{Error, Result, upstreams::peer::HttpPeer};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{ProxyHttp, Session};
 
@@ -28,6 +27,8 @@ struct Exchange {
     reservation: Option<Reservation>,
     /// What the backend says it used.
     used: Option<u64>,
+    /// The backend has not been sent anything.
+    is_unsent: bool,
 }
 
 #[async_trait]
@@ -69,7 +70,18 @@ impl ProxyHttp for Proxy {
         Ok(Box::new(HttpPeer::new(self.backend, false, String::new())))
     }
 
-    /// Tells the client where the limits stand.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        exchange: &mut Exchange,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        exchange.is_unsent = true;
+        error
+    }
+
+    /// Tells the client where the limits stand, and not what the backend says of its own.
     async fn response_filter(
         &self,
         _: &mut Session,
@@ -79,21 +91,19 @@ impl ProxyHttp for Proxy {
         let used = response.headers.get("x-tokens-used").and_then(|used| used.to_str().ok()?.parse().ok());
         exchange.used = used;
         if let Some(reservation) = &exchange.reservation {
-            let mut fields = HeaderMap::new();
+            let mut fields = response.headers.clone();
             reservation.levels().write_fields(&mut fields);
             replace(response, &fields)?;
         }
         Ok(())
     }
 
-    /// The end of every request, however it ends.
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+    /// The end of every request, however it ends: a backend that was sent the prompt may have used tokens.
+    async fn logging(&self, _: &mut Session, _: Option<&Error>, exchange: &mut Exchange) {
         let Some(reservation) = exchange.reservation.take() else { return };
-        let is_unserved = error.is_some_and(|error| *error.esource() == ErrorSource::Upstream)
-            && session.upstream_body_bytes_received() == 0;
         let settlement = match exchange.used {
             Some(used) => Settlement::Used(used),
-            None if is_unserved => Settlement::NotServed,
+            None if exchange.is_unsent => Settlement::NotServed,
             None => Settlement::AsReserved,
         };
         reservation.settle(settlement);
@@ -104,8 +114,8 @@ impl ProxyHttp for Proxy {
 async fn main() -> anyhow::Result<()> {
     let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).scope("apiKey".parse()?).build()?;
     let limiter = Limiter::new(policy);
-    let app =
-        Router::new().route("/v1/chat/completions", post(async || ([("x-tokens-used", "900")], "answer")));
+    let told = [("x-tokens-used", "900"), ("x-ratelimit-limit-requests", "5000")];
+    let app = Router::new().route("/v1/chat/completions", post(async move || (told, "answer")));
     let served = proxy(Proxy { limiter: limiter.clone(), backend: backend(app).await? }).await?;
     let broken = proxy(Proxy { limiter, backend: nobody().await? }).await?;
     let url = |at| format!("http://{at}/v1/chat/completions");
@@ -115,6 +125,10 @@ async fn main() -> anyhow::Result<()> {
     let first = ask(&url(served), "alice", BODY)?.await?;
     ensure!(first.status() == 200, "a full bucket is enough");
     ensure!(first.headers().contains_key("x-ratelimit-remaining-tokens"), "a client learns where it stands");
+    ensure!(
+        !first.headers().contains_key("x-ratelimit-limit-requests"),
+        "that is what the backend allows us"
+    );
     let second = ask(&url(served), "alice", BODY)?.await?;
     ensure!(second.status() == 429, "900 tokens are typical now, and 100 are left");
     let wait = second.headers().get("retry-after").context("a refusal says when to come back")?.clone();
