@@ -94,7 +94,7 @@
 //!
 //! Nearly all of this can be had without IO: [`translate`] and the [`codec`]s below it translate,
 //! [`Target::admit`] and [`Target::prepare`] make the upstream's request (from a head that is edited in place
-//! the [`Target::withheld_headers`] are removed),
+//! the [`Target::withheld_headers`] are removed, and of its query all but the [`Target::passing_query`]),
 //! [`RetryPolicy::next_at`](retry::RetryPolicy::next_at) decides about the next attempt, and [`wire`] has the
 //! decoders. The answer comes back by what the [`Prepared`] request says: [`Prepared::meter`] reads the
 //! provider's own bytes, and they go on by its [`translation`](Prepared::translation), without the usage that

@@ -80,11 +80,33 @@ impl Target {
     /// They are the client's credentials, cookies, and what identity-aware proxies say of it; what selects an
     /// account; what concerns only its own connection (`host` and `content-length` among them), which the
     /// proxy writes anew; and for a request that is translated what only providers of other dialects know.
+    /// Of the query [`passing_query`](Self::passing_query) is left, and of `anthropic-beta` what is not named
+    /// `server-side-fallback-…` or `fallback-credit-…`, which are features of other models.
     pub fn withheld_headers(&self, surface: &Surface, client: &HeaderMap) -> Vec<HeaderName> {
         let ends = ending(client);
         let is_translated = !self.speaks(surface);
         let is_withheld = |name: &&HeaderName| ends(name) || (is_translated && self.is_foreign(name));
         client.keys().filter(is_withheld).cloned().collect()
+    }
+
+    /// What the provider gets of a client's query, for proxies that edit a head in place and ask in the
+    /// client's own dialect; [`prepare`](Self::prepare) leaves out the rest by itself.
+    ///
+    /// ```
+    /// use nantian_ai::Target;
+    ///
+    /// assert_eq!(Target::passing_query("beta=true&api_key=sk-of-the-client"), "beta=true");
+    /// ```
+    pub fn passing_query(query: &str) -> Cow<'_, str> {
+        let passes = |parameter: &&str| {
+            let name = parameter.split('=').next().unwrap_or_default();
+            PARAMETERS.binary_search(&name).is_ok()
+        };
+        if query.split('&').all(|parameter| passes(&parameter)) {
+            return Cow::Borrowed(query);
+        }
+        let kept: Vec<_> = query.split('&').filter(passes).collect();
+        Cow::Owned(kept.join("&"))
     }
 
     /// Whether a header is of another dialect than the provider's.
@@ -197,19 +219,6 @@ fn names_features_of(name: &HeaderName, dialect: Dialect) -> bool {
     }
 }
 
-/// What of a client's query the upstream gets.
-pub(super) fn upstream_query(query: &str) -> Cow<'_, str> {
-    let passes = |parameter: &&str| {
-        let name = parameter.split('=').next().unwrap_or_default();
-        PARAMETERS.binary_search(&name).is_ok()
-    };
-    if query.split('&').all(|parameter| passes(&parameter)) {
-        return Cow::Borrowed(query);
-    }
-    let kept: Vec<_> = query.split('&').filter(passes).collect();
-    Cow::Owned(kept.join("&"))
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -235,7 +244,8 @@ mod tests {
             ("content-type", "application/json"),
             ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ];
-        let mut request = http::Request::post("/v1/messages");
+        let query = "beta=true&api_key=sk-of-the-client";
+        let mut request = http::Request::post(format!("/v1/messages?{query}"));
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -256,6 +266,9 @@ mod tests {
             let body = br#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
             let prepared = target.prepare(&surface, head.clone(), Bytes::from_static(body)).unwrap();
             assert!(edited.keys().all(|name| prepared.head.headers.contains_key(name)), "{provider}");
+            if target.speaks(&surface) {
+                assert_eq!(prepared.head.uri.query(), Some(&*Target::passing_query(query)));
+            }
         }
     }
 
@@ -319,9 +332,9 @@ mod tests {
     #[test]
     fn only_what_belongs_to_an_operation_is_left_of_a_query() {
         for query in ["beta=true", "include%5B%5D=a&include[]=b&limit=2&order=asc&after=x&stream=true"] {
-            assert_eq!(upstream_query(query), query);
+            assert_eq!(Target::passing_query(query), query);
         }
-        assert_eq!(upstream_query("beta=true&API_KEY=x&limit=2&key=y"), "beta=true&limit=2");
+        assert_eq!(Target::passing_query("beta=true&API_KEY=x&limit=2&key=y"), "beta=true&limit=2");
         for name in [
             "key",
             "apikey",
@@ -335,7 +348,7 @@ mod tests {
             "sig",
             "",
         ] {
-            assert_eq!(upstream_query(&format!("{name}=y")), "", "{name}");
+            assert_eq!(Target::passing_query(&format!("{name}=y")), "", "{name}");
         }
     }
 }

@@ -16,8 +16,8 @@ use http::header::{
 use http::request::Parts;
 use http::{Uri, Version};
 
+use self::headers::upstream_headers;
 pub(crate) use self::headers::{ANTHROPIC_BETA, OPENAI_BETA, clean_response, kept_headers};
-use self::headers::{upstream_headers, upstream_query};
 use crate::body::RequestBody;
 use crate::dialect::{
     ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, ollama, openai, responses,
@@ -113,7 +113,7 @@ impl Target {
     }
 
     fn pass(&self, surface: &Surface, mut head: Parts, body: Bytes) -> Result<Prepared, Error> {
-        let query = head.uri.query().map(upstream_query);
+        let query = head.uri.query().map(Self::passing_query);
         let query = query.as_deref().filter(|query| !query.is_empty());
         let has_body = surface.operation().names_a_model();
         let passing = if has_body {
