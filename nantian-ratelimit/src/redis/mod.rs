@@ -20,6 +20,9 @@
 //! # }
 //! ```
 //!
+//! What requests have used is told to the server after they have ended, by the driver. A process that ends
+//! waits for [`RedisStore::flush`] before it ends the driver, or what was settled last is lost.
+//!
 //! The server is a single one, a proxy that looks like one, or a cluster; it is reached over TCP, or TLS with
 //! the feature `redis-tls`. Passwords and certificates may change meanwhile:
 //! [`RedisStoreBuilder::password_from`].
