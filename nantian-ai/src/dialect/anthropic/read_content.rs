@@ -186,7 +186,8 @@ pub(crate) fn read_thinking_block(block: Value, losses: &mut Losses) -> Option<B
     if read.is_none() {
         losses.add("thinking_blocks");
     }
-    fields.ignore(&["cache_control"]);
+    // Of an answer that was streamed, the index.
+    fields.ignore(&["cache_control", "index"]);
     fields.rest_below("thinking_blocks", losses);
     read
 }

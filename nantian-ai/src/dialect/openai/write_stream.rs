@@ -25,6 +25,8 @@ pub(crate) struct StreamWriter {
     /// The arguments of the open call so far, where the client wants the text that they hold.
     held: Option<String>,
     calls: u64,
+    /// The thoughts that have been given with a signature, or encrypted.
+    signed: u64,
     /// Those of the text that comes next, and how long they are.
     logprobs: Vec<Json>,
     weight: usize,
@@ -47,6 +49,7 @@ impl StreamWriter {
             said: false,
             held: None,
             calls: 0,
+            signed: 0,
             logprobs: Vec::new(),
             weight: 0,
             stop: Stop::End,
@@ -116,7 +119,7 @@ impl StreamWriter {
                     });
                 });
             }
-            Part::RedactedReasoning(data) => self.thinking(Block::RedactedReasoning(data.clone()), out),
+            Part::RedactedReasoning(data) => self.thinking(&Block::RedactedReasoning(data.clone()), out),
             Part::Text | Part::Refusal | Part::Reasoning => {}
         }
         self.open = Some(part);
@@ -156,7 +159,7 @@ impl StreamWriter {
             }
             Some(Part::Reasoning) if signature.is_some() => {
                 self.of_call.clone_from(&signature);
-                self.thinking(Block::Reasoning(Reasoning { text, signature }), out);
+                self.thinking(&Block::Reasoning(Reasoning { text, signature }), out);
             }
             _ => {}
         }
@@ -173,11 +176,18 @@ impl StreamWriter {
         });
     }
 
-    /// Reasoning with its signature, so that a client can give it back.
-    fn thinking(&self, block: Block, out: &mut Vec<u8>) {
+    /// Reasoning with its signature, so that a client can give it back. OpenAI's SDK for Python puts lists
+    /// together by the index of each item, and fails at a second one without.
+    fn thinking(&mut self, block: &Block, out: &mut Vec<u8>) {
         self.delta(out, |delta| {
-            delta.list("thinking_blocks", |list| list.object(|item| write_thinking_block(item, &block)));
+            delta.list("thinking_blocks", |list| {
+                list.object(|item| {
+                    item.count("index", self.signed);
+                    write_thinking_block(item, block);
+                });
+            });
         });
+        self.signed += 1;
     }
 
     fn end(&self, out: &mut Vec<u8>) {
