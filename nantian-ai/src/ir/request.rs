@@ -294,6 +294,15 @@ impl Message {
         self.content.push(block);
     }
 
+    /// Has all of it kept for so long, if it says anything, and its last block does not say for how long.
+    pub(crate) fn keep(&mut self, life: CacheLife) {
+        if let Some(block) = self.content.len().checked_sub(1)
+            && self.cached_up_to(block).is_none()
+        {
+            self.cache_points.push(CachePoint { block, life });
+        }
+    }
+
     /// How long the message is to be kept up to the block of this index.
     pub(crate) fn cached_up_to(&self, block: usize) -> Option<CacheLife> {
         let at = self.cache_points.partition_point(|point| point.block < block);

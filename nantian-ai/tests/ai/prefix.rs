@@ -110,6 +110,39 @@ fn the_requests_of_a_conversation_begin_with_those_before_them() {
     }
 }
 
+#[test]
+fn what_is_to_be_kept_may_be_said_beside_a_text_too() {
+    let mark = json!({"type": "ephemeral"});
+    let call = json!({"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}, "cache_control": mark});
+    let body = json!({
+        "model": "claude-sonnet-4-5",
+        "messages": [
+            {"role": "system", "content": "Be brief.", "cache_control": mark},
+            {"role": "user", "content": "Look."},
+            {"role": "assistant", "content": "I do.", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "", "cache_control": mark},
+            {"role": "assistant", "content": "Nothing.", "cache_control": mark},
+            {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "now?"}], "cache_control": mark},
+        ],
+        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}, "cache_control": mark}}],
+    });
+    let (request, lost) = ClientDialect::OpenAi.decode_request(body.to_string().as_bytes()).unwrap();
+    let (body, more) = Dialect::Anthropic.encode_request(&request, "anthropic").unwrap();
+    assert!(lost.is_empty() && more.is_empty(), "{lost} {more}");
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    for kept in [
+        "/system/0",
+        "/messages/1/content/1",
+        "/messages/2/content/0",
+        "/messages/3/content/0",
+        "/messages/4/content/1",
+        "/tools/0",
+    ] {
+        assert_eq!(body.pointer(kept).unwrap()["cache_control"], mark, "{kept} of {body:#}");
+    }
+    assert_eq!(body.to_string().matches("cache_control").count(), 6, "{body:#}");
+}
+
 /// The conversation that a model is sent, shortly: role and text of each turn, and what is lost.
 fn sent(to: Dialect, provider: &str, model: &str, messages: Value) -> (Vec<String>, String) {
     let body = json!({"model": "any", "messages": messages}).to_string();

@@ -7,8 +7,7 @@ use crate::codec::{Fields, Invalid, Value};
 use crate::dialect::GUARDRAIL;
 use crate::dialect::openai::read_stop;
 use crate::ir::{
-    CachePoint, Effort, Json, Losses, Message, OpenAiOptions, Output, Request, Role, Thinking, Tool,
-    ToolChoice,
+    Effort, Json, Losses, Message, OpenAiOptions, Output, Request, Role, Thinking, Tool, ToolChoice,
 };
 
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
@@ -32,7 +31,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     // Of the whole request it is meant at its end.
     let life = take_cache_control(&mut fields, &mut losses)?;
     if let (Some(life), Some(last)) = (life, messages.last_mut()) {
-        last.cache_points.extend(last.content.len().checked_sub(1).map(|block| CachePoint { block, life }));
+        last.keep(life);
     }
     let mut config = fields.object("output_config", "output_config")?;
     let (tool_choice, parallel_tools) = read_tool_choice(&mut fields, &mut losses)?;

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::signatures;
 use crate::codec::{Fields, Invalid, Value};
+use crate::dialect::anthropic;
 use crate::dialect::responses::arguments_of;
-use crate::ir::{Block, Losses, Reasoning, ToolCall, given_arguments};
+use crate::ir::{Block, CacheLife, Losses, Reasoning, ToolCall, given_arguments};
 
 /// What a model has thought before it calls. A signature that stands at a call is taken from here, where the
 /// client has given it back, too.
@@ -14,13 +15,14 @@ pub(super) struct Thoughts {
     by_signature: HashMap<String, usize>,
 }
 
-/// Reads calls; those of `text_tools` have any text for their arguments.
+/// Reads calls, and which of them a beginning ends with that is to be kept; those of `text_tools` have any
+/// text for their arguments.
 pub(super) fn read_calls(
     calls: Vec<Value>,
     text_tools: &HashSet<String>,
     thoughts: &mut Thoughts,
     losses: &mut Losses,
-) -> Result<Vec<Block>, Invalid> {
+) -> Result<Vec<(Block, Option<CacheLife>)>, Invalid> {
     let mut read = Vec::with_capacity(calls.len());
     for call in calls {
         let mut call = Fields::of(call, "messages.tool_calls")?;
@@ -38,8 +40,9 @@ pub(super) fn read_calls(
             false => given_arguments(&text, "messages.tool_calls.function.arguments", losses),
         };
         let signature = signatures::take(&mut call, "messages.tool_calls.extra_content", losses);
-        read.extend(signature.map(|signature| thoughts.signed(signature)));
-        read.push(Block::ToolCall(ToolCall { id, name, arguments }));
+        read.extend(signature.map(|signature| (thoughts.signed(signature), None)));
+        let cached = anthropic::take_cache_control(&mut call, losses)?;
+        read.push((Block::ToolCall(ToolCall { id, name, arguments }), cached));
         function.rest(losses);
         // Of an answer that was streamed.
         call.ignore(&["index"]);

@@ -134,7 +134,8 @@ pub(crate) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<T
             description: function.text("description")?,
             schema: function.json("parameters").unwrap_or_else(Json::empty_object),
             strict: function.flag("strict")?,
-            cached: anthropic::take_cache_control(&mut tool, losses)?,
+            cached: anthropic::take_cache_control(&mut tool, losses)?
+                .or(anthropic::take_cache_control(&mut function, losses)?),
         });
         function.rest(losses);
         tool.rest(losses);
@@ -248,6 +249,8 @@ fn read_messages(
         let mut fields = Fields::of(message, "messages")?;
         let role = fields.required_text("role")?;
         let is_result = role == "tool";
+        // Where the content is one text, clients have no other place for it.
+        let life = anthropic::take_cache_control(&mut fields, losses)?;
         match role.as_str() {
             "system" | "developer" => read.push(plain(Role::System, &mut fields, losses)?),
             "user" => read.push(plain(Role::User, &mut fields, losses)?),
@@ -269,6 +272,9 @@ fn read_messages(
                 }
             }
             _ => return Err(Invalid::new("messages.role", format!("`{role}` is not known"))),
+        }
+        if let (Some(life), Some(last)) = (life, read.last_mut()) {
+            last.keep(life);
         }
         after_result = is_result;
         fields.rest(losses);
@@ -294,7 +300,7 @@ fn assistant(
     read_content(fields.take("content"), &mut message, losses)?;
     let refusal = fields.text("refusal")?.filter(|text| !text.is_empty());
     message.content.extend(refusal.map(Block::Refusal));
-    message.content.extend(calls);
+    calls.into_iter().for_each(|(call, cached)| message.push(call, cached));
     fields.ignore(&["annotations"]);
     Ok(message)
 }
