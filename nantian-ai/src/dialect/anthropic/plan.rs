@@ -57,9 +57,11 @@ impl Plan {
         if thinking == Some(Thinking::Off) && traits.off != Off::Disabled {
             losses.add("thinking");
         }
+        // An answer needs room beside it.
+        let most = if traits.knows_most { traits.most_output - LEAST_BUDGET } else { u64::MAX };
         let mut plan = Self {
             thinking,
-            budget: wanted.filter(|_| traits.takes_budget).map(|budget| budget.max(LEAST_BUDGET)),
+            budget: wanted.filter(|_| traits.takes_budget).map(|budget| budget.clamp(LEAST_BUDGET, most)),
             effort: effort.filter(|_| !traits.takes_budget).map(|effort| traits.effort(effort).name()),
             off: traits.off,
             temperature: request.temperature,
@@ -176,6 +178,23 @@ mod tests {
         let plan = Plan::of(&request, Traits::of("claude-sonnet-4-5"), trusts, &mut losses);
         assert_eq!(losses.is_empty(), plan.thinking.is_some());
         plan.thinking.is_some()
+    }
+
+    #[test]
+    fn the_longest_thinking_leaves_room_for_an_answer_where_the_model_is_known() {
+        for (model, effort, budget) in [
+            ("claude-opus-4-1", Effort::Max, 30_976),
+            ("claude-opus-4-1", Effort::XHigh, 30_976),
+            ("claude-opus-4-1", Effort::High, 16_384),
+            ("claude-sonnet-4-5", Effort::Max, 60_000),
+            ("glm-4.6", Effort::Max, 60_000),
+        ] {
+            let request = Request { thinking: Some(Thinking::Effort(effort)), ..Request::default() };
+            let traits = Traits::of(model);
+            let plan = Plan::of(&request, traits, |_| true, &mut Losses::default());
+            assert_eq!(plan.budget, Some(budget), "{model}");
+            assert!(!traits.knows_most || plan.limit(traits.most_output) == traits.most_output, "{model}");
+        }
     }
 
     #[test]
