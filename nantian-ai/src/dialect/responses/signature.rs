@@ -53,11 +53,12 @@ pub(super) fn read(id: &str, encrypted: &str) -> Encrypted {
     }
 }
 
-/// The id of the item, if the signature is one of Responses, and `encrypted_content`.
-pub(super) fn write(signature: &str) -> (Option<&str>, Cow<'_, str>) {
+/// `encrypted_content` of a signature in an item of this id. One of Responses is marked, too, where another
+/// id belongs to it, as in a stream, which has to say the id before the signature comes.
+pub(super) fn write<'s>(signature: &'s str, id: &str) -> Cow<'s, str> {
     match own(signature) {
-        Some((id, encrypted)) => (Some(id).filter(|id| !id.is_empty()), encrypted.into()),
-        None => (None, format!("{FOREIGN}{signature}").into()),
+        Some((own, encrypted)) if own.is_empty() || own == id => encrypted.into(),
+        _ => format!("{FOREIGN}{signature}").into(),
     }
 }
 
@@ -79,13 +80,13 @@ mod tests {
     fn a_signature_keeps_the_id_of_its_item() {
         let Encrypted::Signature(signature) = read("rs_1", "gAAA.b") else { panic!("no signature") };
         assert!(is_of_responses(&signature));
-        assert_eq!(write(&signature), (Some("rs_1"), "gAAA.b".into()));
+        assert_eq!(write(&signature, "rs_1"), "gAAA.b");
+        assert_eq!(read("rs_0", &write(&signature, "rs_0")), Encrypted::Signature(signature.clone()));
     }
 
     #[test]
     fn what_another_family_has_signed_or_encrypted_comes_back_as_it_was() {
-        let (id, encrypted) = write("Eo8C");
-        assert_eq!(id, None);
+        let encrypted = write("Eo8C", "rs_1");
         assert_eq!(read("rs_1", &encrypted), Encrypted::Signature("Eo8C".to_owned()));
         assert_eq!(read("rs_1", &redacted("blob")), Encrypted::Redacted("blob".to_owned()));
     }

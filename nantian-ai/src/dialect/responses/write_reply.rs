@@ -135,7 +135,7 @@ pub(super) fn write_item(
                 }
             });
             let signature = reasoning.signature.as_deref();
-            let encrypted = signature.map_or(signature::UNSIGNED.into(), |it| signature::write(it).1);
+            let encrypted = signature.map_or(signature::UNSIGNED.into(), |it| signature::write(it, id));
             item.text("encrypted_content", &encrypted);
         }
         Block::RedactedReasoning(data) => {
@@ -196,9 +196,12 @@ pub(super) fn write_part(part: &mut Object<'_>, kind: &str, name: &'static str, 
 }
 
 /// The id that belongs to the signature of an item.
-pub(super) fn signed_id(block: &Block) -> Option<&str> {
+fn signed_id(block: &Block) -> Option<&str> {
     match block {
-        Block::Reasoning(reasoning) => signature::write(reasoning.signature.as_deref()?).0,
+        Block::Reasoning(reasoning) => {
+            let (id, _) = signature::own(reasoning.signature.as_deref()?)?;
+            Some(id).filter(|id| !id.is_empty())
+        }
         _ => None,
     }
 }

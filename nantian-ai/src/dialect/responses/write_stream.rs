@@ -3,7 +3,7 @@
 use super::tools::{Called, text_of};
 use super::write_error;
 use super::write_reply::{
-    State, error_code, item_id, reason_of_cut, signed_id, write_item, write_logprobs, write_name, write_part,
+    State, error_code, item_id, reason_of_cut, write_item, write_logprobs, write_name, write_part,
     write_response, write_text,
 };
 use crate::codec::fault::openai_names;
@@ -266,15 +266,14 @@ impl StreamWriter {
             // The item is what its deltas make.
             call.arguments = Json::as_written(&said).unwrap_or_else(|| call.arguments.clone());
         }
-        let id = signed_id(&block).unwrap_or(&id);
         self.write(out, "response.output_item.done", |event, index| {
             event.count("output_index", index);
-            event.object("item", |item| write_item(item, &block, &logprobs, (id, is_cut), &echo));
+            event.object("item", |item| write_item(item, &block, &logprobs, (id.as_str(), is_cut), &echo));
         });
         if self.items > 0 {
             self.output.push(b',');
         }
-        append(&mut self.output, |item| write_item(item, &block, &logprobs, (id, is_cut), &echo));
+        append(&mut self.output, |item| write_item(item, &block, &logprobs, (id.as_str(), is_cut), &echo));
         self.items += 1;
     }
 
