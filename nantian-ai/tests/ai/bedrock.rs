@@ -173,6 +173,25 @@ async fn a_cache_point_that_no_place_is_left_for_is_named() {
     }
 }
 
+#[tokio::test]
+async fn no_cache_point_comes_right_behind_what_the_model_has_thought() {
+    let said = json!([
+        {"type": "thinking", "thinking": "Hm", "signature": "c2ln"},
+        {"type": "text", "text": " ", "cache_control": {"type": "ephemeral"}},
+        {"type": "tool_use", "id": "t", "name": "look", "input": {}},
+    ]);
+    let result = json!([{"type": "tool_result", "tool_use_id": "t", "content": "Nothing."}]);
+    let body = json!({"model": "any", "max_tokens": 9, "messages": [
+        {"role": "user", "content": "Look."}, {"role": "assistant", "content": said}, {"role": "user", "content": result},
+    ]});
+    let upstream = Upstream::new().replies(reply(200, ANSWER));
+    send(layer(bedrock()), &upstream, post("/v1/messages", &body.to_string())).await;
+    let asked: Value = serde_json::from_slice(&upstream.request().1).unwrap();
+    let said = asked["messages"][1]["content"].as_array().unwrap();
+    assert!(said.len() == 2 && said[0].get("reasoningContent").is_some(), "{said:?}");
+    assert!(said[1].get("toolUse").is_some(), "{said:?}");
+}
+
 #[cfg(feature = "aws")]
 #[test]
 fn keys_that_are_none_and_a_header_for_a_signature_are_refused() {

@@ -180,6 +180,8 @@ fn keep(pieces: &mut Vec<Piece<'_>>, life: Option<CacheLife>, family: Family, lo
     match pieces.last_mut() {
         // There is nothing before it.
         None => {}
+        // Reasoning is kept with what follows it; right behind it a point is refused.
+        Some(Piece::Reasoning(_) | Piece::Encrypted(_)) => {}
         Some(Piece::CachePoint(last)) => *last = life,
         // Right behind a document that is no PDF it is refused.
         Some(Piece::Document { format, .. }) if *format != "pdf" => {
