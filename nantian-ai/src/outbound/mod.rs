@@ -22,8 +22,7 @@ use crate::body::RequestBody;
 use crate::dialect::{
     ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, ollama, openai, responses,
 };
-use crate::edit::cut::Edit;
-use crate::edit::{Object, lookalike};
+use crate::edit::{Object, cut::Edit, lookalike};
 use crate::error::Error;
 use crate::facts::RequestFacts;
 use crate::headers::STRICT;
@@ -362,6 +361,7 @@ impl Target {
         let mut edits = openai::known_names(provider, self.model(), refuses_older, object);
         let refused = openai::refused_reasoning(provider, self.model(), endpoint);
         edits.extend(foreign::without(object, refused, lost));
+        edits.extend(foreign::without_marks(object, openai::refused_marks(provider, endpoint), lost));
         if openai::refuses_thought_parts(provider, endpoint) {
             edits.extend(foreign::without_thought_parts(object, lost));
         }

@@ -89,6 +89,10 @@ wishes! {
     Cache,
     /// Bedrock: that a model which has tools tells its answer bit by bit.
     Stream,
+    /// Chat Completions: what a client says of what is to be kept, in Anthropic's words, and by what key, in
+    /// OpenAI's.
+    Marks,
+    CacheKey,
     /// Responses: that a model tells what it thinks, which OpenAI lets no organisation see that it does not
     /// know.
     Summary,
@@ -120,6 +124,7 @@ impl Wish {
             |wish| words_of(wish).iter().any(|words| memmem::find(said, words.as_bytes()).is_some());
         let is_said = || match self {
             Self::Afterthought | Self::Betas | Self::Pictures => is_anywhere(self),
+            Self::CacheKey | Self::Marks => is_anywhere(self),
             Self::StandIn | Self::Thinking | Self::Usage => is_anywhere(self),
             // Who misses it names it, too.
             Self::Reasoning => is_anywhere(self) && !is_anywhere(Self::Silence),
@@ -145,13 +150,14 @@ impl Wish {
     }
 
     /// Whether an answer to the same request without it says that it is always refused; `streams` is whether
-    /// that is a stream. The names of features and the signatures are the client's, so that nothing is learnt
-    /// of them.
+    /// that is a stream. The names of features, the signatures and what is said of what is to be kept are the
+    /// client's, so that nothing is learnt of them.
     pub(crate) fn is_given_up(self, streams: bool) -> bool {
         match self {
             // Another model may see them: it is asked first.
             Self::Betas | Self::MustCall | Self::Pictures => false,
             Self::Afterthought | Self::Reasoning | Self::StandIn => false,
+            Self::CacheKey | Self::Marks => false,
             Self::Thinking => true,
             Self::Effort | Self::ForcedTool | Self::ToolChoice | Self::Sampling | Self::Silence => true,
             Self::Schema | Self::Strict | Self::Prefill | Self::Penalties => true,
@@ -188,6 +194,8 @@ impl Wish {
             Self::NewerLimit => "the provider refuses `max_completion_tokens`: it is called `max_tokens`",
             Self::Stop => "the model takes no stop sequences: they are left out",
             Self::Cache => "the model keeps no beginnings of conversations: it is not asked to",
+            Self::Marks => "the provider refuses `cache_control`: it is left out",
+            Self::CacheKey => "the provider refuses `prompt_cache_key`: it is left out",
             Self::Pictures => "the model sees no pictures: they are left out",
             Self::Stream => "the model calls no tools in a stream: it is asked for whole answers",
             Self::Summary => "the provider summarises no reasoning for this organisation: it is not asked to",
@@ -199,6 +207,7 @@ impl Wish {
     /// A body without it; `None` if it is not there. What else has to go with it is named.
     pub(crate) fn taken_out(self, body: &Bytes, losses: &mut Losses) -> Option<Bytes> {
         let object = Object::parse(body).ok()?;
+        let edited = |edits: Vec<_>| (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat());
         let left = match self {
             Self::Afterthought => return foreign::without_afterthoughts(body),
             Self::Betas => return left_out::without_inner(body, bedrock::OWN, "anthropic_beta"),
@@ -232,10 +241,7 @@ impl Wish {
                 let is_other = |drawn: &[u8]| !matches!(drawn, b"1" | b"1.0");
                 return left_out::without_members(body, &names, is_other, losses);
             }
-            Self::Silence => {
-                let edits = foreign::filled(&object);
-                (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
-            }
+            Self::Silence => edited(foreign::filled(&object))?,
             Self::Schema => return left_out::with_schema_said(body),
             Self::Strict => return left_out::without_strict_tools(body),
             Self::Prefill => object.set_and(body, &[], vec![continued(&object)?]).concat(),
@@ -244,14 +250,10 @@ impl Wish {
                 return left_out::without_members(body, &[("stopSequences", "stop")], |_| true, losses);
             }
             Self::Cache => return left_out::without_cache_points(body),
-            Self::StandIn => {
-                let edits = foreign::without_stand_ins(&object);
-                (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
-            }
-            Self::Pictures => {
-                let edits = foreign::without_pictures(&object);
-                (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
-            }
+            Self::Marks => edited(foreign::without_marks(&object, &["cache_control"], losses))?,
+            Self::CacheKey => edited(foreign::without_marks(&object, &["prompt_cache_key"], losses))?,
+            Self::StandIn => edited(foreign::without_stand_ins(&object))?,
+            Self::Pictures => edited(foreign::without_pictures(&object))?,
             // The path says it.
             Self::Stream => return Some(body.clone()),
             Self::Template => {
@@ -260,8 +262,7 @@ impl Wish {
                 return left_out::without_members(body, &names, |_| false, losses);
             }
             Self::OlderLimit | Self::NewerLimit => {
-                let edits = openai::limit_renamed(&object, self == Self::OlderLimit);
-                (!edits.is_empty()).then(|| object.set_and(body, &[], edits).concat())?
+                edited(openai::limit_renamed(&object, self == Self::OlderLimit))?
             }
         };
         Some(Bytes::from(left))

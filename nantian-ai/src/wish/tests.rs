@@ -16,6 +16,12 @@ fn a_wish_is_taken_out_and_nothing_else() {
             r#"{"messages":[{"role":"assistant","content":"a"}],"reasoning_effort":"low"}"#,
         ),
         (
+            Wish::Marks,
+            r#"{"messages":[{"role":"user","content":"a","cache_control":{}}],"prompt_cache_key":"k"}"#,
+            r#"{"messages":[{"role":"user","content":"a"}],"prompt_cache_key":"k"}"#,
+        ),
+        (Wish::CacheKey, r#"{"prompt_cache_key":"k","messages":[]}"#, r#"{"messages":[]}"#),
+        (
             Wish::Encryption,
             r#"{"include":["reasoning.encrypted_content","message.output_text.logprobs"]}"#,
             r#"{"include":["message.output_text.logprobs"]}"#,
@@ -65,6 +71,8 @@ fn a_wish_is_taken_out_and_nothing_else() {
     }
     for (wish, body) in [
         (Wish::Betas, "{}"),
+        (Wish::Marks, r#"{"messages":[{"content":"cache_control"}]}"#),
+        (Wish::CacheKey, "{}"),
         (Wish::Summary, r#"{"reasoning":{"effort":"low"}}"#),
         (Wish::Encryption, r#"{"include":["message.output_text.logprobs"]}"#),
         (Wish::Template, "{}"),
@@ -121,7 +129,7 @@ fn each_wish_has_a_place_of_its_own() {
         assert!(!wishes.iter().any(|it| it == wish));
         wishes.add(wish);
     }
-    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 26));
+    assert_eq!((wishes.iter().collect::<Vec<_>>(), wishes.count()), (ALL.to_vec(), 28));
     ALL.iter().for_each(|wish| wishes.remove(*wish));
     assert!(wishes.is_empty());
 }

@@ -104,8 +104,9 @@ impl Wishes {
         let mut wishes = Self::default();
         [Wish::Silence, Wish::OlderLimit, Wish::NewerLimit].into_iter().for_each(|wish| wishes.add(wish));
         if !strict {
-            wishes.add(Wish::Reasoning);
-            wishes.add(Wish::Pictures);
+            [Wish::Reasoning, Wish::Marks, Wish::CacheKey, Wish::Pictures]
+                .into_iter()
+                .for_each(|wish| wishes.add(wish));
         }
         wishes
     }
@@ -166,7 +167,7 @@ impl Wishes {
             (Wish::Summary, _) => &["thinking.display"],
             (Wish::Penalties | Wish::Sampling | Wish::Silence | Wish::StandIn | Wish::Usage, _) => &[],
             (Wish::OlderLimit | Wish::NewerLimit | Wish::Stop | Wish::Stream, _) => &[],
-            (Wish::Encryption, _) => &[],
+            (Wish::CacheKey | Wish::Encryption | Wish::Marks, _) => &[],
         }
     }
 }

@@ -50,6 +50,15 @@ const NO_REASONING: [&str; 13] = [
     "'reasoning' is unsupported",
 ];
 
+/// How `cache_control` is refused, which ends a path or a name there: not that there are too many.
+const NO_MARKS: [&str; 5] = [
+    "cache_control'",
+    "cache_control`",
+    "cache_control\"",
+    "cache_control\\\"",
+    "cache_control: Extra inputs",
+];
+
 /// What refusals of a wish say, of which one is enough. Those that teach something about others begin so.
 pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
     match wish {
@@ -57,6 +66,8 @@ pub(super) fn words_of(wish: Wish) -> &'static [&'static str] {
         Wish::Betas => &["invalid beta flag"],
         Wish::StandIn => &["extra_content"],
         Wish::Reasoning => &NO_REASONING,
+        Wish::Marks => &NO_MARKS,
+        Wish::CacheKey => &["prompt_cache_key"],
         Wish::Pictures => &[
             "unknown variant `image_url`, expected `text`",
             "does not support image input",

@@ -361,6 +361,44 @@ async fn a_refusal_that_quotes_a_client_teaches_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_kept_is_not_said_to_who_refuses_it() {
+    const MARKED: &str = r#"{"model":"any","prompt_cache_key":"k","messages":[{"role":"developer","content":[{"type":"text","text":"Hi","cache_control":{"type":"ephemeral"}}]}]}"#;
+    const MARK: &str = "/messages/0/content/0/cache_control";
+    const KEY: &str = "/prompt_cache_key";
+    let request = || post("/v1/chat/completions", MARKED);
+    for (provider, refusal, at, name) in [
+        ("openai", "Unknown parameter: 'messages[0].content[0].cache_control'.", MARK, "cache_control"),
+        ("cerebras", "property 'body.prompt_cache_key' is unsupported", KEY, "prompt_cache_key"),
+    ] {
+        let upstream = Upstream::new().replies(refused(refusal)).replies(reply(200, ANSWER));
+        let (head, body) = send(layer(target(provider, "m")), &upstream, request()).await;
+        assert_eq!(head.status, 200, "{body}");
+        assert_eq!(head.headers["x-nantian-dropped"], name);
+        let (first, second) = (asked(&upstream, at), asked(&upstream, if at == KEY { MARK } else { KEY }));
+        assert!(!first[0].is_null() && first[1].is_null() && !second[1].is_null(), "{provider}");
+        let upstream = Upstream::new().replies(refused(refusal));
+        let (head, _) = send(layer(target(provider, "m")), &upstream, strict(request())).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
+    }
+    let too_many = "A maximum of 4 blocks with cache_control may be provided. Found 5.";
+    let upstream = Upstream::new().replies(refused(too_many));
+    let (head, _) = send(layer(target("openrouter", "m")), &upstream, request()).await;
+    assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
+    // These are known to.
+    for (config, keeps_mark, keeps_key) in [
+        (target("groq", "m"), false, false),
+        (target("fireworks", "m"), false, true),
+        (target("groq", "m").with_endpoint("http://provider"), true, true),
+    ] {
+        let upstream = Upstream::new().replies(reply(200, ANSWER));
+        let (head, body) = send(layer(config), &upstream, request()).await;
+        assert_eq!(head.status, 200, "{body}");
+        let told = (!asked(&upstream, MARK)[0].is_null(), !asked(&upstream, KEY)[0].is_null());
+        assert_eq!(told, (keeps_mark, keeps_key));
+    }
+}
+
+#[tokio::test]
 async fn a_limit_that_is_refused_under_one_name_gets_the_other_one() {
     const OLDER: &str = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.";
     const NEWER: &str = "Unrecognized request argument supplied: max_completion_tokens";

@@ -32,7 +32,8 @@ pub(super) use self::details::{OF_OPENROUTER, is_of_openrouter};
 pub(crate) use self::limits::{has_limits_in_bodies, limit_headers};
 pub(crate) use self::names::{known_names, limit_renamed};
 pub(crate) use self::profile::{
-    is_mistral, refused_reasoning, refuses_thought_parts, takes_turns, tells_templates, wants_brief_ids,
+    is_mistral, refused_marks, refused_reasoning, refuses_thought_parts, takes_turns, tells_templates,
+    wants_brief_ids,
 };
 pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{

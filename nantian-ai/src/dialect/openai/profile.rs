@@ -133,6 +133,16 @@ pub(crate) fn refuses_thought_parts(provider: &str, endpoint: Option<&str>) -> b
     !may_read || is_one(provider, &[azure::NAME])
 }
 
+/// The members in which a provider refuses to be told what is to be kept: it keeps beginnings unasked. What
+/// is behind an `endpoint` of the operator's own may read them, and so may others until they refuse them.
+pub(crate) fn refused_marks(provider: &str, endpoint: Option<&str>) -> &'static [&'static str] {
+    match provider.to_ascii_lowercase().as_str() {
+        "fireworks" if endpoint.is_none() => &["cache_control"],
+        "groq" if endpoint.is_none() => &["cache_control", "prompt_cache_key"],
+        _ => &[],
+    }
+}
+
 fn is_gemini(provider: &str, model: &str) -> bool {
     is_one(provider, &["gemini"]) || model.to_ascii_lowercase().contains("gemini")
 }

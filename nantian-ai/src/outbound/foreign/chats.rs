@@ -203,14 +203,14 @@ pub(super) fn each_message(
 }
 
 /// Looks at each call of a message, and where in it that is.
-fn each_call(message: &Object<'_>, look: impl FnMut(usize, &Object<'_>)) {
+pub(super) fn each_call(message: &Object<'_>, look: impl FnMut(usize, &Object<'_>)) {
     if let Some((at, json)) = message.place("tool_calls") {
         each_object(at, json, look);
     }
 }
 
 /// Looks at each object of a list.
-fn each_object(at: usize, json: &[u8], mut look: impl FnMut(usize, &Object<'_>)) {
+pub(super) fn each_object(at: usize, json: &[u8], mut look: impl FnMut(usize, &Object<'_>)) {
     let list = std::str::from_utf8(json).ok().and_then(|list| items(json, list)).unwrap_or_default();
     for item in list {
         if let Ok(object) = Object::parse(item.json.as_bytes()) {
