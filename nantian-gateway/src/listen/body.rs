@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    connection::MAX_HEADERS,
     hop_by_hop::{Sender, clean_trailers, whole},
     stall_timer::StallTimer,
     unread::{UnreadBody, discard},
@@ -84,7 +85,8 @@ impl Body for ClientBody {
         let is_http2 = self.unread.is_none();
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        let polled = if is_http2 { whole(polled, incoming) } else { polled.map_err(Into::into) };
+        let polled =
+            if is_http2 { few_trailers(whole(polled, incoming)) } else { polled.map_err(Into::into) };
         let polled = clean_trailers(polled, Sender::Client);
         match &polled {
             Poll::Pending if self.timer.is_late() => {
@@ -127,4 +129,16 @@ impl fmt::Debug for ClientBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBody").field("incoming", &self.incoming).finish_non_exhaustive()
     }
+}
+
+/// What a body over HTTP/2 has to give, whose trailers have no more fields than hyper takes over HTTP/1.1.
+fn few_trailers(
+    polled: Poll<Option<Result<Frame<Bytes>, BoxError>>>,
+) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    let is_too_long = |frame: &Frame<Bytes>| frame.trailers_ref().is_some_and(|it| it.len() > MAX_HEADERS);
+    if matches!(&polled, Poll::Ready(Some(Ok(frame))) if is_too_long(frame)) {
+        let error = io::Error::new(ErrorKind::InvalidData, "there are too many trailers");
+        return Poll::Ready(Some(Err(error.into())));
+    }
+    polled
 }

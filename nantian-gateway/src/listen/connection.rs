@@ -207,9 +207,9 @@ fn answer_of_hyper(error: &(dyn Error + 'static)) -> Option<StatusCode> {
     }
 }
 
-/// Fields of a head over HTTP/1.1, and of trailers; their bytes have a limit of their own. More are answered
-/// with 431.
-const MAX_HEADERS: usize = 256;
+/// Fields of a head, and of trailers; their bytes have a limit of their own. More are answered with 431, and
+/// break off the body.
+pub(super) const MAX_HEADERS: usize = 256;
 /// hyper's least buffer.
 const MIN_BUFFER: usize = 8192;
 /// Streams of one HTTP/2 connection; what RFC 9113, section 6.5.2 recommends as the least.

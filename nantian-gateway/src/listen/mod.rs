@@ -14,6 +14,7 @@ mod handshake;
 mod head_scanner;
 mod header_order;
 mod hop_by_hop;
+mod http2_head;
 mod io;
 mod normalize;
 mod preamble;

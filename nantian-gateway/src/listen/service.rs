@@ -18,13 +18,13 @@ use pin_project_lite::pin_project;
 use super::{
     accept::PortKey,
     body::ClientBody,
-    forward::{self, Peer, RequestInfo},
+    forward::{Peer, RequestInfo},
     header_order::Order,
     hop_by_hop::{HopHeaders, remove_hop_by_hop},
-    normalize,
+    http2_head, normalize,
     refusal::{Refusal, refuse},
     reply::ReplyBody,
-    response_head::{say_length_once, without_content, without_hop_by_hop},
+    response_head::{without_content, without_hop_by_hop},
     stall_timer::{StallTimer, StreamExecutor},
     state::{InFlight, State},
     unread::UnreadBody,
@@ -149,18 +149,13 @@ impl ConnectionService {
             return Err(Refusal(Box::new(refusal)));
         }
         if parts.version == Version::HTTP_2 {
-            parts.headers.values_mut().for_each(trim);
+            http2_head::settle(parts)?;
         }
         let seen = HopHeaders::of(&parts.headers);
         check_message(parts, seen)?;
         if seen.cdn_loop() {
             let passed = self.worker.config.client.hop.note(&parts.headers, &mut parts.extensions);
             passed.map_err(|error| Refusal::new(StatusCode::LOOP_DETECTED, error))?;
-        }
-        // Over HTTP/1.1 cookies are not split, and hyper has made one length of several.
-        if parts.version == Version::HTTP_2 && parts.headers.len() > parts.headers.keys_len() {
-            forward::join_cookies(&mut parts.headers);
-            say_length_once(&mut parts.headers);
         }
         normalize::one_host(&parts.headers, parts.version).map_err(Refusal::bad_request)?;
         normalize::path(&mut parts.uri, parts.version).map_err(Refusal::bad_request)?;
@@ -270,17 +265,6 @@ fn check_message(parts: &http::request::Parts, seen: HopHeaders) -> Result<(), R
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked"));
     }
     Ok(())
-}
-
-/// Leaves off blanks at either end, as the parser of HTTP/1.1 does (RFC 9110, section 5.5): a backend of
-/// HTTP/1.1 would, and read a value that no rule and no limit has seen.
-fn trim(value: &mut HeaderValue) {
-    if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes()
-        && let Ok(mut trimmed) = HeaderValue::from_bytes(value.as_bytes().trim_ascii())
-    {
-        trimmed.set_sensitive(value.is_sensitive());
-        *value = trimmed;
-    }
 }
 
 // === impl ConnectionService ===

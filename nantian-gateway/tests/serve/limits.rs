@@ -1,7 +1,12 @@
 //! Limits on size and on time.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use tokio::{
     net::TcpSocket,
     time::{Instant, interval},
@@ -29,6 +34,33 @@ async fn heads_have_up_to_256_fields() {
     let reply = gateway.ask(head("x-want: 255\r\n")).await;
     assert_eq!((reply.status(), reply.header("x-254")), (200, Some("1")));
     assert_eq!(gateway.ask(head("x-want: 256\r\n")).await.status(), 502);
+}
+
+#[tokio::test]
+async fn heads_and_trailers_over_http2_have_as_many() {
+    let backend = Backend::echo("a").await;
+    let gateway = World::of_backend(&backend).start().await;
+    let client = http2::client(&gateway).await;
+    let fields = |name: &'static str, count: usize| -> HeaderMap {
+        (0..count).map(|_| (HeaderName::from_static(name), HeaderValue::from_static("a=1"))).collect()
+    };
+    // The host is a field, too, and cookies in crumbs are one.
+    for (name, count, status) in
+        [("x-a", 255, 200), ("x-a", 256, 431), ("x-a", 1500, 431), ("cookie", 1000, 200)]
+    {
+        let mut request = http2::get("/");
+        request.headers_mut().extend(fields(name, count));
+        assert_eq!(http2::reply(&client, request).await.0, status, "{count} of {name}");
+    }
+    assert_eq!(backend.seen().len(), 2);
+
+    for (count, status) in [(256, StatusCode::OK), (257, StatusCode::BAD_REQUEST)] {
+        let frames = [Frame::data(Bytes::from("abc")), Frame::trailers(fields("x-a", count))];
+        let frames = stream::iter(frames.map(Ok::<_, Infallible>));
+        let request = Request::post("http://example.org/").body(StreamBody::new(frames).boxed()).unwrap();
+        assert_eq!(http2::reply(&client, request).await.0, status, "{count} trailers");
+    }
+    assert_eq!(backend.seen().len(), 3, "no backend takes it for complete");
 }
 
 #[tokio::test]
