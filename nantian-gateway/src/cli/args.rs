@@ -191,7 +191,7 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration::<TICK, HOUR>)]
     pub(super) header_timeout: Duration,
     /// How long a client's connection may be unused, 100ms to 24h; longer than load balancers in front keep
-    /// theirs.
+    /// theirs. It is less where less than a sixteenth of --max-connections is free.
     #[arg(long, env = "NANTIAN_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration::<TICK, DAY>)]
     pub(super) idle_timeout: Duration,
     /// How long a client may neither send the next bytes of a body nor take the next bytes of a response

@@ -48,6 +48,9 @@ pub(crate) struct WorkerConfig {
     pub(crate) drain_timeout: Duration,
 }
 
+/// How long a connection may be unused at least where there is little room for others.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
+
 /// What all workers together have room for, and where there is not enough.
 #[derive(Debug, Clone)]
 pub(super) struct Capacity {
@@ -148,7 +151,9 @@ impl Worker {
 
     /// What is done once in a while: slow clients are ended, idle connections closed.
     pub(super) fn tick(&self) {
-        self.connections.tick(&self.config.timeouts);
+        let (free, places) = (self.room.available_permits(), self.config.max_connections);
+        let idle = patience(self.config.timeouts.idle, free, places);
+        self.connections.tick(&Timeouts { idle, ..self.config.timeouts });
         self.metrics.worker_ticked(self.context.worker, self.connections.len());
     }
 
@@ -159,5 +164,30 @@ impl Worker {
 
     pub(super) fn sweep(&self, now: Instant) {
         self.context.client.sweep(now);
+    }
+}
+
+/// How long a connection may be unused where so many places are free: as long as it is told, and less where
+/// that is less than a sixteenth of them, so that who has said nothing for longest makes room for others.
+fn patience(told: Duration, free: usize, places: usize) -> Duration {
+    let enough = places / 16;
+    if free >= enough {
+        return told;
+    }
+    let whole = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    (told / whole(enough) * whole(free)).max(told.min(LEAST_IDLE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_ends_as_room_does() {
+        let seconds = |free, places| patience(Duration::from_secs(75), free, places).as_secs();
+        assert_eq!([1600, 100, 99, 50, 2, 1, 0].map(|free| seconds(free, 1600)), [75, 75, 74, 37, 1, 1, 1]);
+        assert_eq!(seconds(0, 15), 75, "there is no sixteenth");
+        let short = Duration::from_millis(200);
+        assert_eq!(patience(short, 0, 1600), short);
     }
 }

@@ -114,8 +114,8 @@ async fn a_client_that_has_ended_its_side_gets_its_answers() {
     assert!(wire.is_closed().await);
 }
 
-#[tokio::test]
-async fn a_connection_of_the_greatest_age_ends_and_loses_no_request() {
+/// A backend that tells when it is asked for `/slow`, and answers that when it is told to.
+async fn slow_backend() -> (Backend, Arc<Notify>, Arc<Notify>) {
     let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let shared = (Arc::clone(&asked), Arc::clone(&answer));
     let backend = Backend::raw(move |mut wire| {
@@ -131,6 +131,32 @@ async fn a_connection_of_the_greatest_age_ends_and_loses_no_request() {
         }
     })
     .await;
+    (backend, asked, answer)
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_where_there_is_little_left() {
+    let (backend, asked, answer) = slow_backend().await;
+    let gateway = gateway(&backend, &["--max-connections", "16", "--header-timeout", "1s"]).await;
+    let mut busy = gateway.connect().await;
+    busy.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    soon(asked.notified()).await;
+    let mut idle = Vec::new();
+    for _ in 0..15 {
+        // They do not even answer what asks them to leave.
+        let mut wire = http2::raw(&gateway).await;
+        soon(http2::next_frame(&mut wire)).await.expect("it has a place");
+        idle.push(wire);
+    }
+    // Long before an idle connection ends by itself.
+    assert_eq!(gateway.get("/").await.status(), 200);
+    answer.notify_one();
+    assert_eq!(busy.reply().await.status(), 200, "who is served is left alone");
+}
+
+#[tokio::test]
+async fn a_connection_of_the_greatest_age_ends_and_loses_no_request() {
+    let (backend, asked, answer) = slow_backend().await;
     let gateway = gateway(&backend, &["--max-connection-age", "3s"]).await;
     let mut wire = gateway.connect().await;
     assert_eq!(wire.get("/").await.header("connection"), None);

@@ -124,7 +124,12 @@ impl State {
 
     /// What its task is told from now on; an order is never taken back by a milder one.
     pub(super) fn give(&self, order: ConnectionCommand) {
-        self.order.fetch_max(order as u8, Relaxed);
+        let before = self.order.fetch_max(order as u8, Relaxed);
+        let is_told_to_finish = order == ConnectionCommand::Finish && before < order as u8;
+        if is_told_to_finish && self.idle_since.load(Relaxed) != Wait::NONE.0 {
+            // From now on it has the time to, however long it has been idle.
+            self.idle_since.store(self.now(), Relaxed);
+        }
     }
 
     /// Where it is at home, if it is passed on as it is.
@@ -154,8 +159,10 @@ impl State {
             || over(&self.write_since, timeouts.stall)
             || over(&self.ended_since, HALF_CLOSED)
             || timeouts.silence.is_some_and(|limit| over(&self.last_activity, limit))
-            // One that was told to finish, and does not.
-            || over(&self.idle_since, timeouts.idle.saturating_add(timeouts.header))
+            // It does not do what it was told, and not because the end of a response has yet to be taken.
+            || !is_writing
+                && self.order() == ConnectionCommand::Finish
+                && over(&self.idle_since, timeouts.header)
             || self.resets_most_requests()
         {
             ConnectionCommand::Abort

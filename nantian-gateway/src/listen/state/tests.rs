@@ -125,6 +125,27 @@ fn a_connection_is_idle_when_its_last_response_was_taken_whatever_is_written_fro
 }
 
 #[test]
+fn who_is_told_to_finish_has_time_to_however_long_it_was_idle() {
+    let connection = connection();
+    connection.0.begins_http2();
+    connection.0.note_frames(true, false);
+    assert_eq!(after(70, &connection), ConnectionCommand::Serve);
+    for _ in 0..2 {
+        connection.0.give(ConnectionCommand::Finish);
+        assert_ne!(after(9, &connection), ConnectionCommand::Abort);
+        let request = InFlight::begin(&connection.0);
+        assert_ne!(after(1000, &connection), ConnectionCommand::Abort, "it was on its way");
+        drop(request);
+    }
+    connection.0.write_waits();
+    assert_ne!(after(50, &connection), ConnectionCommand::Abort, "it is still being written");
+    connection.0.write_goes_on();
+    assert_ne!(after(9, &connection), ConnectionCommand::Abort);
+    connection.0.give(ConnectionCommand::Finish);
+    assert_eq!(after(2, &connection), ConnectionCommand::Abort);
+}
+
+#[test]
 fn of_a_connection_that_is_passed_on_only_silence_counts() {
     let connection = connection();
     connection.0.write_waits();
