@@ -273,15 +273,6 @@ pub(super) enum AccessLogFormat {
     Json,
 }
 
-impl Common {
-    /// The most bytes of memory that plugins have together in a process that may have so many.
-    pub(super) fn plugin_memory(&self, memory: Option<u64>) -> usize {
-        let usual =
-            memory.map_or(512 << 20, |memory| memory.saturating_sub(1 << 30).max(512 << 20).min(memory / 2));
-        usize::try_from(self.max_plugin_memory_bytes.unwrap_or(usual)).unwrap_or(usize::MAX)
-    }
-}
-
 /// The milliseconds of a day.
 const DAY: u64 = 24 * HOUR;
 /// The milliseconds of an hour.
@@ -343,21 +334,6 @@ mod tests {
         }
         let beside_files = ["nantian-gateway", "run", "--manifests", "a", "--watch-namespaces", ""];
         assert!(Cli::try_parse_from(beside_files).is_ok(), "the variable may be there, and empty");
-    }
-
-    #[test]
-    fn plugins_have_half_of_the_memory_unless_all_else_needs_it_or_they_do() {
-        let memory = |options: &[&str], bytes| {
-            let run = ["nantian-gateway", "run", "--manifests", "a"];
-            let run = run.into_iter().chain(options.iter().copied());
-            let Cli { command: Command::Run(run) } = Cli::parse_from(run) else { panic!("not run") };
-            run.common.plugin_memory(bytes)
-        };
-        let mebibytes = |bytes: u64| memory(&[], Some(bytes << 20)) >> 20;
-        let pods = [512, 1_024, 1_536, 1_792, 2_048, 65_536];
-        assert_eq!(pods.map(mebibytes), [256, 512, 512, 768, 1_024, 32_768]);
-        assert_eq!(memory(&[], None), 512 << 20);
-        assert_eq!(memory(&["--max-plugin-memory-bytes", "4194304"], Some(64 << 30)), 4 << 20);
     }
 
     #[test]

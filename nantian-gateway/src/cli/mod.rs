@@ -7,6 +7,7 @@ mod args;
 mod changes;
 #[cfg(feature = "kubernetes")]
 mod cluster;
+mod defaults;
 mod demo;
 mod log;
 mod log_filter;
