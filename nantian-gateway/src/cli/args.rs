@@ -226,10 +226,11 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_MAX_PLUGIN_MEMORY_BYTES", value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(4_194_304..))]
     pub(super) max_plugin_memory_bytes: Option<u64>,
-    /// The most client connections of the process, at least 1; further ones wait until another one ends.
-    #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N", default_value_t = 65_536,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) max_connections: u32,
+    /// The most client connections of the process, at least 1; further ones wait until another one ends. By
+    /// default one for each 65536 bytes of what the process may have by its cgroups and the machine, and at
+    /// most 65536.
+    #[arg(long, env = "NANTIAN_MAX_CONNECTIONS", value_name = "N")]
+    pub(super) max_connections: Option<NonZeroU32>,
     /// How old a client's connection over HTTP may become, a tenth more or less, up to 24h; 0s is no limit.
     /// It ends without losing a request, so that clients spread over replicas that came later.
     #[arg(long, env = "NANTIAN_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "0s", value_parser = duration::<0, DAY>)]

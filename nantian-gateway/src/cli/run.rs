@@ -333,7 +333,7 @@ fn worker_config(
             stall: common.stall_timeout,
             silence: Some(common.tunnel_idle_timeout).filter(|limit| !limit.is_zero()),
         },
-        max_connections: usize::try_from(common.max_connections)?,
+        max_connections: common.connections(memory()),
         max_connection_age: Some(common.max_connection_age).filter(|age| !age.is_zero()),
         max_request_head: usize::try_from(common.max_request_head_bytes)?,
         max_request_body: common.max_request_body_bytes,

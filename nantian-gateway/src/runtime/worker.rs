@@ -22,7 +22,7 @@ use crate::{
 pub(crate) struct WorkerConfig {
     /// Limits on slow clients.
     pub(crate) timeouts: Timeouts,
-    /// The client connections of all workers together. Default: 65536.
+    /// The client connections of all workers together. Default: one for each 64 KiB of memory, at most 65536.
     pub(crate) max_connections: usize,
     /// About how old a client connection becomes; `None` is no limit. Default: none.
     pub(crate) max_connection_age: Option<Duration>,
