@@ -19,10 +19,11 @@ const NOISE: f32 = 100.0;
 /// Chooses the less loaded of two distinct indices that are drawn at random ("power of two choices"), or of
 /// all if they are few.
 ///
-/// With weights, each is drawn in proportion to its weight and its load is divided by it. Of equal loads the
-/// first drawn is taken, so that an idle set is used in proportion to the weights. Beside a slow index the
-/// other one may have one request more: loads alone would send a request to an idle server that takes longer
-/// than a busy one.
+/// With weights, each is drawn in proportion to its weight and its load is divided by it. The first drawn is
+/// taken unless the other one, with the request, has no more than the first one without it: so an idle set is
+/// used in proportion to the weights, and an idle index of a small weight is not always the least loaded.
+/// Beside a slow index the other one may have one request more: loads alone would send a request to an idle
+/// server that takes longer than a busy one.
 #[derive(Debug, Clone)]
 pub(crate) enum LeastRequest {
     /// Equal weights: any two of n.
@@ -126,19 +127,18 @@ impl Load {
         }
     }
 
-    /// Whether it is less than the other one, each for its weight.
+    /// Whether it is less than the other one, each for its weight; by equal weights as without any.
     fn is_less_by_weight(self, other: Self, weight: u32, other_weight: u32) -> bool {
         if self.is_hopeless() != other.is_hopeless() {
             return other.is_hopeless();
         }
-        let (mine, others) = (self.in_flight as u64, other.in_flight as u64);
-        let scaled = |load: u64, weight| load.saturating_mul(u64::from(weight));
-        if other.is_slow_beside(self) {
-            scaled(mine, other_weight) <= scaled(others.saturating_add(1), weight)
-        } else {
-            let handicap = u64::from(self.is_slow_beside(other));
-            scaled(mine.saturating_add(handicap), other_weight) < scaled(others, weight)
-        }
+        // With the request here, and without it there. Who is slow counts one more, and comes last of equals
+        // with the request on both sides.
+        let more = 1 + u64::from(self.is_slow_beside(other));
+        let others_more = if other.is_slow_beside(self) { 2 } else { 0 };
+        let scaled =
+            |load: usize, more, weight| (load as u64).saturating_add(more).saturating_mul(u64::from(weight));
+        scaled(self.in_flight, more, other_weight) <= scaled(other.in_flight, others_more, weight)
     }
 
     /// Whether no answer can be expected, however few requests wait for one.
@@ -250,8 +250,21 @@ mod tests {
     fn slow_or_not_the_load_is_divided_by_the_weight() {
         let least = LeastRequest::new(&[1, 3]);
         let share_of_slow = |loads: [(usize, f32); 2]| picks(&least, 2, 1000, timed(&loads))[1];
-        for (fast, slow, expected) in [(2, 2, 1000), (1, 2, 0), (1, 3, 0), (0, 0, 0)] {
+        for (fast, slow, expected) in [(2, 2, 1000), (1, 1, 1000), (1, 4, 0), (0, 1, 0)] {
             assert_eq!(share_of_slow([(fast, 1000.0), (slow, 5000.0)]), expected, "{fast} and {slow}");
+        }
+        assert!((650..850).contains(&share_of_slow([(0, 1000.0), (0, 5000.0)])), "as drawn");
+    }
+
+    #[test]
+    fn equal_weights_are_as_good_as_none() {
+        let load = |in_flight, latency| Load { in_flight, latency };
+        for (mine, others) in (0..6).flat_map(|mine| (0..6).map(move |others| (mine, others))) {
+            for (my_time, other_time) in [(0.0, 0.0), (1000.0, 5000.0), (5000.0, 1000.0)] {
+                let (this, other) = (load(mine, my_time), load(others, other_time));
+                let is_less = this.is_less_than(other);
+                assert_eq!(this.is_less_by_weight(other, 7, 7), is_less, "{this:?} {other:?}");
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nantian_lb::health::{Health, SlowStartConfig};
-use nantian_lb::{BalanceConfig, Strategy};
+use nantian_lb::{BalanceConfig, Outcome, PickContext, Strategy};
 
 use crate::{World, endpoints, failing, watched};
 
@@ -27,6 +27,30 @@ fn an_endpoint_that_is_back_is_given_its_share_in_a_straight_line() {
     }
     world.advance(20);
     assert_eq!(world.tally(400, failing(|_| false)), [100; 4]);
+}
+
+/// P9, by loads: an idle endpoint beside a busy one.
+#[test]
+fn a_new_endpoint_that_is_idle_beside_a_busy_one_has_no_more_than_its_share() {
+    for strategy in [Strategy::LeastRequest, Strategy::PEAK_EWMA] {
+        let config = BalanceConfig::new(strategy.clone())
+            .with_slow_start(SlowStartConfig::new(Duration::from_secs(100)));
+        let world = World::new(1, &config);
+        let ask = || {
+            let (target, mut in_flight) = world.balancer.pick(&PickContext::new()).unwrap().into_parts();
+            world.clock.advance(Duration::from_millis(1));
+            in_flight.record(Outcome::Success);
+            target
+        };
+        ask();
+        let _held = world.balancer.pick(&PickContext::new()).unwrap();
+        world.balancer.update(endpoints(2), &config);
+        let of_newcomer = || (0..1000).filter(|_| ask() == 1).count();
+        let share = of_newcomer();
+        assert!(share <= 150, "{strategy:?}: 10 of 110 are 9.1 %, and not {share} of 1000");
+        world.advance(100);
+        assert!(of_newcomer() > 900, "{strategy:?}: it is the less loaded one, and has started");
+    }
 }
 
 #[test]
