@@ -165,11 +165,17 @@ impl<T: Clone> Set<T> {
         let Some((at, member)) = at.and_then(|at| Some((at, self.members.get(at)?))) else {
             return Err(Reason::Chosen);
         };
+        let health = member.handle.health();
         let is_lost = match member.readiness {
             Readiness::NotReady => true,
-            Readiness::Ready if member.weight > 0 => self.plan.uses.get(at) != Some(&Eligibility::Free),
+            Readiness::Ready if member.weight > 0 => match self.plan.uses.get(at) {
+                Some(Eligibility::Free) => false,
+                // It wants to be spared, and nothing else.
+                _ if health.is_well() => return Err(Reason::Detour),
+                _ => true,
+            },
             // The plan says nothing of those that get no new requests, and keep their sessions.
-            _ => member.handle.health().is_ejected(),
+            _ => health.is_ejected(),
         };
         if is_lost || context.tried.contains(member.handle.id()) {
             return Err(Reason::Chosen);

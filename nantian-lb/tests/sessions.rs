@@ -8,12 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use nantian_lb::clock::ManualClock;
+use nantian_lb::health::OutlierConfig;
 use nantian_lb::session::{
     CookieConfig, CookieLifetime, InvalidSession, SameSite, SessionCarrier, SessionConfig, SessionKeys,
     SessionName, Sessions,
 };
 use nantian_lb::{
-    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, PickContext, Readiness, Routed, Strategy,
+    BalanceConfig, BalanceLayer, Balancer, Endpoint, HashKey, Outcome, PickContext, Readiness, Routed,
+    Strategy,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -261,6 +264,24 @@ fn a_full_endpoint_is_passed_over_without_losing_the_session() {
     assert!(response.headers().get(SET_COOKIE).is_none());
     drop(held);
     assert_eq!(client.ask(&balancer, at(0)), (first, None));
+}
+
+#[test]
+fn an_endpoint_that_wants_to_be_spared_is_passed_over_without_losing_the_session() {
+    let config = BalanceConfig::default().with_outlier(OutlierConfig::new());
+    let clock = ManualClock::new();
+    let balancer = Balancer::with_clock(endpoints(), &config, clock.clone());
+    let sessions = sessions(SessionConfig::cookie(name()));
+    let mut client = Client::new(&sessions);
+    let (first, _) = client.ask(&balancer, at(0));
+    let session = sessions.find(&client.headers(), at(0)).unwrap();
+    let (_, mut in_flight) = balancer.pick(&PickContext::new().with_session(&session)).unwrap().into_parts();
+    in_flight.record(Outcome::Busy { retry_after: Some(Duration::from_secs(2)) });
+    let response = send(&mut service(&balancer, &sessions), client.headers());
+    assert_ne!(response.headers()["x-target"], first);
+    assert!(response.headers().get(SET_COOKIE).is_none());
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(client.ask(&balancer, at(2)), (first, None));
 }
 
 #[test]

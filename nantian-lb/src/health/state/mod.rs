@@ -23,7 +23,7 @@ pub enum Health {
     /// Its ejection is over: it is given one request at a time until it has answered one. Where it gets none,
     /// because nearer ones get all for instance, it counts as healthy instead.
     Probation,
-    /// It answered 429 and is spared for a while.
+    /// It answered 429 and is spared for a while; it keeps its sessions.
     Spared,
     /// Its active checks fail.
     Failing,
@@ -187,6 +187,11 @@ impl HealthState {
     /// Notes what an active check found; whether that is news.
     pub(crate) fn note_check(&self, fails: bool) -> bool {
         self.check_fails.swap(fails, Ordering::Relaxed) != fails
+    }
+
+    /// Whether it is neither ejected nor on probation, and its checks pass.
+    pub(crate) fn is_well(&self) -> bool {
+        self.verdict.load(Ordering::Relaxed) == HEALTHY
     }
 
     /// Whether it counts against the ejections that the set allows.
