@@ -28,6 +28,8 @@ impl Interest {
     const CONSTANTS: u32 = 4;
     /// The bits below the time.
     const BITS: u32 = Self::CONSTANTS + Term::BITS;
+    /// The bits of the term.
+    const TERM: u64 = (1 << Self::BITS) - (1 << Self::CONSTANTS);
 
     pub(crate) fn of(config: &BalanceConfig) -> Self {
         let outcome = config.outlier.is_some() || config.decay().is_some();
@@ -74,8 +76,9 @@ impl Interest {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
 
-    /// What is to be undone at the end.
+    /// What is to be undone at the end; of a probe with its term, for the next one is not its to end.
     pub(super) fn after_the_outcome(self) -> Self {
-        Self(self.0 & (Self::COUNT.0 | Self::PROBE.0))
+        let probe = if self.has(Self::PROBE) { Self::PROBE.0 | Self::TERM } else { 0 };
+        Self(self.0 & (Self::COUNT.0 | probe))
     }
 }

@@ -261,13 +261,15 @@ impl InFlight {
         if self.interest.has(Interest::COUNT) {
             cluster.uncount();
         }
-        if self.interest.has(Interest::PROBE) {
-            self.state.health.end_probe();
+        let health = &self.state.health;
+        // A later probation has a probe of its own.
+        if self.interest.has(Interest::PROBE) && self.interest.term() == health.term() {
+            health.end_probe();
         }
         // Given up before there was a response: it would have taken longer.
         if self.interest.has(Interest::TIME) {
             let now = cluster.now();
-            let (latency, took) = (&self.state.health.latency, self.interest.until(now));
+            let (latency, took) = (&health.latency, self.interest.until(now));
             match cluster.config.load().decay() {
                 Some(decay) => latency.observe_at_least(now, took, decay),
                 None => latency.sample_at_least(now, took),

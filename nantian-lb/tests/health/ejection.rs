@@ -167,6 +167,34 @@ fn what_began_before_its_ejection_does_not_judge_an_endpoint_in_probation() {
 }
 
 #[test]
+fn a_probe_that_goes_on_after_its_probation_makes_no_way_for_another_one_in_the_next() {
+    let world = World::new(4, &watched(Strategy::RoundRobin));
+    let eject = || {
+        world.tally(100, failing(|at| at == 2));
+        assert_eq!(world.health(2), Health::Ejected);
+    };
+    let probes = || {
+        let guards: Vec<_> =
+            (0..40).map(|_| world.balancer.pick(&PickContext::new()).unwrap().into_parts().1).collect();
+        guards.into_iter().filter(|guard| guard.endpoint().as_str() == "pod-002").collect::<Vec<_>>()
+    };
+    eject();
+    world.advance(34);
+    let mut long = probes();
+    assert_eq!(long.len(), 1);
+    long[0].record(Outcome::Success);
+    assert_eq!(world.health(2), Health::Healthy);
+    eject();
+    world.advance(70);
+    let next = probes();
+    assert_eq!((world.health(2), next.len()), (Health::Probation, 1));
+    drop(long);
+    assert_eq!(probes().len(), 0, "the one of now is still on its way");
+    drop(next);
+    assert_eq!(probes().len(), 1);
+}
+
+#[test]
 fn a_request_that_is_sent_to_all_there_is_ends_its_probation() {
     let world = World::new(1, &watched(Strategy::RoundRobin));
     world.tally(20, failing(|_| true));
