@@ -312,8 +312,9 @@ impl<T: Clone> Set<T> {
         if !self.members.all().iter().any(is_open) {
             return PickError::NoEndpoints;
         }
+        let may_be_picked = |used: &Eligibility| *used != Eligibility::Not;
         match self.config.max_inflight_requests {
-            Some(max) if !self.plan.tiers.is_empty() => PickError::Saturated { max },
+            Some(max) if self.plan.uses.iter().any(may_be_picked) => PickError::Saturated { max },
             _ => PickError::NoneHealthy,
         }
     }

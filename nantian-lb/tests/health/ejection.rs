@@ -1,6 +1,7 @@
 //! Endpoints that fail are left out for a while, and no more of them than may be.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use nantian_lb::health::{Health, OutlierConfig, Verdict};
@@ -100,6 +101,25 @@ fn when_all_fail_all_are_tried_or_none_as_the_threshold_says() {
         world.ask(0, failing(|_| true));
     }
     assert_eq!(world.balancer.pick(&PickContext::new()).unwrap_err(), PickError::NoneHealthy);
+}
+
+#[test]
+fn where_nobody_is_healthy_nobody_is_said_to_be_full() {
+    for strategy in ALL {
+        let config = BalanceConfig::new(strategy.clone())
+            .with_max_inflight_requests(NonZeroU32::MIN)
+            .with_panic_threshold_percent(0);
+        let world = World::new(2, &config);
+        let request = http::Request::builder().header("x-user", "u").body(()).unwrap();
+        let refusal = || world.balancer.pick(&PickContext::new().with_keys(&request)).unwrap_err();
+        for id in ["pod-000", "pod-001"] {
+            world.balancer.set_check(&EndpointId::from(id), Verdict::Fails);
+        }
+        assert_eq!(refusal(), PickError::NoneHealthy, "{strategy:?}");
+        world.balancer.set_check(&EndpointId::from("pod-000"), Verdict::Passes);
+        let _held = world.balancer.pick(&PickContext::new()).unwrap();
+        assert_eq!(refusal(), PickError::Saturated { max: NonZeroU32::MIN }, "{strategy:?}");
+    }
 }
 
 #[test]
