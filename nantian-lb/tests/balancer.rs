@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -58,6 +58,17 @@ fn turns_are_even_to_one_whatever_the_number_of_picks() {
         let tally = tally(&balancer, picks);
         let (least, most) = (tally.values().min().unwrap(), tally.values().max().unwrap());
         assert!(most - least <= 1, "{tally:?}");
+    }
+}
+
+#[test]
+fn balancers_that_start_together_do_not_all_begin_at_one_endpoint() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|id| (id, 1));
+    for strategy in ALL {
+        let config = BalanceConfig::new(strategy.clone());
+        let firsts = (0..64).map(|_| *pick(&Balancer::new(endpoints(&names), &config)).target());
+        let firsts: BTreeSet<_> = firsts.collect();
+        assert!(firsts.len() > 3, "{strategy:?}: {firsts:?}");
     }
 }
 
