@@ -8,7 +8,7 @@ use nantian_ratelimit::redis::{RedisStore, StoreFault};
 use nantian_ratelimit::{Cost, Limit};
 use tokio::time::{Instant, sleep};
 
-use crate::server::{Replica, Server, admit, admitted, eventually, policy};
+use crate::server::{Replica, Server, admit, admitted, eventually, policy, reaches};
 
 /// What the documentation says that a user must be permitted.
 pub(crate) const PERMITTED: &str = "~nrl:* ~nrl3:* +eval +evalsha +script|load +time +pttl +get +set +setrange +zadd +zremrangebyscore +zcard +expire";
@@ -99,6 +99,37 @@ async fn a_server_that_takes_no_writes_is_away_until_it_does() {
         replica.is_reachable(true).await;
         assert_eq!(replica.store.status().fault, None);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_loading_is_away_until_it_has_its_data() {
+    // It answers others after each kilobyte that it has read.
+    let options = ["--enable-debug-command", "yes", "--loading-process-events-interval-bytes", "1024"];
+    let server = Server::start_with(|| options.map(str::to_owned).to_vec()).await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(1000)]));
+    assert_eq!(admitted(&limiter, "alice", 3).await, 3);
+    let slowly =
+        ["DEBUG POPULATE 60 key 2000", "CONFIG SET rdbcompression no", "CONFIG SET key-load-delay 50000"];
+    for command in slowly {
+        assert_eq!(server.ask(command).await, "+OK\r\n", "{command}");
+    }
+    let mut used = 3;
+    let asking = async {
+        let begun = Instant::now();
+        while replica.store.status().is_reachable {
+            assert!(begun.elapsed() < Duration::from_secs(10), "nobody notices");
+            admit(&limiter, "alice", Cost::REQUEST).await.unwrap();
+            used += 1;
+            sleep(Duration::from_millis(5)).await;
+        }
+        eventually(|| replica.store.status().fault == Some(StoreFault::Loading)).await;
+    };
+    let (loaded, ()) = tokio::join!(server.ask("DEBUG RELOAD"), asking);
+    assert_eq!(loaded, "+OK\r\n");
+    replica.is_reachable(true).await;
+    assert_eq!(replica.store.status().fault, None);
+    reaches(&limiter, "alice", &[1000 - used]).await;
 }
 
 #[tokio::test]
