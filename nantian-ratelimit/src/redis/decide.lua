@@ -14,7 +14,8 @@
 -- returns  the state, with what it has left below zero if the cost was not charged
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 local key, corrections = KEYS[1], ARGV[2]
-local left, state = call('PTTL', key), call('GET', key)
+local state = call('GET', key)
+local left = state and call('PTTL', key) or -2
 local fits, stale, lasts, elapsed = true, false, false, 0
 local signature, {speed@, room@, cost@} = unpack('$terms', ARGV[1])
 local level@ = 0

@@ -396,6 +396,19 @@ async fn keys_are_told_by_digest_and_end_by_themselves() {
 }
 
 #[tokio::test]
+async fn how_long_a_key_is_kept_is_asked_only_where_there_is_one() {
+    let server = Server::start().await;
+    let replica = server.replica().await;
+    let limiter = replica.store.limiter("quota", policy([Limit::requests_per_day(10)]));
+    let before = server.calls("pttl").await;
+    for caller in 0..100 {
+        admit(&limiter, &format!("caller {caller}"), Cost::REQUEST).await.unwrap();
+    }
+    let asked = server.calls("pttl").await - before;
+    assert!(asked < 50, "but by greetings: {asked} for a hundred new keys");
+}
+
+#[tokio::test]
 async fn a_key_is_kept_as_long_as_something_is_used() {
     let server = Server::start().await;
     let replica = server.replica().await;
