@@ -17,7 +17,7 @@ pub fn supported(addressing: &Addressing) -> Vec<&'static str> {
 /// The features of Gateway API that are served in any case, by the names of its conformance suite, sorted.
 ///
 /// A name is added together with what it promises.
-const SUPPORTED: [&str; 47] = [
+const SUPPORTED: [&str; 49] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
@@ -37,7 +37,9 @@ const SUPPORTED: [&str; 47] = [
     "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendRequestRedirect",
     "HTTPRouteBackendTimeout",
+    "HTTPRouteBackendURLRewrite",
     "HTTPRouteCORS",
     "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
