@@ -72,16 +72,15 @@ impl Cors {
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static(PREFLIGHT_VARIES));
-        let origin = self.allowed_origin(request);
-        let status = if origin.is_some() { StatusCode::NO_CONTENT } else { StatusCode::FORBIDDEN };
-        if let Some(origin) = origin {
+        if let Some(origin) = self.allowed_origin(request) {
             self.allow(origin, headers);
             let asked = request.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
             insert(headers, header::ACCESS_CONTROL_ALLOW_METHODS, self.methods.answer(Some(method)));
             insert(headers, header::ACCESS_CONTROL_ALLOW_HEADERS, self.headers.answer(asked));
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
+        } else {
+            *response.status_mut() = StatusCode::FORBIDDEN;
         }
-        *response.status_mut() = status;
         Some(response)
     }
 
