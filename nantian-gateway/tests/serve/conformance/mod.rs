@@ -1,8 +1,8 @@
 //! The official conformance tests of Gateway API, as manifests and what has to become of them.
 //!
-//! `tests/conformance/<Name>.yaml` is the test of that name, of a release or of one that is to come: its
-//! first document says what is expected, the others are manifests, which may leave out what is the same in
-//! all of them (see `world.rs`).
+//! `tests/conformance/<Name>.yaml` is the test of that name, of a release or of one that is to come; a
+//! comment at its head says where it differs. Its first document says what is expected, the others are
+//! manifests, which may leave out what is the same in all of them (see `world.rs`).
 //! `CONFORMANCE=<Name>` runs one alone.
 
 mod check;
