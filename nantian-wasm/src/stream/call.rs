@@ -14,6 +14,7 @@ use crate::config::FailurePolicy;
 use crate::error::{Cause, Phase};
 use crate::instance::Instance;
 use crate::pool::InstanceGuard;
+use crate::proxy_wasm::HeadersVerdict;
 use crate::running::{ReleaseInstance as _, RunningCall, Started};
 use crate::sandbox::NO_TIME;
 
@@ -234,6 +235,20 @@ impl StreamContext {
             }
         };
         (visit, cell)
+    }
+
+    /// What a guest that was shown headers asks for. As in Envoy, those that wait for a body of which it is
+    /// shown nothing go on with it, but not while a call-out is under way, upon which it may judge them.
+    pub(super) fn headers_verdict(&self, cursor: &PluginCursor<'_>, code: u32, end: bool) -> HeadersVerdict {
+        let PluginCursor { plugin, index, direction } = *cursor;
+        let expects_calls = self.active.get(index).is_some_and(|active| active.expects_calls);
+        match plugin.headers_verdict(code) {
+            HeadersVerdict::Stop if end => HeadersVerdict::StopAll,
+            HeadersVerdict::Stop if plugin.wants_body(direction, self.streaming) => HeadersVerdict::Stop,
+            HeadersVerdict::Stop if expects_calls => HeadersVerdict::StopAll,
+            HeadersVerdict::Stop => HeadersVerdict::Continue,
+            verdict => verdict,
+        }
     }
 
     /// How the message of a direction has ended, if it has: told by whatever ended it, and from then on as an

@@ -200,7 +200,7 @@ impl StreamContext {
                 return Step::Over(action);
             }
             CallOutcome::Skipped => HeadersVerdict::Continue,
-            CallOutcome::Done(code) => plugin.headers_verdict(code),
+            CallOutcome::Done(code) => self.headers_verdict(&cursor, code, end),
         };
         match verdict {
             HeadersVerdict::Continue => {
@@ -209,14 +209,14 @@ impl StreamContext {
                 }
                 Step::Next
             }
-            HeadersVerdict::Stop if !end && plugin.wants_body(direction, self.streaming) => {
+            HeadersVerdict::Stop => {
                 self.pause(index, direction, u64::MAX);
                 if let Some(message) = self.message_of(index, direction) {
                     message.waits_for_body = true;
                 }
                 Step::Kept
             }
-            HeadersVerdict::Stop | HeadersVerdict::StopAll | HeadersVerdict::StopAllAndBuffer => {
+            HeadersVerdict::StopAll | HeadersVerdict::StopAllAndBuffer => {
                 let is_bounded = verdict == HeadersVerdict::StopAllAndBuffer;
                 self.messages.of(direction).bound = is_bounded.then(|| self.most_of(&cursor));
                 self.pause(index, direction, plugin.pause_deadline());

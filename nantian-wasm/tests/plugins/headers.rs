@@ -50,26 +50,27 @@ fn configuration_reaches_the_guest_byte_for_byte() {
     assert_eq!(seen.request_header("x-config"), Some("{\"a\": [1,  2]}"));
 }
 
+/// Holds headers, and writes one when the body is there.
+const HOLDS_HEADERS: &str = r#"(module
+    (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "x-bodyseen")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func $headers (param i32 i32 i32) (result i32) (i32.const 1))
+    (func $body (param $map i32) (param $end i32) (result i32)
+        (if (i32.eqz (local.get $end)) (then (return (i32.const 1))))
+        (call $add (local.get $map) (i32.const 16) (i32.const 6) (i32.const 22) (i32.const 4)))
+    (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+        (call $body (i32.const 0) (local.get 2)))
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+        (call $body (i32.const 2) (local.get 2)))
+    (export "proxy_on_request_headers" (func $headers))
+    (export "proxy_on_response_headers" (func $headers)))"#;
+
 #[test]
 fn plugin_that_holds_headers_is_shown_the_body_only_where_that_is_allowed() {
-    /// Holds headers, and writes one when the body is there.
-    const GUEST: &str = r#"(module
-        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
-        (memory (export "memory") 1)
-        (data (i32.const 16) "x-bodyseen")
-        (func (export "proxy_abi_version_0_2_1"))
-        (func $headers (param i32 i32 i32) (result i32) (i32.const 1))
-        (func $body (param $map i32) (param $end i32) (result i32)
-            (if (i32.eqz (local.get $end)) (then (return (i32.const 1))))
-            (call $add (local.get $map) (i32.const 16) (i32.const 6) (i32.const 22) (i32.const 4)))
-        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
-            (call $body (i32.const 0) (local.get 2)))
-        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
-            (call $body (i32.const 2) (local.get 2)))
-        (export "proxy_on_request_headers" (func $headers))
-        (export "proxy_on_response_headers" (func $headers)))"#;
     let plugin = |allow: bool| {
-        let guest = wat::parse_str(GUEST).unwrap();
+        let guest = wat::parse_str(HOLDS_HEADERS).unwrap();
         let allowing = |config: &mut PluginConfig| config.allow_on_headers_stop_iteration = allow;
         plugin_of(&Engine::new().unwrap().0, &guest, allowing).unwrap()
     };
@@ -84,6 +85,28 @@ fn plugin_that_holds_headers_is_shown_the_body_only_where_that_is_allowed() {
         stream.on_request_headers(&mut Request::new(()).into_parts().0, false)
     };
     assert!(matches!((held(true), held(false)), (Action::Hold, Action::Pending)));
+}
+
+#[test]
+fn headers_that_wait_for_a_body_of_which_their_plugin_is_shown_nothing_go_on() {
+    let answered = |guest: &str, hooks: Hooks, content_type: &str| {
+        let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(guest).unwrap(), |config| {
+            config.allow_on_headers_stop_iteration = true;
+            config.hooks = hooks.with_on_request(false);
+        });
+        let mut stream = StreamContext::new([plugin.unwrap()].into(), StreamInfo::default());
+        let mut request = Request::new(()).into_parts().0;
+        assert!(matches!(stream.on_request_headers(&mut request, true), Action::Continue));
+        let response = Response::builder().header("content-type", content_type).body(()).unwrap();
+        stream.on_response_headers(&mut response.into_parts().0, false)
+    };
+    let no_streams = Hooks::ALL.with_on_stream_chunk(false);
+    let events = "text/event-stream";
+    assert!(matches!(answered(HOLDS_HEADERS, no_streams, events), Action::Continue));
+    assert!(matches!(answered(HOLDS_HEADERS, no_streams, "text/plain"), Action::Hold));
+    assert!(matches!(answered(HOLDS_HEADERS, Hooks::ALL, events), Action::Hold));
+    let without_callbacks = HOLDS_HEADERS.replace("_body\")", "_nobody\")");
+    assert!(matches!(answered(&without_callbacks, Hooks::ALL, "text/plain"), Action::Continue));
 }
 
 #[test]
