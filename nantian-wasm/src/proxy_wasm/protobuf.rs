@@ -6,23 +6,31 @@ const FIXED_64: u64 = 1;
 const LENGTH_DELIMITED: u64 = 2;
 const FIXED_32: u64 = 5;
 
-/// Number of `GrpcService.envoy_grpc`, and of `EnvoyGrpc.cluster_name` in it.
-const FIRST: u64 = 1;
+/// Numbers of `GrpcService.envoy_grpc` and `google_grpc`, and of `EnvoyGrpc.cluster_name` and
+/// `GoogleGrpc.target_uri` in these.
+const ENVOY_GRPC: u64 = 1;
+const GOOGLE_GRPC: u64 = 2;
+const NAME: u64 = 1;
 
-/// The upstream of a gRPC call as guests of the C++ SDK name it: that of an
+/// The upstream of a gRPC call as guests of the C++ SDK name it: the cluster or the target of an
 /// `envoy.config.core.v3.GrpcService`; none if these bytes are not one, and a name by themselves.
 pub(super) fn cluster(message: &[u8]) -> Option<&str> {
-    let target = first(message)??;
-    std::str::from_utf8(first(target)??).ok().filter(|name| !name.is_empty())
+    let service = match field(message, ENVOY_GRPC)? {
+        Some(envoy_grpc) => envoy_grpc,
+        None => field(message, GOOGLE_GRPC)??,
+    };
+    let name = std::str::from_utf8(field(service, NAME)??).ok()?;
+    Some(name.strip_prefix("dns:///").unwrap_or(name)).filter(|name| !name.is_empty())
 }
 
 /// Whether these bytes are a message that begins with a text, such as a name.
 pub(super) fn is_message(bytes: &[u8]) -> bool {
-    first(bytes).is_some()
+    field(bytes, NAME).is_some()
 }
 
-/// The content of the last first field of a message, if it has one; none if a part of the message is none.
-fn first(mut message: &[u8]) -> Option<Option<&[u8]>> {
+/// The content of the last field of this number in a message, if it has one; none if a part of the message
+/// is none.
+fn field(mut message: &[u8], number: u64) -> Option<Option<&[u8]>> {
     let mut found = None;
     while !message.is_empty() {
         let (tag, rest) = varint(message)?;
@@ -37,7 +45,7 @@ fn first(mut message: &[u8]) -> Option<Option<&[u8]>> {
             }
             _ => return None,
         };
-        if tag >> 3 == FIRST {
+        if tag >> 3 == number {
             found = Some(content?);
         }
         message = rest;
@@ -61,10 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_serialized_service_names_its_cluster() {
+    fn a_serialized_service_names_its_cluster_or_its_target() {
         // envoy_grpc { cluster_name: "auth", authority: "a" }, timeout { seconds: 5 }.
         assert_eq!(cluster(b"\x0a\x09\x0a\x04auth\x12\x01a\x1a\x02\x08\x05"), Some("auth"));
         assert_eq!(cluster(b"\x1a\x02\x08\x05\x0a\x06\x0a\x04auth"), Some("auth"), "in any order");
+        // google_grpc { target_uri: "dns:///auth:80", stat_prefix: "a" }.
+        assert_eq!(cluster(b"\x12\x13\x0a\x0edns:///auth:80\x22\x01a"), Some("auth:80"));
+        assert_eq!(cluster(b"\x12\x06\x0a\x04auth"), Some("auth"), "by itself");
     }
 
     #[test]
@@ -77,7 +88,7 @@ mod tests {
             b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01auth",
             b"\x0a\x06\x0a\x04aut",
             b"\x0a\x02\x0a\x00",
-            b"\x12\x06\x0a\x04auth",
+            b"\x12\x03\x22\x01a",
             b"\x0b\x0c",
             b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
         ] {

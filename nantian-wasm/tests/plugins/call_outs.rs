@@ -203,10 +203,12 @@ fn names_of_grpc_that_are_too_long_are_a_failure_that_sdks_know() {
 
 #[test]
 fn call_of_grpc_to_what_is_no_upstream_fails_as_envoy_says_of_a_name_and_of_a_message() {
-    // A message with a cluster has begun a call, which is unavailable (14).
-    for (upstream, length, expected) in
-        [("auth", 4, &["probe: E"][..]), ("\\0a\\06\\0a\\04auth", 8, &["probe: K", "probe: O"])]
-    {
+    // A message with a cluster or a target has begun a call, which is unavailable (14).
+    for (upstream, length, expected) in [
+        ("auth", 4, &["probe: E"][..]),
+        ("\\0a\\06\\0a\\04auth", 8, &["probe: K", "probe: O"]),
+        ("\\12\\06\\0a\\04auth", 8, &["probe: K", "probe: O"]),
+    ] {
         let guest = format!(
             r#"(module
             (import "env" "proxy_grpc_call"
