@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::abi::MapKind;
 use super::headers::Fields;
+use super::joined::join;
 use crate::host::{CallFailure, GrpcStream, HttpCallResponse};
 
 /// What the ids of one kind of call have in common, and their distance: as in Envoy.
@@ -172,8 +173,10 @@ impl Received {
     /// The outcome of an HTTP call; what Envoy answers itself for calls that fail looks as it does there.
     pub(crate) fn of_call(outcome: Result<HttpCallResponse, CallFailure>) -> Self {
         let response = match outcome {
-            Ok(HttpCallResponse { response, trailers }) => {
-                let (parts, body) = response.into_parts();
+            Ok(HttpCallResponse { response, mut trailers }) => {
+                let (mut parts, body) = response.into_parts();
+                join(&mut parts.headers, MapKind::ResponseHeaders);
+                join(&mut trailers, MapKind::ResponseTrailers);
                 Response { status: parts.status, headers: parts.headers, body, trailers }
             }
             Err(CallFailure::Timeout) => {
@@ -203,11 +206,14 @@ impl Received {
         Self { call: Some(response), ..Self::default() }
     }
 
-    pub(crate) fn of_initial_metadata(status: Option<StatusCode>, metadata: HeaderMap) -> Self {
+    pub(crate) fn of_initial_metadata(status: Option<StatusCode>, mut metadata: HeaderMap) -> Self {
+        join(&mut metadata, MapKind::ResponseHeaders);
         Self { initial: Some((status, metadata)), ..Self::default() }
     }
 
-    pub(crate) fn of_trailing_metadata(status: Option<StatusCode>, metadata: HeaderMap) -> Self {
+    pub(crate) fn of_trailing_metadata(status: Option<StatusCode>, mut metadata: HeaderMap) -> Self {
+        let is_head = status.is_some();
+        join(&mut metadata, if is_head { MapKind::ResponseHeaders } else { MapKind::ResponseTrailers });
         Self { trailing: Some((status, metadata)), ..Self::default() }
     }
 

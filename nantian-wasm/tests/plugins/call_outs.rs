@@ -4,10 +4,10 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use nantian_wasm::{
     Action, Engine, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo,
-    host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpReply},
+    host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
 use crate::limits::calling;
@@ -297,6 +297,39 @@ fn headers_that_a_call_out_is_to_judge_wait_for_it_though_their_plugin_is_shown_
     assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Pending));
 }
 
+#[test]
+fn headers_that_a_call_out_brings_are_joined_as_those_of_messages_are() {
+    let (headers, size) = block(&[METHOD, PATH, AUTHORITY]);
+    let guest = format!(
+        r#"(module
+        (import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_header_map_value" (func $value (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "auth")
+        (data (i32.const 110) "vary")
+        (data (i32.const 1000) "{headers}")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 2000))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (i32.eqz (call $call (i32.const 100) (i32.const 4) (i32.const 1000) (i32.const {size})
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0))))
+        (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+            (i32.store8 (i32.const 0) (i32.add (i32.const 48) (local.get 2)))
+            (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1)))
+            (drop (call $value (i32.const 6) (i32.const 110) (i32.const 4) (i32.const 8) (i32.const 12)))
+            (drop (call $log (i32.const 2) (i32.load (i32.const 8)) (i32.load (i32.const 12))))))"#
+    );
+    let (_plugin, outside) = calling(&Engine::new().unwrap().0, &guest);
+    let lines = Logged::during(|| {
+        let reply = outside.http.lock().unwrap().pop().unwrap();
+        let response = Response::builder().header("vary", "accept").header("vary", "origin");
+        let response = response.body(Bytes::new()).unwrap();
+        reply.send(Ok(HttpCallResponse::new(response, HeaderMap::new())));
+    });
+    assert_eq!(lines, ["probe: 2", "probe: accept,origin"], "beside a status");
+}
+
 /// A guest that opens a gRPC stream when it is configured, and logs of the metadata that come how many they
 /// are and what status they say.
 const METADATA: &str = r#"(module
@@ -326,7 +359,10 @@ fn metadata_of_a_grpc_stream_have_the_status_of_their_response() {
     let (_plugin, outside) = calling(&Engine::new().unwrap().0, METADATA);
     let lines = Logged::during(|| {
         let replies = outside.grpc.lock().unwrap().pop().unwrap();
-        let one = HeaderMap::from_iter([("x-a".parse().unwrap(), "1".parse().unwrap())]);
+        // What Envoy joins is one for the guest.
+        let mut one = HeaderMap::new();
+        one.append("grpc-message", HeaderValue::from_static("a"));
+        one.append("grpc-message", HeaderValue::from_static("b"));
         replies.initial_metadata(Some(StatusCode::OK), one.clone());
         replies.trailing_metadata(None, one);
     });
