@@ -59,6 +59,7 @@ impl LocalResponse {
 
     fn into_grpc_response(mut self) -> Response<Bytes> {
         let code = self.grpc_status.unwrap_or_else(|| grpc_status_of(self.status));
+        self.headers.remove(CONTENT_LENGTH);
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         self.headers.entry(HeaderName::from_static("grpc-status")).or_insert(HeaderValue::from(code));
         if let Some(message) = grpc_message(&self.body) {

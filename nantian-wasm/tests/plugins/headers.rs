@@ -388,6 +388,11 @@ fn grpc_client_gets_a_refusal_it_understands() {
     let seen = send([plugin("add_header", |_| {})], request);
     assert_eq!((seen.status(), seen.response_header("grpc-status")), (200, Some("2")));
     assert_eq!(seen.response_header("grpc-message"), Some("short and stout%0A"));
+    let request = Request::get("/").header("content-type", "application/grpc").body(frames([])).unwrap();
+    let sized = write('l', '0', b"", &pairs(&[(b"content-length", b"16")]));
+    let seen = send([configured("write_header", &sized)], request);
+    assert_eq!((seen.status(), seen.response_header("grpc-status")), (200, Some("2")));
+    assert_eq!(seen.response_header("content-length"), None, "which the plugin gave");
 }
 
 #[test]
