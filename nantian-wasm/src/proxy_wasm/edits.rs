@@ -72,8 +72,8 @@ pub(crate) fn edit(
     if is_pseudo(kind == MapKind::RequestHeaders, name) {
         return match edit {
             Edit::Add(_, value) | Edit::Replace(_, value) => set_pseudo(exchange, kind, name, value),
-            // A message without one of these is no message: `:status` ends the stream as it does in Envoy.
-            _ if Pseudo::of(name) == Some(Pseudo::Status) => {
+            // A response without one is no response: that ends the stream as it does in Envoy.
+            _ if kind == MapKind::ResponseHeaders && Pseudo::of(name) == Some(Pseudo::Status) => {
                 Err(EditError::Invalid(Cause::InvalidStatus { value: "none".to_owned() }))
             }
             _ => {
