@@ -150,7 +150,7 @@ fn layer_is_shared_between_threads_and_its_futures_travel_with_the_inner_ones() 
     shared::<Plugin>();
     shared::<WasmLayer>();
     shared::<WasmService<Inner>>();
-    sent::<ResponseFuture<Inner, Body>>();
+    sent::<ResponseFuture<Inner, Body, Body>>();
     sent::<ResponseBody<Body>>();
     sent::<StreamContext>();
 }

@@ -1,7 +1,5 @@
 //! The future of an exchange.
 
-mod reply;
-
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,7 +10,6 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-pub use self::reply::Reply;
 use crate::body::{RequestBody, ResponseBody, Source};
 use crate::error::BoxError;
 use crate::handle::StreamHandle;
@@ -26,18 +23,17 @@ use crate::respond::{Responder, SharedResponder};
 use crate::stream::{Direction, StreamContext};
 
 pin_project! {
-    /// Takes one exchange through the plugins and the inner service.
+    /// Takes one exchange through the plugins and the inner service, whose responses have bodies of type `T`.
     ///
     /// # Cancellation
     ///
     /// Dropping it drops the inner future and ends the stream for the plugins that have seen it.
-    pub struct ResponseFuture<S, B>
+    pub struct ResponseFuture<S, B, T>
     where
         S: Service<Request<RequestBody<B>>>,
-        S::Response: Reply,
     {
         #[pin]
-        state: State<S, B, S::Future, <S::Response as Reply>::Body, S::Error>,
+        state: State<S, B, S::Future, T, S::Error>,
         // Absent without plugins.
         stream: Option<StreamHandle>,
         // The response has no body, whatever its headers say; one to HEAD not even a body that is made here.
@@ -68,7 +64,7 @@ pin_project! {
 
 // === impl ResponseFuture ===
 
-impl<S, B, T> ResponseFuture<S, B>
+impl<S, B, T> ResponseFuture<S, B, T>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<T>>,
 {
@@ -122,7 +118,7 @@ where
     }
 }
 
-impl<S, B, T> Future for ResponseFuture<S, B>
+impl<S, B, T> Future for ResponseFuture<S, B, T>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<T>>,
     B: Body,
@@ -192,10 +188,9 @@ where
     }
 }
 
-impl<S, B> fmt::Debug for ResponseFuture<S, B>
+impl<S, B, T> fmt::Debug for ResponseFuture<S, B, T>
 where
     S: Service<Request<RequestBody<B>>>,
-    S::Response: Reply,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").field("watched", &self.stream.is_some()).finish_non_exhaustive()
