@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response};
 use nantian_wasm::{Action, Engine, FailurePolicy, Module, Plugin, PluginConfig, StreamContext, StreamInfo};
 use proptest::prelude::*;
 
-use crate::support::{TicksWithLogs, guest};
+use crate::support::{guest, ticks_with_logs};
 
 const REQUEST: usize = 0;
 const RESPONSE: usize = 1;
@@ -339,7 +339,7 @@ fn scripted(script: &[u8], fails_open: bool) -> Plugin {
 #[test]
 fn bytes_that_a_plugin_has_let_go_pass_though_it_fails_open_with_the_next_part() {
     // It runs for two slices with each part, and traps with the second one of the body.
-    let _clock = tracing::subscriber::set_default(TicksWithLogs(Engine::clone(&ENGINE), 2));
+    let _clock = tracing::subscriber::set_default(ticks_with_logs(Engine::clone(&ENGINE), 2));
     let plugin = scripted(&[0, 2, CONTINUES[REQUEST], TRAPS], true);
     let mut machine = Machine::new(&plugin, false);
     let headers = Part::Headers { end: false };
@@ -394,7 +394,7 @@ proptest! {
         is_waited_for: bool,
     ) {
         let engine = Engine::clone(&ENGINE);
-        let _clock = tracing::subscriber::set_default(TicksWithLogs(engine, slices));
+        let _clock = tracing::subscriber::set_default(ticks_with_logs(engine, slices));
         let plugin = scripted(&script, fails_open);
         let mut machine = Machine::new(&plugin, is_polled_elsewhere);
         let mut reference =

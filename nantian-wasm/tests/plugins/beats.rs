@@ -12,7 +12,7 @@ use nantian_wasm::{Engine, Plugin, WasmLayer, body::RequestBody};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::abuse::{CALL_NOW, module, on, returning, started, trailers};
-use crate::support::{Frames, TicksWithLogs, data, frames, get, guest, plugin_of, send};
+use crate::support::{Frames, data, frames, get, guest, plugin_of, send, ticks_with_logs};
 
 /// Milliseconds that a callback may run.
 const LIMIT: u64 = 20;
@@ -97,8 +97,9 @@ fn guest_that_loops_anywhere_ends_within_its_limit_and_gives_way_at_each_beat() 
         let engine = Engine::new().unwrap().0;
         let text = spinning(name, &parts);
         let plugin = started(&engine, &wat::parse_str(text).unwrap(), Duration::from_millis(LIMIT)).unwrap();
-        let (ran, longest) =
-            tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || served(&engine, &plugin));
+        let (ran, longest) = tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 1), || {
+            served(&engine, &plugin)
+        });
         assert!((LIMIT..=LIMIT + GRACE).contains(&ran), "{name}: {ran} ms");
         assert!(longest <= SLICE, "{name}: {longest} ms in one slice");
         assert_eq!(plugin.status().traps.time_limit, 1, "{name}");
@@ -111,7 +112,7 @@ fn tick_that_loops_ends_within_its_limit() {
     let text = spinning("proxy_on_tick", "");
     let plugin = started(&engine, &wat::parse_str(text).unwrap(), Duration::from_millis(LIMIT)).unwrap();
     (0..10).for_each(|_| engine.tick());
-    tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+    tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 1), || {
         while plugin.status().traps.time_limit == 0 {
             engine.maintain();
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nantian_wasm::{Action, Engine, Plugin, PluginConfig, StreamContext, StreamInfo};
 
-use crate::support::{Frames, Logged, TicksWithLogs, get, plugin, plugin_of, send};
+use crate::support::{Frames, Logged, get, plugin, plugin_of, send, ticks_with_logs};
 
 /// Traps where it is shown a header `x-trap`.
 const TRAPS: &str = r#"(module
@@ -88,7 +88,7 @@ fn time_of_guests_is_that_of_the_beats_which_meet_their_calls() {
         (func (export "proxy_on_configure") (param i32 i32) (result i32) (call $toil) (i32.const 1))
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $toil) (i32.const 0)))"#;
     let engine = Engine::new().unwrap().0;
-    let plugin = tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+    let plugin = tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 1), || {
         let plugin = plugin_of(&engine, &wat::parse_str(guest).unwrap(), |_| {}).unwrap();
         assert_eq!(plugin.status().guest_time, Duration::ZERO, "it has started");
         let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());

@@ -20,7 +20,7 @@ use nantian_wasm::{
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{
-    Frames, Seen, ThenSilent, Ticking, TicksWithLogs, data, exchange, frames, plugin, plugin_of, send,
+    Frames, Seen, ThenSilent, Ticking, data, exchange, frames, plugin, plugin_of, send, ticks_with_logs,
 };
 
 /// Defines a counter by the value of the header `x-who` and counts in it, as published plugins count by
@@ -349,7 +349,7 @@ fn what_a_guest_looks_at_is_held_as_long_as_it_looks() {
     assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Continue));
     assert!(matches!(stream.on_request_body(&mut Bytes::from("123"), false), Action::Continue));
     assert_eq!(all.load(Relaxed), 3);
-    tracing::subscriber::with_default(TicksWithLogs(engine, 2), || {
+    tracing::subscriber::with_default(ticks_with_logs(engine, 2), || {
         let action = stream.on_request_body(&mut Bytes::from("45"), false);
         assert!(matches!(action, Action::Pending), "its slice is over");
     });

@@ -7,8 +7,8 @@ use http::{Request, Response};
 use nantian_wasm::{Cause, Engine, FailurePolicy, Phase, Plugin, PluginError};
 
 use crate::support::{
-    Frames, Logged, Seen, Ticking, TicksWithLogs, configured, data, exchange, frames, get, guest, plugin,
-    plugin_of, send,
+    Frames, Logged, Seen, Ticking, configured, data, exchange, frames, get, guest, plugin, plugin_of, send,
+    ticks_with_logs,
 };
 
 fn attack() -> Request<Frames> {
@@ -114,7 +114,7 @@ fn start_and_configuration_share_one_second() {
         [([3, 3, 3], None), ([6, 3, 3], Some(Phase::Configure)), ([6, 6, 0], Some(Phase::Start))]
     {
         let engine = Engine::new().unwrap().0;
-        let started = tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 100), || {
+        let started = tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 100), || {
             plugin_of(&engine, &slow_start(tenths), |_| {})
         });
         let ended = started.err().map(|error| match error {
@@ -224,7 +224,7 @@ fn log_flood_is_dropped_and_counted() {
     let (engine, plugin) = hostile("sh", |_| {});
     assert_eq!(send([plugin.clone()], attack()).status(), 200);
     assert_eq!(plugin.status().dropped_log_lines, 0, "nobody listens: nothing is dropped");
-    tracing::subscriber::with_default(TicksWithLogs(engine, 0), || {
+    tracing::subscriber::with_default(ticks_with_logs(engine, 0), || {
         assert_eq!(send([plugin.clone()], attack()).status(), 200);
     });
     assert_eq!(plugin.status().dropped_log_lines, 1000 - 64);
@@ -233,7 +233,7 @@ fn log_flood_is_dropped_and_counted() {
 #[test]
 fn plugin_whose_streams_all_log_as_much_as_they_may_is_silenced_by_its_rate() {
     let (engine, plugin) = hostile("sh", |_| {});
-    tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 0), || {
+    tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 0), || {
         // 64 lines of 8 bytes each and of what stands around a line: 1 MiB is logged by the 228th stream.
         (0..300).for_each(|_| assert_eq!(send([plugin.clone()], attack()).status(), 200));
     });

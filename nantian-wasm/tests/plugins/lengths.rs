@@ -6,7 +6,9 @@ use http_body_util::Limited;
 use nantian_wasm::{Action, Engine, StreamContext, StreamInfo, WasmLayer, body::RequestBody};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Frames, Seen, TicksWithLogs, configured, data, exchange, frames, get, plugin_of, send};
+use crate::support::{
+    Frames, Seen, configured, data, exchange, frames, get, plugin_of, send, ticks_with_logs,
+};
 
 const TRAP: &str = r#"(module
     (memory (export "memory") 1)
@@ -151,7 +153,7 @@ fn response_whose_end_a_plugin_spoils_breaks_off_however_long_the_plugin_takes()
         let plugin = plugin_of(&engine, &wat::parse_str(text).unwrap(), |_| {}).unwrap();
         let response =
             Response::builder().header("content-length", "5").body(frames([data("hello")])).unwrap();
-        let seen = tracing::subscriber::with_default(TicksWithLogs(engine, lines), || {
+        let seen = tracing::subscriber::with_default(ticks_with_logs(engine, lines), || {
             exchange([plugin], get("/"), response)
         });
         assert_eq!(

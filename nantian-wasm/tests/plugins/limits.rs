@@ -13,7 +13,7 @@ use nantian_wasm::{
     host::{CallError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse, HttpReply},
 };
 
-use crate::support::{TicksWithLogs, begin, get, plugin_of, send};
+use crate::support::{begin, get, plugin_of, send, ticks_with_logs};
 
 /// A guest that opens a gRPC stream when it is configured, makes seventeen calls for each stream, and logs.
 const CALLER: &str = r#"(module
@@ -114,7 +114,7 @@ fn metric(plugin: &Plugin, name: &str) -> u64 {
 fn while_busy(engine: &Engine, plugin: &Plugin, happens: impl FnOnce()) -> StreamContext {
     let mut stream = StreamContext::new([plugin.clone()].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
-    tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 2), || {
+    tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 2), || {
         assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
     });
     happens();
@@ -286,7 +286,7 @@ fn instance_may_start_for_as_long_as_a_callback_runs_but_for_one_second_to_ten()
     .unwrap();
     let started = |limit, each| {
         let engine = Engine::new().unwrap().0;
-        tracing::subscriber::with_default(TicksWithLogs(engine.clone(), each), || {
+        tracing::subscriber::with_default(ticks_with_logs(engine.clone(), each), || {
             plugin_of(&engine, &guest, |config| config.sandbox.max_execution_time = limit)
         })
     };

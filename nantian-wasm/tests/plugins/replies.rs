@@ -19,7 +19,7 @@ use nantian_wasm::{
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::support::{
-    Frames, Logged, ThenSilent, Ticking, TicksWithLogs, data, frames, get, plugin_of, send,
+    Frames, Logged, ThenSilent, Ticking, data, frames, get, plugin_of, send, ticks_with_logs,
 };
 
 /// Answers each call-out at once, and lets a millisecond pass with each foreign call.
@@ -293,7 +293,7 @@ fn body_waits_for_a_guest_that_has_its_stream_and_keeps_no_other_waiting_when_it
             let mut context = Context::from_waker(&wakers[1]);
             http_body::Body::poll_frame(response.as_mut().unwrap().as_mut(), &mut context)
         };
-        tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+        tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 1), || {
             assert!(poll_response(&mut response).is_pending(), "{case}");
             host.answer();
             let _ = woken(1);
@@ -354,7 +354,7 @@ fn exchange_that_awaits_its_response_waits_for_a_guest_that_has_its_stream() {
         let wakers = wakes.each_ref().map(|wakes| Waker::from(Arc::clone(wakes)));
         let [mut of_upload, mut of_exchange] = wakers.each_ref().map(Context::from_waker);
         let woken = |place: usize| wakes[place].0.swap(0, Ordering::Relaxed) > 0;
-        tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+        tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 1), || {
             assert!(exchange.as_mut().unwrap().as_mut().poll(&mut of_exchange).is_pending());
             host.answer();
             let mut upload = begun.lock().unwrap().take().unwrap();

@@ -17,7 +17,7 @@ use nantian_wasm::{
 };
 
 use crate::support::{
-    self, Frames, Seen, Ticking, TicksWithLogs, built, counts, data, exchange, frames, get, plugin_of, send,
+    self, Frames, Seen, Ticking, built, counts, data, exchange, frames, get, plugin_of, send, ticks_with_logs,
 };
 
 fn guest() -> Vec<u8> {
@@ -472,7 +472,7 @@ fn answer_of_a_call_out_waits_while_another_guest_has_the_stream() {
 
     let mut stream = StreamContext::new([asking, slow].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
-    let subscriber = TicksWithLogs(engine.clone(), 2);
+    let subscriber = ticks_with_logs(engine.clone(), 2);
     tracing::subscriber::with_default(subscriber, || {
         assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
     });

@@ -13,7 +13,7 @@ use nantian_wasm::{
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use crate::support::{Ticking, TicksWithLogs, data, frames, get, guest, plugin_of};
+use crate::support::{Ticking, data, frames, get, guest, plugin_of, ticks_with_logs};
 
 fn service(
     plugin: Plugin,
@@ -60,7 +60,7 @@ pub(crate) fn interrupted(engine: &Engine, plugin: &Plugin) -> StreamContext {
     let plugins: Arc<[Plugin]> = [plugin.clone()].into();
     let mut stream = StreamContext::new(plugins, StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
-    let subscriber = TicksWithLogs(engine.clone(), 2);
+    let subscriber = ticks_with_logs(engine.clone(), 2);
     tracing::subscriber::with_default(subscriber, || {
         assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Pending));
     });
@@ -73,7 +73,7 @@ fn guest_that_runs_when_the_engine_ticks_is_not_interrupted_before_its_slice_is_
     let plugin = plugin_of(&engine, &guest("slow"), |_| {}).unwrap();
     let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
     let mut parts = Request::new(()).into_parts().0;
-    tracing::subscriber::with_default(TicksWithLogs(engine, 1), || {
+    tracing::subscriber::with_default(ticks_with_logs(engine, 1), || {
         assert!(matches!(stream.on_request_headers(&mut parts, true), Action::Continue));
     });
 }
@@ -233,7 +233,7 @@ fn ticks_that_take_long_hold_up_no_other_plugin_and_come_more_rarely() {
     let trapping = trapping.unwrap();
     let ticks = || ticking.status().metrics[0].value;
     (0..10).for_each(|_| engine.tick());
-    tracing::subscriber::with_default(TicksWithLogs(engine.clone(), 1), || {
+    tracing::subscriber::with_default(ticks_with_logs(engine.clone(), 1), || {
         let attack = || Request::get("/").header("x-attack", "1").body(frames([])).unwrap();
         assert_eq!(crate::support::send([trapping.clone()], attack()).status(), 503);
         engine.maintain();

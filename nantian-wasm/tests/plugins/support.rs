@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::pin::Pin;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -160,12 +160,16 @@ impl Drop for Ticking {
     }
 }
 
-/// Moves the clock of an engine on by so many milliseconds with every line that a guest logs.
-pub(crate) struct TicksWithLogs(pub(crate) Engine, pub(crate) u32);
+/// Does something for each event of a target, down to this level.
+struct OnEvents<F> {
+    target: &'static str,
+    level: tracing::Level,
+    on: F,
+}
 
-impl tracing::Subscriber for TicksWithLogs {
+impl<F: Fn(&tracing::Event<'_>) + 'static> tracing::Subscriber for OnEvents<F> {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "nantian_wasm::guest"
+        metadata.target() == self.target && *metadata.level() <= self.level
     }
 
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
@@ -176,8 +180,8 @@ impl tracing::Subscriber for TicksWithLogs {
 
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
 
-    fn event(&self, _: &tracing::Event<'_>) {
-        (0..self.1).for_each(|_| self.0.tick());
+    fn event(&self, event: &tracing::Event<'_>) {
+        (self.on)(event);
     }
 
     fn enter(&self, _: &tracing::span::Id) {}
@@ -185,9 +189,15 @@ impl tracing::Subscriber for TicksWithLogs {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Keeps what is logged under a target: the plugin's name and the line.
-#[derive(Clone)]
-pub(crate) struct Logged(Arc<std::sync::Mutex<Vec<String>>>, &'static str);
+/// Moves the clock of an engine on by so many milliseconds with every line that a guest logs.
+pub(crate) fn ticks_with_logs(engine: Engine, milliseconds: u32) -> impl tracing::Subscriber + Send + Sync {
+    let on = move |_: &tracing::Event<'_>| (0..milliseconds).for_each(|_| engine.tick());
+    OnEvents { target: "nantian_wasm::guest", level: tracing::Level::TRACE, on }
+}
+
+/// A line that is logged: the plugin's name and the message.
+#[derive(Default)]
+pub(crate) struct Logged(String);
 
 impl Logged {
     /// What guests log meanwhile.
@@ -201,49 +211,29 @@ impl Logged {
     }
 
     fn under(target: &'static str, run: impl FnOnce()) -> Vec<String> {
-        let logged = Self(Arc::default(), target);
-        tracing::subscriber::with_default(logged.clone(), run);
-        let lines = logged.0.lock().unwrap();
-        lines.clone()
+        let (sender, lines) = mpsc::channel();
+        let on = move |event: &tracing::Event<'_>| {
+            let mut line = Self::default();
+            event.record(&mut line);
+            sender.send(line.0).unwrap();
+        };
+        tracing::subscriber::with_default(OnEvents { target, level: tracing::Level::INFO, on }, run);
+        lines.try_iter().collect()
     }
 }
 
-impl tracing::Subscriber for Logged {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == self.1 && *metadata.level() <= tracing::Level::INFO
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Line(String);
-        impl tracing::field::Visit for Line {
-            fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
-                if field.name() == "plugin" {
-                    self.0 = format!("{value}: {}", self.0);
-                }
-            }
-
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                if field.name() == "message" {
-                    self.0.push_str(&format!("{value:?}"));
-                }
-            }
+impl tracing::field::Visit for Logged {
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        if field.name() == "plugin" {
+            self.0 = format!("{value}: {}", self.0);
         }
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
     }
 
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0.push_str(&format!("{value:?}"));
+        }
+    }
 }
 
 pub(crate) fn data(bytes: &'static str) -> Frame<Bytes> {
