@@ -22,9 +22,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{task::unconstrained, time::Instant};
 
-use super::{
-    Destination, connect::Io, connection_waker::ConnectionWaker, ignore_write_errors::IgnoreWriteErrors,
-};
+use super::{Destination, connect::Io, connection_waker::ConnectionWaker, http1_io::Http1Io};
 use crate::body::Body;
 
 /// Fields of the head of a response, and of trailers; hyper limits their bytes. More are answered with 502.
@@ -59,7 +57,7 @@ impl Http1 {
     pub(super) async fn handshake(io: Io, destination: Destination) -> hyper::Result<Self> {
         let mut builder = http1::Builder::new();
         builder.max_headers(MAX_HEADERS);
-        let (sender, driver) = builder.handshake(TokioIo::new(IgnoreWriteErrors::new(io))).await?;
+        let (sender, driver) = builder.handshake(TokioIo::new(Http1Io::new(io))).await?;
         let connection_waker = Arc::new(ConnectionWaker::default());
         let waker = Waker::from(Arc::clone(&connection_waker));
         Ok(Self {
@@ -203,7 +201,10 @@ impl fmt::Debug for Http1 {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
     use crate::{
@@ -211,23 +212,60 @@ mod tests {
         upstream::Security,
     };
 
-    /// As of a connection in the pool that its backend has closed, and that nobody was told of yet.
-    #[tokio::test]
-    async fn request_that_meets_a_closed_connection_is_given_back() {
+    /// A socket and its other end.
+    async fn sockets() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stream = TcpStream::connect(address).await.unwrap();
-        drop(listener.accept().await.unwrap());
-        stream.readable().await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (stream, listener.accept().await.unwrap().0)
+    }
+
+    async fn connection(stream: TcpStream) -> Http1 {
         let destination = Destination {
-            address: Address::Ip(address),
+            address: Address::Ip(stream.peer_addr().unwrap()),
             protocol: Protocol::Http1,
             security: Security::Plain,
         };
-        let mut connection = Http1::handshake(Io::Plain(stream), destination).await.unwrap();
+        Http1::handshake(Io::Plain(stream), destination).await.unwrap()
+    }
+
+    /// As of a connection in the pool that its backend has closed, and that nobody was told of yet.
+    #[tokio::test]
+    async fn request_that_meets_a_closed_connection_is_given_back() {
+        let (stream, backend) = sockets().await;
+        drop(backend);
+        stream.readable().await.unwrap();
+        let mut connection = connection(stream).await;
         let response = connection.begin(Request::new(Body::empty()));
         let mut error = connection.head(response).await.unwrap_err();
         assert!(error.take_message().is_some(), "nothing of it was written");
         assert!(connection.has_ended());
+    }
+
+    /// As much is held of each response that its client does not take.
+    #[tokio::test]
+    async fn little_of_a_response_is_read_at_once_though_its_head_may_be_large() {
+        const LENGTH: usize = 4 << 20;
+        let (stream, mut backend) = sockets().await;
+        let mut connection = connection(stream).await;
+        let answered = async {
+            assert!(backend.read(&mut [0; 1024]).await.unwrap() > 0);
+            let large = "x".repeat(300_000);
+            let head = format!("HTTP/1.1 200 OK\r\nx-large: {large}\r\ncontent-length: {LENGTH}\r\n\r\n");
+            backend.write_all(head.as_bytes()).await.unwrap();
+            backend.write_all(&vec![b'x'; LENGTH]).await.unwrap();
+        };
+        let received = async {
+            let response = connection.begin(Request::new(Body::empty()));
+            let mut response = connection.head(response).await.unwrap();
+            assert_eq!(response.headers()["x-large"].len(), 300_000);
+            let mut lengths = Vec::new();
+            while let Some(frame) = poll_fn(|cx| connection.poll_frame(response.body_mut(), cx)).await {
+                lengths.push(frame.unwrap().into_data().unwrap().len());
+            }
+            lengths
+        };
+        let ((), lengths) = tokio::join!(answered, received);
+        assert_eq!(lengths.iter().sum::<usize>(), LENGTH);
+        assert!(lengths.iter().all(|length| *length <= 65_536), "{lengths:?}");
     }
 }

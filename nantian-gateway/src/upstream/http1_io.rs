@@ -1,4 +1,5 @@
-//! A connection that is read to its end, even if it cannot be written to any more.
+//! A connection as hyper's HTTP/1.1 is to have it: read in small pieces, and to its end even if it cannot be
+//! written to any more.
 
 use std::{
     io::{self, IoSlice},
@@ -6,20 +7,25 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-/// A connection on which writing does not fail.
+/// The most bytes that are read at once: a byte less than 64 KiB. hyper takes a buffer twice as large
+/// whenever a read has filled one, up to 400 KiB, and all of it is held for a client that takes nothing; one
+/// of 64 KiB is never filled like this. A limit on the buffer itself would be one on heads, too.
+const PIECE: u64 = 64 * 1024 - 1;
+
+/// A connection that is read in pieces, and on which writing does not fail.
 ///
 /// A backend may answer a request that it has not read to its end, and close. A write that fails then would
 /// end the exchange before the answer is read. So what cannot be written is dropped, and reading tells what
 /// the backend has said, or that it has said nothing.
-pub(super) struct IgnoreWriteErrors<T> {
+pub(super) struct Http1Io<T> {
     io: T,
     /// Writing has failed.
     severed: bool,
 }
 
-impl<T> IgnoreWriteErrors<T> {
+impl<T> Http1Io<T> {
     pub(super) fn new(io: T) -> Self {
         Self { io, severed: false }
     }
@@ -33,17 +39,17 @@ impl<T> IgnoreWriteErrors<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for IgnoreWriteErrors<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Http1Io<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        Pin::new(&mut (&mut self.io).take(PIECE)).poll_read(cx, buf)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for IgnoreWriteErrors<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Http1Io<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.severed {
             return Poll::Ready(Ok(buf.len()));
