@@ -338,6 +338,7 @@ fn worker_config(
         max_request_head: usize::try_from(common.max_request_head_bytes)?,
         max_request_body: common.max_request_body_bytes,
         body_memory: BodyMemory::new(common.max_body_memory_bytes),
+        untaken_memory: common.max_body_memory_bytes,
         trusted_proxies: common.trusted_proxies.clone(),
         proxy_protocol_from: common.proxy_protocol_from.clone(),
         client: ClientConfig {

@@ -20,6 +20,7 @@ use super::{
     stall_timer::{StallTimer, StallTimers},
     state::{ConnectionCommand, State, Timeouts, TunnelGuard},
     tick::TICK,
+    untaken::Untaken,
 };
 use crate::snapshot::StreamBinding;
 
@@ -37,6 +38,9 @@ struct Inner {
     timers: StallTimers,
     /// Connections that have left HTTP.
     tunnels: Arc<AtomicUsize>,
+    untaken: Untaken,
+    /// How many of them are this worker's, as they were told last.
+    untaken_here: Cell<u32>,
 }
 
 struct Entry {
@@ -48,8 +52,9 @@ struct Entry {
 
 // === impl Connections ===
 
-impl Default for Connections {
-    fn default() -> Self {
+impl Connections {
+    /// None yet, of a worker that shares `untaken` with the others.
+    pub(crate) fn new(untaken: Untaken) -> Self {
         let clock = Arc::<AtomicU32>::default();
         let timers = StallTimers::new(Arc::clone(&clock));
         Self {
@@ -59,12 +64,12 @@ impl Default for Connections {
                 count: Cell::new(0),
                 timers,
                 tunnels: Arc::default(),
+                untaken,
+                untaken_here: Cell::new(0),
             }),
         }
     }
-}
 
-impl Connections {
     /// The number of a connection: one that no other has of those that one worker has seen.
     pub(super) fn number(&self) -> u64 {
         self.inner.count.set(self.inner.count.get().wrapping_add(1));
@@ -107,8 +112,12 @@ impl Connections {
     pub(crate) fn tick(&self, timeouts: &Timeouts) {
         let now = self.inner.clock.load(Relaxed).wrapping_add(1);
         self.inner.clock.store(now, Relaxed);
+        let patience = self.inner.untaken.patience(timeouts.stall);
+        let timeouts_of_connections = Timeouts { stall: patience, ..*timeouts };
+        let mut untaken = 0;
         for (_, entry) in &*self.inner.entries.borrow() {
-            match entry.state.verdict(now, timeouts) {
+            untaken += u32::from(entry.state.is_untaken(now));
+            match entry.state.verdict(now, &timeouts_of_connections) {
                 ConnectionCommand::Serve if now >= entry.drains_at => {
                     if entry.state.order() == ConnectionCommand::Serve {
                         entry.give(ConnectionCommand::Drain);
@@ -118,7 +127,8 @@ impl Connections {
                 order => entry.give(order),
             }
         }
-        self.inner.timers.tick(now, timeouts.stall);
+        untaken += self.inner.timers.tick(now, timeouts.stall, patience);
+        self.inner.untaken.tell(self.inner.untaken_here.replace(untaken), untaken);
     }
 
     /// Lets every connection close after the next response that begins, over HTTP/1.1, or announce its end.
@@ -213,5 +223,45 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.connections.inner.entries.borrow_mut().try_remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::listen::state::InFlight;
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        header: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        stall: Duration::from_secs(60),
+        silence: None,
+    };
+
+    /// How many of so many clients, of two workers with room for what four of them hold, are still served
+    /// when they have taken nothing for three seconds.
+    fn served_of(clients: usize) -> usize {
+        let untaken = Untaken::within(1 << 20);
+        let workers = [Connections::new(untaken.clone()), Connections::new(untaken)];
+        let places = Arc::new(Semaphore::new(clients));
+        let begun = |connections: &Connections| {
+            let place = Arc::clone(&places).try_acquire_owned().unwrap();
+            let client = connections.add(place, None);
+            let request = InFlight::begin(&client.state);
+            client.state.write_waits();
+            (client, request)
+        };
+        let clients: Vec<_> = workers.iter().cycle().take(clients).map(begun).collect();
+        for _ in 0..30 {
+            workers.iter().for_each(|connections| connections.tick(&TIMEOUTS));
+        }
+        clients.iter().filter(|(client, _)| client.order() == ConnectionCommand::Serve).count()
+    }
+
+    #[test]
+    fn where_many_clients_take_nothing_each_has_less_time() {
+        assert_eq!((served_of(2), served_of(6)), (2, 0));
     }
 }

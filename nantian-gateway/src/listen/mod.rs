@@ -30,6 +30,7 @@ mod stream;
 mod tick;
 mod tls;
 mod unread;
+mod untaken;
 
 pub(crate) use self::{
     accept::{Listeners, PortKey},
@@ -41,6 +42,7 @@ pub(crate) use self::{
     hop_by_hop::{Sender, clean_trailers, whole},
     state::{Timeouts, TunnelGuard},
     tls::{InvalidCertificate, TlsPayload, TlsServer},
+    untaken::Untaken,
 };
 pub(crate) use self::{
     forward::{client_address, join_cookies},

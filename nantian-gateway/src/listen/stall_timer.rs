@@ -17,7 +17,7 @@ use std::{
 use slab::Slab;
 use tokio::task::AbortHandle;
 
-use super::tick::Wait;
+use super::{tick::Wait, untaken::Untaken};
 use crate::runtime::spawn_local;
 
 /// The requests of one worker whose clients can hold them up; its clones share them.
@@ -75,13 +75,17 @@ impl StallTimers {
         timer
     }
 
-    /// Ends what has waited for its client longer than `limit`.
-    pub(super) fn tick(&self, now: u32, limit: Duration) {
+    /// Ends what has waited for its client longer than `limit`, or `patience` where a response is not taken;
+    /// returns how many are not.
+    pub(super) fn tick(&self, now: u32, limit: Duration, patience: Duration) -> u32 {
+        let mut untaken = 0;
         for (_, entry) in &*self.entries.borrow() {
             if let Some(timer) = entry.upgrade() {
-                timer.check(now, limit);
+                timer.check(now, limit, patience);
+                untaken += u32::from(Untaken::counts(timer.response.get(), now));
             }
         }
+        untaken
     }
 
     fn now(&self) -> u32 {
@@ -131,8 +135,8 @@ impl StallTimer {
         self.is_late.get()
     }
 
-    fn check(&self, now: u32, limit: Duration) {
-        let is_stuck = self.response.get().is_over(now, limit);
+    fn check(&self, now: u32, limit: Duration, patience: Duration) {
+        let is_stuck = self.response.get().is_over(now, patience);
         if is_stuck || self.upload.get().is_over(now, limit) {
             self.is_late.set(true);
             self.reader.borrow().wake_by_ref();

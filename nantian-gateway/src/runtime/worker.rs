@@ -8,7 +8,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::LocalSnapshot;
 use crate::{
     compile::Context,
-    listen::{Connections, Networks, Shortages, Timeouts},
+    listen::{Connections, Networks, Shortages, Timeouts, Untaken},
     metrics::Metrics,
     observe::{AccessLog, Refusals},
     policy::Cutoff,
@@ -32,6 +32,9 @@ pub(crate) struct WorkerConfig {
     pub(crate) max_request_body: u64,
     /// Memory for the bodies that are read whole, of all workers together. Default: 268435456.
     pub(crate) body_memory: BodyMemory,
+    /// What the responses may hold that clients do not take, of all workers together, before these have less
+    /// than the stall timeout. Default: 268435456.
+    pub(crate) untaken_memory: u64,
     /// Whose `X-Forwarded-For` is believed. Default: nobody's.
     pub(crate) trusted_proxies: Networks,
     /// Whose connections begin with a PROXY protocol header. Default: nobody's.
@@ -57,6 +60,7 @@ pub(super) struct Capacity {
     connections: Arc<Semaphore>,
     sessions: Arc<Semaphore>,
     shortages: Arc<Shortages>,
+    untaken: Untaken,
 }
 
 impl Capacity {
@@ -66,6 +70,7 @@ impl Capacity {
             connections: room(config.max_connections),
             sessions: room(config.udp.max_sessions),
             shortages: Arc::default(),
+            untaken: Untaken::within(config.untaken_memory),
         }
     }
 }
@@ -91,7 +96,7 @@ impl Worker {
     pub(super) fn new(
         index: usize,
         config: WorkerConfig,
-        Capacity { connections: room, sessions: udp_room, shortages }: Capacity,
+        Capacity { connections: room, sessions: udp_room, shortages, untaken }: Capacity,
         metrics: Arc<Metrics>,
     ) -> Self {
         let context = Context {
@@ -107,7 +112,7 @@ impl Worker {
         let refusals = Refusals::new(metrics.unmatched(), index, config.access_log.clone());
         Self {
             config,
-            connections: Connections::default(),
+            connections: Connections::new(untaken),
             room,
             udp_room,
             shortages,

@@ -139,6 +139,22 @@ async fn a_stream_without_a_window_is_ended_in_time_though_its_upload_has_not() 
 }
 
 #[tokio::test]
+async fn where_many_responses_are_not_taken_each_has_less_time() {
+    let (endless, _) = endless().await;
+    // Room for what sixteen of them hold.
+    let options = ["--stall-timeout", "1h", "--max-body-memory-bytes", "4194304"];
+    let gateway = World::of_backend(&endless).options(&options).start().await;
+    let mut settings = Builder::new(TokioExecutor::new());
+    settings.initial_stream_window_size(0);
+    let mut client = client_of(&gateway, &settings).await;
+    let mut unread = Vec::new();
+    for _ in 0..24 {
+        unread.push(soon(client.send_request(get("/"))).await.unwrap());
+    }
+    eventually("most are over", async || gateway.metric(ANSWERED).await >= Some(16.0)).await;
+}
+
+#[tokio::test]
 async fn a_response_that_is_taken_slowly_is_served() {
     let (flooding, _) = Backend::flooding(300_000).await;
     let world = World::of_backend(&flooding);

@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub(super) use self::in_flight::InFlight;
 pub(crate) use self::tunnel::TunnelGuard;
-use super::tick::Wait;
+use super::{tick::Wait, untaken::Untaken};
 use crate::snapshot::StreamBinding;
 
 /// How long a client may take.
@@ -171,6 +171,11 @@ impl State {
         } else {
             ConnectionCommand::Serve
         }
+    }
+
+    /// Whether its client does not take what is written.
+    pub(super) fn is_untaken(&self, now: u32) -> bool {
+        Untaken::counts(Wait(self.write_since.load(Relaxed)), now)
     }
 
     /// Whether most requests are abandoned, which costs the client nothing and backends much.
