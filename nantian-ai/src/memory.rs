@@ -77,6 +77,12 @@ impl BodyMemory {
         self.0.held.load(Relaxed)
     }
 
+    /// Whether more than half of it is held. Nothing is taken back from a body whose client goes on, however
+    /// slowly: whoever reads from clients had better end the slow ones then.
+    pub fn is_scarce(&self) -> bool {
+        self.held() > self.0.most / 2
+    }
+
     /// How often there was no room.
     pub fn refused(&self) -> u64 {
         self.0.refused.load(Relaxed)
@@ -164,6 +170,7 @@ mod tests {
         one.hold(3 << 20).unwrap();
         one.hold(7).unwrap();
         assert_eq!(memory.held(), 3 << 20, "it never holds less");
+        assert!(memory.is_scarce());
         assert!(matches!(two.hold(2 << 20), Err(Error::TooManyBodies)));
         two.hold(SMALL).unwrap();
         assert_eq!((memory.held(), memory.refused()), (4 << 20, 1));
@@ -176,6 +183,7 @@ mod tests {
         two.hold(3 << 20).unwrap();
         drop(two);
         assert_eq!((memory.held(), memory.refused()), (0, 2));
+        assert!(!memory.is_scarce());
     }
 
     #[test]

@@ -248,9 +248,10 @@ pub(super) struct Common {
     /// The most bytes that the bodies which are read whole take together, at least 4194304: requests of
     /// AIServices, and answers that are translated, of streams what is kept; what limits by user, model or
     /// tokens read; what plugins hold. What finds no room is answered with 503. A body of more than 1048576
-    /// bytes has three quarters of it, and is answered with 413 where these are less. Responses that clients
-    /// do not take have as much besides: from half of it on, at 262144 bytes for each that waits, clients
-    /// have ever less than --stall-timeout to take the next bytes, and 2s at least.
+    /// bytes has three quarters of it, and is answered with 413 where these are less. While more than half is
+    /// held, clients may have a body waited for --stall-timeout in all and a second for each 16384 bytes.
+    /// Responses that they do not take have as much besides, 262144 each; from half of it on they have ever
+    /// less than --stall-timeout to go on, down to 2s.
     #[arg(long, env = "NANTIAN_MAX_BODY_MEMORY_BYTES", value_name = "BYTES", default_value_t = 268_435_456,
           value_parser = clap::value_parser!(u64).range(4_194_304..))]
     pub(super) max_body_memory_bytes: u64,

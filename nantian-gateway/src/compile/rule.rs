@@ -144,6 +144,17 @@ impl CompiledRule {
         self.is_routed_by_model || self.backends.iter().any(is_model)
     }
 
+    /// Whether something on the way of a request may hold its body, and with it memory: plugins, AIServices,
+    /// limits.
+    pub(crate) fn may_hold_bodies(&self) -> bool {
+        let read = |limits: Option<&RateLimits>| limits.is_some_and(RateLimits::read_bodies);
+        let holds = |share: &CompiledBackend| share.plugins.is_some() || read(share.rate_limits.as_ref());
+        self.plugins.is_some()
+            || read(self.rate_limits.as_ref())
+            || self.asks_models()
+            || self.backends.iter().any(holds)
+    }
+
     /// Whether it is one of a GRPCRoute.
     pub(crate) fn is_of_calls(&self) -> bool {
         self.place.id.kind == ir::RouteKind::Grpc

@@ -96,6 +96,11 @@ impl Body for ClientBody {
             Poll::Pending => self.timer.upload_waits(cx),
             Poll::Ready(frame) => {
                 self.timer.upload_goes_on();
+                if let Some(Ok(part)) = frame
+                    && let Some(data) = part.data_ref()
+                {
+                    self.timer.upload_came(data.len());
+                }
                 self.may_go_on = matches!(frame, Some(Ok(_)));
             }
         }

@@ -13,11 +13,12 @@ use std::{
     time::Duration,
 };
 
+use nantian_ai::BodyMemory;
 use slab::Slab;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    stall_timer::{StallTimer, StallTimers},
+    stall_timer::{Patience, StallTimer, StallTimers},
     state::{ConnectionCommand, State, Timeouts, TunnelGuard},
     tick::TICK,
     untaken::Untaken,
@@ -41,6 +42,7 @@ struct Inner {
     untaken: Untaken,
     /// How many of them are this worker's, as they were told last.
     untaken_here: Cell<u32>,
+    body_memory: BodyMemory,
 }
 
 struct Entry {
@@ -53,8 +55,8 @@ struct Entry {
 // === impl Connections ===
 
 impl Connections {
-    /// None yet, of a worker that shares `untaken` with the others.
-    pub(crate) fn new(untaken: Untaken) -> Self {
+    /// None yet, of a worker that shares the rest with the others.
+    pub(crate) fn new(untaken: Untaken, body_memory: BodyMemory) -> Self {
         let clock = Arc::<AtomicU32>::default();
         let timers = StallTimers::new(Arc::clone(&clock));
         Self {
@@ -66,6 +68,7 @@ impl Connections {
                 tunnels: Arc::default(),
                 untaken,
                 untaken_here: Cell::new(0),
+                body_memory,
             }),
         }
     }
@@ -112,8 +115,12 @@ impl Connections {
     pub(crate) fn tick(&self, timeouts: &Timeouts) {
         let now = self.inner.clock.load(Relaxed).wrapping_add(1);
         self.inner.clock.store(now, Relaxed);
-        let patience = self.inner.untaken.patience(timeouts.stall);
-        let timeouts_of_connections = Timeouts { stall: patience, ..*timeouts };
+        let patience = Patience {
+            upload: timeouts.stall,
+            response: self.inner.untaken.patience(timeouts.stall),
+            is_memory_scarce: self.inner.body_memory.is_scarce(),
+        };
+        let timeouts_of_connections = Timeouts { stall: patience.response, ..*timeouts };
         let mut untaken = 0;
         for (_, entry) in &*self.inner.entries.borrow() {
             untaken += u32::from(entry.state.is_untaken(now));
@@ -127,7 +134,7 @@ impl Connections {
                 order => entry.give(order),
             }
         }
-        untaken += self.inner.timers.tick(now, timeouts.stall, patience);
+        untaken += self.inner.timers.tick(now, &patience);
         self.inner.untaken.tell(self.inner.untaken_here.replace(untaken), untaken);
     }
 
@@ -244,7 +251,8 @@ mod tests {
     /// when they have taken nothing for three seconds.
     fn served_of(clients: usize) -> usize {
         let untaken = Untaken::within(1 << 20);
-        let workers = [Connections::new(untaken.clone()), Connections::new(untaken)];
+        let memory = BodyMemory::new(1 << 20);
+        let workers = [untaken.clone(), untaken].map(|untaken| Connections::new(untaken, memory.clone()));
         let places = Arc::new(Semaphore::new(clients));
         let begun = |connections: &Connections| {
             let place = Arc::clone(&places).try_acquire_owned().unwrap();

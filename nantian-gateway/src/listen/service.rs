@@ -132,6 +132,10 @@ impl ConnectionService {
                 timer.free();
                 body
             }
+            Some(timer) if rule.may_hold_bodies() => {
+                timer.upload_is_held();
+                self.limited(body)
+            }
             _ => self.limited(body),
         };
         Ok(service.call(Request::from_parts(parts, body)))

@@ -17,8 +17,26 @@ use std::{
 use slab::Slab;
 use tokio::task::AbortHandle;
 
-use super::{tick::Wait, untaken::Untaken};
+use super::{
+    tick::{TICK, Wait},
+    untaken::Untaken,
+};
 use crate::runtime::spawn_local;
+
+/// Bytes of a body that make up for a second in which its client is waited for, while there is little memory
+/// for bodies: as Apache's `MinRate` does, behind a time that every body has.
+const MAKE_UP: u64 = 16 * 1024;
+
+/// How long clients may hold up their requests.
+pub(super) struct Patience {
+    /// For the next bytes of an upload.
+    pub(super) upload: Duration,
+    /// For room for the next bytes of a response.
+    pub(super) response: Duration,
+    /// Whether there is little memory for bodies, so that those which are held have that time once, and more
+    /// for what has come of them.
+    pub(super) is_memory_scarce: bool,
+}
 
 /// The requests of one worker whose clients can hold them up; its clones share them.
 #[derive(Clone)]
@@ -33,6 +51,11 @@ pub(super) struct StallTimer {
     key: Cell<Option<usize>>,
     /// For the next bytes of the upload.
     upload: Cell<Wait>,
+    /// How many ticks it was waited for those that have come, and how many these are.
+    waited: Cell<u32>,
+    received: Cell<u64>,
+    /// Whether what has come may be held in memory.
+    is_held: Cell<bool>,
     /// For room on the HTTP/2 stream, while a frame of the response is on hand.
     response: Cell<Wait>,
     /// Both sides speak as they like: the response has begun.
@@ -65,6 +88,9 @@ impl StallTimers {
             timers: self.clone(),
             key: Cell::new(None),
             upload: Cell::default(),
+            waited: Cell::new(0),
+            received: Cell::new(0),
+            is_held: Cell::new(false),
             response: Cell::default(),
             is_free: Cell::new(false),
             is_late: Cell::new(false),
@@ -75,13 +101,12 @@ impl StallTimers {
         timer
     }
 
-    /// Ends what has waited for its client longer than `limit`, or `patience` where a response is not taken;
-    /// returns how many are not.
-    pub(super) fn tick(&self, now: u32, limit: Duration, patience: Duration) -> u32 {
+    /// Ends what has waited for its client for too long; returns how many responses are not taken.
+    pub(super) fn tick(&self, now: u32, patience: &Patience) -> u32 {
         let mut untaken = 0;
         for (_, entry) in &*self.entries.borrow() {
             if let Some(timer) = entry.upgrade() {
-                timer.check(now, limit, patience);
+                timer.check(now, patience);
                 untaken += u32::from(Untaken::counts(timer.response.get(), now));
             }
         }
@@ -111,7 +136,18 @@ impl StallTimer {
 
     /// Bytes of the upload came, or nobody waits for them.
     pub(super) fn upload_goes_on(&self) {
-        self.upload.set(Wait::NONE);
+        let waited = self.upload.replace(Wait::NONE).ticks(self.timers.now());
+        self.waited.set(self.waited.get().saturating_add(waited));
+    }
+
+    /// So many bytes of the upload came.
+    pub(super) fn upload_came(&self, bytes: usize) {
+        self.received.set(self.received.get().saturating_add(bytes as u64));
+    }
+
+    /// What comes of the upload may be held in memory before it goes anywhere.
+    pub(super) fn upload_is_held(&self) {
+        self.is_held.set(true);
     }
 
     /// The response begins: nobody waits for the upload any more.
@@ -135,9 +171,10 @@ impl StallTimer {
         self.is_late.get()
     }
 
-    fn check(&self, now: u32, limit: Duration, patience: Duration) {
-        let is_stuck = self.response.get().is_over(now, patience);
-        if is_stuck || self.upload.get().is_over(now, limit) {
+    fn check(&self, now: u32, patience: &Patience) {
+        let is_stuck = self.response.get().is_over(now, patience.response);
+        let is_slow = patience.is_memory_scarce && self.is_slow(now, patience.upload);
+        if is_stuck || is_slow || self.upload.get().is_over(now, patience.upload) {
             self.is_late.set(true);
             self.reader.borrow().wake_by_ref();
         }
@@ -145,6 +182,15 @@ impl StallTimer {
             tracing::debug!("the client does not take its response");
             task.abort();
         }
+    }
+
+    /// Whether the client, which is waited for, has kept what is held of its body waiting for longer than
+    /// `limit` and what has come makes up for.
+    fn is_slow(&self, now: u32, limit: Duration) -> bool {
+        let wait = self.upload.get();
+        let waited = TICK * self.waited.get().saturating_add(wait.ticks(now));
+        let made_up = Duration::from_secs(self.received.get() / MAKE_UP);
+        self.is_held.get() && wait != Wait::NONE && waited > limit.saturating_add(made_up)
     }
 }
 
@@ -175,6 +221,48 @@ where
         if let Some(timer) = timer {
             // It has one task.
             let _ = timer.task.set(task);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a body comes to its end that is held, of which `first` bytes come at once and then `rate` in
+    /// each second to `length`.
+    fn comes((first, rate, length): (usize, usize, usize), is_memory_scarce: bool) -> bool {
+        let clock = Arc::<AtomicU32>::default();
+        let timers = StallTimers::new(Arc::clone(&clock));
+        let limit = Duration::from_secs(60);
+        let patience = Patience { upload: limit, response: limit, is_memory_scarce };
+        let timer = timers.begin();
+        timer.upload_is_held();
+        timer.upload_came(first);
+        let mut received = first;
+        while received < length && !timer.is_late() {
+            timer.upload_waits(&Context::from_waker(Waker::noop()));
+            for _ in 0..10 {
+                timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
+            }
+            timer.upload_goes_on();
+            timer.upload_came(rate);
+            received += rate;
+        }
+        !timer.is_late()
+    }
+
+    #[test]
+    fn bodies_that_are_held_are_to_come_with_some_speed_while_memory_is_scarce() {
+        for (body, is_served) in [
+            ((0, 20 << 10, 64 << 20), true),
+            ((0, 9 << 10, 1 << 20), true),
+            ((0, 7 << 10, 1 << 20), false),
+            ((0, 2 << 10, 100 << 10), true),
+            (((1 << 20) - 200, 1, 1 << 20), false),
+        ] {
+            assert!(comes(body, false), "{body:?}");
+            assert_eq!(comes(body, true), is_served, "{body:?}");
         }
     }
 }

@@ -18,9 +18,14 @@ impl Wait {
         if self == Self::NONE { Self(now) } else { self }
     }
 
+    /// How many ticks it takes so far.
+    pub(super) fn ticks(self, now: u32) -> u32 {
+        if self == Self::NONE { 0 } else { now.saturating_sub(self.0) }
+    }
+
     /// Whether it takes longer than `limit`.
     pub(super) fn is_over(self, now: u32, limit: Duration) -> bool {
-        self != Self::NONE && TICK * now.saturating_sub(self.0) > limit
+        self != Self::NONE && TICK * self.ticks(now) > limit
     }
 }
 

@@ -110,9 +110,10 @@ impl Worker {
         let snapshot = LocalSnapshot::new(Arc::default(), context.clone());
         let proxy = StreamProxy::new(index, &config.client, config.access_log.clone());
         let refusals = Refusals::new(metrics.unmatched(), index, config.access_log.clone());
+        let connections = Connections::new(untaken, config.body_memory.clone());
         Self {
             config,
-            connections: Connections::new(untaken),
+            connections,
             room,
             udp_room,
             shortages,

@@ -1,10 +1,10 @@
 //! What the bodies that are read whole take together.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{sync::Notify, task::JoinSet, time::interval};
 
 use crate::support::{
     Backend, Running, Wire, World, eventually,
@@ -111,6 +111,39 @@ async fn half_sent_bodies_before_limits_take_no_more_than_there_is() {
     holds(&gateway, 0).await;
     assert_eq!(soon(gateway.ask(request("/plain/", 300_000))).await.status(), 200);
     holds(&gateway, 0).await;
+}
+
+/// Goes on with the body of a request by a byte at a time.
+async fn trickle(mut wire: Wire) {
+    let mut pace = interval(Duration::from_millis(100));
+    loop {
+        pace.tick().await;
+        if wire.write(b"x").await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn short_bodies_that_never_end_do_not_keep_out_all_others() {
+    let provider = Backend::answering(|_| completion(5)).await;
+    let gateway = World::new()
+        .manifest("llm", &ai_service("llm", "m", &provider))
+        .route("web", &[rule("/v1", &to_ai("llm"))])
+        .options(&["--max-body-memory-bytes", "4194304", "--stall-timeout", "3s"])
+        .start()
+        .await;
+    let path = "/v1/chat/completions";
+    let status = async || soon(gateway.ask(request(path, 200_000))).await.status();
+    let mut clients = JoinSet::new();
+    for _ in 0..125 {
+        let begun = post(path, "", &"x".repeat(1_000_000));
+        let mut wire = gateway.connect().await;
+        wire.send(&begun[..begun.len() - 1_000_000 + 32_768]).await;
+        clients.spawn(trickle(wire));
+    }
+    eventually("there is no room", async || status().await == 503).await;
+    eventually("there is room again", async || status().await == 200).await;
 }
 
 #[tokio::test]

@@ -145,6 +145,11 @@ impl RateLimits {
         self.before_body.clone().filter(|_| self.is_read)
     }
 
+    /// Whether they look at bodies before they let them pass.
+    pub(crate) fn read_bodies(&self) -> bool {
+        self.facts.is_some()
+    }
+
     /// Whether the usage of replies must be metered.
     pub(crate) fn counts_tokens(&self) -> bool {
         self.counts_tokens
