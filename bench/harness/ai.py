@@ -191,7 +191,7 @@ GATEWAYS = (
         setup.gateway,
         setup.BUILD_HINT,
         setup.build_time,
-        lambda binary, place: [*peers.nantian(binary, place), "--busy-poll", "5ms"],
+        lambda binary, place: [*peers.nantian(binary, place), "--busy-poll", "100ms"],
         templates=("ai-nantian",),
     ),
     Peer("ai-hyper", setup.hyper_proxy, setup.BUILD_HINT, setup.build_time, peers.hyper_proxy),
