@@ -96,16 +96,19 @@ pub enum ResponseEnd {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let policy = Policy::builder().limit(Limit::tokens_per_minute(1000)).scope("apiKey".parse()?).build()?;
+/// let limit = RateLimitLayer::new(Limiter::new(policy));
 /// let app: Router = Router::new()
-///     .route("/answer", post(async || (Extension(UsedTokens(42)), "answer")))
-///     // Not `layer`, which is around paths that nobody knows, too.
-///     .route_layer(RateLimitLayer::new(Limiter::new(policy)))
+///     // Around this method alone: a layer of the router is around those that nobody serves, too.
+///     .route("/answer", post(async || (Extension(UsedTokens(42)), "answer")).route_layer(limit))
 ///     .route("/models", get(async || "demo"));
 /// # use tower::ServiceExt as _;
-/// # for (path, is_limited) in [("/answer", true), ("/models", false), ("/nowhere", false)] {
-/// #     let request = http::Request::post(path).header("authorization", "Bearer alice");
-/// #     let response = app.clone().oneshot(request.body(axum::body::Body::empty())?).await?;
-/// #     assert_eq!(response.headers().contains_key("ratelimit"), is_limited, "{path}");
+/// # let asked = [("POST", "/answer"), ("GET", "/answer"), ("GET", "/models"), ("POST", "/nowhere")];
+/// # for (method, path) in asked {
+/// #     let request = http::Request::builder().method(method).uri(path);
+/// #     let request = request.header("authorization", "Bearer alice").body(axum::body::Body::empty())?;
+/// #     let response = app.clone().oneshot(request).await?;
+/// #     let is_limited = (method, path) == ("POST", "/answer");
+/// #     assert_eq!(response.headers().contains_key("ratelimit"), is_limited, "{method} {path}");
 /// # }
 /// # Ok(())
 /// # }
@@ -113,7 +116,9 @@ pub enum ResponseEnd {
 ///
 /// Of a limited request of which nobody tells what it has used, what was [estimated](crate::TypicalCost)
 /// counts, a whole typical answer, unless [`if_unsettled`](crate::RateLimitLayer::if_unsettled) says
-/// otherwise: leave out what asks no model, and report `UsedTokens(0)` of what is refused before.
+/// otherwise: leave out what asks no model, and report `UsedTokens(0)` of what is refused before. Take
+/// `Result<Json<_>, _>`, so that what does not parse is yours to report, too: it would be refused before the
+/// handler is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "it is one number")]
 pub struct UsedTokens(pub u64);
