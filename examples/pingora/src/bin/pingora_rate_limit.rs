@@ -13,7 +13,7 @@ use nantian_ratelimit::{
     respond::{DialectResponder, Refusal, Responder as _},
 };
 use pingora_core::{Error, Result, upstreams::peer::HttpPeer};
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{ProxyHttp, Session};
 
 struct Proxy {
@@ -27,8 +27,8 @@ struct Exchange {
     reservation: Option<Reservation>,
     /// What the backend says it used.
     used: Option<u64>,
-    /// The backend has not been sent anything.
-    is_unsent: bool,
+    /// A backend was sent the prompt, or a part of it, in any attempt.
+    is_sent: bool,
 }
 
 #[async_trait]
@@ -70,15 +70,15 @@ impl ProxyHttp for Proxy {
         Ok(Box::new(HttpPeer::new(self.backend, false, String::new())))
     }
 
-    fn fail_to_connect(
+    /// A connection is there, and the head is sent next. Pingora may try again if that fails.
+    async fn upstream_request_filter(
         &self,
         _: &mut Session,
-        _: &HttpPeer,
+        _: &mut RequestHeader,
         exchange: &mut Exchange,
-        error: Box<Error>,
-    ) -> Box<Error> {
-        exchange.is_unsent = true;
-        error
+    ) -> Result<()> {
+        exchange.is_sent = true;
+        Ok(())
     }
 
     /// Tells the client where the limits stand, and not what the backend says of its own.
@@ -103,7 +103,7 @@ impl ProxyHttp for Proxy {
         let Some(reservation) = exchange.reservation.take() else { return };
         let settlement = match exchange.used {
             Some(used) => Settlement::Used(used),
-            None if exchange.is_unsent => Settlement::NotServed,
+            None if !exchange.is_sent => Settlement::NotServed,
             None => Settlement::AsReserved,
         };
         reservation.settle(settlement);
