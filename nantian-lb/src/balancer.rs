@@ -287,8 +287,7 @@ impl<T: Send + Sync> Shared<T> {
 // === impl Picked ===
 
 impl<T> Picked<T> {
-    /// Whether the endpoint of the session was passed over for the moment, so that the session is to stay as
-    /// it is.
+    /// Whether the endpoint of the session was passed over for the moment, so that the session stays with it.
     pub(crate) fn is_detour(&self) -> bool {
         self.reason == Reason::Detour
     }

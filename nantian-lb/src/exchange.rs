@@ -30,6 +30,8 @@ pub(crate) struct Exchange<J> {
 pub(crate) struct SessionAffinity {
     sessions: Sessions,
     session: Option<Session>,
+    /// Whether the endpoint of the session is passed over for the moment.
+    is_detour: bool,
 }
 
 // === impl Exchange ===
@@ -93,7 +95,12 @@ impl SessionAffinity {
         let known = request.extensions().get::<Session>().copied();
         let session = known.or_else(|| sessions.find(request.headers(), SystemTime::now()));
         let session = session.filter(|session| sessions.owns(session));
-        Self { sessions: sessions.clone(), session }
+        Self { sessions: sessions.clone(), session, is_detour: false }
+    }
+
+    /// On a detour the session stays with its endpoint, whoever answers.
+    pub(crate) fn with_detour(self, is_detour: bool) -> Self {
+        Self { is_detour, ..self }
     }
 
     pub(crate) fn session(&self) -> Option<&Session> {
@@ -101,6 +108,9 @@ impl SessionAffinity {
     }
 
     fn write(&self, headers: &mut HeaderMap, in_flight: &InFlight) {
-        self.sessions.write(headers, SystemTime::now(), self.session.as_ref(), in_flight);
+        let session = self.session.as_ref();
+        let own = session.filter(|_| self.is_detour).map(|session| session.endpoint);
+        let endpoint = own.unwrap_or_else(|| in_flight.hash());
+        self.sessions.write_for(headers, SystemTime::now(), session, endpoint);
     }
 }

@@ -150,13 +150,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let mut affinity =
+        let affinity =
             self.options.sessions.as_ref().map(|sessions| SessionAffinity::new(sessions, &request));
         let session = affinity.as_ref().and_then(SessionAffinity::session);
         match self.pick(&request, session) {
             Ok(picked) => {
-                // A session that waits for its endpoint to have a place again is left as it is.
-                affinity = affinity.filter(|_| !picked.is_detour());
+                let affinity = affinity.map(|affinity| affinity.with_detour(picked.is_detour()));
                 if let Some(sessions) = &self.options.sessions {
                     sessions.strip(request.headers_mut());
                 }

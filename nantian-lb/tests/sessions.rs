@@ -285,6 +285,26 @@ fn an_endpoint_that_wants_to_be_spared_is_passed_over_without_losing_the_session
 }
 
 #[test]
+fn a_session_whose_endpoint_is_passed_over_is_renewed_by_whoever_answers() {
+    let config = BalanceConfig::default().with_outlier(OutlierConfig::new());
+    let clock = ManualClock::new();
+    let balancer = Balancer::with_clock(endpoints(), &config, clock.clone());
+    let sessions = sessions(SessionConfig::cookie(name()).with_idle_timeout(Duration::from_secs(60)));
+    let mut client = Client::new(&sessions);
+    let now = SystemTime::now();
+    let (first, _) = client.ask(&balancer, now - Duration::from_secs(30));
+    let session = sessions.find(&client.headers(), now).unwrap();
+    let (_, mut in_flight) = balancer.pick(&PickContext::new().with_session(&session)).unwrap().into_parts();
+    in_flight.record(Outcome::Busy { retry_after: Some(Duration::from_secs(50)) });
+    let response = send(&mut service(&balancer, &sessions), client.headers());
+    assert_ne!(response.headers()["x-target"], first);
+    let renewed = response.headers()[SET_COOKIE].to_str().unwrap();
+    client.cookie = renewed.split(';').next().map(str::to_owned);
+    clock.advance(Duration::from_secs(50));
+    assert_eq!(client.ask(&balancer, now + Duration::from_secs(50)).0, first);
+}
+
+#[test]
 fn a_header_carries_a_session_as_well() {
     let (balancer, sessions) = (balancer(), sessions(SessionConfig::header(name())));
     let mut service = service(&balancer, &sessions);

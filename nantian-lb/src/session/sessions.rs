@@ -107,15 +107,26 @@ impl Sessions {
     /// A session that moves to another endpoint begins anew. A token that is renewed keeps the beginning of
     /// its session.
     pub fn write(&self, headers: &mut HeaderMap, now: SystemTime, found: Option<&Session>, at: &InFlight) {
+        self.write_for(headers, now, found, at.hash());
+    }
+
+    /// As [`write`](Self::write), for an endpoint that need not be the one that answered.
+    pub(crate) fn write_for(
+        &self,
+        headers: &mut HeaderMap,
+        now: SystemTime,
+        found: Option<&Session>,
+        endpoint: EndpointHash,
+    ) {
         let now = seconds(now);
-        let kept = found.filter(|found| self.owns(found) && found.endpoint == at.hash());
+        let kept = found.filter(|found| self.owns(found) && found.endpoint == endpoint);
         if kept.is_some_and(|kept| !self.is_due(kept, now)) {
             return;
         }
         let issued = kept.map_or(now, |kept| u64::from(kept.issued));
         let token = Token {
             backend: self.backend,
-            endpoint: at.hash(),
+            endpoint,
             issued: u32::try_from(issued).unwrap_or(u32::MAX),
             seen: u32::try_from(now).unwrap_or(u32::MAX),
         };

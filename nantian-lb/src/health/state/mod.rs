@@ -23,7 +23,8 @@ pub enum Health {
     /// Its ejection is over: it is given one request at a time until it has answered one. Where it gets none,
     /// because nearer ones get all for instance, it counts as healthy instead.
     Probation,
-    /// It answered 429 and is spared for a while; it keeps its sessions.
+    /// It answered 429 and is spared for a while. It keeps its sessions, whose requests go wherever others go
+    /// meanwhile.
     Spared,
     /// Its active checks fail.
     Failing,
