@@ -73,12 +73,16 @@ impl LeastRequest {
         }
     }
 
-    /// Chooses by the wait that each promises, which is divided by the weight; of equals the first drawn.
+    /// Chooses by the wait that each promises, which is divided by the weight; of equals the first drawn. At
+    /// a lighter one that was drawn first the request weighs no more than at the other one: else it would
+    /// have nothing of an idle set.
     #[inline]
     pub(crate) fn choose_by_wait(&self, random: u64, load: impl Fn(usize) -> Load) -> usize {
         let (first, second) = self.pair(random);
-        let scaled = |index, other| load(index).wait() * self.weight(other) as f32;
-        if scaled(second, first) < scaled(first, second) { second } else { first }
+        let (weight, other_weight) = (self.weight(first), self.weight(second));
+        let stays = load(first).wait(other_weight, weight.min(other_weight));
+        let goes = load(second).wait(weight, weight);
+        if goes < stays { second } else { first }
     }
 
     #[inline]
@@ -150,9 +154,10 @@ impl Load {
         other.latency > 0.0 && self.latency > SLOW * other.latency.max(NOISE)
     }
 
-    /// How long a request may have to wait. Precise enough: what matters are multiples.
-    fn wait(self) -> f32 {
-        self.latency * (self.in_flight as f32 + 1.0)
+    /// How long a request may have to wait, if each in flight counts `each` and the request itself `one`.
+    /// Precise enough: what matters are multiples.
+    fn wait(self, each: u32, one: u32) -> f32 {
+        self.latency * (self.in_flight as f32 * each as f32 + one as f32)
     }
 }
 
@@ -316,6 +321,24 @@ mod tests {
             let bound = (n as f64).ln().ln().max(0.0) / std::f64::consts::LN_2 + 4.0;
             assert!(gap <= bound, "n {n}: {gap} above {bound}");
         }
+    }
+
+    #[test]
+    fn by_waits_idle_endpoints_are_used_in_proportion_to_their_weights_and_none_has_more() {
+        let least = LeastRequest::new(&[6, 3, 1]);
+        let picks = |loads: [(usize, f32); 3]| {
+            let mut rng = fastrand::Rng::with_seed(7);
+            let mut picks = [0u32; 3];
+            for _ in 0..100_000 {
+                picks[least.choose_by_wait(rng.u64(..), timed(&loads))] += 1;
+            }
+            picks
+        };
+        for (count, expected) in picks([(0, 1000.0); 3]).into_iter().zip([60_000, 30_000, 10_000]) {
+            assert!(count.abs_diff(expected) < 900, "{count} of {expected}");
+        }
+        assert_eq!(picks([(6, 1000.0), (3, 1000.0), (2, 1000.0)])[2], 0, "it has one too many");
+        assert_eq!(picks([(0, 1000.0), (0, 1000.0), (0, 2000.0)])[2], 0, "it takes longer");
     }
 
     #[test]

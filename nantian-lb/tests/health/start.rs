@@ -31,7 +31,7 @@ fn an_endpoint_that_is_back_is_given_its_share_in_a_straight_line() {
 
 /// P9, by loads: an idle endpoint beside a busy one.
 #[test]
-fn a_new_endpoint_that_is_idle_beside_a_busy_one_has_no_more_than_its_share() {
+fn a_new_endpoint_that_is_idle_beside_a_busy_one_has_its_share_and_no_more() {
     for strategy in [Strategy::LeastRequest, Strategy::PEAK_EWMA] {
         let config = BalanceConfig::new(strategy.clone())
             .with_slow_start(SlowStartConfig::new(Duration::from_secs(100)));
@@ -47,7 +47,7 @@ fn a_new_endpoint_that_is_idle_beside_a_busy_one_has_no_more_than_its_share() {
         world.balancer.update(endpoints(2), &config);
         let of_newcomer = || (0..1000).filter(|_| ask() == 1).count();
         let share = of_newcomer();
-        assert!(share <= 150, "{strategy:?}: 10 of 110 are 9.1 %, and not {share} of 1000");
+        assert!((50..=150).contains(&share), "{strategy:?}: 10 of 110 are 9.1 %, and not {share} of 1000");
         world.advance(100);
         assert!(of_newcomer() > 900, "{strategy:?}: it is the less loaded one, and has started");
     }
