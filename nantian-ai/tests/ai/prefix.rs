@@ -110,37 +110,60 @@ fn the_requests_of_a_conversation_begin_with_those_before_them() {
     }
 }
 
-#[test]
-fn what_is_to_be_kept_may_be_said_beside_a_text_too() {
-    let mark = json!({"type": "ephemeral"});
-    let call = json!({"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}, "cache_control": mark});
-    let body = json!({
+/// Where a chat says what is to be kept, and where Claude is told so.
+const MARKS: [(&str, &str); 6] = [
+    ("/tools/0/function", "/tools/0"),
+    ("/messages/0", "/system/0"),
+    ("/messages/2/tool_calls/0", "/messages/1/content/1"),
+    ("/messages/3", "/messages/2/content/0"),
+    ("/messages/4", "/messages/3/content/0"),
+    ("/messages/5", "/messages/4/content/1"),
+];
+
+/// Which of its marks Claude is told of a chat that has some, and what is lost.
+fn told(marked: &[usize], mark: &Value) -> (Vec<usize>, String) {
+    let call = json!({"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}});
+    let mut body = json!({
         "model": "claude-sonnet-4-5",
         "messages": [
-            {"role": "system", "content": "Be brief.", "cache_control": mark},
+            {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "Look."},
             {"role": "assistant", "content": "I do.", "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": "call_1", "content": "", "cache_control": mark},
-            {"role": "assistant", "content": "Nothing.", "cache_control": mark},
-            {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "now?"}], "cache_control": mark},
+            {"role": "tool", "tool_call_id": "call_1", "content": ""},
+            {"role": "assistant", "content": "Nothing."},
+            {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "now?"}]},
         ],
-        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}, "cache_control": mark}}],
+        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
     });
-    let (request, lost) = ClientDialect::OpenAi.decode_request(body.to_string().as_bytes()).unwrap();
-    let (body, more) = Dialect::Anthropic.encode_request(&request, "anthropic").unwrap();
-    assert!(lost.is_empty() && more.is_empty(), "{lost} {more}");
-    let body: Value = serde_json::from_slice(&body).unwrap();
-    for kept in [
-        "/system/0",
-        "/messages/1/content/1",
-        "/messages/2/content/0",
-        "/messages/3/content/0",
-        "/messages/4/content/1",
-        "/tools/0",
-    ] {
-        assert_eq!(body.pointer(kept).unwrap()["cache_control"], mark, "{kept} of {body:#}");
+    for &at in marked {
+        body.pointer_mut(MARKS[at].0).unwrap()["cache_control"] = mark.clone();
     }
-    assert_eq!(body.to_string().matches("cache_control").count(), 6, "{body:#}");
+    let (request, mut lost) = ClientDialect::OpenAi.decode_request(body.to_string().as_bytes()).unwrap();
+    let (body, more) = Dialect::Anthropic.encode_request(&request, "anthropic").unwrap();
+    lost.extend(more);
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let is_marked = |block: &Value| block["cache_control"] == *mark;
+    let told: Vec<_> =
+        (0..MARKS.len()).filter(|at| body.pointer(MARKS[*at].1).is_some_and(is_marked)).collect();
+    assert_eq!(body.to_string().matches("cache_control").count(), told.len(), "{body:#}");
+    (told, lost.to_string())
+}
+
+#[test]
+fn what_is_to_be_kept_may_be_said_beside_a_text_too_as_often_as_claude_takes_it() {
+    let mark = json!({"type": "ephemeral"});
+    for (marked, kept, lost) in [
+        (&[0, 1, 2, 3][..], &[0, 1, 2, 3][..], ""),
+        (&[2, 3, 4, 5], &[2, 3, 4, 5], ""),
+        (&[1, 2, 3, 4, 5], &[1, 3, 4, 5], "cache_control"),
+        (&[0, 1, 2, 3, 4, 5], &[0, 1, 4, 5], "cache_control"),
+    ] {
+        assert_eq!(told(marked, &mark), (kept.to_vec(), lost.to_owned()));
+    }
+    // What says nothing that is known is no reason to refuse the rest.
+    for unknown in [json!(true), json!("ephemeral"), json!({"type": 1})] {
+        assert_eq!(told(&[0, 1, 2, 3], &unknown), (Vec::new(), "cache_control".to_owned()));
+    }
 }
 
 /// The conversation that a model is sent, shortly: role and text of each turn, and what is lost.

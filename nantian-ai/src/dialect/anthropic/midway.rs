@@ -54,7 +54,7 @@ impl Changes {
     fn change(&mut self, block: Value, is_offered: bool, losses: &mut Losses) -> Result<(), Invalid> {
         const AT: &str = "messages.content.tool";
         let mut block = Fields::of(block, "messages.content")?;
-        if take_cache_control(&mut block, losses)?.is_some() {
+        if take_cache_control(&mut block, losses).is_some() {
             losses.add("cache_control");
         }
         let mut tool = block.object("tool", AT)?.ok_or_else(|| Invalid::new(AT, "is missing"))?;

@@ -45,26 +45,24 @@ fn is_billing(block: &Block) -> bool {
     matches!(block, Block::Text(text) if text.starts_with("x-anthropic-billing-header:"))
 }
 
-/// Reads how long a beginning is to be kept that ends here.
-pub(crate) fn take_cache_control(
-    fields: &mut Fields,
-    losses: &mut Losses,
-) -> Result<Option<CacheLife>, Invalid> {
-    let Some(mut control) = fields.object("cache_control", "cache_control")? else { return Ok(None) };
-    let is_known = control.text("type")?.as_deref() == Some("ephemeral");
-    let life = match control.text("ttl")?.as_deref() {
-        None | Some("5m") => CacheLife::Usual,
-        Some("1h") => CacheLife::Hour,
+/// Reads how long a beginning is to be kept that ends here. What says nothing that is known is named, and no
+/// reason to refuse the rest: it is about costs alone.
+pub(crate) fn take_cache_control(fields: &mut Fields, losses: &mut Losses) -> Option<CacheLife> {
+    let mut control = Fields::lenient(fields.take("cache_control")?);
+    let is_known = control.any_text("type").as_deref() == Some("ephemeral");
+    let life = match control.take("ttl").as_ref().map(Value::as_str) {
+        None | Some(Some("5m")) => CacheLife::Usual,
+        Some(Some("1h")) => CacheLife::Hour,
         Some(_) => {
             losses.add("cache_control.ttl");
             CacheLife::Usual
         }
     };
-    control.rest(losses);
+    control.rest_below("cache_control", losses);
     if !is_known {
         losses.add("cache_control");
     }
-    Ok(is_known.then_some(life))
+    is_known.then_some(life)
 }
 
 /// Reads a block of a kind, and whether a beginning that is to be kept ends there; `None` for one that has no
@@ -75,7 +73,7 @@ pub(crate) fn read_block(
     cached: &mut Option<CacheLife>,
     losses: &mut Losses,
 ) -> Result<Option<Block>, Invalid> {
-    *cached = take_cache_control(fields, losses)?;
+    *cached = take_cache_control(fields, losses);
     Ok(Some(match kind {
         "text" => Block::Text(fields.required_text("text")?),
         "image" => Block::Image(image(fields, losses)?.into()),

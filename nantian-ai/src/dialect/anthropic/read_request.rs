@@ -29,7 +29,7 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         messages.extend(read_message(message, Some(at) < last_of_user, &mut changes, &mut losses)?);
     }
     // Of the whole request it is meant at its end.
-    let life = take_cache_control(&mut fields, &mut losses)?;
+    let life = take_cache_control(&mut fields, &mut losses);
     if let (Some(life), Some(last)) = (life, messages.last_mut()) {
         last.keep(life);
     }
@@ -129,7 +129,7 @@ pub(super) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<T
             losses.add_below("tools", &kind);
             continue;
         }
-        let cached = take_cache_control(&mut tool, losses)?;
+        let cached = take_cache_control(&mut tool, losses);
         // How arguments are streamed; every tool's are.
         tool.ignore(&["eager_input_streaming"]);
         read.push(Tool {

@@ -41,7 +41,7 @@ pub(super) fn read_calls(
         };
         let signature = signatures::take(&mut call, "messages.tool_calls.extra_content", losses);
         read.extend(signature.map(|signature| (thoughts.signed(signature), None)));
-        let cached = anthropic::take_cache_control(&mut call, losses)?;
+        let cached = anthropic::take_cache_control(&mut call, losses);
         read.push((Block::ToolCall(ToolCall { id, name, arguments }), cached));
         function.rest(losses);
         // Of an answer that was streamed.

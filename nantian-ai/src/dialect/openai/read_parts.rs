@@ -49,7 +49,7 @@ fn read_part(part: Value, losses: &mut Losses) -> Result<(Block, Option<CacheLif
             None => return Err(Invalid::new("messages.content.type", format!("`{kind}` is not translated"))),
         },
     };
-    let cached = cached.or(anthropic::take_cache_control(&mut fields, losses)?);
+    let cached = cached.or(anthropic::take_cache_control(&mut fields, losses));
     fields.rest(losses);
     Ok((block, cached))
 }

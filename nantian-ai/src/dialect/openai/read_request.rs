@@ -12,6 +12,9 @@ use crate::ir::{
     Tool, ToolChoice, ToolResult, Verbosity,
 };
 
+/// How many beginnings Anthropic and Bedrock take to be kept of one request.
+const MOST_CACHE_POINTS: usize = 4;
+
 pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     let mut fields = Fields::parse(body)?;
     let mut losses = Losses::default();
@@ -67,8 +70,30 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
         options.ignore(&["include_obfuscation"]);
         options.rest(&mut losses);
     }
+    bound_cache_points(&mut request, &mut losses);
     fields.rest(&mut losses);
     Ok((request, losses))
+}
+
+/// Leaves out what is to be kept beyond as much as is taken: clients of chats count on a proxy to do so. What
+/// stays is the system, with which many conversations begin, and the end of what was said.
+fn bound_cache_points(request: &mut Request, losses: &mut Losses) {
+    let of_tools = request.tools.iter().filter(|tool| tool.cached.is_some()).count();
+    let of_messages: usize = request.messages.iter().map(|message| message.cache_points.len()).sum();
+    let mut surplus = (of_tools + of_messages).saturating_sub(MOST_CACHE_POINTS);
+    if surplus > 0 {
+        losses.add("cache_control");
+    }
+    for is_system in [false, true] {
+        let is_meant = |message: &&mut Message| (message.role == Role::System) == is_system;
+        for message in request.messages.iter_mut().filter(is_meant) {
+            let gone = surplus.min(message.cache_points.len());
+            message.cache_points.drain(..gone);
+            surplus -= gone;
+        }
+    }
+    let kept = request.tools.iter_mut().filter(|tool| tool.cached.is_some());
+    kept.take(surplus).for_each(|tool| tool.cached = None);
 }
 
 /// One stop sequence or several.
@@ -134,8 +159,8 @@ pub(crate) fn read_tools(tools: Vec<Value>, losses: &mut Losses) -> Result<Vec<T
             description: function.text("description")?,
             schema: function.json("parameters").unwrap_or_else(Json::empty_object),
             strict: function.flag("strict")?,
-            cached: anthropic::take_cache_control(&mut tool, losses)?
-                .or(anthropic::take_cache_control(&mut function, losses)?),
+            cached: anthropic::take_cache_control(&mut tool, losses)
+                .or(anthropic::take_cache_control(&mut function, losses)),
         });
         function.rest(losses);
         tool.rest(losses);
@@ -250,7 +275,7 @@ fn read_messages(
         let role = fields.required_text("role")?;
         let is_result = role == "tool";
         // Where the content is one text, clients have no other place for it.
-        let life = anthropic::take_cache_control(&mut fields, losses)?;
+        let life = anthropic::take_cache_control(&mut fields, losses);
         match role.as_str() {
             "system" | "developer" => read.push(plain(Role::System, &mut fields, losses)?),
             "user" => read.push(plain(Role::User, &mut fields, losses)?),
