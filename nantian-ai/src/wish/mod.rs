@@ -124,7 +124,9 @@ impl Wish {
             |wish| words_of(wish).iter().any(|words| memmem::find(said, words.as_bytes()).is_some());
         let is_said = || match self {
             Self::Afterthought | Self::Betas | Self::Pictures => is_anywhere(self),
-            Self::CacheKey | Self::Marks => is_anywhere(self),
+            // One that is too long the client has to mend.
+            Self::CacheKey => is_anywhere(self) && memmem::find(said, b"too long").is_none(),
+            Self::Marks => is_anywhere(self),
             Self::StandIn | Self::Thinking | Self::Usage => is_anywhere(self),
             // Who misses it names it, too.
             Self::Reasoning => is_anywhere(self) && !is_anywhere(Self::Silence),

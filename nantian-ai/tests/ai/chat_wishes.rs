@@ -380,10 +380,15 @@ async fn what_is_to_be_kept_is_not_said_to_who_refuses_it() {
         let (head, _) = send(layer(target(provider, "m")), &upstream, strict(request())).await;
         assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
     }
-    let too_many = "A maximum of 4 blocks with cache_control may be provided. Found 5.";
-    let upstream = Upstream::new().replies(refused(too_many));
-    let (head, _) = send(layer(target("openrouter", "m")), &upstream, request()).await;
-    assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
+    // What the client has said wrongly it has to say otherwise.
+    for (provider, wrong) in [
+        ("openrouter", "A maximum of 4 blocks with cache_control may be provided. Found 5."),
+        ("openai", "Invalid 'prompt_cache_key': string too long. Expected a string with maximum length 64."),
+    ] {
+        let upstream = Upstream::new().replies(refused(wrong));
+        let (head, _) = send(layer(target(provider, "m")), &upstream, request()).await;
+        assert_eq!((head.status.as_u16(), upstream.requests()), (400, 1));
+    }
     // These are known to.
     for (config, keeps_mark, keeps_key) in [
         (target("groq", "m"), false, false),
