@@ -18,7 +18,7 @@ pub(crate) use self::read_reply::decode as decode_reply;
 pub(crate) use self::read_request::{decode as decode_request, decode_fields};
 pub(crate) use self::read_stream::StreamReader;
 pub(super) use self::signature::OF_RESPONSES;
-pub(crate) use self::signature::{MADE_HERE, is_of_responses};
+pub(crate) use self::signature::{MADE_HERE, is_of_responses, mark_of_own};
 pub(crate) use self::tools::{Called, OwnName, Tools, arguments_of, is_run_by_client, text_of};
 pub(crate) use self::write_reply::encode as encode_reply;
 pub(crate) use self::write_request::{ENCRYPTED, encode as encode_request, encode_count};

@@ -67,6 +67,12 @@ pub(super) fn own(signature: &str) -> Option<(&str, &str)> {
     signature.strip_prefix(OF_RESPONSES)?.split_once('.')
 }
 
+/// How long the mark is with which `encrypted_content` of Responses itself begins.
+pub(crate) fn mark_of_own(encrypted: &str) -> Option<usize> {
+    let (_, unmarked) = own(encrypted.strip_prefix(FOREIGN)?)?;
+    Some(encrypted.len() - unmarked.len())
+}
+
 /// `encrypted_content` of reasoning that another family has encrypted.
 pub(super) fn redacted(data: &str) -> String {
     format!("{REDACTED}{data}")
@@ -81,13 +87,16 @@ mod tests {
         let Encrypted::Signature(signature) = read("rs_1", "gAAA.b") else { panic!("no signature") };
         assert!(is_of_responses(&signature));
         assert_eq!(write(&signature, "rs_1"), "gAAA.b");
-        assert_eq!(read("rs_0", &write(&signature, "rs_0")), Encrypted::Signature(signature.clone()));
+        let marked = write(&signature, "rs_0");
+        assert_eq!(read("rs_0", &marked), Encrypted::Signature(signature.clone()));
+        assert_eq!(&marked[mark_of_own(&marked).unwrap()..], "gAAA.b");
     }
 
     #[test]
     fn what_another_family_has_signed_or_encrypted_comes_back_as_it_was() {
         let encrypted = write("Eo8C", "rs_1");
         assert_eq!(read("rs_1", &encrypted), Encrypted::Signature("Eo8C".to_owned()));
+        assert_eq!(mark_of_own(&encrypted), None);
         assert_eq!(read("rs_1", &redacted("blob")), Encrypted::Redacted("blob".to_owned()));
     }
 }

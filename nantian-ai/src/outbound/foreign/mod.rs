@@ -81,7 +81,7 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
     }
     let edits = match surface.dialect() {
         ClientDialect::Anthropic => of_messages(object, model, Cut::Foreign, losses),
-        ClientDialect::Responses => of_input(object, Cut::Foreign).inspect(|_| losses.add(REASONING)),
+        ClientDialect::Responses => of_input(object, Cut::Foreign, losses),
         _ => None,
     };
     edits.unwrap_or_default()
@@ -111,7 +111,7 @@ pub(crate) fn without_thoughts(body: &Bytes, losses: &mut Losses) -> Option<Byte
     of_a_chat.extend(without_thought_parts(&object, losses));
     let edits = match object.value("input") {
         _ if !of_a_chat.is_empty() => of_a_chat,
-        Some(_) => of_input(&object, Cut::All)?,
+        Some(_) => of_input(&object, Cut::All, losses)?,
         None => match object.text("model") {
             Some(model) => of_messages(&object, &model, Cut::All, losses)?,
             None => of_converse(&object, losses)?,
@@ -202,7 +202,10 @@ fn of_converse(object: &Object<'_>, losses: &mut Losses) -> Option<Vec<Edit>> {
 
 /// The items of a conversation with Responses, without some. One with an id is refused without the reasoning
 /// that it came with, and needs none where it is all there.
-fn of_input(object: &Object<'_>, cut: Cut) -> Option<Vec<Edit>> {
+///
+/// What Responses itself has encrypted may be marked, too, for in a stream its item has got another id. It is
+/// left, without either.
+fn of_input(object: &Object<'_>, cut: Cut, losses: &mut Losses) -> Option<Vec<Edit>> {
     let (at, json) = object.place("input")?;
     if matches!(cut, Cut::Foreign) && !begins_a_text(json, responses::MADE_HERE) {
         return None;
@@ -210,13 +213,35 @@ fn of_input(object: &Object<'_>, cut: Cut) -> Option<Vec<Edit>> {
     let mut input = items(json, std::str::from_utf8(json).ok()?)?;
     input.iter_mut().for_each(|item| item.is_cut = cut.takes_item(&Block::of(item.json)));
     let mut cuts = Vec::new();
-    for item in input.iter().filter(|item| matches!(cut, Cut::All) && Block::of(item.json).needs_no_id()) {
+    for item in &mut input {
+        let may_lose_id = match cut {
+            Cut::All => Block::of(item.json).needs_no_id(),
+            Cut::Foreign => item.is_cut,
+        };
+        if !may_lose_id {
+            continue;
+        }
         let Ok(object) = Object::parse(item.json.as_bytes()) else { continue };
-        let members = object.members().map(|(name, range)| (range, name == b"id"));
-        cut_out(members, at + item.range.start, &mut cuts);
+        let start = at + item.range.start;
+        if matches!(cut, Cut::Foreign) {
+            let Some(mark) = mark_of_own(&object) else { continue };
+            item.is_cut = false;
+            cuts.push((start + mark.start..start + mark.end, ""));
+        }
+        cut_out(object.members().map(|(name, range)| (range, name == b"id")), start, &mut cuts);
     }
-    cut_items(input, at, &mut cuts)?;
-    Some(cuts)
+    let has_lost = cut_items(input, at, &mut cuts).is_some();
+    if has_lost {
+        losses.add(REASONING);
+    }
+    (has_lost || matches!(cut, Cut::Foreign)).then_some(cuts)
+}
+
+/// Where the mark is of what Responses itself has encrypted.
+fn mark_of_own(item: &Object<'_>) -> Option<Range<usize>> {
+    let (at, json) = item.place("encrypted_content")?;
+    let said = std::str::from_utf8(json.strip_prefix(b"\"")?).ok()?;
+    Some(at + 1..at + 1 + responses::mark_of_own(said)?)
 }
 
 /// A body for Responses without the reasoning after which nothing comes, as where a limit has cut a turn;

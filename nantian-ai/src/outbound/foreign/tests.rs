@@ -132,6 +132,21 @@ fn reasoning_that_was_said_anew_is_cut_out_of_an_input() {
 }
 
 #[test]
+fn reasoning_of_responses_itself_goes_back_without_the_mark_that_it_got_in_a_stream() {
+    let body = |id: &str, mark: &str, other: &str| {
+        format!(
+            r#"{{"input":[{{"role":"user","id":"u","content":"a"}},{{"type":"reasoning"{id},"summary":[],"encrypted_content":"{mark}gAAA"}}{other}]}}"#
+        )
+    };
+    let other = r#", {"type":"reasoning","id":"rs_2","summary":[],"encrypted_content":"ntn1.signed.EqoB"}"#;
+    for (other, named) in [("", ""), (other, "messages.reasoning")] {
+        let marked = body(r#", "id":"rs_0_resp_1""#, "ntn1.signed.openai.rs_1.", other);
+        let (sent, lost) = sent("/v1/responses", "grok-4", &marked);
+        assert_eq!((sent, &*lost), (body("", "", ""), named));
+    }
+}
+
+#[test]
 fn an_input_without_reasoning_has_no_ids_that_want_it() {
     let body = Bytes::from_static(
         br#"{"input":[{"role":"user","content":"a"}, {"type":"reasoning","id":"rs_1","encrypted_content":"gAAA"}, {"id":"msg_1","type":"message","role":"assistant","content":[]},{"type":"function_call","id":"fc_1","call_id":"c"},{"type":"web_search_call","id":"ws_1"}]}"#,
