@@ -1,12 +1,12 @@
 //! A client's request made into the request that the upstream gets, without IO.
 
 pub(crate) mod answer_model;
+mod edits;
 pub(crate) mod fitted_limit;
 pub(crate) mod foreign;
 mod headers;
 mod prepared;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use crate::body::RequestBody;
 use crate::dialect::{
     ClientDialect, Dialect, Operation, Surface, anthropic, bedrock, gemini, ollama, openai, responses,
 };
-use crate::edit::{Object, cut::Edit, lookalike};
+use crate::edit::Object;
 use crate::error::Error;
 use crate::facts::RequestFacts;
 use crate::headers::STRICT;
@@ -195,50 +195,6 @@ impl Target {
         Ok(Passing { facts, body: RequestBody::from(pieces), way, wishes, lost })
     }
 
-    /// What has to change in a body that passes, beside its model and what is added to it.
-    fn edits<'e>(
-        &self,
-        surface: &Surface,
-        object: &Object<'_>,
-        adapted: &'e [(Range<usize>, String)],
-        lost: &mut Losses,
-    ) -> Result<Vec<(Range<usize>, &'e str)>, Error> {
-        let mut edits: Vec<(_, &'e str)> = match (surface.dialect(), surface.operation()) {
-            (ClientDialect::OpenAi, Operation::Chat) => self.chat_edits(object, lost),
-            _ => foreign::edits(surface, object, self.model(), lost),
-        };
-        if surface.dialect() == ClientDialect::Responses && self.is_xai() {
-            edits.extend(responses::without_null_contents(object));
-        }
-        edits.extend(lookalike::edits(object, lost)?);
-        edits.extend(adapted.iter().map(|(place, instead)| (place.clone(), instead.as_str())));
-        Ok(edits)
-    }
-
-    /// What is written anew for a model that speaks in turn with the user, or gives no answer as long as the
-    /// one that the client names.
-    fn adapted(
-        &self,
-        surface: &Surface,
-        object: &Object<'_>,
-        lost: &mut Losses,
-    ) -> Vec<(Range<usize>, String)> {
-        let (provider, endpoint) = (&self.config().provider, self.config().endpoint.as_deref());
-        match (surface.dialect(), surface.operation()) {
-            (ClientDialect::OpenAi, Operation::Chat) if openai::takes_turns(provider, self.model()) => {
-                foreign::for_mistral(object, openai::is_mistral(provider))
-            }
-            (ClientDialect::OpenAi, Operation::Chat) if openai::wants_brief_ids(provider, endpoint) => {
-                foreign::for_openai(object)
-            }
-            (ClientDialect::Anthropic, Operation::Chat) => {
-                let lowered = anthropic::lowered_limit(object, self.model());
-                lowered.inspect(|_| lost.add("max_tokens")).into_iter().collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
     fn translate(&self, client: &Surface, mut head: Parts, body: &Bytes) -> Result<Prepared, Error> {
         let object = Object::parse(body)?;
         if ollama::Loading::of(client, &object).is_some() {
@@ -351,21 +307,6 @@ impl Target {
     /// Whether nothing may be lost.
     fn is_strict(&self, headers: &HeaderMap) -> bool {
         self.config().strict || headers.get(&STRICT).is_some_and(|value| value == "true")
-    }
-
-    /// What has to change in a chat that passes, for its provider and model.
-    fn chat_edits(&self, object: &Object<'_>, lost: &mut Losses) -> Vec<Edit> {
-        let is_refused = |wish: Wish| self.forgoes(wish).then_some(wish == Wish::OlderLimit);
-        let refuses_older = is_refused(Wish::OlderLimit).or_else(|| is_refused(Wish::NewerLimit));
-        let (provider, endpoint) = (&self.config().provider, self.config().endpoint.as_deref());
-        let mut edits = openai::known_names(provider, self.model(), refuses_older, object);
-        let refused = openai::refused_reasoning(provider, self.model(), endpoint);
-        edits.extend(foreign::without(object, refused, lost));
-        edits.extend(foreign::without_marks(object, openai::refused_marks(provider, endpoint), lost));
-        if openai::refuses_thought_parts(provider, endpoint) {
-            edits.extend(foreign::without_thought_parts(object, lost));
-        }
-        edits
     }
 
     /// The `stream_options` that let a stream tell its usage, where the client's do not.
