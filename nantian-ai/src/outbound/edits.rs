@@ -66,6 +66,7 @@ impl Target {
         let mut edits = openai::known_names(provider, self.model(), refuses_older, object);
         let refused = openai::refused_reasoning(provider, self.model(), endpoint);
         edits.extend(foreign::without(object, refused, lost));
+        edits.extend(foreign::without_indices(object));
         edits.extend(foreign::without_marks(object, openai::refused_marks(provider, endpoint), lost));
         if openai::refuses_thought_parts(provider, endpoint) {
             edits.extend(foreign::without_thought_parts(object, lost));

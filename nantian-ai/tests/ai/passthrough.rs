@@ -394,3 +394,15 @@ async fn ids_of_calls_are_as_long_as_openai_takes_them_in_calls_and_results_alik
     let id = said[1]["tool_calls"][0]["id"].as_str().unwrap();
     assert!(id.len() <= 40 && said[2]["tool_call_id"] == id, "{body}");
 }
+
+#[tokio::test]
+async fn thoughts_of_a_stream_come_back_without_the_index_that_claude_refuses_behind_a_proxy() {
+    const CHAT: &str = r#"{"model":"m","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","thinking_blocks":[{"index":0,"type":"thinking","thinking":"Hm.","signature":"EqoB"}, {"type":"redacted_thinking","data":"EmwK","index":1}],"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c","content":"1"}]}"#;
+    let proxy = TargetConfig::new("demo/proxy", "acme", "m").with_format(Dialect::OpenAi);
+    let upstream = Upstream::new().replies(json(200, "{}"));
+    let request = post("/v1/chat/completions", CHAT);
+    let (head, _) = send(layer(proxy.with_endpoint("http://proxy")), &upstream, request).await;
+    let expected = CHAT.replace(r#"[{"index":0,"type":"thinking""#, r#"[{"type":"thinking""#);
+    assert_eq!(upstream.request().1, expected.replace(r#","index":1"#, ""));
+    assert!(!head.headers.contains_key("x-nantian-dropped"), "nothing is lost");
+}

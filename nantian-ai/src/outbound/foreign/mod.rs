@@ -5,10 +5,12 @@
 //! conversation, so they are cut out in place.
 
 mod chats;
+mod indices;
 mod marks;
 mod parts;
 
 pub(crate) use self::chats::{filled, for_mistral, for_openai, without, without_pictures, without_stand_ins};
+pub(crate) use self::indices::without_indices;
 pub(crate) use self::marks::without_marks;
 pub(crate) use self::parts::without_thought_parts;
 
