@@ -249,7 +249,7 @@ pub(super) struct Common {
     /// AIServices, and answers that are translated, of streams what is kept; what limits by user, model or
     /// tokens read; what plugins hold. What finds no room is answered with 503. A body of more than 1048576
     /// bytes has three quarters of it, and is answered with 413 where these are less. While more than half is
-    /// held, clients may have a body waited for --stall-timeout in all and a second for each 16384 bytes.
+    /// held, clients may be --stall-timeout behind one that sends 16384 bytes of its body a second.
     /// Responses that they do not take have as much besides, 262144 each; from half of it on they have ever
     /// less than --stall-timeout to go on, down to 2s.
     #[arg(long, env = "NANTIAN_MAX_BODY_MEMORY_BYTES", value_name = "BYTES", default_value_t = 268_435_456,

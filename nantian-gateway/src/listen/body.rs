@@ -95,12 +95,8 @@ impl Body for ClientBody {
             }
             Poll::Pending => self.timer.upload_waits(cx),
             Poll::Ready(frame) => {
-                self.timer.upload_goes_on();
-                if let Some(Ok(part)) = frame
-                    && let Some(data) = part.data_ref()
-                {
-                    self.timer.upload_came(data.len());
-                }
+                let data = frame.as_ref().and_then(|part| part.as_ref().ok()?.data_ref());
+                self.timer.upload_came(data.map_or(0, Bytes::len));
                 self.may_go_on = matches!(frame, Some(Ok(_)));
             }
         }
@@ -118,7 +114,7 @@ impl Body for ClientBody {
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
-        self.timer.upload_goes_on();
+        self.timer.upload_rests();
         let incoming = self.incoming.take().filter(|incoming| self.may_go_on && !incoming.is_end_stream());
         match (incoming, &self.unread) {
             (Some(incoming), Some(unread)) => unread.leave(incoming, self.waits_for_100),

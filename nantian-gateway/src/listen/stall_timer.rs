@@ -25,7 +25,7 @@ use crate::runtime::spawn_local;
 
 /// Bytes of a body that make up for a second in which its client is waited for, while there is little memory
 /// for bodies: as Apache's `MinRate` does, behind a time that every body has.
-const MAKE_UP: u64 = 16 * 1024;
+const MAKE_UP: u32 = 16 * 1024;
 
 /// How long clients may hold up their requests.
 pub(super) struct Patience {
@@ -33,8 +33,8 @@ pub(super) struct Patience {
     pub(super) upload: Duration,
     /// For room for the next bytes of a response.
     pub(super) response: Duration,
-    /// Whether there is little memory for bodies, so that those which are held have that time once, and more
-    /// for what has come of them.
+    /// Whether there is little memory for bodies, so that those which are held have that time in all, but for
+    /// what comes meanwhile and makes up for it.
     pub(super) is_memory_scarce: bool,
 }
 
@@ -51,9 +51,8 @@ pub(super) struct StallTimer {
     key: Cell<Option<usize>>,
     /// For the next bytes of the upload.
     upload: Cell<Wait>,
-    /// How many ticks it was waited for those that have come, and how many these are.
-    waited: Cell<u32>,
-    received: Cell<u64>,
+    /// How much longer it was waited for those that have come than they make up for.
+    behind: Cell<Duration>,
     /// Whether what has come may be held in memory.
     is_held: Cell<bool>,
     /// For room on the HTTP/2 stream, while a frame of the response is on hand.
@@ -88,8 +87,7 @@ impl StallTimers {
             timers: self.clone(),
             key: Cell::new(None),
             upload: Cell::default(),
-            waited: Cell::new(0),
-            received: Cell::new(0),
+            behind: Cell::default(),
             is_held: Cell::new(false),
             response: Cell::default(),
             is_free: Cell::new(false),
@@ -134,15 +132,17 @@ impl StallTimer {
         self.reader.borrow_mut().clone_from(cx.waker());
     }
 
-    /// Bytes of the upload came, or nobody waits for them.
-    pub(super) fn upload_goes_on(&self) {
-        let waited = self.upload.replace(Wait::NONE).ticks(self.timers.now());
-        self.waited.set(self.waited.get().saturating_add(waited));
+    /// Nobody waits for bytes of the upload.
+    pub(super) fn upload_rests(&self) {
+        self.upload.set(Wait::NONE);
     }
 
-    /// So many bytes of the upload came.
+    /// So many bytes of the upload came. They make up for time in which the client was waited for, and buy
+    /// none for later: else it had hours for the end of a long body.
     pub(super) fn upload_came(&self, bytes: usize) {
-        self.received.set(self.received.get().saturating_add(bytes as u64));
+        let waited = TICK * self.upload.replace(Wait::NONE).ticks(self.timers.now());
+        let made_up = Duration::from_secs(bytes as u64) / MAKE_UP;
+        self.behind.set(self.behind.get().saturating_add(waited).saturating_sub(made_up));
     }
 
     /// What comes of the upload may be held in memory before it goes anywhere.
@@ -153,7 +153,7 @@ impl StallTimer {
     /// The response begins: nobody waits for the upload any more.
     pub(super) fn free(&self) {
         self.is_free.set(true);
-        self.upload_goes_on();
+        self.upload_rests();
     }
 
     /// A frame of the response was handed over; the next one is asked for when the stream has room.
@@ -184,13 +184,12 @@ impl StallTimer {
         }
     }
 
-    /// Whether the client, which is waited for, has kept what is held of its body waiting for longer than
-    /// `limit` and what has come makes up for.
+    /// Whether the client, which is waited for, has kept what is held of its body waiting for `limit` longer
+    /// than what has come makes up for.
     fn is_slow(&self, now: u32, limit: Duration) -> bool {
         let wait = self.upload.get();
-        let waited = TICK * self.waited.get().saturating_add(wait.ticks(now));
-        let made_up = Duration::from_secs(self.received.get() / MAKE_UP);
-        self.is_held.get() && wait != Wait::NONE && waited > limit.saturating_add(made_up)
+        let behind = self.behind.get().saturating_add(TICK * wait.ticks(now));
+        self.is_held.get() && wait != Wait::NONE && behind > limit
     }
 }
 
@@ -245,7 +244,6 @@ mod tests {
             for _ in 0..10 {
                 timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
             }
-            timer.upload_goes_on();
             timer.upload_came(rate);
             received += rate;
         }
@@ -260,6 +258,7 @@ mod tests {
             ((0, 7 << 10, 1 << 20), false),
             ((0, 2 << 10, 100 << 10), true),
             (((1 << 20) - 200, 1, 1 << 20), false),
+            (((96 << 20) - 200, 1, 96 << 20), false),
         ] {
             assert!(comes(body, false), "{body:?}");
             assert_eq!(comes(body, true), is_served, "{body:?}");
