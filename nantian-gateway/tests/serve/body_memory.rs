@@ -130,19 +130,21 @@ async fn short_bodies_that_never_end_do_not_keep_out_all_others() {
     let gateway = World::new()
         .manifest("llm", &ai_service("llm", "m", &provider))
         .route("web", &[rule("/v1", &to_ai("llm"))])
-        .options(&["--max-body-memory-bytes", "4194304", "--stall-timeout", "3s"])
+        .options(&["--max-body-memory-bytes", "4194304", "--stall-timeout", "5s"])
         .start()
         .await;
     let path = "/v1/chat/completions";
     let status = async || soon(gateway.ask(request(path, 200_000))).await.status();
-    let mut clients = JoinSet::new();
-    for _ in 0..125 {
-        let begun = post(path, "", &"x".repeat(1_000_000));
+    let begun = post(path, "", &"x".repeat(1_040_000));
+    let mut wires = Vec::new();
+    for _ in 0..4 {
         let mut wire = gateway.connect().await;
-        wire.send(&begun[..begun.len() - 1_000_000 + 32_768]).await;
-        clients.spawn(trickle(wire));
+        wire.send(&begun[..begun.len() - 40_000]).await;
+        wires.push(wire);
     }
-    eventually("there is no room", async || status().await == 503).await;
+    holds(&gateway, 4_000_000).await;
+    let _clients: JoinSet<_> = wires.into_iter().map(trickle).collect();
+    assert_eq!(status().await, 503);
     eventually("there is room again", async || status().await == 200).await;
 }
 
