@@ -12,7 +12,7 @@ use tower::{
     Layer as _, ServiceBuilder,
     layer::util::{Identity, Stack},
     service_fn,
-    util::{MapErrLayer, MapResponseLayer},
+    util::{MapErrLayer, MapRequestLayer, MapResponseLayer},
 };
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     filter::{Mirror, MirrorLayer, RetryLayer, TimeoutLayer},
+    listen::HeldUpload,
     metrics::RouteMetrics,
     observe::{AccessLog, ObserveLayer, ObservedBody},
     policy,
@@ -157,6 +158,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
     let is_final = !matches!(share.target, CompiledTarget::AiService(..));
     // Providers have some.
     let has_limits = !is_final || rule.rate_limits.is_some() || share.rate_limits.is_some();
+    let goes_on = || MapRequestLayer::new(HeldUpload::passed);
     LocalService::new(
         ServiceBuilder::new()
             .option_layer(share.filters.clone())
@@ -167,6 +169,7 @@ fn backend(share: &CompiledBackend, rule: &CompiledRule, context: &Context) -> B
             .option_layer(mirrors(&share.mirrors, rule, context))
             .option_layer(has_limits.then(|| mapping(policy::mark_upstream)))
             .option_layer(share.meter.as_ref().map(|meter| meter.within(&context.body_memory)))
+            .option_layer((is_final && rule.may_hold_bodies()).then(goes_on))
             .service(attempts(share, rule, context)),
     )
 }

@@ -13,6 +13,7 @@ mod frame_scanner;
 mod handshake;
 mod head_scanner;
 mod header_order;
+mod held_upload;
 mod hop_by_hop;
 mod http2_head;
 mod io;
@@ -39,6 +40,7 @@ pub(crate) use self::{
     connections::Connections,
     forward::{Networks, RequestInfo},
     header_order::Order,
+    held_upload::HeldUpload,
     hop_by_hop::{Sender, clean_trailers, whole},
     state::{Timeouts, TunnelGuard},
     tls::{InvalidCertificate, TlsPayload, TlsServer},

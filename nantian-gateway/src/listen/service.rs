@@ -125,19 +125,17 @@ impl ConnectionService {
         if upgrades {
             order.remove(&mut parts.headers, |name| *name == header::UPGRADE);
         }
-        let body = match &timer {
-            Some(timer) if rule.is_of_calls() => {
+        if let Some(timer) = timer.as_ref().filter(|_| !body.is_end_stream()) {
+            if rule.may_hold_bodies() {
+                parts.extensions.insert(timer.held_upload());
+            }
+            if rule.is_of_calls() {
                 // Both sides of a call speak when they like and as long as they like, also before the head of
                 // its response.
                 timer.free();
-                body
             }
-            Some(timer) if rule.may_hold_bodies() => {
-                timer.upload_is_held();
-                self.limited(body)
-            }
-            _ => self.limited(body),
-        };
+        }
+        let body = if rule.is_of_calls() { body } else { self.limited(body) };
         Ok(service.call(Request::from_parts(parts, body)))
     }
 

@@ -18,6 +18,7 @@ use slab::Slab;
 use tokio::task::AbortHandle;
 
 use super::{
+    held_upload::HeldUpload,
     tick::{TICK, Wait},
     untaken::Untaken,
 };
@@ -51,13 +52,13 @@ pub(super) struct StallTimer {
     key: Cell<Option<usize>>,
     /// For the next bytes of the upload.
     upload: Cell<Wait>,
-    /// How much longer it was waited for those that have come than they make up for.
+    /// Whether those that have come are held in memory, where they may be.
+    held: OnceCell<HeldUpload>,
+    /// How much longer it was waited for those that are held than they make up for.
     behind: Cell<Duration>,
-    /// Whether what has come may be held in memory.
-    is_held: Cell<bool>,
     /// For room on the HTTP/2 stream, while a frame of the response is on hand.
     response: Cell<Wait>,
-    /// Both sides speak as they like: the response has begun.
+    /// Both sides speak as they like, but for what is held: the response has begun.
     is_free: Cell<bool>,
     is_late: Cell<bool>,
     reader: RefCell<Waker>,
@@ -87,8 +88,8 @@ impl StallTimers {
             timers: self.clone(),
             key: Cell::new(None),
             upload: Cell::default(),
+            held: OnceCell::new(),
             behind: Cell::default(),
-            is_held: Cell::new(false),
             response: Cell::default(),
             is_free: Cell::new(false),
             is_late: Cell::new(false),
@@ -121,9 +122,7 @@ impl StallTimers {
 impl StallTimer {
     /// The next bytes of the upload are waited for by the task of `cx`.
     pub(super) fn upload_waits(&self, cx: &Context<'_>) {
-        if !self.is_free.get() {
-            self.upload.set(self.upload.get().or_from(self.timers.now()));
-        }
+        self.upload.set(self.upload.get().or_from(self.timers.now()));
         self.register(cx);
     }
 
@@ -141,19 +140,22 @@ impl StallTimer {
     /// none for later: else it had hours for the end of a long body.
     pub(super) fn upload_came(&self, bytes: usize) {
         let waited = TICK * self.upload.replace(Wait::NONE).ticks(self.timers.now());
-        let made_up = Duration::from_secs(bytes as u64) / MAKE_UP;
-        self.behind.set(self.behind.get().saturating_add(waited).saturating_sub(made_up));
+        let Some(held) = self.held.get() else { return };
+        let behind = if held.is_held() { self.behind.get().saturating_add(waited) } else { Duration::ZERO };
+        self.behind.set(behind.saturating_sub(Duration::from_secs(bytes as u64) / MAKE_UP));
+        if bytes > 0 {
+            held.set(true);
+        }
     }
 
-    /// What comes of the upload may be held in memory before it goes anywhere.
-    pub(super) fn upload_is_held(&self) {
-        self.is_held.set(true);
+    /// What tells whether the upload is held: whoever takes of it for a backend says that there.
+    pub(super) fn held_upload(&self) -> HeldUpload {
+        self.held.get_or_init(HeldUpload::default).clone()
     }
 
-    /// The response begins: nobody waits for the upload any more.
+    /// The response begins: nobody waits for the upload any more, unless it is held.
     pub(super) fn free(&self) {
         self.is_free.set(true);
-        self.upload_rests();
     }
 
     /// A frame of the response was handed over; the next one is asked for when the stream has room.
@@ -174,7 +176,8 @@ impl StallTimer {
     fn check(&self, now: u32, patience: &Patience) {
         let is_stuck = self.response.get().is_over(now, patience.response);
         let is_slow = patience.is_memory_scarce && self.is_slow(now, patience.upload);
-        if is_stuck || is_slow || self.upload.get().is_over(now, patience.upload) {
+        let is_silent = !self.is_free.get() && self.upload.get().is_over(now, patience.upload);
+        if is_stuck || is_slow || is_silent {
             self.is_late.set(true);
             self.reader.borrow().wake_by_ref();
         }
@@ -187,9 +190,8 @@ impl StallTimer {
     /// Whether the client, which is waited for, has kept what is held of its body waiting for `limit` longer
     /// than what has come makes up for.
     fn is_slow(&self, now: u32, limit: Duration) -> bool {
-        let wait = self.upload.get();
-        let behind = self.behind.get().saturating_add(TICK * wait.ticks(now));
-        self.is_held.get() && wait != Wait::NONE && behind > limit
+        let (wait, is_held) = (self.upload.get(), self.held.get().is_some_and(HeldUpload::is_held));
+        is_held && wait != Wait::NONE && self.behind.get().saturating_add(TICK * wait.ticks(now)) > limit
     }
 }
 
@@ -228,23 +230,27 @@ where
 mod tests {
     use super::*;
 
-    /// Whether a body comes to its end that is held, of which `first` bytes come at once and then `rate` in
-    /// each second to `length`.
-    fn comes((first, rate, length): (usize, usize, usize), is_memory_scarce: bool) -> bool {
+    /// Whether a body comes to its end, of which `first` bytes come at once and then `rate` in each second to
+    /// `length`; it is held, or goes on as it comes.
+    fn comes((first, rate, length): (usize, usize, usize), is_held: bool, is_memory_scarce: bool) -> bool {
         let clock = Arc::<AtomicU32>::default();
         let timers = StallTimers::new(Arc::clone(&clock));
         let limit = Duration::from_secs(60);
         let patience = Patience { upload: limit, response: limit, is_memory_scarce };
         let timer = timers.begin();
-        timer.upload_is_held();
-        timer.upload_came(first);
+        let held = timer.held_upload();
+        let come = |bytes| {
+            timer.upload_came(bytes);
+            held.set(is_held);
+        };
+        come(first);
         let mut received = first;
         while received < length && !timer.is_late() {
             timer.upload_waits(&Context::from_waker(Waker::noop()));
             for _ in 0..10 {
                 timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
             }
-            timer.upload_came(rate);
+            come(rate);
             received += rate;
         }
         !timer.is_late()
@@ -260,8 +266,9 @@ mod tests {
             (((1 << 20) - 200, 1, 1 << 20), false),
             (((96 << 20) - 200, 1, 96 << 20), false),
         ] {
-            assert!(comes(body, false), "{body:?}");
-            assert_eq!(comes(body, true), is_served, "{body:?}");
+            assert!(comes(body, true, false), "{body:?}");
+            assert!(comes(body, false, true), "{body:?}");
+            assert_eq!(comes(body, true, true), is_served, "{body:?}");
         }
     }
 }

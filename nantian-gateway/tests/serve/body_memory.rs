@@ -1,13 +1,18 @@
 //! What the bodies that are read whole take together.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::{sync::Notify, task::JoinSet, time::interval};
 
 use crate::support::{
-    Backend, Running, Wire, World, eventually,
+    Backend, Running, Wire, World, after, eventually,
+    http2::{client, upload},
     limits::{ai_service, completion, limits, post},
     plugin, rule, soon, to, to_ai,
 };
@@ -224,30 +229,34 @@ async fn an_answer_that_is_read_whole_is_held_too() {
     holds(&gateway, 0).await;
 }
 
-/// A gateway with a plugin of this text in front of `/plain`, and room for 4 MiB, 3 of them for bodies over 1
-/// MiB.
-async fn plugged(text: &str, policy: &str, backend: &Backend) -> Running {
+/// Holds the body of a request to its end.
+const HOLDS_BODY: &str =
+    r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2)))"#;
+
+/// A plugin of this text on the HTTPRoute `plain`.
+fn plugin_of(text: &str, policy: &str) -> String {
     let guest =
         format!(r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1")) {text})"#);
     let guest = format!("inline: {}", BASE64_STANDARD.encode(wat::parse_str(guest).unwrap()));
     let sandbox = format!("sandbox: {{maxBufferedBodyBytes: 4194304}}\n  failurePolicy: {policy}\n  wasm:");
+    plugin("plain", &guest).replace("wasm:", &sandbox)
+}
+
+/// A gateway with a plugin of this text in front of `/plain`, and room for 4 MiB, 3 of them for bodies over 1
+/// MiB.
+fn plugged(text: &str, policy: &str, backend: &Backend) -> World {
     World::new()
         .service("a", &[backend])
         .route("plain", &[rule("/plain", &to("a"))])
-        .manifest("plugin", &plugin("plain", &guest).replace("wasm:", &sandbox))
+        .manifest("plugin", &plugin_of(text, policy))
         .options(&["--max-body-memory-bytes", "4194304"])
-        .start()
-        .await
 }
 
 #[tokio::test]
 async fn half_sent_bodies_that_plugins_hold_take_no_more_than_there_is() {
     let backend = Backend::echo("a").await;
-    // Holds the body to its end.
-    let holds_body =
-        r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2)))"#;
     for policy in ["FailClosed", "FailOpen"] {
-        let gateway = plugged(holds_body, policy, &backend).await;
+        let gateway = plugged(HOLDS_BODY, policy, &backend).start().await;
         let wires = half_sent(&gateway, "/plain/", 2, 1_500_000).await;
         let answered = soon(gateway.ask(request("/plain/", 1_500_000))).await;
         assert_eq!((answered.status(), answered.header("retry-after")), (503, Some("1")), "{policy}");
@@ -266,7 +275,7 @@ async fn what_comes_of_bodies_while_plugins_hold_their_headers_takes_no_more_tha
     let holds_headers = r#"
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
         (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0))"#;
-    let gateway = plugged(holds_headers, "FailClosed", &backend).await;
+    let gateway = plugged(holds_headers, "FailClosed", &backend).start().await;
     // What is not read does not leave its client.
     let mut clients = JoinSet::new();
     for _ in 0..4 {
@@ -278,6 +287,74 @@ async fn what_comes_of_bodies_while_plugins_hold_their_headers_takes_no_more_tha
     }
     eventually("there is no room", async || {
         gateway.metric("nantian_body_memory_refused_requests_total").await >= Some(1.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_holds_may_be_slow_while_others_fill_the_memory() {
+    let backend = Backend::echo("a").await;
+    let silent = Backend::raw(|mut wire| async move {
+        let _ = wire.message().await;
+        pending::<()>().await;
+    })
+    .await;
+    let sees_head =
+        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+    let gateway = plugged(sees_head, "FailClosed", &backend)
+        .manifest("llm", &ai_service("llm", "m", &silent))
+        .route("web", &[rule("/v1", &to_ai("llm"))])
+        .options(&["--stall-timeout", "2s"])
+        .start()
+        .await;
+    let mut long = gateway.connect().await;
+    long.send(request("/v1/chat/completions", 2_500_000)).await;
+    holds(&gateway, 2_500_000).await;
+    let body = "x".repeat(30);
+    let slow = post("/plain/", "", &body);
+    let mut wire = gateway.connect().await;
+    wire.send(&slow[..slow.len() - body.len()]).await;
+    for byte in body.bytes() {
+        after(Duration::from_millis(100)).await;
+        wire.send([byte]).await;
+    }
+    assert_eq!(soon(wire.reply()).await.text(), body);
+    holds(&gateway, 2_500_000).await;
+}
+
+#[tokio::test]
+async fn calls_that_plugins_hold_and_that_never_end_do_not_keep_out_all_others() {
+    let backend = Backend::h2c(async |request: Request<Incoming>| {
+        let _ = request.into_body().collect().await;
+        Response::new(Empty::<Bytes>::new())
+    })
+    .await;
+    let route = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: demo}
+spec: {parentRefs: [{name: demo}], rules: [{backendRefs: [{name: a, port: 80}]}]}
+";
+    let plugin = plugin_of(HOLDS_BODY, "FailClosed");
+    let gateway = World::new()
+        .h2c_service("a", &backend)
+        .manifest("route", route)
+        .manifest("plugin", &plugin.replace("HTTPRoute, name: plain", "GRPCRoute, name: calls"))
+        .options(&["--max-body-memory-bytes", "4194304", "--stall-timeout", "3s"])
+        .start()
+        .await;
+    let mut client = client(&gateway).await;
+    let part: &'static str = "x".repeat(750_000).leak();
+    let mut calls = Vec::new();
+    for _ in 0..4 {
+        let (parts, mut request) = upload("/watch.Service/Watch");
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        parts.send(part).unwrap();
+        calls.push((parts, tokio::spawn(client.send_request(request))));
+    }
+    holds(&gateway, 3_000_000).await;
+    eventually("there is room again", async || {
+        gateway.metric("nantian_body_memory_bytes").await <= Some(1_500_000.0)
     })
     .await;
 }
