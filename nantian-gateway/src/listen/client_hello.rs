@@ -9,6 +9,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::runtime::note_read;
+
 /// The bytes in which it has to come, as of HAProxy and nginx. Clients say what they want in a tenth of that.
 const LONGEST: usize = 16 * 1024;
 
@@ -58,6 +60,7 @@ pub(super) async fn read(stream: &mut TcpStream) -> Result<ClientHello, ClientHe
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        note_read();
         let mut new = bytes.get(known..).unwrap_or_default();
         while !new.is_empty() {
             acceptor.read_tls(&mut new)?;

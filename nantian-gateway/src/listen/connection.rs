@@ -35,7 +35,11 @@ use super::{
     unread::UnreadBody,
 };
 use crate::{
-    body::BoxError, respond::ErrorChain, runtime::Worker, snapshot::PortProtocol, socket::unanswered,
+    body::BoxError,
+    respond::ErrorChain,
+    runtime::{Worker, note_read},
+    snapshot::PortProtocol,
+    socket::unanswered,
     stream::reset,
 };
 
@@ -276,6 +280,7 @@ async fn first_bytes(stream: &mut TcpStream) -> io::Result<Bytes> {
     let mut first = BytesMut::with_capacity(1024);
     loop {
         let read = stream.read_buf(&mut first).await?;
+        note_read();
         if read == 0 || first.len() >= PREFACE.len() || !PREFACE.starts_with(&first) {
             return Ok(first.freeze());
         }

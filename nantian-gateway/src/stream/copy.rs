@@ -10,6 +10,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffers::Buffers;
+use crate::runtime::note_read;
 
 /// Whose bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +126,9 @@ impl<'b> Direction<'b> {
         let mut free = ReadBuf::new(&mut buffer);
         let read = Pin::new(from).poll_read(cx, &mut free);
         let end = free.filled().len();
+        if read.is_ready() {
+            note_read();
+        }
         match read {
             Poll::Ready(Ok(())) if end > 0 => {
                 self.held = Some(Buffered { buffer, start: 0, end });
