@@ -8,6 +8,7 @@ use super::{connection::MAX_HEADERS, forward, refusal::Refusal, response_head::s
 /// that takes. h2 has a limit of bytes alone, and of a field that HPACK repeats by one byte 72 are held.
 pub(super) fn settle(parts: &mut Parts) -> Result<(), Refusal> {
     parts.headers.values_mut().for_each(trim);
+    let had_many = parts.headers.len() > MAX_HEADERS;
     // Over HTTP/1.1 cookies are not split, and hyper has made one length of several.
     if parts.headers.len() > parts.headers.keys_len() {
         forward::join_cookies(&mut parts.headers);
@@ -17,6 +18,10 @@ pub(super) fn settle(parts: &mut Parts) -> Result<(), Refusal> {
     if parts.headers.len() + usize::from(parts.uri.authority().is_some()) > MAX_HEADERS {
         let reason = format!("a head may have at most {MAX_HEADERS} fields");
         return Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason));
+    }
+    if had_many {
+        // What was joined leaves its room behind, 144 KiB of it, and a copy has as much as it needs.
+        parts.headers = parts.headers.clone();
     }
     Ok(())
 }
