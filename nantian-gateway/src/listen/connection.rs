@@ -181,8 +181,8 @@ impl ClientConnection {
         let max_head = u32::try_from(self.worker.config.max_request_head).unwrap_or(u32::MAX);
         // Its answer may lie behind all that a client takes its time for.
         let pong = self.worker.config.timeouts.stall.max(PONG);
-        let streams = StreamExecutor::default();
         let state = self.registration.state.clone();
+        let streams = StreamExecutor::new(state.clone());
         let edge = ConnectionService::http2(self.key, self.worker, self.peer, state, streams.clone());
         let connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())

@@ -1,12 +1,13 @@
 //! The body of a response on its way to the client.
 
 use std::{
+    io::IoSlice,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{stall_timer::StallTimer, state::InFlight};
@@ -23,15 +24,29 @@ pub(super) struct ReplyBody {
     rest: Bytes,
     /// Why the content broke off, until what came before is written.
     broken: Option<BoxError>,
-    /// That of an HTTP/2 stream.
+    /// That of an HTTP/2 stream, which has the guard.
     timer: Option<Rc<StallTimer>>,
     guard: Option<InFlight>,
+}
+
+/// Bytes of a response. Over HTTP/2 h2 drops them when they are written, or their stream is reset, which may
+/// be long after their body is over.
+pub(super) struct Piece {
+    bytes: Bytes,
+    timer: Option<Rc<StallTimer>>,
 }
 
 // === impl ReplyBody ===
 
 impl ReplyBody {
-    pub(super) fn new(body: ObservedBody, timer: Option<Rc<StallTimer>>, guard: Option<InFlight>) -> Self {
+    pub(super) fn new(
+        body: ObservedBody,
+        timer: Option<Rc<StallTimer>>,
+        mut guard: Option<InFlight>,
+    ) -> Self {
+        if let Some(timer) = &timer {
+            timer.response_begins(guard.take());
+        }
         Self { body, rest: Bytes::new(), broken: None, timer, guard }
     }
 
@@ -39,7 +54,7 @@ impl ReplyBody {
     /// write first, and over HTTP/1.1 the time that its client takes to read.
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(error) = self.broken.take() {
-            if self.timer.is_none() && self.guard.as_ref().is_some_and(InFlight::is_writing) {
+            if self.guard.as_ref().is_some_and(InFlight::is_writing) {
                 // The connection polls this again when it can write.
                 self.broken = Some(error);
                 return Poll::Pending;
@@ -76,24 +91,15 @@ impl ReplyBody {
 }
 
 impl http_body::Body for ReplyBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.timer.is_none() {
-            return self.poll_content(cx);
-        }
-        let polled = self.poll_piece(cx);
-        if let Some(timer) = &self.timer {
-            match &polled {
-                Poll::Ready(Some(Ok(_))) => timer.response_waits(),
-                _ => timer.response_goes_on(),
-            }
-        }
-        polled
+    ) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
+        let polled = if self.timer.is_some() { self.poll_piece(cx) } else { self.poll_content(cx) };
+        polled.map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, self.timer.clone())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -115,7 +121,82 @@ impl http_body::Body for ReplyBody {
 impl Drop for ReplyBody {
     fn drop(&mut self) {
         if let Some(timer) = &self.timer {
-            timer.response_goes_on();
+            timer.response_ends();
         }
+    }
+}
+
+// === impl Piece ===
+
+impl Piece {
+    fn new(bytes: Bytes, timer: Option<Rc<StallTimer>>) -> Self {
+        if let Some(timer) = &timer {
+            timer.piece_waits();
+        }
+        Self { bytes, timer }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.chunks_vectored(into)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(timer) = &self.timer {
+            timer.piece_goes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{iter, sync::Arc, task::Waker};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{
+        body::Body,
+        listen::{stall_timer::StallTimers, state::State},
+    };
+
+    /// The next bytes of a response.
+    fn next(reply: &mut ReplyBody) -> Option<Piece> {
+        match Pin::new(reply).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_connection_is_busy_until_the_last_piece_of_a_response_is_taken() {
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let state = Arc::new(State::new(Arc::default(), &Arc::default(), place));
+        let timer = StallTimers::new(Arc::default()).begin();
+        let content = ObservedBody::unobserved(Body::full(vec![b'x'; 3 * PIECE]));
+        let mut reply = ReplyBody::new(content, Some(timer), Some(InFlight::begin(&state)));
+        let pieces: Vec<_> = iter::from_fn(|| next(&mut reply)).collect();
+        drop(reply);
+        assert_eq!(pieces.len(), 3);
+        for piece in pieces {
+            assert!(!state.expects_head(), "it is not idle");
+            drop(piece);
+        }
+        assert!(state.expects_head());
     }
 }

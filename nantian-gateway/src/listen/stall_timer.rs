@@ -1,7 +1,7 @@
 //! How the client of one request keeps up: with the rest of its upload, and over HTTP/2 with its response.
 //!
 //! Over HTTP/1.1 a client that takes no response is seen at the socket. Over HTTP/2 the socket is shared, and
-//! what one stream does not take shows only in that hyper asks for no further frame of its body.
+//! what one stream does not take shows only in that h2 does not let go of it.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     held_upload::HeldUpload,
+    state::{ConnectionCommand, InFlight, State},
     tick::{TICK, Wait},
     untaken::Untaken,
 };
@@ -56,22 +57,28 @@ pub(super) struct StallTimer {
     held: OnceCell<HeldUpload>,
     /// How much longer it was waited for those that are held than they make up for.
     behind: Cell<Duration>,
-    /// For room on the HTTP/2 stream, while a frame of the response is on hand.
+    /// For the next piece of the response to be taken, over HTTP/2.
     response: Cell<Wait>,
+    /// Pieces of it that were handed over and are not taken.
+    pieces: Cell<u32>,
+    /// Until the response is over and taken.
+    busy: RefCell<Option<InFlight>>,
+    is_over: Cell<bool>,
     /// Both sides speak as they like, but for what is held: the response has begun.
     is_free: Cell<bool>,
     is_late: Cell<bool>,
     reader: RefCell<Waker>,
-    /// The task of the HTTP/2 stream.
-    task: OnceCell<AbortHandle>,
+    /// The task of the HTTP/2 stream, and its connection.
+    stream: OnceCell<(AbortHandle, Arc<State>)>,
 }
 
 /// hyper's executor for the streams of one HTTP/2 connection.
 ///
 /// hyper calls the service and hands the stream's task over right after, so the last pace that was announced
 /// is that of the task.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct StreamExecutor {
+    state: Arc<State>,
     announced: Rc<RefCell<Option<Rc<StallTimer>>>>,
 }
 
@@ -91,10 +98,13 @@ impl StallTimers {
             held: OnceCell::new(),
             behind: Cell::default(),
             response: Cell::default(),
+            pieces: Cell::new(0),
+            busy: RefCell::default(),
+            is_over: Cell::new(false),
             is_free: Cell::new(false),
             is_late: Cell::new(false),
             reader: RefCell::new(Waker::noop().clone()),
-            task: OnceCell::new(),
+            stream: OnceCell::new(),
         });
         timer.key.set(Some(self.entries.borrow_mut().insert(Rc::downgrade(&timer))));
         timer
@@ -158,14 +168,40 @@ impl StallTimer {
         self.is_free.set(true);
     }
 
-    /// A frame of the response was handed over; the next one is asked for when the stream has room.
-    pub(super) fn response_waits(&self) {
-        self.response.set(Wait(self.timers.now()));
+    /// The response begins on the HTTP/2 stream; its connection is `busy` until it is over and taken.
+    pub(super) fn response_begins(&self, busy: Option<InFlight>) {
+        *self.busy.borrow_mut() = busy;
     }
 
-    /// The stream has room; it is the backend that is waited for.
-    pub(super) fn response_goes_on(&self) {
-        self.response.set(Wait::NONE);
+    /// A piece of the response is handed over.
+    pub(super) fn piece_waits(&self) {
+        self.pieces.set(self.pieces.get().saturating_add(1));
+        self.response.set(self.response.get().or_from(self.timers.now()));
+    }
+
+    /// A piece was taken, or its stream is reset. With none left it is the backend that is waited for.
+    pub(super) fn piece_goes(&self) {
+        let left = self.pieces.get().saturating_sub(1);
+        self.pieces.set(left);
+        self.response.set(if left > 0 { Wait(self.timers.now()) } else { Wait::NONE });
+        self.let_go();
+    }
+
+    /// No more of the response is handed over.
+    pub(super) fn response_ends(&self) {
+        self.is_over.set(true);
+        self.let_go();
+    }
+
+    fn let_go(&self) {
+        if self.is_over.get() && self.pieces.get() == 0 {
+            drop(self.busy.take());
+        }
+    }
+
+    /// The connection of the HTTP/2 stream is busy with what is left of the request.
+    pub(super) fn resume(&self) -> Option<InFlight> {
+        self.stream.get().map(|(_, state)| InFlight::resume(state))
     }
 
     /// Whether the client's time is over.
@@ -181,9 +217,25 @@ impl StallTimer {
             self.is_late.set(true);
             self.reader.borrow().wake_by_ref();
         }
-        if is_stuck && let Some(task) = self.task.get() {
-            tracing::debug!("the client does not take its response");
-            task.abort();
+        if is_stuck {
+            self.end_response(now, patience.response);
+        }
+    }
+
+    /// Resets the stream. Nothing but its connection can end one whose response h2 has to its end: that
+    /// finishes what else it has begun, for which it has as long again.
+    fn end_response(&self, now: u32, limit: Duration) {
+        match self.stream.get() {
+            Some((task, _)) if !task.is_finished() => {
+                tracing::debug!("the client does not take its response");
+                task.abort();
+                drop(self.busy.take());
+            }
+            Some((_, state)) if self.busy.borrow().is_some() => {
+                let is_last = self.response.get().is_over(now, limit.saturating_mul(2));
+                state.give_later(if is_last { ConnectionCommand::Abort } else { ConnectionCommand::Finish });
+            }
+            _ => {}
         }
     }
 
@@ -206,6 +258,11 @@ impl Drop for StallTimer {
 // === impl StreamExecutor ===
 
 impl StreamExecutor {
+    /// That of the connection of `state`.
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self { state, announced: Rc::default() }
+    }
+
     /// The next task is that of this request.
     pub(super) fn announce(&self, timer: Rc<StallTimer>) {
         *self.announced.borrow_mut() = Some(timer);
@@ -221,7 +278,7 @@ where
         let task = spawn_local(stream);
         if let Some(timer) = timer {
             // It has one task.
-            let _ = timer.task.set(task);
+            let _ = timer.stream.set((task, Arc::clone(&self.state)));
         }
     }
 }

@@ -39,8 +39,9 @@ pub(super) struct UnreadBody(Rc<Inner>);
 ///
 /// A stream whose request nobody reads is reset after its response. A client need not mind (RFC 9113, section
 /// 8.1), but curl, Node.js and Python's h2 lose the response over it. One whose client does not take its
-/// response ends at once.
+/// response ends at once. Until it is read the connection is not idle.
 pub(super) async fn discard(mut incoming: Incoming, timer: Rc<StallTimer>) {
+    let _busy = timer.resume();
     let rest = poll_fn(|cx| {
         timer.register(cx);
         while !timer.is_late() {

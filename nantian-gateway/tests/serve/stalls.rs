@@ -155,6 +155,27 @@ async fn where_many_responses_are_not_taken_each_has_less_time() {
 }
 
 #[tokio::test]
+async fn responses_that_are_over_and_not_taken_end_their_connection_in_time() {
+    let backend = Backend::h2c(async |_| Response::new(Full::<Bytes>::from(vec![0; 16_000]))).await;
+    // Enough for h2 to take the whole of each.
+    let mut settings = Builder::new(TokioExecutor::new());
+    settings.initial_stream_window_size(1);
+    // Room for what sixteen of them hold.
+    let scarce = ["--stall-timeout", "1h", "--max-body-memory-bytes", "4194304"];
+    for (options, count) in [(&["--stall-timeout", "1s"][..], 1), (&scarce[..], 24)] {
+        let world = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]);
+        let gateway = world.options(options).start().await;
+        let mut client = client_of(&gateway, &settings).await;
+        let mut unread = Vec::new();
+        for _ in 0..count {
+            unread.push(soon(client.send_request(get("/"))).await.unwrap());
+        }
+        eventually("all are over", async || gateway.metric(ANSWERED).await == Some(f64::from(count))).await;
+        eventually("so is their connection", async || client.is_closed()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_response_that_is_taken_slowly_is_served() {
     let (flooding, _) = Backend::flooding(300_000).await;
     let world = World::of_backend(&flooding);

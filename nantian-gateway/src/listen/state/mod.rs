@@ -60,6 +60,8 @@ pub(super) struct State {
     /// Requests that are not over, and responses.
     in_flight: AtomicU32,
     order: AtomicU8,
+    /// What its task is told with the next tick, which wakes it.
+    next_order: AtomicU8,
     /// Requests that have begun.
     requests: AtomicU32,
     /// Those of them whose client left soon, before there was a response.
@@ -110,6 +112,7 @@ impl State {
             in_head: false.into(),
             in_flight: 0.into(),
             order: (ConnectionCommand::Serve as u8).into(),
+            next_order: (ConnectionCommand::Serve as u8).into(),
             requests: 0.into(),
             abandoned: 0.into(),
             refused: 0.into(),
@@ -130,6 +133,11 @@ impl State {
             // From now on it has the time to, however long it has been idle.
             self.idle_since.store(self.now(), Relaxed);
         }
+    }
+
+    /// What its task is told from the next tick on.
+    pub(super) fn give_later(&self, order: ConnectionCommand) {
+        self.next_order.fetch_max(order as u8, Relaxed);
     }
 
     /// Where it is at home, if it is passed on as it is.
@@ -153,6 +161,7 @@ impl State {
     pub(super) fn verdict(&self, now: u32, timeouts: &Timeouts) -> ConnectionCommand {
         let over = |since: &AtomicU32, limit| Wait(since.load(Relaxed)).is_over(now, limit);
         let is_writing = self.write_since.load(Relaxed) != Wait::NONE.0;
+        let is_next = |order: ConnectionCommand| self.next_order.load(Relaxed) == order as u8;
         if over(&self.head_since, timeouts.header)
             // A client that does not take what is written is not read either.
             || !is_writing && over(&self.frames_since, timeouts.header)
@@ -164,9 +173,10 @@ impl State {
                 && self.order() == ConnectionCommand::Finish
                 && over(&self.idle_since, timeouts.header)
             || self.resets_most_requests()
+            || is_next(ConnectionCommand::Abort)
         {
             ConnectionCommand::Abort
-        } else if over(&self.idle_since, timeouts.idle) {
+        } else if over(&self.idle_since, timeouts.idle) || is_next(ConnectionCommand::Finish) {
             ConnectionCommand::Finish
         } else {
             ConnectionCommand::Serve
