@@ -42,6 +42,8 @@ struct Inner {
     untaken: Untaken,
     /// How many of them are this worker's, as they were told last.
     untaken_here: Cell<u32>,
+    /// How long clients might take nothing in the last tick.
+    patience: Cell<Duration>,
     body_memory: BodyMemory,
 }
 
@@ -68,6 +70,7 @@ impl Connections {
                 tunnels: Arc::default(),
                 untaken,
                 untaken_here: Cell::new(0),
+                patience: Cell::new(Duration::MAX),
                 body_memory,
             }),
         }
@@ -117,9 +120,11 @@ impl Connections {
         self.inner.clock.store(now, Relaxed);
         let patience = Patience {
             upload: timeouts.stall,
-            response: self.inner.untaken.patience(timeouts.stall),
+            response: self.inner.untaken.next_patience(self.inner.patience.get(), timeouts.stall),
             is_memory_scarce: self.inner.body_memory.is_scarce(),
         };
+        self.inner.patience.set(patience.response);
+        self.inner.timers.hurry(patience.response < timeouts.stall);
         let timeouts_of_connections = Timeouts { stall: patience.response, ..*timeouts };
         let mut untaken = 0;
         for (_, entry) in &*self.inner.entries.borrow() {
@@ -248,8 +253,8 @@ mod tests {
     };
 
     /// How many of so many clients, of two workers with room for what four of them hold, are still served
-    /// when they have taken nothing for three seconds.
-    fn served_of(clients: usize) -> usize {
+    /// when they have taken nothing for so many seconds.
+    fn served_of(clients: usize, seconds: usize) -> usize {
         let untaken = Untaken::within(1 << 20);
         let memory = BodyMemory::new(1 << 20);
         let workers = [untaken.clone(), untaken].map(|untaken| Connections::new(untaken, memory.clone()));
@@ -262,7 +267,7 @@ mod tests {
             (client, request)
         };
         let clients: Vec<_> = workers.iter().cycle().take(clients).map(begun).collect();
-        for _ in 0..30 {
+        for _ in 0..10 * seconds {
             workers.iter().for_each(|connections| connections.tick(&TIMEOUTS));
         }
         clients.iter().filter(|(client, _)| client.order() == ConnectionCommand::Serve).count()
@@ -270,6 +275,7 @@ mod tests {
 
     #[test]
     fn where_many_clients_take_nothing_each_has_less_time() {
-        assert_eq!((served_of(2), served_of(6)), (2, 0));
+        assert_eq!((served_of(2, 8), served_of(6, 8)), (2, 0));
+        assert_eq!(served_of(6, 5), 6, "a pause of the network ends nobody");
     }
 }

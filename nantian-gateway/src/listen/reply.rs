@@ -17,6 +17,9 @@ use crate::{body::BoxError, observe::ObservedBody, policy};
 /// timeout.
 const PIECE: usize = 16_384;
 
+/// The most while it has less time than that: of a slow line that many streams share each one has its part.
+const SMALL_PIECE: usize = 4096;
+
 /// The body of a response on its way to the client.
 pub(super) struct ReplyBody {
     body: ObservedBody,
@@ -75,17 +78,19 @@ impl ReplyBody {
         }
     }
 
-    /// The next frame of at most [`PIECE`] bytes.
+    /// The next frame of no more bytes than are handed over at once.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let is_hurried = self.timer.as_ref().is_some_and(|timer| timer.is_hurried());
+        let most = if is_hurried { SMALL_PIECE } else { PIECE };
         if self.rest.is_empty() {
             match self.poll_content(cx) {
-                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() > PIECE) => {
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(|data| data.len() > most) => {
                     self.rest = frame.into_data().unwrap_or_default();
                 }
                 polled => return polled,
             }
         }
-        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        let piece = self.rest.split_to(self.rest.len().min(most));
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
@@ -181,6 +186,18 @@ mod tests {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
             _ => None,
         }
+    }
+
+    #[test]
+    fn pieces_are_small_while_there_is_little_time_for_each() {
+        let timers = StallTimers::new(Arc::default());
+        let content = ObservedBody::unobserved(Body::full(vec![b'x'; 2 * PIECE]));
+        let mut reply = ReplyBody::new(content, Some(timers.begin()), None);
+        let lengths = [false, true, false].map(|is_hurried| {
+            timers.hurry(is_hurried);
+            next(&mut reply).map(|piece| piece.remaining())
+        });
+        assert_eq!(lengths, [Some(PIECE), Some(SMALL_PIECE), Some(PIECE - SMALL_PIECE)]);
     }
 
     #[test]

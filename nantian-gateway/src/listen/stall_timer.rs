@@ -45,6 +45,8 @@ pub(super) struct Patience {
 pub(super) struct StallTimers {
     clock: Arc<AtomicU32>,
     entries: Rc<RefCell<Slab<Weak<StallTimer>>>>,
+    /// Whether clients have less time than as a rule to take the next piece of a response.
+    is_hurried: Rc<Cell<bool>>,
 }
 
 /// How the client of one request keeps up.
@@ -86,7 +88,12 @@ pub(super) struct StreamExecutor {
 
 impl StallTimers {
     pub(super) fn new(clock: Arc<AtomicU32>) -> Self {
-        Self { clock, entries: Rc::default() }
+        Self { clock, entries: Rc::default(), is_hurried: Rc::default() }
+    }
+
+    /// From now on clients have less time than as a rule to take the next piece of a response, or no less.
+    pub(super) fn hurry(&self, is_hurried: bool) {
+        self.is_hurried.set(is_hurried);
     }
 
     /// The pace of a request that has begun.
@@ -171,6 +178,11 @@ impl StallTimer {
     /// The response begins on the HTTP/2 stream; its connection is `busy` until it is over and taken.
     pub(super) fn response_begins(&self, busy: Option<InFlight>) {
         *self.busy.borrow_mut() = busy;
+    }
+
+    /// Whether its client has less time than as a rule to take the next piece of the response.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.timers.is_hurried.get()
     }
 
     /// A piece of the response is handed over.

@@ -17,6 +17,10 @@ const HELD: u64 = 256 * 1024;
 /// It counts when its client has taken nothing for so long: who goes on reading is soon served.
 const COUNTED: Duration = Duration::from_secs(1);
 
+/// In how many ticks the time of clients falls from the stall timeout to nothing, at the fastest: where it is
+/// a pause of the network that has all wait at once, it may last for 6 seconds.
+const FALL: u32 = 60;
+
 /// What every client has to take the next bytes, however many do not.
 const LEAST: Duration = Duration::from_secs(2);
 
@@ -46,9 +50,14 @@ impl Untaken {
         self.count.fetch_add(count.wrapping_sub(before), Relaxed);
     }
 
-    /// How long a client may take nothing, where it is `stall` as a rule: from half of what they may hold on
-    /// the less the more they are, so that those end first that have waited for longest.
-    pub(super) fn patience(&self, stall: Duration) -> Duration {
+    /// How long a client may take nothing in this tick, where it was `before` in the last one.
+    pub(super) fn next_patience(&self, before: Duration, stall: Duration) -> Duration {
+        self.patience(stall).max(before.min(stall).saturating_sub(stall / FALL))
+    }
+
+    /// What it comes to in the end, where it is `stall` as a rule: from half of what they may hold on the
+    /// less the more they are, so that those end first that have waited for longest.
+    fn patience(&self, stall: Duration) -> Duration {
         let half = self.most / 2;
         let left = self.most.saturating_sub(self.count.load(Relaxed)).min(half);
         (stall.saturating_mul(left) / half).max(LEAST).min(stall)
