@@ -76,8 +76,9 @@
 //!   twice as much together, and all of an engine four times. One too many at a time is an internal failure,
 //!   as where Envoy's circuit breaker is open. What is sent is twice [`Sandbox::max_buffered_body`] long at
 //!   most, but no more than 63 MiB, and 1 MiB in any case; a response is 4 MiB.
-//! * A call-out whose path, method or authority is no HTTP, though it has no CR, LF or NUL, is not sent: the
-//!   guest hears of a 503, as of a header of which the value is none.
+//! * A call-out whose path, method or authority is no HTTP, though it has no CR, LF or NUL, is not sent, nor
+//!   is one whose path does not begin with a slash: the guest hears of a 503, as of a header of which the
+//!   value is none.
 //! * A message may be held for [`Sandbox::max_pause`], or until a second after the time limit of a call-out
 //!   made for it, in which the module hears that it was reached; then the failure policy decides. Waiting for
 //!   more of a body does not count. Holding a body back buffers up to [`Sandbox::max_buffered_body`], or less

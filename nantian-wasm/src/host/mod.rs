@@ -24,29 +24,30 @@ pub(crate) use self::reply::{ReplyAddress, ReplyRunner};
 ///
 /// ```
 /// use std::collections::HashMap;
+/// use http::uri::{Authority, Scheme, Uri};
 /// use nantian_wasm::host::{CallError, CallFailure, Host, HttpCall, HttpReply};
 /// # use bytes::Bytes;
 /// # use http::{HeaderMap, Request, Response};
 /// # use nantian_wasm::host::HttpCallResponse;
 /// # async fn send(request: Request<Bytes>) -> Result<HttpCallResponse, CallFailure> {
-/// #     assert_eq!(request.uri(), "http://10.0.0.7:8080/keys");
+/// #     assert_eq!((request.uri().host(), request.uri().port_u16()), (Some("10.0.0.7"), Some(8080)));
 /// #     Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new()))
 /// # }
 ///
 /// struct CallOuts {
 ///     runtime: tokio::runtime::Handle,
 ///     /// The address of each upstream that plugins may call.
-///     upstreams: HashMap<String, String>,
+///     upstreams: HashMap<String, Authority>,
 /// }
 ///
 /// impl Host for CallOuts {
 ///     fn http_call(&self, _plugin: &str, call: HttpCall, reply: HttpReply) -> Result<(), CallError> {
 ///         let HttpCall { upstream, mut request, timeout, .. } = call;
 ///         let address = self.upstreams.get(&upstream).ok_or(CallError::UnknownUpstream)?;
-///         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
 ///         // Where the guest wanted it to go is of no account; what it said is in the header `host`.
-///         let uri = format!("http://{address}{path}").parse::<http::Uri>();
-///         *request.uri_mut() = uri.map_err(|_| CallError::Unavailable)?;
+///         let mut uri = std::mem::take(request.uri_mut()).into_parts();
+///         (uri.scheme, uri.authority) = (Some(Scheme::HTTP), Some(address.clone()));
+///         *request.uri_mut() = Uri::from_parts(uri).map_err(|_| CallError::Unavailable)?;
 ///         self.runtime.spawn(async move {
 ///             let outcome = tokio::time::timeout(timeout, send(request)).await;
 ///             reply.send(outcome.unwrap_or(Err(CallFailure::Timeout)));
@@ -55,9 +56,11 @@ pub(crate) use self::reply::{ReplyAddress, ReplyRunner};
 ///     }
 /// }
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-/// # let upstreams = HashMap::from([("auth".to_owned(), "10.0.0.7:8080".to_owned())]);
+/// # let upstreams = HashMap::from([("auth".to_owned(), Authority::from_static("10.0.0.7:8080"))]);
 /// # let host = CallOuts { runtime: runtime.handle().clone(), upstreams };
-/// # let request = Request::get("http://169.254.169.254/keys").body(Bytes::new()).unwrap();
+/// # let uri = Uri::builder().scheme("http").authority("169.254.169.254");
+/// # let uri = uri.path_and_query("@169.254.169.254/keys").build().unwrap();
+/// # let request = Request::get(uri).body(Bytes::new()).unwrap();
 /// # let call = HttpCall::new("auth", request, HeaderMap::new(), std::time::Duration::from_secs(1));
 /// # let (sender, outcome) = std::sync::mpsc::channel();
 /// # let reply = HttpReply::new(move |outcome| sender.send(outcome).unwrap());

@@ -52,7 +52,9 @@ pub(super) fn request(
     let authority = if authority.is_empty() { host.as_bytes() } else { authority };
     let authority = Authority::try_from(authority).map_err(|_| untold(b":authority"))?;
     let scheme = find(b":scheme").and_then(|scheme| Scheme::try_from(scheme).ok()).unwrap_or(Scheme::HTTP);
-    let path = PathAndQuery::try_from(path).map_err(|_| untold(b":path"))?;
+    // Written behind an authority, another one could be taken for a part of that.
+    let path = PathAndQuery::try_from(path).ok().filter(|path| path.as_str().starts_with('/'));
+    let path = path.ok_or_else(|| untold(b":path"))?;
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
     let mut request = Request::new(());
     *request.uri_mut() = uri.map_err(|_| untold(b":path"))?;

@@ -112,6 +112,7 @@ fn call_out_that_would_split_its_request_is_not_made() {
         (vec![METHOD, PATH, AUTHORITY], vec![("", "1")], [10, 10]),
         (vec![METHOD, (":path", "/ HTTP/1.1\r\nx-b: 1"), AUTHORITY], vec![("\r", "")], [10, 10]),
         (vec![METHOD, (":path", "no path"), AUTHORITY], vec![], [0, 6]),
+        (vec![METHOD, (":path", "@169.254.169.254/"), AUTHORITY], vec![], [0, 6]),
         (vec![("GET / HTTP/1.1\r\n", ""), PATH, AUTHORITY], vec![("x", "\r")], [2, 10]),
         (vec![(":method", "GET / HTTP/1.1\r\n"), PATH, AUTHORITY], vec![("x", "\x7f")], [10, 10]),
         (vec![(":method", "CONNECT"), PATH, AUTHORITY], vec![], [10, 6]),
