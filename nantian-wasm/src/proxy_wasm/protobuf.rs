@@ -15,12 +15,21 @@ const NAME: u64 = 1;
 /// The upstream of a gRPC call as guests of the C++ SDK name it: the cluster or the target of an
 /// `envoy.config.core.v3.GrpcService`; none if these bytes are not one, and a name by themselves.
 pub(super) fn cluster(message: &[u8]) -> Option<&str> {
-    let service = match field(message, ENVOY_GRPC)? {
-        Some(envoy_grpc) => envoy_grpc,
-        None => field(message, GOOGLE_GRPC)??,
+    let name = match field(message, ENVOY_GRPC)? {
+        Some(envoy_grpc) => name(envoy_grpc)?,
+        None => host(name(field(message, GOOGLE_GRPC)??)?),
     };
-    let name = std::str::from_utf8(field(service, NAME)??).ok()?;
-    Some(name.strip_prefix("dns:///").unwrap_or(name)).filter(|name| !name.is_empty())
+    Some(name).filter(|name| !name.is_empty())
+}
+
+fn name(service: &[u8]) -> Option<&str> {
+    std::str::from_utf8(field(service, NAME)??).ok()
+}
+
+/// The host and port of a target, which gRPC writes `host:port` or `dns:[//authority/]host:port`.
+fn host(target: &str) -> &str {
+    let Some(rest) = target.strip_prefix("dns:") else { return target };
+    rest.strip_prefix("//").and_then(|rest| rest.split_once('/')).map_or(rest, |(_, host)| host)
 }
 
 /// Whether these bytes are a message that begins with a text, such as a name.
@@ -73,9 +82,12 @@ mod tests {
         // envoy_grpc { cluster_name: "auth", authority: "a" }, timeout { seconds: 5 }.
         assert_eq!(cluster(b"\x0a\x09\x0a\x04auth\x12\x01a\x1a\x02\x08\x05"), Some("auth"));
         assert_eq!(cluster(b"\x1a\x02\x08\x05\x0a\x06\x0a\x04auth"), Some("auth"), "in any order");
-        // google_grpc { target_uri: "dns:///auth:80", stat_prefix: "a" }.
+        // google_grpc { target_uri: "dns:///auth:80", stat_prefix: "a" }, and the other forms.
         assert_eq!(cluster(b"\x12\x13\x0a\x0edns:///auth:80\x22\x01a"), Some("auth:80"));
+        assert_eq!(cluster(b"\x12\x0d\x0a\x0bdns:auth:80"), Some("auth:80"));
+        assert_eq!(cluster(b"\x12\x17\x0a\x15dns://8.8.8.8/auth:80"), Some("auth:80"));
         assert_eq!(cluster(b"\x12\x06\x0a\x04auth"), Some("auth"), "by itself");
+        assert_eq!(cluster(b"\x0a\x08\x0a\x06dns:80"), Some("dns:80"), "a cluster is no target");
     }
 
     #[test]
