@@ -178,11 +178,13 @@ fn open_grpc(
     let call = GrpcCall { metadata, message, timeout, ..GrpcCall::new(upstream.as_str(), service, method) };
     let (plugin, replies) = (&state.plugin, GrpcReplies::to_guest(address));
     let opened = unless_it_panics(|| plugin.host.grpc_call(&plugin.name, call, replies));
+    let has_panicked = opened.is_none();
     match opened.unwrap_or(Err(CallError::Unavailable)) {
         Ok(stream) => state.calls.open_grpc(id, stream),
         Err(error) => {
-            // The call of a message has begun, and failed: the guest hears of its end besides.
-            if unknown == Status::ParseFailure {
+            // The call of a message has begun, and failed: the guest hears of its end besides. Of a host that
+            // has panicked it may never hear.
+            if has_panicked || unknown == Status::ParseFailure {
                 state.calls.remove_grpc(id);
             }
             return Err(refuse(state, &upstream, error.into(), unknown));

@@ -12,7 +12,10 @@ use http_body_util::BodyExt as _;
 use nantian_wasm::{
     Engine, Module, Plugin, PluginConfig, Sandbox, WasmLayer,
     body::{RequestBody, ResponseBody},
-    host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
+    host::{
+        CallError, ForeignError, GrpcCall, GrpcReplies, GrpcStream, Host, HttpCall, HttpCallResponse,
+        HttpReply,
+    },
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -163,6 +166,56 @@ fn host_that_panics_has_made_no_call_and_upkeep_goes_on() {
     let status = plugin.status();
     assert_eq!((status.refused_calls["unavailable"], status.traps.total()), (2, 0));
     assert_eq!(send([plugin], get("/")).status(), 200);
+}
+
+/// A plugin that opens a stream over gRPC in each tick, and cancels it.
+fn streaming_by(engine: &Engine, host: impl Host) -> Plugin {
+    let text = r#"(module
+        (import "env" "proxy_grpc_stream" (func $open (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_grpc_cancel" (func $cancel (param i32) (result i32)))
+        (import "env" "proxy_set_tick_period_milliseconds" (func $period (param i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 100) "\0a\06\0a\04auth")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (drop (call $period (i32.const 10))) (i32.const 1))
+        (func (export "proxy_on_tick") (param i32)
+            (drop (call $open (i32.const 100) (i32.const 8) (i32.const 104) (i32.const 4)
+                (i32.const 104) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 8)))
+            (drop (call $cancel (i32.load (i32.const 8))))))"#;
+    let module = Module::compile(engine, &wat::parse_str(text).unwrap(), None).unwrap();
+    let config = PluginConfig::new("streams").with_instances(NonZeroUsize::MIN);
+    let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
+    Plugin::with_host(&module, config, host).unwrap()
+}
+
+/// Panics when it has put by what would tell of a call's end.
+#[derive(Default)]
+struct Keeping(Mutex<Vec<GrpcReplies>>);
+
+impl Host for Keeping {
+    fn grpc_call(
+        &self,
+        _: &str,
+        _: GrpcCall,
+        replies: GrpcReplies,
+    ) -> Result<Box<dyn GrpcStream>, CallError> {
+        self.0.lock().unwrap().push(replies);
+        panic!("no runtime")
+    }
+}
+
+#[test]
+fn call_of_a_host_that_panics_is_over() {
+    let engine = Engine::new().unwrap().0;
+    let plugin = streaming_by(&engine, Keeping::default());
+    for _ in 0..300 {
+        engine.tick();
+        engine.maintain();
+    }
+    let refused = plugin.status().refused_calls;
+    assert!(refused["unavailable"] > 16, "{refused:?}");
+    assert_eq!(refused["too_many"], 0);
 }
 
 /// Drops the body of a response while a guest runs with the same stream.
