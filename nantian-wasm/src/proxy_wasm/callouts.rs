@@ -310,7 +310,7 @@ fn begin(
         plugin_state.calls_until = plugin_state.calls_until.max(until);
     }
     let id = state.calls.next_id(kind);
-    let runner = if state.plugin.host.may_run_guests() {
+    let runner = if unless_it_panics(|| state.plugin.host.may_run_guests()).unwrap_or(false) {
         ReplyRunner::Bringer
     } else {
         let stream = state.contexts.get(state.caller_context());

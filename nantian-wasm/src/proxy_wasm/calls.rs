@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::abi::MapKind;
 use super::headers::Fields;
 use super::joined::join;
-use crate::host::{CallFailure, GrpcStream, HttpCallResponse};
+use crate::host::{CallFailure, GrpcStream, HttpCallResponse, unless_it_panics};
 
 /// What the ids of one kind of call have in common, and their distance: as in Envoy.
 const HTTP_KIND: u32 = 0;
@@ -135,8 +135,9 @@ impl Calls {
 
     /// Keeps the sending half of a call, unless the call has ended already.
     pub(crate) fn open_grpc(&mut self, id: u32, stream: Box<dyn GrpcStream>) {
-        if let Some(call) = self.grpc.get_mut(&id) {
-            call.stream = Some(stream);
+        match self.grpc.get_mut(&id) {
+            Some(call) => call.stream = Some(stream),
+            None => cancel(stream),
         }
     }
 
@@ -165,6 +166,21 @@ impl Calls {
         }
         true
     }
+}
+
+// === impl Grpc ===
+
+impl Drop for Grpc {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            cancel(stream);
+        }
+    }
+}
+
+/// Drops the sending half of a call, which is the embedder's.
+fn cancel(stream: Box<dyn GrpcStream>) {
+    unless_it_panics(|| drop(stream));
 }
 
 // === impl Received ===

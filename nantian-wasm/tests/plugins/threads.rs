@@ -1,6 +1,7 @@
 //! Which thread runs a guest that a reply is for.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 
@@ -216,6 +217,48 @@ fn call_of_a_host_that_panics_is_over() {
     let refused = plugin.status().refused_calls;
     assert!(refused["unavailable"] > 16, "{refused:?}");
     assert_eq!(refused["too_many"], 0);
+}
+
+/// Has no answer to whether it may run guests, and opens streams that panic when they are cancelled.
+#[derive(Default)]
+struct Fragile {
+    opened: AtomicUsize,
+}
+
+impl Host for Fragile {
+    fn may_run_guests(&self) -> bool {
+        panic!("no answer")
+    }
+
+    fn grpc_call(&self, _: &str, _: GrpcCall, _: GrpcReplies) -> Result<Box<dyn GrpcStream>, CallError> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(FragileStream))
+    }
+}
+
+struct FragileStream;
+
+impl GrpcStream for FragileStream {
+    fn send(&mut self, _: Bytes) {}
+    fn close(&mut self) {}
+}
+
+impl Drop for FragileStream {
+    fn drop(&mut self) {
+        panic!("cancelled")
+    }
+}
+
+#[test]
+fn stream_that_panics_when_it_is_cancelled_ends_nothing_else() {
+    let engine = Engine::new().unwrap().0;
+    let host = Arc::<Fragile>::default();
+    let plugin = streaming_by(&engine, Arc::clone(&host));
+    for _ in 0..20 {
+        engine.tick();
+        engine.maintain();
+    }
+    assert_eq!((host.opened.load(Ordering::Relaxed), plugin.status().traps.total()), (2, 0));
 }
 
 /// Drops the body of a response while a guest runs with the same stream.
