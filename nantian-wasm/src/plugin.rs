@@ -244,13 +244,20 @@ impl Plugin {
         on_stream_chunk && !on_response || self.inner.module.abi() == Abi::Pingora
     }
 
-    /// Whether the guest has a callback for bodies of this direction that runs.
-    pub(crate) fn wants_body(&self, direction: Direction, streaming: Streaming) -> bool {
+    /// Whether the guest has a callback for bodies of this direction.
+    pub(crate) fn has_body_callback(&self, direction: Direction) -> bool {
         let traits = self.inner.module.traits();
-        match direction {
-            Direction::Request => traits.has_request_body && self.hooks().on_request,
-            Direction::Response => traits.has_response_body && self.hooks().wants_response_body(streaming),
-        }
+        let (request, response) = (traits.has_request_body, traits.has_response_body);
+        if direction == Direction::Request { request } else { response }
+    }
+
+    /// Whether it has one that runs.
+    pub(crate) fn wants_body(&self, direction: Direction, streaming: Streaming) -> bool {
+        let is_on = match direction {
+            Direction::Request => self.hooks().on_request,
+            Direction::Response => self.hooks().wants_response_body(streaming),
+        };
+        is_on && self.has_body_callback(direction)
     }
 
     /// Takes an instance for a new stream.

@@ -237,13 +237,14 @@ impl StreamContext {
         (visit, cell)
     }
 
-    /// What a guest that was shown headers asks for. As in Envoy, those that wait for a body of which it is
-    /// shown nothing go on with it, but not while a call-out is under way, upon which it may judge them.
+    /// What a guest that was shown headers asks for. Where a hook leaves out the body that it waits for, they
+    /// go on, but not while a call-out is under way, upon which it may judge them. A guest that has no
+    /// callback for bodies waits for something else.
     pub(super) fn headers_verdict(&self, cursor: &PluginCursor<'_>, code: u32, end: bool) -> HeadersVerdict {
         let PluginCursor { plugin, index, direction } = *cursor;
         let expects_calls = self.active.get(index).is_some_and(|active| active.expects_calls);
         match plugin.headers_verdict(code) {
-            HeadersVerdict::Stop if end => HeadersVerdict::StopAll,
+            HeadersVerdict::Stop if end || !plugin.has_body_callback(direction) => HeadersVerdict::StopAll,
             HeadersVerdict::Stop if plugin.wants_body(direction, self.streaming) => HeadersVerdict::Stop,
             HeadersVerdict::Stop if expects_calls => HeadersVerdict::StopAll,
             HeadersVerdict::Stop => HeadersVerdict::Continue,
