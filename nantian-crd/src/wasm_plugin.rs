@@ -57,7 +57,9 @@ pub struct WasmPluginSpec {
         transform = enforcing(LIST_RULES)
     )]
     pub target_refs: Vec<TargetRef>,
-    /// Which moments the module is called at.
+    /// Which moments the module is called at. Without onStreamChunk it is shown the headers of streamed
+    /// responses (server-sent events, NDJSON, gRPC) but no body, and holds them for none: they go on when the
+    /// call-outs that it has made for them are over.
     ///
     /// Default: all that the module exports. Source: `spec.hooks`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

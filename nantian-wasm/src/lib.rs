@@ -89,8 +89,8 @@
 //!   neither have answers for the root context, or while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
 //! * Headers that a plugin holds until it is shown the body (`StopIteration`) wait until it continues them if
-//!   it has no callback for bodies: it must be waiting for something else. If it has one and
-//!   [`Hooks`] leave it out they go on at once, or, while a call-out is under way, when the plugin says so.
+//!   it has no callback for bodies: it must be waiting for something else. If it has one and [`Hooks`] leave
+//!   it out they wait for the call-outs that it has made for the stream, and go on when these are over.
 //! * A held body is shown once more, as its end, before trailers.
 //! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left
 //!   out. One that it removes is hidden from plugins: without a path or a method a request is answered as in

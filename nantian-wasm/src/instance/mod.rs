@@ -123,18 +123,20 @@ impl Instance {
         u64::try_from(memory).unwrap_or(u64::MAX)
     }
 
-    /// Whether a call-out of this context is under way, upon whose end the guest may continue the stream.
-    pub(crate) fn expects_calls(&self, context: u32) -> bool {
-        self.store.inner.data().calls.count(context) > 0
-    }
-
     /// Takes over what a stream lends; [`give_back`](Self::give_back) returns it.
     pub(crate) fn lend(&mut self, exchange: OwnedMutexGuard<Exchange>) {
         self.store.inner.data_mut().lend(exchange);
     }
 
     pub(crate) fn give_back(&mut self) -> Option<OwnedMutexGuard<Exchange>> {
-        self.store.inner.data_mut().give_back()
+        let is_alive = self.is_alive();
+        let state = self.store.inner.data_mut();
+        let expects_calls = state.calls.count(state.charged_context()) > 0;
+        // What waits for a guest that has trapped is to fail.
+        if let Some(exchange) = state.charged().filter(|_| is_alive) {
+            exchange.note_calls(expects_calls);
+        }
+        state.give_back()
     }
 
     /// Whether another stream finds room.

@@ -375,7 +375,7 @@ impl State {
     }
 
     /// The context that the callback is for.
-    fn charged_context(&self) -> u32 {
+    pub(crate) fn charged_context(&self) -> u32 {
         self.asker.unwrap_or(self.active)
     }
 

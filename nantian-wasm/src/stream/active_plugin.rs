@@ -46,8 +46,6 @@ pub(super) struct ActivePlugin {
     /// Absent when the plugin had no instance to give and fails open.
     pub(super) lease: Option<Lease>,
     pub(super) context: u32,
-    /// Something is under way that may enter the guest later and continue the stream.
-    pub(super) expects_calls: bool,
     /// The plugin failed this stream: it is not asked any more.
     is_out: bool,
     /// Whether it holds something.
@@ -74,11 +72,6 @@ impl ActivePlugin {
     /// A plugin that serves the stream with this instance, under the id of a context.
     pub(super) fn serving(lease: Lease, context: u32) -> Self {
         Self { lease: Some(lease), context, ..Self::default() }
-    }
-
-    /// Whether something is to happen to the stream before its next step.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.expects_calls || self.holds.iter().any(|holds| *holds)
     }
 
     pub(super) fn is_active(&self) -> bool {

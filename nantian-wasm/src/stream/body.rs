@@ -290,7 +290,7 @@ impl StreamContext {
                 return step;
             }
         };
-        let may_be_continued = self.active.get(index).is_some_and(|active| active.expects_calls);
+        let may_be_continued = self.expects_calls(index);
         let Some(message) = self.message_of(index, direction) else { return Step::Next };
         let is_kept = message.keep(verdict);
         if verdict == BodyVerdict::Continue {

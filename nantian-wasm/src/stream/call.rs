@@ -213,16 +213,15 @@ impl StreamContext {
         returned: GuestCallResult,
     ) -> (CallOutcome, Option<InstanceGuard>) {
         let PluginCursor { plugin, index, .. } = *cursor;
-        let GuestCallResult { mut cell, exchange, result, expects_calls, .. } = returned;
+        let GuestCallResult { mut cell, exchange, result, .. } = returned;
         self.exchange = exchange;
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.notify();
         }
-        if let Some(active) = self.active.get_mut(index) {
-            active.expects_calls = expects_calls;
-            if let (Err(cause), Some(lease), Some(cell)) = (&result, &active.lease, &mut cell) {
-                lease.slot().bury(cell, phase, cause);
-            }
+        if let (Err(cause), Some(active), Some(cell)) = (&result, self.active.get(index), &mut cell)
+            && let Some(lease) = &active.lease
+        {
+            lease.slot().bury(cell, phase, cause);
         }
         let visit = match result {
             Err(cause) => self.failed(plugin, index, phase, cause),
@@ -238,18 +237,33 @@ impl StreamContext {
     }
 
     /// What a guest that was shown headers asks for. Where a hook leaves out the body that it waits for, they
-    /// go on, but not while a call-out is under way, upon which it may judge them. A guest that has no
-    /// callback for bodies waits for something else.
-    pub(super) fn headers_verdict(&self, cursor: &PluginCursor<'_>, code: u32, end: bool) -> HeadersVerdict {
+    /// wait for its call-outs, upon which it may judge them, and then go on. A guest that has no callback for
+    /// bodies waits for something else.
+    pub(super) fn headers_verdict(
+        &mut self,
+        cursor: &PluginCursor<'_>,
+        code: u32,
+        end: bool,
+    ) -> HeadersVerdict {
         let PluginCursor { plugin, index, direction } = *cursor;
-        let expects_calls = self.active.get(index).is_some_and(|active| active.expects_calls);
         match plugin.headers_verdict(code) {
             HeadersVerdict::Stop if end || !plugin.has_body_callback(direction) => HeadersVerdict::StopAll,
             HeadersVerdict::Stop if plugin.wants_body(direction, self.streaming) => HeadersVerdict::Stop,
-            HeadersVerdict::Stop if expects_calls => HeadersVerdict::StopAll,
+            HeadersVerdict::Stop if self.expects_calls(index) => {
+                if let Some(message) = self.message_of(index, direction) {
+                    message.waits_for_calls = true;
+                }
+                HeadersVerdict::StopAll
+            }
             HeadersVerdict::Stop => HeadersVerdict::Continue,
             verdict => verdict,
         }
+    }
+
+    /// Whether call-outs of a plugin for the stream are under way.
+    pub(super) fn expects_calls(&self, index: usize) -> bool {
+        let plugin_state = self.exchange.as_ref().and_then(|exchange| exchange.plugins.get(index));
+        plugin_state.is_some_and(|plugin_state| plugin_state.expects_calls)
     }
 
     /// How the message of a direction has ended, if it has: told by whatever ended it, and from then on as an

@@ -275,6 +275,16 @@ impl Exchange {
         }
     }
 
+    /// Notes whether call-outs of the guest for the stream are under way. A response that waits for these
+    /// and nothing else, goes on when they are over.
+    pub(crate) fn note_calls(&mut self, expects_calls: bool) {
+        let Some(own) = self.own() else { return };
+        own.expects_calls = expects_calls;
+        if own.messages.response.waits_for_calls && !expects_calls {
+            self.resume(Direction::Response);
+        }
+    }
+
     /// Leaves word of who is to be woken when a guest does something.
     pub(crate) fn await_touch(&mut self, waiter: Waiter, waker: &Waker) {
         if let Some(place) = self.wakers.get_mut(waiter as usize)

@@ -28,8 +28,6 @@ pub(crate) struct GuestCallResult {
     pub(super) exchange: Option<OwnedMutexGuard<Exchange>>,
     pub(super) result: Result<u32, Cause>,
     pub(super) phase: Phase,
-    /// Something is under way that may enter the guest later.
-    pub(super) expects_calls: bool,
 }
 
 /// Memory for one call after the other of the guest of one instance: what was used last is nearest to the
@@ -72,13 +70,12 @@ impl GuestCall {
         let phase = call.phase();
         let Some(instance) = cell.instance() else {
             let (cell, exchange, result) = (Some(cell), Some(exchange), Err(Cause::InstanceLost));
-            return GuestCallResult { cell, exchange, result, phase, expects_calls: false };
+            return GuestCallResult { cell, exchange, result, phase };
         };
         instance.lend(exchange);
         let result = call.make(instance, context).await;
         let exchange = instance.give_back();
-        let expects_calls = instance.expects_calls(context);
-        GuestCallResult { cell: Some(cell), exchange, result, phase, expects_calls }
+        GuestCallResult { cell: Some(cell), exchange, result, phase }
     }
 }
 

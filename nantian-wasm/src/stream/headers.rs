@@ -260,7 +260,8 @@ impl StreamContext {
         if let Some(exchange) = self.exchange.as_mut() {
             exchange.forget_body(index, direction);
             if let Some(message) = exchange.message_of(index, direction) {
-                (message.pause, message.waits_for_body) = (Pause::None, false);
+                message.pause = Pause::None;
+                (message.waits_for_body, message.waits_for_calls) = (false, false);
                 message.may_add_trailers = false;
             }
         }

@@ -24,6 +24,8 @@ pub(crate) struct PluginState {
     pub(crate) response_headers: Option<Box<HeaderMap>>,
     /// Engine tick until which a call-out of this stream may last.
     pub(crate) calls_until: u64,
+    /// One is under way, upon whose end the guest may continue the stream.
+    pub(super) expects_calls: bool,
     /// What the stream has cost: in the guest's callbacks, and in the replies to its call-outs.
     pub(crate) usage: Usage,
 }
@@ -53,6 +55,8 @@ pub(crate) struct PluginMessage {
     pub(crate) is_continued: bool,
     /// The headers wait for a body callback to let them go.
     pub(crate) waits_for_body: bool,
+    /// Call-outs are what the headers wait for, and no longer than until these have ended.
+    pub(super) waits_for_calls: bool,
     /// The guest has written a content-length, which says that the body will not keep the one it has.
     pub(crate) is_resized: bool,
     pub(crate) shown: Shown,

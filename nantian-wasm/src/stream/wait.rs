@@ -100,7 +100,10 @@ impl StreamContext {
     /// Whether a guest may want the exchange between two steps: one that is entered for something else, has
     /// calls under way or holds a message. Otherwise it is locked once for all steps.
     fn is_wanted(&self) -> bool {
-        self.may_interrupt() || self.active.iter().any(ActivePlugin::is_waiting)
+        let is_waiting = |(index, active): (usize, &ActivePlugin)| {
+            active.holds.iter().any(|holds| *holds) || self.expects_calls(index)
+        };
+        self.may_interrupt() || self.active.iter().enumerate().any(is_waiting)
     }
 
     /// Makes guest calls that wait for the instances of this stream. Whoever waits for one of them does so

@@ -278,27 +278,6 @@ fn guest_hears_of_a_call_out_that_cannot_be_sent_as_of_one_that_failed() {
 }
 
 #[test]
-fn headers_that_a_call_out_is_to_judge_wait_for_it_though_their_plugin_is_shown_no_body() {
-    let (headers, size) = block(&[METHOD, PATH, AUTHORITY]);
-    let guest = format!(
-        r#"(module
-        (import "env" "proxy_http_call" (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
-        (memory (export "memory") 1)
-        (data (i32.const 100) "auth")
-        (data (i32.const 1000) "{headers}")
-        (func (export "proxy_abi_version_0_2_100"))
-        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-            (drop (call $call (i32.const 100) (i32.const 4) (i32.const 1000) (i32.const {size})
-                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1000) (i32.const 0)))
-            (i32.const 1)))"#
-    );
-    let (plugin, _outside) = calling(&Engine::new().unwrap().0, &guest);
-    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
-    let mut parts = http::Request::new(()).into_parts().0;
-    assert!(matches!(stream.on_request_headers(&mut parts, false), Action::Pending));
-}
-
-#[test]
 fn headers_that_a_call_out_brings_are_joined_as_those_of_messages_are() {
     let (headers, size) = block(&[METHOD, PATH, AUTHORITY]);
     let guest = format!(

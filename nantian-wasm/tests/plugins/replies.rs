@@ -12,7 +12,8 @@ use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
 use nantian_wasm::{
-    Action, Cause, Engine, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo, WasmLayer,
+    Action, Cause, Engine, Hooks, Module, Plugin, PluginConfig, Sandbox, StreamContext, StreamInfo,
+    WasmLayer,
     body::{BodyError, RequestBody, ResponseBody},
     host::{CallError, ForeignError, Host, HttpCall, HttpCallResponse, HttpReply},
 };
@@ -498,13 +499,50 @@ fn holding() -> (Engine, Plugin, Arc<Later>) {
 
 /// A guest whose call-out is answered later.
 fn later(text: &str) -> (Engine, Plugin, Arc<Later>) {
+    later_with(Hooks::ALL, text)
+}
+
+fn later_with(hooks: Hooks, text: &str) -> (Engine, Plugin, Arc<Later>) {
     let engine = Engine::new().unwrap().0;
     let module = Module::compile(&engine, &wat::parse_str(text).unwrap(), None).unwrap();
     let config = PluginConfig::new("holds").with_instances(NonZeroUsize::MIN);
-    let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
+    let config = config.with_hooks(hooks).with_sandbox(Sandbox::default().with_allow_network(true));
     let host = Arc::<Later>::default();
     let plugin = Plugin::with_host(&module, config, Arc::clone(&host)).unwrap();
     (engine, plugin, host)
+}
+
+#[test]
+fn headers_that_wait_for_a_body_which_a_hook_leaves_out_wait_for_call_outs_and_no_longer() {
+    let watched = r#"(func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0))
+        (func (export "proxy_on_log")"#;
+    let text = ASKING.replace(r#"(func (export "proxy_on_log")"#, watched);
+    let text = text.replace("version_0_2_1", "version_0_2_100").replace("MORE", "");
+    let text = text.replace("HELD", "proxy_on_response_headers");
+    let rows: [(&str, fn(&Action) -> bool); 4] = [
+        ("", |action| matches!(action, Action::Continue)),
+        ("(call $answer)", |action| matches!(action, Action::Respond(_))),
+        ("(call $call)", |action| matches!(action, Action::Pending)),
+        ("(unreachable)", |action| matches!(action, Action::Fail(_))),
+    ];
+    for (reply, is_right) in rows {
+        let hooks = Hooks::ALL.with_on_stream_chunk(false);
+        let (_engine, plugin, host) = later_with(hooks, &text.replace("REPLY", reply));
+        let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+        let mut request = Request::new(()).into_parts().0;
+        assert!(matches!(stream.on_request_headers(&mut request, true), Action::Continue));
+        let response = Response::builder().header("content-type", "text/event-stream").body(()).unwrap();
+        let mut response = response.into_parts().0;
+        assert!(matches!(stream.on_response_headers(&mut response, false), Action::Pending), "{reply}");
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert!(stream.poll_response(&mut Context::from_waker(&waker)).is_pending(), "{reply}");
+        host.answer();
+        let action = stream.on_response_headers(&mut response, false);
+        assert!(is_right(&action), "{reply}: {action:?}");
+        let is_woken = wakes.0.load(Ordering::Relaxed) > 0;
+        assert_eq!(is_woken, !matches!(action, Action::Pending), "{reply}");
+    }
 }
 
 #[test]
