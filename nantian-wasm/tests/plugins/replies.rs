@@ -514,12 +514,14 @@ fn later_with(hooks: Hooks, text: &str) -> (Engine, Plugin, Arc<Later>) {
 
 #[test]
 fn headers_that_wait_for_a_body_which_a_hook_leaves_out_wait_for_call_outs_and_no_longer() {
+    type IsRight = fn(&Action) -> bool;
+
     let watched = r#"(func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0))
         (func (export "proxy_on_log")"#;
     let text = ASKING.replace(r#"(func (export "proxy_on_log")"#, watched);
     let text = text.replace("version_0_2_1", "version_0_2_100").replace("MORE", "");
     let text = text.replace("HELD", "proxy_on_response_headers");
-    let rows: [(&str, fn(&Action) -> bool); 4] = [
+    let rows: [(&str, IsRight); 4] = [
         ("", |action| matches!(action, Action::Continue)),
         ("(call $answer)", |action| matches!(action, Action::Respond(_))),
         ("(call $call)", |action| matches!(action, Action::Pending)),
