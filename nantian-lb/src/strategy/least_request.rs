@@ -74,15 +74,15 @@ impl LeastRequest {
     }
 
     /// Chooses by the wait that each promises, which is divided by the weight; of equals the first drawn. At
-    /// a lighter one that was drawn first the request weighs no more than at the other one: else it would
-    /// have nothing of an idle set.
+    /// a lighter one that was drawn first, and is not slow, the request weighs no more than at the other one:
+    /// else it would have nothing of an idle set.
     #[inline]
     pub(crate) fn choose_by_wait(&self, random: u64, load: impl Fn(usize) -> Load) -> usize {
         let (first, second) = self.pair(random);
         let (weight, other_weight) = (self.weight(first), self.weight(second));
-        let stays = load(first).wait(other_weight, weight.min(other_weight));
-        let goes = load(second).wait(weight, weight);
-        if goes < stays { second } else { first }
+        let (stay, go) = (load(first), load(second));
+        let one = if stay.is_slow_beside(go) { other_weight } else { weight.min(other_weight) };
+        if go.wait(weight, weight) < stay.wait(other_weight, one) { second } else { first }
     }
 
     #[inline]
@@ -339,6 +339,7 @@ mod tests {
         }
         assert_eq!(picks([(6, 1000.0), (3, 1000.0), (2, 1000.0)])[2], 0, "it has one too many");
         assert_eq!(picks([(0, 1000.0), (0, 1000.0), (0, 2000.0)])[2], 0, "it takes longer");
+        assert_eq!(picks([(6, 1000.0), (3, 1000.0), (0, 5000.0)])[2], 0, "it is slow, though idle");
     }
 
     #[test]
