@@ -111,29 +111,34 @@ fn the_requests_of_a_conversation_begin_with_those_before_them() {
 }
 
 /// Where a chat says what is to be kept, and where Claude is told so.
-const MARKS: [(&str, &str); 6] = [
+const MARKS: [(&str, &str); 9] = [
     ("/tools/0/function", "/tools/0"),
-    ("/messages/0", "/system/0"),
+    ("/messages/0", "/system/1"),
     ("/messages/2/tool_calls/0", "/messages/1/content/1"),
     ("/messages/3", "/messages/2/content/0"),
     ("/messages/4", "/messages/3/content/0"),
     ("/messages/5", "/messages/4/content/1"),
+    ("/messages/0/content/0", "/system/0"),
+    ("/tools/1/function", "/tools/1"),
+    ("/tools/2/function", "/tools/2"),
 ];
 
 /// Which of its marks Claude is told of a chat that has some, and what is lost.
 fn told(marked: &[usize], mark: &Value) -> (Vec<usize>, String) {
     let call = json!({"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}});
+    let tool =
+        |name| json!({"type": "function", "function": {"name": name, "parameters": {"type": "object"}}});
     let mut body = json!({
         "model": "claude-sonnet-4-5",
         "messages": [
-            {"role": "system", "content": "Be brief."},
+            {"role": "system", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}]},
             {"role": "user", "content": "Look."},
             {"role": "assistant", "content": "I do.", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "call_1", "content": ""},
             {"role": "assistant", "content": "Nothing."},
             {"role": "user", "content": [{"type": "text", "text": "And"}, {"type": "text", "text": "now?"}]},
         ],
-        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
+        "tools": [tool("look"), tool("read"), tool("find")],
     });
     for &at in marked {
         body.pointer_mut(MARKS[at].0).unwrap()["cache_control"] = mark.clone();
@@ -157,6 +162,10 @@ fn what_is_to_be_kept_may_be_said_beside_a_text_too_as_often_as_claude_takes_it(
         (&[2, 3, 4, 5], &[2, 3, 4, 5], ""),
         (&[1, 2, 3, 4, 5], &[1, 3, 4, 5], "cache_control"),
         (&[0, 1, 2, 3, 4, 5], &[0, 1, 4, 5], "cache_control"),
+        // Neither the end nor the system goes for the tools, nor the end for the system.
+        (&[0, 1, 5, 7, 8], &[1, 5, 7, 8], "cache_control"),
+        (&[0, 1, 2, 3, 4, 5, 7, 8], &[1, 4, 5, 8], "cache_control"),
+        (&[0, 1, 4, 5, 6], &[0, 1, 4, 5], "cache_control"),
     ] {
         assert_eq!(told(marked, &mark), (kept.to_vec(), lost.to_owned()));
     }

@@ -75,25 +75,36 @@ pub(crate) fn decode(body: &[u8]) -> Result<(Request, Losses), Invalid> {
     Ok((request, losses))
 }
 
-/// Leaves out what is to be kept beyond as much as is taken: clients of chats count on a proxy to do so. What
-/// stays is the system, with which many conversations begin, and the end of what was said.
+/// Leaves out what is to be kept beyond as much as is taken: clients of chats count on a proxy to do so. The
+/// first go of each: of the conversation but for its last two, then of the tools but for the last one, which
+/// keeps those before it, and then of the system with which it begins.
 fn bound_cache_points(request: &mut Request, losses: &mut Losses) {
+    let begins = request.messages.iter().take_while(|message| message.role == Role::System).count();
+    let (system, conversation) = request.messages.split_at_mut(begins);
+    let count =
+        |messages: &[Message]| messages.iter().map(|message| message.cache_points.len()).sum::<usize>();
+    let of_conversation = count(conversation);
     let of_tools = request.tools.iter().filter(|tool| tool.cached.is_some()).count();
-    let of_messages: usize = request.messages.iter().map(|message| message.cache_points.len()).sum();
-    let mut surplus = (of_tools + of_messages).saturating_sub(MOST_CACHE_POINTS);
+    let surplus = (of_tools + count(system) + of_conversation).saturating_sub(MOST_CACHE_POINTS);
     if surplus > 0 {
         losses.add("cache_control");
     }
-    for is_system in [false, true] {
-        let is_meant = |message: &&mut Message| (message.role == Role::System) == is_system;
-        for message in request.messages.iter_mut().filter(is_meant) {
-            let gone = surplus.min(message.cache_points.len());
-            message.cache_points.drain(..gone);
-            surplus -= gone;
-        }
-    }
+    let gone = surplus.min(of_conversation.saturating_sub(2));
+    drop_cache_points(conversation, gone);
+    let surplus = surplus - gone;
+    let gone = surplus.min(of_tools.saturating_sub(1));
     let kept = request.tools.iter_mut().filter(|tool| tool.cached.is_some());
-    kept.take(surplus).for_each(|tool| tool.cached = None);
+    kept.take(gone).for_each(|tool| tool.cached = None);
+    drop_cache_points(system, surplus - gone);
+}
+
+/// Leaves out the first ones.
+fn drop_cache_points(messages: &mut [Message], mut surplus: usize) {
+    for message in messages {
+        let gone = surplus.min(message.cache_points.len());
+        message.cache_points.drain(..gone);
+        surplus -= gone;
+    }
 }
 
 /// One stop sequence or several.
