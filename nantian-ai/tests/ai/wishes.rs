@@ -279,3 +279,35 @@ async fn reasoning_that_a_provider_refuses_is_left_out_and_named() {
     let (head, body) = send(layer(claude()), &upstream, strict).await;
     assert_eq!((head.status.as_u16(), &*body), (400, REFUSED));
 }
+
+#[tokio::test]
+async fn reasoning_that_a_provider_refuses_is_left_out_of_a_count_of_tokens_too() {
+    const OF_CLAUDE: &str = r#"{"model":"any","messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"of-another"},{"type":"text","text":"b"}]},{"role":"user","content":"c"}]}"#;
+    const OF_GPT: &str = r#"{"model":"any","input":[{"role":"user","content":"a"},{"type":"reasoning","id":"rs_0_resp_1","summary":[],"encrypted_content":"ntn1.signed.openai.rs_1.gAAA"},{"type":"message","role":"assistant","content":"b"}]}"#;
+    let claude = TargetConfig::new("demo/claude", "anthropic", "claude-sonnet-4-5");
+    let gpt = TargetConfig::new("demo/gpt", "openai", "gpt-5");
+    for (config, path, body, refusal, kind, kinds) in [
+        (
+            claude,
+            "/v1/messages/count_tokens",
+            OF_CLAUDE,
+            "messages.1.content.0: Invalid `signature` in `thinking` block",
+            "/messages/1/content/0/type",
+            ["thinking", "text"],
+        ),
+        (
+            gpt,
+            "/v1/responses/input_tokens",
+            OF_GPT,
+            "The encrypted content gAAA...5IEt could not be verified.",
+            "/input/1/type",
+            ["reasoning", "message"],
+        ),
+    ] {
+        let upstream = Upstream::new().replies(refused(refusal)).replies(reply(200, r#"{"input_tokens":9}"#));
+        let (head, said) = send(layer(config), &upstream, post(path, body)).await;
+        assert_eq!((head.status.as_u16(), &*said), (200, r#"{"input_tokens":9}"#), "{path}");
+        assert_eq!(head.headers["x-nantian-dropped"], "messages.reasoning", "{path}");
+        assert_eq!(asked(&upstream, kind), kinds, "{path}");
+    }
+}

@@ -78,7 +78,7 @@ struct Block<'a> {
 
 /// What has to change in a conversation for a model of the dialect's own family; what is left out is named.
 pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses: &mut Losses) -> Vec<Edit> {
-    if !matches!(surface.operation(), Operation::Chat | Operation::Compact | Operation::CountTokens) {
+    if !has_conversation(surface) {
         return Vec::new();
     }
     let edits = match surface.dialect() {
@@ -92,17 +92,17 @@ pub(crate) fn edits(surface: &Surface, object: &Object<'_>, model: &str, losses:
 /// Whether the model gets reasoning back that it may not take: signatures of its own family tell nothing else
 /// of who has made them.
 pub(super) fn has_thoughts(surface: &Surface, object: &Object<'_>) -> bool {
-    let (name, kinds): (_, &[&str]) = match (surface.dialect(), surface.operation()) {
-        (ClientDialect::Anthropic, Operation::Chat) => {
-            ("messages", &["\"thinking\"", "\"redacted_thinking\""])
-        }
-        (ClientDialect::Responses, Operation::Chat | Operation::Compact) => {
-            ("input", &["\"encrypted_content\""])
-        }
+    let (name, kinds): (_, &[&str]) = match surface.dialect() {
+        ClientDialect::Anthropic => ("messages", &["\"thinking\"", "\"redacted_thinking\""]),
+        ClientDialect::Responses => ("input", &["\"encrypted_content\""]),
         _ => return false,
     };
     let is_in = |json: &[u8]| kinds.iter().any(|kind| memmem::find(json, kind.as_bytes()).is_some());
-    object.value(name).is_some_and(is_in)
+    has_conversation(surface) && object.value(name).is_some_and(is_in)
+}
+
+fn has_conversation(surface: &Surface) -> bool {
+    matches!(surface.operation(), Operation::Chat | Operation::Compact | Operation::CountTokens)
 }
 
 /// A body without any reasoning, and for Chat Completions without Gemini's signatures; `None` if there is
