@@ -10,7 +10,10 @@ use std::{
 use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::{stall_timer::StallTimer, state::InFlight};
+use super::{
+    stall_timer::{LARGE, StallTimer},
+    state::InFlight,
+};
 use crate::{body::BoxError, observe::ObservedBody, policy};
 
 /// The most bytes that are handed to an HTTP/2 stream at once: its client must take so many in the stall
@@ -18,7 +21,7 @@ use crate::{body::BoxError, observe::ObservedBody, policy};
 const PIECE: usize = 16_384;
 
 /// The most while it has less time than that: of a slow line that many streams share each one has its part.
-const SMALL_PIECE: usize = 4096;
+const SMALL_PIECE: usize = PIECE / LARGE as usize;
 
 /// The body of a response on its way to the client.
 pub(super) struct ReplyBody {
@@ -36,6 +39,7 @@ pub(super) struct ReplyBody {
 /// be long after their body is over.
 pub(super) struct Piece {
     bytes: Bytes,
+    is_large: bool,
     timer: Option<Rc<StallTimer>>,
 }
 
@@ -135,10 +139,11 @@ impl Drop for ReplyBody {
 
 impl Piece {
     fn new(bytes: Bytes, timer: Option<Rc<StallTimer>>) -> Self {
+        let is_large = bytes.len() > SMALL_PIECE;
         if let Some(timer) = &timer {
-            timer.piece_waits();
+            timer.piece_waits(is_large);
         }
-        Self { bytes, timer }
+        Self { bytes, is_large, timer }
     }
 }
 
@@ -163,7 +168,7 @@ impl Buf for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         if let Some(timer) = &self.timer {
-            timer.piece_goes();
+            timer.piece_goes(self.is_large);
         }
     }
 }

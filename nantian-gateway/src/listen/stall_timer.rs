@@ -29,11 +29,15 @@ use crate::runtime::spawn_local;
 /// for bodies: as Apache's `MinRate` does, behind a time that every body has.
 const MAKE_UP: u32 = 16 * 1024;
 
+/// How many small pieces of a response are as long as a large one: it has as many times their time.
+pub(super) const LARGE: u32 = 4;
+
 /// How long clients may hold up their requests.
 pub(super) struct Patience {
     /// For the next bytes of an upload.
     pub(super) upload: Duration,
-    /// For room for the next bytes of a response.
+    /// For room for the next bytes of a response, of which pieces are small if this is less than for those of
+    /// an upload.
     pub(super) response: Duration,
     /// Whether there is little memory for bodies, so that those which are held have that time in all, but for
     /// what comes meanwhile and makes up for it.
@@ -63,6 +67,8 @@ pub(super) struct StallTimer {
     response: Cell<Wait>,
     /// Pieces of it that were handed over and are not taken.
     pieces: Cell<u32>,
+    /// Those of them that are large.
+    large_pieces: Cell<u32>,
     /// Until the response is over and taken.
     busy: RefCell<Option<InFlight>>,
     is_over: Cell<bool>,
@@ -106,6 +112,7 @@ impl StallTimers {
             behind: Cell::default(),
             response: Cell::default(),
             pieces: Cell::new(0),
+            large_pieces: Cell::new(0),
             busy: RefCell::default(),
             is_over: Cell::new(false),
             is_free: Cell::new(false),
@@ -186,15 +193,17 @@ impl StallTimer {
     }
 
     /// A piece of the response is handed over.
-    pub(super) fn piece_waits(&self) {
+    pub(super) fn piece_waits(&self, is_large: bool) {
         self.pieces.set(self.pieces.get().saturating_add(1));
+        self.large_pieces.set(self.large_pieces.get().saturating_add(is_large.into()));
         self.response.set(self.response.get().or_from(self.timers.now()));
     }
 
     /// A piece was taken, or its stream is reset. With none left it is the backend that is waited for.
-    pub(super) fn piece_goes(&self) {
+    pub(super) fn piece_goes(&self, is_large: bool) {
         let left = self.pieces.get().saturating_sub(1);
         self.pieces.set(left);
+        self.large_pieces.set(self.large_pieces.get().saturating_sub(is_large.into()));
         self.response.set(if left > 0 { Wait(self.timers.now()) } else { Wait::NONE });
         self.let_go();
     }
@@ -222,7 +231,8 @@ impl StallTimer {
     }
 
     fn check(&self, now: u32, patience: &Patience) {
-        let is_stuck = self.response.get().is_over(now, patience.response);
+        let limit = self.response_limit(patience);
+        let is_stuck = self.response.get().is_over(now, limit);
         let is_slow = patience.is_memory_scarce && self.is_slow(now, patience.upload);
         let is_silent = !self.is_free.get() && self.upload.get().is_over(now, patience.upload);
         if is_stuck || is_slow || is_silent {
@@ -230,7 +240,16 @@ impl StallTimer {
             self.reader.borrow().wake_by_ref();
         }
         if is_stuck {
-            self.end_response(now, patience.response);
+            self.end_response(now, limit);
+        }
+    }
+
+    /// How long the client may take none of the pieces that were handed over: while some are left from before
+    /// it had less time, as long as for so many bytes in small ones. Streams take turns by whole pieces.
+    fn response_limit(&self, patience: &Patience) -> Duration {
+        match self.large_pieces.get() {
+            0 => patience.response,
+            _ => patience.response.saturating_mul(LARGE).min(patience.upload),
         }
     }
 
@@ -323,6 +342,31 @@ mod tests {
             received += rate;
         }
         !timer.is_late()
+    }
+
+    #[test]
+    fn what_was_handed_over_before_clients_had_less_time_may_go_as_slowly_as_small_pieces() {
+        let clock = Arc::<AtomicU32>::default();
+        let timers = StallTimers::new(Arc::clone(&clock));
+        let (upload, response) = (Duration::from_secs(60), Duration::from_secs(2));
+        let patience = Patience { upload, response, is_memory_scarce: false };
+        let timer = timers.begin();
+        let is_late_after = |seconds| {
+            for _ in 0..10 * seconds {
+                timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
+            }
+            timer.is_late()
+        };
+        for is_large in [true, true, true, false, false] {
+            timer.piece_waits(is_large);
+        }
+        for _ in 0..3 {
+            assert!(!is_late_after(7));
+            timer.piece_goes(true);
+        }
+        assert!(!is_late_after(2));
+        timer.piece_goes(false);
+        assert!(is_late_after(3), "small ones have no more time than before");
     }
 
     #[test]
