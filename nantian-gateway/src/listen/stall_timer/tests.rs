@@ -1,0 +1,68 @@
+use super::*;
+
+/// Whether a body comes to its end, of which `first` bytes come at once and then `rate` in each second to
+/// `length`; it is held, or goes on as it comes.
+fn comes((first, rate, length): (usize, usize, usize), is_held: bool, is_memory_scarce: bool) -> bool {
+    let clock = Arc::<AtomicU32>::default();
+    let timers = StallTimers::new(Arc::clone(&clock));
+    let limit = Duration::from_secs(60);
+    let patience = Patience { upload: limit, response: limit, is_memory_scarce };
+    let timer = timers.begin();
+    let held = timer.held_upload();
+    let come = |bytes| {
+        timer.upload_came(bytes);
+        held.set(is_held);
+    };
+    come(first);
+    let mut received = first;
+    while received < length && !timer.is_late() {
+        timer.upload_waits(&Context::from_waker(Waker::noop()));
+        for _ in 0..10 {
+            timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
+        }
+        come(rate);
+        received += rate;
+    }
+    !timer.is_late()
+}
+
+#[test]
+fn what_was_handed_over_before_clients_had_less_time_may_go_as_slowly_as_small_pieces() {
+    let clock = Arc::<AtomicU32>::default();
+    let timers = StallTimers::new(Arc::clone(&clock));
+    let (upload, response) = (Duration::from_secs(60), Duration::from_secs(2));
+    let patience = Patience { upload, response, is_memory_scarce: false };
+    let timer = timers.begin();
+    let is_late_after = |seconds| {
+        for _ in 0..10 * seconds {
+            timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
+        }
+        timer.is_late()
+    };
+    for is_large in [true, true, true, false, false] {
+        timer.piece_waits(is_large);
+    }
+    for _ in 0..3 {
+        assert!(!is_late_after(7));
+        timer.piece_goes(true);
+    }
+    assert!(!is_late_after(2));
+    timer.piece_goes(false);
+    assert!(is_late_after(3), "small ones have no more time than before");
+}
+
+#[test]
+fn bodies_that_are_held_are_to_come_with_some_speed_while_memory_is_scarce() {
+    for (body, is_served) in [
+        ((0, 20 << 10, 64 << 20), true),
+        ((0, 9 << 10, 1 << 20), true),
+        ((0, 7 << 10, 1 << 20), false),
+        ((0, 2 << 10, 100 << 10), true),
+        (((1 << 20) - 200, 1, 1 << 20), false),
+        (((96 << 20) - 200, 1, 96 << 20), false),
+    ] {
+        assert!(comes(body, true, false), "{body:?}");
+        assert!(comes(body, false, true), "{body:?}");
+        assert_eq!(comes(body, true, true), is_served, "{body:?}");
+    }
+}
