@@ -121,6 +121,7 @@ impl Connections {
         let patience = Patience {
             upload: timeouts.stall,
             response: self.inner.untaken.next_patience(self.inner.patience.get(), timeouts.stall),
+            finish: timeouts.header,
             is_memory_scarce: self.inner.body_memory.is_scarce(),
         };
         self.inner.patience.set(patience.response);

@@ -176,6 +176,24 @@ async fn responses_that_are_over_and_not_taken_end_their_connection_in_time() {
 }
 
 #[tokio::test]
+async fn a_response_that_is_over_and_not_taken_leaves_others_of_its_connection_time() {
+    let over = Backend::h2c(async |_| Response::new(Full::<Bytes>::from(vec![0; 16_000]))).await;
+    let busy = ticking(Duration::from_millis(100)).await;
+    let world = World::new().h2c_service("over", &over).service("busy", &[&busy]);
+    let rules = [rule("/over", &to("over")), rule("/busy", &to("busy"))];
+    let gateway = impatient(world.route("r", &rules)).await;
+    let mut settings = Builder::new(TokioExecutor::new());
+    settings.initial_stream_window_size(1000);
+    let mut client = client_of(&gateway, &settings).await;
+    let mut busy = soon(client.send_request(get("/busy"))).await.unwrap().into_body();
+    let _unread = soon(client.send_request(get("/over"))).await.unwrap();
+    eventually("it is over", async || gateway.metric(ANSWERED).await == Some(1.0)).await;
+    for _ in 0..30 {
+        assert_eq!(next(&mut busy).await, "tick");
+    }
+}
+
+#[tokio::test]
 async fn a_response_that_is_taken_slowly_is_served() {
     let (flooding, _) = Backend::flooding(300_000).await;
     let world = World::of_backend(&flooding);

@@ -39,6 +39,8 @@ pub(super) struct Patience {
     /// For room for the next bytes of a response, of which pieces are small if this is less than for those of
     /// an upload.
     pub(super) response: Duration,
+    /// For what else a connection has under way to finish that has to end with a response.
+    pub(super) finish: Duration,
     /// Whether there is little memory for bodies, so that those which are held have that time in all, but for
     /// what comes meanwhile and makes up for it.
     pub(super) is_memory_scarce: bool,
@@ -69,8 +71,10 @@ pub(super) struct StallTimer {
     pieces: Cell<u32>,
     /// Those of them that are large.
     large_pieces: Cell<u32>,
-    /// Until the response is over and taken.
+    /// Until the response is over and taken, or given up.
     busy: RefCell<Option<InFlight>>,
+    /// Since its connection is to finish because of the response.
+    given_up: Cell<Wait>,
     is_over: Cell<bool>,
     /// Both sides speak as they like, but for what is held: the response has begun.
     is_free: Cell<bool>,
@@ -114,6 +118,7 @@ impl StallTimers {
             pieces: Cell::new(0),
             large_pieces: Cell::new(0),
             busy: RefCell::default(),
+            given_up: Cell::default(),
             is_over: Cell::new(false),
             is_free: Cell::new(false),
             is_late: Cell::new(false),
@@ -205,6 +210,9 @@ impl StallTimer {
         self.pieces.set(left);
         self.large_pieces.set(self.large_pieces.get().saturating_sub(is_large.into()));
         self.response.set(if left > 0 { Wait(self.timers.now()) } else { Wait::NONE });
+        if self.given_up.replace(Wait::NONE) != Wait::NONE {
+            *self.busy.borrow_mut() = self.resume();
+        }
         self.let_go();
     }
 
@@ -231,8 +239,7 @@ impl StallTimer {
     }
 
     fn check(&self, now: u32, patience: &Patience) {
-        let limit = self.response_limit(patience);
-        let is_stuck = self.response.get().is_over(now, limit);
+        let is_stuck = self.response.get().is_over(now, self.response_limit(patience));
         let is_slow = patience.is_memory_scarce && self.is_slow(now, patience.upload);
         let is_silent = !self.is_free.get() && self.upload.get().is_over(now, patience.upload);
         if is_stuck || is_slow || is_silent {
@@ -240,7 +247,7 @@ impl StallTimer {
             self.reader.borrow().wake_by_ref();
         }
         if is_stuck {
-            self.end_response(now, limit);
+            self.end_response(now, patience.finish);
         }
     }
 
@@ -253,20 +260,22 @@ impl StallTimer {
         }
     }
 
-    /// Resets the stream. Nothing but its connection can end one whose response h2 has to its end: that
-    /// finishes what else it has begun, for which it has as long again.
+    /// Resets the stream. Nothing but its connection can end one whose response h2 has to its end: that has
+    /// `limit` to finish what else it has begun.
     fn end_response(&self, now: u32, limit: Duration) {
-        match self.stream.get() {
-            Some((task, _)) if !task.is_finished() => {
-                tracing::debug!("the client does not take its response");
-                task.abort();
-                drop(self.busy.take());
-            }
-            Some((_, state)) if self.busy.borrow().is_some() => {
-                let is_last = self.response.get().is_over(now, limit.saturating_mul(2));
-                state.give_later(if is_last { ConnectionCommand::Abort } else { ConnectionCommand::Finish });
-            }
-            _ => {}
+        let Some((task, state)) = self.stream.get() else { return };
+        let was_busy = self.busy.take().is_some();
+        if !task.is_finished() {
+            tracing::debug!("the client does not take its response");
+            task.abort();
+            return;
+        }
+        if was_busy {
+            self.given_up.set(Wait(now));
+        }
+        if self.given_up.get() != Wait::NONE {
+            let is_last = state.expects_head() || self.given_up.get().is_over(now, limit);
+            state.give_later(if is_last { ConnectionCommand::Abort } else { ConnectionCommand::Finish });
         }
     }
 

@@ -1,12 +1,26 @@
+use hyper::rt::Executor as _;
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::Semaphore,
+    task::yield_now,
+};
+
 use super::*;
+use crate::listen::Timeouts;
+
+const STALL: Duration = Duration::from_secs(60);
+const LEAST: Duration = Duration::from_secs(2);
+const HEADER: Duration = Duration::from_secs(10);
+
+const PATIENCE: Patience =
+    Patience { upload: STALL, response: STALL, finish: HEADER, is_memory_scarce: false };
 
 /// Whether a body comes to its end, of which `first` bytes come at once and then `rate` in each second to
 /// `length`; it is held, or goes on as it comes.
 fn comes((first, rate, length): (usize, usize, usize), is_held: bool, is_memory_scarce: bool) -> bool {
     let clock = Arc::<AtomicU32>::default();
     let timers = StallTimers::new(Arc::clone(&clock));
-    let limit = Duration::from_secs(60);
-    let patience = Patience { upload: limit, response: limit, is_memory_scarce };
+    let patience = Patience { is_memory_scarce, ..PATIENCE };
     let timer = timers.begin();
     let held = timer.held_upload();
     let come = |bytes| {
@@ -30,8 +44,7 @@ fn comes((first, rate, length): (usize, usize, usize), is_held: bool, is_memory_
 fn what_was_handed_over_before_clients_had_less_time_may_go_as_slowly_as_small_pieces() {
     let clock = Arc::<AtomicU32>::default();
     let timers = StallTimers::new(Arc::clone(&clock));
-    let (upload, response) = (Duration::from_secs(60), Duration::from_secs(2));
-    let patience = Patience { upload, response, is_memory_scarce: false };
+    let patience = Patience { response: LEAST, ..PATIENCE };
     let timer = timers.begin();
     let is_late_after = |seconds| {
         for _ in 0..10 * seconds {
@@ -49,6 +62,40 @@ fn what_was_handed_over_before_clients_had_less_time_may_go_as_slowly_as_small_p
     assert!(!is_late_after(2));
     timer.piece_goes(false);
     assert!(is_late_after(3), "small ones have no more time than before");
+}
+
+#[test]
+fn a_connection_finishes_what_else_it_has_begun_before_it_ends_for_a_response_that_is_not_taken() {
+    let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let clock = Arc::<AtomicU32>::default();
+        let timers = StallTimers::new(Arc::clone(&clock));
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let state = Arc::new(State::new(Arc::clone(&clock), &Arc::default(), place));
+        let (timer, other) = (timers.begin(), InFlight::begin(&state));
+        timer.response_begins(Some(InFlight::begin(&state)));
+        let streams = StreamExecutor::new(Arc::clone(&state));
+        streams.announce(Rc::clone(&timer));
+        streams.execute(async {});
+        yield_now().await;
+        let order_after = |seconds, response| {
+            let patience = Patience { response, ..PATIENCE };
+            for _ in 0..10 * seconds {
+                timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
+            }
+            let timeouts = Timeouts { header: HEADER, idle: STALL, stall: STALL, silence: None };
+            state.verdict(clock.load(Relaxed), &timeouts)
+        };
+        timer.piece_waits(false);
+        timer.piece_waits(false);
+        timer.response_ends();
+        assert_eq!(order_after(59, STALL), ConnectionCommand::Serve);
+        assert_eq!(order_after(9, LEAST), ConnectionCommand::Finish);
+        timer.piece_goes(false);
+        assert_eq!(order_after(11, LEAST), ConnectionCommand::Finish, "its time begins anew");
+        drop(other);
+        assert_eq!(order_after(1, LEAST), ConnectionCommand::Abort, "nothing else is under way");
+    });
 }
 
 #[test]
