@@ -122,8 +122,8 @@ pub(super) struct Common {
     /// Worker threads, 1 to 512; the default is one for each core.
     #[arg(long, env = "NANTIAN_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(super) workers: Option<u16>,
-    /// How long a worker that has read from a connection looks for more before its core rests, up to 1s: one
-    /// that rests takes tens of microseconds to wake, and one that does not is taken. 0s is not at all.
+    /// How long a worker that has read anything looks for more before its core rests, up to 1s: one that
+    /// rests takes tens of microseconds to wake, and one that does not is taken. 0s is not at all.
     #[arg(long, env = "NANTIAN_BUSY_POLL", value_name = "DURATION", default_value = "0s", value_parser = duration::<0, 1_000>)]
     pub(super) busy_poll: Duration,
     /// Where health, metrics and configuration are served: IP:PORT or [IP]:PORT, of which [::] is every

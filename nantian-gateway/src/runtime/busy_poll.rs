@@ -10,7 +10,7 @@ thread_local! {
     static READ: OnceCell<Rc<Notify>> = const { OnceCell::new() };
 }
 
-/// Notes that this worker has read from a connection.
+/// Notes that this worker has read from a connection, or a datagram.
 pub(crate) fn note_read() {
     READ.with(|read| {
         if let Some(read) = read.get() {

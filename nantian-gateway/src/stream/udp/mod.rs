@@ -13,7 +13,10 @@ use tokio::{
 };
 
 use self::{downstream::DownstreamSocket, sessions::Sessions};
-use crate::{listen::PortKey, runtime::Worker};
+use crate::{
+    listen::PortKey,
+    runtime::{Worker, note_read},
+};
 
 /// Limits of sessions.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +79,7 @@ async fn receive(ready: io::Result<()>, downstream: &DownstreamSocket, sessions:
     let mut received = ready.and_then(|()| downstream.receive(&mut buffer));
     let mut count = 0;
     while let Ok((length, client)) = received {
+        note_read();
         sessions.pass_on(client, buffer.get(..length).unwrap_or_default());
         count += 1;
         if count == BATCH {

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     ir::Address,
     metrics::StreamShard,
-    runtime::lookup,
+    runtime::{lookup, note_read},
     stream::{StreamBackend, StreamRoute, buffers::Buffers},
     tenancy::Tenancy,
     upstream::Destination,
@@ -180,6 +180,7 @@ impl Session {
     }
 
     fn answers(&self, downstream: &DownstreamSocket, datagram: &[u8]) {
+        note_read();
         self.last.set(Instant::now());
         self.in_flight.borrow_mut().record(Outcome::Success);
         match downstream.send(datagram, &self.client) {
