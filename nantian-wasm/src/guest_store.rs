@@ -7,7 +7,7 @@ use wasmtime::{Store, TypedFunc, UpdateDeadline, WasmParams, WasmResults};
 use crate::engine::Engine;
 use crate::error::{Cause, Phase, PluginError};
 use crate::proxy_wasm::{EpochAction, ROOT, State};
-use crate::sandbox::{self, Usage};
+use crate::sandbox::{self, NO_TIME, Usage};
 
 /// Beats of the clock until a guest is asked whether it may go on.
 pub(crate) const NEXT_BEAT: u64 = 1;
@@ -65,10 +65,16 @@ impl GuestStore {
         self.inner.data_mut().usage = Usage::default();
     }
 
-    /// Enters a callback about something that a stream has asked for, which pays for it. False if it cannot.
+    /// Enters a callback of the root context about something that a stream has asked for, which pays for it.
+    /// False if it cannot.
     pub(crate) fn enter_reply(&mut self) -> bool {
-        self.enter_root(Phase::CallResponse);
-        self.inner.data_mut().charge_asker(self.limit)
+        self.enter(ROOT, Phase::CallResponse);
+        let state = self.inner.data_mut();
+        let has_time = state.usage.has_time_at(state.plugin.clock.ticks(), self.limit);
+        if !has_time {
+            state.fail_charged(NO_TIME);
+        }
+        has_time
     }
 
     pub(crate) async fn call<P, R>(&mut self, function: &TypedFunc<P, R>, params: P) -> Result<R, Cause>

@@ -108,7 +108,7 @@ impl Instance {
                 return Err(PluginError::Rejected { phase: Phase::Configure });
             }
         }
-        let _ = self.store.inner.data_mut().give_back();
+        let _ = self.give_back();
         self.next_context = ROOT + 1;
         Ok(())
     }
@@ -130,13 +130,7 @@ impl Instance {
 
     pub(crate) fn give_back(&mut self) -> Option<OwnedMutexGuard<Exchange>> {
         let is_alive = self.is_alive();
-        let state = self.store.inner.data_mut();
-        let expects_calls = state.calls.count(state.charged_context()) > 0;
-        // What waits for a guest that has trapped is to fail.
-        if let Some(exchange) = state.charged().filter(|_| is_alive) {
-            exchange.note_calls(expects_calls);
-        }
-        state.give_back()
+        self.store.inner.data_mut().give_back(is_alive)
     }
 
     /// Whether another stream finds room.
@@ -318,9 +312,8 @@ impl Instance {
         let Some(tick) = &self.guest.on_tick else { return Ok(()) };
         self.store.enter_root(Phase::Tick);
         let result = self.store.call(tick, ROOT).await;
-        let state = self.store.inner.data_mut();
-        state.expect_tick();
-        drop(state.give_back());
+        self.store.inner.data_mut().expect_tick();
+        drop(self.give_back());
         result
     }
 }

@@ -17,9 +17,8 @@ impl Instance {
         let Some(done) = &self.guest.on_done else { return Ok(true) };
         self.store.enter_root(Phase::End);
         let is_done = self.store.call(done, ROOT).await? != 0;
-        let state = self.store.inner.data_mut();
-        state.is_ending = !is_done;
-        drop(state.give_back());
+        self.store.inner.data_mut().is_ending = !is_done;
+        drop(self.give_back());
         Ok(is_done)
     }
 

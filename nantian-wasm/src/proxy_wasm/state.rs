@@ -20,7 +20,7 @@ use crate::host::Host;
 use crate::limits::Limits;
 use crate::observe::PluginLog;
 use crate::pool::Slot;
-use crate::sandbox::{Budgets, HostTrap, NO_TIME, Usage};
+use crate::sandbox::{Budgets, HostTrap, Usage};
 use crate::stream::Exchange;
 use crate::tally::Tally;
 
@@ -224,19 +224,6 @@ impl State {
         self.exchange = Some(exchange);
     }
 
-    /// Charges the stream that a reply is for from now on, if there is one. False if it has no time left, and
-    /// ends; `limit` is that of one callback.
-    pub(crate) fn charge_asker(&mut self, limit: u64) -> bool {
-        let Some(exchange) = self.reserved.as_mut() else { return true };
-        self.usage = exchange.own_ref().map(|plugin_state| plugin_state.usage).unwrap_or_default();
-        self.usage.begin_callback();
-        let has_time = self.usage.has_time_at(self.plugin.clock.ticks(), limit);
-        if !has_time {
-            exchange.fail(NO_TIME);
-        }
-        has_time
-    }
-
     /// Charges for bytes that are copied out of the guest.
     pub(crate) fn charge_from_guest(&mut self, bytes: usize) -> Result<(), HostTrap> {
         self.usage.charge_from_guest(bytes, &self.plugin.budgets)
@@ -290,11 +277,13 @@ impl State {
         self.next_tick = self.plugin.clock.ticks().saturating_add(period.max(rest));
     }
 
-    /// Takes the exchange of a context for the callback that follows; false while somebody else has it.
+    /// Takes the exchange of a context for a reply, and charges its stream from now on; false while somebody
+    /// else has it.
     pub(crate) fn reserve(&mut self, context: u32) -> bool {
         let Some(registered) = self.contexts.get(context) else { return true };
         let Some(mut exchange) = registered.exchange.try_lock_owned() else { return false };
         exchange.begin(registered.plugin_index, self.plugin.fails_open);
+        self.usage = exchange.own_ref().map(|plugin_state| plugin_state.usage).unwrap_or_default();
         (self.asker, self.reserved) = (Some(context), Some(exchange));
         true
     }
@@ -308,16 +297,21 @@ impl State {
         }
     }
 
-    /// Gives up every exchange, with what its stream has cost; the active context's comes back.
-    pub(crate) fn give_back(&mut self) -> Option<OwnedMutexGuard<Exchange>> {
+    /// Gives up every exchange, with what its stream has cost and whether it expects calls, unless the guest
+    /// has trapped: what waits for it is to fail. The active context's comes back.
+    pub(crate) fn give_back(&mut self, is_alive: bool) -> Option<OwnedMutexGuard<Exchange>> {
         self.choose_active();
         self.received = None;
+        let expects_calls = self.calls.count(self.charged_context()) > 0;
         self.asker = None;
         let usage = std::mem::take(&mut self.usage);
-        if let Some(plugin_state) =
-            self.reserved.as_mut().or(self.exchange.as_mut()).and_then(|exchange| exchange.own())
-        {
-            plugin_state.usage = usage;
+        if let Some(exchange) = self.reserved.as_mut().or(self.exchange.as_mut()) {
+            if let Some(plugin_state) = exchange.own() {
+                plugin_state.usage = usage;
+            }
+            if is_alive {
+                exchange.note_calls(expects_calls);
+            }
         }
         if let Some(mut exchange) = self.reserved.take() {
             exchange.notify();
@@ -375,7 +369,7 @@ impl State {
     }
 
     /// The context that the callback is for.
-    pub(crate) fn charged_context(&self) -> u32 {
+    fn charged_context(&self) -> u32 {
         self.asker.unwrap_or(self.active)
     }
 

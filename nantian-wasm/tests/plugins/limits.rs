@@ -221,6 +221,22 @@ fn stream_keeps_so_many_properties_whichever_callbacks_set_them() {
     assert_eq!(status.traps.total(), 0, "clients may have sent what it sets");
 }
 
+#[test]
+fn stream_pays_for_its_call_outs_though_its_guest_hears_of_no_reply() {
+    let engine = Engine::new().unwrap().0;
+    let guest = PROPERTIES.replace("proxy_on_http_call_response", "nobody");
+    let (plugin, outside) = calling(&engine, &guest);
+    let stream = begin(&plugin);
+    let replies = std::mem::take(&mut *outside.http.lock().unwrap());
+    for reply in replies {
+        reply.send(Ok(HttpCallResponse::new(Response::new(Bytes::new()), HeaderMap::new())));
+    }
+    drop(stream);
+    engine.maintain();
+    let peaks = plugin.status().peaks;
+    assert_eq!(peaks.iter().find(|peak| peak.what == "call-outs").unwrap().used, 3);
+}
+
 /// Names of two bytes and no values: they cost what the host keeps beside them.
 #[test]
 fn properties_are_few_however_short_they_are() {

@@ -521,15 +521,18 @@ fn headers_that_wait_for_a_body_which_a_hook_leaves_out_wait_for_call_outs_and_n
     let text = ASKING.replace(r#"(func (export "proxy_on_log")"#, watched);
     let text = text.replace("version_0_2_1", "version_0_2_100").replace("MORE", "");
     let text = text.replace("HELD", "proxy_on_response_headers");
-    let rows: [(&str, IsRight); 4] = [
-        ("", |action| matches!(action, Action::Continue)),
-        ("(call $answer)", |action| matches!(action, Action::Respond(_))),
-        ("(call $call)", |action| matches!(action, Action::Pending)),
-        ("(unreachable)", |action| matches!(action, Action::Fail(_))),
+    let heard = "proxy_on_http_call_response";
+    let rows: [(&str, &str, IsRight); 5] = [
+        (heard, "", |action| matches!(action, Action::Continue)),
+        ("nobody", "", |action| matches!(action, Action::Continue)),
+        (heard, "(call $answer)", |action| matches!(action, Action::Respond(_))),
+        (heard, "(call $call)", |action| matches!(action, Action::Pending)),
+        (heard, "(unreachable)", |action| matches!(action, Action::Fail(_))),
     ];
-    for (reply, is_right) in rows {
+    for (callback, reply, is_right) in rows {
         let hooks = Hooks::ALL.with_on_stream_chunk(false);
-        let (_engine, plugin, host) = later_with(hooks, &text.replace("REPLY", reply));
+        let text = text.replace(heard, callback).replace("REPLY", reply);
+        let (_engine, plugin, host) = later_with(hooks, &text);
         let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
         let mut request = Request::new(()).into_parts().0;
         assert!(matches!(stream.on_request_headers(&mut request, true), Action::Continue));
