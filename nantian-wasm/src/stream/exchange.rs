@@ -276,12 +276,15 @@ impl Exchange {
     }
 
     /// Notes whether call-outs of the guest for the stream are under way. A response that waits for these
-    /// and nothing else, goes on when they are over.
+    /// and nothing else, goes on when they are over; the request stays in the hands of the guest, which has
+    /// continued nothing.
     pub(crate) fn note_calls(&mut self, expects_calls: bool) {
         let Some(own) = self.own() else { return };
         own.expects_calls = expects_calls;
-        if own.messages.response.waits_for_calls && !expects_calls {
-            self.resume(Direction::Response);
+        let response = &mut own.messages.response;
+        if response.waits_for_calls && !expects_calls && response.pause.is_held() {
+            response.pause = Pause::Over;
+            self.is_touched = true;
         }
     }
 

@@ -551,6 +551,40 @@ fn headers_that_wait_for_a_body_which_a_hook_leaves_out_wait_for_call_outs_and_n
 }
 
 #[test]
+fn request_that_is_held_stays_with_its_guest_when_call_outs_that_a_response_has_waited_for_are_over() {
+    let imports = r#"(module
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_tick_period_milliseconds" (func $period (param i32) (result i32)))"#;
+    let callbacks = r#"(func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (i32.eqz (call $period (i32.const 10))))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0))
+        (func (export "proxy_on_tick") (param i32)
+            (drop (call $become (i32.const 2)))
+            (drop (call $add (i32.const 1) (i32.const 100) (i32.const 4) (i32.const 100) (i32.const 4)))
+            (drop (call $continue (i32.const 0))))
+        (func (export "proxy_on_log")"#;
+    let text = ASKING.replace("(module", imports).replace(r#"(func (export "proxy_on_log")"#, callbacks);
+    let text = text.replace("version_0_2_1", "version_0_2_100").replace("MORE", "").replace("REPLY", "");
+    let text = text.replace("HELD", "proxy_on_response_headers");
+    let (engine, plugin, host) = later_with(Hooks::ALL.with_on_stream_chunk(false), &text);
+    let mut stream = StreamContext::new([plugin].into(), StreamInfo::default());
+    let mut request = Request::post("/").body(()).unwrap().into_parts().0;
+    assert!(matches!(stream.on_request_headers(&mut request, false), Action::Continue));
+    let mut chunk = Bytes::from_static(b"part");
+    assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Pending));
+    let response = Response::builder().header("content-type", "text/event-stream").body(()).unwrap();
+    let mut response = response.into_parts().0;
+    assert!(matches!(stream.on_response_headers(&mut response, false), Action::Pending));
+    host.answer();
+    assert!(matches!(stream.on_response_headers(&mut response, false), Action::Continue));
+    (0..20).for_each(|_| engine.tick());
+    engine.maintain();
+    assert!(matches!(stream.on_request_body(&mut chunk, true), Action::Continue));
+    assert_eq!(stream.take_request_trailers().unwrap()["auth"], "auth");
+}
+
+#[test]
 fn messages_without_bodies_that_were_held_have_none() {
     let (engine, plugin, host) = holding();
     let answering = std::thread::spawn(move || {
