@@ -57,9 +57,10 @@ pub struct WasmPluginSpec {
         transform = enforcing(LIST_RULES)
     )]
     pub target_refs: Vec<TargetRef>,
-    /// Which moments the module is called at. Without onStreamChunk it is shown the headers of streamed
-    /// responses (server-sent events, NDJSON, gRPC) but no body, and holds them for none: they go on when the
-    /// call-outs that it has made for them are over.
+    /// Which moments the module is called at. With onResponse and without onStreamChunk it is shown the
+    /// headers of streamed responses (server-sent events, NDJSON, gRPC) but no body. Headers that it holds
+    /// until the body comes (by allowOnHeadersStopIteration, or as modules made for Higress do) go on when
+    /// its call-outs for the stream are over; others wait until it continues them.
     ///
     /// Default: all that the module exports. Source: `spec.hooks`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

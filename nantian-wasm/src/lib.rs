@@ -88,7 +88,8 @@
 //! * Continuing a message that is not held has no effect, unless the callback that does so holds it, and
 //!   neither have answers for the root context, or while a stream is logged and deleted.
 //! * The end of a body cannot be withheld by discarding it, unless a call-out is under way.
-//! * Headers that a plugin holds until it is shown the body (`StopIteration`) wait until it continues them if
+//! * Headers that a plugin holds until it is shown the body (`StopIteration`, where
+//!   [that is what it means](PluginConfig::allow_on_headers_stop_iteration)) wait until it continues them if
 //!   it has no callback for bodies: it must be waiting for something else. If it has one and [`Hooks`] leave
 //!   it out they wait for the call-outs that it has made for the stream, and go on when these are over.
 //! * A held body is shown once more, as its end, before trailers.

@@ -15,10 +15,11 @@ pub struct Hooks {
     /// Response headers, body and trailers; of responses that are streaming by their content type the headers
     /// only. Default: true.
     ///
-    /// Without [`on_stream_chunk`](Self::on_stream_chunk) these wait for no body: a guest that holds them for
-    /// it (`StopIteration`) holds them until its call-outs for the stream are over, and not at all if there
-    /// are none. One that judges streams by anything else needs that hook, or holds them altogether
-    /// (`StopAllIterationAndWatermark`).
+    /// Without [`on_stream_chunk`](Self::on_stream_chunk) these wait for no body: a guest that holds them
+    /// until it comes (`StopIteration`, where
+    /// [that is what it means](crate::PluginConfig::allow_on_headers_stop_iteration)) holds them until its
+    /// call-outs for the stream are over, and not at all if there are none. One that judges streams by
+    /// anything else needs that hook, or holds them altogether (`StopAllIterationAndWatermark`).
     pub on_response: bool,
     /// Headers and body frames of streaming responses: by their content type (server-sent events, NDJSON,
     /// gRPC), or those without a content-length whose client accepts server-sent events. Default: true.
