@@ -244,20 +244,18 @@ impl Plugin {
         on_stream_chunk && !on_response || self.inner.module.abi() == Abi::Pingora
     }
 
-    /// Whether the guest has a callback for bodies of this direction.
+    /// Whether the guest has a callback for bodies of this direction that may be called.
     pub(crate) fn has_body_callback(&self, direction: Direction) -> bool {
-        let traits = self.inner.module.traits();
-        let (request, response) = (traits.has_request_body, traits.has_response_body);
-        if direction == Direction::Request { request } else { response }
+        self.inner.module.traits().has_body_callback(direction, &self.inner.plugin.capabilities)
     }
 
-    /// Whether it has one that runs.
+    /// Whether it is to be shown bodies or trailers of this direction.
     pub(crate) fn wants_body(&self, direction: Direction, streaming: Streaming) -> bool {
         let is_on = match direction {
             Direction::Request => self.hooks().on_request,
             Direction::Response => self.hooks().wants_response_body(streaming),
         };
-        is_on && self.has_body_callback(direction)
+        is_on && self.inner.module.traits().looks_behind_headers(direction)
     }
 
     /// Takes an instance for a new stream.

@@ -5,11 +5,13 @@ use wasmparser::{
     FuncType, Parser, Payload, TypeRef, TypeSectionReader, ValType,
 };
 
+use crate::config::Capabilities;
 use crate::error::ModuleError;
 use crate::proxy_wasm::{
     Abi, GET_BODY, GUEST_EXPORTS, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, PINGORA, PINGORA_EXPORTS,
 };
 use crate::sandbox::MAX_TABLE_ELEMENTS;
+use crate::stream::Direction;
 
 /// Largest module accepted, in bytes.
 pub(super) const MAX_BYTES: u64 = 32 << 20;
@@ -47,6 +49,9 @@ const RUN_BEFORE: [&str; 5] = [
     "proxy_on_request_headers",
 ];
 
+const REQUEST_BODY: &str = "proxy_on_request_body";
+const RESPONSE_BODY: &str = "proxy_on_response_body";
+
 /// What the bytes say about the guest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Traits {
@@ -59,10 +64,11 @@ pub(crate) struct Traits {
     pub(crate) outlives_request: bool,
     /// The guest is called for something else than its streams, and can do something to them then.
     pub(crate) may_interrupt: bool,
-    /// The guest has a callback for request bodies or their trailers.
-    pub(crate) has_request_body: bool,
-    /// The guest has a callback for response bodies or their trailers.
-    pub(crate) has_response_body: bool,
+    /// Callbacks that the guest has.
+    has_request_body: bool,
+    has_request_trailers: bool,
+    has_response_body: bool,
+    has_response_trailers: bool,
     /// The guest's hooks look at bodies ([`Abi::Pingora`]).
     pub(crate) reads_body: bool,
 }
@@ -85,7 +91,9 @@ struct Survey<'a> {
     outlives_request: bool,
     may_interrupt: bool,
     has_request_body: bool,
+    has_request_trailers: bool,
     has_response_body: bool,
+    has_response_trailers: bool,
     /// It imports something from [`PINGORA`].
     is_pingora: bool,
     reads_body: bool,
@@ -147,6 +155,28 @@ pub(super) fn elements(section: ElementSectionReader<'_>) -> Result<u64, BinaryR
 fn signature(params: &[ValType], results: &[ValType]) -> String {
     let list = |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!("({}) -> ({})", list(params), list(results))
+}
+
+// === impl Traits ===
+
+impl Traits {
+    /// Whether the guest has a callback for bodies of this direction that may be called.
+    pub(crate) fn has_body_callback(&self, direction: Direction, capabilities: &Capabilities) -> bool {
+        let (has_body, name) = match direction {
+            Direction::Request => (self.has_request_body, REQUEST_BODY),
+            Direction::Response => (self.has_response_body, RESPONSE_BODY),
+        };
+        // Hooks of the other ABI wait for no body where they may not be called.
+        has_body && (self.abi == Abi::Pingora || capabilities.allow(name))
+    }
+
+    /// Whether it has one for them or their trailers.
+    pub(crate) fn looks_behind_headers(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Request => self.has_request_body || self.has_request_trailers,
+            Direction::Response => self.has_response_body || self.has_response_trailers,
+        }
+    }
 }
 
 // === impl Survey ===
@@ -235,8 +265,10 @@ impl Survey<'_> {
         match name {
             "_initialize" => self.has_initialize = true,
             "main" => self.main = Some(index),
-            "proxy_on_request_body" | "proxy_on_request_trailers" => self.has_request_body = true,
-            "proxy_on_response_body" | "proxy_on_response_trailers" => self.has_response_body = true,
+            REQUEST_BODY => self.has_request_body = true,
+            "proxy_on_request_trailers" => self.has_request_trailers = true,
+            RESPONSE_BODY => self.has_response_body = true,
+            "proxy_on_response_trailers" => self.has_response_trailers = true,
             _ => {}
         }
         // A guest can look at the streams it serves in any callback, its own or that of another.
@@ -296,7 +328,9 @@ impl Survey<'_> {
             outlives_request: self.outlives_request,
             may_interrupt: self.may_interrupt,
             has_request_body: self.has_request_body,
+            has_request_trailers: self.has_request_trailers,
             has_response_body: self.has_response_body,
+            has_response_trailers: self.has_response_trailers,
             reads_body: false,
         })
     }
@@ -318,7 +352,9 @@ impl Survey<'_> {
             outlives_request: has_response || has_chunk,
             may_interrupt: false,
             has_request_body: self.reads_body && has(ON_REQUEST),
+            has_request_trailers: false,
             has_response_body: has_chunk || (self.reads_body && has_response),
+            has_response_trailers: false,
             reads_body: self.reads_body,
         })
     }
