@@ -21,7 +21,7 @@ pub(crate) use self::reply::{ReplyAddress, ReplyRunner};
 /// The thread of [upkeep](crate::EngineThreads::upkeep) is one of them, and has no runtime: `tokio::spawn`
 /// panics there. Whoever makes calls with tokio keeps a handle of the runtime. A method that panics has
 /// failed, as if it had said [`CallError::Unavailable`], or no; so has a [`GrpcStream`], also where it is
-/// dropped. The guest and the thread go on.
+/// dropped, and its call is over. The guest and the thread go on.
 ///
 /// ```
 /// use std::collections::HashMap;

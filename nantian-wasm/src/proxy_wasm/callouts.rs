@@ -18,8 +18,8 @@ use super::protobuf;
 use super::state::State;
 use crate::error::Cause;
 use crate::host::{
-    CallError, ForeignError, GrpcCall, GrpcReplies, HttpCall, HttpReply, ReplyAddress, ReplyRunner,
-    unless_it_panics,
+    CallError, ForeignError, GrpcCall, GrpcReplies, GrpcStream, HttpCall, HttpReply, ReplyAddress,
+    ReplyRunner, unless_it_panics,
 };
 use crate::observe;
 
@@ -209,14 +209,12 @@ pub(super) fn grpc_send(
     }
     // The guest hears of a message that is not sent, in one of the words that its SDK knows.
     let message = counted(caller, message).ok_or(Status::BadArgument)?;
-    let stream = caller.data_mut().calls.grpc_stream(id).ok_or(Status::NotFound)?;
-    let sent = unless_it_panics(|| {
+    on_stream(caller, id, Status::BadArgument, |stream| {
         stream.send(message);
         if end_of_stream != 0 {
             stream.close();
         }
-    });
-    sent.ok_or_else(|| Status::BadArgument.into())
+    })
 }
 
 pub(super) fn grpc_cancel(caller: &mut Caller<'_, State>, id: u32) -> Result<(), HostCallError> {
@@ -229,8 +227,24 @@ pub(super) fn grpc_close(caller: &mut Caller<'_, State>, id: u32) -> Result<(), 
     if known_grpc(id)? == CallKind::GrpcCall {
         return grpc_cancel(caller, id);
     }
-    let stream = caller.data_mut().calls.grpc_stream(id).ok_or(Status::NotFound)?;
-    unless_it_panics(|| stream.close()).ok_or_else(|| Status::NotFound.into())
+    on_stream(caller, id, Status::NotFound, |stream| stream.close())
+}
+
+/// Has something done by the sending half of a call. One that panics ends the call, of which the guest might
+/// never hear more, and is this status.
+fn on_stream(
+    caller: &mut Caller<'_, State>,
+    id: u32,
+    panicked: Status,
+    act: impl FnOnce(&mut Box<dyn GrpcStream>),
+) -> Result<(), HostCallError> {
+    let calls = &mut caller.data_mut().calls;
+    let stream = calls.grpc_stream(id).ok_or(Status::NotFound)?;
+    if unless_it_panics(|| act(stream)).is_none() {
+        calls.remove_grpc(id);
+        return Err(panicked.into());
+    }
+    Ok(())
 }
 
 /// Does nothing but tell the log: routes are chosen before plugins run.

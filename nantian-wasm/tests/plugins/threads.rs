@@ -169,11 +169,11 @@ fn host_that_panics_has_made_no_call_and_upkeep_goes_on() {
     assert_eq!(send([plugin], get("/")).status(), 200);
 }
 
-/// A plugin that opens a stream over gRPC in each tick, and cancels it.
-fn streaming_by(engine: &Engine, host: impl Host) -> Plugin {
+/// A plugin that opens a stream over gRPC in each tick, and has it end by this host call.
+fn streaming_by(engine: &Engine, end: &str, host: impl Host) -> Plugin {
     let text = r#"(module
         (import "env" "proxy_grpc_stream" (func $open (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
-        (import "env" "proxy_grpc_cancel" (func $cancel (param i32) (result i32)))
+        (import "env" "END" (func $end (param i32) (result i32)))
         (import "env" "proxy_set_tick_period_milliseconds" (func $period (param i32) (result i32)))
         (memory (export "memory") 1)
         (data (i32.const 100) "\0a\06\0a\04auth")
@@ -183,8 +183,9 @@ fn streaming_by(engine: &Engine, host: impl Host) -> Plugin {
         (func (export "proxy_on_tick") (param i32)
             (drop (call $open (i32.const 100) (i32.const 8) (i32.const 104) (i32.const 4)
                 (i32.const 104) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 8)))
-            (drop (call $cancel (i32.load (i32.const 8))))))"#;
-    let module = Module::compile(engine, &wat::parse_str(text).unwrap(), None).unwrap();
+            (drop (call $end (i32.load (i32.const 8))))))"#;
+    let module = wat::parse_str(text.replace("END", end)).unwrap();
+    let module = Module::compile(engine, &module, None).unwrap();
     let config = PluginConfig::new("streams").with_instances(NonZeroUsize::MIN);
     let config = config.with_sandbox(Sandbox::default().with_allow_network(true));
     Plugin::with_host(&module, config, host).unwrap()
@@ -209,7 +210,7 @@ impl Host for Keeping {
 #[test]
 fn call_of_a_host_that_panics_is_over() {
     let engine = Engine::new().unwrap().0;
-    let plugin = streaming_by(&engine, Keeping::default());
+    let plugin = streaming_by(&engine, "proxy_grpc_cancel", Keeping::default());
     for _ in 0..300 {
         engine.tick();
         engine.maintain();
@@ -219,7 +220,7 @@ fn call_of_a_host_that_panics_is_over() {
     assert_eq!(refused["too_many"], 0);
 }
 
-/// Has no answer to whether it may run guests, and opens streams that panic when they are cancelled.
+/// Has no answer to whether it may run guests; its streams panic when they are closed or cancelled.
 #[derive(Default)]
 struct Fragile {
     opened: AtomicUsize,
@@ -240,7 +241,10 @@ struct FragileStream;
 
 impl GrpcStream for FragileStream {
     fn send(&mut self, _: Bytes) {}
-    fn close(&mut self) {}
+
+    fn close(&mut self) {
+        panic!("closed")
+    }
 }
 
 impl Drop for FragileStream {
@@ -250,15 +254,19 @@ impl Drop for FragileStream {
 }
 
 #[test]
-fn stream_that_panics_when_it_is_cancelled_ends_nothing_else() {
-    let engine = Engine::new().unwrap().0;
-    let host = Arc::<Fragile>::default();
-    let plugin = streaming_by(&engine, Arc::clone(&host));
-    for _ in 0..20 {
-        engine.tick();
-        engine.maintain();
+fn stream_that_panics_when_it_is_closed_or_cancelled_is_over_and_ends_nothing_else() {
+    for end in ["proxy_grpc_close", "proxy_grpc_cancel"] {
+        let engine = Engine::new().unwrap().0;
+        let host = Arc::<Fragile>::default();
+        let plugin = streaming_by(&engine, end, Arc::clone(&host));
+        for _ in 0..300 {
+            engine.tick();
+            engine.maintain();
+        }
+        assert!(host.opened.load(Ordering::Relaxed) > 16, "{end}");
+        let status = plugin.status();
+        assert_eq!((status.refused_calls["too_many"], status.traps.total()), (0, 0), "{end}");
     }
-    assert_eq!((host.opened.load(Ordering::Relaxed), plugin.status().traps.total()), (2, 0));
 }
 
 /// Drops the body of a response while a guest runs with the same stream.
