@@ -91,7 +91,9 @@
 //! * Headers that a plugin holds until it is shown the body (`StopIteration`, where
 //!   [that is what it means](PluginConfig::allow_on_headers_stop_iteration)) wait until it continues them if
 //!   it has no callback for bodies: it must be waiting for something else. If it has one and [`Hooks`] leave
-//!   it out they wait for the call-outs that it has made for the stream, and go on when these are over.
+//!   it out they wait for the call-outs that it has made for the stream, and go on when these are over. A
+//!   stream over gRPC is over when it is closed, not when its messages have come. What a plugin ends in a
+//!   tick, or in a callback of another stream, counts until the next callback or reply of this one.
 //! * A held body is shown once more, as its end, before trailers.
 //! * Adding to a pseudo header replaces it. Replacing all headers keeps pseudo headers that the plugin left
 //!   out. One that it removes is hidden from plugins: without a path or a method a request is answered as in
