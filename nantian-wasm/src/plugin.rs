@@ -244,9 +244,9 @@ impl Plugin {
         on_stream_chunk && !on_response || self.inner.module.abi() == Abi::Pingora
     }
 
-    /// Whether the guest has a callback for bodies of this direction that may be called.
+    /// Whether the guest has a callback for bodies of this direction.
     pub(crate) fn has_body_callback(&self, direction: Direction) -> bool {
-        self.inner.module.traits().has_body_callback(direction, &self.inner.plugin.capabilities)
+        self.inner.module.traits().has_body_callback(direction)
     }
 
     /// Whether it is to be shown bodies or trailers of this direction.

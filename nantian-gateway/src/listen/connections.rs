@@ -118,10 +118,11 @@ impl Connections {
     pub(crate) fn tick(&self, timeouts: &Timeouts) {
         let now = self.inner.clock.load(Relaxed).wrapping_add(1);
         self.inner.clock.store(now, Relaxed);
+        let response = self.inner.untaken.next_patience(self.inner.patience.get(), timeouts.stall);
         let patience = Patience {
             upload: timeouts.stall,
-            response: self.inner.untaken.next_patience(self.inner.patience.get(), timeouts.stall),
-            finish: timeouts.header,
+            response,
+            finish: response.max(timeouts.header),
             is_memory_scarce: self.inner.body_memory.is_scarce(),
         };
         self.inner.patience.set(patience.response);

@@ -22,7 +22,7 @@ const COUNTED: Duration = Duration::from_secs(1);
 const FALL: u32 = 60;
 
 /// What every client has to take the next bytes, however many do not.
-const LEAST: Duration = Duration::from_secs(2);
+pub(super) const LEAST: Duration = Duration::from_secs(2);
 
 /// The responses of all workers that their clients do not take; its clones share them.
 #[derive(Debug, Clone)]

@@ -161,8 +161,9 @@ async fn responses_that_are_over_and_not_taken_end_their_connection_in_time() {
     let mut settings = Builder::new(TokioExecutor::new());
     settings.initial_stream_window_size(1);
     // Room for what sixteen of them hold.
-    let scarce = ["--stall-timeout", "1h", "--max-body-memory-bytes", "4194304"];
-    for (options, count) in [(&["--stall-timeout", "1s"][..], 1), (&scarce[..], 24)] {
+    let scarce = ["--header-timeout", "1s", "--stall-timeout", "1h", "--max-body-memory-bytes", "4194304"];
+    for (options, count) in [(&["--header-timeout", "1s", "--stall-timeout", "1s"][..], 1), (&scarce[..], 24)]
+    {
         let world = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]);
         let gateway = world.options(options).start().await;
         let mut client = client_of(&gateway, &settings).await;

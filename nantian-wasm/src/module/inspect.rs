@@ -5,7 +5,6 @@ use wasmparser::{
     FuncType, Parser, Payload, TypeRef, TypeSectionReader, ValType,
 };
 
-use crate::config::Capabilities;
 use crate::error::ModuleError;
 use crate::proxy_wasm::{
     Abi, GET_BODY, GUEST_EXPORTS, ON_REQUEST, ON_RESPONSE, ON_STREAM_CHUNK, PINGORA, PINGORA_EXPORTS,
@@ -48,9 +47,6 @@ const RUN_BEFORE: [&str; 5] = [
     "proxy_on_configure",
     "proxy_on_request_headers",
 ];
-
-const REQUEST_BODY: &str = "proxy_on_request_body";
-const RESPONSE_BODY: &str = "proxy_on_response_body";
 
 /// What the bytes say about the guest.
 #[derive(Debug, Clone, Copy)]
@@ -160,14 +156,12 @@ fn signature(params: &[ValType], results: &[ValType]) -> String {
 // === impl Traits ===
 
 impl Traits {
-    /// Whether the guest has a callback for bodies of this direction that may be called.
-    pub(crate) fn has_body_callback(&self, direction: Direction, capabilities: &Capabilities) -> bool {
-        let (has_body, name) = match direction {
-            Direction::Request => (self.has_request_body, REQUEST_BODY),
-            Direction::Response => (self.has_response_body, RESPONSE_BODY),
-        };
-        // Hooks of the other ABI wait for no body where they may not be called.
-        has_body && (self.abi == Abi::Pingora || capabilities.allow(name))
+    /// Whether the guest has a callback for bodies of this direction.
+    pub(crate) fn has_body_callback(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Request => self.has_request_body,
+            Direction::Response => self.has_response_body,
+        }
     }
 
     /// Whether it has one for them or their trailers.
@@ -265,9 +259,9 @@ impl Survey<'_> {
         match name {
             "_initialize" => self.has_initialize = true,
             "main" => self.main = Some(index),
-            REQUEST_BODY => self.has_request_body = true,
+            "proxy_on_request_body" => self.has_request_body = true,
             "proxy_on_request_trailers" => self.has_request_trailers = true,
-            RESPONSE_BODY => self.has_response_body = true,
+            "proxy_on_response_body" => self.has_response_body = true,
             "proxy_on_response_trailers" => self.has_response_trailers = true,
             _ => {}
         }

@@ -1,9 +1,7 @@
 //! Request and response headers, answers, and what must never reach the wire.
 
 use http::{HeaderValue, Request, Response, Version};
-use nantian_wasm::{
-    Action, Capabilities, Engine, FailurePolicy, Hooks, PluginConfig, StreamContext, StreamInfo,
-};
+use nantian_wasm::{Action, Engine, FailurePolicy, Hooks, PluginConfig, StreamContext, StreamInfo};
 
 use crate::support::{Seen, configured, data, exchange, frames, get, plugin, plugin_of, send};
 
@@ -91,11 +89,10 @@ fn plugin_that_holds_headers_is_shown_the_body_only_where_that_is_allowed() {
 
 #[test]
 fn headers_wait_for_no_body_that_a_hook_leaves_out_but_for_a_guest_that_looks_at_none() {
-    let answered_with = |guest: &str, hooks: Hooks, capabilities: Capabilities, content_type: &str| {
+    let answered = |guest: &str, hooks: Hooks, content_type: &str| {
         let plugin = plugin_of(&Engine::new().unwrap().0, &wat::parse_str(guest).unwrap(), |config| {
             config.allow_on_headers_stop_iteration = true;
             config.hooks = hooks.with_on_request(false);
-            config.capabilities = capabilities;
         });
         let mut stream = StreamContext::new([plugin.unwrap()].into(), StreamInfo::default());
         let mut request = Request::new(()).into_parts().0;
@@ -103,17 +100,12 @@ fn headers_wait_for_no_body_that_a_hook_leaves_out_but_for_a_guest_that_looks_at
         let response = Response::builder().header("content-type", content_type).body(()).unwrap();
         stream.on_response_headers(&mut response.into_parts().0, false)
     };
-    let answered = |guest: &str, hooks: Hooks, content_type: &str| {
-        answered_with(guest, hooks, Capabilities::default(), content_type)
-    };
     let no_streams = Hooks::ALL.with_on_stream_chunk(false);
     let events = "text/event-stream";
     assert!(matches!(answered(HOLDS_HEADERS, no_streams, events), Action::Continue));
     assert!(matches!(answered(HOLDS_HEADERS, no_streams, "text/plain"), Action::Hold));
     assert!(matches!(answered(HOLDS_HEADERS, Hooks::ALL, events), Action::Hold));
     let without_callbacks = HOLDS_HEADERS.replace("_body\")", "_nobody\")");
-    let headers_alone = Capabilities::only(["proxy_on_response_headers"]);
-    assert!(matches!(answered_with(HOLDS_HEADERS, Hooks::ALL, headers_alone, "text/plain"), Action::Pending));
     let trailers = r#"(func (export "proxy_on_response_trailers") (param i32 i32) (result i32) (i32.const 0))
         (export "proxy_on_request_headers""#;
     let trailers_alone = without_callbacks.replace(r#"(export "proxy_on_request_headers""#, trailers);

@@ -21,7 +21,7 @@ use super::{
     held_upload::HeldUpload,
     state::{ConnectionCommand, InFlight, State},
     tick::{TICK, Wait},
-    untaken::Untaken,
+    untaken::{LEAST, Untaken},
 };
 use crate::runtime::spawn_local;
 
@@ -252,11 +252,12 @@ impl StallTimer {
     }
 
     /// How long the client may take none of the pieces that were handed over: while some are left from before
-    /// it had less time, as long as for so many bytes in small ones. Streams take turns by whole pieces.
+    /// it had less time, at least as long as for so many bytes in small ones. Streams take turns by whole
+    /// pieces.
     fn response_limit(&self, patience: &Patience) -> Duration {
         match self.large_pieces.get() {
             0 => patience.response,
-            _ => patience.response.saturating_mul(LARGE).min(patience.upload),
+            _ => patience.response.max(LEAST * LARGE).min(patience.upload),
         }
     }
 
@@ -274,7 +275,7 @@ impl StallTimer {
             self.given_up.set(Wait(now));
         }
         if self.given_up.get() != Wait::NONE {
-            let is_last = state.expects_head() || self.given_up.get().is_over(now, limit);
+            let is_last = self.given_up.get().is_over(now, limit);
             state.give_later(if is_last { ConnectionCommand::Abort } else { ConnectionCommand::Finish });
         }
     }
