@@ -143,7 +143,8 @@ impl Prepared {
         self.may_fit
     }
 
-    /// What the provider is not told of the request: in its own dialect that is reasoning of another family.
+    /// What the provider is not told of the request: in its own dialect reasoning of another family, and what
+    /// it is known to refuse, or has refused.
     pub fn losses(&self) -> &Losses {
         self.translation().map_or(&self.lost, Translation::losses)
     }

@@ -196,7 +196,7 @@ pub(super) struct Common {
     pub(super) idle_timeout: Duration,
     /// How long a client may neither send the next bytes of a body nor take the next bytes of a response
     /// (over HTTP/2, the next 16 KiB of each), and a backend not take the next bytes of an upload, 100ms to
-    /// 24h.
+    /// 24h. Clients have less where --max-body-memory-bytes says so.
     #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration::<TICK, DAY>)]
     pub(super) stall_timeout: Duration,
     /// How long an upgraded connection, such as a WebSocket, or one of a TLSRoute or TCPRoute, may be silent

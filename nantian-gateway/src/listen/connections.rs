@@ -21,7 +21,7 @@ use super::{
     stall_timer::{Patience, StallTimer, StallTimers},
     state::{ConnectionCommand, State, Timeouts, TunnelGuard},
     tick::TICK,
-    untaken::Untaken,
+    untaken::{MOST_HELD, Untaken},
 };
 use crate::snapshot::StreamBinding;
 
@@ -94,7 +94,7 @@ impl Connections {
         Registration { connections: self.clone(), key, state }
     }
 
-    /// The pace of a request that has begun.
+    /// The timer of a request that has begun.
     pub(super) fn timer(&self) -> Rc<StallTimer> {
         self.inner.timers.begin()
     }
@@ -130,7 +130,7 @@ impl Connections {
         let timeouts_of_connections = Timeouts { stall: patience.response, ..*timeouts };
         let mut untaken = 0;
         for (_, entry) in &*self.inner.entries.borrow() {
-            untaken += u32::from(entry.state.is_untaken(now));
+            untaken += u32::from(entry.state.is_untaken(now)) * MOST_HELD;
             match entry.state.verdict(now, &timeouts_of_connections) {
                 ConnectionCommand::Serve if now >= entry.drains_at => {
                     if entry.state.order() == ConnectionCommand::Serve {

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{
-    stall_timer::{LARGE, StallTimer},
+    stall_timer::{SMALL_IN_LARGE, StallTimer},
     state::InFlight,
 };
 use crate::{body::BoxError, observe::ObservedBody, policy};
@@ -21,7 +21,7 @@ use crate::{body::BoxError, observe::ObservedBody, policy};
 const PIECE: usize = 16_384;
 
 /// The most while it has less time than that: of a slow line that many streams share each one has its part.
-const SMALL_PIECE: usize = PIECE / LARGE as usize;
+const SMALL_PIECE: usize = PIECE / SMALL_IN_LARGE as usize;
 
 /// The body of a response on its way to the client.
 pub(super) struct ReplyBody {

@@ -67,7 +67,7 @@ impl ConnectionService {
         Self { key, worker, peer, state, streams: Some(streams), unread: None }
     }
 
-    /// Finds the route of a request and starts it; `pace` is that of its HTTP/2 stream, or of an upload.
+    /// Finds the route of a request and starts it; `timer` is that of its HTTP/2 stream, or of an upload.
     fn route(
         &self,
         request: Request<Incoming>,

@@ -10,9 +10,12 @@ use std::{
 
 use super::tick::Wait;
 
-/// What a response that its client does not take holds at most, in bytes: what its backend may have sent,
+/// The bytes of which is counted how many are held.
+const UNIT: u64 = 16 * 1024;
+
+/// What a response that its client does not take holds at most, in units: what its backend may have sent,
 /// what is on hand of it, and what the client's connection has taken of that.
-const HELD: u64 = 256 * 1024;
+pub(super) const MOST_HELD: u32 = 16;
 
 /// It counts when its client has taken nothing for so long: who goes on reading is soon served.
 const COUNTED: Duration = Duration::from_secs(1);
@@ -36,7 +39,7 @@ pub(crate) struct Untaken {
 impl Untaken {
     /// They are to hold no more than `bytes` together.
     pub(crate) fn within(bytes: u64) -> Self {
-        let most = u32::try_from(bytes / HELD).unwrap_or(u32::MAX);
+        let most = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX);
         Self { count: Arc::default(), most: most.max(2) }
     }
 
@@ -45,7 +48,7 @@ impl Untaken {
         since.is_over(now, COUNTED)
     }
 
-    /// A worker has as many as `count`, and had as many as `before` when this was told last.
+    /// Of a worker they hold `count` units, and held `before` when this was told last.
     pub(super) fn tell(&self, before: u32, count: u32) {
         self.count.fetch_add(count.wrapping_sub(before), Relaxed);
     }
@@ -71,7 +74,7 @@ mod tests {
     #[test]
     fn clients_have_less_time_the_more_of_them_take_nothing() {
         let stall = Duration::from_secs(60);
-        let untaken = Untaken::within(100 * HELD);
+        let untaken = Untaken::within(100 * UNIT);
         let workers = [untaken.clone(), untaken];
         let mut before = [0; 2];
         for (counts, seconds) in

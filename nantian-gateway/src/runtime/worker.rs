@@ -32,8 +32,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) max_request_body: u64,
     /// Memory for the bodies that are read whole, of all workers together. Default: 268435456.
     pub(crate) body_memory: BodyMemory,
-    /// What the responses may hold that clients do not take, of all workers together, before these have less
-    /// than the stall timeout. Default: 268435456.
+    /// What the responses may hold together that clients do not take, of all workers: from half of it on
+    /// these have less than the stall timeout. Default: 268435456.
     pub(crate) untaken_memory: u64,
     /// Whose `X-Forwarded-For` is believed. Default: nobody's.
     pub(crate) trusted_proxies: Networks,
@@ -158,7 +158,7 @@ impl Worker {
     /// What is done once in a while: slow clients are ended, idle connections closed.
     pub(super) fn tick(&self) {
         let (free, places) = (self.room.available_permits(), self.config.max_connections);
-        let idle = patience(self.config.timeouts.idle, free, places);
+        let idle = idle_timeout(self.config.timeouts.idle, free, places);
         self.connections.tick(&Timeouts { idle, ..self.config.timeouts });
         self.metrics.worker_ticked(self.context.worker, self.connections.len());
     }
@@ -175,7 +175,7 @@ impl Worker {
 
 /// How long a connection may be unused where so many places are free: as long as it is told, and less where
 /// that is less than a sixteenth of them, so that who has said nothing for longest makes room for others.
-fn patience(told: Duration, free: usize, places: usize) -> Duration {
+fn idle_timeout(told: Duration, free: usize, places: usize) -> Duration {
     let enough = places / 16;
     if free >= enough {
         return told;
@@ -189,11 +189,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_ends_as_room_does() {
-        let seconds = |free, places| patience(Duration::from_secs(75), free, places).as_secs();
+    fn connections_may_be_unused_for_less_where_there_is_less_room() {
+        let seconds = |free, places| idle_timeout(Duration::from_secs(75), free, places).as_secs();
         assert_eq!([1600, 100, 99, 50, 2, 1, 0].map(|free| seconds(free, 1600)), [75, 75, 74, 37, 1, 1, 1]);
         assert_eq!(seconds(0, 15), 75, "there is no sixteenth");
         let short = Duration::from_millis(200);
-        assert_eq!(patience(short, 0, 1600), short);
+        assert_eq!(idle_timeout(short, 0, 1600), short);
     }
 }

@@ -137,7 +137,8 @@ async fn slow_backend() -> (Backend, Arc<Notify>, Arc<Notify>) {
 #[tokio::test]
 async fn idle_connections_make_room_where_there_is_little_left() {
     let (backend, asked, answer) = slow_backend().await;
-    let gateway = gateway(&backend, &["--max-connections", "16", "--header-timeout", "1s"]).await;
+    let options = ["--max-connections", "16", "--header-timeout", "1s", "--stall-timeout", "1s"];
+    let gateway = gateway(&backend, &options).await;
     let mut busy = gateway.connect().await;
     busy.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n").await;
     soon(asked.notified()).await;

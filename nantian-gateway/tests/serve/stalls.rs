@@ -16,7 +16,10 @@ use futures_util::{StreamExt as _, stream};
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::{body::Incoming, client::conn::http2::Builder};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{Builder, SendRequest},
+};
 use hyper_util::rt::TokioExecutor;
 use tokio::{
     sync::Notify,
@@ -160,19 +163,23 @@ async fn responses_that_are_over_and_not_taken_end_their_connection_in_time() {
     // Enough for h2 to take the whole of each.
     let mut settings = Builder::new(TokioExecutor::new());
     settings.initial_stream_window_size(1);
-    // Room for what sixteen of them hold.
+    // Room for what 256 of them hold.
     let scarce = ["--header-timeout", "1s", "--stall-timeout", "1h", "--max-body-memory-bytes", "4194304"];
-    for (options, count) in [(&["--header-timeout", "1s", "--stall-timeout", "1s"][..], 1), (&scarce[..], 24)]
-    {
+    let impatient = ["--header-timeout", "1s", "--stall-timeout", "1s"];
+    for (options, clients, each) in [(&impatient[..], 1, 1), (&scarce[..], 3, 100)] {
         let world = World::new().h2c_service("a", &backend).route("r", &[rule("/", &to("a"))]);
         let gateway = world.options(options).start().await;
-        let mut client = client_of(&gateway, &settings).await;
-        let mut unread = Vec::new();
-        for _ in 0..count {
-            unread.push(soon(client.send_request(get("/"))).await.unwrap());
+        let (mut open, mut unread) = (Vec::new(), Vec::new());
+        for _ in 0..clients {
+            let mut client = client_of(&gateway, &settings).await;
+            for _ in 0..each {
+                unread.push(soon(client.send_request(get("/"))).await.unwrap());
+            }
+            open.push(client);
         }
-        eventually("all are over", async || gateway.metric(ANSWERED).await == Some(f64::from(count))).await;
-        eventually("so is their connection", async || client.is_closed()).await;
+        let all = f64::from(clients * each);
+        eventually("all are over", async || gateway.metric(ANSWERED).await == Some(all)).await;
+        eventually("so is a connection", async || open.iter().any(SendRequest::is_closed)).await;
     }
 }
 

@@ -15,8 +15,8 @@ pub struct Hooks {
     /// Response headers, body and trailers; of responses that are streaming by their content type the headers
     /// only. Default: true.
     ///
-    /// Without [`on_stream_chunk`](Self::on_stream_chunk) these wait for no body: a guest that holds them
-    /// until it comes (`StopIteration`, where
+    /// Without [`on_stream_chunk`](Self::on_stream_chunk) these wait for no body: a guest that has a
+    /// callback for bodies and holds them until one comes (`StopIteration`, where
     /// [that is what it means](crate::PluginConfig::allow_on_headers_stop_iteration)) holds them until its
     /// call-outs for the stream are over, and not at all if there are none. One that judges streams by
     /// anything else needs that hook, or holds them altogether (`StopAllIterationAndWatermark`).

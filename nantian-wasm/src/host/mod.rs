@@ -60,7 +60,7 @@ pub(crate) use self::reply::{ReplyAddress, ReplyRunner};
 /// # let upstreams = HashMap::from([("auth".to_owned(), Authority::from_static("10.0.0.7:8080"))]);
 /// # let host = CallOuts { runtime: runtime.handle().clone(), upstreams };
 /// # let uri = Uri::builder().scheme("http").authority("169.254.169.254");
-/// # let uri = uri.path_and_query("@169.254.169.254/keys").build().unwrap();
+/// # let uri = uri.path_and_query("/keys").build().unwrap();
 /// # let request = Request::get(uri).body(Bytes::new()).unwrap();
 /// # let call = HttpCall::new("auth", request, HeaderMap::new(), std::time::Duration::from_secs(1));
 /// # let (sender, outcome) = std::sync::mpsc::channel();

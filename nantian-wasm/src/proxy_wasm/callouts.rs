@@ -154,10 +154,10 @@ fn open_grpc(
     return_id: u32,
 ) -> Result<(), HostCallError> {
     let target = short(caller, upstream, Status::InternalFailure)?;
-    let cluster = protobuf::cluster(&target);
+    let named = protobuf::upstream(&target);
     // As in Envoy, which takes a name by itself for a message that does not parse.
-    let unknown = if cluster.is_some() { Status::InternalFailure } else { Status::ParseFailure };
-    let upstream = cluster.map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
+    let unknown = if named.is_some() { Status::InternalFailure } else { Status::ParseFailure };
+    let upstream = named.map_or_else(|| String::from_utf8_lossy(&target).into_owned(), str::to_owned);
     let service = name(caller, service, Status::InternalFailure)?;
     let method = name(caller, method, Status::InternalFailure)?;
     let block = read(caller, metadata.0, metadata.1)?;

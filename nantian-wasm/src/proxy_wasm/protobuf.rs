@@ -14,7 +14,7 @@ const NAME: u64 = 1;
 
 /// The upstream of a gRPC call as guests of the C++ SDK name it: the cluster or the target of an
 /// `envoy.config.core.v3.GrpcService`; none if these bytes are not one, and a name by themselves.
-pub(super) fn cluster(message: &[u8]) -> Option<&str> {
+pub(super) fn upstream(message: &[u8]) -> Option<&str> {
     let name = match field(message, ENVOY_GRPC)? {
         Some(envoy_grpc) => name(envoy_grpc)?,
         None => host(name(field(message, GOOGLE_GRPC)??)?),
@@ -80,14 +80,14 @@ mod tests {
     #[test]
     fn a_serialized_service_names_its_cluster_or_its_target() {
         // envoy_grpc { cluster_name: "auth", authority: "a" }, timeout { seconds: 5 }.
-        assert_eq!(cluster(b"\x0a\x09\x0a\x04auth\x12\x01a\x1a\x02\x08\x05"), Some("auth"));
-        assert_eq!(cluster(b"\x1a\x02\x08\x05\x0a\x06\x0a\x04auth"), Some("auth"), "in any order");
+        assert_eq!(upstream(b"\x0a\x09\x0a\x04auth\x12\x01a\x1a\x02\x08\x05"), Some("auth"));
+        assert_eq!(upstream(b"\x1a\x02\x08\x05\x0a\x06\x0a\x04auth"), Some("auth"), "in any order");
         // google_grpc { target_uri: "dns:///auth:80", stat_prefix: "a" }, and the other forms.
-        assert_eq!(cluster(b"\x12\x13\x0a\x0edns:///auth:80\x22\x01a"), Some("auth:80"));
-        assert_eq!(cluster(b"\x12\x0d\x0a\x0bdns:auth:80"), Some("auth:80"));
-        assert_eq!(cluster(b"\x12\x17\x0a\x15dns://8.8.8.8/auth:80"), Some("auth:80"));
-        assert_eq!(cluster(b"\x12\x06\x0a\x04auth"), Some("auth"), "by itself");
-        assert_eq!(cluster(b"\x0a\x08\x0a\x06dns:80"), Some("dns:80"), "a cluster is no target");
+        assert_eq!(upstream(b"\x12\x13\x0a\x0edns:///auth:80\x22\x01a"), Some("auth:80"));
+        assert_eq!(upstream(b"\x12\x0d\x0a\x0bdns:auth:80"), Some("auth:80"));
+        assert_eq!(upstream(b"\x12\x17\x0a\x15dns://8.8.8.8/auth:80"), Some("auth:80"));
+        assert_eq!(upstream(b"\x12\x06\x0a\x04auth"), Some("auth"), "by itself");
+        assert_eq!(upstream(b"\x0a\x08\x0a\x06dns:80"), Some("dns:80"), "a cluster is no target");
     }
 
     #[test]
@@ -104,7 +104,7 @@ mod tests {
             b"\x0b\x0c",
             b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
         ] {
-            assert_eq!(cluster(other), None, "{other:?}");
+            assert_eq!(upstream(other), None, "{other:?}");
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
     held_upload::HeldUpload,
     state::{ConnectionCommand, InFlight, State},
     tick::{TICK, Wait},
-    untaken::{LEAST, Untaken},
+    untaken::{LEAST, MOST_HELD, Untaken},
 };
 use crate::runtime::spawn_local;
 
@@ -30,7 +30,11 @@ use crate::runtime::spawn_local;
 const MAKE_UP: u32 = 16 * 1024;
 
 /// How many small pieces of a response are as long as a large one: it has as many times their time.
-pub(super) const LARGE: u32 = 4;
+pub(super) const SMALL_IN_LARGE: u32 = 4;
+
+/// How many times as long a stream may wait for its turn as for its client: of a hundred streams each has
+/// 16 KiB in four minutes then over a line of 55 kbit/s.
+const TURNS: u32 = 4;
 
 /// How long clients may hold up their requests.
 pub(super) struct Patience {
@@ -76,7 +80,7 @@ pub(super) struct StallTimer {
     /// Since its connection is to finish because of the response.
     given_up: Cell<Wait>,
     is_over: Cell<bool>,
-    /// Both sides speak as they like, but for what is held: the response has begun.
+    /// Both sides speak as they like, but for what is held: it is a call, or the response has begun.
     is_free: Cell<bool>,
     is_late: Cell<bool>,
     reader: RefCell<Waker>,
@@ -86,7 +90,7 @@ pub(super) struct StallTimer {
 
 /// hyper's executor for the streams of one HTTP/2 connection.
 ///
-/// hyper calls the service and hands the stream's task over right after, so the last pace that was announced
+/// hyper calls the service and hands the stream's task over right after, so the last timer that was announced
 /// is that of the task.
 #[derive(Clone)]
 pub(super) struct StreamExecutor {
@@ -106,7 +110,7 @@ impl StallTimers {
         self.is_hurried.set(is_hurried);
     }
 
-    /// The pace of a request that has begun.
+    /// The timer of a request that has begun.
     pub(super) fn begin(&self) -> Rc<StallTimer> {
         let timer = Rc::new(StallTimer {
             timers: self.clone(),
@@ -129,13 +133,14 @@ impl StallTimers {
         timer
     }
 
-    /// Ends what has waited for its client for too long; returns how many responses are not taken.
+    /// Ends what has waited for its client for too long; returns how many units are held of responses that
+    /// are not taken.
     pub(super) fn tick(&self, now: u32, patience: &Patience) -> u32 {
         let mut untaken = 0;
         for (_, entry) in &*self.entries.borrow() {
             if let Some(timer) = entry.upgrade() {
                 timer.check(now, patience);
-                untaken += u32::from(Untaken::counts(timer.response.get(), now));
+                untaken += if Untaken::counts(timer.response.get(), now) { timer.holds() } else { 0 };
             }
         }
         untaken
@@ -182,7 +187,7 @@ impl StallTimer {
         self.held.get_or_init(HeldUpload::default).clone()
     }
 
-    /// The response begins: nobody waits for the upload any more, unless it is held.
+    /// It is a call, or the response begins: the upload may be silent from now on, unless it is held.
     pub(super) fn free(&self) {
         self.is_free.set(true);
     }
@@ -209,6 +214,9 @@ impl StallTimer {
         let left = self.pieces.get().saturating_sub(1);
         self.pieces.set(left);
         self.large_pieces.set(self.large_pieces.get().saturating_sub(is_large.into()));
+        if let Some((_, state)) = self.stream.get() {
+            state.note_taken();
+        }
         self.response.set(if left > 0 { Wait(self.timers.now()) } else { Wait::NONE });
         if self.given_up.replace(Wait::NONE) != Wait::NONE {
             *self.busy.borrow_mut() = self.resume();
@@ -239,7 +247,7 @@ impl StallTimer {
     }
 
     fn check(&self, now: u32, patience: &Patience) {
-        let is_stuck = self.response.get().is_over(now, self.response_limit(patience));
+        let is_stuck = self.response.get().is_over(now, self.response_limit(now, patience));
         let is_slow = patience.is_memory_scarce && self.is_slow(now, patience.upload);
         let is_silent = !self.is_free.get() && self.upload.get().is_over(now, patience.upload);
         if is_stuck || is_slow || is_silent {
@@ -251,13 +259,29 @@ impl StallTimer {
         }
     }
 
-    /// How long the client may take none of the pieces that were handed over: while some are left from before
-    /// it had less time, at least as long as for so many bytes in small ones. Streams take turns by whole
-    /// pieces.
-    fn response_limit(&self, patience: &Patience) -> Duration {
-        match self.large_pieces.get() {
-            0 => patience.response,
-            _ => patience.response.max(LEAST * LARGE).min(patience.upload),
+    /// How long the client may take none of the pieces that were handed over.
+    ///
+    /// Streams take turns by whole pieces: while others of the connection have theirs, it has several times
+    /// as long, unless clients have less time than as a rule. Then, while pieces are left from before, it has
+    /// at least as long as for so many bytes in small ones.
+    fn response_limit(&self, now: u32, patience: &Patience) -> Duration {
+        let limit = patience.response;
+        if limit < patience.upload {
+            let has_large = self.large_pieces.get() > 0;
+            return if has_large { limit.max(LEAST * SMALL_IN_LARGE).min(patience.upload) } else { limit };
+        }
+        let is_its_turn = self.stream.get().is_none_or(|(_, state)| !state.was_taken_from(now, limit));
+        if is_its_turn { limit } else { limit.saturating_mul(TURNS) }
+    }
+
+    /// What is held of the response: all that can be as long as its task goes on, then what h2 has of it.
+    fn holds(&self) -> u32 {
+        match self.stream.get() {
+            Some((task, _)) if task.is_finished() => {
+                let (large, all) = (self.large_pieces.get(), self.pieces.get());
+                (large + (all - large) / SMALL_IN_LARGE).max(1)
+            }
+            _ => MOST_HELD,
         }
     }
 

@@ -110,6 +110,38 @@ fn a_connection_finishes_what_else_it_has_begun_before_it_ends_for_a_response_th
 }
 
 #[test]
+fn a_stream_may_wait_longer_for_its_turn_than_for_its_client() {
+    let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let clock = Arc::<AtomicU32>::default();
+        let timers = StallTimers::new(Arc::clone(&clock));
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let state = Arc::new(State::new(Arc::clone(&clock), &Arc::default(), place));
+        let streams = StreamExecutor::new(Arc::clone(&state));
+        let [waiting, other] = [(); 2].map(|()| {
+            let timer = timers.begin();
+            streams.announce(Rc::clone(&timer));
+            streams.execute(std::future::pending::<()>());
+            timer.piece_waits(true);
+            timer
+        });
+        let is_late_after = |seconds| {
+            for _ in 0..10 * seconds {
+                timers.tick(clock.fetch_add(1, Relaxed) + 1, &PATIENCE);
+            }
+            waiting.is_late()
+        };
+        for _ in 0..3 {
+            assert!(!is_late_after(50));
+            other.piece_waits(true);
+            other.piece_goes(true);
+        }
+        assert!(!is_late_after(59));
+        assert!(is_late_after(2), "nothing is taken any more");
+    });
+}
+
+#[test]
 fn bodies_that_are_held_are_to_come_with_some_speed_while_memory_is_scarce() {
     for (body, is_served) in [
         ((0, 20 << 10, 64 << 20), true),

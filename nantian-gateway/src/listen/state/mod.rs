@@ -53,6 +53,8 @@ pub(super) struct State {
     head_since: AtomicU32,
     idle_since: AtomicU32,
     write_since: AtomicU32,
+    /// When a piece of any response was taken last over HTTP/2.
+    last_taken: AtomicU32,
     /// When a head began over HTTP/2, where requests that are under way do not keep the next one waiting.
     frames_since: AtomicU32,
     /// Whether a head has begun and not ended.
@@ -108,6 +110,7 @@ impl State {
             head_since: now.into(),
             idle_since: Wait::NONE.0.into(),
             write_since: Wait::NONE.0.into(),
+            last_taken: Wait::NONE.0.into(),
             frames_since: Wait::NONE.0.into(),
             in_head: false.into(),
             in_flight: 0.into(),
@@ -168,10 +171,11 @@ impl State {
             || over(&self.write_since, timeouts.stall)
             || over(&self.ended_since, HALF_CLOSED)
             || timeouts.silence.is_some_and(|limit| over(&self.last_activity, limit))
-            // It does not do what it was told, and not because the end of a response has yet to be taken.
+            // It does not do what it was told, and not because the end of a response has yet to be taken:
+            // that may be in the kernel still, before the question that a client answers first.
             || !is_writing
                 && self.order() == ConnectionCommand::Finish
-                && over(&self.idle_since, timeouts.header)
+                && over(&self.idle_since, timeouts.header.max(timeouts.stall))
             || self.resets_most_requests()
             || is_next(ConnectionCommand::Abort)
         {
@@ -181,6 +185,17 @@ impl State {
         } else {
             ConnectionCommand::Serve
         }
+    }
+
+    /// A piece of a response was taken.
+    pub(super) fn note_taken(&self) {
+        self.last_taken.store(self.now(), Relaxed);
+    }
+
+    /// Whether one was, not longer ago than `limit`.
+    pub(super) fn was_taken_from(&self, now: u32, limit: Duration) -> bool {
+        let last = Wait(self.last_taken.load(Relaxed));
+        last != Wait::NONE && !last.is_over(now, limit)
     }
 
     /// Whether its client does not take what is written.
