@@ -195,8 +195,9 @@ pub(super) struct Common {
     #[arg(long, env = "NANTIAN_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration::<TICK, DAY>)]
     pub(super) idle_timeout: Duration,
     /// How long a client may neither send the next bytes of a body nor take the next bytes of a response
-    /// (over HTTP/2, the next 16 KiB of each), and a backend not take the next bytes of an upload, 100ms to
-    /// 24h. Clients have less where --max-body-memory-bytes says so.
+    /// (over HTTP/2, the next 16 KiB of each, and four times as long while others of its connection are
+    /// taken), and a backend not take the next bytes of an upload, 100ms to 24h. Clients have less where
+    /// --max-body-memory-bytes says so.
     #[arg(long, env = "NANTIAN_STALL_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration::<TICK, DAY>)]
     pub(super) stall_timeout: Duration,
     /// How long an upgraded connection, such as a WebSocket, or one of a TLSRoute or TCPRoute, may be silent
@@ -250,8 +251,8 @@ pub(super) struct Common {
     /// tokens read; what plugins hold. What finds no room is answered with 503. A body of more than 1048576
     /// bytes has three quarters of it, and is answered with 413 where these are less. While more than half is
     /// held, clients may be --stall-timeout behind one that sends 16384 bytes of its body a second.
-    /// Responses that they do not take have as much besides, 262144 each; from half of it on they have ever
-    /// less than --stall-timeout to go on, down to 2s.
+    /// Responses that they do not take have as much besides, 262144 each, or what is left of those that are
+    /// over; from half of it on they have ever less than --stall-timeout to go on, down to 2s.
     #[arg(long, env = "NANTIAN_MAX_BODY_MEMORY_BYTES", value_name = "BYTES", default_value_t = 268_435_456,
           value_parser = clap::value_parser!(u64).range(4_194_304..))]
     pub(super) max_body_memory_bytes: u64,

@@ -168,6 +168,10 @@ impl Buf for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         if let Some(timer) = &self.timer {
+            // h2 has taken it to its end as it wrote it.
+            if self.bytes.is_empty() {
+                timer.note_taken();
+            }
             timer.piece_goes(self.is_large);
         }
     }

@@ -196,7 +196,8 @@ async fn a_response_that_is_over_and_not_taken_leaves_others_of_its_connection_t
     let mut busy = soon(client.send_request(get("/busy"))).await.unwrap().into_body();
     let _unread = soon(client.send_request(get("/over"))).await.unwrap();
     eventually("it is over", async || gateway.metric(ANSWERED).await == Some(1.0)).await;
-    for _ in 0..30 {
+    // It has four times the stall timeout while the other one is taken; then its connection is to finish.
+    for _ in 0..60 {
         assert_eq!(next(&mut busy).await, "tick");
     }
 }

@@ -209,14 +209,18 @@ impl StallTimer {
         self.response.set(self.response.get().or_from(self.timers.now()));
     }
 
+    /// A piece was written to its end: the client of the connection goes on reading.
+    pub(super) fn note_taken(&self) {
+        if let Some((_, state)) = self.stream.get() {
+            state.note_taken();
+        }
+    }
+
     /// A piece was taken, or its stream is reset. With none left it is the backend that is waited for.
     pub(super) fn piece_goes(&self, is_large: bool) {
         let left = self.pieces.get().saturating_sub(1);
         self.pieces.set(left);
         self.large_pieces.set(self.large_pieces.get().saturating_sub(is_large.into()));
-        if let Some((_, state)) = self.stream.get() {
-            state.note_taken();
-        }
         self.response.set(if left > 0 { Wait(self.timers.now()) } else { Wait::NONE });
         if self.given_up.replace(Wait::NONE) != Wait::NONE {
             *self.busy.borrow_mut() = self.resume();
@@ -279,7 +283,7 @@ impl StallTimer {
         match self.stream.get() {
             Some((task, _)) if task.is_finished() => {
                 let (large, all) = (self.large_pieces.get(), self.pieces.get());
-                (large + (all - large) / SMALL_IN_LARGE).max(1)
+                (large + (all - large) / SMALL_IN_LARGE).clamp(1, MOST_HELD)
             }
             _ => MOST_HELD,
         }

@@ -90,6 +90,11 @@ fn a_connection_finishes_what_else_it_has_begun_before_it_ends_for_a_response_th
         streams.announce(Rc::clone(&timer));
         streams.execute(async {});
         yield_now().await;
+        for (small, units) in [(1, 1), (8, 2), (4000, MOST_HELD)] {
+            (0..small).for_each(|_| timer.piece_waits(false));
+            assert_eq!(timer.holds(), units, "{small}");
+            (0..small).for_each(|_| timer.piece_goes(false));
+        }
         let order_after = |seconds, response| {
             let patience = Patience { response, ..PATIENCE };
             for _ in 0..10 * seconds {
@@ -134,9 +139,12 @@ fn a_stream_may_wait_longer_for_its_turn_than_for_its_client() {
         for _ in 0..3 {
             assert!(!is_late_after(50));
             other.piece_waits(true);
+            other.note_taken();
             other.piece_goes(true);
         }
-        assert!(!is_late_after(59));
+        assert!(!is_late_after(30));
+        other.piece_goes(true); // Its stream is reset.
+        assert!(!is_late_after(29));
         assert!(is_late_after(2), "nothing is taken any more");
     });
 }
