@@ -30,13 +30,24 @@ fn comes((first, rate, length): (usize, usize, usize), is_held: bool, is_memory_
     let mut received = first;
     while received < length && !timer.is_late() {
         timer.upload_waits(&Context::from_waker(Waker::noop()));
-        for _ in 0..10 {
-            timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
-        }
+        pass(1, &clock, &timers, &patience);
         come(rate);
         received += rate;
     }
     !timer.is_late()
+}
+
+/// Moves `clock` on by so many seconds.
+fn pass(seconds: u32, clock: &AtomicU32, timers: &StallTimers, patience: &Patience) {
+    for _ in 0..10 * seconds {
+        timers.tick(clock.fetch_add(1, Relaxed) + 1, patience);
+    }
+}
+
+/// An HTTP/2 connection by `clock`.
+fn connection(clock: &Arc<AtomicU32>) -> Arc<State> {
+    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    Arc::new(State::new(Arc::clone(clock), &Arc::default(), place))
 }
 
 #[test]
@@ -46,9 +57,7 @@ fn what_was_handed_over_before_clients_had_less_time_may_go_as_slowly_as_small_p
     let patience = Patience { response: LEAST, ..PATIENCE };
     let timer = timers.begin();
     let is_late_after = |seconds| {
-        for _ in 0..10 * seconds {
-            timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
-        }
+        pass(seconds, &clock, &timers, &patience);
         timer.is_late()
     };
     for is_large in [true, true, true, false, false] {
@@ -70,9 +79,7 @@ fn large_pieces_have_no_more_time_than_small_ones_where_that_is_enough_for_them(
     let timer = timers.begin();
     timer.piece_waits(true);
     let patience = Patience { response: Duration::from_secs(20), ..PATIENCE };
-    for _ in 0..202 {
-        timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
-    }
+    pass(21, &clock, &timers, &patience);
     assert!(timer.is_late());
 }
 
@@ -82,8 +89,7 @@ fn a_connection_finishes_what_else_it_has_begun_before_it_ends_for_a_response_th
     runtime.block_on(async {
         let clock = Arc::<AtomicU32>::default();
         let timers = StallTimers::new(Arc::clone(&clock));
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let state = Arc::new(State::new(Arc::clone(&clock), &Arc::default(), place));
+        let state = connection(&clock);
         let (timer, _other) = (timers.begin(), InFlight::begin(&state));
         timer.response_begins(Some(InFlight::begin(&state)));
         let streams = StreamExecutor::new(Arc::clone(&state));
@@ -97,9 +103,7 @@ fn a_connection_finishes_what_else_it_has_begun_before_it_ends_for_a_response_th
         }
         let order_after = |seconds, response| {
             let patience = Patience { response, ..PATIENCE };
-            for _ in 0..10 * seconds {
-                timers.tick(clock.fetch_add(1, Relaxed) + 1, &patience);
-            }
+            pass(seconds, &clock, &timers, &patience);
             let timeouts = Timeouts { header: HEADER, idle: STALL, stall: STALL, silence: None };
             state.verdict(clock.load(Relaxed), &timeouts)
         };
@@ -120,8 +124,7 @@ fn a_stream_may_wait_longer_for_its_turn_than_for_its_client() {
     runtime.block_on(async {
         let clock = Arc::<AtomicU32>::default();
         let timers = StallTimers::new(Arc::clone(&clock));
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let state = Arc::new(State::new(Arc::clone(&clock), &Arc::default(), place));
+        let state = connection(&clock);
         let streams = StreamExecutor::new(Arc::clone(&state));
         let [waiting, other] = [(); 2].map(|()| {
             let timer = timers.begin();
@@ -131,9 +134,7 @@ fn a_stream_may_wait_longer_for_its_turn_than_for_its_client() {
             timer
         });
         let is_late_after = |seconds| {
-            for _ in 0..10 * seconds {
-                timers.tick(clock.fetch_add(1, Relaxed) + 1, &PATIENCE);
-            }
+            pass(seconds, &clock, &timers, &PATIENCE);
             waiting.is_late()
         };
         for _ in 0..3 {
